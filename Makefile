@@ -1,0 +1,61 @@
+# The front door. `make VERB CONFIG=densenet161 DATA=DIR FOLD=0 RUN=name ARGS="key=value ..."` is
+# `pawpularity VERB --config densenet161 --data DIR --fold 0 --run name key=value ...`.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PAW    := $(BIN)/pawpularity
+READY  := $(VENV)/.installed
+
+# Words that most verbs take; an empty one is left to the verb's own default, which it says at the start.
+CHOICE := $(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data $(DATA))
+ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data sample folds train oof predict all test lint clean-cache
+
+help: ## list every verb
+	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(READY) ## make .venv and install the project with its tested versions (every verb does)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...' >&2; exit 2; }
+	@echo 'installing into $(VENV) (about 6 GB with torch; some minutes, once) ...' >&2
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+data: $(READY) ## download the competition's data with the kaggle command (its rules must be accepted there)
+	@$(PAW) data $(ARGS)
+
+sample: $(READY) ## draw the sample shelter: make sample ARGS="--photos 600 --seed 0 --twins 5"
+	@$(PAW) sample $(ARGS)
+
+folds: $(READY) ## make the folds file: near-duplicates grouped, scores stratified
+	@$(PAW) folds $(ALL_ARGS)
+
+train: $(READY) ## train a fold (FOLD=0) or all, and print the out-of-fold score beside the constant
+	@$(PAW) train $(if $(FOLD),--fold $(FOLD)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+
+oof: $(READY) ## show every run: RMSE, interval, constant, n (RUN=name for one)
+	@$(PAW) oof $(RUN) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+predict: $(READY) ## score the photos of test.csv: submissions/RUN.csv
+	@$(PAW) predict $(if $(RUN),--run $(RUN)) $(CHOICE) $(ARGS)
+
+all: $(READY) ## data, folds, four backbones, mean blend, submission; asks first (YES=1 does not)
+	@$(PAW) all $(if $(YES),--yes) $(ALL_ARGS)
+
+test: $(READY) ## run the tests (ARGS="-k folds" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean-cache: $(READY) ## show what the cache holds, then delete it (YES=1 does not ask)
+	@$(PAW) clean-cache $(if $(YES),--yes) $(ARGS)

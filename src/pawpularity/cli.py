@@ -1,0 +1,126 @@
+"""The command line: `pawpularity VERB [--config NAME] [--data DIR] [--run NAME] [key=value ...]`.
+
+Dispatches only: each room registers its own verbs in its `verbs.py`, and torch is imported only when a verb needs it.
+Exit codes: 0 done; 2 something the user can mend, said in one line; 1 a defect of ours, with its traceback.
+"""
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from pawpularity import __version__
+from pawpularity.errors import UserError, nearest
+from pawpularity.verb import Verb
+
+ROOMS = ("competition", "folds", "training", "evaluation", "pipeline")
+
+# Set before the imports that read them. Nothing connects to a network unless the user asks for it, and threads that wait
+# sleep instead of spinning: on two cores shared with another program an epoch then takes 3 s instead of 10.
+ENVIRONMENT = {
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "ALBUMENTATIONS_NO_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that fails as everything here fails: one line, exit code 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message}; see: {self.prog} --help")
+
+
+def verbs() -> dict[str, Verb]:
+    """Every verb of every room, by name."""
+    found: dict[str, Verb] = {}
+    for room in ROOMS:
+        for verb in importlib.import_module(f"pawpularity.{room}.verbs").VERBS:
+            found[verb.name] = verb
+    return found
+
+
+def parser(known: dict[str, Verb]) -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(
+        prog="pawpularity",
+        description="Predict how popular a shelter pet's photo will be, with out-of-fold figures that can be trusted.",
+        epilog="Settings are given as key=value, for example: pawpularity train --fold 0 train.lr=3e-4. "
+        "configs/default.yaml lists every key. Everyday use: make help.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"pawpularity {__version__}")
+    words = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    for verb in known.values():
+        sub = words.add_parser(verb.name, help=verb.help, description=verb.help, allow_abbrev=False)
+        verb.arguments(sub)
+        if verb.configured:
+            sub.add_argument("--config", metavar="NAME", help="configs/NAME.yaml; several, separated by commas, are laid "
+                             "over one another (default: sample for the sample shelter, else densenet161)")  # fmt: skip
+            sub.add_argument("--data", metavar="DIR", help="folder in Kaggle's layout (default: "
+                             "input/petfinder-pawpularity-score if there, else input/sample)")  # fmt: skip
+            sub.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the config")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        known = verbs()
+        if words and not words[0].startswith("-") and words[0] not in known:
+            raise UserError(f'there is no verb "{words[0]}"{nearest(words[0], known)}')
+        options = _parse(known, words)
+        if options.verb is None:
+            parser(known).print_help()
+            return 0
+        known[options.verb].run(options)
+    except UserError as error:
+        print(f"pawpularity: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pawpularity: stopped; nothing half-written was left, the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) went away: not an error of anybody's.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if (line := _mendable(error)) is None:
+            raise
+        print(f"pawpularity: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(known: dict[str, Verb], words: Sequence[str]) -> argparse.Namespace:
+    top = parser(known)
+    options, extra = top.parse_known_args(words)
+    # argparse takes key=value words only where they stand together; those between options come back as extra.
+    if hasattr(options, "settings"):
+        options.settings = [*options.settings, *(word for word in extra if _is_setting(word))]
+        extra = [word for word in extra if not _is_setting(word)]
+    if extra:
+        chosen = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+        valid = list(chosen.choices[options.verb]._option_string_actions) if options.verb else []
+        raise UserError(f"{options.verb}: unknown option {extra[0]}{nearest(extra[0], valid)}")
+    return options
+
+
+def _is_setting(word: str) -> bool:
+    return "=" in word and not word.startswith("-")
+
+
+def _mendable(error: OSError) -> str | None:
+    """One line for operating-system errors that are the user's to mend."""
+    where = error.filename or "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no disk space left while writing {where}; free some, or set cache.folder to another disk"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where}: {os.strerror(error.errno).lower()}; make it accessible, or work in another folder"
+    return None

@@ -1,0 +1,101 @@
+"""Which device computes, in which number format, and why: said at the start of every verb that computes.
+
+The dtype follows capability, not `is_bf16_supported()`, which says yes where bfloat16 is emulated (a T4 is then four
+times slower): bfloat16 on GPUs >= 8.0 and CPUs with AMX or AVX512-BF16, float16 on 7.x GPUs, float32 elsewhere.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from pawpularity.errors import UserError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, the dtype of its matrix products, and the reason for the choice."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def dtype_name(self) -> str:
+        """`float32`, `bfloat16` or `float16`."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def __str__(self) -> str:
+        return f"{self.device.type}, {self.dtype_name} ({self.reason})"
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Run the block's matrix products in `dtype`; nothing changes for float32."""
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            yield
+
+
+def choose(dtype: str = "auto", device: str | None = None) -> Compute:
+    """cuda, else mps, else cpu (`PAWPULARITY_DEVICE` or `device` overrides), and the dtype it computes natively.
+
+    Raises UserError for a device that is not there.
+    """
+    name, why = _device(device or os.environ.get("PAWPULARITY_DEVICE"))
+    if dtype != "auto":
+        return Compute(torch.device(name), getattr(torch, dtype), "asked for by train.dtype")
+    kind, reason = _native(name)
+    return Compute(torch.device(name), kind, f"{why}{reason}")
+
+
+def _device(wanted: str | None) -> tuple[str, str]:
+    if wanted is not None:
+        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not available.get(wanted.partition(":")[0], False):
+            here = ", ".join(name for name, there in available.items() if there)
+            raise UserError(f"device {wanted}: is not here; available: {here}")
+        return wanted, ""
+    if torch.cuda.is_available():
+        # A GPU too old for this torch build says it is available and fails at its first operation.
+        try:
+            torch.ones(2, device="cuda").add_(1).sum().item()
+            return "cuda", ""
+        except RuntimeError as error:
+            print(
+                f"the GPU cannot run this torch ({str(error).splitlines()[0]}); going on with the CPU", file=sys.stderr
+            )
+            return "cpu", "the GPU failed its first operation; "
+    if torch.backends.mps.is_available():
+        return "mps", ""
+    return "cpu", ""
+
+
+def _native(name: str) -> tuple[torch.dtype, str]:
+    if name.startswith("cuda"):
+        major, minor = torch.cuda.get_device_capability()
+        if major >= 8:
+            return torch.bfloat16, f"compute capability {major}.{minor} has native bfloat16"
+        if major == 7:
+            return (
+                torch.float16,
+                f"compute capability {major}.{minor} has float16 tensor cores and only emulates bfloat16",
+            )
+        return torch.float32, f"compute capability {major}.{minor} has no fast half precision"
+    if name == "mps":
+        return torch.float32, "half precision on mps is not tested here"
+    capabilities = _cpu_capabilities()
+    for key, word in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")):
+        if capabilities.get(key):
+            return torch.bfloat16, f"the CPU has {word}"
+    return torch.float32, "the CPU has no native bfloat16"
+
+
+def _cpu_capabilities() -> dict[str, bool]:
+    get = getattr(torch.cpu, "get_capabilities", None)  # torch >= 2.10
+    if get is not None:
+        return dict(get())
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    avx = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return {"amx_bf16": bool(amx()), "avx512_bf16": bool(avx())}

@@ -1,0 +1,19 @@
+"""The one error a user can mend.
+
+`UserError` carries one line: what is wrong, where, and what to do. The command line prints it and exits with 2;
+any other exception is a defect of ours and exits with 1 and its traceback.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A fault in the input, the options or the machine that the user can mend. The message is one line."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean "size"?` for the valid name closest to `name`, or the list of valid names if none is close."""
+    options = sorted(valid)
+    close = get_close_matches(name, options, n=1, cutoff=0.5)
+    return f'; did you mean "{close[0]}"?' if close else f"; valid: {', '.join(options)}"
