@@ -1,0 +1,37 @@
+"""The submission CSV, `Id,Pawpularity`, with a .json beside it that says where it came from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pawpularity.competition.table import ID, TARGET, read_sample_submission
+from pawpularity.errors import UserError
+from pawpularity.files import file_hash, write_json, write_text
+
+SUBMISSIONS = Path("submissions")
+
+
+def write_submission(
+    path: Path, ids: Sequence[str], scores: NDArray[np.float64], data: Path, origin: dict[str, Any]
+) -> None:
+    """Write `path` in the order of `ids`, six decimals, and `path` with suffix .json holding `origin`.
+
+    Raises UserError when the Ids are not those of the data's sample_submission.csv, or a score is not in 1..100
+    (the contest's grader refuses such files).
+    """
+    if (data / "sample_submission.csv").is_file():
+        wanted = set(read_sample_submission(data)[ID])
+        if odd := wanted ^ set(ids):
+            raise UserError(f"{data}: test.csv and sample_submission.csv differ: {min(odd)} is only in one of them")
+    outside = np.flatnonzero(~((scores >= 1) & (scores <= 100)))
+    if len(outside):
+        raise UserError(
+            f"the score of {ids[outside[0]]} is {scores[outside[0]]}, outside 1..100; was the training sound?"
+        )
+    table = pd.DataFrame({ID: list(ids), TARGET: scores})
+    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_json(path.with_suffix(".json"), origin | {"rows": len(table), "submission_hash": file_hash(path)})
