@@ -1,0 +1,155 @@
+"""Weights: where a backbone's come from, and how what was trained is saved and loaded, strictly.
+
+`model.weights` is `imagenet` (timm's file for the backbone's tag: `input/weights/`, else the Hugging Face cache, else a
+download), `none` (random, seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors`.
+Only safetensors are read and written, never a pickle. A run keeps `tail.safetensors` (what was trained) per fold; the
+frozen trunk is named by the hash of its tensors and kept as `trunk.safetensors` only where nobody else has it.
+"""
+
+import hashlib
+import json
+import socket
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pawpularity.errors import UserError
+from pawpularity.files import written_whole
+
+LOCAL_WEIGHTS = Path("input/weights")
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """12 hex digits over names, dtypes, shapes and bytes, in name order; the same wherever the tensors came from."""
+    digest = hashlib.blake2b(digest_size=6)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def find_weights(backbone: str, weights: str) -> Path | None:
+    """The safetensors file that `model.weights` means for `backbone` (timm name with tag); None for random weights.
+
+    Raises UserError saying where to put the file when it is absent; never falls back to a random start.
+    """
+    if weights == "none":
+        return None
+    if weights == "imagenet":
+        return _imagenet(backbone)
+    path = Path(weights)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        found = _in_folder(path, backbone)
+        if found is None:
+            raise UserError(
+                f"model.weights={weights}: holds neither {_candidates(path, backbone)}; put the file there, "
+                "or take model.weights=none for a random start"
+            )
+        return found
+    raise UserError(f"model.weights={weights}: must be imagenet, none, a .safetensors file or a folder of them")
+
+
+def _candidates(folder: Path, backbone: str) -> str:
+    names = dict.fromkeys([f"{backbone}.safetensors", f"{backbone.partition('.')[0]}.safetensors"])
+    return " nor ".join(str(folder / name) for name in names)
+
+
+def _in_folder(folder: Path, backbone: str) -> Path | None:
+    names = dict.fromkeys([f"{backbone}.safetensors", f"{backbone.partition('.')[0]}.safetensors"])
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if len(found) > 1:
+        raise UserError(f"model.weights={folder}: holds both {found[0].name} and {found[1].name}; remove one")
+    return found[0] if found else None
+
+
+def _imagenet(backbone: str) -> Path:
+    import timm
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    if LOCAL_WEIGHTS.is_dir() and (local := _in_folder(LOCAL_WEIGHTS, backbone)) is not None:
+        return local
+    published = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    if published is None or not published.hf_hub_id:
+        raise UserError(f"model.weights=imagenet: timm publishes no weights for {backbone}; take a file, or none")
+    cached = try_to_load_from_cache(published.hf_hub_id, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    cure = (
+        f"download model.safetensors of {published.hf_hub_id} from huggingface.co elsewhere and put it at "
+        f"{LOCAL_WEIGHTS / (backbone + '.safetensors')}, or take model.weights=none for a random start"
+    )
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"weights of {backbone} are not here and HF_HUB_OFFLINE is set; {cure}")
+    # Asked first, because the hub's own client spends tens of seconds on growing retries before it gives up.
+    host = urlsplit(constants.ENDPOINT)
+    if not urllib.request.getproxies():
+        try:
+            socket.create_connection((host.hostname or "huggingface.co", host.port or 443), timeout=5).close()
+        except OSError as error:
+            raise UserError(f"weights of {backbone} cannot be downloaded ({error}); {cure}") from None
+    try:
+        return Path(hf_hub_download(published.hf_hub_id, "model.safetensors"))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"weights of {backbone} cannot be downloaded ({reason}); {cure}") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises UserError when it is absent, damaged, or something else (a pickle)."""
+    try:
+        return dict(load_file(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; train the run again, or restore the file") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: is not a whole safetensors file ({error}); fetch or make it again") from None
+
+
+def load_backbone(net: nn.Module, path: Path, classifier: str | tuple[str, ...] | None) -> None:
+    """Load `path` into a timm net built with `num_classes=0`, strictly but for the classifier the file may hold."""
+    import timm.models
+
+    state = read_tensors(path)
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    state = {name: tensor for name, tensor in state.items() if not any(name.startswith(f"{head}.") for head in heads)}
+    # Files of other training code name their tensors otherwise; timm's own filter for the architecture renames them.
+    filter_fn = getattr(timm.models, "checkpoint_filter_fn", None)
+    if filter_fn is not None:
+        state = filter_fn(state, net)
+    load_strictly(net, state, path)
+
+
+def load_strictly(net: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
+    """`load_state_dict(strict=True)` whose complaint is one line naming the first tensor that does not fit."""
+    own = net.state_dict()
+    missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    if missing or foreign or shapes:
+        first = (
+            f"{missing[0]} is missing ({len(missing)} in all)"
+            if missing
+            else f"{foreign[0]} is not in the network ({len(foreign)} in all)"
+            if foreign
+            else f"{shapes[0]} has shape {tuple(state[shapes[0]].shape)}, the network {tuple(own[shapes[0]].shape)}"
+        )
+        raise UserError(f"{where}: does not fit this network: {first}; is it of another backbone or other model.args?")
+    net.load_state_dict(dict(state), strict=True)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], belongs: Mapping[str, str]) -> None:
+    """Write a safetensors file whole. `belongs` says in its header what the tensors belong to.
+
+    The header gets one entry only: safetensors writes several in an order that changes from file to file, and the same
+    training must give the same bytes.
+    """
+    header = {"pawpularity": json.dumps(dict(belongs), sort_keys=True)}
+    with written_whole(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)

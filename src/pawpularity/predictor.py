@@ -1,0 +1,143 @@
+"""Photo and metadata in, score out: the one way to predict, for out-of-fold rows, submissions, maps and pages alike.
+
+from pawpularity import Predictor
+predictor = Predictor.load("oof/densenet161")          # every fold of the run
+predictor.predict(["a.jpg", "b.jpg"])                  # score points, mean of the folds
+predictor.predict(["a.jpg"], metadata=[[0,1,1,1,0,0,0,0,0,0,0,0]])
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from pawpularity.competition.photos import decode
+from pawpularity.config import Config
+from pawpularity.device import Compute, choose
+from pawpularity.errors import UserError
+from pawpularity.model.network import METADATA_COLUMNS, Network, build_network
+from pawpularity.model.weights import load_strictly, read_tensors, tensors_hash
+from pawpularity.run import Run
+
+Progress = Callable[[int], Any]
+
+
+@torch.inference_mode()
+def score_rows(
+    network: Network,
+    photos: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    metadata: NDArray[np.float32] | None,
+    compute: Compute,
+    *,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """Clipped score points, shape (len(rows),), of `photos[rows]` ((N, H, W, 3) uint8, may be memory-mapped).
+
+    `metadata` is (N, 12) or None (absent). The network is put in evaluation mode and stays so.
+    """
+    network.eval()
+    scores = torch.empty(len(rows), dtype=torch.float32)
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        pixels = torch.from_numpy(np.array(photos[batch])).to(compute.device, non_blocking=True)
+        columns = None if metadata is None else torch.from_numpy(metadata[batch]).to(compute.device)
+        with compute.autocast():
+            raw = network(pixels, columns)
+        scores[start : start + len(batch)] = network.clipped(raw).cpu()
+        if progress is not None:
+            progress(len(batch))
+    return scores.double().numpy()
+
+
+@dataclass
+class Predictor:
+    """The fold networks of one run."""
+
+    run: Run
+    config: Config
+    networks: dict[int, Network]
+    compute: Compute
+
+    @classmethod
+    def load(cls, folder: str | Path, folds: Sequence[int] | None = None, device: str | None = None) -> "Predictor":
+        """Rebuild the networks of `folder` (oof/RUN), of the given folds or all that are trained.
+
+        Raises UserError when the run, a fold, its weights or its trunk is absent or is not the one it was trained with.
+        """
+        run = Run.open(Path(folder))
+        config = run.config
+        compute = choose(config.train.dtype, device)
+        trained = run.trained_folds()
+        if folds is None:
+            folds = trained
+        if absent := [fold for fold in folds if fold not in trained]:
+            raise UserError(
+                f"{run.folder}: fold {absent[0]} is not trained; run: make train FOLD={absent[0]} RUN={run.name}"
+            )
+        if not folds:
+            raise UserError(f"{run.folder}: no fold is trained yet; run: make train RUN={run.name}")
+        networks = {fold: load_network(run, fold).to(compute.device) for fold in folds}
+        return cls(run, config, networks, compute)
+
+    def decode(self, photos: Sequence[str | Path]) -> NDArray[np.uint8]:
+        """(N, size, size, 3) pixels of photo files, as the run saw its own."""
+        cfg = self.config.photos
+        return np.stack([decode(Path(photo), cfg.size, cfg.fit) for photo in photos])
+
+    def predict(
+        self,
+        photos: Sequence[str | Path] | NDArray[np.uint8],
+        metadata: ArrayLike | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float64]:
+        """Mean score of the folds, (N,), of photo files or (N, size, size, 3) uint8 pixels from the project's decoder."""
+        mean: NDArray[np.float64] = self.predict_folds(photos, metadata, progress=progress).mean(axis=0)
+        return mean
+
+    def predict_folds(
+        self,
+        photos: Sequence[str | Path] | NDArray[np.uint8],
+        metadata: ArrayLike | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float64]:
+        """Scores by fold, (folds, N). Without metadata the run must have been trained to do without it."""
+        pixels = photos if isinstance(photos, np.ndarray) else self.decode(photos)
+        size = self.config.photos.size
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
+            raise UserError(f"photos must be uint8 of shape (N, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+        columns = None if metadata is None else np.asarray(metadata, dtype=np.float32)
+        if columns is not None and columns.shape != (len(pixels), METADATA_COLUMNS):
+            raise UserError(f"metadata must have shape ({len(pixels)}, {METADATA_COLUMNS}), not {columns.shape}")
+        model = self.config.model
+        if columns is None and model.metadata == "use" and model.metadata_dropout == 0:
+            raise UserError(f"{self.run.folder}: was trained with metadata always there; give it, or train with "
+                            "model.metadata_dropout > 0")  # fmt: skip
+        rows = np.arange(len(pixels))
+        return np.stack([
+            score_rows(network, pixels, rows, columns, self.compute, progress=progress)
+            for network in self.networks.values()
+        ])  # fmt: skip
+
+
+def load_network(run: Run, fold: int) -> Network:
+    """The trained network of one fold, on the CPU, in evaluation mode. Refuses a trunk it was not trained behind."""
+    config = run.config
+    kept = run.trunk_file.is_file()
+    network = build_network(config, fold=fold, weights="none" if kept else None)
+    trunk = read_tensors(run.trunk_file) if kept else network.frozen_state()
+    found, wanted = tensors_hash(trunk), run.record["weights"]["trunk_hash"]
+    if found != wanted:
+        where = run.trunk_file if kept else f"model.weights={config.model.weights}"
+        raise UserError(
+            f"{where}: its frozen tensors are {found}, {run.name} was trained behind {wanted}; restore that file"
+        )
+    load_strictly(network, {**trunk, **read_tensors(run.tail_file(fold))}, run.tail_file(fold))
+    return network.eval()

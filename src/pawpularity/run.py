@@ -1,0 +1,204 @@
+"""A run: `oof/RUN/`, everything one training leaves behind, and what it must be compared with before it is used.
+
+oof/RUN/config.json               resolved config, data, folds, weights, git commit, versions, machine
+oof/RUN/trunk.safetensors         the frozen tensors, only where nobody else has them (random weights, a file)
+oof/RUN/foldK/predictions.csv     Id,fold,target,prediction of the photos that fold K's network never saw
+oof/RUN/foldK/metrics.json        rmse, constant_rmse, n, epochs, seconds, seed, device, dtype and why
+oof/RUN/foldK/history.csv         epoch,train_rmse,inner_rmse,lr,seconds
+oof/RUN/foldK/tail.safetensors    what was trained
+oof/RUN/oof.csv                   all folds, once they are there
+"""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pawpularity.config import Config, from_dict
+from pawpularity.errors import UserError
+from pawpularity.files import read_json, write_json
+
+OOF = Path("oof")
+# Settings that change where and how fast a run computes, not what: they may differ between its folds.
+_FREE = ("cache.", "train.workers")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(name: str) -> str:
+    """`name` if it can be a folder below oof/, else UserError."""
+    if not _NAME.fullmatch(name) or name == "folds":
+        raise UserError(f'--run "{name}": must be letters, digits, ".", "_" or "-" and not "folds"')
+    return name
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and the record kept in its config.json."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """`run` = trained folds; `ensemble` = made of other runs' predictions."""
+        return str(self.record.get("kind", "run"))
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved configuration the run was trained with."""
+        return from_dict(self.record["config"], str(self.folder / "config.json"))
+
+    @property
+    def trunk_file(self) -> Path:
+        """Frozen tensors; present only for random weights or a weights file."""
+        return self.folder / "trunk.safetensors"
+
+    @property
+    def oof_file(self) -> Path:
+        """All folds' predictions."""
+        return self.folder / "oof.csv"
+
+    def fold(self, fold: int) -> Path:
+        """The folder of one fold."""
+        return self.folder / f"fold{fold}"
+
+    def predictions_file(self, fold: int) -> Path:
+        """Out-of-fold predictions of one fold."""
+        return self.fold(fold) / "predictions.csv"
+
+    def tail_file(self, fold: int) -> Path:
+        """Trained tensors of one fold."""
+        return self.fold(fold) / "tail.safetensors"
+
+    def metrics(self, fold: int) -> dict[str, Any]:
+        """metrics.json of one fold."""
+        metrics: dict[str, Any] = read_json(self.fold(fold) / "metrics.json", f"run {self.name}")
+        return metrics
+
+    @property
+    def k(self) -> int:
+        """Folds of the split."""
+        return int(self.record["folds"]["k"])
+
+    def trained_folds(self) -> list[int]:
+        """Folds whose artefacts are all there. metrics.json is written last, so it vouches for the others."""
+        needed = ("metrics.json", "predictions.csv", "tail.safetensors", "history.csv")
+        return [k for k in range(self.k) if all((self.fold(k) / name).is_file() for name in needed)]
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """An existing run. Raises UserError when there is none or its config.json is not ours."""
+        if not (folder / "config.json").is_file():
+            runs = ", ".join(run.name for run in list_runs(folder.parent)) or "none yet"
+            raise UserError(f"{folder}: holds no run (config.json is missing); runs there: {runs}")
+        record = read_json(folder / "config.json", f"run {folder.name}")
+        if not isinstance(record, dict) or not {"config", "data", "folds"} <= record.keys():
+            raise UserError(f"{folder / 'config.json'}: is not a run's record; delete {folder} and train again")
+        return cls(folder, record)
+
+    @classmethod
+    def start(cls, folder: Path, record: dict[str, Any]) -> "Run":
+        """The run at `folder` if it is the same one, else a new one; writes config.json.
+
+        Raises UserError naming the first difference (config key, data, folds, weights) from what stands there.
+        """
+        if (folder / "config.json").is_file():
+            old = cls.open(folder)
+            if difference := _difference(old.record, record):
+                raise UserError(
+                    f"{folder} holds a run with other settings: {difference}; take another name (RUN=...), or delete {folder}"
+                )
+        write_json(folder / "config.json", record)
+        return cls(folder, record)
+
+
+def record_of(config: Config, *, data: Mapping[str, Any], folds: Mapping[str, Any], weights: Mapping[str, Any],
+              kind: str = "run") -> dict[str, Any]:  # fmt: skip
+    """What config.json holds."""
+    return {
+        "kind": kind,
+        "config": config.to_dict(),
+        "data": dict(data),
+        "folds": dict(folds),
+        "weights": dict(weights),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def list_runs(folder: Path = OOF) -> list[Run]:
+    """Every run below `folder`, by name."""
+    if not folder.is_dir():
+        return []
+    return [Run.open(file.parent) for file in sorted(folder.glob("*/config.json"))]
+
+
+def git_commit() -> str | None:
+    """HEAD of the source tree's repository, `+changes` appended when tracked files differ; None outside git."""
+    here = Path(__file__).resolve().parent
+    try:
+        ask = {"cwd": here, "capture_output": True, "text": True, "timeout": 10}
+        head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **ask).stdout.strip()  # type: ignore[call-overload]
+        status = ["git", "status", "--porcelain", "--untracked-files=no"]
+        changed = subprocess.run(status, check=True, **ask).stdout.strip()  # type: ignore[call-overload]
+        return f"{head}+changes" if changed else str(head)
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides a figure."""
+    packages = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "numpy", "pandas",
+                "scikit-learn", "pillow", "ImageHash", "safetensors")  # fmt: skip
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor and cores. No host name: artefacts are shared."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
+        model = found.group(1).strip() if found else model
+    return {"system": platform.system(), "processor": model, "cores": os.cpu_count()}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping) and key != "args":
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    before, after = _flat(old["config"]), _flat(new["config"])
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key) and not key.startswith(_FREE) and key != "name":
+            return f"{key} was {before.get(key)}, is {after.get(key)}"
+    for part, key, what in (("data", "hash", "its data"), ("folds", "hash", "its folds"),
+                            ("weights", "trunk_hash", "its trunk")):  # fmt: skip
+        a, b = old.get(part, {}).get(key), new.get(part, {}).get(key)
+        if a != b:
+            return f"{what} had hash {a}, now {b}"
+    return None
