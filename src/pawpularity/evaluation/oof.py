@@ -1,0 +1,101 @@
+"""The out-of-fold contract: `Id,fold,target,prediction`, one row per photo, sorted by Id, six decimals.
+
+Every consumer reads through here, by Id and never by row order, and refuses what does not match, naming the first
+difference.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pawpularity.errors import UserError
+from pawpularity.files import write_text
+from pawpularity.run import Run
+
+COLUMNS = ("Id", "fold", "target", "prediction")
+
+
+def write_oof(path: Path, table: pd.DataFrame) -> None:
+    """Write predictions whole, sorted by Id, `%.6f`."""
+    ordered = table[list(COLUMNS)].sort_values("Id", kind="stable")
+    write_text(path, ordered.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+
+
+def read_oof(path: Path) -> pd.DataFrame:
+    """Predictions sorted by Id: Id str, fold int64, target and prediction float64.
+
+    Raises UserError naming the file and the row (as a spreadsheet counts) or Id for anything else.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"Id": str}, keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; train the fold again") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from None
+    if missing := [column for column in COLUMNS if column not in table.columns]:
+        raise UserError(f"{path}: has no column {missing[0]}; it needs {','.join(COLUMNS)}")
+    table = table[list(COLUMNS)]
+    if table.empty:
+        raise UserError(f"{path}: has no rows")
+    for column in COLUMNS[1:]:
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        bad = np.flatnonzero(~np.isfinite(numbers.to_numpy(dtype=np.float64)))
+        if len(bad):
+            raise UserError(f"{path}: row {bad[0] + 2}, {column} is {table[column].iloc[bad[0]]!r}, not a number")
+        table = table.assign(**{column: numbers.astype(np.float64)})
+    if (table["fold"] % 1 != 0).any():
+        raise UserError(f"{path}: column fold must hold whole numbers")
+    repeated = table["Id"].duplicated()
+    if repeated.any() or table["Id"].isna().any():
+        bad_row = int(np.flatnonzero((repeated | table["Id"].isna()).to_numpy())[0])
+        raise UserError(f"{path}: row {bad_row + 2}, Id {table['Id'].iloc[bad_row]!r} is repeated or empty")
+    table["fold"] = table["fold"].astype(np.int64)
+    return table.sort_values("Id", kind="stable", ignore_index=True)
+
+
+def assemble(run: Run) -> pd.DataFrame | None:
+    """Join the folds of `run` into oof.csv and return it; None while a fold is missing.
+
+    Raises UserError when a fold holds another fold's rows or an Id stands in two folds.
+    """
+    if len(run.trained_folds()) < run.k:
+        return None
+    parts = []
+    for fold in range(run.k):
+        part = read_oof(run.predictions_file(fold))
+        if (part["fold"] != fold).any():
+            raise UserError(
+                f"{run.predictions_file(fold)}: holds rows of another fold; train it again with FOLD={fold}"
+            )
+        parts.append(part)
+    table = pd.concat(parts, ignore_index=True)
+    repeated = table["Id"].duplicated()
+    if repeated.any():
+        raise UserError(f"{run.folder}: {table['Id'][repeated].iloc[0]} was scored in two folds; train the run again")
+    write_oof(run.oof_file, table)
+    return read_oof(run.oof_file)
+
+
+def check_same_rows(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> None:
+    """Raise UserError naming the first Id, target or fold in which two prediction tables (sorted by Id) differ."""
+    a, b = set(first["Id"]), set(second["Id"])
+    if a != b:
+        odd = min(a ^ b)
+        raise UserError(
+            f"{names[0]} and {names[1]} score different photos: {odd} is only in {names[0 if odd in a else 1]}"
+        )
+    for column, what in (("target", "targets"), ("fold", "folds")):
+        unequal = np.flatnonzero(~np.isclose(first[column], second[column]))
+        if len(unequal):
+            row = int(unequal[0])
+            raise UserError(f"{names[0]} and {names[1]} have different {what}: {first['Id'][row]} is "
+                            f"{first[column][row]:g} and {second[column][row]:g}")  # fmt: skip
+
+
+def constant_predictions(table: pd.DataFrame) -> NDArray[np.float64]:
+    """For each row of a whole oof table the mean target of the OTHER folds: what answering without looking scores."""
+    target, fold = table["target"].to_numpy(), table["fold"].to_numpy()
+    means = {k: target[fold != k].mean() for k in np.unique(fold)}
+    return np.array([means[k] for k in fold])

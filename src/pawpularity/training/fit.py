@@ -1,0 +1,283 @@
+"""Fit one fold: plain torch, seeded, never looking at the rows it will be scored on.
+
+`fit_fold` gets the training rows only. `train.stop: early` splits an inner set off them (grouped, stratified) that the
+plateau schedule, early stopping and the choice of the epoch watch; `train.refit` then trains on all of them at the
+rates and for the epochs the inner set chose. `train.stop: none` trains on all of them from the start, cosine to zero.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from pawpularity.config import Config, Train
+from pawpularity.device import Compute
+from pawpularity.errors import UserError
+from pawpularity.evaluation.score import rmse
+from pawpularity.folds.split import inner_split
+from pawpularity.model.network import Network, build_network
+from pawpularity.predictor import score_rows
+from pawpularity.training.batches import EpochBatches, Items, loader, worker_count
+from pawpularity.training.views import copies
+
+
+@dataclass(frozen=True)
+class LabelledPhotos:
+    """The whole data set as arrays, aligned by row."""
+
+    photos: NDArray[np.uint8]
+    """(N, size, size, 3), usually memory-mapped."""
+    metadata: NDArray[np.float32]
+    """(N, 12)"""
+    scores: NDArray[np.float64]
+    """(N,) points"""
+    groups: NDArray[np.int64]
+    """(N,) near-duplicates share a number"""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of history.csv. RMSEs in points; NaN where not measured."""
+
+    epoch: int
+    train_rmse: float
+    inner_rmse: float
+    lr: float
+    seconds: float
+
+
+@dataclass
+class Fitted:
+    """A fitted network and how it came about."""
+
+    network: Network
+    history: list[Epoch]
+    epochs: int
+    """Epochs behind the weights that were kept."""
+    training_mean: float
+    """Mean score of the training rows: the constant prediction."""
+    training_rows: int
+    inner_rows: int
+    items: int
+    """Training items an epoch, copies counted."""
+    notes: list[str] = field(default_factory=list)
+
+
+Report = Callable[[Epoch], None]
+Step = Callable[[int, int], None]
+
+
+def fit_fold(
+    config: Config,
+    rows: LabelledPhotos,
+    training: NDArray[np.int64],
+    *,
+    fold: int,
+    compute: Compute,
+    on_epoch: Report | None = None,
+    on_step: Step | None = None,
+) -> Fitted:
+    """Fit a network on the row numbers `training` and return it, on `compute.device`, in evaluation mode.
+
+    `on_epoch` is told every epoch; an exception it raises ends the fit (a search prunes that way). `on_step` is told
+    (steps done, steps in the epoch). Raises UserError for too few rows, or a loss that is no longer finite.
+    """
+    train = config.train
+    if len(training) < 4:
+        raise UserError(f"fold {fold}: only {len(training)} training rows are left; use fewer folds or more photos")
+    mean = float(rows.scores[training].mean())
+    network = build_network(config, fold=fold, training_mean=mean)
+    notes = [network.frozen.note]
+    wanted = config.model.unfrozen_tensors
+    if wanted is not None and wanted > network.frozen.total:
+        notes.append(f"model.unfrozen={wanted} was clipped to the {network.frozen.total} it has")
+    initial = copy.deepcopy(network.trained_state()) if train.refit else None
+    if train.stop == "none":
+        inner = np.empty(0, dtype=np.int64)
+        fitting = training
+    else:
+        fit_at, inner_at = inner_split(
+            rows.groups[training], rows.scores[training], share=train.inner_share, seed=train.seed * 1009 + fold
+        )
+        fitting, inner = training[fit_at], training[inner_at]
+    loop = _Loop(config, rows, network, compute, fold, on_epoch, on_step)
+    best, state = loop.run(fitting, inner, rates=None)
+    if train.refit:
+        assert initial is not None
+        rates = [epoch.lr for epoch in loop.history[:best]]
+        notes.append(f"refitted on all {len(training)} training rows for the {best} epochs the inner split chose")
+        network.load_state_dict(initial, strict=False)
+        loop = _Loop(config, rows, network, compute, fold, on_epoch, on_step, history=loop.history)
+        best, state = loop.run(training, np.empty(0, dtype=np.int64), rates=rates)
+    network.load_state_dict(state, strict=False)
+    return Fitted(
+        network=network.eval(),
+        history=loop.history,
+        epochs=best,
+        training_mean=mean,
+        training_rows=len(training),
+        inner_rows=len(inner),
+        items=loop.items,
+        notes=notes,
+    )
+
+
+def loss_of(network: Network, raw: Tensor, target: Tensor, train: Train) -> Tensor:
+    """Mean loss of raw numbers (B,) against score points (B,): BCE on score / 100, or MSE / Huber in points."""
+    raw = raw.float()
+    if train.loss == "bce":
+        return F.binary_cross_entropy_with_logits(raw, target / 100.0)
+    if train.loss == "huber":
+        return F.huber_loss(network.points(raw), target, delta=train.huber_delta)
+    return F.mse_loss(network.points(raw), target)
+
+
+class _Loop:
+    """Epochs over one set of rows with one optimiser."""
+
+    def __init__(
+        self,
+        config: Config,
+        rows: LabelledPhotos,
+        network: Network,
+        compute: Compute,
+        fold: int,
+        on_epoch: Report | None,
+        on_step: Step | None,
+        history: list[Epoch] | None = None,
+    ) -> None:
+        self.config, self.train, self.rows, self.compute = config, config.train, rows, compute
+        self.network = network.to(compute.device)
+        if self.train.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self.on_epoch, self.on_step = on_epoch, on_step
+        self.seed = self.train.seed * 1009 + fold
+        self.history: list[Epoch] = history if history is not None else []
+        self.items = 0
+        torch.manual_seed(self.seed)  # dropout, metadata dropout
+        trained = [p for p in network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            trained, lr=self.train.lr, weight_decay=self.train.weight_decay, fused=compute.device.type != "mps"
+        )
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
+        self.ema = ModelEmaV3(network, decay=self.train.ema, use_warmup=True) if self.train.ema else None
+        self.scores = torch.tensor(rows.scores, dtype=torch.float32)
+        self.metadata = torch.tensor(rows.metadata)
+        self.mixing = np.random.default_rng([self.seed, 0x313])
+
+    def run(
+        self, fitting: NDArray[np.int64], inner: NDArray[np.int64], rates: list[float] | None
+    ) -> tuple[int, dict[str, Tensor]]:
+        """Train on `fitting`; returns the epochs behind the kept weights, and those weights.
+
+        With `inner` rows the best epoch on them is kept; with `rates` (one an epoch) those are replayed.
+        """
+        train = self.train
+        item_rows, views = copies(self.rows.scores[fitting], train.copies, train.seed)
+        data = Items(self.rows.photos, fitting[item_rows], views, augment=train.augment, seed=self.seed)
+        self.items = len(data)
+        batches = EpochBatches(len(data), train.batch_size, self.seed)
+        workers = worker_count(train.workers, self.compute.device.type)
+        feed = loader(data, batches, workers=workers, pin=self.compute.device.type == "cuda")
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimiser, factor=0.1, patience=train.patience)
+        best, best_rmse, state = 0, math.inf, self._state()
+        for epoch in range(train.epochs if rates is None else len(rates)):
+            batches.epoch = epoch
+            started = time.perf_counter()
+            lr = rates[epoch] if rates is not None else float(self.optimiser.param_groups[0]["lr"])
+            if rates is not None and train.schedule == "plateau":
+                self._set_lr(lr)
+            train_rmse = self._epoch(feed, data.rows, epoch, len(batches))
+            inner_rmse = self._inner_rmse(inner) if len(inner) else math.nan
+            if train.schedule == "cosine":
+                lr = self._cosine((epoch + 0.5) * len(batches), len(batches))
+            line = Epoch(len(self.history) + 1, train_rmse, inner_rmse, lr, time.perf_counter() - started)
+            self.history.append(line)
+            if self.on_epoch is not None:
+                self.on_epoch(line)
+            if not len(inner):
+                best = epoch + 1
+                continue
+            if inner_rmse < best_rmse:
+                best, best_rmse, state = epoch + 1, inner_rmse, self._state()
+            elif epoch + 1 - best >= train.stop_patience:
+                break
+            if train.schedule == "plateau":
+                plateau.step(inner_rmse)
+        return best, state if len(inner) else self._state()
+
+    def _scored(self) -> Network:
+        scored: Network = self.ema.module if self.ema is not None else self.network
+        return scored
+
+    def _state(self) -> dict[str, Tensor]:
+        # The names come from the network itself: the moving average's copy has no gradients to tell them by.
+        names, tensors = self.network.trained_state().keys(), self._scored().state_dict()
+        return {name: tensors[name].detach().clone() for name in names}
+
+    def _inner_rmse(self, inner: NDArray[np.int64]) -> float:
+        predicted = score_rows(self._scored(), self.rows.photos, inner, self.rows.metadata, self.compute)
+        return rmse(self.rows.scores[inner], predicted)
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+
+    def _cosine(self, step: float, steps_an_epoch: int) -> float:
+        """Rate at `step`: linear warm-up, then half a cosine to zero at the last step."""
+        warm, total = self.train.warmup_epochs * steps_an_epoch, self.train.epochs * steps_an_epoch
+        if step < warm:
+            return self.train.lr * (step + 1) / (warm + 1)
+        return self.train.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+    def _epoch(self, feed: object, item_rows: NDArray[np.int64], epoch: int, steps: int) -> float:
+        """One pass; returns the RMSE of the running network on the items as it trained (NaN under mixup)."""
+        self.network.train()
+        device = self.compute.device
+        squared = torch.zeros((), device=device)
+        loss_sum = torch.zeros((), device=device)
+        seen = 0
+        for step, (pixels, items) in enumerate(feed):  # type: ignore[arg-type, var-annotated]
+            if self.train.schedule == "cosine":
+                self._set_lr(self._cosine(epoch * steps + step, steps))
+            where = torch.from_numpy(item_rows[items.numpy()])
+            pixels = pixels.to(device, non_blocking=True)
+            target = self.scores[where].to(device, non_blocking=True)
+            columns = self.metadata[where].to(device, non_blocking=True)
+            if self.train.mixup:
+                pixels, columns, target = self._mixed(pixels, columns, target)
+            with self.compute.autocast():
+                raw = self.network(pixels, columns)
+            loss = loss_of(self.network, raw, target, self.train)
+            self.optimiser.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            if self.ema is not None:
+                self.ema.update(self.network, step=epoch * steps + step)
+            # Sums stay on the device: reading them here would make every step wait for the one before.
+            squared += (self.network.clipped(raw.detach()) - target).square().sum()
+            loss_sum += loss.detach()
+            seen += len(target)
+            if self.on_step is not None:
+                self.on_step(step + 1, steps)
+        if not math.isfinite(float(loss_sum)):
+            raise UserError(
+                f"the loss is no longer finite in epoch {epoch + 1}; lower train.lr (it is {self.train.lr:g})"
+            )
+        return math.nan if self.train.mixup else math.sqrt(float(squared) / seen)
+
+    def _mixed(self, pixels: Tensor, columns: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mixup (Zhang et al. 2018): photos, metadata and scores of a batch mixed with a shuffled copy of itself."""
+        share = float(self.mixing.beta(self.train.mixup, self.train.mixup))
+        other = torch.from_numpy(self.mixing.permutation(len(target))).to(target.device)
+        mixed = pixels.float().mul(share).add_(pixels[other].float(), alpha=1 - share)
+        return mixed, share * columns + (1 - share) * columns[other], share * target + (1 - share) * target[other]

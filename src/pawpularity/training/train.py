@@ -1,0 +1,207 @@
+"""Train one fold of a run and leave its artefacts, whole or not at all.
+
+Here the scored fold meets the network for the only time: after `fit_fold`, which sees the other folds alone.
+"""
+
+import contextlib
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from pawpularity.competition.dataset import Dataset
+from pawpularity.competition.table import METADATA, TARGET
+from pawpularity.config import Config
+from pawpularity.device import Compute
+from pawpularity.errors import UserError
+from pawpularity.evaluation.oof import assemble, write_oof
+from pawpularity.evaluation.score import Score, score
+from pawpularity.files import write_json, write_text
+from pawpularity.folds.split import Folds
+from pawpularity.model.backbone import count_parameters
+from pawpularity.model.network import build_network
+from pawpularity.model.weights import save_tensors, tensors_hash
+from pawpularity.predictor import score_rows
+from pawpularity.run import Run, record_of
+from pawpularity.training.fit import Epoch, Fitted, LabelledPhotos, fit_fold
+
+
+def start_run(folder: Path, config: Config, dataset: Dataset, folds: Folds) -> Run:
+    """Open or make the run at `folder`; keeps random or home-made frozen tensors as trunk.safetensors.
+
+    Raises UserError when a run with other settings, data, folds or trunk stands there.
+    """
+    frozen = build_network(config, fold=0).frozen_state()
+    home_made = config.model.weights == "none" or Path(config.model.weights).is_file()
+    trunk = "none" if not frozen else "kept" if home_made else "named"
+    record = record_of(
+        config,
+        data={"name": dataset.name, "hash": dataset.hash, "photos": len(dataset.train)},
+        folds={"file": folds.path.as_posix(), "hash": folds.hash, "k": folds.k},
+        weights={"source": config.model.weights, "trunk": trunk, "trunk_hash": tensors_hash(frozen)},
+    )
+    run = Run.start(folder, record)
+    if trunk == "kept":
+        save_tensors(run.trunk_file, frozen, {"backbone": config.model.backbone})
+    return run
+
+
+def labelled_photos(dataset: Dataset, folds: Folds, config: Config) -> LabelledPhotos:
+    """The data set as arrays, in the table's order."""
+    table = dataset.train
+    photos = dataset.photos(config.photos.size, config.photos.fit, Path(config.cache.folder))
+    return LabelledPhotos(
+        photos=photos,
+        metadata=table[list(METADATA)].to_numpy(dtype=np.float32),
+        scores=table[TARGET].to_numpy(dtype=np.float64),
+        groups=folds.groups_of(table["Id"]),
+    )
+
+
+def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Compute, *, quiet: bool = False) -> Score:
+    """Fit fold `fold` of `run`, score its photos, write its folder, and oof.csv when it was the last one missing.
+
+    Raises UserError for a fold outside 0..K-1, or one that another process is training.
+    """
+    if not 0 <= fold < folds.k:
+        raise UserError(f"--fold {fold}: the folds file has folds 0..{folds.k - 1}")
+    rows = labelled_photos(dataset, folds, run.config)
+    in_fold = folds.folds_of(dataset.train["Id"]) == fold
+    training, scored = np.flatnonzero(~in_fold), np.flatnonzero(in_fold)
+    lock = FileLock(run.folder / f".fold{fold}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
+    try:
+        started = time.perf_counter()
+        with _progress(run, fold, quiet) as bars:
+            fitted = fit_fold(
+                run.config, rows, training, fold=fold, compute=compute, on_epoch=bars.on_epoch, on_step=bars.on_step
+            )
+        predicted = score_rows(fitted.network, rows.photos, scored, rows.metadata, compute)
+        seconds = time.perf_counter() - started
+        result = score(rows.scores[scored], predicted, fitted.training_mean, rows.groups[scored])
+        with _folder_whole(run.fold(fold)) as folder:
+            _leave(folder, run, dataset, fold, scored, predicted, fitted, result, seconds, compute)
+        assemble(run)
+        return result
+    finally:
+        lock.release()
+
+
+def _leave(
+    folder: Path,
+    run: Run,
+    dataset: Dataset,
+    fold: int,
+    scored: "np.ndarray[Any, np.dtype[np.int64]]",
+    predicted: "np.ndarray[Any, np.dtype[np.float64]]",
+    fitted: Fitted,
+    result: Score,
+    seconds: float,
+    compute: Compute,
+) -> None:
+    ids = dataset.train["Id"].to_numpy()[scored]
+    target = dataset.train[TARGET].to_numpy(dtype=np.float64)[scored]
+    write_oof(
+        folder / "predictions.csv", pd.DataFrame({"Id": ids, "fold": fold, "target": target, "prediction": predicted})
+    )
+    write_text(folder / "history.csv", _history(fitted.history))
+    save_tensors(
+        folder / "tail.safetensors",
+        fitted.network.trained_state(),
+        {"run": run.name, "fold": str(fold), "backbone": run.config.model.backbone,
+         "trunk_hash": run.record["weights"]["trunk_hash"]},
+    )  # fmt: skip
+    write_json(
+        folder / "metrics.json",
+        result.to_dict()
+        | {
+            "epochs": fitted.epochs,
+            "epochs_run": len(fitted.history),
+            "seconds": round(seconds, 2),
+            "seed": run.config.train.seed,
+            "device": compute.device.type,
+            "dtype": compute.dtype_name,
+            "dtype_reason": compute.reason,
+            "torch_threads": torch.get_num_threads(),
+            "training_mean": fitted.training_mean,
+            "training_rows": fitted.training_rows,
+            "inner_rows": fitted.inner_rows,
+            "items_an_epoch": fitted.items,
+            "parameters": count_parameters(fitted.network),
+            "trained_parameters": count_parameters(fitted.network, trained_only=True),
+            "notes": fitted.notes,
+        },
+    )
+
+
+def _history(history: list[Epoch]) -> str:
+    def number(value: float, digits: int) -> str:
+        return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+    lines = ["epoch,train_rmse,inner_rmse,lr,seconds"]
+    lines += [
+        f"{e.epoch},{number(e.train_rmse, 6)},{number(e.inner_rmse, 6)},{e.lr:.6g},{e.seconds:.3f}" for e in history
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def _folder_whole(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of `folder` when the block ends well, and is removed when it does not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    fresh.chmod(0o755)
+    try:
+        yield fresh
+        if folder.exists():
+            old = fresh.with_suffix(".old")
+            folder.rename(old)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+class _Bars:
+    """A bar over steps with the last epoch's figures; silent when standard error is not a terminal."""
+
+    def __init__(self, run: Run, fold: int, quiet: bool) -> None:
+        self.epochs = run.config.train.epochs
+        self.bar = tqdm(desc=f"fold {fold}", unit="step", leave=False, disable=True if quiet else None)
+
+    def on_step(self, step: int, steps: int) -> None:
+        """Advance by one step."""
+        if self.bar.total is None:
+            self.bar.total = steps * self.epochs
+        self.bar.update()
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """Show the epoch just done."""
+        figures = [f"epoch {epoch.epoch}/{self.epochs}", f"lr {epoch.lr:.2g}"]
+        for name, value in (("train", epoch.train_rmse), ("inner", epoch.inner_rmse)):
+            if not math.isnan(value):
+                figures.append(f"{name} {value:.2f}")
+        self.bar.set_postfix_str(", ".join(figures))
+
+
+@contextlib.contextmanager
+def _progress(run: Run, fold: int, quiet: bool) -> Iterator[_Bars]:
+    bars = _Bars(run, fold, quiet)
+    try:
+        yield bars
+    finally:
+        bars.bar.close()

@@ -1,0 +1,45 @@
+"""`pawpularity train`: train one fold, or all folds that are not trained yet."""
+
+import argparse
+
+from pawpularity.verb import Verb, give, json_argument, run_argument, say
+
+
+def _train(options: argparse.Namespace) -> None:
+    from pawpularity.choices import choose
+    from pawpularity.device import choose as choose_device
+    from pawpularity.errors import UserError
+    from pawpularity.evaluation.table import fold_line, run_row, table_text
+    from pawpularity.training.train import start_run, train_fold
+
+    chosen = choose(options)
+    config, dataset = chosen.config, chosen.dataset
+    if options.fold is not None and not 0 <= options.fold < config.folds.k:
+        raise UserError(f"--fold {options.fold}: must lie in 0..{config.folds.k - 1} (folds.k is {config.folds.k})")
+    folds = chosen.folds
+    compute = choose_device(config.train.dtype)
+    run = start_run(chosen.run, config, dataset, folds)
+    say(f"run     {run.folder}: {config.model.backbone}, weights {config.model.weights}, {config.photos.size} px")
+    say(f"device  {compute}")
+    wanted = [options.fold] if options.fold is not None else list(range(folds.k))
+    done = run.trained_folds() if options.fold is None else []
+    for fold in wanted:
+        if fold in done:
+            say(f"fold {fold} is trained already (make train FOLD={fold} trains it again)")
+            continue
+        train_fold(run, dataset, folds, fold, compute)
+        print(fold_line(run, fold, chosen.data), flush=True)
+    row = run_row(run)
+    if options.fold is None or options.json:
+        give(row, table_text([row]) if options.fold is None else "", options.json)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fold", type=int, metavar="K", help="train this fold alone, anew (default: every fold not trained yet)"
+    )
+    run_argument(parser)
+    json_argument(parser)
+
+
+VERBS = [Verb("train", "train a fold (or all) and print its out-of-fold score", _train, _arguments)]

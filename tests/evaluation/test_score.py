@@ -1,0 +1,117 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pawpularity.errors import UserError
+from pawpularity.evaluation.oof import check_same_rows, constant_predictions, read_oof, write_oof
+from pawpularity.evaluation.score import bootstrap_rmse, rmse, score
+
+# An independent computation's figures for eight real out-of-fold files (9,912 rows each).
+PEERS = {"v31": 17.4695, "v44": 17.4955, "v12": 17.6406, "v19": 17.6485, "v57": 17.6955, "v63": 17.7474, "v62": 17.8488,
+         "v1": 18.1883}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "wanted"), PEERS.items())
+def test_real_files_score_as_known(real, name, wanted):
+    table = read_oof(real / "oof-peers" / f"{name}.csv")
+    assert len(table) == 9912
+    assert rmse(table["target"], table["prediction"]) == pytest.approx(wanted, abs=5e-5)
+
+
+def test_interval_of_a_real_blend(real):
+    """Known: percentile [16.914, 17.570] for the mean of eight, sd of the RMSE .168 over rows."""
+    tables = [read_oof(real / "oof-peers" / f"{name}.csv") for name in PEERS]
+    target, mean = tables[0]["target"].to_numpy(), np.mean([t["prediction"] for t in tables], axis=0)
+    result = score(target, mean, constant_predictions(tables[0]))
+    assert result.rmse == pytest.approx(17.2429, abs=5e-5)
+    assert (result.low, result.high) == (pytest.approx(16.914, abs=0.03), pytest.approx(17.570, abs=0.03))
+    assert result.sd == pytest.approx(20.591, abs=1e-3)
+    assert result.r2 == pytest.approx(0.299, abs=1e-3)
+    assert np.std(bootstrap_rmse((target - mean) ** 2)) == pytest.approx(0.168, abs=0.008)
+    assert not result.indicative
+
+
+def test_interval_agrees_with_scipys_bootstrap():
+    random = np.random.default_rng(0)
+    target = random.normal(40, 20, 400)
+    prediction = target + random.standard_t(4, 400) * 10
+    ours = score(target, prediction, 40.0)
+    errors = (target - prediction) ** 2
+    theirs = stats.bootstrap((errors,), lambda e, axis: np.sqrt(e.mean(axis=axis)), method="percentile", n_resamples=4000,
+                             random_state=1).confidence_interval  # fmt: skip
+    width = theirs.high - theirs.low
+    assert abs(ours.low - theirs.low) < 0.08 * width
+    assert abs(ours.high - theirs.high) < 0.08 * width
+
+
+def test_groups_are_drawn_whole():
+    """Rows in identical triples carry the information of a third of the rows: the interval is sqrt(3) wider."""
+    random = np.random.default_rng(1)
+    errors = np.repeat(random.chisquare(1, 300) * 100, 3)
+    groups = np.repeat(np.arange(300), 3) * 7
+    wide, narrow = np.std(bootstrap_rmse(errors, groups)), np.std(bootstrap_rmse(errors))
+    assert wide / narrow == pytest.approx(np.sqrt(3), rel=0.08)
+
+
+def test_small_samples_are_called_indicative():
+    target = np.arange(20.0)
+    result = score(target, target + 1, float(target.mean()))
+    assert result.indicative
+    assert "indicative" in result.interval
+    assert result.constant_rmse == pytest.approx(np.std(target))
+    assert np.isnan(score(np.ones(5), np.ones(5), 1.0).r2)
+    assert score(np.ones(5), np.ones(5), 1.0).to_dict()["r2"] is None
+
+
+def table(**columns):
+    base = {"Id": ["b", "a", "c"], "fold": [0, 1, 1], "target": [10.0, 20.0, 60.0], "prediction": [1.5, 2.25, 3.125]}
+    return pd.DataFrame(base | columns)
+
+
+def test_constant_is_the_other_folds_mean():
+    assert constant_predictions(table()).tolist() == [40.0, 10.0, 10.0]
+
+
+def test_written_oof_is_sorted_with_six_decimals(tmp_path):
+    write_oof(tmp_path / "oof.csv", table())
+    assert (tmp_path / "oof.csv").read_text() == (
+        "Id,fold,target,prediction\na,1,20.000000,2.250000\nb,0,10.000000,1.500000\nc,1,60.000000,3.125000\n"
+    )
+    again = read_oof(tmp_path / "oof.csv")
+    assert list(again["Id"]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (table(Id=["b", "a", "d"]), "score different photos: c is only in one"),
+        (table(target=[10.0, 20.0, 61.0]), "different targets: c is 60 and 61"),
+        (table(fold=[1, 1, 1]), "different folds: b is 0 and 1"),
+    ],
+)
+def test_differences_are_named(other, said):
+    first, second = (t.sort_values("Id", ignore_index=True) for t in (table(), other))
+    with pytest.raises(UserError, match=said):
+        check_same_rows(first, second, ("one", "two"))
+    check_same_rows(first, first, ("one", "two"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Id,fold,target\na,0,1\n", "no column prediction"),
+        ("Id,fold,target,prediction\na,0,1,x\n", "row 2, prediction"),
+        ("Id,fold,target,prediction\na,0,1,2\nb,0,inf,2\n", "row 3, target"),
+        ("Id,fold,target,prediction\na,0,1,2\na,1,1,2\n", "row 3, Id 'a' is repeated"),
+        ("Id,fold,target,prediction\na,0.5,1,2\n", "whole numbers"),
+        ("Id,fold,target,prediction\n,0,1,2\n", "empty"),
+        ("Id,fold,target,prediction\n", "no rows"),
+        ("", "cannot be read"),
+    ],
+)
+def test_bad_files(tmp_path, text, said):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(UserError, match=said) as caught:
+        read_oof(tmp_path / "x.csv")
+    assert "x.csv" in str(caught.value)

@@ -1,0 +1,178 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pawpularity.config import resolve
+from pawpularity.device import choose
+from pawpularity.errors import UserError
+from pawpularity.evaluation.score import rmse
+from pawpularity.model.network import build_network
+from pawpularity.predictor import score_rows
+from pawpularity.training import fit
+from pawpularity.training.batches import EpochBatches, Items, loader
+from pawpularity.training.fit import LabelledPhotos, fit_fold, loss_of
+
+CPU = choose("float32", "cpu")
+
+
+@pytest.fixture(scope="module")
+def data():
+    """120 photos whose score is their brightness: anything that trains at all learns it."""
+    random = np.random.default_rng(0)
+    scores = random.integers(5, 95, 120).astype(float)
+    photos = np.clip(scores[:, None, None, None] * 2.2 + random.normal(0, 12, (120, 32, 32, 3)), 0, 255).astype(
+        np.uint8
+    )
+    photos.setflags(write=False)
+    return LabelledPhotos(photos, np.zeros((120, 12), np.float32), scores, np.arange(120))
+
+
+def toy(*words):
+    return resolve(
+        "sample", ["photos.size=32", "train.epochs=8", "train.batch_size=16", "train.warmup_epochs=0", *words]
+    )
+
+
+EARLY = ("train.stop=early", "train.schedule=plateau", "train.lr=3e-3")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), EARLY, (*EARLY, "train.refit=true"), ("train.ema=0.9",), ("train.mixup=0.2",), ("train.copies=authors",),
+     ("model.output=linear", "train.loss=huber"), ("model.output=relu", "train.loss=mse"), ("model.unfrozen=12",),
+     ("model.metadata=none",), ("model.fusion_widths=[]",)],
+    ids=lambda words: "+".join(words) or "sample",
+)  # fmt: skip
+def test_every_recipe_learns_brightness(data, words):
+    training, held = np.arange(100), np.arange(100, 120)
+    fitted = fit_fold(toy(*words), data, training, fold=0, compute=CPU)
+    predicted = score_rows(fitted.network, data.photos, held, data.metadata, CPU)
+    constant = rmse(data.scores[held], np.full(20, fitted.training_mean))
+    assert rmse(data.scores[held], predicted) < (0.85 if "model.unfrozen=12" in words else 0.7) * constant
+    assert fitted.training_mean == data.scores[training].mean()
+    assert predicted.min() >= 1
+    assert predicted.max() <= 100
+
+
+def test_scored_rows_are_never_touched(data):
+    """Photos and scores of the held-out rows are poisoned: nothing of the fit may change."""
+    poisoned = LabelledPhotos(data.photos.copy(), data.metadata.copy(), data.scores.copy(), data.groups)
+    poisoned.photos[100:] = 255 - poisoned.photos[100:]
+    poisoned.scores[100:] = np.nan
+    poisoned.metadata[100:] = np.nan
+    for words in ((), (*EARLY, "train.refit=true", "train.copies=authors")):
+        clean, other = (
+            fit_fold(toy("train.epochs=2", *words), d, np.arange(100), fold=0, compute=CPU) for d in (data, poisoned)
+        )
+        assert [(e.train_rmse, e.lr) for e in clean.history] == [(e.train_rmse, e.lr) for e in other.history]
+        pairs = zip(clean.network.state_dict().values(), other.network.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_best_inner_epoch_is_kept_and_scored_rows_do_not_choose_it(data):
+    config = toy(*EARLY, "train.stop_patience=8", "train.lr=2e-2")
+    seen = []
+    fitted = fit_fold(config, data, np.arange(100), fold=0, compute=CPU, on_epoch=seen.append)
+    inner = [e.inner_rmse for e in seen]
+    assert fitted.epochs == int(np.argmin(inner)) + 1
+    assert fitted.inner_rows == 10
+    from pawpularity.folds.split import inner_split
+
+    _, at = inner_split(data.groups[:100], data.scores[:100], share=0.1, seed=0)
+    again = rmse(data.scores[at], score_rows(fitted.network, data.photos, at, data.metadata, CPU))
+    assert again == pytest.approx(min(inner), abs=1e-9)
+
+
+def test_plateau_divides_the_rate_by_ten_and_early_stopping_stops(data, monkeypatch):
+    monkeypatch.setattr(fit._Loop, "_inner_rmse", lambda self, inner: 10.0)
+    fitted = fit_fold(toy(*EARLY, "train.epochs=30", "train.patience=1", "train.stop_patience=5"), data, np.arange(60), fold=0,
+                      compute=CPU)  # fmt: skip
+    assert [e.lr for e in fitted.history] == pytest.approx([3e-3, 3e-3, 3e-3, 3e-4, 3e-4, 3e-5])
+    assert fitted.epochs == 1
+
+
+def test_refit_replays_the_chosen_rates_on_all_rows(data, monkeypatch):
+    figures = iter([10.0, 9.0, 9.5, 9.6, 8.0, 9.0, 9.0, 9.0])
+    monkeypatch.setattr(fit._Loop, "_inner_rmse", lambda self, inner: next(figures))
+    config = toy(*EARLY, "train.refit=true", "train.patience=1", "train.stop_patience=3")
+    fitted = fit_fold(config, data, np.arange(60), fold=0, compute=CPU)
+    first, second = fitted.history[:8], fitted.history[8:]
+    assert [e.lr for e in second] == [e.lr for e in first[:5]]
+    assert len({e.lr for e in second}) > 1
+    assert all(math.isnan(e.inner_rmse) for e in second)
+    assert fitted.epochs == 5
+    assert "refitted on all 60" in " ".join(fitted.notes)
+
+
+def test_cosine_warms_up_and_ends_at_zero(data):
+    fitted = fit_fold(toy("train.warmup_epochs=2"), data, np.arange(60), fold=0, compute=CPU)
+    rates = [e.lr for e in fitted.history]
+    peak = resolve("sample").train.lr
+    assert rates[0] < rates[1] < peak
+    assert max(rates) <= peak
+    assert rates[-1] < 0.02 * peak
+
+
+@pytest.mark.parametrize("words", [(), (*EARLY, "train.ema=0.9", "train.mixup=0.3", "train.augment=strong")])
+def test_the_same_seed_gives_the_same_network_and_another_does_not(data, words):
+    def run(*more):
+        state = fit_fold(
+            toy("train.epochs=2", *words, *more), data, np.arange(60), fold=0, compute=CPU
+        ).network.state_dict()
+        return torch.cat([t.flatten().float() for t in state.values()])
+
+    first = run()
+    torch.rand(7)  # what was drawn before must not matter
+    assert torch.equal(first, run())
+    assert not torch.equal(first, run("train.seed=1"))
+
+
+def test_losses_against_closed_forms():
+    config = toy()
+    network = build_network(config, fold=0)
+    raw, target = torch.tensor([-1.0, 0.5, 2.0]), torch.tensor([10.0, 60.0, 100.0])
+    p = 1 / (1 + np.exp(-raw.numpy().astype(float)))
+    y = target.numpy() / 100
+    bce = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
+    assert loss_of(network, raw, target, config.train).item() == pytest.approx(bce, rel=1e-6)
+    mse = toy("train.loss=mse")
+    assert loss_of(network, raw, target, mse.train).item() == pytest.approx(((100 * p - 100 * y) ** 2).mean(), rel=1e-5)
+    huber = toy("train.loss=huber", "train.huber_delta=5")
+    gap = np.abs(100 * p - 100 * y)
+    expected = np.where(gap <= 5, 0.5 * gap**2, 5 * (gap - 2.5)).mean()
+    assert loss_of(network, raw, target, huber.train).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_diverging_is_said_in_one_line(data):
+    with pytest.raises(UserError, match="no longer finite"):
+        fit_fold(toy("model.output=linear", "train.loss=mse", "train.lr=10", "train.weight_decay=10", "train.epochs=50"),
+                 LabelledPhotos(data.photos, data.metadata * np.float32(np.inf) + np.float32(np.inf), data.scores, data.groups),
+                 np.arange(60), fold=0, compute=CPU)  # fmt: skip
+
+
+def test_too_few_rows(data):
+    with pytest.raises(UserError, match="only 2 training rows"):
+        fit_fold(toy(), data, np.arange(2), fold=0, compute=CPU)
+
+
+def test_batches_are_the_same_with_and_without_workers(data):
+    def pixels(workers):
+        items = Items(data.photos, np.arange(40), np.arange(40) % 4, augment="strong", seed=3)
+        batches = EpochBatches(len(items), 16, seed=3)
+        feed = loader(items, batches, workers=workers, pin=False)
+        out = []
+        for epoch in (0, 1):
+            batches.epoch = epoch
+            out += [(x.clone(), i.clone()) for x, i in feed]
+        return out
+
+    alone, helped = pixels(0), pixels(2)
+    assert len(alone) == 6
+    for (x, i), (y, j) in zip(alone, helped, strict=True):
+        assert torch.equal(x, y)
+        assert torch.equal(i, j)
+    assert {len(i) for _, i in alone} == {13, 14}, "equal batches, no short one at the end"
+    assert sorted(torch.cat([i for _, i in alone[:3]]).tolist()) == list(range(40))
+    assert not torch.equal(alone[0][1], alone[3][1]), "another order every epoch"
