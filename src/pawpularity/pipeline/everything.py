@@ -1,0 +1,156 @@
+"""`make all`: folds, four backbones, their mean blend, a submission; with an estimate and a go-ahead first."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pawpularity.competition.dataset import SAMPLE, Dataset, Rows, is_drawn
+from pawpularity.competition.submission import SUBMISSIONS
+from pawpularity.config import Config, resolve
+from pawpularity.device import Compute
+from pawpularity.device import choose as choose_device
+from pawpularity.errors import UserError
+from pawpularity.evaluation.ensemble import mean_blend
+from pawpularity.evaluation.table import fold_line
+from pawpularity.folds.split import Folds
+from pawpularity.model.backbone import count_parameters
+from pawpularity.model.network import build_network
+from pawpularity.pipeline.submit import submit
+from pawpularity.run import OOF, Run
+from pawpularity.training.fit import loss_of
+from pawpularity.training.train import start_run, train_fold
+from pawpularity.training.views import copies
+from pawpularity.verb import say
+
+FOUR = ("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7")
+SMALL = tuple(f"small/{name}" for name in FOUR)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What training all folds of one config will take, at most (early stopping ends sooner)."""
+
+    configs: str
+    seconds: float
+    disk_bytes: int
+    trained_parameters: int
+
+
+def family(data: Path) -> tuple[str, ...]:
+    """The small members of the four families for a drawn shelter, the paper's four for anything else."""
+    return SMALL if data == SAMPLE or is_drawn(data) else FOUR
+
+
+def estimate(configs: str, config: Config, scores: np.ndarray, compute: Compute) -> Estimate:
+    """Time one training step and one prediction on random pixels, and multiply.
+
+    The first step is thrown away: it pays for kernels, memory and threads once.
+    """
+    network = build_network(config, fold=0).to(compute.device)
+    size, batch = config.photos.size, min(config.train.batch_size, 8)
+    pixels = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, device=compute.device)
+    columns = torch.zeros(batch, 12, device=compute.device)
+    target = torch.full((batch,), 38.0, device=compute.device)
+    step_s, look_s = [], []
+    for _ in range(2):
+        network.train()
+        started = time.perf_counter()
+        with compute.autocast():
+            raw = network(pixels, columns)
+        loss_of(network, raw, target, config.train).backward()  # type: ignore[no-untyped-call]
+        network.zero_grad(set_to_none=True)
+        _wait(compute)
+        step_s.append(time.perf_counter() - started)
+        network.eval()
+        started = time.perf_counter()
+        with torch.inference_mode(), compute.autocast():
+            network(pixels, columns)
+        _wait(compute)
+        look_s.append(time.perf_counter() - started)
+    photos, k = len(scores), config.folds.k
+    share = 1.0 if config.train.stop == "none" else 1.0 - config.train.inner_share
+    items = len(copies(scores, config.train.copies, config.train.seed)[0]) * (k - 1) / k * share
+    looks = photos * (k - 1) / k * (1 - share) * config.train.epochs + photos / k
+    seconds = k * (items * config.train.epochs * step_s[-1] + looks * look_s[-1]) / batch
+    trained = count_parameters(network, trained_only=True)
+    kept = sum(t.numel() * t.element_size() for t in network.frozen_state().values())
+    return Estimate(configs, seconds, k * trained * 4 + (kept if config.model.weights == "none" else 0), trained)
+
+
+def _wait(compute: Compute) -> None:
+    if compute.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def plan_text(estimates: Sequence[Estimate], cache_bytes: int, compute: Compute) -> str:
+    """The estimate as a table."""
+    lines = [f"{'config':24s}  trained parameters   time at most    disk"]
+    lines += [
+        f"{e.configs:24s}  {e.trained_parameters / 1e6:16.2f} M  {_clock(e.seconds):>13s}  {e.disk_bytes / 1e9:5.2f} GB"
+        for e in estimates
+    ]
+    total = sum(e.disk_bytes for e in estimates) + cache_bytes
+    lines.append(f"{'in all':24s}  {'':18s}  {_clock(sum(e.seconds for e in estimates)):>13s}  {total / 1e9:5.2f} GB"
+                 f" (photo cache {cache_bytes / 1e9:.2f})")  # fmt: skip
+    lines.append(f"estimated on this machine: {compute}")
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def resolved(data: Path, settings: Sequence[str]) -> dict[str, Config]:
+    """The family's configurations with `settings` laid over each."""
+    return {name: resolve(name, settings) for name in family(data)}
+
+
+def photo_cache_bytes(configs: Sequence[Config], photos: int) -> int:
+    """Bytes of decoded photos that these configurations need."""
+    return sum(3 * photos * size * size for size, _ in {(c.photos.size, c.photos.fit) for c in configs})
+
+
+def train_all(configs: dict[str, Config], dataset: Dataset, folds: Folds, data: Path, suffix: str) -> list[Run]:
+    """Train every fold that is not trained yet of every configuration."""
+    runs = []
+    for name, config in configs.items():
+        compute = choose_device(config.train.dtype)
+        run = start_run(OOF / (config.name + suffix), config, dataset, folds)
+        say(f"{name}: {config.model.backbone} on {compute}")
+        for fold in range(folds.k):
+            if fold not in run.trained_folds():
+                train_fold(run, dataset, folds, fold, compute)
+            print(fold_line(run, fold, data), flush=True)
+        runs.append(run)
+    return runs
+
+
+def blend_and_submit(runs: Sequence[Run], test: Rows | None, suffix: str) -> Run:
+    """Average the runs; predict the test photos if there are any."""
+    blend = mean_blend(runs, OOF / f"mean{suffix}")
+    if test is None:
+        say("the data has no test.csv, so no submission was written")
+        return blend
+    path = SUBMISSIONS / f"{blend.name}.csv"
+    submit(blend, test, path)
+    say(f"wrote {path} and {path.with_suffix('.json')}")
+    return blend
+
+
+def go_ahead(yes: bool) -> None:
+    """Ask, or raise UserError where nobody can be asked."""
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("all: nobody is there to agree to the estimate; add --yes (make all YES=1)")
+    if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UserError("all: stopped before anything was trained")

@@ -1,0 +1,49 @@
+"""From a run to a submission: every trained fold predicts the test photos, the mean goes into submissions/NAME.csv."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from pawpularity.competition.dataset import Rows
+from pawpularity.competition.submission import write_submission
+from pawpularity.competition.table import METADATA
+from pawpularity.predictor import Predictor
+from pawpularity.run import OOF, Run, git_commit, versions
+from pawpularity.verb import say
+
+
+def submit(run: Run, test: Rows, path: Path) -> NDArray[np.float64]:
+    """Predict `test` with `run` (an ensemble: with its members) and write the submission; returns the scores, (N,)."""
+    members = [Run.open(OOF / name) for name in run.record["members"]] if run.kind == "ensemble" else [run]
+    parts, used = [], {}
+    for member in members:
+        predictor = Predictor.load(member.folder)
+        used[member.name] = sorted(predictor.networks)
+        if missing := member.k - len(predictor.networks):
+            say(
+                f"{member.name}: {missing} of {member.k} folds are not trained; the mean is over fold {_list(used[member.name])}"
+            )
+        cfg = predictor.config
+        photos = test.photos(cfg.photos.size, cfg.photos.fit, Path(cfg.cache.folder))
+        columns = test.table[list(METADATA)].to_numpy(dtype=np.float32)
+        total = len(photos) * len(predictor.networks)
+        with tqdm(total=total, desc=f"predict {member.name}", unit="photo", leave=False, disable=None) as bar:
+            parts.append(predictor.predict(photos, columns, progress=bar.update))
+    scores: NDArray[np.float64] = np.mean(parts, axis=0)
+    origin = {
+        "run": run.name,
+        "folds": used,
+        "test": {"data": test.folder.resolve().name, "hash": test.hash},
+        "trained_on": run.record["data"],
+        "git_commit": git_commit(),
+        "versions": versions(),
+    }
+    write_submission(path, test.table["Id"].tolist(), scores, test.folder, origin)
+    return scores
+
+
+def _list(folds: Sequence[int]) -> str:
+    return ", ".join(str(fold) for fold in folds)

@@ -1,0 +1,85 @@
+"""`pawpularity predict`: test.csv to a submission. `pawpularity all`: everything, from data to submission."""
+
+import argparse
+from pathlib import Path
+
+from pawpularity.verb import Verb, give, json_argument, run_argument, say
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from pawpularity.choices import choose_data, default_config, default_run
+    from pawpularity.competition.dataset import load_test
+    from pawpularity.competition.submission import SUBMISSIONS
+    from pawpularity.config import resolve
+    from pawpularity.errors import UserError
+    from pawpularity.pipeline.submit import submit
+    from pawpularity.run import OOF, Run, check_name
+
+    if options.settings:
+        raise UserError(f'predict: uses the run\'s own settings; remove "{options.settings[0]}"')
+    data = choose_data(options.data)
+    configs = options.config or default_config(data)
+    resolve(configs)
+    run = Run.open(OOF / check_name(options.run or default_run(configs, data)))
+    say(f"run     {run.folder}")
+    say(f"data    {data}")
+    test = load_test(data, Path(".cache"))
+    path = Path(options.out) if options.out else SUBMISSIONS / f"{run.name}.csv"
+    scores = submit(run, test, path)
+    print(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
+
+
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    run_argument(parser)
+    parser.add_argument("--out", metavar="FILE", help="the submission (default: submissions/RUN.csv)")
+
+
+def _all(options: argparse.Namespace) -> None:
+    from pawpularity.choices import choose_data, draw_if_missing, folds_of
+    from pawpularity.competition.dataset import CONTEST, SAMPLE, Dataset, load_test
+    from pawpularity.competition.table import TARGET
+    from pawpularity.device import choose as choose_device
+    from pawpularity.errors import UserError
+    from pawpularity.evaluation.table import run_row, table_text
+    from pawpularity.files import require_space
+    from pawpularity.pipeline import everything
+
+    if options.config:
+        raise UserError(
+            "all: trains the four backbones, each from its own config; use key=value words to change them all"
+        )
+    data = choose_data(options.data)
+    configs = everything.resolved(data, options.settings)
+    first = next(iter(configs.values()))
+    cache = Path(first.cache.folder)
+    draw_if_missing(data)
+    dataset = Dataset.load(data, cache)
+    known = data.resolve() in (CONTEST.resolve(), SAMPLE.resolve())
+    suffix = "" if known else f"-{data.resolve().name}"
+    say(f"data    {data}: {len(dataset.train)} photos; measuring a step of each backbone ...")
+    scores = dataset.train[TARGET].to_numpy(dtype=float)
+    compute = choose_device(first.train.dtype)
+    estimates = [
+        everything.estimate(name, config, scores, choose_device(config.train.dtype)) for name, config in configs.items()
+    ]
+    cache_bytes = everything.photo_cache_bytes(list(configs.values()), len(dataset.train))
+    say(everything.plan_text(estimates, cache_bytes, compute))
+    require_space(Path(), sum(e.disk_bytes for e in estimates) + cache_bytes, "all of this")
+    everything.go_ahead(options.yes)
+    folds = folds_of(dataset, first)
+    runs = everything.train_all(configs, dataset, folds, data, suffix)
+    test = load_test(data, cache) if (data / "test.csv").is_file() else None
+    blend = everything.blend_and_submit(runs, test, suffix)
+    rows = [run_row(run) for run in [*runs, blend]]
+    give({"runs": rows}, table_text(rows), options.json)
+
+
+def _all_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask after the estimate")
+    json_argument(parser)
+
+
+VERBS = [
+    Verb("predict", "score the photos of test.csv and write submissions/RUN.csv", _predict, _predict_arguments),
+    Verb("all", "data, folds, four backbones, mean blend, submission; says time and disk first", _all, _all_arguments),
+]

@@ -1,0 +1,85 @@
+"""What the tests share: a toy shelter, a place to work in, and where real data is, if anywhere."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pawpularity.cli import main
+from pawpularity.competition.sample import draw_shelter
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real() -> Path:
+    """The folder named by PAWPULARITY_REAL: pawpularity-100/, pawpularity-labels/train.csv, weights/."""
+    folder = os.environ.get("PAWPULARITY_REAL")
+    if not folder:
+        pytest.skip("PAWPULARITY_REAL names no folder with the contest's real data")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shelter of 60 photos of 64 px, drawn once."""
+    folder = tmp_path_factory.mktemp("drawn") / "toy"
+    draw_shelter(folder, photos=60, size=64, seed=3, test_photos=5)
+    return folder
+
+
+@pytest.fixture
+def shelter(drawn: Path, tmp_path: Path) -> Path:
+    """A copy of the toy shelter that a test may damage."""
+    return Path(shutil.copytree(drawn, tmp_path / "toy"))
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty checkout as the current folder: configs/ and nothing else."""
+    place = tmp_path / "work"
+    place.mkdir()
+    (place / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(place)
+    return place
+
+
+class Outcome:
+    """Exit code and what was printed."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def paw(capfd: pytest.CaptureFixture[str]):
+    """Run the command line in this process: `paw("train", "--fold", "0")` gives code, out and err."""
+
+    def run(*words: object) -> Outcome:
+        capfd.readouterr()
+        code = main([str(word) for word in words])
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def refused(paw):
+    """Run a command that must end with 2 and one line on standard error after what was announced; returns that line."""
+
+    def run(*words: object) -> str:
+        outcome = paw(*words)
+        assert outcome.code == 2, outcome.err
+        lines = [line for line in outcome.err.splitlines() if line.startswith("pawpularity: ")]
+        assert len(lines) == 1, outcome.err
+        assert outcome.err.splitlines()[-1] == lines[0]
+        assert "Traceback" not in outcome.err
+        return lines[0].removeprefix("pawpularity: ")
+
+    return run
+
+
+TOY = ("photos.size=32", "model.backbone=test_resnet", "model.weights=none", "train.epochs=2", "train.batch_size=16",
+       "train.dtype=float32")  # fmt: skip
