@@ -75,7 +75,7 @@ def test_a_full_or_closed_disk_is_the_users_to_mend(monkeypatch, work, refused, 
 
 
 # The house, from the ground floor up: a room imports only from rooms before it.
-FLOORS = ("errors", "files", "verb", "config", "device", "competition", "folds", "run", "choices", "evaluation", "model",
+FLOORS = ("errors", "files", "verb", "config", "device", "shelter", "competition", "folds", "run", "choices", "evaluation", "model",
           "predictor", "training", "pipeline", "cli")  # fmt: skip
 
 
