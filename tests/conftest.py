@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pawpularity.cli import main
-from pawpularity.competition.sample import draw_shelter
+from pawpularity.shelter.sample import draw_shelter
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pawpularity.competition.dataset import CONTEST, SAMPLE, Dataset, is_drawn
+from pawpularity.competition.dataset import CONTEST, Dataset, is_drawn
 from pawpularity.config import Config, resolve, run_name
 from pawpularity.folds.split import Folds, make_folds
 from pawpularity.run import OOF, check_name
+from pawpularity.shelter import SAMPLE
 from pawpularity.verb import say
 
 FOLDS = OOF / "folds"
@@ -60,7 +61,7 @@ def choose_data(asked: str | None) -> Path:
 def draw_if_missing(data: Path) -> None:
     """Draw the sample shelter if it is what was chosen and it is not there."""
     if data == SAMPLE and not SAMPLE.is_dir():
-        from pawpularity.competition.sample import draw_shelter
+        from pawpularity.shelter.sample import draw_shelter
 
         say(f"no competition data in {CONTEST} (make data fetches it): drawing the sample shelter into {SAMPLE}")
         draw_shelter(SAMPLE)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from pawpularity.shelter import sample
 from pawpularity.errors import UserError
+from pawpularity.shelter import sample
 from pawpularity.shelter.render import (
     ACCESSORY,
     BACKGROUND,

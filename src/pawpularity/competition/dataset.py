@@ -33,7 +33,6 @@ from pawpularity.errors import UserError
 from pawpularity.files import text_hash, write_text
 
 CONTEST = Path("input/petfinder-pawpularity-score")
-SAMPLE = Path("input/sample")
 
 # A file younger than this may still change within one tick of the file system's clock, so its hash is not remembered.
 SETTLED_S = 2.0

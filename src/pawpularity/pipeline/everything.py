@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pawpularity.competition.dataset import SAMPLE, Dataset, Rows, is_drawn
+from pawpularity.competition.dataset import Dataset, Rows, is_drawn
 from pawpularity.competition.submission import SUBMISSIONS
 from pawpularity.config import Config, resolve
 from pawpularity.device import Compute
@@ -21,6 +21,7 @@ from pawpularity.model.backbone import count_parameters
 from pawpularity.model.network import build_network
 from pawpularity.pipeline.submit import submit
 from pawpularity.run import OOF, Run
+from pawpularity.shelter import SAMPLE
 from pawpularity.training.fit import loss_of
 from pawpularity.training.train import start_run, train_fold
 from pawpularity.training.views import copies

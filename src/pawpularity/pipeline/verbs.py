@@ -36,13 +36,14 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _all(options: argparse.Namespace) -> None:
     from pawpularity.choices import choose_data, draw_if_missing, folds_of
-    from pawpularity.competition.dataset import CONTEST, SAMPLE, Dataset, load_test
+    from pawpularity.competition.dataset import CONTEST, Dataset, load_test
     from pawpularity.competition.table import TARGET
     from pawpularity.device import choose as choose_device
     from pawpularity.errors import UserError
     from pawpularity.evaluation.table import run_row, table_text
     from pawpularity.files import require_space
     from pawpularity.pipeline import everything
+    from pawpularity.shelter import SAMPLE
 
     if options.config:
         raise UserError(
