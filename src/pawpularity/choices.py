@@ -78,13 +78,12 @@ def default_run(configs: str, data: Path) -> str:
     return run_name(configs) if known else f"{run_name(configs)}-{data.resolve().name}"
 
 
-def choose(options: argparse.Namespace, *, announce: bool = True) -> Choices:
+def choose(options: argparse.Namespace) -> Choices:
     """Resolve --config, --data, --run and key=value words. Raises UserError for whatever is wrong with them."""
     data = choose_data(options.data)
     configs = options.config or default_config(data)
     config = resolve(configs, options.settings)
     run = OOF / check_name(getattr(options, "run", None) or default_run(configs, data))
-    if announce:
-        say(f"config  {configs} {' '.join(options.settings)}".rstrip())
-        say(f"data    {data}")
+    say(f"config  {configs} {' '.join(options.settings)}".rstrip())
+    say(f"data    {data}")
     return Choices(config, data, run)

@@ -130,8 +130,10 @@ class Predictor:
 def load_network(run: Run, fold: int) -> Network:
     """The trained network of one fold, on the CPU, in evaluation mode. Refuses a trunk it was not trained behind."""
     config = run.config
-    kept = run.trunk_file.is_file()
-    network = build_network(config, fold=fold, weights="none" if kept else None)
+    source = run.record["weights"]["trunk"]
+    kept = source == "kept"
+    # A kept trunk, or none at all, leaves nothing of the original weights to look for.
+    network = build_network(config, fold=fold, weights=None if source == "named" else "none")
     trunk = read_tensors(run.trunk_file) if kept else network.frozen_state()
     found, wanted = tensors_hash(trunk), run.record["weights"]["trunk_hash"]
     if found != wanted:

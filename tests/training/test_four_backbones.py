@@ -23,7 +23,9 @@ def test_a_step_on_real_photos(real, name, recipe):
                                          "train.batch_size=4", "train.copies=none"])  # fmt: skip
     table = read_train(real / "pawpularity-100").head(6)
     photos = np.stack([decode(real / "pawpularity-100" / "train" / f"{i}.jpg", 224, "squash") for i in table["Id"]])
-    data = LabelledPhotos(photos, table[list(METADATA)].to_numpy(np.float32), table[TARGET].to_numpy(float), np.arange(6))
+    data = LabelledPhotos(
+        photos, table[list(METADATA)].to_numpy(np.float32), table[TARGET].to_numpy(float), np.arange(6)
+    )
     compute = choose("auto", "cpu")
     fitted = fit_fold(config, data, np.arange(4), fold=0, compute=compute)
     start = build_network(config, fold=0, training_mean=fitted.training_mean).state_dict()

@@ -33,11 +33,6 @@ class Score:
         """True where too few rows stand behind the interval."""
         return self.n < INDICATIVE_BELOW
 
-    @property
-    def interval(self) -> str:
-        """`[12.91, 14.83]`, with a word when it is only indicative."""
-        return f"[{self.low:.2f}, {self.high:.2f}]" + (" (indicative)" if self.indicative else "")
-
     def to_dict(self) -> dict[str, Any]:
         """For JSON; R2 is null when the rows do not vary."""
         return asdict(self) | {"r2": self.r2 if np.isfinite(self.r2) else None, "indicative": self.indicative}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pawpularity.evaluation.oof import assemble, constant_predictions, read_oof
 from pawpularity.evaluation.score import Score, score
@@ -33,7 +34,7 @@ def run_row(run: Run) -> dict[str, Any]:
     return row | {"score": _score(run, table, constant).to_dict(), "seconds": seconds}
 
 
-def _score(run: Run, table: pd.DataFrame, constant: "np.ndarray[Any, np.dtype[np.float64]]") -> Score:
+def _score(run: Run, table: pd.DataFrame, constant: NDArray[np.float64]) -> Score:
     groups = None
     file = Path(run.record["folds"]["file"])
     # The interval draws whole groups of near-duplicates; without the folds file every row is its own.

@@ -5,7 +5,6 @@ densenet161 has 482 of them without its classifier, and the authors froze the fi
 Frozen parts get no gradient, and their BatchNorm, dropout and stochastic depth stay in evaluation mode.
 """
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,11 +175,6 @@ def trained_names(net: nn.Module) -> set[str]:
 def count_parameters(net: nn.Module, *, trained_only: bool = False) -> int:
     """Parameters (scalars, not tensors) of `net`."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad or not trained_only)
-
-
-def silence_known_warnings() -> None:
-    """timm's renamed entry points warn on every build; the name in the config is the one the run records."""
-    warnings.filterwarnings("ignore", message="Mapping deprecated model name", module="timm")
 
 
 def as_tensor_stats(values: tuple[float, ...]) -> Tensor:

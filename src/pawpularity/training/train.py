@@ -10,12 +10,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pawpularity.competition.dataset import Dataset
@@ -67,7 +67,7 @@ def labelled_photos(dataset: Dataset, folds: Folds, config: Config) -> LabelledP
     )
 
 
-def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Compute, *, quiet: bool = False) -> Score:
+def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Compute) -> Score:
     """Fit fold `fold` of `run`, score its photos, write its folder, and oof.csv when it was the last one missing.
 
     Raises UserError for a fold outside 0..K-1, or one that another process is training.
@@ -75,8 +75,7 @@ def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Com
     if not 0 <= fold < folds.k:
         raise UserError(f"--fold {fold}: the folds file has folds 0..{folds.k - 1}")
     rows = labelled_photos(dataset, folds, run.config)
-    in_fold = folds.folds_of(dataset.train["Id"]) == fold
-    training, scored = np.flatnonzero(~in_fold), np.flatnonzero(in_fold)
+    training, scored = folds.rows(dataset.train["Id"], fold)
     lock = FileLock(run.folder / f".fold{fold}.lock", timeout=0)
     try:
         lock.acquire()
@@ -84,7 +83,7 @@ def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Com
         raise UserError(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
     try:
         started = time.perf_counter()
-        with _progress(run, fold, quiet) as bars:
+        with _progress(run, fold) as bars:
             fitted = fit_fold(
                 run.config, rows, training, fold=fold, compute=compute, on_epoch=bars.on_epoch, on_step=bars.on_step
             )
@@ -104,8 +103,8 @@ def _leave(
     run: Run,
     dataset: Dataset,
     fold: int,
-    scored: "np.ndarray[Any, np.dtype[np.int64]]",
-    predicted: "np.ndarray[Any, np.dtype[np.float64]]",
+    scored: NDArray[np.int64],
+    predicted: NDArray[np.float64],
     fitted: Fitted,
     result: Score,
     seconds: float,
@@ -161,12 +160,14 @@ def _history(history: list[Epoch]) -> str:
 def _folder_whole(folder: Path) -> Iterator[Path]:
     """Yield a new folder that takes the place of `folder` when the block ends well, and is removed when it does not."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a killed process: the caller's lock keeps others out
+        shutil.rmtree(left, ignore_errors=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     fresh.chmod(0o755)
     try:
         yield fresh
         if folder.exists():
-            old = fresh.with_suffix(".old")
+            old = fresh.with_name(f"{fresh.name}.old.part")
             folder.rename(old)
             fresh.rename(folder)
             shutil.rmtree(old)
@@ -179,9 +180,9 @@ def _folder_whole(folder: Path) -> Iterator[Path]:
 class _Bars:
     """A bar over steps with the last epoch's figures; silent when standard error is not a terminal."""
 
-    def __init__(self, run: Run, fold: int, quiet: bool) -> None:
+    def __init__(self, run: Run, fold: int) -> None:
         self.epochs = run.config.train.epochs
-        self.bar = tqdm(desc=f"fold {fold}", unit="step", leave=False, disable=True if quiet else None)
+        self.bar = tqdm(desc=f"fold {fold}", unit="step", leave=False, disable=None)
 
     def on_step(self, step: int, steps: int) -> None:
         """Advance by one step."""
@@ -199,8 +200,8 @@ class _Bars:
 
 
 @contextlib.contextmanager
-def _progress(run: Run, fold: int, quiet: bool) -> Iterator[_Bars]:
-    bars = _Bars(run, fold, quiet)
+def _progress(run: Run, fold: int) -> Iterator[_Bars]:
+    bars = _Bars(run, fold)
     try:
         yield bars
     finally:
