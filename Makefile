@@ -7,6 +7,11 @@ BIN    := $(VENV)/bin
 PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
 
+# A misspelt word (FLOD=0) must not start another, longer job.
+KNOWN := CONFIG DATA FOLD RUN ARGS JSON YES PYTHON VENV
+$(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
+  $(error make knows no word $(word)=; it knows: $(KNOWN)))))
+
 # Words that most verbs take; an empty one is left to the verb's own default, which it says at the start.
 CHOICE := $(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data $(DATA))
 ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
@@ -56,6 +61,9 @@ lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+.DEFAULT:
+	@echo 'make knows no verb "$@"; see: make help' >&2; exit 2
 
 clean-cache: $(READY) ## show what the cache holds, then delete it (YES=1 does not ask)
 	@$(PAW) clean-cache $(if $(YES),--yes) $(ARGS)

@@ -37,7 +37,7 @@ def test_help_lists_every_verb_and_imports_nothing_heavy():
         (["train", "--fodl", "0"], 'unknown option --fodl; did you mean "--fold"?'),
         (["train", "--fold", "x"], "invalid int value"),
         (["train", "--fold"], "expected one argument"),
-        (["train", "train.lrr=1"], 'did you mean "lr"'),
+        (["train", "train.lrr=1"], 'did you mean "train.lr"'),
         (["train", "--run", "../x", "--config", "sample"], "must be letters"),
         (["train", "--config", "densnet161"], 'did you mean "densenet161"'),
         (["train", "--data", "nowhere"], "nowhere"),

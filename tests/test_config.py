@@ -47,7 +47,7 @@ def test_arguments_of_another_backbone_do_not_leak():
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("train.lrr=1", 'unknown key train.lrr; did you mean "lr"?'),
+        ("train.lrr=1", 'unknown key train.lrr; did you mean "train.lr"?'),
         ("tain.lr=1", 'did you mean "train"?'),
         ("train.epochs=abc", "Integer"),
         ("train.lr=0", "1e-09..10"),

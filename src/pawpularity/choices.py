@@ -6,12 +6,14 @@ yet. --config defaults to `sample` for a drawn shelter, else `densenet161`. --ru
 """
 
 import argparse
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pawpularity.competition.dataset import CONTEST, Dataset, is_drawn
 from pawpularity.config import Config, resolve, run_name
+from pawpularity.errors import UserError
 from pawpularity.folds.split import Folds, make_folds
 from pawpularity.run import OOF, check_name
 from pawpularity.shelter import SAMPLE
@@ -64,7 +66,11 @@ def draw_if_missing(data: Path) -> None:
         from pawpularity.shelter.sample import draw_shelter
 
         say(f"no competition data in {CONTEST} (make data fetches it): drawing the sample shelter into {SAMPLE}")
-        draw_shelter(SAMPLE)
+        try:
+            draw_shelter(SAMPLE)
+        except UserError:
+            if not SAMPLE.is_dir():  # else another command drew it meanwhile, whole as it always is
+                raise
 
 
 def default_config(data: Path) -> str:
@@ -75,7 +81,9 @@ def default_config(data: Path) -> str:
 def default_run(configs: str, data: Path) -> str:
     """The config's name, with the data folder's name for data other than the contest's and the sample."""
     known = data.resolve() in (CONTEST.resolve(), SAMPLE.resolve())
-    return run_name(configs) if known else f"{run_name(configs)}-{data.resolve().name}"
+    # A folder may be called anything; a run's name is part of commands.
+    folder = re.sub(r"[^A-Za-z0-9._]+", "-", data.resolve().stem if data.is_file() else data.resolve().name).strip("-.")
+    return run_name(configs) if known else f"{run_name(configs)}-{folder or 'data'}"
 
 
 def choose(options: argparse.Namespace) -> Choices:
@@ -83,7 +91,7 @@ def choose(options: argparse.Namespace) -> Choices:
     data = choose_data(options.data)
     configs = options.config or default_config(data)
     config = resolve(configs, options.settings)
-    run = OOF / check_name(getattr(options, "run", None) or default_run(configs, data))
+    run = OOF / check_name(getattr(options, "run", None) or default_run(configs, data) or "run")
     say(f"config  {configs} {' '.join(options.settings)}".rstrip())
     say(f"data    {data}")
     return Choices(config, data, run)

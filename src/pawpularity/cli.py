@@ -81,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         known[options.verb].run(options)
     except UserError as error:
-        print(f"pawpularity: {error}", file=sys.stderr)
+        print(f"pawpularity: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pawpularity: stopped; nothing half-written was left, the same command goes on", file=sys.stderr)
+        print("pawpularity: stopped; what was finished is kept, what was not is left as it was before", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) went away: not an error of anybody's.
@@ -107,8 +107,8 @@ def _parse(known: dict[str, Verb], words: Sequence[str]) -> argparse.Namespace:
         extra = [word for word in extra if not _is_setting(word)]
     if extra:
         chosen = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-        valid = list(chosen.choices[options.verb]._option_string_actions) if options.verb else []
-        raise UserError(f"{options.verb}: unknown option {extra[0]}{nearest(extra[0], valid)}")
+        valid = list((chosen.choices[options.verb] if options.verb else top)._option_string_actions)
+        raise UserError(f"{options.verb or 'before the verb'}: unknown option {extra[0]}{nearest(extra[0], valid)}")
     return options
 
 
@@ -121,6 +121,8 @@ def _mendable(error: OSError) -> str | None:
     where = error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no disk space left while writing {where}; free some, or set cache.folder to another disk"
+    if error.errno is None:
+        return None
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}: {os.strerror(error.errno).lower()}; make it accessible, or work in another folder"
-    return None
+    return f"{where}: {os.strerror(error.errno).lower()}; move it away, or choose another place"

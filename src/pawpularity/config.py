@@ -11,6 +11,7 @@ The meaning of every key stands beside it in `configs/default.yaml`.
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +141,8 @@ def config_path(name: str) -> Path:
 
 def run_name(configs: str) -> str:
     """The run's default name for a `--config` word: `small/vgg,paper` -> `small-vgg-paper`."""
-    return "-".join(Path(part).with_suffix("").as_posix().replace("/", "-") for part in configs.split(",") if part)
+    words = (re.sub(r"\.ya?ml$", "", part.strip()) for part in configs.split(","))
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-.") for word in words if word)
 
 
 def resolve(configs: str, overrides: Sequence[str] = (), *, validate: bool = True) -> Config:
@@ -159,6 +161,8 @@ def resolve(configs: str, overrides: Sequence[str] = (), *, validate: bool = Tru
             raise UserError(f'"{word}": options are written key=value, for example train.lr=3e-4')
         if key in ("name", "base"):
             raise UserError(f"{key}: is not set by hand; use --run for the name, --config for the base")
+        if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", part) for part in key.split(".")):
+            raise UserError(f'"{word}": a key is words joined by dots, for example train.lr=3e-4')
         try:
             delta = OmegaConf.from_dotlist([f"{key}={value}"])
         except Exception as error:
@@ -216,6 +220,7 @@ def _merge(tree: Any, delta: Any, where: str) -> Any:
     from omegaconf import OmegaConf, read_write
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+    _refuse_placeholders(OmegaConf.to_container(delta, resolve=False), where)
     try:
         merged = OmegaConf.merge(tree, delta)
         # `args` of another backbone mean nothing to this one: a delta that names a backbone starts its args afresh.
@@ -229,9 +234,26 @@ def _merge(tree: Any, delta: Any, where: str) -> Any:
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(tree, parent) if parent else tree
         valid = [str(name) for name in (node or {})]
-        raise UserError(f"{where}: unknown key {key}{nearest(leaf, valid)}") from None
+        dotted = [f"{parent}.{name}" if parent else name for name in valid]
+        raise UserError(
+            f"{where}: unknown key {key}{nearest(f'{parent}.{leaf}' if parent else leaf, dotted)}"
+        ) from None
     except OmegaConfBaseException as error:
         raise UserError(f"{where}: {error.full_key or 'value'}: {_first_line(error)}") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {_first_line(error)}") from None
+
+
+def _refuse_placeholders(value: Any, where: str) -> None:
+    """OmegaConf reads `???` as "keep the old value" and `${...}` as a reference; here both would only be surprises."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            _refuse_placeholders(item, where)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_placeholders(item, where)
+    elif isinstance(value, str) and ("${" in value or value == "???"):
+        raise UserError(f"{where}: {value} is a placeholder; write the value itself")
 
 
 def _first_line(error: BaseException) -> str:
@@ -261,6 +283,9 @@ def check(config: Config) -> None:
     for key, widths in (("metadata_widths", model.metadata_widths), ("fusion_widths", model.fusion_widths)):
         for width in widths:
             _within(f"model.{key}", width, 1, 65536)
+    for key in model.args:
+        if not key.isidentifier():
+            raise UserError(f"model.args: {key} is no argument's name; write model.args.NAME=VALUE, or {{NAME: VALUE}}")
     if not model.metadata_widths and model.metadata == "use":
         raise UserError("model.metadata_widths: is empty; give widths such as [16,32,64], or model.metadata=none")
     if model.unfrozen != "all" and not model.unfrozen.isdecimal():
@@ -268,7 +293,7 @@ def check(config: Config) -> None:
     _within("train.lr", train.lr, 1e-9, 10)
     _within("train.weight_decay", train.weight_decay, 0, 10)
     _within("train.epochs", train.epochs, 1, 100_000)
-    _within("train.batch_size", train.batch_size, 1, 65536)
+    _within("train.batch_size", train.batch_size, 2, 65536)
     _within("train.seed", train.seed, 0, 2**31 - 1)
     _within("train.huber_delta", train.huber_delta, 1e-3, 1000)
     _within("train.mixup", train.mixup, 0, 100)

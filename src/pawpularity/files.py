@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ def written_whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_left_overs(path: Path, *, older_than_s: float = 3600.0) -> None:
+    """Remove what killed processes left while making `path`: `.NAME.*.part` beside it.
+
+    The age keeps the hands off what another process is writing; with a lock that keeps others out it may be 0.
+    """
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime >= older_than_s:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -60,6 +72,11 @@ def file_hash(path: Path) -> str:
     """BLAKE2b (128 bits, hex) of the file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def content_hash(text: str) -> str:
+    """`file_hash` of a file that would hold `text` as UTF-8."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def text_hash(*parts: str) -> str:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pawpularity.competition.photos import decode
+from pawpularity.competition.table import METADATA
 from pawpularity.config import Config
 from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
@@ -39,23 +41,26 @@ def score_rows(
 ) -> NDArray[np.float64]:
     """Clipped score points, shape (len(rows),), of `photos[rows]` ((N, H, W, 3) uint8, may be memory-mapped).
 
-    `metadata` is (N, 12) or None (absent). The network is put in evaluation mode and stays so.
+    `metadata` is (len(rows), 12) or None (absent). The network is put in evaluation mode and stays so. Raises
+    UserError where the network answers something that is no number.
     """
     network.eval()
     scores = torch.empty(len(rows), dtype=torch.float32)
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         pixels = torch.from_numpy(np.array(photos[batch])).to(compute.device, non_blocking=True)
-        columns = None if metadata is None else torch.from_numpy(metadata[batch]).to(compute.device)
+        columns = None if metadata is None else torch.tensor(metadata[start : start + len(batch)]).to(compute.device)
         with compute.autocast():
             raw = network(pixels, columns)
         scores[start : start + len(batch)] = network.clipped(raw).cpu()
         if progress is not None:
             progress(len(batch))
+    if not torch.isfinite(scores).all():
+        raise UserError("the network answers what is no number (its training diverged); train it with a lower train.lr")
     return scores.double().numpy()
 
 
-@dataclass
+@dataclass(repr=False)
 class Predictor:
     """The fold networks of one run."""
 
@@ -85,6 +90,9 @@ class Predictor:
         networks = {fold: load_network(run, fold).to(compute.device) for fold in folds}
         return cls(run, config, networks, compute)
 
+    def __repr__(self) -> str:
+        return f"Predictor({self.run.folder}, folds {sorted(self.networks)}, {self.compute})"
+
     def decode(self, photos: Sequence[str | Path]) -> NDArray[np.uint8]:
         """(N, size, size, 3) pixels of photo files, as the run saw its own."""
         cfg = self.config.photos
@@ -92,8 +100,8 @@ class Predictor:
 
     def predict(
         self,
-        photos: Sequence[str | Path] | NDArray[np.uint8],
-        metadata: ArrayLike | None = None,
+        photos: str | Path | Sequence[str | Path] | NDArray[np.uint8],
+        metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
@@ -103,19 +111,30 @@ class Predictor:
 
     def predict_folds(
         self,
-        photos: Sequence[str | Path] | NDArray[np.uint8],
-        metadata: ArrayLike | None = None,
+        photos: str | Path | Sequence[str | Path] | NDArray[np.uint8],
+        metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """Scores by fold, (folds, N). Without metadata the run must have been trained to do without it."""
+        if isinstance(photos, str | Path):
+            photos = [photos]
+        if len(photos) == 0:
+            raise UserError("there are no photos to predict")
         pixels = photos if isinstance(photos, np.ndarray) else self.decode(photos)
         size = self.config.photos.size
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
             raise UserError(f"photos must be uint8 of shape (N, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+        if isinstance(metadata, pd.DataFrame):
+            # By name: a table's columns may stand in any order.
+            if missing := [name for name in METADATA if name not in metadata.columns]:
+                raise UserError(f"metadata has no column {missing[0]}; it needs {', '.join(METADATA)}")
+            metadata = metadata[list(METADATA)].to_numpy()
         columns = None if metadata is None else np.asarray(metadata, dtype=np.float32)
         if columns is not None and columns.shape != (len(pixels), METADATA_COLUMNS):
             raise UserError(f"metadata must have shape ({len(pixels)}, {METADATA_COLUMNS}), not {columns.shape}")
+        if columns is not None and not np.isfinite(columns).all():
+            raise UserError("metadata must be numbers (0 or 1); leave it out where it is not known")
         model = self.config.model
         if columns is None and model.metadata == "use" and model.metadata_dropout == 0:
             raise UserError(f"{self.run.folder}: was trained with metadata always there; give it, or train with "

@@ -27,13 +27,14 @@ from pawpularity.files import read_json, write_json
 OOF = Path("oof")
 # Settings that change where and how fast a run computes, not what: they may differ between its folds.
 _FREE = ("cache.", "train.workers")
+_MEASURED = {"rmse", "constant_rmse", "n", "seconds", "training_mean", "predictions_hash"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check_name(name: str) -> str:
     """`name` if it can be a folder below oof/, else UserError."""
-    if not _NAME.fullmatch(name) or name == "folds":
-        raise UserError(f'--run "{name}": must be letters, digits, ".", "_" or "-" and not "folds"')
+    if not _NAME.fullmatch(name) or name == "folds" or len(name) > 100:
+        raise UserError(f'--run "{name[:100]}": must be letters, digits, ".", "_" or "-", 100 at most, and not "folds"')
     return name
 
 
@@ -84,6 +85,10 @@ class Run:
     def metrics(self, fold: int) -> dict[str, Any]:
         """metrics.json of one fold."""
         metrics: dict[str, Any] = read_json(self.fold(fold) / "metrics.json", f"run {self.name}")
+        if not isinstance(metrics, dict) or not metrics.keys() >= _MEASURED:
+            raise UserError(
+                f"{self.fold(fold) / 'metrics.json'}: is not what training wrote; train again with FOLD={fold}"
+            )
         return metrics
 
     @property
@@ -100,10 +105,17 @@ class Run:
     def open(cls, folder: Path) -> "Run":
         """An existing run. Raises UserError when there is none or its config.json is not ours."""
         if not (folder / "config.json").is_file():
-            runs = ", ".join(run.name for run in list_runs(folder.parent)) or "none yet"
+            runs = ", ".join(run_names(folder.parent)) or "none yet"
             raise UserError(f"{folder}: holds no run (config.json is missing); runs there: {runs}")
         record = read_json(folder / "config.json", f"run {folder.name}")
-        if not isinstance(record, dict) or not {"config", "data", "folds"} <= record.keys():
+        whole = isinstance(record, dict) and all(
+            isinstance(record.get(part), dict) for part in ("config", "data", "folds")
+        )
+        if (
+            not whole
+            or not {"file", "hash", "k"} <= record["folds"].keys()
+            or not {"name", "hash"} <= record["data"].keys()
+        ):
             raise UserError(f"{folder / 'config.json'}: is not a run's record; delete {folder} and train again")
         return cls(folder, record)
 
@@ -115,7 +127,11 @@ class Run:
         """
         if (folder / "config.json").is_file():
             old = cls.open(folder)
-            if difference := _difference(old.record, record):
+            difference = _difference(old.record, record) if old.kind == "run" else "it is a blend of other runs"
+            if difference is None:
+                return old  # its record says what its folds were trained with; it is not ours to rewrite
+            # A start that never finished a fold binds nobody.
+            if old.kind != "run" or old.trained_folds():
                 raise UserError(
                     f"{folder} holds a run with other settings: {difference}; take another name (RUN=...), or delete {folder}"
                 )
@@ -138,11 +154,9 @@ def record_of(config: Config, *, data: Mapping[str, Any], folds: Mapping[str, An
     }
 
 
-def list_runs(folder: Path = OOF) -> list[Run]:
-    """Every run below `folder`, by name."""
-    if not folder.is_dir():
-        return []
-    return [Run.open(file.parent) for file in sorted(folder.glob("*/config.json"))]
+def run_names(folder: Path = OOF) -> list[str]:
+    """Names of the runs below `folder`, sorted."""
+    return sorted(file.parent.name for file in folder.glob("*/config.json") if file.is_file())
 
 
 def git_commit() -> str | None:
@@ -197,7 +211,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
         if before.get(key) != after.get(key) and not key.startswith(_FREE) and key != "name":
             return f"{key} was {before.get(key)}, is {after.get(key)}"
     for part, key, what in (("data", "hash", "its data"), ("folds", "hash", "its folds"),
-                            ("weights", "trunk_hash", "its trunk")):  # fmt: skip
+                            ("weights", "trunk_hash", "its trunk"), ("weights", "initial_hash", "its weights")):  # fmt: skip
         a, b = old.get(part, {}).get(key), new.get(part, {}).get(key)
         if a != b:
             return f"{what} had hash {a}, now {b}"

@@ -27,6 +27,14 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def agreed(question: str) -> bool:
+    """Ask at the terminal; the end of input is a no."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
 def give(value: Any, text: str, destination: str | None) -> None:
     """Print `text`, and write `value` as JSON to `destination` if given; for `-` the JSON is all that is printed."""
     from pawpularity.files import write_json

@@ -57,11 +57,21 @@ def test_file(data: Dataset, tmp_path: Path) -> None:
 
 def test_is_read_not_made_again(data: Dataset, tmp_path: Path) -> None:
     first = folds_of(data, tmp_path)
+    before = first.path.stat().st_mtime_ns
+    again = folds_of(data, tmp_path)
+    assert again.path.stat().st_mtime_ns == before
+    assert again.hash == first.hash
+
+
+def test_a_changed_file_is_refused(data: Dataset, tmp_path: Path) -> None:
+    """Moved between folds by hand, a group may span them: the name alone must not vouch for the content."""
+    first = folds_of(data, tmp_path)
     swapped = first.frame.assign(fold=(first.frame["fold"] + 1) % 5)
     swapped.to_csv(first.path, index=False)
-    again = folds_of(data, tmp_path)
-    assert again.frame["fold"].tolist() == swapped["fold"].tolist()
-    assert again.hash != first.hash
+    with pytest.raises(UserError, match="was changed since it was made"):
+        folds_of(data, tmp_path)
+    first.path.unlink()
+    assert folds_of(data, tmp_path).hash == first.hash
 
 
 def test_depends_on_what_it_should(data: Dataset, tmp_path: Path) -> None:

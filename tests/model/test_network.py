@@ -207,7 +207,7 @@ def test_competitive_configs_take_a_step_with_stand_ins(name):
     )
     random = np.random.default_rng(0)
     data = LabelledPhotos(
-        random.integers(0, 256, (24, size, size, 3), dtype=np.uint8), np.zeros((24, 12), np.float32),
+        random.integers(0, 256, (24, size, size, 3), dtype=np.uint8), np.arange(24), np.zeros((24, 12), np.float32),
         random.uniform(1, 100, 24), np.arange(24),
     )  # fmt: skip
     fitted = fit_fold(config, data, np.arange(20), fold=0, compute=choose("float32", "cpu"))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def data():
         np.uint8
     )
     photos.setflags(write=False)
-    return LabelledPhotos(photos, np.zeros((120, 12), np.float32), scores, np.arange(120))
+    return LabelledPhotos(photos, np.arange(120), np.zeros((120, 12), np.float32), scores, np.arange(120))
 
 
 def toy(*words):
@@ -48,7 +49,7 @@ EARLY = ("train.stop=early", "train.schedule=plateau", "train.lr=3e-3")
 def test_every_recipe_learns_brightness(data, words):
     training, held = np.arange(100), np.arange(100, 120)
     fitted = fit_fold(toy(*words), data, training, fold=0, compute=CPU)
-    predicted = score_rows(fitted.network, data.photos, held, data.metadata, CPU)
+    predicted = score_rows(fitted.network, data.photos, held, data.metadata[held], CPU)
     constant = rmse(data.scores[held], np.full(20, fitted.training_mean))
     assert rmse(data.scores[held], predicted) < (0.85 if "model.unfrozen=12" in words else 0.7) * constant
     assert fitted.training_mean == data.scores[training].mean()
@@ -58,7 +59,9 @@ def test_every_recipe_learns_brightness(data, words):
 
 def test_scored_rows_are_never_touched(data):
     """Photos and scores of the held-out rows are poisoned: nothing of the fit may change."""
-    poisoned = LabelledPhotos(data.photos.copy(), data.metadata.copy(), data.scores.copy(), data.groups)
+    poisoned = LabelledPhotos(
+        data.photos.copy(), data.photo_rows, data.metadata.copy(), data.scores.copy(), data.groups
+    )
     poisoned.photos[100:] = 255 - poisoned.photos[100:]
     poisoned.scores[100:] = np.nan
     poisoned.metadata[100:] = np.nan
@@ -81,7 +84,7 @@ def test_best_inner_epoch_is_kept_and_scored_rows_do_not_choose_it(data):
     from pawpularity.folds.split import inner_split
 
     _, at = inner_split(data.groups[:100], data.scores[:100], share=0.1, seed=0)
-    again = rmse(data.scores[at], score_rows(fitted.network, data.photos, at, data.metadata, CPU))
+    again = rmse(data.scores[at], score_rows(fitted.network, data.photos, at, data.metadata[at], CPU))
     assert again == pytest.approx(min(inner), abs=1e-9)
 
 
@@ -148,7 +151,7 @@ def test_losses_against_closed_forms():
 def test_diverging_is_said_in_one_line(data):
     with pytest.raises(UserError, match="no longer finite"):
         fit_fold(toy("model.output=linear", "train.loss=mse", "train.lr=10", "train.weight_decay=10", "train.epochs=50"),
-                 LabelledPhotos(data.photos, data.metadata * np.float32(np.inf) + np.float32(np.inf), data.scores, data.groups),
+                 replace(data, metadata=np.full_like(data.metadata, np.inf)),
                  np.arange(60), fold=0, compute=CPU)  # fmt: skip
 
 
@@ -176,3 +179,18 @@ def test_batches_are_the_same_with_and_without_workers(data):
     assert {len(i) for _, i in alone} == {13, 14}, "equal batches, no short one at the end"
     assert sorted(torch.cat([i for _, i in alone[:3]]).tolist()) == list(range(40))
     assert not torch.equal(alone[0][1], alone[3][1]), "another order every epoch"
+
+
+def test_workers_do_not_change_the_network(data):
+    """Dropout draws from torch's global generator, which a loader must leave alone."""
+    words = ("train.epochs=3", "model.dropout=0.5")
+    runs = [fit_fold(toy(*words, f"train.workers={n}"), data, np.arange(60), fold=0, compute=CPU) for n in (0, 2)]
+    pairs = zip(*(run.network.state_dict().values() for run in runs), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("items", "size"), [(5, 2), (3, 1), (17, 16), (2, 64)])
+def test_no_batch_of_one(items, size):
+    batches = list(EpochBatches(items, size, seed=0))
+    assert min(len(batch) for batch in batches) >= 2
+    assert sorted(i for batch in batches for _, i in batch) == list(range(items))

@@ -24,7 +24,7 @@ def test_a_step_on_real_photos(real, name, recipe):
     table = read_train(real / "pawpularity-100").head(6)
     photos = np.stack([decode(real / "pawpularity-100" / "train" / f"{i}.jpg", 224, "squash") for i in table["Id"]])
     data = LabelledPhotos(
-        photos, table[list(METADATA)].to_numpy(np.float32), table[TARGET].to_numpy(float), np.arange(6)
+        photos, np.arange(6), table[list(METADATA)].to_numpy(np.float32), table[TARGET].to_numpy(float), np.arange(6)
     )
     compute = choose("auto", "cpu")
     fitted = fit_fold(config, data, np.arange(4), fold=0, compute=compute)
@@ -33,6 +33,6 @@ def test_a_step_on_real_photos(real, name, recipe):
     frozen = fitted.network.frozen_state().keys()
     assert all(torch.equal(start[k], now[k]) for k in frozen)
     assert any(not torch.equal(start[k], now[k]) for k in now.keys() - frozen if k.startswith("backbone."))
-    predicted = score_rows(fitted.network, photos, np.array([4, 5]), data.metadata, compute)
+    predicted = score_rows(fitted.network, photos, np.array([4, 5]), data.metadata[4:], compute)
     assert predicted.shape == (2,)
     assert ((predicted >= 1) & (predicted <= 100)).all()

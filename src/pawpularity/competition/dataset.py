@@ -25,6 +25,7 @@ from pawpularity.competition.photos import (
     file_stat,
     in_order,
     open_photos,
+    photo_faults,
     refuse,
     thread_count,
 )
@@ -185,7 +186,12 @@ def _has_photos(folder: Path, part: str, table: pd.DataFrame, cache_folder: Path
         others = [other for other in (".jpeg", ".png", ".JPG", ".webp") if f"{name}{other}" in there]
         reason = f"missing (found {name}{others[0]}; photos must be .jpg)" if others else "missing"
         faults.append((photos / f"{name}.jpg", reason))
-    refuse(faults, len(table), cache_folder / f"missing-{part}.txt")
+    if faults:
+        # All faults in one message: those that are there are looked at too before anybody is sent away.
+        absent = {path for path, _ in faults}
+        present = [path for name in table[ID] if (path := photos / f"{name}.jpg") not in absent]
+        faults += photo_faults(present)
+    refuse(sorted(faults), len(table), cache_folder / f"missing-{part}.txt")
     return True
 
 
@@ -199,9 +205,10 @@ def _folder_fingerprints(folder: Path, paths: Sequence[Path], cache_folder: Path
     for path in paths:
         try:
             about = file_stat(path)
-        except PhotoError as error:
-            faults.append((path, error.reason))
-            continue
+        except PhotoError:
+            # Not a file at all. Some of the others may be no photos either: all are told at once.
+            refuse(photo_faults(paths), len(paths), memory.with_suffix(".bad.txt"))
+            raise
         stats[path] = [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
         entry = known.get(path.name)
         if isinstance(entry, list) and entry[:3] == stats[path] and len(entry) == 4:

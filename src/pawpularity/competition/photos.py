@@ -30,7 +30,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from pawpularity.errors import UserError, nearest
-from pawpularity.files import require_space, text_hash, write_text, written_whole
+from pawpularity.files import remove_left_overs, require_space, text_hash, write_text, written_whole
 
 DECODER = "pillow-bicubic-draft2x-white-1"
 FITS = ("squash", "crop")
@@ -141,6 +141,7 @@ def open_rows(
             found = _valid(file, whole)  # another process may have made it while this one waited
             if found is not None:
                 return found
+            remove_left_overs(file, older_than_s=0)  # of a killed builder: the lock keeps others out
             require_space(file.parent, int(np.prod(whole, dtype=np.int64)), progress)
             with written_whole(file) as temporary, temporary.open("wb") as out:
                 _write_rows(out, paths, make_row, whole, file, progress, threads or thread_count())
@@ -153,6 +154,20 @@ def open_rows(
     if found is None:
         raise UserError(f"{file}: changed while it was made; run again")
     return found
+
+
+def photo_faults(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """(path, reason) of every photo that cannot be decoded, in order."""
+
+    def attempt(path: Path) -> str | None:
+        try:
+            decode(path, 32, "squash")
+        except PhotoError as error:
+            return error.reason
+        return None
+
+    reasons = zip(paths, in_order(attempt, paths, thread_count()), strict=True)
+    return [(path, reason) for path, reason in reasons if reason is not None]
 
 
 def refuse(faults: Sequence[tuple[Path, str]], total: int, report: Path) -> None:

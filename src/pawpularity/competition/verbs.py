@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pawpularity.errors import UserError
-from pawpularity.verb import Verb
+from pawpularity.verb import Verb, agreed
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -18,6 +18,10 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", metavar="DIR", help="where to put it (default: input/petfinder-pawpularity-score)")
 
 
+# What this project puts into its cache folder.
+OURS = ("photos", "duplicates", "fingerprints", "missing-", "trunk")
+
+
 def _clean_cache(options: argparse.Namespace) -> None:
     import shutil
     import sys
@@ -26,6 +30,10 @@ def _clean_cache(options: argparse.Namespace) -> None:
     if not folder.is_dir():
         print(f"{folder}: nothing is cached")
         return
+    foreign = [part.name for part in folder.iterdir() if not part.name.startswith(OURS)]
+    if folder.is_symlink() or foreign:
+        raise UserError(f"clean-cache: {folder} is no cache of ours ({foreign[0] if foreign else 'a link'} is in it); "
+                        "nothing was deleted")  # fmt: skip
     total = 0
     for part in sorted(folder.iterdir()):
         size = sum(file.stat().st_size for file in ([part] if part.is_file() else part.rglob("*")) if file.is_file())
@@ -35,7 +43,7 @@ def _clean_cache(options: argparse.Namespace) -> None:
     if not options.yes:
         if not sys.stdin.isatty():
             raise UserError("clean-cache: add --yes (make clean-cache YES=1) to delete these")
-        if input("delete? [y/N] ").strip().lower() not in ("y", "yes"):
+        if not agreed("delete? [y/N] "):
             print("kept")
             return
     shutil.rmtree(folder)

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.errors import UserError
-from pawpularity.files import write_text
+from pawpularity.files import file_hash, write_text
+from pawpularity.folds.split import Folds, read_folds
 from pawpularity.run import Run
 
 COLUMNS = ("Id", "fold", "target", "prediction")
@@ -19,8 +20,12 @@ COLUMNS = ("Id", "fold", "target", "prediction")
 
 def write_oof(path: Path, table: pd.DataFrame) -> None:
     """Write predictions whole, sorted by Id, `%.6f`."""
+    write_text(path, _text(table))
+
+
+def _text(table: pd.DataFrame) -> str:
     ordered = table[list(COLUMNS)].sort_values("Id", kind="stable")
-    write_text(path, ordered.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    return ordered.to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
 
 def read_oof(path: Path) -> pd.DataFrame:
@@ -55,26 +60,58 @@ def read_oof(path: Path) -> pd.DataFrame:
     return table.sort_values("Id", kind="stable", ignore_index=True)
 
 
-def assemble(run: Run) -> pd.DataFrame | None:
-    """Join the folds of `run` into oof.csv and return it; None while a fold is missing.
+def run_folds(run: Run) -> Folds:
+    """The folds file `run` was scored by. Raises UserError when it is gone or no longer the one it was."""
+    path = Path(run.record["folds"]["file"])
+    if not path.is_file():
+        raise UserError(f"{run.name}: its folds file {path} is missing; make folds DATA=... makes it again")
+    folds = read_folds(path)
+    if folds.hash != run.record["folds"]["hash"]:
+        raise UserError(f"{path}: is not the folds file {run.name} was trained by (hash {folds.hash}, was "
+                        f"{run.record['folds']['hash']}); restore it, or train the run again")  # fmt: skip
+    return folds
 
-    Raises UserError when a fold holds another fold's rows or an Id stands in two folds.
+
+def read_fold(run: Run, fold: int, folds: Folds) -> pd.DataFrame:
+    """The predictions of one fold, exactly as training wrote them and of exactly the fold's photos.
+
+    Raises UserError naming the file and the first difference.
+    """
+    path = run.predictions_file(fold)
+    table = read_oof(path)
+    cure = f"train it again with FOLD={fold} RUN={run.name}"
+    if (table["fold"] != fold).any():
+        raise UserError(f"{path}: holds rows of another fold; {cure}")
+    due = set(folds.frame.loc[folds.frame["fold"] == fold, "Id"])
+    if odd := due ^ set(table["Id"]):
+        raise UserError(f"{path}: {min(odd)} is {'missing from' if min(odd) in due else 'not of'} fold {fold}; {cure}")
+    if file_hash(path) != run.metrics(fold)["predictions_hash"]:
+        raise UserError(f"{path}: was changed since training wrote it; {cure}")
+    return table
+
+
+def assemble(run: Run) -> pd.DataFrame | None:
+    """Join the folds of `run` into oof.csv and return it; None while a fold is missing (a stale oof.csv then goes).
+
+    Raises UserError when a fold's predictions are not what training wrote, or not of its photos.
     """
     if len(run.trained_folds()) < run.k:
+        run.oof_file.unlink(missing_ok=True)
         return None
-    parts = []
-    for fold in range(run.k):
-        part = read_oof(run.predictions_file(fold))
-        if (part["fold"] != fold).any():
-            raise UserError(
-                f"{run.predictions_file(fold)}: holds rows of another fold; train it again with FOLD={fold}"
-            )
-        parts.append(part)
-    table = pd.concat(parts, ignore_index=True)
-    repeated = table["Id"].duplicated()
-    if repeated.any():
-        raise UserError(f"{run.folder}: {table['Id'][repeated].iloc[0]} was scored in two folds; train the run again")
-    write_oof(run.oof_file, table)
+    folds = run_folds(run)
+    table = pd.concat([read_fold(run, fold, folds) for fold in range(run.k)], ignore_index=True)
+    text = _text(table)
+    if not run.oof_file.is_file() or run.oof_file.read_text(encoding="utf-8") != text:
+        write_text(run.oof_file, text)
+    return read_oof(run.oof_file)
+
+
+def read_run(run: Run) -> pd.DataFrame | None:
+    """All out-of-fold predictions of a run or a blend, checked; None while a fold is missing."""
+    if run.kind == "run":
+        return assemble(run)
+    if not run.oof_file.is_file() or file_hash(run.oof_file) != run.record.get("oof_hash"):
+        raise UserError(f"{run.oof_file}: is missing or was changed since the blend was made; make the blend again")
     return read_oof(run.oof_file)
 
 

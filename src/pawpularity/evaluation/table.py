@@ -1,46 +1,36 @@
 """The table over runs: RMSE with its interval, the constant, n; and a line for one fold."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from pawpularity.evaluation.oof import assemble, constant_predictions, read_oof
-from pawpularity.evaluation.score import Score, score
-from pawpularity.folds.split import read_folds
+from pawpularity.evaluation.oof import constant_predictions, read_fold, read_run, run_folds
+from pawpularity.evaluation.score import score
+from pawpularity.files import read_json
 from pawpularity.run import Run
 
 
 def run_row(run: Run) -> dict[str, Any]:
     """One row of the table: the pooled score of the folds that are there, and how long they took."""
     folds = run.trained_folds()
-    table = assemble(run) if run.kind == "run" else read_oof(run.oof_file)
+    table, split = read_run(run), run_folds(run)
     row: dict[str, Any] = {"run": run.name, "data": run.record["data"]["name"], "folds": f"{len(folds)}/{run.k}"}
     if run.kind == "ensemble":
         row["folds"] = f"{run.k}/{run.k}"
     if table is None and not folds:
         return row | {"score": None}
     if table is None:
-        table = pd.concat([read_oof(run.predictions_file(fold)) for fold in folds], ignore_index=True)
+        table = pd.concat([read_fold(run, fold, split) for fold in folds], ignore_index=True)
         means = {fold: run.metrics(fold)["training_mean"] for fold in folds}
         constant = table["fold"].map(means).to_numpy(dtype=np.float64)
     else:
         constant = constant_predictions(table)
     seconds = sum(run.metrics(fold)["seconds"] for fold in folds) if run.kind == "run" else None
-    return row | {"score": _score(run, table, constant).to_dict(), "seconds": seconds}
-
-
-def _score(run: Run, table: pd.DataFrame, constant: NDArray[np.float64]) -> Score:
-    groups = None
-    file = Path(run.record["folds"]["file"])
-    # The interval draws whole groups of near-duplicates; without the folds file every row is its own.
-    if file.is_file():
-        groups = read_folds(file).groups_of(table["Id"])
-    return score(table["target"].to_numpy(), table["prediction"].to_numpy(), constant, groups)
+    result = score(table["target"].to_numpy(), table["prediction"].to_numpy(), constant, split.groups_of(table["Id"]))
+    return row | {"score": result.to_dict(), "seconds": seconds}
 
 
 def table_text(rows: Sequence[dict[str, Any]]) -> str:
@@ -63,18 +53,24 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def fold_line(run: Run, fold: int, data: Path) -> str:
-    """What a fold reached, in one or two lines."""
+def fold_line(run: Run, fold: int) -> str:
+    """What a fold reached, in one line."""
     m = run.metrics(fold)
-    word = " (indicative)" if m["indicative"] else ""
-    lines = [
+    word = " (indicative: n < 50)" if m["indicative"] else ""
+    return (
         f"fold {fold}: out-of-fold RMSE {m['rmse']:.3f}, 95 % [{m['low']:.2f}, {m['high']:.2f}]{word}; "
         f"constant {m['constant_rmse']:.3f}; n = {m['n']}; {m['epochs']} epochs; {m['seconds']:.0f} s"
-    ]
+    )
+
+
+def floor_line(data: Path) -> str | None:
+    """The noise floor of a drawn shelter, in one line; None for real data."""
     floor = noise_floor(data)
-    if floor is not None:
-        lines.append(f"        noise floor of this drawn shelter {floor:.2f}: no predictor can be expected below it")
-    return "\n".join(lines)
+    return (
+        None
+        if floor is None
+        else f"noise floor of this drawn shelter {floor:.2f}: no predictor can be expected below it"
+    )
 
 
 def noise_floor(data: Path) -> float | None:
@@ -82,4 +78,4 @@ def noise_floor(data: Path) -> float | None:
     file = data / "truth" / "floor.json"
     if not file.is_file():
         return None
-    return float(json.loads(file.read_text())["floor"])
+    return float(read_json(file, "the drawn shelter's truth")["floor"])

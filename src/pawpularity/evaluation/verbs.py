@@ -8,14 +8,21 @@ from pawpularity.verb import Verb, give, json_argument
 def _oof(options: argparse.Namespace) -> None:
     from pawpularity.errors import UserError
     from pawpularity.evaluation.table import run_row, table_text
-    from pawpularity.run import OOF, Run, list_runs
+    from pawpularity.run import OOF, Run, run_names
+    from pawpularity.verb import say
 
-    runs = [Run.open(OOF / name) for name in options.runs] if options.runs else list_runs()
-    if not runs:
+    names = options.runs or run_names()
+    if not names:
         raise UserError("oof/ holds no run yet; run: make train FOLD=0")
-    rows = sorted(
-        (run_row(run) for run in runs), key=lambda row: (row["data"], row["score"]["rmse"] if row["score"] else 1e9)
-    )
+    found = []
+    for name in names:
+        try:
+            found.append(run_row(Run.open(OOF / name)))
+        except UserError as error:
+            if options.runs or len(names) == 1:
+                raise
+            say(f"left out {name}: {error}")  # one damaged run must not hide the others
+    rows = sorted(found, key=lambda row: (row["data"], row["score"]["rmse"] if row["score"] else 1e9))
     blocks = []
     for data in dict.fromkeys(row["data"] for row in rows):
         blocks.append(f"data: {data}\n{table_text([row for row in rows if row['data'] == data])}")

@@ -22,7 +22,7 @@ import pandas as pd
 from pawpularity.competition.dataset import Dataset
 from pawpularity.competition.table import ID, TARGET, Cells, read_cells
 from pawpularity.errors import UserError
-from pawpularity.files import file_hash, text_hash, write_text
+from pawpularity.files import content_hash, file_hash, read_json, text_hash, write_json, write_text
 from pawpularity.folds.duplicates import RULE, THRESHOLD, check_threshold, find_duplicates, numbered
 
 COLUMNS = (ID, "group", "fold")
@@ -122,6 +122,9 @@ def make_folds(
     folds.require_same(dataset.train[ID])
     if folds.k != k:
         raise UserError(f"{path}: has {folds.k} folds, its name stands for {k}; delete it to make it again")
+    made = read_json(path.with_suffix(".json"), "folds")
+    if not isinstance(made, dict) or made.get("hash") != folds.hash:
+        raise UserError(f"{path}: was changed since it was made, so a group may span folds; delete it to make it again")
     if dataset.has_photos:
         return folds
     note = "labels only: no photos, so no duplicates were looked for; every photo is its own group"
@@ -238,8 +241,11 @@ def _split(dataset: Dataset, k: int, seed: int, bins: int, threshold: float, cac
 
 def _write(path: Path, frame: pd.DataFrame) -> None:
     lines = [",".join(COLUMNS), *(f"{_quoted(i)},{g},{f}" for i, g, f in frame.itertuples(index=False))]
+    text = "\n".join(lines) + "\n"
     try:
-        write_text(path, "\n".join(lines) + "\n")
+        # First what vouches for it: a kill between the two leaves no folds file, and the next start makes both.
+        write_json(path.with_suffix(".json"), {"hash": content_hash(text)[:12], "rule": f"{RULE}, {_DEAL}"})
+        write_text(path, text)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions") from None
 

@@ -139,26 +139,22 @@ def set_training(net: nn.Module, mode: bool) -> None:
     """`net.train(mode)` that leaves every frozen module in evaluation mode.
 
     A module with parameters trains if any of them does; a normalisation layer only if all of its do (half a frozen
-    BatchNorm must not move its statistics). A module without parameters (dropout, stochastic depth) follows its parent.
+    BatchNorm must not move its statistics). A module without parameters (dropout, stochastic depth) trains if a trained
+    parameter was registered before it: until then there is nothing behind it to regularise.
     """
     net.train(mode)
-    if mode:
-        _mute_frozen(net)
-
-
-def _mute_frozen(module: nn.Module) -> None:
-    own = list(module.parameters())
-    if own:
-        norm = hasattr(module, "running_mean")
-        alive = all(p.requires_grad for p in own) if norm else any(p.requires_grad for p in own)
-        if not alive:
-            module.eval()
-            return
-    for child in module.children():
-        if not list(child.parameters()) and not module.training:
-            child.eval()
+    if not mode:
+        return
+    reached = False
+    for module in net.modules():
+        own = list(module.parameters())
+        reached = reached or any(p.requires_grad for p in module.parameters(recurse=False))
+        if not own:
+            module.training = reached
+        elif hasattr(module, "running_mean"):
+            module.training = all(p.requires_grad for p in own)
         else:
-            _mute_frozen(child)
+            module.training = any(p.requires_grad for p in own)
 
 
 def trained_names(net: nn.Module) -> set[str]:

@@ -9,6 +9,7 @@ frozen trunk is named by the hash of its tensors and kept as `trunk.safetensors`
 import hashlib
 import json
 import socket
+import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def find_weights(backbone: str, weights: str) -> Path | None:
         found = _in_folder(path, backbone)
         if found is None:
             raise UserError(
-                f"model.weights={weights}: holds neither {_candidates(path, backbone)}; put the file there, "
+                f"model.weights={weights}: holds no {_candidates(path, backbone)}; put the file there, "
                 "or take model.weights=none for a random start"
             )
         return found
@@ -60,7 +61,7 @@ def find_weights(backbone: str, weights: str) -> Path | None:
 
 def _candidates(folder: Path, backbone: str) -> str:
     names = dict.fromkeys([f"{backbone}.safetensors", f"{backbone.partition('.')[0]}.safetensors"])
-    return " nor ".join(str(folder / name) for name in names)
+    return " and no ".join(str(folder / name) for name in names)
 
 
 def _in_folder(folder: Path, backbone: str) -> Path | None:
@@ -115,13 +116,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_backbone(net: nn.Module, path: Path, classifier: str | tuple[str, ...] | None) -> None:
     """Load `path` into a timm net built with `num_classes=0`, strictly but for the classifier the file may hold."""
-    import timm.models
-
     state = read_tensors(path)
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
     state = {name: tensor for name, tensor in state.items() if not any(name.startswith(f"{head}.") for head in heads)}
-    # Files of other training code name their tensors otherwise; timm's own filter for the architecture renames them.
-    filter_fn = getattr(timm.models, "checkpoint_filter_fn", None)
+    # Older files hold buffers that the net computes itself, or other names; timm keeps a filter beside each architecture.
+    filter_fn = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     if filter_fn is not None:
         state = filter_fn(state, net)
     load_strictly(net, state, path)
@@ -152,4 +151,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], belongs: Mapping[str
     """
     header = {"pawpularity": json.dumps(dict(belongs), sort_keys=True)}
     with written_whole(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+        except SafetensorError as error:  # a full disk comes in this guise
+            raise UserError(f"{path}: cannot be written ({error}); free disk space, or mend the folder") from None

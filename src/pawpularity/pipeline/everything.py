@@ -25,7 +25,7 @@ from pawpularity.shelter import SAMPLE
 from pawpularity.training.fit import loss_of
 from pawpularity.training.train import start_run, train_fold
 from pawpularity.training.views import copies
-from pawpularity.verb import say
+from pawpularity.verb import agreed, say
 
 FOUR = ("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7")
 SMALL = tuple(f"small/{name}" for name in FOUR)
@@ -74,7 +74,7 @@ def estimate(configs: str, config: Config, scores: np.ndarray, compute: Compute)
         look_s.append(time.perf_counter() - started)
     photos, k = len(scores), config.folds.k
     share = 1.0 if config.train.stop == "none" else 1.0 - config.train.inner_share
-    items = len(copies(scores, config.train.copies, config.train.seed)[0]) * (k - 1) / k * share
+    items = int(copies(scores, config.train.copies, config.train.seed).sum()) * (k - 1) / k * share
     looks = photos * (k - 1) / k * (1 - share) * config.train.epochs + photos / k
     seconds = k * (items * config.train.epochs * step_s[-1] + looks * look_s[-1]) / batch
     trained = count_parameters(network, trained_only=True)
@@ -123,12 +123,12 @@ def train_all(configs: dict[str, Config], dataset: Dataset, folds: Folds, data: 
     runs = []
     for name, config in configs.items():
         compute = choose_device(config.train.dtype)
-        run = start_run(OOF / (config.name + suffix), config, dataset, folds)
-        say(f"{name}: {config.model.backbone} on {compute}")
+        run, note = start_run(OOF / (config.name + suffix), config, dataset, folds)
+        say(f"{name}: {config.model.backbone} on {compute}; {note}")
         for fold in range(folds.k):
             if fold not in run.trained_folds():
                 train_fold(run, dataset, folds, fold, compute)
-            print(fold_line(run, fold, data), flush=True)
+            say(fold_line(run, fold))
         runs.append(run)
     return runs
 
@@ -140,7 +140,7 @@ def blend_and_submit(runs: Sequence[Run], test: Rows | None, suffix: str) -> Run
         say("the data has no test.csv, so no submission was written")
         return blend
     path = SUBMISSIONS / f"{blend.name}.csv"
-    submit(blend, test, path)
+    submit(blend, test, path, test.cache_folder)
     say(f"wrote {path} and {path.with_suffix('.json')}")
     return blend
 
@@ -153,5 +153,5 @@ def go_ahead(yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UserError("all: nobody is there to agree to the estimate; add --yes (make all YES=1)")
-    if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not agreed("go on? [y/N] "):
         raise UserError("all: stopped before anything was trained")

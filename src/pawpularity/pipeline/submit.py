@@ -15,7 +15,7 @@ from pawpularity.run import OOF, Run, git_commit, versions
 from pawpularity.verb import say
 
 
-def submit(run: Run, test: Rows, path: Path) -> NDArray[np.float64]:
+def submit(run: Run, test: Rows, path: Path, cache: Path) -> NDArray[np.float64]:
     """Predict `test` with `run` (an ensemble: with its members) and write the submission; returns the scores, (N,)."""
     members = [Run.open(OOF / name) for name in run.record["members"]] if run.kind == "ensemble" else [run]
     parts, used = [], {}
@@ -27,7 +27,7 @@ def submit(run: Run, test: Rows, path: Path) -> NDArray[np.float64]:
                 f"{member.name}: {missing} of {member.k} folds are not trained; the mean is over fold {_list(used[member.name])}"
             )
         cfg = predictor.config
-        photos = test.photos(cfg.photos.size, cfg.photos.fit, Path(cfg.cache.folder))
+        photos = test.photos(cfg.photos.size, cfg.photos.fit, cache)
         columns = test.table[list(METADATA)].to_numpy(dtype=np.float32)
         total = len(photos) * len(predictor.networks)
         with tqdm(total=total, desc=f"predict {member.name}", unit="photo", leave=False, disable=None) as bar:

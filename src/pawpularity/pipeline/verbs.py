@@ -12,20 +12,26 @@ def _predict(options: argparse.Namespace) -> None:
     from pawpularity.competition.submission import SUBMISSIONS
     from pawpularity.config import resolve
     from pawpularity.errors import UserError
-    from pawpularity.pipeline.submit import submit
     from pawpularity.run import OOF, Run, check_name
 
-    if options.settings:
-        raise UserError(f'predict: uses the run\'s own settings; remove "{options.settings[0]}"')
+    if other := [word for word in options.settings if not word.startswith("cache.")]:
+        raise UserError(f'predict: uses the run\'s own settings; remove "{other[0]}"')
+    if options.out and not options.out.endswith(".csv"):
+        raise UserError(f"--out {options.out}: must end in .csv (a .json of the same name is written beside it)")
     data = choose_data(options.data)
     configs = options.config or default_config(data)
-    resolve(configs)
+    cache = Path(resolve(configs, options.settings).cache.folder)
     run = Run.open(OOF / check_name(options.run or default_run(configs, data)))
-    say(f"run     {run.folder}")
+    if options.run and not options.data:
+        # The photos it belongs to, not whatever the default happens to be.
+        data = Path(run.record["data"].get("folder") or data)
+    say(f"run     {run.folder}, trained on {run.record['data']['name']}")
     say(f"data    {data}")
-    test = load_test(data, Path(".cache"))
+    test = load_test(data, cache)
+    from pawpularity.pipeline.submit import submit
+
     path = Path(options.out) if options.out else SUBMISSIONS / f"{run.name}.csv"
-    scores = submit(run, test, path)
+    scores = submit(run, test, path, cache)
     print(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
 
 
@@ -40,9 +46,11 @@ def _all(options: argparse.Namespace) -> None:
     from pawpularity.competition.table import TARGET
     from pawpularity.device import choose as choose_device
     from pawpularity.errors import UserError
+    from pawpularity.evaluation.ensemble import check_free
     from pawpularity.evaluation.table import run_row, table_text
     from pawpularity.files import require_space
     from pawpularity.pipeline import everything
+    from pawpularity.run import OOF
     from pawpularity.shelter import SAMPLE
 
     if options.config:
@@ -57,6 +65,7 @@ def _all(options: argparse.Namespace) -> None:
     dataset = Dataset.load(data, cache)
     known = data.resolve() in (CONTEST.resolve(), SAMPLE.resolve())
     suffix = "" if known else f"-{data.resolve().name}"
+    check_free(OOF / f"mean{suffix}")
     say(f"data    {data}: {len(dataset.train)} photos; measuring a step of each backbone ...")
     scores = dataset.train[TARGET].to_numpy(dtype=float)
     compute = choose_device(first.train.dtype)

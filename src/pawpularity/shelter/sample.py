@@ -32,7 +32,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from pawpularity.errors import UserError
-from pawpularity.files import require_space, write_json, write_text
+from pawpularity.files import remove_left_overs, require_space, write_json, write_text
 from pawpularity.shelter.render import render, repost
 from pawpularity.shelter.spec import METADATA, PARTS, REPOST, TEST, TRAIN, Photo, expected_score
 from pawpularity.shelter.spec import twins as twin_photos
@@ -83,6 +83,7 @@ def draw_shelter(
         raise UserError(f"{folder} is not empty; delete it or choose another folder for the sample shelter")
     pictures = photos + test_photos + 2 * len(PARTS) * twins
     require_space(folder, pictures * (9000 + size * size // 3), "the sample shelter")
+    remove_left_overs(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         whole = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
@@ -100,9 +101,14 @@ def draw_shelter(
         if workers is None:
             workers = min(_cores(), 1 + len(jobs) // 200)
         _draw_all(jobs, workers, progress)
-        if folder.exists():
-            folder.rmdir()
-        whole.replace(folder)
+        try:
+            if folder.exists():
+                folder.resolve().rmdir() if folder.is_symlink() else folder.rmdir()
+            whole.replace(folder.resolve() if folder.is_symlink() else folder)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot take the drawn shelter ({error.strerror}); choose another folder"
+            ) from None
     finally:
         shutil.rmtree(whole, ignore_errors=True)
 

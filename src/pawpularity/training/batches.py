@@ -57,7 +57,8 @@ class EpochBatches(Sampler[list[Key]]):
 
     def __init__(self, items: int, batch_size: int, seed: int) -> None:
         self.items, self.seed, self.epoch = items, seed, 0
-        self.batches = -(-items // batch_size)
+        # Never a batch of one: BatchNorm has no variance to divide by.
+        self.batches = max(1, min(-(-items // batch_size), items // 2))
 
     def __len__(self) -> int:
         return self.batches
@@ -74,6 +75,8 @@ def loader(items: Items, batches: EpochBatches, *, workers: int, pin: bool) -> D
         items,
         batch_sampler=batches,
         num_workers=workers,
+        # Its own generator: else each pass takes a number from torch's global one, and dropout then depends on workers.
+        generator=torch.Generator(),
         pin_memory=pin,
         persistent_workers=workers > 0,
         worker_init_fn=_single_thread,

@@ -31,10 +31,12 @@ from pawpularity.training.views import copies
 
 @dataclass(frozen=True)
 class LabelledPhotos:
-    """The whole data set as arrays, aligned by row."""
+    """The whole data set as arrays, aligned by row, sorted by Id (so that the table's row order decides nothing)."""
 
     photos: NDArray[np.uint8]
-    """(N, size, size, 3), usually memory-mapped."""
+    """(N, size, size, 3), usually memory-mapped, in the order of the photo cache."""
+    photo_rows: NDArray[np.int64]
+    """(N,) where in `photos` each row's photo is"""
     metadata: NDArray[np.float32]
     """(N, 12)"""
     scores: NDArray[np.float64]
@@ -181,8 +183,9 @@ class _Loop:
         With `inner` rows the best epoch on them is kept; with `rates` (one an epoch) those are replayed.
         """
         train = self.train
-        item_rows, views = copies(self.rows.scores[fitting], train.copies, train.seed)
-        data = Items(self.rows.photos, fitting[item_rows], views, augment=train.augment, seed=self.seed)
+        at, views = np.nonzero(copies(self.rows.scores, train.copies, train.seed)[fitting])
+        item_rows = fitting[at]
+        data = Items(self.rows.photos, self.rows.photo_rows[item_rows], views, augment=train.augment, seed=self.seed)
         self.items = len(data)
         batches = EpochBatches(len(data), train.batch_size, self.seed)
         workers = worker_count(train.workers, self.compute.device.type)
@@ -195,7 +198,7 @@ class _Loop:
             lr = rates[epoch] if rates is not None else float(self.optimiser.param_groups[0]["lr"])
             if rates is not None and train.schedule == "plateau":
                 self._set_lr(lr)
-            train_rmse = self._epoch(feed, data.rows, epoch, len(batches))
+            train_rmse = self._epoch(feed, item_rows, epoch, len(batches))
             inner_rmse = self._inner_rmse(inner) if len(inner) else math.nan
             if train.schedule == "cosine":
                 lr = self._cosine((epoch + 0.5) * len(batches), len(batches))
@@ -224,7 +227,9 @@ class _Loop:
         return {name: tensors[name].detach().clone() for name in names}
 
     def _inner_rmse(self, inner: NDArray[np.int64]) -> float:
-        predicted = score_rows(self._scored(), self.rows.photos, inner, self.rows.metadata, self.compute)
+        predicted = score_rows(
+            self._scored(), self.rows.photos, self.rows.photo_rows[inner], self.rows.metadata[inner], self.compute
+        )
         return rmse(self.rows.scores[inner], predicted)
 
     def _set_lr(self, lr: float) -> None:

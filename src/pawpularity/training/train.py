@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pawpularity.competition.dataset import Dataset
@@ -25,42 +24,58 @@ from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import assemble, write_oof
 from pawpularity.evaluation.score import Score, score
-from pawpularity.files import write_json, write_text
+from pawpularity.files import file_hash, remove_left_overs, require_space, write_json, write_text
 from pawpularity.folds.split import Folds
 from pawpularity.model.backbone import count_parameters
 from pawpularity.model.network import build_network
 from pawpularity.model.weights import save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
-from pawpularity.run import Run, record_of
+from pawpularity.run import Run, git_commit, record_of, versions
 from pawpularity.training.fit import Epoch, Fitted, LabelledPhotos, fit_fold
+from pawpularity.verb import say
 
 
-def start_run(folder: Path, config: Config, dataset: Dataset, folds: Folds) -> Run:
-    """Open or make the run at `folder`; keeps random or home-made frozen tensors as trunk.safetensors.
+def start_run(folder: Path, config: Config, dataset: Dataset, folds: Folds) -> tuple[Run, str]:
+    """Open or make the run at `folder`, and say how much of the backbone is trained.
+
+    Random or home-made frozen tensors are kept as trunk.safetensors.
 
     Raises UserError when a run with other settings, data, folds or trunk stands there.
     """
-    frozen = build_network(config, fold=0).frozen_state()
+    dataset.photo_paths()  # labels alone cannot be trained on: said before anything is written
+    network = build_network(config, fold=0)
+    frozen = network.frozen_state()
     home_made = config.model.weights == "none" or Path(config.model.weights).is_file()
     trunk = "none" if not frozen else "kept" if home_made else "named"
     record = record_of(
         config,
-        data={"name": dataset.name, "hash": dataset.hash, "photos": len(dataset.train)},
+        data={"name": dataset.name, "hash": dataset.hash, "photos": len(dataset.train),
+              "folder": _portable(dataset.folder)},
         folds={"file": folds.path.as_posix(), "hash": folds.hash, "k": folds.k},
-        weights={"source": config.model.weights, "trunk": trunk, "trunk_hash": tensors_hash(frozen)},
-    )
+        weights={"source": config.model.weights, "trunk": trunk, "trunk_hash": tensors_hash(frozen),
+                 "initial_hash": tensors_hash(network.backbone.state_dict())},
+    )  # fmt: skip
+    require_space(folder, 4 * count_parameters(network), "a fold's weights")
     run = Run.start(folder, record)
     if trunk == "kept":
         save_tensors(run.trunk_file, frozen, {"backbone": config.model.backbone})
-    return run
+    return run, network.frozen.note
+
+
+def _portable(folder: Path) -> str | None:
+    """The data folder as it was named, if that means something below this checkout; artefacts carry no machine's paths."""
+    return None if folder.is_absolute() else folder.as_posix()
 
 
 def labelled_photos(dataset: Dataset, folds: Folds, config: Config) -> LabelledPhotos:
-    """The data set as arrays, in the table's order."""
-    table = dataset.train
+    """The data set as arrays, sorted by Id."""
+    ids = dataset.train["Id"].tolist()
+    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    table = dataset.train.iloc[order]
     photos = dataset.photos(config.photos.size, config.photos.fit, Path(config.cache.folder))
     return LabelledPhotos(
         photos=photos,
+        photo_rows=order,
         metadata=table[list(METADATA)].to_numpy(dtype=np.float32),
         scores=table[TARGET].to_numpy(dtype=np.float64),
         groups=folds.groups_of(table["Id"]),
@@ -75,7 +90,10 @@ def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Com
     if not 0 <= fold < folds.k:
         raise UserError(f"--fold {fold}: the folds file has folds 0..{folds.k - 1}")
     rows = labelled_photos(dataset, folds, run.config)
-    training, scored = folds.rows(dataset.train["Id"], fold)
+    ids = sorted(dataset.train["Id"])
+    training, scored = folds.rows(ids, fold)
+    if run.fold(fold).exists() and not run.fold(fold).is_dir():
+        raise UserError(f"{run.fold(fold)}: is a file where the fold's folder should be; move it away")
     lock = FileLock(run.folder / f".fold{fold}.lock", timeout=0)
     try:
         lock.acquire()
@@ -87,11 +105,14 @@ def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Com
             fitted = fit_fold(
                 run.config, rows, training, fold=fold, compute=compute, on_epoch=bars.on_epoch, on_step=bars.on_step
             )
-        predicted = score_rows(fitted.network, rows.photos, scored, rows.metadata, compute)
+        predicted = score_rows(fitted.network, rows.photos, rows.photo_rows[scored], rows.metadata[scored], compute)
         seconds = time.perf_counter() - started
         result = score(rows.scores[scored], predicted, fitted.training_mean, rows.groups[scored])
         with _folder_whole(run.fold(fold)) as folder:
-            _leave(folder, run, dataset, fold, scored, predicted, fitted, result, seconds, compute)
+            table = pd.DataFrame(
+                {"Id": np.array(ids)[scored], "fold": fold, "target": rows.scores[scored], "prediction": predicted}
+            )
+            _leave(folder, run, fold, table, fitted, result, seconds, compute)
         assemble(run)
         return result
     finally:
@@ -101,20 +122,14 @@ def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Com
 def _leave(
     folder: Path,
     run: Run,
-    dataset: Dataset,
     fold: int,
-    scored: NDArray[np.int64],
-    predicted: NDArray[np.float64],
+    table: pd.DataFrame,
     fitted: Fitted,
     result: Score,
     seconds: float,
     compute: Compute,
 ) -> None:
-    ids = dataset.train["Id"].to_numpy()[scored]
-    target = dataset.train[TARGET].to_numpy(dtype=np.float64)[scored]
-    write_oof(
-        folder / "predictions.csv", pd.DataFrame({"Id": ids, "fold": fold, "target": target, "prediction": predicted})
-    )
+    write_oof(folder / "predictions.csv", table)
     write_text(folder / "history.csv", _history(fitted.history))
     save_tensors(
         folder / "tail.safetensors",
@@ -141,6 +156,9 @@ def _leave(
             "parameters": count_parameters(fitted.network),
             "trained_parameters": count_parameters(fitted.network, trained_only=True),
             "notes": fitted.notes,
+            "predictions_hash": file_hash(folder / "predictions.csv"),
+            "git_commit": git_commit(),
+            "versions": versions(),
         },
     )
 
@@ -160,8 +178,7 @@ def _history(history: list[Epoch]) -> str:
 def _folder_whole(folder: Path) -> Iterator[Path]:
     """Yield a new folder that takes the place of `folder` when the block ends well, and is removed when it does not."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*.part"):  # of a killed process: the caller's lock keeps others out
-        shutil.rmtree(left, ignore_errors=True)
+    remove_left_overs(folder, older_than_s=0)  # the caller's lock keeps others out
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     fresh.chmod(0o755)
     try:
@@ -183,6 +200,8 @@ class _Bars:
     def __init__(self, run: Run, fold: int) -> None:
         self.epochs = run.config.train.epochs
         self.bar = tqdm(desc=f"fold {fold}", unit="step", leave=False, disable=None)
+        self.fold = fold
+        self.said = time.perf_counter()
 
     def on_step(self, step: int, steps: int) -> None:
         """Advance by one step."""
@@ -197,6 +216,10 @@ class _Bars:
             if not math.isnan(value):
                 figures.append(f"{name} {value:.2f}")
         self.bar.set_postfix_str(", ".join(figures))
+        # Without a terminal the bar is silent; a log gets a line every half minute, so that hours are not spent in the dark.
+        if self.bar.disable and time.perf_counter() - self.said > 30:
+            self.said = time.perf_counter()
+            say(f"fold {self.fold}: {', '.join(figures)}")
 
 
 @contextlib.contextmanager

@@ -29,13 +29,16 @@ PINNED = "2.0.8"
 Image = NDArray[np.uint8]
 
 
-def copies(scores: NDArray[np.float64], rule: str, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Training items as (row, view): every row's original, and the copies that `rule` makes of it, in row order.
+def copies(scores: NDArray[np.float64], rule: str, seed: int) -> NDArray[np.bool_]:
+    """Which views of each photo are training items, (photos, views): its original, and the copies that `rule` makes.
+
+    To be asked about the whole table, sorted by Id, and then cut to the training rows: a photo's copy is the same in
+    every fold, inner split and refit.
 
     `rule`: `none`; `paper` = scores 0-20 and 50-60 get one of the three transforms, drawn once per photo from `seed`
     (the paper's text); `authors` = scores <= 20 or >= 50 get a flip, <= 10 or >= 60 also a blur and a crop (the
-    authors' code, which makes 16,962 items of the contest's 9,912 photos). Returns row numbers into `scores` and
-    indices into `VIEWS`, both of shape (items,).
+    authors' code, which makes 16,962 items of the contest's 9,912 photos). The
+    second axis is that of `VIEWS`.
     """
     chosen = np.zeros((len(scores), len(VIEWS)), dtype=bool)
     chosen[:, VIEWS.index(ORIGINAL)] = True
@@ -50,8 +53,7 @@ def copies(scores: NDArray[np.float64], rule: str, seed: int) -> tuple[NDArray[n
         chosen[:, VIEWS.index(CROP)] = extreme
     elif rule != "none":
         raise ValueError(rule)
-    rows, views = np.nonzero(chosen)
-    return rows, views
+    return chosen
 
 
 def _pinned() -> None:
