@@ -21,6 +21,8 @@ from pawpularity.errors import UserError
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it to `path` when the block ends well, remove it when it does not."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder where a file should be written; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)

@@ -1,0 +1,213 @@
+"""What must never pass quietly: changed artefacts, swapped weights, names in use, words that mean nothing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pawpularity import Predictor
+from pawpularity.config import resolve
+from pawpularity.errors import UserError
+from pawpularity.evaluation.ensemble import mean_blend
+from pawpularity.evaluation.oof import read_oof
+from pawpularity.run import Run
+from pawpularity.training.views import copies
+
+TOY = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
+
+
+@pytest.fixture
+def two_runs(work, shelter, paw):
+    """Runs a and b with both folds."""
+    for run, seed in (("a", 0), ("b", 1)):
+        assert paw("train", "--data", shelter, *TOY, "--run", run, f"train.seed={seed}").code == 0
+    return shelter
+
+
+def folds_file():
+    return Path(json.loads(Path("oof/a/config.json").read_text())["folds"]["file"])
+
+
+def test_a_row_taken_away_is_missed(two_runs, refused):
+    file = Path("oof/a/fold0/predictions.csv")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    assert "is missing from fold 0" in refused("oof", "a")
+
+
+def test_a_flattered_prediction_is_noticed(two_runs, refused):
+    file = Path("oof/a/fold0/predictions.csv")
+    table = read_oof(file)
+    table.assign(prediction=table["target"]).to_csv(file, index=False, float_format="%.6f")
+    assert "was changed since training wrote it" in refused("oof", "a")
+
+
+def test_a_changed_folds_file_is_refused_by_every_reader(two_runs, refused):
+    file = folds_file()
+    table = pd.read_csv(file, dtype={"Id": str})
+    table["fold"] = 1 - table["fold"]
+    table.to_csv(file, index=False)
+    assert "is not the folds file a was trained by" in refused("oof", "a")
+    assert "was changed since it was made" in refused("train", "--data", two_runs, *TOY, "--run", "a")
+
+
+def test_oof_csv_goes_when_a_fold_goes(two_runs, paw):
+    shutil.rmtree("oof/a/fold1")
+    assert json.loads(paw("oof", "a", "--json", "-").out)["runs"][0]["folds"] == "1/2"
+    assert not Path("oof/a/oof.csv").exists()
+    with pytest.raises(UserError, match="not every fold"):
+        mean_blend([Run.open(Path("oof/a")), Run.open(Path("oof/b"))], Path("oof/mean"))
+
+
+def test_a_blend_is_the_mean_and_takes_nothing_twice_nor_over_a_run(two_runs, refused):
+    a, b = Run.open(Path("oof/a")), Run.open(Path("oof/b"))
+    with pytest.raises(UserError, match="each named once"):
+        mean_blend([a, a], Path("oof/mean"))
+    with pytest.raises(UserError, match="would overwrite"):
+        mean_blend([a, b], Path("oof/b"))
+    mean_blend([a, b], Path("oof/mean"))
+    tables = [read_oof(Path(f"oof/{run}/oof.csv"))["prediction"] for run in ("a", "b", "mean")]
+    np.testing.assert_allclose(tables[2], (tables[0] + tables[1]) / 2, atol=1e-6)
+    file = Path("oof/mean/oof.csv")
+    file.write_text(file.read_text().replace(",1,", ",0,", 1))
+    assert "was changed since the blend was made" in refused("oof", "mean")
+
+
+def test_one_damaged_run_does_not_hide_the_others(two_runs, paw):
+    Path("oof/b/config.json").write_text("{}")
+    done = paw("oof")
+    assert done.code == 0
+    assert "left out b" in done.err
+    assert "\na " in done.out
+
+
+def test_the_tables_row_order_decides_nothing(work, shelter, paw):
+    assert paw("train", "--data", shelter, *TOY, "--run", "a", "train.copies=paper", "train.augment=strong").code == 0
+    table = pd.read_csv(shelter / "train.csv", dtype={"Id": str})
+    table[::-1].to_csv(shelter / "train.csv", index=False)
+    assert paw("train", "--data", shelter, *TOY, "--run", "b", "train.copies=paper", "train.augment=strong").code == 0
+    assert Path("oof/a/oof.csv").read_bytes() == Path("oof/b/oof.csv").read_bytes()
+
+
+def test_a_photos_copy_is_the_same_in_every_fold():
+    scores = np.random.default_rng(0).integers(1, 101, 200).astype(float)
+    whole = copies(scores, "paper", seed=0)
+    assert np.array_equal(whole, copies(scores, "paper", seed=0))
+    assert (whole[:, 1:].sum(axis=1) <= 1).all()
+
+
+def test_weights_swapped_between_folds_are_noticed(work, shelter, paw, refused):
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    folder = work / "weights"
+    folder.mkdir()
+    words = ("train", "--data", shelter, *TOY, "--run", "w", f"model.weights={folder}")
+    for seed, fold in ((1, 0), (2, 1)):
+        torch.manual_seed(seed)
+        save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), folder / "test_resnet.safetensors")
+        if fold == 0:
+            assert paw(*words, "--fold", 0).code == 0
+        else:
+            assert "its weights had hash" in refused(*words, "--fold", 1)
+
+
+def test_a_start_that_finished_no_fold_binds_nobody(work, shelter, paw, refused, monkeypatch):
+    import pawpularity.training.train as train
+
+    monkeypatch.setattr(train, "fit_fold", lambda *a, **k: (_ for _ in ()).throw(UserError("stopped")))
+    assert "stopped" in refused("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a")
+    monkeypatch.undo()
+    assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a", "train.lr=1e-3").code == 0
+
+
+def test_a_runs_record_is_not_rewritten(two_runs, paw):
+    file = Path("oof/a/config.json")
+    record = json.loads(file.read_text()) | {"git_commit": "old"}
+    file.write_text(json.dumps(record))
+    assert paw("train", "--data", two_runs, *TOY, "--run", "a", "train.seed=0").code == 0
+    assert json.loads(file.read_text())["git_commit"] == "old"
+    assert "git_commit" in json.loads(Path("oof/a/fold0/metrics.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["train.lr=???", "train.lr=${foo}", "model.weights=${oc.env:HOME}", "model.args={growth_rate:4}", "model.args=[1]",
+     ".=3", "train.=3", "train.batch_size=1"],
+)  # fmt: skip
+def test_words_that_would_be_misread(word):
+    with pytest.raises(UserError) as caught:
+        resolve("sample", [word])
+    assert "\n" not in str(caught.value)
+
+
+def test_predictor_takes_one_path_and_columns_by_name(two_runs):
+    predictor = Predictor.load("oof/a")
+    test = pd.read_csv(two_runs / "test.csv", dtype={"Id": str})
+    photos = [two_runs / "test" / f"{i}.jpg" for i in test["Id"]]
+    assert predictor.predict(str(photos[0])).shape == (1,)
+    np.testing.assert_array_equal(predictor.predict(photos, test), predictor.predict(photos, test[test.columns[::-1]]))
+    with pytest.raises(UserError, match="no column Eyes"):
+        predictor.predict(photos, test.drop(columns="Eyes"))
+    with pytest.raises(UserError, match="no photos"):
+        predictor.predict([])
+    with pytest.raises(UserError, match="0 or 1"):
+        predictor.predict(photos[:1], [[np.nan] * 12])
+    assert "folds [0, 1]" in repr(predictor)
+
+
+def test_json_on_standard_output_is_json_alone(two_runs, paw):
+    done = paw("train", "--data", two_runs, *TOY, "--run", "a", "--fold", 0, "--json", "-")
+    assert json.loads(done.out)["run"] == "a"
+
+
+def test_predict_takes_the_runs_own_data(work, shelter, paw, refused):
+    shutil.copytree(shelter, "mine")
+    assert paw("train", "--data", "mine", *TOY, "--run", "m").code == 0
+    done = paw("predict", "--run", "m")
+    assert "data    mine" in done.err
+    assert not Path("input").exists()
+    assert "must end in .csv" in refused("predict", "--run", "m", "--out", "s.json")
+
+
+def test_places_that_cannot_be_written(two_runs, refused, paw):
+    assert "is a folder" in refused("oof", "a", "--json", ".")
+    Path("submissions").write_text("")
+    assert "submissions" in refused("predict", "--run", "a", "--data", two_runs)
+    assert "100 at most" in refused("train", "--data", two_runs, *TOY, "--run", "x" * 300)
+    Path("raw").mkdir()
+    Path("raw/photo.jpg").write_text("")
+    assert "no cache of ours" in refused("clean-cache", "--folder", "raw", "--yes")
+    assert Path("raw/photo.jpg").exists()
+    assert paw("clean-cache", "--yes").code == 0
+    assert not Path(".cache").exists()
+
+
+def test_a_folder_with_an_odd_name(work, shelter, paw):
+    shutil.copytree(shelter, "my fotos é")
+    assert paw("train", "--data", "my fotos é", *TOY, "--fold", 0).code == 0
+    assert Path("oof/sample-my-fotos").is_dir()
+
+
+def test_bad_photos_of_every_kind_are_told_at_once(work, shelter, refused):
+    photos = sorted((shelter / "train").iterdir())
+    photos[0].unlink()
+    photos[1].write_bytes(b"")
+    photos[2].write_bytes(photos[2].read_bytes()[:300])
+    photos[3].unlink()
+    photos[3].mkdir()
+    photos[4].write_text("no photo")
+    said = refused("train", "--data", shelter, *TOY, "--fold", 0)
+    assert said.startswith("5 of 60 photos")
+    assert all(photo.name in said for photo in photos[:5])
+
+
+def test_what_a_killed_process_left_is_swept(work, shelter, paw):
+    assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a").code == 0
+    Path("oof/a/.fold0.abc.part").mkdir()
+    Path("oof/a/.fold0.abc.part/tail.safetensors").write_text("half")
+    assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a").code == 0
+    assert not list(Path("oof/a").glob(".fold0.*.part"))
