@@ -161,4 +161,6 @@ def load_network(run: Run, fold: int) -> Network:
             f"{where}: its frozen tensors are {found}, {run.name} was trained behind {wanted}; restore that file"
         )
     load_strictly(network, {**trunk, **read_tensors(run.tail_file(fold))}, run.tail_file(fold))
+    if config.train.channels_last:
+        network.to(memory_format=torch.channels_last)
     return network.eval()

@@ -116,6 +116,8 @@ def test_half_frozen_batchnorm_stays_in_evaluation_mode():
 def test_unfrozen_is_clipped():
     network = build_network(toy("model.unfrozen=9999"), fold=0)
     assert network.frozen.trained == network.frozen.total
+    assert "clipped" in network.frozen.note
+    assert "clipped" not in build_network(toy("model.unfrozen=9"), fold=0).frozen.note
 
 
 @pytest.mark.parametrize(("output", "loss"), [("sigmoid", "bce"), ("relu", "mse"), ("linear", "huber")])

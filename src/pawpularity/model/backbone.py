@@ -119,11 +119,15 @@ class Frozen:
     trained: int
     """Parameter tensors of the backbone that are trained."""
     total: int
+    asked: int | None
+    """What `model.unfrozen` asked for; None = all."""
 
     @property
     def note(self) -> str:
         """One line for the user."""
-        return f"{self.trained} of the backbone's {self.total} parameter tensors are trained"
+        clipped = self.asked is not None and self.asked > self.total
+        more = f" (model.unfrozen={self.asked} was clipped to them)" if clipped else ""
+        return f"{self.trained} of the backbone's {self.total} parameter tensors are trained{more}"
 
 
 def freeze(net: nn.Module, unfrozen: int | None) -> Frozen:
@@ -132,7 +136,7 @@ def freeze(net: nn.Module, unfrozen: int | None) -> Frozen:
     trained = len(parameters) if unfrozen is None else min(unfrozen, len(parameters))
     for position, parameter in enumerate(parameters):
         parameter.requires_grad_(position >= len(parameters) - trained)
-    return Frozen(trained, len(parameters))
+    return Frozen(trained, len(parameters), unfrozen)
 
 
 def set_training(net: nn.Module, mode: bool) -> None:

@@ -98,9 +98,6 @@ def fit_fold(
     mean = float(rows.scores[training].mean())
     network = build_network(config, fold=fold, training_mean=mean)
     notes = [network.frozen.note]
-    wanted = config.model.unfrozen_tensors
-    if wanted is not None and wanted > network.frozen.total:
-        notes.append(f"model.unfrozen={wanted} was clipped to the {network.frozen.total} it has")
     initial = copy.deepcopy(network.trained_state()) if train.refit else None
     if train.stop == "none":
         inner = np.empty(0, dtype=np.int64)
