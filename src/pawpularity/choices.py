@@ -78,12 +78,18 @@ def default_config(data: Path) -> str:
     return "sample" if data == SAMPLE or is_drawn(data) else "densenet161"
 
 
+def data_suffix(data: Path) -> str:
+    """`-<data folder>`, fit for a run's name; empty for the contest's data and the sample."""
+    if data.resolve() in (CONTEST.resolve(), SAMPLE.resolve()):
+        return ""
+    # A folder may be called anything; a run's name is part of commands.
+    name = data.resolve().stem if data.is_file() else data.resolve().name
+    return "-" + (re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "data")
+
+
 def default_run(configs: str, data: Path) -> str:
     """The config's name, with the data folder's name for data other than the contest's and the sample."""
-    known = data.resolve() in (CONTEST.resolve(), SAMPLE.resolve())
-    # A folder may be called anything; a run's name is part of commands.
-    folder = re.sub(r"[^A-Za-z0-9._]+", "-", data.resolve().stem if data.is_file() else data.resolve().name).strip("-.")
-    return run_name(configs) if known else f"{run_name(configs)}-{folder or 'data'}"
+    return (run_name(configs) or "run") + data_suffix(data)
 
 
 def choose(options: argparse.Namespace) -> Choices:
@@ -91,7 +97,7 @@ def choose(options: argparse.Namespace) -> Choices:
     data = choose_data(options.data)
     configs = options.config or default_config(data)
     config = resolve(configs, options.settings)
-    run = OOF / check_name(getattr(options, "run", None) or default_run(configs, data) or "run")
+    run = OOF / check_name(getattr(options, "run", None) or default_run(configs, data))
     say(f"config  {configs} {' '.join(options.settings)}".rstrip())
     say(f"data    {data}")
     return Choices(config, data, run)

@@ -19,6 +19,7 @@ from pawpularity.evaluation.table import fold_line
 from pawpularity.folds.split import Folds
 from pawpularity.model.backbone import count_parameters
 from pawpularity.model.network import build_network
+from pawpularity.model.weights import find_weights
 from pawpularity.pipeline.submit import submit
 from pawpularity.run import OOF, Run
 from pawpularity.shelter import SAMPLE
@@ -113,12 +114,24 @@ def resolved(data: Path, settings: Sequence[str]) -> dict[str, Config]:
     return {name: resolve(name, settings) for name in family(data)}
 
 
+def require_weights(configs: dict[str, Config]) -> None:
+    """Raise one UserError for all backbones whose pretrained weights are not to be had, instead of one a run."""
+    faults = []
+    for config in configs.values():
+        try:
+            find_weights(config.model.backbone, config.model.weights)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("; and ".join(faults))
+
+
 def photo_cache_bytes(configs: Sequence[Config], photos: int) -> int:
     """Bytes of decoded photos that these configurations need."""
     return sum(3 * photos * size * size for size, _ in {(c.photos.size, c.photos.fit) for c in configs})
 
 
-def train_all(configs: dict[str, Config], dataset: Dataset, folds: Folds, data: Path, suffix: str) -> list[Run]:
+def train_all(configs: dict[str, Config], dataset: Dataset, folds: Folds, suffix: str) -> list[Run]:
     """Train every fold that is not trained yet of every configuration."""
     runs = []
     for name, config in configs.items():

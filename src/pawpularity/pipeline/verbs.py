@@ -41,8 +41,8 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _all(options: argparse.Namespace) -> None:
-    from pawpularity.choices import choose_data, draw_if_missing, folds_of
-    from pawpularity.competition.dataset import CONTEST, Dataset, load_test
+    from pawpularity.choices import choose_data, data_suffix, draw_if_missing, folds_of
+    from pawpularity.competition.dataset import Dataset, load_test
     from pawpularity.competition.table import TARGET
     from pawpularity.device import choose as choose_device
     from pawpularity.errors import UserError
@@ -51,7 +51,6 @@ def _all(options: argparse.Namespace) -> None:
     from pawpularity.files import require_space
     from pawpularity.pipeline import everything
     from pawpularity.run import OOF
-    from pawpularity.shelter import SAMPLE
 
     if options.config:
         raise UserError(
@@ -63,8 +62,8 @@ def _all(options: argparse.Namespace) -> None:
     cache = Path(first.cache.folder)
     draw_if_missing(data)
     dataset = Dataset.load(data, cache)
-    known = data.resolve() in (CONTEST.resolve(), SAMPLE.resolve())
-    suffix = "" if known else f"-{data.resolve().name}"
+    suffix = data_suffix(data)
+    everything.require_weights(configs)
     check_free(OOF / f"mean{suffix}")
     say(f"data    {data}: {len(dataset.train)} photos; measuring a step of each backbone ...")
     scores = dataset.train[TARGET].to_numpy(dtype=float)
@@ -77,7 +76,7 @@ def _all(options: argparse.Namespace) -> None:
     require_space(Path(), sum(e.disk_bytes for e in estimates) + cache_bytes, "all of this")
     everything.go_ahead(options.yes)
     folds = folds_of(dataset, first)
-    runs = everything.train_all(configs, dataset, folds, data, suffix)
+    runs = everything.train_all(configs, dataset, folds, suffix)
     test = load_test(data, cache) if (data / "test.csv").is_file() else None
     blend = everything.blend_and_submit(runs, test, suffix)
     rows = [run_row(run) for run in [*runs, blend]]
