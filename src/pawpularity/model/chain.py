@@ -1,0 +1,165 @@
+"""A timm backbone as a chain of blocks, so that it can be cut: `chain(x) == chain.run(chain.run(x, 0, cut), cut)`.
+
+The blocks are timm's own modules, called in timm's own order; nothing of timm is copied. On the same batch, in float32 and
+evaluation mode, the chain equals timm's own output to the last bit at every cut. (Another batch size may pick other
+convolution kernels and so differ in the last digits.)
+
+- ResNet: stem, then every residual block, then pooling.
+- VGG: every convolution with its BatchNorm and ReLU (the ReLU works in place, so it stays with what it overwrites) and
+  every pooling; the two wide layers; pooling.
+- DenseNet: stem, then every dense layer (the state between them is the features concatenated so far), every transition,
+  the last norm, pooling.
+- EfficientNet, MobileNet: stem, then every block of every stage, the last convolution, pooling.
+- Any other net (swin, convnext, vit, ...) is one block: it runs whole.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from timm.models.densenet import DenseNet
+from timm.models.efficientnet import EfficientNet
+from timm.models.mobilenetv3 import MobileNetV3
+from timm.models.resnet import ResNet
+from timm.models.vgg import VGG
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Block:
+    """One link: a function of the state, and the modules whose parameters it uses."""
+
+    name: str
+    run: Callable[[Tensor], Tensor]
+    modules: tuple[nn.Module, ...]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The block's parameter tensors, in timm's order."""
+        return [parameter for module in self.modules for parameter in module.parameters()]
+
+
+class Chain:
+    """The blocks of a backbone built with `num_classes=0`, from photo to pooled features."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+        self.blocks: list[Block] = list(_blocks(net))
+        # A cut is only a cut if every parameter lies on one side of it, in the order that unfrozen depth counts.
+        chained = [id(p) for block in self.blocks for p in block.parameters()]
+        if chained != [id(p) for p in net.parameters()]:
+            self.blocks = [_whole(net)]
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+    def run(self, state: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """The state before block `stop` (None: the pooled features), from the state before block `start`.
+
+        The state before block 0 is the normalised photo, (B, 3, H, W).
+        """
+        for block in self.blocks[start:stop]:
+            state = block.run(state)
+        return state
+
+    def cut(self, unfrozen: int | None) -> int:
+        """Blocks that are wholly frozen when the last `unfrozen` parameter tensors are trained (None: all are).
+
+        The block boundary before the first trained tensor; 0 = there is no trunk.
+        """
+        left = sum(len(block.parameters()) for block in self.blocks)
+        frozen = 0 if unfrozen is None else max(0, left - unfrozen)
+        seen = 0
+        for position, block in enumerate(self.blocks):
+            seen += len(block.parameters())
+            if seen > frozen:
+                return position
+        # Nothing of the backbone is trained: the trunk is all of it, and its features are the pooled ones.
+        return len(self.blocks)
+
+
+def _whole(net: nn.Module) -> Block:
+    return Block("whole", net, (net,))
+
+
+def _sequence(name: str, modules: Iterable[nn.Module]) -> Block:
+    parts = tuple(modules)
+
+    def run(x: Tensor) -> Tensor:
+        for part in parts:
+            x = part(x)
+        return x
+
+    return Block(name, run, parts)
+
+
+def _head(net: nn.Module, *modules: nn.Module) -> Block:
+    return Block("head", net.forward_head, modules)  # type: ignore[arg-type]
+
+
+def _blocks(net: nn.Module) -> Iterable[Block]:
+    # Exact types: a subclass may do something else between the same modules.
+    if type(net) is ResNet:
+        return _resnet(net)
+    if type(net) is VGG:
+        return _vgg(net)
+    if type(net) is DenseNet:
+        return _densenet(net)
+    if type(net) in (EfficientNet, MobileNetV3):
+        return _efficientnet(net)
+    return [_whole(net)]
+
+
+def _resnet(net: nn.Module) -> Iterable[Block]:
+    yield _sequence("stem", [net.conv1, net.bn1, net.act1, net.maxpool])  # type: ignore[list-item]
+    for stage in ("layer1", "layer2", "layer3", "layer4"):
+        for name, block in getattr(net, stage).named_children():
+            yield _sequence(f"{stage}.{name}", [block])
+    yield _head(net)
+
+
+def _vgg(net: nn.Module) -> Iterable[Block]:
+    group: list[nn.Module] = []
+    first = 0
+    for position, module in enumerate(net.features):  # type: ignore[arg-type]
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d) and group:
+            yield _sequence(f"features.{first}", group)
+            group, first = [], position
+        group.append(module)
+    yield _sequence(f"features.{first}", group)
+    yield _head(net, net.pre_logits)  # type: ignore[arg-type]
+
+
+def _densenet(net: nn.Module) -> Iterable[Block]:
+    stem: list[nn.Module] = []
+    for name, module in net.features.named_children():  # type: ignore[union-attr]
+        if name.startswith("denseblock"):
+            if stem:
+                yield _sequence("stem", stem)
+                stem = []
+            for layer_name, layer in module.named_children():
+                yield Block(f"{name}.{layer_name}", _dense(layer), (layer,))
+        elif name.startswith(("transition", "norm5")):
+            yield _sequence(name, [module])
+        else:
+            stem.append(module)
+    yield _head(net)
+
+
+def _dense(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda state: torch.cat([state, layer(state)], 1)
+
+
+def _efficientnet(net: nn.Module) -> Iterable[Block]:
+    yield _sequence("stem", [net.conv_stem, net.bn1])  # type: ignore[list-item]
+    for stage_name, stage in net.blocks.named_children():  # type: ignore[union-attr]
+        for name, block in stage.named_children():
+            yield _sequence(f"blocks.{stage_name}.{name}", [block])
+    if type(net) is MobileNetV3:
+        # Its last convolution comes after pooling and belongs to the head.
+        yield _head(net, net.conv_head, *([net.norm_head] if hasattr(net, "norm_head") else []))  # type: ignore[arg-type]
+        return
+    yield _sequence("conv_head", [net.conv_head, net.bn2])  # type: ignore[list-item]
+    yield _head(net)
