@@ -118,9 +118,9 @@ def test_weights_swapped_between_folds_are_noticed(work, shelter, paw, refused):
 def test_a_start_that_finished_no_fold_binds_nobody(work, shelter, paw, refused, monkeypatch):
     import pawpularity.training.train as train
 
-    monkeypatch.setattr(train, "fit_fold", lambda *a, **k: (_ for _ in ()).throw(UserError("stopped")))
-    assert "stopped" in refused("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:  # undo() would also leave the folder that `work` changed to
+        patch.setattr(train, "fit_fold", lambda *a, **k: (_ for _ in ()).throw(UserError("stopped")))
+        assert "stopped" in refused("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a")
     assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a", "train.lr=1e-3").code == 0
 
 
