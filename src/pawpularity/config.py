@@ -99,10 +99,9 @@ class Train:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where derived pixels live, and how much disk they may take."""
+    """Where derived files live."""
 
     folder: str = ".cache"
-    budget_gb: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -303,7 +302,6 @@ def check(config: Config) -> None:
     _within("train.inner_share", train.inner_share, 0.01, 0.5)
     _within("train.ema", train.ema, 0, 0.99999)
     _within("train.workers", train.workers, -1, 1024)
-    _within("cache.budget_gb", config.cache.budget_gb, 0, 1e6)
     if train.loss == "bce" and model.output != "sigmoid":
         raise UserError(
             f"train.loss=bce needs model.output=sigmoid, not {model.output}; or take train.loss=mse or huber"
