@@ -1,7 +1,6 @@
 """The main job through the real commands, at toy size: train, table, predict, all."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -209,7 +208,6 @@ def test_a_fold_that_another_process_trains_is_left_alone(work, shelter, paw, re
         assert "another process" in refused("train", "--data", shelter, *TOY, "--fold", 0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0 and not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_broken_write_leaves_the_old_fold(work, shelter, paw, monkeypatch):
     assert paw("train", "--data", shelter, *TOY, "--fold", 0).code == 0
     before = Path("oof/sample-toy/fold0/predictions.csv").read_bytes()

@@ -14,7 +14,6 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.ensemble import mean_blend
 from pawpularity.evaluation.oof import read_oof
 from pawpularity.run import Run
-from pawpularity.training.views import copies
 
 TOY = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
 
@@ -91,11 +90,31 @@ def test_the_tables_row_order_decides_nothing(work, shelter, paw):
     assert Path("oof/a/oof.csv").read_bytes() == Path("oof/b/oof.csv").read_bytes()
 
 
-def test_a_photos_copy_is_the_same_in_every_fold():
-    scores = np.random.default_rng(0).integers(1, 101, 200).astype(float)
-    whole = copies(scores, "paper", seed=0)
-    assert np.array_equal(whole, copies(scores, "paper", seed=0))
-    assert (whole[:, 1:].sum(axis=1) <= 1).all()
+def test_a_photos_copy_is_the_same_in_every_fold(monkeypatch):
+    """Seen where it matters: in the items that two folds with shared photos really train on."""
+    from pawpularity.device import choose
+    from pawpularity.training import fit
+
+    random = np.random.default_rng(0)
+    data = fit.LabelledPhotos(
+        random.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8), np.arange(80), np.zeros((80, 12), np.float32),
+        random.integers(1, 20, 80).astype(float), np.arange(80),
+    )  # fmt: skip
+    seen: list[dict[int, set[int]]] = []
+
+    class Watched(fit.Items):
+        def __init__(self, photos, rows, views, **more):
+            super().__init__(photos, rows, views, **more)
+            seen.append({int(row): set(views[rows == row].tolist()) for row in np.unique(rows)})
+
+    monkeypatch.setattr(fit, "Items", Watched)
+    config = resolve("sample", ["photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "train.copies=paper"])
+    for fold, training in enumerate((np.arange(0, 60), np.arange(20, 80))):
+        fit.fit_fold(config, data, training, fold=fold, compute=choose("float32", "cpu"))
+    shared = seen[0].keys() & seen[1].keys()
+    assert len(shared) == 40
+    assert all(seen[0][row] == seen[1][row] for row in shared)
+    assert len({tuple(views) for views in seen[0].values()}) == 3, "three transforms are in use"
 
 
 def test_weights_swapped_between_folds_are_noticed(work, shelter, paw, refused):
@@ -169,6 +188,8 @@ def test_predict_takes_the_runs_own_data(work, shelter, paw, refused):
     assert paw("train", "--data", "mine", *TOY, "--run", "m").code == 0
     done = paw("predict", "--run", "m")
     assert "data    mine" in done.err
+    assert paw("train", "--data", shelter, *TOY, "--run", "far").code == 0
+    assert "name the photos to score with DATA=" in refused("predict", "--run", "far")
     assert not Path("input").exists()
     assert "must end in .csv" in refused("predict", "--run", "m", "--out", "s.json")
 

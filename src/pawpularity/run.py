@@ -139,11 +139,12 @@ class Run:
         return cls(folder, record)
 
 
-def record_of(config: Config, *, data: Mapping[str, Any], folds: Mapping[str, Any], weights: Mapping[str, Any],
-              kind: str = "run") -> dict[str, Any]:  # fmt: skip
-    """What config.json holds."""
+def record_of(
+    config: Config, *, data: Mapping[str, Any], folds: Mapping[str, Any], weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the config.json of a trained run holds."""
     return {
-        "kind": kind,
+        "kind": "run",
         "config": config.to_dict(),
         "data": dict(data),
         "folds": dict(folds),

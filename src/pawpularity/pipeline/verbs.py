@@ -24,7 +24,12 @@ def _predict(options: argparse.Namespace) -> None:
     run = Run.open(OOF / check_name(options.run or default_run(configs, data)))
     if options.run and not options.data:
         # The photos it belongs to, not whatever the default happens to be.
-        data = Path(run.record["data"].get("folder") or data)
+        own = run.record["data"]
+        if own.get("folder") is None and own["name"] != data.resolve().name:
+            raise UserError(
+                f"{run.name} was trained on {own['name']}, not on {data}; name the photos to score with DATA=DIR"
+            )
+        data = Path(own.get("folder") or data)
     say(f"run     {run.folder}, trained on {run.record['data']['name']}")
     say(f"data    {data}")
     test = load_test(data, cache)
