@@ -75,8 +75,8 @@ def test_a_full_or_closed_disk_is_the_users_to_mend(monkeypatch, work, refused, 
 
 
 # The house, from the ground floor up: a room imports only from rooms before it.
-FLOORS = ("errors", "files", "verb", "config", "device", "shelter", "competition", "folds", "run", "choices", "evaluation", "model",
-          "predictor", "training", "pipeline", "cli")  # fmt: skip
+FLOORS = ("errors", "files", "verb", "config", "device", "shelter", "views", "competition", "folds", "run", "choices",
+          "evaluation", "model", "trunk", "pretraining", "predictor", "training", "probe", "pipeline", "bench", "cli")  # fmt: skip
 
 
 def test_imports_go_one_way():
@@ -92,7 +92,7 @@ def test_imports_go_one_way():
 
 def test_albumentations_is_imported_in_one_place():
     users = [p for p in SRC.rglob("*.py") if "import albumentations" in p.read_text()]
-    assert users == [SRC / "training" / "views.py"]
+    assert users == [SRC / "views.py"]
 
 
 def test_no_pickle_anywhere():

@@ -92,23 +92,24 @@ def test_the_tables_row_order_decides_nothing(work, shelter, paw):
 
 def test_a_photos_copy_is_the_same_in_every_fold(monkeypatch):
     """Seen where it matters: in the items that two folds with shared photos really train on."""
+    from pawpularity.competition.photo_cache import Photos
     from pawpularity.device import choose
     from pawpularity.training import fit
 
     random = np.random.default_rng(0)
     data = fit.LabelledPhotos(
-        random.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8), np.arange(80), np.zeros((80, 12), np.float32),
+        Photos.of(random.integers(0, 256, (80, 32, 32, 3), dtype=np.uint8)), np.arange(80), np.zeros((80, 12), np.float32),
         random.integers(1, 20, 80).astype(float), np.arange(80),
     )  # fmt: skip
     seen: list[dict[int, set[int]]] = []
 
-    class Watched(fit.Items):
-        def __init__(self, photos, rows, views, **more):
-            super().__init__(photos, rows, views, **more)
-            seen.append({int(row): set(views[rows == row].tolist()) for row in np.unique(rows)})
+    def watched(self, rows, views, batches, epoch):
+        seen.append({int(row): set(views[rows == row].tolist()) for row in np.unique(rows)})
+        return 0.0
 
-    monkeypatch.setattr(fit, "Items", Watched)
-    config = resolve("sample", ["photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "train.copies=paper"])
+    monkeypatch.setattr(fit.Loop, "epoch", watched)
+    config = resolve("sample", ["photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "train.copies=paper",
+                                "train.augment=none"])  # fmt: skip
     for fold, training in enumerate((np.arange(0, 60), np.arange(20, 80))):
         fit.fit_fold(config, data, training, fold=fold, compute=choose("float32", "cpu"))
     shared = seen[0].keys() & seen[1].keys()

@@ -83,7 +83,10 @@ class Train:
     seed: int = 0
     copies: str = "none"
     augment: str = "flip"
+    views: int = 0
     mixup: float = 0.0
+    manifold_mixup: float = 0.0
+    frozen_bn: bool = False
     schedule: str = "plateau"
     patience: int = 1
     warmup_epochs: float = 0.0
@@ -102,6 +105,14 @@ class Cache:
     """Where derived files live."""
 
     folder: str = ".cache"
+    budget_gb: float = 20.0
+
+
+@dataclass(frozen=True)
+class Predict:
+    """How photos are scored."""
+
+    flip: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class Config:
     folds: FoldsConfig = field(default_factory=FoldsConfig)
     model: Model = field(default_factory=Model)
     train: Train = field(default_factory=Train)
+    predict: Predict = field(default_factory=Predict)
     cache: Cache = field(default_factory=Cache)
 
     def to_dict(self) -> dict[str, Any]:
@@ -295,7 +307,10 @@ def check(config: Config) -> None:
     _within("train.batch_size", train.batch_size, 2, 65536)
     _within("train.seed", train.seed, 0, 2**31 - 1)
     _within("train.huber_delta", train.huber_delta, 1e-3, 1000)
+    _within("train.views", train.views, 0, 100_000)
     _within("train.mixup", train.mixup, 0, 100)
+    _within("train.manifold_mixup", train.manifold_mixup, 0, 100)
+    _within("cache.budget_gb", config.cache.budget_gb, 0, 1e6)
     _within("train.patience", train.patience, 0, 100_000)
     _within("train.stop_patience", train.stop_patience, 1, 100_000)
     _within("train.warmup_epochs", train.warmup_epochs, 0, train.epochs)
@@ -306,6 +321,10 @@ def check(config: Config) -> None:
         raise UserError(
             f"train.loss=bce needs model.output=sigmoid, not {model.output}; or take train.loss=mse or huber"
         )
+    if train.mixup and train.manifold_mixup:
+        raise UserError("train.mixup mixes photos, train.manifold_mixup their states at the cut; take one of them")
+    if train.views and train.augment != "strong":
+        raise UserError(f"train.views={train.views}: only train.augment=strong has random views to count")
     if train.stop == "none" and train.schedule == "plateau":
         raise UserError("train.stop=none has no inner split for train.schedule=plateau to watch; take schedule=cosine")
     if train.stop == "none" and train.refit:

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from pawpularity.competition.photo_cache import Photos
 from pawpularity.competition.photos import decode
 from pawpularity.competition.table import METADATA
 from pawpularity.config import Config
@@ -24,35 +25,54 @@ from pawpularity.errors import UserError
 from pawpularity.model.network import METADATA_COLUMNS, Network, build_network
 from pawpularity.model.weights import load_strictly, read_tensors, tensors_hash
 from pawpularity.run import Run
+from pawpularity.trunk.inputs import Inputs, PixelInputs
+from pawpularity.views import FLIP, ORIGINAL
 
 Progress = Callable[[int], Any]
 
 
-@torch.inference_mode()
 def score_rows(
     network: Network,
-    photos: NDArray[np.uint8],
+    inputs: Inputs,
     rows: NDArray[np.int64],
     metadata: NDArray[np.float32] | None,
     compute: Compute,
     *,
+    view: int = ORIGINAL,
+) -> NDArray[np.float64]:
+    """Clipped score points, (len(rows),), of `rows` seen as `view`; see `score_tails`."""
+    scores: NDArray[np.float64] = score_tails([network], inputs, rows, metadata, compute, view=view)[0]
+    return scores
+
+
+@torch.inference_mode()
+def score_tails(
+    networks: Sequence[Network],
+    inputs: Inputs,
+    rows: NDArray[np.int64],
+    metadata: NDArray[np.float32] | None,
+    compute: Compute,
+    *,
+    view: int = ORIGINAL,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """Clipped score points, shape (len(rows),), of `photos[rows]` ((N, H, W, 3) uint8, may be memory-mapped).
+    """Clipped score points, (networks, len(rows)), by networks behind one and the same trunk, which runs once a photo.
 
-    `metadata` is (len(rows), 12) or None (absent). The network is put in evaluation mode and stays so. Raises
-    UserError where the network answers something that is no number.
+    `metadata` is (len(rows), 12) or None (absent). The networks are put in evaluation mode and stay so. Raises UserError
+    where a network answers something that is no number.
     """
-    network.eval()
-    scores = torch.empty(len(rows), dtype=torch.float32)
+    for network in networks:
+        network.eval()
+    scores = torch.empty(len(networks), len(rows), dtype=torch.float32)
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        pixels = torch.from_numpy(np.array(photos[batch])).to(compute.device, non_blocking=True)
+        x = inputs.take(batch, np.full(len(batch), view)).to(compute.device, non_blocking=True)
         columns = None if metadata is None else torch.tensor(metadata[start : start + len(batch)]).to(compute.device)
         with compute.autocast():
-            raw = network(pixels, columns)
-        scores[start : start + len(batch)] = network.clipped(raw).cpu()
+            state = inputs.state(networks[0], x)
+            answers = torch.stack([network.clipped(network.tail(state, columns)) for network in networks])
+        scores[:, start : start + len(batch)] = answers.cpu()
         if progress is not None:
             progress(len(batch))
     if not torch.isfinite(scores).all():
@@ -87,7 +107,10 @@ class Predictor:
             )
         if not folds:
             raise UserError(f"{run.folder}: no fold is trained yet; run: make train RUN={run.name}")
-        networks = {fold: load_network(run, fold).to(compute.device) for fold in folds}
+        networks: dict[int, Network] = {}
+        for fold in folds:
+            first = next(iter(networks.values()), None)
+            networks[fold] = load_network(run, fold, trunk_of=first).to(compute.device)
         return cls(run, config, networks, compute)
 
     def __repr__(self) -> str:
@@ -103,10 +126,11 @@ class Predictor:
         photos: str | Path | Sequence[str | Path] | NDArray[np.uint8],
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
+        flip: bool | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """Mean score of the folds, (N,), of photo files or (N, size, size, 3) uint8 pixels from the project's decoder."""
-        mean: NDArray[np.float64] = self.predict_folds(photos, metadata, progress=progress).mean(axis=0)
+        mean: NDArray[np.float64] = self.predict_folds(photos, metadata, flip=flip, progress=progress).mean(axis=0)
         return mean
 
     def predict_folds(
@@ -114,9 +138,14 @@ class Predictor:
         photos: str | Path | Sequence[str | Path] | NDArray[np.uint8],
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
+        flip: bool | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
-        """Scores by fold, (folds, N). Without metadata the run must have been trained to do without it."""
+        """Scores by fold, (folds, N); the folds share one pass of the trunk.
+
+        Without metadata the run must have been trained to do without it. `flip`: the mean of the photo and its mirror
+        image (default: as the run's own rows were scored, `predict.flip`). `progress` is told photos per pass.
+        """
         if isinstance(photos, str | Path):
             photos = [photos]
         if len(photos) == 0:
@@ -140,20 +169,27 @@ class Predictor:
             raise UserError(f"{self.run.folder}: was trained with metadata always there; give it, or train with "
                             "model.metadata_dropout > 0")  # fmt: skip
         rows = np.arange(len(pixels))
-        return np.stack([
-            score_rows(network, pixels, rows, columns, self.compute, progress=progress)
-            for network in self.networks.values()
-        ])  # fmt: skip
+        views = (ORIGINAL, FLIP) if (self.config.predict.flip if flip is None else flip) else (ORIGINAL,)
+        inputs, networks = PixelInputs(Photos.of(pixels), rows), list(self.networks.values())
+        seen = [
+            score_tails(networks, inputs, rows, columns, self.compute, view=view, progress=progress) for view in views
+        ]
+        scores: NDArray[np.float64] = np.mean(seen, axis=0)
+        return scores
 
 
-def load_network(run: Run, fold: int) -> Network:
-    """The trained network of one fold, on the CPU, in evaluation mode. Refuses a trunk it was not trained behind."""
+def load_network(run: Run, fold: int, trunk_of: Network | None = None) -> Network:
+    """The trained network of one fold, on the CPU, in evaluation mode. Refuses a trunk it was not trained behind.
+
+    `trunk_of`: a network of the same run whose frozen tensors are shared instead of being loaded again.
+    """
     config = run.config
     source = run.record["weights"]["trunk"]
     kept = source == "kept"
     # A kept trunk, or none at all, leaves nothing of the original weights to look for.
-    network = build_network(config, fold=fold, weights=None if source == "named" else "none")
-    trunk = read_tensors(run.trunk_file) if kept else network.frozen_state()
+    lent = {} if trunk_of is None else trunk_of.frozen_state()
+    network = build_network(config, fold=fold, weights=None if source == "named" and not lent else "none")
+    trunk = lent or (read_tensors(run.trunk_file) if kept else network.frozen_state())
     found, wanted = tensors_hash(trunk), run.record["weights"]["trunk_hash"]
     if found != wanted:
         where = run.trunk_file if kept else f"model.weights={config.model.weights}"
@@ -161,6 +197,8 @@ def load_network(run: Run, fold: int) -> Network:
             f"{where}: its frozen tensors are {found}, {run.name} was trained behind {wanted}; restore that file"
         )
     load_strictly(network, {**trunk, **read_tensors(run.tail_file(fold))}, run.tail_file(fold))
+    if lent:
+        network.load_state_dict(lent, strict=False, assign=True)
     if config.train.channels_last:
         network.to(memory_format=torch.channels_last)
     return network.eval()

@@ -51,14 +51,14 @@ def test_load(shelter: Path) -> None:
     assert data.train[ID].tolist() == NAMES
     assert data.photo_paths() == [shelter / "train" / f"{name}.jpg" for name in NAMES]
     assert len(data.hash) == 12
-    photos = data.photos(16, "squash")
+    photos = data.photos(16, "squash").pixels
     np.testing.assert_array_equal(photos[1], decode(shelter / "train" / "a.jpg", 16, "squash"))
 
 
 def test_test_part(shelter: Path) -> None:
     data = load(shelter)
     assert data.photo_paths("test") == [shelter / "test" / "x.jpg", shelter / "test" / "y.jpg"]
-    assert data.photos(16, "crop", part="test").shape == (2, 16, 16, 3)
+    assert data.photos(16, "crop", part="test").pixels.shape == (2, 16, 16, 3)
     (shelter / "train.csv").unlink()  # a kernel may have no training part
     test = load_test(shelter, shelter.parent / "cache")
     assert test.table[ID].tolist() == ["x", "y"]
@@ -117,12 +117,12 @@ def test_cached_rows_follow_the_tables_order(shelter: Path) -> None:
     """The trap: one hash for both orders, one cache folder, and yet row i must be photo i."""
     cache = shelter.parent / "cache"
     first = load(shelter, cache)
-    forward = np.array(first.photos(16, "squash"))
+    forward = np.array(first.photos(16, "squash").pixels)
     (shelter / "train.csv").write_text("\n".join([HEADER, *reversed(rows(NAMES))]) + "\n")
     second = load(shelter, cache)
     assert second.hash == first.hash
     assert second.photo_key() != first.photo_key()
-    np.testing.assert_array_equal(second.photos(16, "squash"), forward[::-1])
+    np.testing.assert_array_equal(second.photos(16, "squash").pixels, forward[::-1])
 
 
 def test_new_labels_keep_the_decoded_photos(shelter: Path) -> None:
@@ -162,7 +162,7 @@ def test_bad_photos_are_told_at_once(shelter: Path) -> None:
     (shelter / "train" / "a.jpg").write_bytes(b"")
     (shelter / "train" / "b.jpg").write_bytes(b"no photo")
     with pytest.raises(UserError, match=r"train/a\.jpg: empty; train/b\.jpg: not a JPEG"):
-        load(shelter).photos(8, "crop")
+        assert load(shelter).photos(8, "crop").pixels.size
 
 
 def test_is_drawn(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_ten_thousand_fingerprints_again_in_half_a_second(tmp_path: Path, monkey
 def test_the_real_hundred(real: Path, tmp_path: Path) -> None:
     data = Dataset.load(real / "pawpularity-100", tmp_path)
     assert (len(data.train), data.has_photos, data.name) == (100, True, "pawpularity-100")
-    assert data.photos(32, "squash").shape == (100, 32, 32, 3)
-    assert data.photos(32, "squash", part="test").shape == (8, 32, 32, 3)
+    assert data.photos(32, "squash").pixels.shape == (100, 32, 32, 3)
+    assert data.photos(32, "squash", part="test").pixels.shape == (8, 32, 32, 3)
     labels = Dataset.load(real / "pawpularity-labels" / "train.csv", tmp_path)
     assert (len(labels.train), labels.has_photos, labels.name) == (9912, False, "pawpularity-labels")

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pawpularity.competition import photos
-from pawpularity.competition.photos import PhotoError, decode, in_order, open_photos, open_rows
+from pawpularity.competition import photo_cache, photos
+from pawpularity.competition.photo_cache import open_photos, open_rows
+from pawpularity.competition.photos import PhotoError, decode, in_order
 from pawpularity.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -307,7 +308,7 @@ def test_other_settings_have_other_files(many: list[Path], tmp_path: Path, monke
     opened(many, tmp_path, size=21)
     opened(many, tmp_path, fit="crop")
     opened(many, tmp_path, key="other")
-    monkeypatch.setattr(photos, "DECODER", "another rule")
+    monkeypatch.setattr(photo_cache, "DECODER", "another rule")
     opened(many, tmp_path)
     assert len(list((tmp_path / "photos").glob("*.npy"))) == 5
 
@@ -363,7 +364,7 @@ def test_unwritable_and_full_disks(many: list[Path], tmp_path: Path, monkeypatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(photos, "_write_rows", full)
+    monkeypatch.setattr(photo_cache, "_written_rows", full)
     with pytest.raises(UserError, match="No space left on device"):
         opened(many, tmp_path / "cache")
     assert not list((tmp_path / "cache" / "photos").glob("*.npy"))
@@ -371,7 +372,7 @@ def test_unwritable_and_full_disks(many: list[Path], tmp_path: Path, monkeypatch
 
 def test_space_is_checked_before(many: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(photos, "require_space", lambda folder, needed, what: asked.append(needed))
+    monkeypatch.setattr(photo_cache, "require_space", lambda folder, needed, what: asked.append(needed))
     opened(many, tmp_path)
     assert asked == [30 * 20 * 20 * 3]
 
@@ -412,7 +413,7 @@ def test_few_rows_are_in_flight() -> None:
 def test_memory_does_not_grow_with_the_photos(many: list[Path], tmp_path: Path) -> None:
     # 2,400 rows of 150 kB are 361 MB; the process may not hold a tenth of them.
     code = (
-        "import sys, re, numpy as np; from pathlib import Path; from pawpularity.competition.photos import open_rows\n"
+        "import sys, re, numpy as np; from pathlib import Path; from pawpularity.competition.photo_cache import open_rows\n"
         "anonymous = lambda: int(re.search(r'RssAnon:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "before = anonymous(); peak = [0]\n"
         "def make(path):\n"

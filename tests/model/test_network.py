@@ -196,6 +196,7 @@ COMPETITIVE = {
 @pytest.mark.parametrize("name", COMPETITIVE)
 def test_competitive_configs_take_a_step_with_stand_ins(name):
     """The real towers want a GPU; the recipe (EMA, mixup, cosine) is stepped with a small net of the same family."""
+    from pawpularity.competition.photo_cache import Photos
     from pawpularity.device import choose
     from pawpularity.training.fit import LabelledPhotos, fit_fold
 
@@ -209,7 +210,7 @@ def test_competitive_configs_take_a_step_with_stand_ins(name):
     )
     random = np.random.default_rng(0)
     data = LabelledPhotos(
-        random.integers(0, 256, (24, size, size, 3), dtype=np.uint8), np.arange(24), np.zeros((24, 12), np.float32),
+        Photos.of(random.integers(0, 256, (24, size, size, 3), dtype=np.uint8)), np.arange(24), np.zeros((24, 12), np.float32),
         random.uniform(1, 100, 24), np.arange(24),
     )  # fmt: skip
     fitted = fit_fold(config, data, np.arange(20), fold=0, compute=choose("float32", "cpu"))

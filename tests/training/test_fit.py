@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from pawpularity.competition.photo_cache import Photos
 from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.errors import UserError
@@ -12,8 +13,9 @@ from pawpularity.evaluation.score import rmse
 from pawpularity.model.network import build_network
 from pawpularity.predictor import score_rows
 from pawpularity.training import fit
-from pawpularity.training.batches import EpochBatches, Items, loader
+from pawpularity.training.batches import EpochBatches
 from pawpularity.training.fit import LabelledPhotos, fit_fold, loss_of
+from pawpularity.views import Schedule
 
 CPU = choose("float32", "cpu")
 
@@ -27,7 +29,7 @@ def data():
         np.uint8
     )
     photos.setflags(write=False)
-    return LabelledPhotos(photos, np.arange(120), np.zeros((120, 12), np.float32), scores, np.arange(120))
+    return LabelledPhotos(Photos.of(photos), np.arange(120), np.zeros((120, 12), np.float32), scores, np.arange(120))
 
 
 def toy(*words):
@@ -49,7 +51,7 @@ EARLY = ("train.stop=early", "train.schedule=plateau", "train.lr=3e-3")
 def test_every_recipe_learns_brightness(data, words):
     training, held = np.arange(100), np.arange(100, 120)
     fitted = fit_fold(toy(*words), data, training, fold=0, compute=CPU)
-    predicted = score_rows(fitted.network, data.photos, held, data.metadata[held], CPU)
+    predicted = score_rows(fitted.network, data.pixels, held, data.metadata[held], CPU)
     constant = rmse(data.scores[held], np.full(20, fitted.training_mean))
     assert rmse(data.scores[held], predicted) < (0.85 if "model.unfrozen=12" in words else 0.7) * constant
     assert fitted.training_mean == data.scores[training].mean()
@@ -59,10 +61,9 @@ def test_every_recipe_learns_brightness(data, words):
 
 def test_scored_rows_are_never_touched(data):
     """Photos and scores of the held-out rows are poisoned: nothing of the fit may change."""
-    poisoned = LabelledPhotos(
-        data.photos.copy(), data.photo_rows, data.metadata.copy(), data.scores.copy(), data.groups
-    )
-    poisoned.photos[100:] = 255 - poisoned.photos[100:]
+    pixels = data.photos.pixels.copy()
+    pixels[100:] = 255 - pixels[100:]
+    poisoned = LabelledPhotos(Photos.of(pixels), data.photo_rows, data.metadata.copy(), data.scores.copy(), data.groups)
     poisoned.scores[100:] = np.nan
     poisoned.metadata[100:] = np.nan
     for words in ((), (*EARLY, "train.refit=true", "train.copies=authors")):
@@ -84,12 +85,12 @@ def test_best_inner_epoch_is_kept_and_scored_rows_do_not_choose_it(data):
     from pawpularity.folds.split import inner_split
 
     _, at = inner_split(data.groups[:100], data.scores[:100], share=0.1, seed=0)
-    again = rmse(data.scores[at], score_rows(fitted.network, data.photos, at, data.metadata[at], CPU))
+    again = rmse(data.scores[at], score_rows(fitted.network, data.pixels, at, data.metadata[at], CPU))
     assert again == pytest.approx(min(inner), abs=1e-9)
 
 
 def test_plateau_divides_the_rate_by_ten_and_early_stopping_stops(data, monkeypatch):
-    monkeypatch.setattr(fit._Loop, "_inner_rmse", lambda self, inner: 10.0)
+    monkeypatch.setattr(fit.Loop, "_inner_rmse", lambda self, inner: 10.0)
     fitted = fit_fold(toy(*EARLY, "train.epochs=30", "train.patience=1", "train.stop_patience=5"), data, np.arange(60), fold=0,
                       compute=CPU)  # fmt: skip
     assert [e.lr for e in fitted.history] == pytest.approx([3e-3, 3e-3, 3e-3, 3e-4, 3e-4, 3e-5])
@@ -98,7 +99,7 @@ def test_plateau_divides_the_rate_by_ten_and_early_stopping_stops(data, monkeypa
 
 def test_refit_replays_the_chosen_rates_on_all_rows(data, monkeypatch):
     figures = iter([10.0, 9.0, 9.5, 9.6, 8.0, 9.0, 9.0, 9.0])
-    monkeypatch.setattr(fit._Loop, "_inner_rmse", lambda self, inner: next(figures))
+    monkeypatch.setattr(fit.Loop, "_inner_rmse", lambda self, inner: next(figures))
     config = toy(*EARLY, "train.refit=true", "train.patience=1", "train.stop_patience=3")
     fitted = fit_fold(config, data, np.arange(60), fold=0, compute=CPU)
     first, second = fitted.history[:8], fitted.history[8:]
@@ -162,13 +163,13 @@ def test_too_few_rows(data):
 
 def test_batches_are_the_same_with_and_without_workers(data):
     def pixels(workers):
-        items = Items(data.photos, np.arange(40), np.arange(40) % 4, augment="strong", seed=3)
+        items = np.arange(40)
+        schedule = Schedule("strong", items % 4, epochs=2, views=0, seed=3)
         batches = EpochBatches(len(items), 16, seed=3)
-        feed = loader(items, batches, workers=workers, pin=False)
-        out = []
+        inputs, out = data.pixels, []
         for epoch in (0, 1):
-            batches.epoch = epoch
-            out += [(x.clone(), i.clone()) for x, i in feed]
+            order = [(at, schedule.of(epoch)[at]) for at in batches.of(epoch)]
+            out += [(x.clone(), torch.tensor(at)) for x, at in inputs.feed(items, order, workers, pin=False)]
         return out
 
     alone, helped = pixels(0), pixels(2)
@@ -191,6 +192,6 @@ def test_workers_do_not_change_the_network(data):
 
 @pytest.mark.parametrize(("items", "size"), [(5, 2), (3, 1), (17, 16), (2, 64)])
 def test_no_batch_of_one(items, size):
-    batches = list(EpochBatches(items, size, seed=0))
+    batches = list(EpochBatches(items, size, seed=0).of(0))
     assert min(len(batch) for batch in batches) >= 2
-    assert sorted(i for batch in batches for _, i in batch) == list(range(items))
+    assert sorted(i for batch in batches for i in batch) == list(range(items))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pawpularity.competition.photo_cache import Photos
 from pawpularity.competition.photos import decode
 from pawpularity.competition.table import METADATA, TARGET, read_train
 from pawpularity.config import resolve
@@ -21,7 +22,11 @@ def test_a_step_on_real_photos(real, name):
     table = read_train(real / "pawpularity-100").head(6)
     photos = np.stack([decode(real / "pawpularity-100" / "train" / f"{i}.jpg", 224, "squash") for i in table["Id"]])
     data = LabelledPhotos(
-        photos, np.arange(6), table[list(METADATA)].to_numpy(np.float32), table[TARGET].to_numpy(float), np.arange(6)
+        Photos.of(photos),
+        np.arange(6),
+        table[list(METADATA)].to_numpy(np.float32),
+        table[TARGET].to_numpy(float),
+        np.arange(6),
     )
     compute = choose("auto", "cpu")
     fitted = fit_fold(config, data, np.arange(4), fold=0, compute=compute)
@@ -30,6 +35,6 @@ def test_a_step_on_real_photos(real, name):
     frozen = fitted.network.frozen_state().keys()
     assert all(torch.equal(start[k], now[k]) for k in frozen)
     assert any(not torch.equal(start[k], now[k]) for k in now.keys() - frozen if k.startswith("backbone."))
-    predicted = score_rows(fitted.network, photos, np.array([4, 5]), data.metadata[4:], compute)
+    predicted = score_rows(fitted.network, data.pixels, np.array([4, 5]), data.metadata[4:], compute)
     assert predicted.shape == (2,)
     assert ((predicted >= 1) & (predicted <= 100)).all()

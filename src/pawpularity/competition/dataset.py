@@ -17,14 +17,13 @@ from typing import Any
 
 import pandas as pd
 
+from pawpularity.competition.photo_cache import Photos, photos_of
 from pawpularity.competition.photos import (
     PhotoError,
-    Pixels,
     bar,
     fault,
     file_stat,
     in_order,
-    open_photos,
     photo_faults,
     refuse,
     thread_count,
@@ -87,10 +86,10 @@ class Rows:
         """
         return text_hash("photos 1", *self.fingerprints)
 
-    def photos(self, size: int, fit: str, cache_folder: Path | None = None) -> Pixels:
-        """All photos decoded, read-only uint8 (n, size, size, 3), aligned with `table`. See `photos.open_photos`."""
+    def photos(self, size: int, fit: str, cache_folder: Path | None = None) -> Photos:
+        """The photos as squares of `size` pixels, aligned with `table`, decoded when they are first needed."""
         cache = cache_folder or self.cache_folder
-        return open_photos(self.paths, size=size, fit=fit, folder=cache, key=self.photo_key)
+        return photos_of(self.paths, self.fingerprints, size=size, fit=fit, folder=cache, key=self.photo_key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +132,8 @@ class Dataset:
         """12 hex digits over the part's photos in row order; see `Rows.photo_key`."""
         return self.rows(part).photo_key
 
-    def photos(self, size: int, fit: str, cache_folder: Path | None = None, part: str = "train") -> Pixels:
-        """The part's photos decoded, read-only uint8 (n, size, size, 3), aligned with its table."""
+    def photos(self, size: int, fit: str, cache_folder: Path | None = None, part: str = "train") -> Photos:
+        """The part's photos, aligned with its table; see `Rows.photos`."""
         return self.rows(part).photos(size, fit, cache_folder)
 
     @cached_property

@@ -1,8 +1,7 @@
-"""From photo files to pixels: the project's only decoder, and the memory-mapped arrays filled with it.
+"""From photo files to pixels: the project's only decoder.
 
 `decode` is the one rule by which a file becomes a square of RGB bytes, for training, prediction and explanation alike.
-`open_photos` keeps the answer for a whole table in a read-only `.npy` under the cache folder, so epochs, folds and runs
-decode once.
+`photo_cache` keeps the answer for a whole table.
 
 The rule (named by `DECODER`, which stands in cache names): Pillow; first frame; EXIF orientation applied; colour
 profile ignored; alpha over white; 16-bit grey by its high byte; then one antialiased Pillow BICUBIC resize. JPEGs are
@@ -16,21 +15,19 @@ import stat
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from pawpularity.errors import UserError, nearest
-from pawpularity.files import remove_left_overs, require_space, text_hash, write_text, written_whole
+from pawpularity.files import write_text
 
 DECODER = "pillow-bicubic-draft2x-white-1"
 FITS = ("squash", "crop")
@@ -95,67 +92,6 @@ def decode(source: Path | bytes, size: int, fit: str) -> Pixels:
         raise PhotoError(source, fault(error, source)) from None
 
 
-def open_photos(
-    paths: Sequence[Path],
-    *,
-    size: int,
-    fit: str,
-    folder: Path,
-    key: str,
-    progress: str = "decoding photos",
-    threads: int | None = None,
-) -> Pixels:
-    """All photos decoded: a read-only memory map, uint8 (len(paths), size, size, 3), row i for `paths[i]`.
-
-    It lives in `folder/photos/KEY-SIZE-FIT-DECODER.npy` and is made once. `key` must name the photos' content and their
-    order (`Dataset.photo_key`). Raises UserError listing every bad photo, or for a full or unwritable disk.
-    """
-    file = folder / "photos" / f"{key}-{size}-{fit}-{text_hash(DECODER)}.npy"
-    make = partial(decode, size=size, fit=fit)
-    return open_rows(paths, make, shape=(size, size, 3), file=file, progress=progress, threads=threads)
-
-
-def open_rows(
-    paths: Sequence[Path],
-    make_row: Callable[[Path], Pixels],
-    *,
-    shape: tuple[int, ...],
-    file: Path,
-    progress: str,
-    threads: int | None = None,
-) -> Pixels:
-    """Read-only memory map of `make_row(path)` for every path, uint8 (len(paths), *shape), kept in `file`.
-
-    Made at the first call by a thread pool, with a few rows in memory at a time; a second builder waits for the first.
-    A file of another shape or length is made again. Raises UserError as `open_photos` does.
-    """
-    if not paths:
-        raise UserError(f"{progress}: there are no photos")
-    whole = (len(paths), *shape)
-    found = _valid(file, whole)
-    if found is not None:
-        return found
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(file):
-            found = _valid(file, whole)  # another process may have made it while this one waited
-            if found is not None:
-                return found
-            remove_left_overs(file, older_than_s=0)  # of a killed builder: the lock keeps others out
-            require_space(file.parent, int(np.prod(whole, dtype=np.int64)), progress)
-            with written_whole(file) as temporary, temporary.open("wb") as out:
-                _write_rows(out, paths, make_row, whole, file, progress, threads or thread_count())
-            found = _valid(file, whole)
-    except OSError as error:
-        cause = error.strerror or error
-        raise UserError(
-            f"{file.parent}: cannot be written ({cause}); free space, or set cache.folder elsewhere"
-        ) from None
-    if found is None:
-        raise UserError(f"{file}: changed while it was made; run again")
-    return found
-
-
 def photo_faults(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """(path, reason) of every photo that cannot be decoded, in order."""
 
@@ -193,7 +129,7 @@ def thread_count() -> int:
     return max(1, min(16, usable))
 
 
-def in_order(function: Callable[[Item], Result], items: Sequence[Item], threads: int) -> Iterator[Result]:
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """`map` over a thread pool, in the order of `items`, with a few results at a time in memory."""
     window = 4 * threads
     pending: deque[Future[Result]] = deque()
@@ -294,60 +230,3 @@ def _head(path: Path) -> bytes:
             return file.read(8)
     except OSError:
         return b""
-
-
-def _valid(file: Path, shape: tuple[int, ...]) -> Pixels | None:
-    """The memory map in `file`, or None where it is absent, cut short or of another shape."""
-    try:
-        rows = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if not isinstance(rows, np.memmap) or rows.shape != shape or rows.dtype != np.uint8:
-        return None
-    return rows
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    lock = FileLock(f"{file}.lock")
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        print(f"{file.name}: another process is making it; waiting", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _write_rows(
-    out: BinaryIO,
-    paths: Sequence[Path],
-    make_row: Callable[[Path], Pixels],
-    whole: tuple[int, ...],
-    report: Path,
-    progress: str,
-    threads: int,
-) -> None:
-    """Write a .npy file row by row. Plain writes, not a writable map: a full disk is then an error and no SIGBUS."""
-
-    def attempt(path: Path) -> Pixels | PhotoError:
-        try:
-            return make_row(path)
-        except PhotoError as error:
-            return error
-
-    header = {"descr": "|u1", "fortran_order": False, "shape": whole}
-    np.lib.format.write_array_header_1_0(out, header)
-    faults: list[tuple[Path, str]] = []
-    with bar(len(paths), progress) as shown:
-        for path, row in zip(paths, in_order(attempt, paths, threads), strict=True):
-            shown.update()
-            if isinstance(row, PhotoError):
-                faults.append((path, row.reason))
-            elif not faults:
-                if row.shape != whole[1:] or row.dtype != np.uint8:
-                    raise ValueError(f"row of shape {row.shape}, {row.dtype}; due {whole[1:]}, uint8")
-                out.write(np.ascontiguousarray(row).data)
-    refuse(faults, len(paths), report.with_suffix(".bad.txt"))

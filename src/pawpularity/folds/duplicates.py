@@ -24,7 +24,8 @@ import pandas as pd
 from PIL import Image
 
 from pawpularity.competition.dataset import fingerprints as fingerprints_of
-from pawpularity.competition.photos import DECODER, Pixels, decode, open_rows
+from pawpularity.competition.photo_cache import open_rows
+from pawpularity.competition.photos import DECODER, Pixels, decode
 from pawpularity.errors import UserError
 from pawpularity.files import text_hash
 

@@ -139,8 +139,8 @@ def freeze(net: nn.Module, unfrozen: int | None) -> Frozen:
     return Frozen(trained, len(parameters), unfrozen)
 
 
-def set_training(net: nn.Module, mode: bool) -> None:
-    """`net.train(mode)` that leaves every frozen module in evaluation mode.
+def set_training(net: nn.Module, mode: bool, *, frozen_bn: bool = False) -> None:
+    """`net.train(mode)` that leaves every frozen module in evaluation mode, and with `frozen_bn` every BatchNorm.
 
     A module with parameters trains if any of them does; a normalisation layer only if all of its do (half a frozen
     BatchNorm must not move its statistics). A module without parameters (dropout, stochastic depth) trains if a trained
@@ -156,14 +156,14 @@ def set_training(net: nn.Module, mode: bool) -> None:
         if not own:
             module.training = reached
         elif hasattr(module, "running_mean"):
-            module.training = all(p.requires_grad for p in own)
+            module.training = not frozen_bn and all(p.requires_grad for p in own)
         else:
             module.training = any(p.requires_grad for p in own)
 
 
-def trained_names(net: nn.Module) -> set[str]:
+def trained_names(net: nn.Module, *, frozen_bn: bool = False) -> set[str]:
     """Names in `net.state_dict()` that training can change: trained parameters, and statistics of trained BatchNorms."""
-    set_training(net, True)
+    set_training(net, True, frozen_bn=frozen_bn)
     names = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
     for prefix, module in net.named_modules():
         if hasattr(module, "running_mean") and module.training:

@@ -13,8 +13,10 @@ convolution kernels and so differ in the last digits.)
 - Any other net (swin, convnext, vit, ...) is one block: it runs whole.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.models.densenet import DenseNet
@@ -48,6 +50,10 @@ class Chain:
         chained = [id(p) for block in self.blocks for p in block.parameters()]
         if chained != [id(p) for p in net.parameters()]:
             self.blocks = [_whole(net)]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Chain":
+        # The blocks hold on to the net's modules; a copy (of a moving average, say) must be a chain of the copied ones.
+        return Chain(copy.deepcopy(self.net, memo))
 
     def __len__(self) -> int:
         return len(self.blocks)

@@ -25,6 +25,8 @@ from pawpularity.model.backbone import (
     set_training,
     trained_names,
 )
+from pawpularity.model.chain import Chain
+from pawpularity.model.weights import tensors_hash
 
 METADATA_COLUMNS = 12
 LOWEST, HIGHEST = 1.0, 100.0
@@ -36,11 +38,15 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, model: Model, *, channels_last: bool = False) -> None:
+    def __init__(
+        self, backbone: Backbone, model: Model, *, channels_last: bool = False, frozen_bn: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
         self.backbone = backbone.net
-        self.channels_last = channels_last
+        self.channels_last, self.frozen_bn = channels_last, frozen_bn
+        self.chain = Chain(backbone.net)
+        self.cut = self.chain.cut(model.unfrozen_tensors)
         self.register_buffer("mean", as_tensor_stats(backbone.mean), persistent=False)
         self.register_buffer("std", as_tensor_stats(backbone.std), persistent=False)
         self.image = nn.Sequential(nn.Linear(backbone.width, model.image_width), nn.ReLU())
@@ -56,7 +62,7 @@ class Network(nn.Module):
     def train(self, mode: bool = True) -> "Network":
         """Like `nn.Module.train`, but frozen parts of the backbone stay in evaluation mode."""
         super().train(mode)
-        set_training(self.backbone, mode)
+        set_training(self.backbone, mode, frozen_bn=self.frozen_bn)
         return self
 
     def normalise(self, photos: Tensor) -> Tensor:
@@ -68,8 +74,21 @@ class Network(nn.Module):
 
     def features(self, photos: Tensor) -> Tensor:
         """Pooled backbone features, (B, width), of photos as in `normalise`."""
-        features: Tensor = self.backbone(self.normalise(photos))
-        return features
+        return self.chain.run(self.trunk(photos), self.cut)
+
+    def trunk(self, photos: Tensor) -> Tensor:
+        """The state at the cut, of photos as in `normalise`: the same for every epoch, as nothing before it is trained.
+
+        Without a frozen block (`cut` is 0) it is the normalised photo.
+        """
+        return self.chain.run(self.normalise(photos), 0, self.cut)
+
+    def tail(self, state: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """Raw numbers, (B,), from states at the cut: `forward(photos) == tail(trunk(photos))`."""
+        if state.ndim == 4:
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            state = state.contiguous(memory_format=layout)
+        return self.head(self.chain.run(state, self.cut), metadata)
 
     def head(self, features: Tensor, metadata: Tensor | None) -> Tensor:
         """Raw numbers, (B,), from pooled features and (B, 12) metadata; None = absent for every row."""
@@ -81,7 +100,7 @@ class Network(nn.Module):
 
     def forward(self, photos: Tensor, metadata: Tensor | None = None) -> Tensor:
         """Raw numbers, (B,), before the output rule. Shapes as in `normalise` and `head`."""
-        return self.head(self.features(photos), metadata)
+        return self.tail(self.trunk(photos), metadata)
 
     def _with_flag(self, metadata: Tensor | None, rows: int, device: torch.device) -> Tensor:
         if metadata is None:
@@ -105,8 +124,16 @@ class Network(nn.Module):
 
     def trained_state(self) -> dict[str, Tensor]:
         """What training changes (`tail.safetensors`): unfrozen backbone tensors and every head."""
-        inside = {f"backbone.{name}" for name in trained_names(self.backbone)}
+        inside = {f"backbone.{name}" for name in trained_names(self.backbone, frozen_bn=self.frozen_bn)}
         return {k: v for k, v in self.state_dict().items() if k in inside or not k.startswith("backbone.")}
+
+    def trunk_hash(self, stop: int | None = None) -> str:
+        """12 hex digits over what decides the state before block `stop` (default: the cut), normalisation included."""
+        tensors: dict[str, Tensor] = {"mean": self.mean, "std": self.std}
+        for position, block in enumerate(self.chain.blocks[: self.cut if stop is None else stop]):
+            for number, module in enumerate(block.modules):
+                tensors |= {f"{position}.{number}.{name}": tensor for name, tensor in module.state_dict().items()}
+        return tensors_hash(tensors)
 
     def frozen_state(self) -> dict[str, Tensor]:
         """What training leaves alone (`trunk.safetensors`): the rest of the backbone."""
@@ -136,7 +163,9 @@ def build_network(
     backbone = build_backbone(config.model, size=config.photos.size, seed=seed, weights=weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed * 1009 + fold + 1)
-        network = Network(backbone, config.model, channels_last=config.train.channels_last)
+        network = Network(
+            backbone, config.model, channels_last=config.train.channels_last, frozen_bn=config.train.frozen_bn
+        )
     if training_mean is not None:
         share = min(max(training_mean / 100.0, 0.01), 0.99)
         bias = math.log(share / (1.0 - share)) if config.model.output == "sigmoid" else training_mean

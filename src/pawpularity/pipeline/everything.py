@@ -25,8 +25,8 @@ from pawpularity.run import OOF, Run
 from pawpularity.shelter import SAMPLE
 from pawpularity.training.fit import loss_of
 from pawpularity.training.train import start_run, train_fold
-from pawpularity.training.views import copies
 from pawpularity.verb import agreed, say
+from pawpularity.views import copies
 
 FOUR = ("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7")
 SMALL = tuple(f"small/{name}" for name in FOUR)

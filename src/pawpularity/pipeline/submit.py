@@ -18,6 +18,8 @@ from pawpularity.verb import say
 def submit(run: Run, test: Rows, path: Path, cache: Path) -> NDArray[np.float64]:
     """Predict `test` with `run` (an ensemble: with its members) and write the submission; returns the scores, (N,)."""
     members = [Run.open(OOF / name) for name in run.record["members"]] if run.kind == "ensemble" else [run]
+    for member in members:
+        member.require_networks()  # before the first of them has worked for an hour
     parts, used = [], {}
     for member in members:
         predictor = Predictor.load(member.folder)
@@ -29,9 +31,9 @@ def submit(run: Run, test: Rows, path: Path, cache: Path) -> NDArray[np.float64]
         cfg = predictor.config
         photos = test.photos(cfg.photos.size, cfg.photos.fit, cache)
         columns = test.table[list(METADATA)].to_numpy(dtype=np.float32)
-        total = len(photos) * len(predictor.networks)
+        total = len(photos) * (2 if cfg.predict.flip else 1)
         with tqdm(total=total, desc=f"predict {member.name}", unit="photo", leave=False, disable=None) as bar:
-            parts.append(predictor.predict(photos, columns, progress=bar.update))
+            parts.append(predictor.predict(photos.pixels, columns, progress=bar.update))
     scores: NDArray[np.float64] = np.mean(parts, axis=0)
     origin = {
         "run": run.name,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
+from pawpularity.competition.photo_cache import Photos
 from pawpularity.config import Config, Train
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
@@ -25,16 +26,18 @@ from pawpularity.evaluation.score import rmse
 from pawpularity.folds.split import inner_split
 from pawpularity.model.network import Network, build_network
 from pawpularity.predictor import score_rows
-from pawpularity.training.batches import EpochBatches, Items, loader, worker_count
-from pawpularity.training.views import copies
+from pawpularity.training.batches import EpochBatches, worker_count
+from pawpularity.trunk.build import Trunks
+from pawpularity.trunk.inputs import Inputs, PixelInputs, open_inputs
+from pawpularity.views import ORIGINAL, Schedule, copies
 
 
 @dataclass(frozen=True)
 class LabelledPhotos:
     """The whole data set as arrays, aligned by row, sorted by Id (so that the table's row order decides nothing)."""
 
-    photos: NDArray[np.uint8]
-    """(N, size, size, 3), usually memory-mapped, in the order of the photo cache."""
+    photos: Photos
+    """in the order of the table file"""
     photo_rows: NDArray[np.int64]
     """(N,) where in `photos` each row's photo is"""
     metadata: NDArray[np.float32]
@@ -43,6 +46,17 @@ class LabelledPhotos:
     """(N,) points"""
     groups: NDArray[np.int64]
     """(N,) near-duplicates share a number"""
+    trunks: Trunks | None = None
+    """where trunk states of these photos are kept; None = nowhere, the trunk runs every time"""
+
+    @property
+    def pixels(self) -> PixelInputs:
+        """The photos as a network's input."""
+        return PixelInputs(self.photos, self.photo_rows)
+
+    def inputs(self, network: Network, compute: Compute, rows: NDArray[np.int64], views: NDArray[np.int64]) -> Inputs:
+        """What `network` is fed for the pairs (`rows[i]`, `views[i]`): states if they are kept, else photos."""
+        return open_inputs(self.trunks, self.photos, self.photo_rows, network, compute, rows, views)
 
 
 @dataclass(frozen=True)
@@ -107,14 +121,14 @@ def fit_fold(
             rows.groups[training], rows.scores[training], share=train.inner_share, seed=train.seed * 1009 + fold
         )
         fitting, inner = training[fit_at], training[inner_at]
-    loop = _Loop(config, rows, network, compute, fold, on_epoch, on_step)
+    loop = Loop(config, rows, network, compute, fold, on_epoch, on_step)
     best, state = loop.run(fitting, inner, rates=None)
     if train.refit:
         assert initial is not None
         rates = [epoch.lr for epoch in loop.history[:best]]
         notes.append(f"refitted on all {len(training)} training rows for the {best} epochs the inner split chose")
         network.load_state_dict(initial, strict=False)
-        loop = _Loop(config, rows, network, compute, fold, on_epoch, on_step, history=loop.history)
+        loop = Loop(config, rows, network, compute, fold, on_epoch, on_step, history=loop.history)
         best, state = loop.run(training, np.empty(0, dtype=np.int64), rates=rates)
     network.load_state_dict(state, strict=False)
     return Fitted(
@@ -129,6 +143,25 @@ def fit_fold(
     )
 
 
+def items_of(
+    config: Config, scores: NDArray[np.float64], fitting: NDArray[np.int64], seed: int
+) -> tuple[NDArray[np.int64], Schedule]:
+    """Training items of the rows `fitting` and when each is shown how: (items,) row numbers, and their schedule.
+
+    `scores` are the whole table's, (N,): a photo's copies must not depend on the fold.
+    """
+    train = config.train
+    at, copy_of = np.nonzero(copies(scores, train.copies, train.seed)[fitting])
+    return fitting[at], Schedule(train.augment, copy_of, epochs=train.epochs, views=train.views, seed=seed)
+
+
+def with_originals(
+    rows: NDArray[np.int64], views: NDArray[np.int64], looked_at: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs (rows, views), and the photos of `looked_at` as they are."""
+    return np.concatenate([rows, looked_at]), np.concatenate([views, np.full(len(looked_at), ORIGINAL)])
+
+
 def loss_of(network: Network, raw: Tensor, target: Tensor, train: Train) -> Tensor:
     """Mean loss of raw numbers (B,) against score points (B,): BCE on score / 100, or MSE / Huber in points."""
     raw = raw.float()
@@ -139,7 +172,7 @@ def loss_of(network: Network, raw: Tensor, target: Tensor, train: Train) -> Tens
     return F.mse_loss(network.points(raw), target)
 
 
-class _Loop:
+class Loop:
     """Epochs over one set of rows with one optimiser."""
 
     def __init__(
@@ -180,22 +213,18 @@ class _Loop:
         With `inner` rows the best epoch on them is kept; with `rates` (one an epoch) those are replayed.
         """
         train = self.train
-        at, views = np.nonzero(copies(self.rows.scores, train.copies, train.seed)[fitting])
-        item_rows = fitting[at]
-        data = Items(self.rows.photos, self.rows.photo_rows[item_rows], views, augment=train.augment, seed=self.seed)
-        self.items = len(data)
-        batches = EpochBatches(len(data), train.batch_size, self.seed)
-        workers = worker_count(train.workers, self.compute.device.type)
-        feed = loader(data, batches, workers=workers, pin=self.compute.device.type == "cuda")
+        item_rows, schedule = items_of(self.config, self.rows.scores, fitting, self.seed)
+        self.items = len(item_rows)
+        batches = EpochBatches(len(item_rows), train.batch_size, self.seed)
+        self.inputs = self._inputs(item_rows, schedule, inner)
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimiser, factor=0.1, patience=train.patience)
         best, best_rmse, state = 0, math.inf, self._state()
         for epoch in range(train.epochs if rates is None else len(rates)):
-            batches.epoch = epoch
             started = time.perf_counter()
             lr = rates[epoch] if rates is not None else float(self.optimiser.param_groups[0]["lr"])
             if rates is not None and train.schedule == "plateau":
                 self._set_lr(lr)
-            train_rmse = self._epoch(feed, item_rows, epoch, len(batches))
+            train_rmse = self.epoch(item_rows, schedule.of(epoch), batches, epoch)
             inner_rmse = self._inner_rmse(inner) if len(inner) else math.nan
             if train.schedule == "cosine":
                 lr = self._cosine((epoch + 0.5) * len(batches), len(batches))
@@ -214,6 +243,13 @@ class _Loop:
                 plateau.step(inner_rmse)
         return best, state if len(inner) else self._state()
 
+    def _inputs(self, item_rows: NDArray[np.int64], schedule: Schedule, inner: NDArray[np.int64]) -> Inputs:
+        if self.train.mixup:
+            return self.rows.pixels  # a mix of two photos is another photo: it has no state yet
+        at, views = schedule.all()
+        rows, seen = with_originals(item_rows[at], views, inner)
+        return self.rows.inputs(self.network, self.compute, rows, seen)
+
     def _scored(self) -> Network:
         scored: Network = self.ema.module if self.ema is not None else self.network
         return scored
@@ -224,9 +260,7 @@ class _Loop:
         return {name: tensors[name].detach().clone() for name in names}
 
     def _inner_rmse(self, inner: NDArray[np.int64]) -> float:
-        predicted = score_rows(
-            self._scored(), self.rows.photos, self.rows.photo_rows[inner], self.rows.metadata[inner], self.compute
-        )
+        predicted = score_rows(self._scored(), self.inputs, inner, self.rows.metadata[inner], self.compute)
         return rmse(self.rows.scores[inner], predicted)
 
     def _set_lr(self, lr: float) -> None:
@@ -240,24 +274,30 @@ class _Loop:
             return self.train.lr * (step + 1) / (warm + 1)
         return self.train.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
-    def _epoch(self, feed: object, item_rows: NDArray[np.int64], epoch: int, steps: int) -> float:
+    def epoch(self, item_rows: NDArray[np.int64], views: NDArray[np.int64], batches: EpochBatches, epoch: int) -> float:
         """One pass; returns the RMSE of the running network on the items as it trained (NaN under mixup)."""
         self.network.train()
         device = self.compute.device
         squared = torch.zeros((), device=device)
         loss_sum = torch.zeros((), device=device)
-        seen = 0
-        for step, (pixels, items) in enumerate(feed):  # type: ignore[arg-type, var-annotated]
+        seen, steps = 0, len(batches)
+        workers = worker_count(self.train.workers, device.type)
+        order = [(items, views[items]) for items in batches.of(epoch)]
+        feed = self.inputs.feed(item_rows, order, workers, pin=device.type == "cuda")
+        for step, (x, items) in enumerate(feed):
             if self.train.schedule == "cosine":
                 self._set_lr(self._cosine(epoch * steps + step, steps))
-            where = torch.from_numpy(item_rows[items.numpy()])
-            pixels = pixels.to(device, non_blocking=True)
+            where = torch.from_numpy(item_rows[items])
+            x = x.to(device, non_blocking=True)
             target = self.scores[where].to(device, non_blocking=True)
             columns = self.metadata[where].to(device, non_blocking=True)
             if self.train.mixup:
-                pixels, columns, target = self._mixed(pixels, columns, target)
+                x, columns, target = self._mixed(x, columns, target, self.train.mixup)
             with self.compute.autocast():
-                raw = self.network(pixels, columns)
+                state = self.inputs.state(self.network, x)
+                if self.train.manifold_mixup:
+                    state, columns, target = self._mixed(state, columns, target, self.train.manifold_mixup)
+                raw = self.network.tail(state, columns)
             loss = loss_of(self.network, raw, target, self.train)
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -275,11 +315,15 @@ class _Loop:
             raise UserError(
                 f"the loss is no longer finite in epoch {epoch + 1}; lower train.lr (it is {self.train.lr:g})"
             )
-        return math.nan if self.train.mixup else math.sqrt(float(squared) / seen)
+        return math.nan if self.train.mixup or self.train.manifold_mixup else math.sqrt(float(squared) / seen)
 
-    def _mixed(self, pixels: Tensor, columns: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixup (Zhang et al. 2018): photos, metadata and scores of a batch mixed with a shuffled copy of itself."""
-        share = float(self.mixing.beta(self.train.mixup, self.train.mixup))
+    def _mixed(self, x: Tensor, columns: Tensor, target: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Mixup (Zhang et al. 2018): photos, metadata and scores of a batch mixed with a shuffled copy of itself.
+
+        Of states at the cut instead of photos it is manifold mixup (Verma et al. 2019) at that one layer.
+        """
+        share = float(self.mixing.beta(beta, beta))
         other = torch.from_numpy(self.mixing.permutation(len(target))).to(target.device)
-        mixed = pixels.float().mul(share).add_(pixels[other].float(), alpha=1 - share)
+        mixed = x.float().mul(share).add_(x[other].float(), alpha=1 - share)
+        mixed = mixed.to(x.dtype) if x.is_floating_point() else mixed
         return mixed, share * columns + (1 - share) * columns[other], share * target + (1 - share) * target[other]

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pawpularity.competition.dataset import Dataset
@@ -23,7 +24,7 @@ from pawpularity.config import Config
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import assemble, write_oof
-from pawpularity.evaluation.score import Score, score
+from pawpularity.evaluation.score import Score, rmse, score
 from pawpularity.files import file_hash, remove_left_overs, require_space, write_json, write_text
 from pawpularity.folds.split import Folds
 from pawpularity.model.backbone import count_parameters
@@ -31,8 +32,10 @@ from pawpularity.model.network import build_network
 from pawpularity.model.weights import save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
 from pawpularity.run import Run, git_commit, record_of, versions
-from pawpularity.training.fit import Epoch, Fitted, LabelledPhotos, fit_fold
+from pawpularity.training.fit import Epoch, Fitted, LabelledPhotos, fit_fold, items_of, with_originals
+from pawpularity.trunk.build import Trunks
 from pawpularity.verb import say
+from pawpularity.views import FLIP, ORIGINAL
 
 
 def start_run(folder: Path, config: Config, dataset: Dataset, folds: Folds) -> tuple[Run, str]:
@@ -72,13 +75,15 @@ def labelled_photos(dataset: Dataset, folds: Folds, config: Config) -> LabelledP
     ids = dataset.train["Id"].tolist()
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
     table = dataset.train.iloc[order]
-    photos = dataset.photos(config.photos.size, config.photos.fit, Path(config.cache.folder))
+    cache = Path(config.cache.folder)
+    photos = dataset.photos(config.photos.size, config.photos.fit, cache)
     return LabelledPhotos(
         photos=photos,
         photo_rows=order,
         metadata=table[list(METADATA)].to_numpy(dtype=np.float32),
         scores=table[TARGET].to_numpy(dtype=np.float64),
         groups=folds.groups_of(table["Id"]),
+        trunks=Trunks(cache / "trunk", photos, config.photos.size, config.cache.budget_gb),
     )
 
 
@@ -101,22 +106,74 @@ def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Com
         raise UserError(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
     try:
         started = time.perf_counter()
+        prepare_trunk(run.config, rows, training, scored, fold, compute)
         with _progress(run, fold) as bars:
             fitted = fit_fold(
                 run.config, rows, training, fold=fold, compute=compute, on_epoch=bars.on_epoch, on_step=bars.on_step
             )
-        predicted = score_rows(fitted.network, rows.photos, rows.photo_rows[scored], rows.metadata[scored], compute)
+        predicted, flips = _predicted(run.config, rows, fitted, scored, compute)
         seconds = time.perf_counter() - started
         result = score(rows.scores[scored], predicted, fitted.training_mean, rows.groups[scored])
         with _folder_whole(run.fold(fold)) as folder:
             table = pd.DataFrame(
                 {"Id": np.array(ids)[scored], "fold": fold, "target": rows.scores[scored], "prediction": predicted}
             )
-            _leave(folder, run, fold, table, fitted, result, seconds, compute)
+            _leave(folder, run, fold, table, fitted, result, seconds, compute, flips)
         assemble(run)
         return result
     finally:
         lock.release()
+
+
+def prepare_trunk(
+    config: Config,
+    rows: LabelledPhotos,
+    training: NDArray[np.int64],
+    scored: NDArray[np.int64],
+    fold: int,
+    compute: Compute,
+) -> None:
+    """Compute at once every trunk state that fitting and scoring this fold will ask for, and say what is used.
+
+    The frozen trunk looks at photos, never at scores, so the scored fold may pass through it before the fit.
+    """
+    network = build_network(config, fold=fold).to(compute.device)
+    if network.cut == 0 or rows.trunks is None:
+        return
+    if config.train.mixup:
+        say(
+            "trunk   train.mixup mixes photos, so the frozen part runs in every epoch (train.manifold_mixup mixes its states)"
+        )
+        return
+    item_rows, schedule = items_of(config, rows.scores, training, seed=0)
+    at, views = schedule.all()
+    looked_at = np.concatenate([training, scored])
+    pairs, seen = with_originals(item_rows[at], views, looked_at)
+    if config.predict.flip:
+        pairs, seen = np.concatenate([pairs, scored]), np.concatenate([seen, np.full(len(scored), FLIP)])
+    file = rows.trunks.open(network, compute, rows.photo_rows[pairs], seen)
+    if file is not None:
+        say(f"trunk   {file.folder}: {network.cut} of {len(network.chain)} blocks are frozen and were computed once; "
+            f"only the tail is trained")  # fmt: skip
+
+
+def _predicted(
+    config: Config, rows: LabelledPhotos, fitted: Fitted, scored: NDArray[np.int64], compute: Compute
+) -> tuple[NDArray[np.float64], dict[str, float]]:
+    """The fold's predictions; with `predict.flip` also the RMSE without it, so that both ways stand side by side."""
+    views = (ORIGINAL, FLIP) if config.predict.flip else (ORIGINAL,)
+    where, seen = np.tile(scored, len(views)), np.repeat(views, len(scored))
+    inputs = rows.pixels if config.train.mixup else rows.inputs(fitted.network, compute, where, seen)
+    ways = [score_rows(fitted.network, inputs, scored, rows.metadata[scored], compute, view=view) for view in views]
+    predicted: NDArray[np.float64] = np.mean(ways, axis=0)
+    if len(ways) == 1:
+        return predicted, {}
+    both = {
+        "rmse_without_flip": rmse(rows.scores[scored], ways[0]),
+        "rmse_with_flip": rmse(rows.scores[scored], predicted),
+    }
+    say(f"scored as they are {both['rmse_without_flip']:.3f}, with their mirror images {both['rmse_with_flip']:.3f}")
+    return predicted, both
 
 
 def _leave(
@@ -128,6 +185,7 @@ def _leave(
     result: Score,
     seconds: float,
     compute: Compute,
+    flips: dict[str, float],
 ) -> None:
     write_oof(folder / "predictions.csv", table)
     write_text(folder / "history.csv", _history(fitted.history))
@@ -140,6 +198,7 @@ def _leave(
     write_json(
         folder / "metrics.json",
         result.to_dict()
+        | flips
         | {
             "epochs": fitted.epochs,
             "epochs_run": len(fitted.history),

@@ -1,12 +1,31 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from pawpularity.competition.table import read_train
-from pawpularity.training.views import BLUR, CROP, FLIP, VIEWS, Augment, copies, fixed_views
+from pawpularity.views import (
+    BLUR,
+    BLUR_FLIPPED,
+    COPIES,
+    CROP,
+    CROP_FLIPPED,
+    FLIP,
+    ORIGINAL,
+    RANDOM,
+    VIEWS,
+    Painter,
+    Schedule,
+    copies,
+    view_name,
+)
+
+
+def paint(photo, view):
+    return Painter(len(photo)).paint(photo, view, 0)
 
 
 @pytest.fixture
@@ -17,17 +36,19 @@ def photo():
 
 
 def test_flip_is_exact(photo):
-    assert np.array_equal(fixed_views(64)[VIEWS.index(FLIP)](photo), photo[:, ::-1])
+    assert np.array_equal(paint(photo, FLIP), photo[:, ::-1])
+    for plain, mirrored in ((ORIGINAL, FLIP), (BLUR, BLUR_FLIPPED), (CROP, CROP_FLIPPED)):
+        assert np.array_equal(paint(photo, mirrored), paint(photo, plain)[:, ::-1])
 
 
 def test_blur_is_a_gaussian_of_sigma_03(photo):
-    ours = fixed_views(64)[VIEWS.index(BLUR)](photo).astype(float)
+    ours = paint(photo, BLUR).astype(float)
     theirs = gaussian_filter(photo.astype(float), (0.3, 0.3, 0), mode="mirror")
     assert np.abs(ours - theirs).max() <= 1.0
 
 
 def test_crop_is_the_middle_90_percent_at_full_size(photo):
-    ours = fixed_views(64)[VIEWS.index(CROP)](photo).astype(float)
+    ours = paint(photo, CROP).astype(float)
     inner = photo[3:61, 3:61].astype(float)
     assert ours.shape == photo.shape
     at = (np.arange(64) + 0.5) * 58 / 64 - 0.5
@@ -66,24 +87,58 @@ def test_copy_counts_of_the_contest(real):
     assert copies(scores, "none", 0).sum() == 9_912
 
 
-@pytest.mark.parametrize("kind", ["none", "flip", "strong"])
-def test_augmentation_depends_on_its_seed_alone(photo, kind):
-    one, other = Augment(kind, 64), Augment(kind, 64)
-    first = [one(photo, seed) for seed in range(8)]
-    second = [other(photo, seed) for seed in reversed(range(8))][::-1]
+def test_a_random_view_is_a_function_of_photo_number_and_seed(photo):
+    one, other = Painter(64), Painter(64)
+    asked = [(RANDOM + number, seed) for number in range(8) for seed in (1, 2**63 + 5)]
+    first = [one.paint(photo, view, seed) for view, seed in asked]
+    with ThreadPoolExecutor(4) as pool:  # in another order, and in threads that share a painter
+        second = list(pool.map(lambda at: other.paint(photo, *at), reversed(asked)))[::-1]
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(a.shape == photo.shape and a.dtype == np.uint8 for a in first)
-    distinct = {a.tobytes() for a in first}
-    assert len(distinct) == {"none": 1, "flip": 2, "strong": 8}[kind]
+    assert len({a.tobytes() for a in first}) == len(asked)
+
+
+def test_schedules_show_what_they_say():
+    copy_of = np.array([ORIGINAL, FLIP, BLUR, CROP] * 50)
+    assert np.array_equal(Schedule("none", copy_of, epochs=3, views=0, seed=0).of(2), copy_of)
+
+    flips = Schedule("flip", copy_of, epochs=3, views=0, seed=0)
+    mirror = {ORIGINAL: FLIP, FLIP: ORIGINAL, BLUR: BLUR_FLIPPED, CROP: CROP_FLIPPED}
+    shown = flips.of(1)
+    assert all(view in (copy, mirror[copy]) for copy, view in zip(copy_of.tolist(), shown.tolist(), strict=True))
+    assert 60 < (shown != copy_of).sum() < 140
+    assert np.array_equal(shown, flips.of(1))
+    assert not np.array_equal(shown, flips.of(0))
+
+    strong = Schedule("strong", copy_of, epochs=5, views=0, seed=0)
+    epochs = np.stack([strong.of(epoch) for epoch in range(5)])
+    assert (epochs >= RANDOM).all()
+    assert ((epochs - RANDOM) % COPIES == copy_of).all()
+    assert all(len(set(item.tolist())) == 5 for item in epochs.T), "a new view in every epoch"
+    cycled = Schedule("strong", copy_of, epochs=5, views=2, seed=0)
+    assert all(len({int(cycled.of(epoch)[item]) for epoch in range(5)}) == 2 for item in range(8))
+
+    for schedule in (flips, strong, cycled):
+        items, views = schedule.all()
+        listed = set(zip(items.tolist(), views.tolist(), strict=True))
+        assert len(listed) == len(items)
+        used = {(item, int(view)) for epoch in range(5) for item, view in enumerate(schedule.of(epoch))}
+        assert used <= listed
+        assert len(listed) == len(copy_of) * {"flip": 2, "strong": schedule.views}[schedule.augment]
+
+
+def test_views_have_names():
+    assert [view_name(view) for view in (0, 5, 8, 13)] == [
+        "original", "crop flipped", "random view 1 of the original", "random view 2 of the flip"]  # fmt: skip
 
 
 def test_another_albumentations_is_refused(monkeypatch):
+    from pawpularity import views
     from pawpularity.errors import UserError
-    from pawpularity.training import views
 
     monkeypatch.setattr(views.importlib.metadata, "version", lambda name: "2.5.1")
     with pytest.raises(UserError, match=r"albumentations 2\.5\.1 .*MIT"):
-        fixed_views(64)
+        paint(np.zeros((64, 64, 3), np.uint8), BLUR)
 
 
 def test_importing_views_asks_no_registry():
@@ -91,6 +146,7 @@ def test_importing_views_asks_no_registry():
         "import socket\n"
         "def no(*a, **k): raise AssertionError('a connection was tried')\n"
         "socket.socket.connect = socket.getaddrinfo = no\n"
-        "import pawpularity.training.views"
+        "import pawpularity.views, numpy\n"
+        "pawpularity.views.Painter(32).paint(numpy.zeros((32, 32, 3), 'uint8'), 8, 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

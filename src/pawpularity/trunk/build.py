@@ -1,0 +1,330 @@
+"""Fill trunk files: run the frozen part of a network once per (photo, view), as far as it was not run before.
+
+`Trunks` belongs to one table of photos. `Trunks.open(network, compute, rows, views)` gives the file that holds the states
+of these pairs, made on the way: photos are decoded and painted by threads while the network computes, a deeper cut starts
+from the states of a shallower one that is there, and a build that was killed goes on where it stopped. Before it starts it
+says how much disk and time it will take; where the disk budget is too small it says so and gives None.
+
+Every batch has the same size (the last one is filled up), so that a state does not depend on which other photos were
+asked for: other batch sizes may pick other kernels, and differ in the last digits.
+"""
+
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from pawpularity.competition.photo_cache import Photos
+from pawpularity.competition.photos import in_order, thread_count
+from pawpularity.device import Compute
+from pawpularity.errors import UserError
+from pawpularity.files import read_json, require_space
+from pawpularity.model.network import Network
+from pawpularity.trunk.store import TrunkFile, stored
+from pawpularity.verb import say
+from pawpularity.views import RANDOM, Painter
+
+BATCH = 32
+Rows = NDArray[np.int64]
+Item = TypeVar("Item")
+Source = Callable[[Rows], Iterator[tuple[Rows, Tensor]]]
+"""From positions in the list of pairs to (positions, what the network is fed), a batch at a time."""
+
+
+@dataclass
+class Trunks:
+    """The trunk files of one table of photos."""
+
+    folder: Path
+    """`cache.folder`/trunk"""
+    photos: Photos
+    size: int
+    budget_gb: float
+    _files: dict[str, TrunkFile] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
+
+    @cached_property
+    def painter(self) -> Painter:
+        """Makes the views."""
+        return Painter(self.size)
+
+    def open(self, network: Network, compute: Compute, photos: Rows, views: Rows) -> TrunkFile | None:
+        """The file with the states of the pairs (`photos[i]`, `views[i]`) at the network's cut; None: not within the budget.
+
+        `network` is on `compute.device`, in evaluation mode as far as it is frozen. None as well where nothing is frozen.
+        Raises UserError for bad photos, or a full or unwritable disk; what was finished until then is kept.
+        """
+        if network.cut == 0 or not self.photos.key or self.budget_gb == 0:
+            return None
+        file = self._file(network, compute, network.cut)
+        dropped = file.check(photos, views)
+        if dropped:
+            say(f"trunk   {file.folder}: {dropped} shards were damaged; they are made again")
+        missing = np.flatnonzero(file.slots(photos, views) < 0)
+        if not len(missing):
+            return file
+        pairs = np.unique(np.stack([photos[missing], views[missing]], axis=1), axis=0)
+        if not self._affordable(file, len(pairs)):
+            return None
+        require_space(self.folder, len(pairs) * file.row_bytes, "the trunk's states")
+        with file.building():
+            file.mend()
+            file.check(photos, views)
+            file.mend()
+            pairs = pairs[file.slots(pairs[:, 0], pairs[:, 1]) < 0]
+            if len(pairs):
+                self._build(file, network, compute, pairs)
+            file.finish()
+        return file
+
+    def _file(self, network: Network, compute: Compute, cut: int) -> TrunkFile:
+        key = f"{cut} {network.trunk_hash(cut)} {compute.device.type} {compute.dtype_name}"
+        if key not in self._files:
+            state = run(network, compute, torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8), 0, cut)
+            shape = (state.shape[2], state.shape[3], state.shape[1]) if state.ndim == 4 else tuple(state.shape[1:])
+            about = self._about(network, compute, cut) | {
+                "shape": list(shape),
+                "dtype": str(state.dtype).removeprefix("torch."),
+            }
+            name = re.sub(r"[^A-Za-z0-9]+", "-", network.model.backbone.partition(".")[0])
+            self._files[key] = TrunkFile(self.folder, f"{name}-{cut}", about, len(self.photos))
+        return self._files[key]
+
+    def _about(self, network: Network, compute: Compute, cut: int) -> dict[str, Any]:
+        return {
+            "backbone": network.model.backbone,
+            "args": {name: repr(value) for name, value in network.model.args.items()},
+            "cut": cut,
+            "block": network.chain.blocks[cut - 1].name,
+            "weights": network.trunk_hash(cut),
+            "photos": self.photos.key,
+            "device": compute.device.type,
+            "compute": compute.dtype_name,
+            "channels_last": network.channels_last,
+            "batch": BATCH,
+            "versions": {name: version(name) for name in ("torch", "timm", "albumentations", "opencv-python-headless")},
+        }
+
+    def _affordable(self, file: TrunkFile, rows: int) -> bool:
+        there = sum(part.stat().st_size for part in self.folder.glob("*/states.bin"))
+        needed = rows * file.row_bytes
+        if there + needed <= self.budget_gb * 1e9:
+            return True
+        if file.folder.name not in self._refused:
+            self._refused.add(file.folder.name)
+            others = f", {_size(there)} are taken (make clean-cache shows by what)" if there else ""
+            say(f"trunk   {rows:,} states of {file.row_bytes / 1e3:.0f} kB would take {_size(needed)} and "
+                f"cache.budget_gb is {self.budget_gb:g}{others}: the frozen part runs in every epoch, which is slower")  # fmt: skip
+        return False
+
+    def _shallower(self, file: TrunkFile, network: Network, compute: Compute) -> TrunkFile | None:
+        """The deepest file before this cut, of the same frozen weights."""
+        cuts = set()
+        for about in self.folder.glob(f"{file.folder.name.rpartition('-')[0].rpartition('-')[0]}-*/about.json"):
+            found = read_json(about, "trunk cache")
+            if isinstance(found, dict) and isinstance(found.get("cut"), int) and 0 < found["cut"] < network.cut:
+                cuts.add(found["cut"])
+        for cut in sorted(cuts, reverse=True):
+            other = self._file(network, compute, cut)
+            if other.folder.is_dir():
+                other.load()
+                if other.shards:
+                    return other
+        return None
+
+    def _build(self, file: TrunkFile, network: Network, compute: Compute, pairs: NDArray[np.int64]) -> None:
+        """Compute and append the states of `pairs`, which are sorted by photo."""
+        shallow = self._shallower(file, network, compute)
+        from_shallow = np.zeros(len(pairs), dtype=bool)
+        if shallow is not None:
+            shallow.check(pairs[:, 0], pairs[:, 1])
+            from_shallow = shallow.slots(pairs[:, 0], pairs[:, 1]) >= 0
+        network = network.to(compute.device).eval()
+        if network.channels_last:
+            network.to(memory_format=torch.channels_last)
+        note = (
+            f", {from_shallow.sum():,} of them from block {shallow.about['cut']} on"
+            if from_shallow.any() and shallow
+            else ""
+        )
+        say(
+            f"trunk   {network.model.backbone} to {file.about['block']}: {len(pairs):,} states of {file.row_bytes / 1e3:.0f} kB"
+            f"{note}, {_size(len(pairs) * file.row_bytes)} in {file.folder}; "
+            f"{_clock(self._seconds(network, compute, pairs, from_shallow))}"
+        )
+        with tqdm(total=len(pairs), desc="trunk", unit="state", leave=False, disable=None) as bar:
+            said = time.perf_counter()
+
+            def done(rows: int) -> None:
+                nonlocal said
+                bar.update(rows)
+                bar.n = min(bar.n, len(pairs))
+                if bar.disable:
+                    done.rows += rows  # type: ignore[attr-defined]
+                    if time.perf_counter() - said > 30:
+                        said = time.perf_counter()
+                        say(f"trunk   {done.rows:,} of {len(pairs):,} states")  # type: ignore[attr-defined]
+
+            done.rows = 0  # type: ignore[attr-defined]
+            if from_shallow.any():
+                assert shallow is not None
+                fill(file, network, compute, pairs[from_shallow], self._states(shallow), shallow.about["cut"], done)
+            if not from_shallow.all():
+                fill(file, network, compute, pairs[~from_shallow], self._painted, 0, done)
+
+    def _states(self, shallow: TrunkFile) -> "PairSource":
+        def source(pairs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+            for start in range(0, len(pairs), BATCH):
+                part = pairs[start : start + BATCH]
+                yield part, shallow.take(shallow.slots(part[:, 0], part[:, 1]))
+
+        return source
+
+    def _painted(self, pairs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        photos, first = np.unique(pairs[:, 0], return_index=True)
+        views = dict(zip(photos.tolist(), np.split(pairs[:, 1], first[1:]), strict=True))
+
+        def paint(item: tuple[int, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+            row, pixels = item
+            seed = int(self.photos.seeds[row])
+            return [self.painter.paint(pixels, int(view), seed) for view in views[row]]
+
+        batch = np.empty((BATCH, self.size, self.size, 3), dtype=np.uint8)
+        start = filled = 0
+        for painted in in_order(paint, self.photos.each(photos), thread_count()):
+            for image in painted:
+                batch[filled] = image
+                filled += 1
+                if filled == BATCH:
+                    yield pairs[start : start + BATCH], torch.from_numpy(batch)
+                    batch = np.empty_like(batch)
+                    start, filled = start + BATCH, 0
+        if filled:
+            yield pairs[start:], torch.from_numpy(batch[:filled])
+
+    def _seconds(
+        self, network: Network, compute: Compute, pairs: NDArray[np.int64], from_shallow: NDArray[np.bool_]
+    ) -> float:
+        """Seconds the build will take, by one batch of noise; decoding runs beside it and is not counted."""
+        if len(pairs) < 4 * BATCH:
+            return 0.0
+        # A generator of its own: the training that waits for this draws its dropout from the global one.
+        noise = torch.Generator().manual_seed(0)
+        x = torch.randint(0, 256, (BATCH, self.size, self.size, 3), dtype=torch.uint8, generator=noise)
+        run(network, compute, x[:4], 0, network.cut)
+        started = time.perf_counter()
+        run(network, compute, x, 0, network.cut)
+        _synchronise(compute)
+        each = (time.perf_counter() - started) / BATCH
+        painting = 0.002 * float((pairs[:, 1] >= RANDOM).mean())
+        return float((~from_shallow).sum()) * (each + painting)
+
+
+PairSource = Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Tensor]]]
+
+
+def fill(
+    file: TrunkFile,
+    network: Network,
+    compute: Compute,
+    pairs: NDArray[np.int64],
+    source: PairSource,
+    start: int,
+    done: Callable[[int], None],
+) -> None:
+    """Run blocks `start` .. cut over what `source` yields for `pairs`, and append the states shard by shard."""
+    held = np.empty((file.shard_rows, file.row_bytes), dtype=np.uint8)
+    first = rows = 0
+    for part, x in ahead(source(pairs), 2):
+        states = stored(run(network, compute, _filled_up(x), start, network.cut))[: len(part)]
+        taken = 0
+        while taken < len(part):
+            room = min(len(part) - taken, len(held) - rows)
+            held[rows : rows + room] = states[taken : taken + room]
+            rows, taken = rows + room, taken + room
+            if rows == len(held):
+                file.append(pairs[first : first + rows], held)
+                first, rows = first + rows, 0
+        done(len(part))
+    if rows:
+        file.append(pairs[first : first + rows], np.ascontiguousarray(held[:rows]))
+    if first + rows != len(pairs):
+        raise UserError(f"{file.folder}: {len(pairs) - first - rows} photos did not come; run again")
+
+
+@torch.inference_mode()
+def run(network: Network, compute: Compute, x: Tensor, start: int, stop: int) -> Tensor:
+    """The state before block `stop`, of photos (uint8; `start` 0) or of states before block `start`."""
+    x = x.to(compute.device, non_blocking=True)
+    with compute.autocast():
+        return network.chain.run(network.normalise(x) if start == 0 else x, start, stop)
+
+
+def _filled_up(x: Tensor) -> Tensor:
+    if len(x) == BATCH:
+        return x
+    return torch.cat([x, x[-1:].expand(BATCH - len(x), *x.shape[1:])])
+
+
+def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """`items`, prepared by a thread up to `depth` of them before they are asked for."""
+    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def offer(value: Any) -> None:
+        while not stopped.is_set():
+            try:
+                return waiting.put(value, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def prepare() -> None:
+        try:
+            for item in items:
+                offer((item, None))
+                if stopped.is_set():
+                    return
+            offer((None, StopIteration()))
+        except BaseException as error:
+            offer((None, error))
+
+    thread = threading.Thread(target=prepare, daemon=True, name="ahead")
+    thread.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _synchronise(compute: Compute) -> None:
+    if compute.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 1:
+        return "a moment"
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"

@@ -1,0 +1,169 @@
+"""Views of a photo: itself, the paper's fixed copies, and numbered random ones. The only user of albumentations.
+
+A view is a number, and `Painter.paint(photo, view, seed)` is a function of its arguments alone, so what a network sees of
+a photo can be computed once and kept. 0-5 are fixed: the photo, the paper's three transforms of it (a horizontal flip, a
+Gaussian blur of sigma 0.3, a 90 % centre crop resized back; section "data augmentation"), and the last two flipped. From 8
+on come random ones (crop, flip, colour): `8 + 4 k + c` is the k-th random view of copy c, drawn from the photo's content,
+so folds, trials and seeds share them.
+
+`copies` says which photos get which of the fixed copies as training items of their own; `Schedule` says which view of an
+item is shown in which epoch. Only training rows come to either: inner and scored rows are seen as they are.
+
+Albumentations is pinned to 2.0.8, the last MIT release; newer code of that import name is under the AGPL, so another
+version is refused. It is imported when a view needs it: prediction does not.
+"""
+
+import importlib.metadata
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pawpularity.errors import UserError
+
+VIEWS = ("original", "flip", "blur", "crop", "blur flipped", "crop flipped")
+ORIGINAL, FLIP, BLUR, CROP, BLUR_FLIPPED, CROP_FLIPPED = range(6)
+COPIES = 4  # the first four are training items of their own
+RANDOM = 8  # the first random view
+PINNED = "2.0.8"
+
+Image = NDArray[np.uint8]
+_FLIPPED = np.array([FLIP, ORIGINAL, BLUR_FLIPPED, CROP_FLIPPED])
+
+
+def view_name(view: int) -> str:
+    """What a view is, for people."""
+    if view < RANDOM:
+        return VIEWS[view]
+    return f"random view {(view - RANDOM) // COPIES + 1} of the {VIEWS[(view - RANDOM) % COPIES]}"
+
+
+def copies(scores: NDArray[np.float64], rule: str, seed: int) -> NDArray[np.bool_]:
+    """Which copies of each photo are training items, (photos, 4): its original, and those that `rule` makes.
+
+    To be asked about the whole table, sorted by Id, and then cut to the training rows: a photo's copy is the same in
+    every fold, inner split and refit.
+
+    `rule`: `none`; `paper` = scores 0-20 and 50-60 get one of the three transforms, drawn once per photo from `seed`
+    (the paper's text); `authors` = scores <= 20 or >= 50 get a flip, <= 10 or >= 60 also a blur and a crop (the
+    authors' code, which makes 16,962 items of the contest's 9,912 photos). The second axis is that of `VIEWS`.
+    """
+    chosen = np.zeros((len(scores), COPIES), dtype=bool)
+    chosen[:, ORIGINAL] = True
+    if rule == "paper":
+        rare = (scores <= 20) | ((scores >= 50) & (scores <= 60))
+        drawn = np.random.default_rng([seed, 0xC0B1E5]).integers(1, COPIES, size=len(scores))
+        chosen[np.flatnonzero(rare), drawn[rare]] = True
+    elif rule == "authors":
+        chosen[:, FLIP] = (scores <= 20) | (scores >= 50)
+        extreme = (scores <= 10) | (scores >= 60)
+        chosen[:, BLUR] = extreme
+        chosen[:, CROP] = extreme
+    elif rule != "none":
+        raise ValueError(rule)
+    return chosen
+
+
+class Schedule:
+    """Which view of every training item is shown in which epoch: a function of (seed, epoch), as vectors."""
+
+    def __init__(self, augment: str, item_copies: NDArray[np.int64], *, epochs: int, views: int, seed: int) -> None:
+        """`item_copies` (items,) are 0..3; `views` random views a copy are in use under `strong` (0: one an epoch)."""
+        if augment not in ("none", "flip", "strong"):
+            raise ValueError(augment)
+        self.augment, self.copies, self.seed = augment, item_copies, seed
+        self.views = min(views or epochs, epochs)
+        self.offset = np.random.default_rng([seed, 0x0FF]).integers(self.views, size=len(item_copies))
+
+    def of(self, epoch: int) -> NDArray[np.int64]:
+        """The view of every item in `epoch`, (items,)."""
+        if self.augment == "strong":
+            return RANDOM + COPIES * ((epoch + self.offset) % self.views) + self.copies
+        if self.augment == "flip":
+            flipped = np.random.default_rng([self.seed, epoch, 0xF11]).random(len(self.copies)) < 0.5
+            return np.where(flipped, _FLIPPED[self.copies], self.copies)
+        return self.copies
+
+    def all(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(items, views) of every pair that any epoch shows, each once."""
+        items = np.arange(len(self.copies))
+        if self.augment == "strong":
+            numbers = np.arange(self.views)
+            views = RANDOM + COPIES * numbers[None, :] + self.copies[:, None]
+            return np.repeat(items, self.views), views.ravel()
+        if self.augment == "flip":
+            return np.concatenate([items, items]), np.concatenate([self.copies, _FLIPPED[self.copies]])
+        return items, self.copies
+
+
+class Painter:
+    """Views of (size, size, 3) uint8 photos; safe to use from several threads."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._local = threading.local()  # albumentations keeps its random numbers in the transform itself
+
+    def paint(self, photo: Image, view: int, seed: int) -> Image:
+        """`photo` as `view`; `seed` is the photo's own, which only random views look at. Same shape as `photo`."""
+        if view == ORIGINAL:
+            return photo
+        if view == FLIP:
+            return photo[:, ::-1]
+        if view < RANDOM:
+            plain = {BLUR_FLIPPED: BLUR, CROP_FLIPPED: CROP}.get(view, view)
+            painted: Image = self._transforms["fixed"][plain](photo)
+            return painted if plain == view else painted[:, ::-1]
+        base = np.ascontiguousarray(self.paint(photo, (view - RANDOM) % COPIES, seed))
+        random = self._transforms["random"]
+        random.set_random_seed(int(np.random.SeedSequence([int(seed), view]).generate_state(1)[0]))
+        varied: Image = random(image=base)["image"]
+        return varied
+
+    @property
+    def _transforms(self) -> dict[str, Any]:
+        made: dict[str, Any] | None = getattr(self._local, "made", None)
+        if made is None:
+            made = self._local.made = {"fixed": _fixed(self.size), "random": _random(self.size)}
+        return made
+
+
+def _library() -> Any:
+    version = importlib.metadata.version("albumentations")
+    if version != PINNED:
+        raise UserError(
+            f"albumentations {version} is installed; this project uses {PINNED}, the last release under the MIT licence; "
+            f"run: pip install albumentations=={PINNED}"
+        )
+    # Importing albumentations asks a package registry for its newest version unless this is set before.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+
+    return albumentations
+
+
+def _fixed(size: int) -> dict[int, Callable[[Image], Image]]:
+    import cv2
+
+    library, inner = _library(), round(0.9 * size)
+    blur = library.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 0.3), p=1)
+    resize = library.Resize(size, size, interpolation=cv2.INTER_CUBIC, p=1)
+    crop = library.Compose([library.CenterCrop(inner, inner, p=1), resize], seed=0)
+    return {BLUR: lambda image: blur(image=image)["image"], CROP: lambda image: crop(image=image)["image"]}
+
+
+def _random(size: int) -> Any:
+    """Crop, flip and colour: mild, because what makes a photo good (its framing, its light) must not be undone."""
+    library = _library()
+    return library.Compose(
+        [
+            library.HorizontalFlip(p=0.5),
+            library.RandomResizedCrop((size, size), scale=(0.7, 1.0), ratio=(0.85, 1.18), p=1),
+            library.ColorJitter(
+                brightness=(0.9, 1.1), contrast=(0.9, 1.1), saturation=(0.9, 1.1), hue=(-0.02, 0.02), p=0.8
+            ),
+        ],
+        seed=0,
+    )

@@ -1,0 +1,126 @@
+"""Training the tail behind stored states is the plain loop, only faster: same batches, same answers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pawpularity.competition.photo_cache import Photos
+from pawpularity.config import resolve
+from pawpularity.device import choose
+from pawpularity.predictor import score_rows, score_tails
+from pawpularity.training.fit import LabelledPhotos, fit_fold
+from pawpularity.trunk.build import Trunks
+from pawpularity.trunk.inputs import StateInputs
+
+CPU = choose("float32", "cpu")
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def photos():
+    random = np.random.default_rng(0)
+    scores = random.integers(5, 95, 120).astype(float)
+    pixels = scores[:, None, None, None] * 2.2 + random.normal(0, 12, (120, SIZE, SIZE, 3))
+    return Photos.of(np.clip(pixels, 0, 255).astype(np.uint8)), scores
+
+
+def labelled(photos, trunks=None):
+    decoded, scores = photos
+    return LabelledPhotos(decoded, np.arange(120), np.zeros((120, 12), np.float32), scores, np.arange(120), trunks)
+
+
+def kept(photos, folder, budget_gb=1.0):
+    decoded = replace(photos[0], key="k")
+    return labelled((decoded, photos[1]), Trunks(folder / "trunk", decoded, SIZE, budget_gb))
+
+
+def config(name, *words):
+    return resolve(name, [f"photos.size={SIZE}", "model.unfrozen=8", "train.batch_size=16", "train.warmup_epochs=0",
+                          "train.dtype=float32", *words])  # fmt: skip
+
+
+WAYS = {"copies": ("train.copies=authors", "train.augment=flip"), "strong": ("train.augment=strong",)}
+
+
+@pytest.mark.parametrize("name", ["small/densenet161", "small/resnet152", "small/vgg19_bn", "small/efficientnet_b7"])
+@pytest.mark.parametrize("words", WAYS.values(), ids=WAYS)
+def test_same_answer_as_the_plain_loop(photos, tmp_path, name, words):
+    words = (*words, "train.frozen_bn=true", "train.lr=1e-3")
+    training, held = np.arange(100), np.arange(100, 120)
+
+    def predicted(epochs, data):
+        fitted = fit_fold(config(name, *words, f"train.epochs={epochs}"), data, training, fold=0, compute=CPU)
+        return score_rows(fitted.network, data.pixels, held, data.metadata[held], CPU)
+
+    one = [predicted(1, data) for data in (labelled(photos), kept(photos, tmp_path))]
+    assert np.abs(one[0] - one[1]).max() <= 1e-3
+    assert list(tmp_path.rglob("states.bin"))
+    ten = [predicted(10, data) for data in (labelled(photos), kept(photos, tmp_path))]
+    assert np.corrcoef(*ten)[0, 1] >= 0.999
+
+
+def test_the_trunk_is_used_by_itself_and_no_photo_is_read_again(photos, tmp_path, monkeypatch):
+    data = kept(photos, tmp_path)
+    words = ("train.epochs=2", "train.augment=none", "train.stop=early", "train.schedule=plateau")
+    fit_fold(config("small/resnet152", *words), data, np.arange(100), fold=0, compute=CPU)
+    blind = replace(data.photos, opened=lambda: None, rows=lambda: iter(()))
+    blind_data = labelled((blind, photos[1]), Trunks(tmp_path / "trunk", blind, SIZE, 1.0))
+    fit_fold(config("small/resnet152", *words), blind_data, np.arange(100), fold=1, compute=CPU)
+
+
+@pytest.mark.parametrize("words", [("train.manifold_mixup=0.3",), ("train.ema=0.9",), ("train.dtype=bfloat16",),
+                                   ("train.stop=early", "train.schedule=plateau", "train.refit=true")],
+                         ids=lambda words: words[0])  # fmt: skip
+def test_recipes_learn_behind_stored_states(photos, tmp_path, words):
+    data, training, held = kept(photos, tmp_path), np.arange(100), np.arange(100, 120)
+    settings = config("small/resnet152", "train.epochs=15", "train.augment=strong", "train.views=3", *words)
+    compute = choose(settings.train.dtype, "cpu")
+    fitted = fit_fold(settings, data, training, fold=0, compute=compute)
+    inputs = data.inputs(fitted.network, compute, held, held * 0)
+    assert isinstance(inputs, StateInputs)
+    predicted = score_rows(fitted.network, inputs, held, data.metadata[held], compute)
+    constant = np.abs(data.scores[held] - fitted.training_mean).mean()
+    assert np.abs(data.scores[held] - predicted).mean() < 0.7 * constant
+
+
+def test_manifold_mixup_is_the_same_with_the_trunk_in_the_loop(photos, tmp_path):
+    words = ("train.manifold_mixup=0.3", "train.epochs=1", "train.frozen_bn=true")
+    states = [
+        fit_fold(config("small/vgg19_bn", *words), data, np.arange(100), fold=0, compute=CPU).network.trained_state()
+        for data in (labelled(photos), kept(photos, tmp_path))
+    ]
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_bn_keeps_statistics_and_trains_scale(photos):
+    from pawpularity.model.network import build_network
+
+    for frozen in (True, False):
+        settings = config("small/resnet152", "train.epochs=1", f"train.frozen_bn={frozen}")
+        start = build_network(settings, fold=0).state_dict()
+        fitted = fit_fold(settings, labelled(photos), np.arange(100), fold=0, compute=CPU)
+        now, trained = fitted.network.state_dict(), fitted.network.trained_state().keys()
+        statistics = [name for name in now if "layer4.1" in name and "running" in name]
+        assert statistics
+        assert all(torch.equal(start[name], now[name]) == frozen for name in statistics)
+        assert all((name in trained) != frozen for name in statistics)
+        assert not torch.equal(start["backbone.layer4.1.bn3.weight"], now["backbone.layer4.1.bn3.weight"])
+
+
+def test_many_tails_behind_one_trunk_answer_as_whole_networks(photos):
+    data, rows = labelled(photos), np.arange(120)
+    fitted = [
+        fit_fold(config("small/densenet161", "train.epochs=2"), data, np.arange(100), fold=fold, compute=CPU).network
+        for fold in range(3)
+    ]
+    together = score_tails(fitted, data.pixels, rows, None, CPU)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(data.photos.pixels)
+        apart = np.stack([
+            torch.cat([net.clipped(net(pixels[at : at + 64])) for at in (0, 64)]).numpy() for net in fitted
+        ])  # fmt: skip
+    assert np.abs(together - apart).max() <= 1e-4
+    assert len({row.tobytes() for row in together}) == 3
