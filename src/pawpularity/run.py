@@ -7,6 +7,8 @@ oof/RUN/foldK/metrics.json        rmse, constant_rmse, n, epochs, seconds, seed,
 oof/RUN/foldK/history.csv         epoch,train_rmse,inner_rmse,lr,seconds
 oof/RUN/foldK/tail.safetensors    what was trained
 oof/RUN/oof.csv                   all folds, once they are there
+
+A probe of frozen features leaves config.json, predictions and metrics per fold, and oof.csv; a blend config.json and oof.csv.
 """
 
 import importlib.metadata
@@ -28,6 +30,7 @@ OOF = Path("oof")
 # Settings that change where and how fast a run computes, not what: they may differ between its folds.
 _FREE = ("cache.", "train.workers")
 _MEASURED = {"rmse", "constant_rmse", "n", "seconds", "training_mean", "predictions_hash"}
+_KINDS = {"run": "a trained run", "probe": "a probe of frozen features", "ensemble": "a blend of other runs"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -52,12 +55,32 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """`run` = trained folds; `ensemble` = made of other runs' predictions."""
+        """`run` = trained folds; `probe` = folds fitted on frozen features; `ensemble` = other runs' predictions."""
         return str(self.record.get("kind", "run"))
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether every fold leaves a folder of its own (all kinds but blends)."""
+        return self.kind != "ensemble"
+
+    def require_networks(self) -> None:
+        """Raise UserError for a kind of run that keeps no networks to predict with."""
+        if self.kind != "run":
+            raise UserError(
+                f"{self.folder}: is {_KINDS.get(self.kind, self.kind)} and keeps no network to predict with; "
+                f"name a trained run ({'one of its members, or one ' if self.kind == 'ensemble' else ''}from make train)"
+            )
+
+    def remedy(self, fold: int | None = None) -> str:
+        """The command that makes the run's folds (or `fold`) again, for messages."""
+        if self.kind == "probe":
+            return "make probe, with the words it was made with"
+        return f"make train {'' if fold is None else f'FOLD={fold} '}RUN={self.name}"
 
     @cached_property
     def config(self) -> Config:
-        """The resolved configuration the run was trained with."""
+        """The resolved configuration the run was trained with. Raises UserError for probes and blends."""
+        self.require_networks()
         return from_dict(self.record["config"], str(self.folder / "config.json"))
 
     @property
@@ -87,7 +110,7 @@ class Run:
         metrics: dict[str, Any] = read_json(self.fold(fold) / "metrics.json", f"run {self.name}")
         if not isinstance(metrics, dict) or not metrics.keys() >= _MEASURED:
             raise UserError(
-                f"{self.fold(fold) / 'metrics.json'}: is not what training wrote; train again with FOLD={fold}"
+                f"{self.fold(fold) / 'metrics.json'}: is not what was written there; run: {self.remedy(fold)}"
             )
         return metrics
 
@@ -98,7 +121,9 @@ class Run:
 
     def trained_folds(self) -> list[int]:
         """Folds whose artefacts are all there. metrics.json is written last, so it vouches for the others."""
-        needed = ("metrics.json", "predictions.csv", "tail.safetensors", "history.csv")
+        needed = ["metrics.json", "predictions.csv"]
+        if self.kind == "run":
+            needed += ["tail.safetensors", "history.csv"]
         return [k for k in range(self.k) if all((self.fold(k) / name).is_file() for name in needed)]
 
     @classmethod
@@ -121,22 +146,32 @@ class Run:
 
     @classmethod
     def start(cls, folder: Path, record: dict[str, Any]) -> "Run":
-        """The run at `folder` if it is the same one, else a new one; writes config.json.
-
-        Raises UserError naming the first difference (config key, data, folds, weights) from what stands there.
-        """
-        if (folder / "config.json").is_file():
-            old = cls.open(folder)
-            difference = _difference(old.record, record) if old.kind == "run" else "it is a blend of other runs"
-            if difference is None:
-                return old  # its record says what its folds were trained with; it is not ours to rewrite
-            # A start that never finished a fold binds nobody.
-            if old.kind != "run" or old.trained_folds():
-                raise UserError(
-                    f"{folder} holds a run with other settings: {difference}; take another name (RUN=...), or delete {folder}"
-                )
+        """The run at `folder` if it is the same one, else a new one; writes config.json. Raises UserError as `same` does."""
+        old = cls.same(folder, record)
+        if old is not None:
+            return old  # its record says what its folds were trained with; it is not ours to rewrite
         write_json(folder / "config.json", record)
         return cls(folder, record)
+
+    @classmethod
+    def same(cls, folder: Path, record: dict[str, Any]) -> "Run | None":
+        """The run at `folder` if it is the one of `record`, None where the place is free. Writes nothing.
+
+        Raises UserError naming the first difference (kind, config key, data, folds, weights) from what stands there.
+        """
+        if not (folder / "config.json").is_file():
+            return None
+        old = cls.open(folder)
+        alike = old.kind == record["kind"]
+        difference = _difference(old.record, record) if alike else f"it is {_KINDS.get(old.kind, old.kind)}"
+        if difference is None:
+            return old
+        # A start that never finished a fold binds nobody.
+        if not alike or old.trained_folds():
+            raise UserError(
+                f"{folder} holds a run with other settings: {difference}; take another name (RUN=...), or delete {folder}"
+            )
+        return None
 
 
 def record_of(
@@ -207,7 +242,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    before, after = _flat(old["config"]), _flat(new["config"])
+    before, after = ({**_flat(r["config"]), **_flat(r.get("probe", {}), "probe.")} for r in (old, new))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key) and not key.startswith(_FREE) and key != "name":
             return f"{key} was {before.get(key)}, is {after.get(key)}"

@@ -26,7 +26,7 @@ def mean_blend(runs: Sequence[Run], folder: Path) -> Run:
     for run in runs:
         table = read_run(run)
         if table is None:
-            raise UserError(f"{run.folder}: not every fold is trained yet; run: make train RUN={run.name}")
+            raise UserError(f"{run.folder}: not every fold is there yet; run: {run.remedy()}")
         tables.append(table)
         check_same_rows(tables[0], table, (runs[0].name, run.name))
         if run.record["folds"]["hash"] != runs[0].record["folds"]["hash"]:
@@ -49,6 +49,6 @@ def mean_blend(runs: Sequence[Run], folder: Path) -> Run:
 
 
 def check_free(folder: Path) -> None:
-    """Raise UserError when a trained run stands where a blend would be written."""
+    """Raise UserError when a run of its own stands where a blend would be written."""
     if (folder / "config.json").is_file() and Run.open(folder).kind != "ensemble":
         raise UserError(f"{folder} holds a trained run, which the blend would overwrite; rename that folder")

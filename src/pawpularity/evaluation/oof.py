@@ -79,14 +79,16 @@ def read_fold(run: Run, fold: int, folds: Folds) -> pd.DataFrame:
     """
     path = run.predictions_file(fold)
     table = read_oof(path)
-    cure = f"train it again with FOLD={fold} RUN={run.name}"
+    cure = f"make it again: {run.remedy(fold)}"
     if (table["fold"] != fold).any():
         raise UserError(f"{path}: holds rows of another fold; {cure}")
     due = set(folds.frame.loc[folds.frame["fold"] == fold, "Id"])
     if odd := due ^ set(table["Id"]):
         raise UserError(f"{path}: {min(odd)} is {'missing from' if min(odd) in due else 'not of'} fold {fold}; {cure}")
     if file_hash(path) != run.metrics(fold)["predictions_hash"]:
-        raise UserError(f"{path}: was changed since training wrote it; {cure}")
+        raise UserError(
+            f"{path}: was changed since {'training' if run.kind == 'run' else 'the probe'} wrote it; {cure}"
+        )
     return table
 
 
@@ -107,8 +109,8 @@ def assemble(run: Run) -> pd.DataFrame | None:
 
 
 def read_run(run: Run) -> pd.DataFrame | None:
-    """All out-of-fold predictions of a run or a blend, checked; None while a fold is missing."""
-    if run.kind == "run":
+    """All out-of-fold predictions of a run, a probe or a blend, checked; None while a fold is missing."""
+    if run.has_folds:
         return assemble(run)
     if not run.oof_file.is_file() or file_hash(run.oof_file) != run.record.get("oof_hash"):
         raise UserError(f"{run.oof_file}: is missing or was changed since the blend was made; make the blend again")

@@ -1,5 +1,6 @@
 """The table over runs: RMSE with its interval, the constant, n; and a line for one fold."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def run_row(run: Run) -> dict[str, Any]:
     folds = run.trained_folds()
     table, split = read_run(run), run_folds(run)
     row: dict[str, Any] = {"run": run.name, "data": run.record["data"]["name"], "folds": f"{len(folds)}/{run.k}"}
-    if run.kind == "ensemble":
+    if not run.has_folds:
         row["folds"] = f"{run.k}/{run.k}"
     if table is None and not folds:
         return row | {"score": None}
@@ -28,7 +29,9 @@ def run_row(run: Run) -> dict[str, Any]:
         constant = table["fold"].map(means).to_numpy(dtype=np.float64)
     else:
         constant = constant_predictions(table)
-    seconds = sum(run.metrics(fold)["seconds"] for fold in folds) if run.kind == "run" else None
+    seconds = sum(run.metrics(fold)["seconds"] for fold in folds) if run.has_folds else None
+    if run.kind == "probe":
+        row["chosen"] = [run.metrics(fold)["chosen"] for fold in folds]
     result = score(table["target"].to_numpy(), table["prediction"].to_numpy(), constant, split.groups_of(table["Id"]))
     return row | {"score": result.to_dict(), "seconds": seconds}
 
@@ -46,11 +49,22 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
         r2 = f"{s['r2']:.3f}" if s["r2"] is not None else "-"
         seconds = f"{row['seconds']:.0f} s" if row["seconds"] is not None else "-"
         note = "  interval indicative (n < 50)" if s["indicative"] else ""
+        if chosen := row.get("chosen"):
+            note += f"  {_counted(chosen)}"
         lines.append(
             f"{row['run']:{width}s}  {row['folds']:>5s}  {s['n']:6d}  {s['rmse']:6.3f}  {interval:16s}  "
             f"{s['constant_rmse']:8.3f}  {r2:>5s}  {seconds:>7s}{note}"
         )
     return "\n".join(lines)
+
+
+def _counted(words: Sequence[str]) -> str:
+    """`alpha 1000 (4 of 5 folds), alpha 316 (1)`, the commonest first; just the word where all are alike."""
+    counts = sorted(Counter(words).items(), key=lambda item: -item[1])
+    if len(counts) == 1:
+        return counts[0][0]
+    first, *others = counts
+    return ", ".join([f"{first[0]} ({first[1]} of {len(words)} folds)", *(f"{word} ({n})" for word, n in others)])
 
 
 def fold_line(run: Run, fold: int) -> str:
