@@ -8,7 +8,7 @@ PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
 
 # A misspelt word (FLOD=0) must not start another, longer job.
-KNOWN := CONFIG DATA FOLD RUN ARGS JSON YES PYTHON VENV
+KNOWN := CONFIG DATA FOLD RUN BACKBONES FEATURES ARGS JSON YES PYTHON VENV
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
 
@@ -17,7 +17,7 @@ CHOICE := $(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data $(DATA))
 ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data sample folds train oof predict all test lint clean-cache
+.PHONY: help setup data sample folds pretrain train probe oof predict all test lint clean-cache
 
 help: ## list every verb
 	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
@@ -42,8 +42,15 @@ sample: $(READY) ## draw the sample shelter: make sample ARGS="--photos 600 --se
 folds: $(READY) ## make the folds file: near-duplicates grouped, scores stratified
 	@$(PAW) folds $(ALL_ARGS)
 
+pretrain: $(READY) ## make the packaged net of model.weights=drawn anew, from drawings (minutes)
+	@$(PAW) pretrain $(ARGS)
+
 train: $(READY) ## train a fold (FOLD=0) or all, and print the out-of-fold score beside the constant
 	@$(PAW) train $(if $(FOLD),--fold $(FOLD)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+
+probe: $(READY) ## ridge on frozen features of networks: make probe BACKBONES="a b" FEATURES=pooled|logits
+	@$(PAW) probe $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(FEATURES),--features $(FEATURES)) \
+	  $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
 
 oof: $(READY) ## show every run: RMSE, interval, constant, n (RUN=name for one)
 	@$(PAW) oof $(RUN) $(if $(JSON),--json $(JSON)) $(ARGS)

@@ -97,7 +97,34 @@ def test_other_members_of_the_families_are_exact(name):
         assert_exact_at_every_cut(net, size=64, batch=1)
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "levit_128s"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("test_vit", {}), ("test_convnext", {}), ("test_convnext3", {}), ("swin_tiny_patch4_window7_224", {}),
+     ("vit_small_patch14_dinov2", {"img_size": 56, "depth": 3}), ("vit_base_patch32_clip_224", {"depth": 2})],
+)  # fmt: skip
+def test_transformers_and_convnext_are_exact(name, arguments):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = timm.create_model(name, num_classes=0, **arguments).eval()
+        assert len(Chain(net)) > 3
+        assert_exact_at_every_cut(net, size=arguments.get("img_size", net.pretrained_cfg["input_size"][-1]), batch=1)
+
+
+def test_a_copied_chain_is_of_the_copied_net():
+    import copy
+
+    chain = Chain(timm.create_model("test_resnet", num_classes=0).eval())
+    other = copy.deepcopy(chain)
+    with torch.no_grad():
+        next(other.net.parameters()).zero_()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(chain(x), chain.net(x))
+        assert torch.equal(other(x), other.net(x))
+        assert not torch.equal(chain(x), other(x))
+
+
+@pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "levit_128s", "test_vit3"])
 def test_other_nets_run_whole(name):
     net = timm.create_model(name, num_classes=0).eval()
     chain = Chain(net)

@@ -44,7 +44,7 @@ def test_two_candidates_in_a_folder_are_an_error(published):
 def test_missing_weights_say_where_to_put_them(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="holds no "):
         find_weights(NAME, str(tmp_path))
-    with pytest.raises(UserError, match="must be imagenet, none"):
+    with pytest.raises(UserError, match="must be imagenet, none, drawn"):
         find_weights(NAME, str(tmp_path / "nowhere"))
     assert find_weights(NAME, "none") is None
 

@@ -10,7 +10,8 @@ convolution kernels and so differ in the last digits.)
 - DenseNet: stem, then every dense layer (the state between them is the features concatenated so far), every transition,
   the last norm, pooling.
 - EfficientNet, MobileNet: stem, then every block of every stage, the last convolution, pooling.
-- Any other net (swin, convnext, vit, ...) is one block: it runs whole.
+- ConvNeXt, Swin, ViT: stem, then every block (with a stage's reduction before its first), the norm, pooling.
+- Any other net is one block: it runs whole.
 """
 
 import copy
@@ -19,11 +20,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.models.convnext import ConvNeXt
 from timm.models.densenet import DenseNet
 from timm.models.efficientnet import EfficientNet
 from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.resnet import ResNet
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vgg import VGG
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 
@@ -34,10 +38,19 @@ class Block:
     name: str
     run: Callable[[Tensor], Tensor]
     modules: tuple[nn.Module, ...]
+    own: tuple[nn.Parameter, ...] = ()
+    """Parameters that belong to no module but the net itself (a ViT's class token and position table)."""
 
     def parameters(self) -> list[nn.Parameter]:
         """The block's parameter tensors, in timm's order."""
-        return [parameter for module in self.modules for parameter in module.parameters()]
+        return [*self.own, *(parameter for module in self.modules for parameter in module.parameters())]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything the block's answer depends on: parameters and buffers."""
+        found = {f"own.{number}": parameter.detach() for number, parameter in enumerate(self.own)}
+        for number, module in enumerate(self.modules):
+            found |= {f"{number}.{name}": tensor for name, tensor in module.state_dict().items()}
+        return found
 
 
 class Chain:
@@ -115,6 +128,12 @@ def _blocks(net: nn.Module) -> Iterable[Block]:
         return _densenet(net)
     if type(net) in (EfficientNet, MobileNetV3):
         return _efficientnet(net)
+    if type(net) is ConvNeXt:
+        return _staged(net, "stem", "stages", "norm_pre")
+    if type(net) is SwinTransformer:
+        return _staged(net, "patch_embed", "layers", "norm")
+    if type(net) is VisionTransformer:
+        return _vit(net)
     return [_whole(net)]
 
 
@@ -169,3 +188,29 @@ def _efficientnet(net: nn.Module) -> Iterable[Block]:
         return
     yield _sequence("conv_head", [net.conv_head, net.bn2])  # type: ignore[list-item]
     yield _head(net)
+
+
+def _staged(net: nn.Module, stem: str, stages: str, norm: str) -> Iterable[Block]:
+    yield _sequence(stem, [getattr(net, stem)])
+    for number, stage in enumerate(getattr(net, stages)):
+        yield _sequence(f"{stages}.{number}.downsample", [stage.downsample])
+        for name, block in stage.blocks.named_children():
+            yield _sequence(f"{stages}.{number}.{name}", [block])
+    yield _sequence(norm, [getattr(net, norm)])
+    yield _head(net, net.head)  # type: ignore[arg-type]
+
+
+def _vit(net: nn.Module) -> Iterable[Block]:
+    vit: Any = net
+
+    def embed(x: Tensor) -> Tensor:
+        embedded: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(x))))
+        return embedded
+
+    own = tuple(net.parameters(recurse=False))
+    yield Block("embed", embed, (vit.patch_embed, vit.pos_drop, vit.patch_drop, vit.norm_pre), own)
+    for name, block in vit.blocks.named_children():
+        yield _sequence(f"blocks.{name}", [block])
+    yield _sequence("norm", [vit.norm])
+    # What is no plain pooling (an attention pool, say) has parameters of its own, and the check above keeps the net whole.
+    yield _head(net, vit.fc_norm, vit.head)

@@ -131,8 +131,7 @@ class Network(nn.Module):
         """12 hex digits over what decides the state before block `stop` (default: the cut), normalisation included."""
         tensors: dict[str, Tensor] = {"mean": self.mean, "std": self.std}
         for position, block in enumerate(self.chain.blocks[: self.cut if stop is None else stop]):
-            for number, module in enumerate(block.modules):
-                tensors |= {f"{position}.{number}.{name}": tensor for name, tensor in module.state_dict().items()}
+            tensors |= {f"{position}.{name}": tensor for name, tensor in block.tensors().items()}
         return tensors_hash(tensors)
 
     def frozen_state(self) -> dict[str, Tensor]:

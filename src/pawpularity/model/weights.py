@@ -1,7 +1,8 @@
 """Weights: where a backbone's come from, and how what was trained is saved and loaded, strictly.
 
 `model.weights` is `imagenet` (timm's file for the backbone's tag: `input/weights/`, else the Hugging Face cache, else a
-download), `none` (random, seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors`.
+download), `drawn` (the small net that comes with the package: `pretrained/NAME.drawn.safetensors`), `none` (random,
+seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors`.
 Only safetensors are read and written, never a pickle. A run keeps `tail.safetensors` (what was trained) per fold; the
 frozen trunk is named by the hash of its tensors and kept as `trunk.safetensors` only where nobody else has it.
 """
@@ -24,6 +25,8 @@ from pawpularity.errors import UserError
 from pawpularity.files import written_whole
 
 LOCAL_WEIGHTS = Path("input/weights")
+PACKAGED = Path(__file__).resolve().parent / "pretrained"
+_DRAWN = ".drawn.safetensors"
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -45,6 +48,8 @@ def find_weights(backbone: str, weights: str) -> Path | None:
         return None
     if weights == "imagenet":
         return _imagenet(backbone)
+    if weights == "drawn":
+        return _drawn(backbone)
     path = Path(weights)
     if path.is_file():
         return path
@@ -56,7 +61,22 @@ def find_weights(backbone: str, weights: str) -> Path | None:
                 "or take model.weights=none for a random start"
             )
         return found
-    raise UserError(f"model.weights={weights}: must be imagenet, none, a .safetensors file or a folder of them")
+    raise UserError(f"model.weights={weights}: must be imagenet, none, drawn, a .safetensors file or a folder of them")
+
+
+def packaged_weights(backbone: str) -> Path:
+    """Where the package keeps the net of `backbone` (timm name, with or without tag) that learned from drawings."""
+    return PACKAGED / f"{backbone.partition('.')[0]}{_DRAWN}"
+
+
+def _drawn(backbone: str) -> Path:
+    path = packaged_weights(backbone)
+    if path.is_file():
+        return path
+    there = ", ".join(sorted(file.name.removesuffix(_DRAWN) for file in PACKAGED.glob(f"*{_DRAWN}")))
+    raise UserError(
+        f"model.weights=drawn: the package holds no drawn weights for {backbone}; it has them for: {there or 'none'}"
+    )
 
 
 def _candidates(folder: Path, backbone: str) -> str:
