@@ -8,7 +8,7 @@ PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
 
 # A misspelt word (FLOD=0) must not start another, longer job.
-KNOWN := CONFIG DATA FOLD RUN BACKBONES FEATURES ARGS JSON YES PYTHON VENV
+KNOWN := CONFIG DATA FOLD RUN BACKBONES FEATURES BENCH ARGS JSON YES PYTHON VENV
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
 
@@ -17,7 +17,7 @@ CHOICE := $(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data $(DATA))
 ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data sample folds pretrain train probe oof predict all test lint clean-cache
+.PHONY: help setup data sample folds pretrain train probe oof predict all bench test lint clean-cache
 
 help: ## list every verb
 	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
@@ -60,6 +60,9 @@ predict: $(READY) ## score the photos of test.csv: submissions/RUN.csv
 
 all: $(READY) ## data, folds, four backbones, mean blend, submission; asks first (YES=1 does not)
 	@$(PAW) all $(if $(YES),--yes) $(ALL_ARGS)
+
+bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|all
+	@$(PAW) bench $(if $(BENCH),--what $(BENCH)) $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 test: $(READY) ## run the tests (ARGS="-k folds" for some)
 	@$(BIN)/python -m pytest $(ARGS)

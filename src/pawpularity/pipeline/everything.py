@@ -23,10 +23,10 @@ from pawpularity.model.weights import find_weights
 from pawpularity.pipeline.submit import submit
 from pawpularity.run import OOF, Run
 from pawpularity.shelter import SAMPLE
-from pawpularity.training.fit import loss_of
+from pawpularity.training.fit import items_of, loss_of, with_originals
 from pawpularity.training.train import start_run, train_fold
+from pawpularity.trunk.store import stored
 from pawpularity.verb import agreed, say
-from pawpularity.views import copies
 
 FOUR = ("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7")
 SMALL = tuple(f"small/{name}" for name in FOUR)
@@ -48,21 +48,26 @@ def family(data: Path) -> tuple[str, ...]:
 
 
 def estimate(configs: str, config: Config, scores: np.ndarray, compute: Compute) -> Estimate:
-    """Time one training step and one prediction on random pixels, and multiply.
+    """Time the trunk, one training step of the tail and one look, on random pixels, and multiply.
 
-    The first step is thrown away: it pays for kernels, memory and threads once.
+    The first of each is thrown away: it pays for kernels, memory and threads once.
     """
     network = build_network(config, fold=0).to(compute.device)
     size, batch = config.photos.size, min(config.train.batch_size, 8)
     pixels = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, device=compute.device)
     columns = torch.zeros(batch, 12, device=compute.device)
     target = torch.full((batch,), 38.0, device=compute.device)
-    step_s, look_s = [], []
+    trunk_s, step_s, look_s = [], [], []
     for _ in range(2):
         network.train()
         started = time.perf_counter()
+        with torch.no_grad(), compute.autocast():
+            state = network.trunk(pixels)
+        _wait(compute)
+        trunk_s.append(time.perf_counter() - started)
+        started = time.perf_counter()
         with compute.autocast():
-            raw = network(pixels, columns)
+            raw = network.tail(state, columns)
         loss_of(network, raw, target, config.train).backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
         _wait(compute)
@@ -70,17 +75,25 @@ def estimate(configs: str, config: Config, scores: np.ndarray, compute: Compute)
         network.eval()
         started = time.perf_counter()
         with torch.inference_mode(), compute.autocast():
-            network(pixels, columns)
+            network.tail(state, columns)
         _wait(compute)
         look_s.append(time.perf_counter() - started)
     photos, k = len(scores), config.folds.k
+    rows, schedule = items_of(config, scores, np.arange(photos), seed=0)
+    at, views = schedule.all()
+    states = len(np.unique(np.stack([*with_originals(rows[at], views, np.arange(photos))]), axis=1)[0])
+    trunk_bytes = states * stored(state).shape[1] if network.cut else 0
+    kept = 0 < trunk_bytes <= config.cache.budget_gb * 1e9 and not config.train.mixup
     share = 1.0 if config.train.stop == "none" else 1.0 - config.train.inner_share
-    items = int(copies(scores, config.train.copies, config.train.seed).sum()) * (k - 1) / k * share
+    shown = len(rows) * (k - 1) / k * share * config.train.epochs
     looks = photos * (k - 1) / k * (1 - share) * config.train.epochs + photos / k
-    seconds = k * (items * config.train.epochs * step_s[-1] + looks * look_s[-1]) / batch
+    # States are computed once for all folds; without them the trunk runs whenever a photo is shown.
+    passes = states if kept else k * (shown + looks)
+    seconds = (passes * trunk_s[-1] + k * (shown * step_s[-1] + looks * look_s[-1])) / batch
     trained = count_parameters(network, trained_only=True)
-    kept = sum(t.numel() * t.element_size() for t in network.frozen_state().values())
-    return Estimate(configs, seconds, k * trained * 4 + (kept if config.model.weights == "none" else 0), trained)
+    weights = sum(t.numel() * t.element_size() for t in network.frozen_state().values())
+    disk = k * trained * 4 + (weights if config.model.weights == "none" else 0) + (trunk_bytes if kept else 0)
+    return Estimate(configs, seconds, disk, trained)
 
 
 def _wait(compute: Compute) -> None:

@@ -1,0 +1,109 @@
+"""What the machine can do: its matrix rate, its memory bandwidth, and what a process holds; and the clock for both."""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from pawpularity.device import Compute
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU; a CPU has nothing to wait for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of several repeats."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """What is reported."""
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """(slowest - fastest) / median: how far the machine was from idle."""
+        return (max(self.seconds) - min(self.seconds)) / self.median
+
+
+def side_by_side(
+    ways: Sequence[Callable[[], None]], device: torch.device, repeats: int, warm_up: int = 1
+) -> list[Timing]:
+    """Time each way `repeats` times in turn, so that a disturbance of the machine hits them alike."""
+    seconds: list[list[float]] = [[] for _ in ways]
+    for turn in range(warm_up + repeats):
+        for way, own in zip(ways, seconds, strict=True):
+            synchronise(device)
+            started = time.perf_counter()
+            way()
+            synchronise(device)
+            if turn >= warm_up:
+                own.append(time.perf_counter() - started)
+    return [Timing(tuple(own)) for own in seconds]
+
+
+@lru_cache
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the best of three square products: what no convolution can be expected to exceed."""
+    best = 0.0
+    for size in (1024, 2048, 4096):
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        (timing,) = side_by_side([lambda a=a, b=b: torch.mm(a, b)], device, 5)  # type: ignore[misc, list-item]
+        best = max(best, 2 * size**3 / min(timing.seconds))
+    return best
+
+
+@lru_cache
+def bandwidth(device: torch.device) -> float:
+    """Bytes/s read and written by the best of three copies (4, 32 and 256 MB: caches count, as they do for a batch)."""
+    best = 0.0
+    for count in (1 << 20, 1 << 23, 1 << 26):
+        a = torch.zeros(count, device=device)
+        b = torch.empty_like(a)
+        (timing,) = side_by_side([lambda a=a, b=b: b.copy_(a)], device, 7)  # type: ignore[misc]
+        best = max(best, 8 * count / min(timing.seconds))
+    return best
+
+
+def anonymous_mb() -> float:
+    """RssAnon of this process in MB: memory of its own; mapped files are the kernel's. 0 where there is no /proc."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return 0.0
+    line = next((line for line in status.read_text().splitlines() if line.startswith("RssAnon")), "RssAnon: 0 kB")
+    return int(line.split()[1]) / 1e3
+
+
+class PeakMemory:
+    """`with PeakMemory() as peak: ...; peak.mb`: the highest RssAnon seen inside, looked at 50 times a second."""
+
+    def __enter__(self) -> "PeakMemory":
+        self.mb = self.before = anonymous_mb()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self.mb = max(self.mb, anonymous_mb())
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.mb = max(self.mb, anonymous_mb())
+
+
+def plain(compute: Compute) -> Compute:
+    """The same device in float32."""
+    return Compute(compute.device, torch.float32, "the plain loop")

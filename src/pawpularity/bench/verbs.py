@@ -1,0 +1,59 @@
+"""`pawpularity bench`: how fast this machine trains, predicts and builds trunks, beside the plain loop."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from pawpularity.verb import Verb, give, json_argument, say
+
+WHAT = ("train", "predict", "cache", "all")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from contextlib import contextmanager
+
+    from pawpularity.bench.cache import bench_cache
+    from pawpularity.bench.predict import bench_predict
+    from pawpularity.bench.table import leave, text
+    from pawpularity.bench.train import DEPTHS, bench_train, shelter
+    from pawpularity.device import choose
+    from pawpularity.errors import UserError
+
+    if options.repeats < 1 or options.photos < 32:
+        raise UserError("bench: takes at least --repeats 1 and --photos 32")
+    compute = choose("auto")
+    names = options.backbones or list(DEPTHS)
+    say(f"device  {compute}; random weights: their values change no time")
+    tables: dict[str, list[dict[str, Any]]] = {}
+    wanted = ("train", "predict", "cache") if options.what == "all" else (options.what,)
+    with contextmanager(shelter)(options.photos) as data:
+        for what in wanted:
+            rows: list[dict[str, Any]] = []
+            for name in names:
+                say(f"{what}: {name} ...")
+                depth = options.unfrozen if options.unfrozen is not None else DEPTHS.get(name)
+                if what == "train":
+                    rows += bench_train(name, depth, data, compute, options.repeats, options.frozen_bn)
+                elif what == "predict":
+                    rows += bench_predict(name, depth, compute, options.repeats)
+                else:
+                    rows += bench_cache(name, depth, data, compute, options.repeats)
+            tables[what] = rows
+            if options.out:
+                leave(Path(options.out), what, rows, compute)
+    give(tables, "\n\n".join(text(what, rows) for what, rows in tables.items()), options.json)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--what", choices=WHAT, default="train", help="what to time (default: train)")
+    parser.add_argument("--backbones", nargs="+", metavar="NAME", help="configs (default: the paper's four)")
+    parser.add_argument("--unfrozen", type=int, metavar="N", help="tensors trained (default: the authors' depths)")
+    parser.add_argument("--photos", type=int, default=64, metavar="N", help="photos to draw (default: 64)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed epochs of each way (default: 3)")
+    parser.add_argument("--trained-bn", dest="frozen_bn", action="store_false", help="train the tail's BatchNorms")
+    parser.add_argument("--out", metavar="DIR", help="also write DIR/WHAT-DEVICE.csv, with machine and versions")
+    json_argument(parser)
+
+
+VERBS = [Verb("bench", "time an epoch four ways, prediction and trunk building, side by side", _bench, _arguments,
+              configured=False)]  # fmt: skip
