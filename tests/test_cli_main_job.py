@@ -69,8 +69,10 @@ def test_the_same_command_twice_gives_the_same_bytes(work, shelter, paw):
 def test_all_folds_then_table_then_submission(work, shelter, paw):
     assert paw("train", "--data", shelter, *TOY, "--fold", 2).code == 0
     first = Path("oof/sample-toy/fold2/tail.safetensors").stat().st_mtime_ns
-    done = paw("train", "--data", shelter, *TOY, "model.unfrozen=9", "--run", "frozen")
+    done = paw("train", "--data", shelter, *TOY, "model.weights=none", "model.unfrozen=9", "--run", "frozen")
     assert done.code == 0, done.err
+    assert "only the tail is trained" in done.err
+    assert "no BatchNorm ever learns" in done.err
     done = paw("train", "--data", shelter, *TOY)
     assert done.code == 0, done.err
     assert "fold 2 is trained already" in done.err
@@ -100,7 +102,7 @@ def test_all_folds_then_table_then_submission(work, shelter, paw):
     assert origin["folds"] == {"frozen": [0, 1, 2]}
     assert origin["run"] == "frozen"
 
-    # The frozen trunk is random, so the run keeps it once; the tails hold nothing of it.
+    # A random trunk is kept by the run, once; the packaged one is not. The tails hold nothing of either.
     assert Path("oof/frozen/trunk.safetensors").is_file()
     assert not Path("oof/sample-toy/trunk.safetensors").exists()
 
@@ -118,13 +120,16 @@ def test_all_folds_then_table_then_submission(work, shelter, paw):
 
 @pytest.fixture
 def trained(work, shelter, paw):
-    assert paw("train", "--data", shelter, *TOY, "--fold", 0, "model.unfrozen=9", "--run", "r").code == 0
+    assert (
+        paw("train", "--data", shelter, *TOY, "--fold", 0, "model.weights=none", "model.unfrozen=9", "--run", "r").code
+        == 0
+    )
     return shelter
 
 
 def test_a_run_refuses_other_settings_data_and_trunks(trained, paw, refused):
-    words = ("train", "--data", trained, *TOY, "--fold", 0, "model.unfrozen=9", "--run", "r")
-    assert "train.lr was 0.004, is 0.01" in refused(*words, "train.lr=0.01")
+    words = ("train", "--data", trained, *TOY, "--fold", 0, "model.weights=none", "model.unfrozen=9", "--run", "r")
+    assert "train.lr was 0.001, is 0.01" in refused(*words, "train.lr=0.01")
     assert paw(*words, "train.workers=1").code == 0, "how fast it computes may differ"
     table = pd.read_csv(trained / "train.csv", dtype={"Id": str})
     table.loc[0, "Pawpularity"] = 101 - table.loc[0, "Pawpularity"]

@@ -108,7 +108,7 @@ def test_a_photos_copy_is_the_same_in_every_fold(monkeypatch):
         return 0.0
 
     monkeypatch.setattr(fit.Loop, "epoch", watched)
-    config = resolve("sample", ["photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "train.copies=paper",
+    config = resolve("scratch", ["photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "train.copies=paper",
                                 "train.augment=none"])  # fmt: skip
     for fold, training in enumerate((np.arange(0, 60), np.arange(20, 80))):
         fit.fit_fold(config, data, training, fold=fold, compute=choose("float32", "cpu"))
@@ -125,7 +125,7 @@ def test_weights_swapped_between_folds_are_noticed(work, shelter, paw, refused):
 
     folder = work / "weights"
     folder.mkdir()
-    words = ("train", "--data", shelter, *TOY, "--run", "w", f"model.weights={folder}")
+    words = ("train", "--data", shelter, *TOY, "--run", "w", "model.unfrozen=all", f"model.weights={folder}")
     for seed, fold in ((1, 0), (2, 1)):
         torch.manual_seed(seed)
         save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), folder / "test_resnet.safetensors")

@@ -97,6 +97,7 @@ class Train:
     ema: float = 0.0
     dtype: str = "auto"
     channels_last: bool = True
+    compile: bool = False
     workers: int = -1
 
 

@@ -242,7 +242,10 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    before, after = ({**_flat(r["config"]), **_flat(r.get("probe", {}), "probe.")} for r in (old, new))
+    # Through the schema: a run of an older version lacks the keys that came later, which had their defaults.
+    configs = (from_dict(record["config"], "config.json").to_dict() for record in (old, new))
+    probes = (record.get("probe", {}) for record in (old, new))
+    before, after = (_flat(c) | _flat(p, "probe.") for c, p in zip(configs, probes, strict=True))
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key) and not key.startswith(_FREE) and key != "name":
             return f"{key} was {before.get(key)}, is {after.get(key)}"

@@ -79,7 +79,7 @@ def test_the_four_are_cut_where_the_authors_froze(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["small/densenet161", "small/resnet152", "small/vgg19_bn", "small/efficientnet_b7", "sample"]
+    "name", ["small/densenet161", "small/resnet152", "small/vgg19_bn", "small/efficientnet_b7", "scratch"]
 )
 def test_the_small_family_is_exact_at_every_cut(name):
     with torch.random.fork_rng(devices=[]):

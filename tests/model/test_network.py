@@ -19,7 +19,7 @@ FOUR = {
 }
 
 
-def toy(*words, config="sample"):
+def toy(*words, config="scratch"):
     return resolve(config, ["photos.size=32", *words])
 
 

@@ -23,7 +23,7 @@ def published(tmp_path):
 
 
 def model(weights, name=NAME):
-    return resolve("sample", [f"model.backbone={name}", f"model.weights={weights}"]).model
+    return resolve("scratch", [f"model.backbone={name}", f"model.weights={weights}"]).model
 
 
 def test_folder_and_file_load_the_same_trunk_without_the_classifier(published):

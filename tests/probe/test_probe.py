@@ -25,7 +25,7 @@ from pawpularity.probe.probe import Probe
 from pawpularity.run import Run
 from pawpularity.trunk.build import Trunks
 
-TOY = ("--config", "sample", "photos.size=32", "folds.k=3", "--backbones", "test_resnet")
+TOY = ("--config", "scratch", "photos.size=32", "folds.k=3", "--backbones", "test_resnet")
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def data():
 
 def toy(*words):
     return resolve(
-        "sample", ["photos.size=32", "train.epochs=8", "train.batch_size=16", "train.warmup_epochs=0", *words]
+        "scratch", ["photos.size=32", "train.epochs=8", "train.batch_size=16", "train.warmup_epochs=0", *words]
     )
 
 
@@ -46,7 +46,7 @@ EARLY = ("train.stop=early", "train.schedule=plateau", "train.lr=3e-3")
     [(), EARLY, (*EARLY, "train.refit=true"), ("train.ema=0.9",), ("train.mixup=0.2",), ("train.copies=authors",),
      ("model.output=linear", "train.loss=huber"), ("model.output=relu", "train.loss=mse"), ("model.unfrozen=12",),
      ("model.metadata=none",), ("model.fusion_widths=[]",)],
-    ids=lambda words: "+".join(words) or "sample",
+    ids=lambda words: "+".join(words) or "scratch",
 )  # fmt: skip
 def test_every_recipe_learns_brightness(data, words):
     training, held = np.arange(100), np.arange(100, 120)
@@ -113,7 +113,7 @@ def test_refit_replays_the_chosen_rates_on_all_rows(data, monkeypatch):
 def test_cosine_warms_up_and_ends_at_zero(data):
     fitted = fit_fold(toy("train.warmup_epochs=2"), data, np.arange(60), fold=0, compute=CPU)
     rates = [e.lr for e in fitted.history]
-    peak = resolve("sample").train.lr
+    peak = resolve("scratch").train.lr
     assert rates[0] < rates[1] < peak
     assert max(rates) <= peak
     assert rates[-1] < 0.02 * peak

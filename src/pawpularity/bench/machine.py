@@ -64,15 +64,24 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 @lru_cache
-def bandwidth(device: torch.device) -> float:
-    """Bytes/s read and written by the best of three copies (4, 32 and 256 MB: caches count, as they do for a batch)."""
-    best = 0.0
-    for count in (1 << 20, 1 << 23, 1 << 26):
-        a = torch.zeros(count, device=device)
+def bandwidths(device: torch.device) -> dict[int, float]:
+    """Bytes/s that copies read and write, by the bytes they move: small ones stay in caches, large ones do not."""
+    found = {}
+    for moved in (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28):
+        a = torch.zeros(moved // 8, device=device)
         b = torch.empty_like(a)
-        (timing,) = side_by_side([lambda a=a, b=b: b.copy_(a)], device, 7)  # type: ignore[misc]
-        best = max(best, 8 * count / min(timing.seconds))
-    return best
+        (timing,) = side_by_side([lambda a=a, b=b: b.copy_(a)], device, 15, warm_up=3)  # type: ignore[misc]
+        found[moved] = moved / min(timing.seconds)
+    return found
+
+
+def bandwidth(device: torch.device, moved: float) -> float:
+    """Bytes/s of a copy of `moved` bytes, by the faster of the measured sizes around it: a floor must not be too high."""
+    table = bandwidths(device)
+    around = [size for size in table if size / 4 <= moved <= 4 * size] or [
+        min(table, key=lambda size: abs(size - moved))
+    ]
+    return max(table[size] for size in around)
 
 
 def anonymous_mb() -> float:

@@ -1,7 +1,8 @@
 """The floor of a computation: for every operator it runs, what the machine would need at least.
 
 The larger of its FLOPs over the measured matrix rate (of its dtype) and the bytes of its tensors over the measured
-bandwidth, summed (Williams et al. 2009, per operator). It is the floor of this list of operators: fusing several into one
+bandwidth (of copies of about that size), summed
+(Williams et al. 2009, per operator). It is the floor of this list of operators: fusing several into one
 would lower it.
 """
 
@@ -15,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from pawpularity.bench.machine import bandwidth, matrix_rate
+from pawpularity.bench.machine import bandwidth, bandwidths, matrix_rate
 
 _VIEWS = {"view", "_unsafe_view", "t", "transpose", "permute", "detach", "slice", "select", "expand", "alias", "as_strided",
           "unsqueeze", "squeeze", "split", "split_with_sizes", "reshape", "narrow"}  # fmt: skip
@@ -48,7 +49,7 @@ class Roofline(TorchDispatchMode):  # type: ignore[no-untyped-call]
         moved = float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
         counter = flop_registry.get(func._overloadpacket)
         flops = float(counter(*args, **(kwargs or {}), out_val=out)) if counter is not None else 0.0
-        floor = moved / bandwidth(self.device)
+        floor = moved / bandwidth(self.device, moved)
         if flops:
             dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
             floor = max(floor, flops / matrix_rate(self.device, dtype))
@@ -62,7 +63,7 @@ def floor_of(work: Callable[[], None], device: torch.device) -> Roofline:
     """The floor of one call of `work`, forward and backward."""
     matrix_rate(device, torch.float32)
     matrix_rate(device, torch.bfloat16)
-    bandwidth(device)  # measured outside: they run operators of their own
+    bandwidths(device)  # measured outside: they run operators of their own
     count = Roofline(device)
     with count:
         work()

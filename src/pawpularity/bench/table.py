@@ -40,7 +40,7 @@ def leave(folder: Path, what: str, rows: Sequence[dict[str, Any]], compute: Comp
         "cores": about["cores"],
         "threads": torch.get_num_threads(),
         **{f"matrix_{str(d).removeprefix('torch.')}_gflops": matrix_rate(compute.device, d) / 1e9 for d in kinds},
-        "bandwidth_gb_s": bandwidth(compute.device) / 1e9,
+        "bandwidth_16_mb_gb_s": bandwidth(compute.device, 1 << 24) / 1e9,
         **{name: versions()[name] for name in ("python", "torch", "timm")},
         "git_commit": (git_commit() or "")[:12],
     }

@@ -15,7 +15,7 @@ def _bench(options: argparse.Namespace) -> None:
     from pawpularity.bench.cache import bench_cache
     from pawpularity.bench.predict import bench_predict
     from pawpularity.bench.table import leave, text
-    from pawpularity.bench.train import DEPTHS, bench_train, shelter
+    from pawpularity.bench.train import DEPTHS, bench_train, settings, shelter
     from pawpularity.device import choose
     from pawpularity.errors import UserError
 
@@ -23,6 +23,8 @@ def _bench(options: argparse.Namespace) -> None:
         raise UserError("bench: takes at least --repeats 1 and --photos 32")
     compute = choose("auto")
     names = options.backbones or list(DEPTHS)
+    for name in names:
+        settings(name)  # a misspelt name is said before anything is drawn
     say(f"device  {compute}; random weights: their values change no time")
     tables: dict[str, list[dict[str, Any]]] = {}
     wanted = ("train", "predict", "cache") if options.what == "all" else (options.what,)

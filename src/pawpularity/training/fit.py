@@ -7,6 +7,8 @@ rates and for the epochs the inner set chose. `train.stop: none` trains on all o
 
 import copy
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -143,6 +145,17 @@ def fit_fold(
     )
 
 
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.compile(function)`. Raises UserError where there is no C++ compiler for it to use."""
+    named = os.environ.get("CXX", "").split()[:1]
+    if not any(shutil.which(name) for name in (*named, "g++", "clang++", "c++")):
+        raise UserError(
+            "train.compile=true needs a C++ compiler (g++), and none is here; install one, or leave it false"
+        )
+    faster: Callable[..., Tensor] = torch.compile(function)
+    return faster
+
+
 def items_of(
     config: Config, scores: NDArray[np.float64], fitting: NDArray[np.int64], seed: int
 ) -> tuple[NDArray[np.int64], Schedule]:
@@ -201,6 +214,7 @@ class Loop:
         )
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
         self.ema = ModelEmaV3(network, decay=self.train.ema, use_warmup=True) if self.train.ema else None
+        self.tail = compiled(network.tail) if self.train.compile else network.tail
         self.scores = torch.tensor(rows.scores, dtype=torch.float32)
         self.metadata = torch.tensor(rows.metadata)
         self.mixing = np.random.default_rng([self.seed, 0x313])
@@ -297,7 +311,7 @@ class Loop:
                 state = self.inputs.state(self.network, x)
                 if self.train.manifold_mixup:
                     state, columns, target = self._mixed(state, columns, target, self.train.manifold_mixup)
-                raw = self.network.tail(state, columns)
+                raw = self.tail(state, columns)
             loss = loss_of(self.network, raw, target, self.train)
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -62,7 +62,10 @@ def start_run(folder: Path, config: Config, dataset: Dataset, folds: Folds) -> t
     run = Run.start(folder, record)
     if trunk == "kept":
         save_tensors(run.trunk_file, frozen, {"backbone": config.model.backbone})
-    return run, network.frozen.note
+    note = network.frozen.note
+    if config.train.frozen_bn and config.model.weights == "none":
+        note += "; train.frozen_bn=true beside random weights: no BatchNorm ever learns its statistics, false would train better"
+    return run, note
 
 
 def _portable(folder: Path) -> str | None:

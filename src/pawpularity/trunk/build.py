@@ -90,11 +90,12 @@ class Trunks:
         return file
 
     def _file(self, network: Network, compute: Compute, cut: int) -> TrunkFile:
-        key = f"{cut} {network.trunk_hash(cut)} {compute.device.type} {compute.dtype_name}"
+        weights = network.trunk_hash(cut)
+        key = f"{cut} {weights} {compute.device.type} {compute.dtype_name} {network.channels_last}"
         if key not in self._files:
             state = run(network, compute, torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8), 0, cut)
             shape = (state.shape[2], state.shape[3], state.shape[1]) if state.ndim == 4 else tuple(state.shape[1:])
-            about = self._about(network, compute, cut) | {
+            about = self._about(network, compute, cut, weights) | {
                 "shape": list(shape),
                 "dtype": str(state.dtype).removeprefix("torch."),
             }
@@ -102,13 +103,13 @@ class Trunks:
             self._files[key] = TrunkFile(self.folder, f"{name}-{cut}", about, len(self.photos))
         return self._files[key]
 
-    def _about(self, network: Network, compute: Compute, cut: int) -> dict[str, Any]:
+    def _about(self, network: Network, compute: Compute, cut: int, weights: str) -> dict[str, Any]:
         return {
             "backbone": network.model.backbone,
             "args": {name: repr(value) for name, value in network.model.args.items()},
             "cut": cut,
             "block": network.chain.blocks[cut - 1].name,
-            "weights": network.trunk_hash(cut),
+            "weights": weights,
             "photos": self.photos.key,
             "device": compute.device.type,
             "compute": compute.dtype_name,
