@@ -61,7 +61,7 @@ predict: $(READY) ## score the photos of test.csv: submissions/RUN.csv
 all: $(READY) ## data, folds, four backbones, mean blend, submission; asks first (YES=1 does not)
 	@$(PAW) all $(if $(YES),--yes) $(ALL_ARGS)
 
-bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|all
+bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|profile|all
 	@$(PAW) bench $(if $(BENCH),--what $(BENCH)) $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 test: $(READY) ## run the tests (ARGS="-k folds" for some)

@@ -16,6 +16,7 @@ from pawpularity.run import git_commit, machine, versions
 TITLES = {
     "train": "An epoch, per image (items with the paper's copies; floor = per-operator roofline of a step)",
     "predict": "Prediction, per photo: five folds behind one trunk beside one full model",
+    "profile": "A step of the tail, per image and operator, beside the operator's own floor",
     "cache": "Building a trunk, per state, beside its bare forward pass on random pixels",
 }
 

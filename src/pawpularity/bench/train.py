@@ -10,7 +10,7 @@ All four run the project's own training loop over the same items of a drawn shel
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,8 @@ class Way:
         self.loop.epoch(self.items, self.schedule.of(self.done % EPOCHS), self.batches, self.done % EPOCHS)
         self.done += 1
 
-    def floor(self) -> Roofline:
-        """Of one step, without the reading of its batch."""
+    def step(self) -> tuple[int, Callable[[], None]]:
+        """Items of a batch, and a function that runs one step on it, without the reading of its batch."""
         items = next(iter(self.batches.of(0)))
         x = self.loop.inputs.take(self.items[items], self.schedule.of(0)[items]).to(self.compute.device)
         target = torch.full((len(items),), 38.0, device=self.compute.device)
@@ -127,7 +127,11 @@ class Way:
             loss_of(self.network, raw, target, self.config.train).backward()  # type: ignore[no-untyped-call]
             self.loop.optimiser.step()
 
-        return floor_of(step, self.compute.device)
+        return len(items), step
+
+    def floor(self) -> Roofline:
+        """Of one such step."""
+        return floor_of(self.step()[1], self.compute.device)
 
 
 def bench_train(
@@ -138,11 +142,11 @@ def bench_train(
     base = settings(name, *words)
     size = base.photos.size
     float32 = plain(compute)
-    slow = Way(_with(base, channels_last=False, dtype="float32"), data.rows(data.undecoded(size)), float32)
-    half = Way(_with(base, channels_last=True, dtype=compute.dtype_name), data.rows(data.undecoded(size)), compute)
+    slow = Way(with_train(base, channels_last=False, dtype="float32"), data.rows(data.undecoded(size)), float32)
+    half = Way(with_train(base, channels_last=True, dtype=compute.dtype_name), data.rows(data.undecoded(size)), compute)
     photos = data.photos(size, f"cold-{name}")
     trunks = Trunks(data.folder / f"cold-{name}" / "trunk", photos, size, 1e6)
-    ours_config = _with(base, channels_last=True, dtype=compute.dtype_name, frozen_bn=frozen_bn)
+    ours_config = with_train(base, channels_last=True, dtype=compute.dtype_name, frozen_bn=frozen_bn)
     ours = Way(ours_config, data.rows(photos, trunks), compute)
     # Warm kernels, cold files: what a second backbone of a session would meet.
     _warm(ours.network, compute, size)
@@ -200,7 +204,8 @@ def _batch_of(items: int) -> float:
     return items / len(EpochBatches(items, BATCH, 0))
 
 
-def _with(config: Config, **train: Any) -> Config:
+def with_train(config: Config, **train: Any) -> Config:
+    """`config` with other `train` settings; nothing is checked."""
     return replace(config, train=replace(config.train, **train))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pawpularity.verb import Verb, give, json_argument, say
 
-WHAT = ("train", "predict", "cache", "all")
+WHAT = ("train", "predict", "cache", "profile", "all")
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -14,6 +14,7 @@ def _bench(options: argparse.Namespace) -> None:
 
     from pawpularity.bench.cache import bench_cache
     from pawpularity.bench.predict import bench_predict
+    from pawpularity.bench.profile import bench_profile
     from pawpularity.bench.table import leave, text
     from pawpularity.bench.train import DEPTHS, bench_train, settings, shelter
     from pawpularity.device import choose
@@ -27,7 +28,7 @@ def _bench(options: argparse.Namespace) -> None:
         settings(name)  # a misspelt name is said before anything is drawn
     say(f"device  {compute}; random weights: their values change no time")
     tables: dict[str, list[dict[str, Any]]] = {}
-    wanted = ("train", "predict", "cache") if options.what == "all" else (options.what,)
+    wanted = WHAT[:-1] if options.what == "all" else (options.what,)
     with contextmanager(shelter)(options.photos) as data:
         for what in wanted:
             rows: list[dict[str, Any]] = []
@@ -38,6 +39,8 @@ def _bench(options: argparse.Namespace) -> None:
                     rows += bench_train(name, depth, data, compute, options.repeats, options.frozen_bn)
                 elif what == "predict":
                     rows += bench_predict(name, depth, compute, options.repeats)
+                elif what == "profile":
+                    rows += bench_profile(name, depth, data, compute, options.repeats, options.frozen_bn)
                 else:
                     rows += bench_cache(name, depth, data, compute, options.repeats)
             tables[what] = rows

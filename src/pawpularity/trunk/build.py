@@ -229,7 +229,7 @@ class Trunks:
         run(network, compute, x, 0, network.cut)
         _synchronise(compute)
         each = (time.perf_counter() - started) / BATCH
-        painting = 0.002 * float((pairs[:, 1] >= RANDOM).mean())
+        painting = 0.002 * (self.size / 224) ** 2 * float((pairs[:, 1] >= RANDOM).mean())
         return float((~from_shallow).sum()) * (each + painting)
 
 
