@@ -314,7 +314,12 @@ def check(config: Config) -> None:
     _within("cache.budget_gb", config.cache.budget_gb, 0, 1e6)
     _within("train.patience", train.patience, 0, 100_000)
     _within("train.stop_patience", train.stop_patience, 1, 100_000)
-    _within("train.warmup_epochs", train.warmup_epochs, 0, train.epochs)
+    _within("train.warmup_epochs", train.warmup_epochs, 0, 1e6)
+    if train.warmup_epochs > train.epochs:
+        raise UserError(
+            f"train.warmup_epochs={train.warmup_epochs:g} is longer than train.epochs={train.epochs}; "
+            "add train.warmup_epochs=0, or train longer"
+        )
     _within("train.inner_share", train.inner_share, 0.01, 0.5)
     _within("train.ema", train.ema, 0, 0.99999)
     _within("train.workers", train.workers, -1, 1024)
@@ -324,6 +329,10 @@ def check(config: Config) -> None:
         )
     if train.mixup and train.manifold_mixup:
         raise UserError("train.mixup mixes photos, train.manifold_mixup their states at the cut; take one of them")
+    if train.manifold_mixup and model.unfrozen == "all":
+        raise UserError(
+            "train.manifold_mixup: nothing is frozen, so there is no cut to mix at; train.mixup mixes photos"
+        )
     if train.views and train.augment != "strong":
         raise UserError(f"train.views={train.views}: only train.augment=strong has random views to count")
     if train.stop == "none" and train.schedule == "plateau":

@@ -246,9 +246,11 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     configs = (from_dict(record["config"], "config.json").to_dict() for record in (old, new))
     probes = (record.get("probe", {}) for record in (old, new))
     before, after = (_flat(c) | _flat(p, "probe.") for c, p in zip(configs, probes, strict=True))
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key) and not key.startswith(_FREE) and key != "name":
-            return f"{key} was {before.get(key)}, is {after.get(key)}"
+    other = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    other = [key for key in other if not key.startswith(_FREE) and key != "name"]
+    if other:
+        more = f", and {len(other) - 3} more" if len(other) > 3 else ""
+        return ", ".join(f"{key} was {before.get(key)}, is {after.get(key)}" for key in other[:3]) + more
     for part, key, what in (("data", "hash", "its data"), ("folds", "hash", "its folds"),
                             ("weights", "trunk_hash", "its trunk"), ("weights", "initial_hash", "its weights")):  # fmt: skip
         a, b = old.get(part, {}).get(key), new.get(part, {}).get(key)

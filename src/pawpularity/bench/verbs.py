@@ -25,8 +25,13 @@ def _bench(options: argparse.Namespace) -> None:
     compute = choose("auto")
     names = options.backbones or list(DEPTHS)
     for name in names:
-        settings(name)  # a misspelt name is said before anything is drawn
-    say(f"device  {compute}; random weights: their values change no time")
+        # Said before anything is drawn.
+        depth = options.unfrozen if options.unfrozen is not None else DEPTHS.get(name)
+        if (settings(name).model.unfrozen if depth is None else depth) == "all":
+            raise UserError(
+                f"bench: {name} freezes nothing, so there is no trunk to time; name a depth with --unfrozen N"
+            )
+    say(f"device  {compute}, whatever train.dtype says; random weights: their values change no time")
     tables: dict[str, list[dict[str, Any]]] = {}
     wanted = WHAT[:-1] if options.what == "all" else (options.what,)
     with contextmanager(shelter)(options.photos) as data:
@@ -51,14 +56,21 @@ def _bench(options: argparse.Namespace) -> None:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--what", choices=WHAT, default="train", help="what to time (default: train)")
-    parser.add_argument("--backbones", nargs="+", metavar="NAME", help="configs (default: the paper's four)")
-    parser.add_argument("--unfrozen", type=int, metavar="N", help="tensors trained (default: the authors' depths)")
-    parser.add_argument("--photos", type=int, default=64, metavar="N", help="photos to draw (default: 64)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed epochs of each way (default: 3)")
+    parser.add_argument(
+        "--backbones", nargs="+", metavar="NAME", help="configs, not timm names (default: the paper's four)"
+    )
+    parser.add_argument(
+        "--unfrozen",
+        type=int,
+        metavar="N",
+        help="tensors trained (default: as the authors; densenet161 100)",
+    )
+    parser.add_argument("--photos", type=int, default=64, metavar="N", help="photos to draw, 32 at least (default: 64)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="repeats that are timed (default: 3)")
     parser.add_argument("--trained-bn", dest="frozen_bn", action="store_false", help="train the tail's BatchNorms")
     parser.add_argument("--out", metavar="DIR", help="also write DIR/WHAT-DEVICE.csv, with machine and versions")
     json_argument(parser)
 
 
-VERBS = [Verb("bench", "time an epoch four ways, prediction and trunk building, side by side", _bench, _arguments,
+VERBS = [Verb("bench", "time training, prediction and trunk building beside the plain loop (minutes a network)", _bench, _arguments,
               configured=False)]  # fmt: skip

@@ -100,7 +100,7 @@ class Chain:
 
 
 def _whole(net: nn.Module) -> Block:
-    return Block("whole", net, (net,))
+    return Block("its end", net, (net,))
 
 
 def _sequence(name: str, modules: Iterable[nn.Module]) -> Block:
@@ -115,7 +115,7 @@ def _sequence(name: str, modules: Iterable[nn.Module]) -> Block:
 
 
 def _head(net: nn.Module, *modules: nn.Module) -> Block:
-    return Block("head", net.forward_head, modules)  # type: ignore[arg-type]
+    return Block("its pooled features", net.forward_head, modules)  # type: ignore[arg-type]
 
 
 def _blocks(net: nn.Module) -> Iterable[Block]:

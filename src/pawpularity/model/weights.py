@@ -75,7 +75,8 @@ def _drawn(backbone: str) -> Path:
         return path
     there = ", ".join(sorted(file.name.removesuffix(_DRAWN) for file in PACKAGED.glob(f"*{_DRAWN}")))
     raise UserError(
-        f"model.weights=drawn: the package holds no drawn weights for {backbone}; it has them for: {there or 'none'}"
+        f"model.weights=drawn: the package holds no drawn weights for {backbone}; it has them for: {there or 'none'}; "
+        "take model.weights=imagenet (downloads), none, or a file or folder of your own"
     )
 
 

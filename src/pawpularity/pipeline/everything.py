@@ -24,7 +24,7 @@ from pawpularity.pipeline.submit import submit
 from pawpularity.run import OOF, Run
 from pawpularity.shelter import SAMPLE
 from pawpularity.training.fit import items_of, loss_of, with_originals
-from pawpularity.training.train import start_run, train_fold
+from pawpularity.training.train import labelled_photos, prepare_trunk, start_run, train_fold
 from pawpularity.trunk.store import stored
 from pawpularity.verb import agreed, say
 
@@ -151,9 +151,12 @@ def train_all(configs: dict[str, Config], dataset: Dataset, folds: Folds, suffix
         compute = choose_device(config.train.dtype)
         run, note = start_run(OOF / (config.name + suffix), config, dataset, folds)
         say(f"{name}: {config.model.backbone} on {compute}; {note}")
+        rows, every = labelled_photos(dataset, folds, config), np.arange(len(dataset.train))
+        if len(run.trained_folds()) < folds.k:
+            prepare_trunk(config, rows, every, every, compute)
         for fold in range(folds.k):
             if fold not in run.trained_folds():
-                train_fold(run, dataset, folds, fold, compute)
+                train_fold(run, dataset, folds, fold, compute, rows)
             say(fold_line(run, fold))
         runs.append(run)
     return runs

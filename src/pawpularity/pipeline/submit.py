@@ -15,8 +15,11 @@ from pawpularity.run import OOF, Run, git_commit, versions
 from pawpularity.verb import say
 
 
-def submit(run: Run, test: Rows, path: Path, cache: Path) -> NDArray[np.float64]:
-    """Predict `test` with `run` (an ensemble: with its members) and write the submission; returns the scores, (N,)."""
+def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = None) -> NDArray[np.float64]:
+    """Predict `test` with `run` (an ensemble: with its members) and write the submission; returns the scores, (N,).
+
+    `flip`: score mirror images too; None = as each run scored its own rows.
+    """
     members = [Run.open(OOF / name) for name in run.record["members"]] if run.kind == "ensemble" else [run]
     for member in members:
         member.require_networks()  # before the first of them has worked for an hour
@@ -31,13 +34,15 @@ def submit(run: Run, test: Rows, path: Path, cache: Path) -> NDArray[np.float64]
         cfg = predictor.config
         photos = test.photos(cfg.photos.size, cfg.photos.fit, cache)
         columns = test.table[list(METADATA)].to_numpy(dtype=np.float32)
-        total = len(photos) * (2 if cfg.predict.flip else 1)
+        both = cfg.predict.flip if flip is None else flip
+        total = len(photos) * (2 if both else 1)
         with tqdm(total=total, desc=f"predict {member.name}", unit="photo", leave=False, disable=None) as bar:
-            parts.append(predictor.predict(photos.pixels, columns, progress=bar.update))
+            parts.append(predictor.predict(photos.pixels, columns, flip=both, progress=bar.update))
     scores: NDArray[np.float64] = np.mean(parts, axis=0)
     origin = {
         "run": run.name,
         "folds": used,
+        "flip": flip,
         "test": {"data": test.folder.resolve().name, "hash": test.hash},
         "trained_on": run.record["data"],
         "git_commit": git_commit(),

@@ -14,13 +14,15 @@ def _predict(options: argparse.Namespace) -> None:
     from pawpularity.errors import UserError
     from pawpularity.run import OOF, Run, check_name
 
-    if other := [word for word in options.settings if not word.startswith("cache.")]:
+    if other := [word for word in options.settings if not word.startswith(("cache.", "predict."))]:
         raise UserError(f'predict: uses the run\'s own settings; remove "{other[0]}"')
     if options.out and not options.out.endswith(".csv"):
         raise UserError(f"--out {options.out}: must end in .csv (a .json of the same name is written beside it)")
     data = choose_data(options.data)
     configs = options.config or default_config(data)
-    cache = Path(resolve(configs, options.settings).cache.folder)
+    chosen = resolve(configs, options.settings)
+    cache = Path(chosen.cache.folder)
+    asked = any(word.startswith("predict.flip") for word in options.settings)
     run = Run.open(OOF / check_name(options.run or default_run(configs, data)))
     if options.run and not options.data:
         # The photos it belongs to, not whatever the default happens to be.
@@ -36,7 +38,7 @@ def _predict(options: argparse.Namespace) -> None:
     from pawpularity.pipeline.submit import submit
 
     path = Path(options.out) if options.out else SUBMISSIONS / f"{run.name}.csv"
-    scores = submit(run, test, path, cache)
+    scores = submit(run, test, path, cache, flip=chosen.predict.flip if asked else None)
     print(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
 
 
@@ -61,6 +63,8 @@ def _all(options: argparse.Namespace) -> None:
         raise UserError(
             "all: trains the four backbones, each from its own config; use key=value words to change them all"
         )
+    if own := [word for word in options.settings if word.startswith(("model.backbone", "model.args"))]:
+        raise UserError(f'all: trains four backbones, and "{own[0]}" would make them one; use make train for it')
     data = choose_data(options.data)
     configs = everything.resolved(data, options.settings)
     first = next(iter(configs.values()))

@@ -80,9 +80,7 @@ def build_tower(model: Model, kind: str, *, size: int, seed: int) -> Backbone:
         try:
             load_backbone(net, path, None)
         except UserError as error:
-            raise UserError(
-                f"{error} (--features logits needs the classifier too; --features pooled does not)"
-            ) from None
+            raise UserError(f"--features logits needs the classifier too, pooled does not: {error}") from None
     net.eval()
     with torch.inference_mode():
         width = int(net(torch.zeros(1, 3, size, size)).shape[1])

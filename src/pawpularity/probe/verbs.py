@@ -55,8 +55,8 @@ def _probe(options: argparse.Namespace) -> None:
     if any("(edge)" in word for row in rows for word in row["chosen"]):
         say("(edge): the smallest or largest value tried; a better one may lie beyond it")
     if len(rows) > 1:
-        say(f"the best of these {len(rows)} rows, chosen by these figures, looks better than it is (of five equal ones by "
-            "0.06 points at 9,912 photos, by 0.5 at 120)")  # fmt: skip
+        say(f"choosing the best of these {len(rows)} rows by these figures flatters it: five equal ones by about 0.5 points at 120 "
+            "photos, 0.06 at 9,912")  # fmt: skip
     if (line := floor_line(chosen.data)) is not None:
         say(line)
 

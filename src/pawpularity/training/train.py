@@ -90,14 +90,18 @@ def labelled_photos(dataset: Dataset, folds: Folds, config: Config) -> LabelledP
     )
 
 
-def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Compute) -> Score:
+def train_fold(
+    run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Compute, rows: LabelledPhotos | None = None
+) -> Score:
     """Fit fold `fold` of `run`, score its photos, write its folder, and oof.csv when it was the last one missing.
+
+    `rows`: what `labelled_photos` gave, where several folds share it.
 
     Raises UserError for a fold outside 0..K-1, or one that another process is training.
     """
     if not 0 <= fold < folds.k:
         raise UserError(f"--fold {fold}: the folds file has folds 0..{folds.k - 1}")
-    rows = labelled_photos(dataset, folds, run.config)
+    rows = rows or labelled_photos(dataset, folds, run.config)
     ids = sorted(dataset.train["Id"])
     training, scored = folds.rows(ids, fold)
     if run.fold(fold).exists() and not run.fold(fold).is_dir():
@@ -109,7 +113,7 @@ def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Com
         raise UserError(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
     try:
         started = time.perf_counter()
-        prepare_trunk(run.config, rows, training, scored, fold, compute)
+        prepare_trunk(run.config, rows, training, scored, compute)
         with _progress(run, fold) as bars:
             fitted = fit_fold(
                 run.config, rows, training, fold=fold, compute=compute, on_epoch=bars.on_epoch, on_step=bars.on_step
@@ -129,22 +133,18 @@ def train_fold(run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Com
 
 
 def prepare_trunk(
-    config: Config,
-    rows: LabelledPhotos,
-    training: NDArray[np.int64],
-    scored: NDArray[np.int64],
-    fold: int,
-    compute: Compute,
+    config: Config, rows: LabelledPhotos, training: NDArray[np.int64], scored: NDArray[np.int64], compute: Compute
 ) -> None:
-    """Compute at once every trunk state that fitting and scoring this fold will ask for, and say what is used.
+    """Compute at once every trunk state that fitting on `training` and scoring `scored` will ask for; say what is used.
 
-    The frozen trunk looks at photos, never at scores, so the scored fold may pass through it before the fit.
+    The frozen trunk looks at photos, never at scores, so scored rows may pass through it before the fit. For all folds at
+    once both are all rows.
     """
-    network = build_network(config, fold=fold).to(compute.device)
+    network = build_network(config, fold=0).to(compute.device)
     if network.cut == 0 or rows.trunks is None:
         return
     if config.train.mixup:
-        say(
+        rows.trunks.say_once(
             "trunk   train.mixup mixes photos, so the frozen part runs in every epoch (train.manifold_mixup mixes its states)"
         )
         return
@@ -156,8 +156,8 @@ def prepare_trunk(
         pairs, seen = np.concatenate([pairs, scored]), np.concatenate([seen, np.full(len(scored), FLIP)])
     file = rows.trunks.open(network, compute, rows.photo_rows[pairs], seen)
     if file is not None:
-        say(f"trunk   {file.folder}: {network.cut} of {len(network.chain)} blocks are frozen and were computed once; "
-            f"only the tail is trained")  # fmt: skip
+        rows.trunks.say_once(f"trunk   {file.folder}: the answers of {network.cut} frozen blocks of {len(network.chain)} are kept; "
+                             "only the tail is trained")  # fmt: skip
 
 
 def _predicted(

@@ -16,9 +16,11 @@ def _train(options: argparse.Namespace) -> None:
         raise UserError(f"--fold {options.fold}: must lie in 0..{config.folds.k - 1} (folds.k is {config.folds.k})")
     dataset, folds = chosen.dataset, chosen.folds
 
+    import numpy as np
+
     from pawpularity.device import choose as choose_device
     from pawpularity.evaluation.table import floor_line, fold_line, run_row, table_text
-    from pawpularity.training.train import start_run, train_fold
+    from pawpularity.training.train import labelled_photos, prepare_trunk, start_run, train_fold
 
     compute = choose_device(config.train.dtype)
     run, note = start_run(chosen.run, config, dataset, folds)
@@ -27,13 +29,17 @@ def _train(options: argparse.Namespace) -> None:
     say(f"device  {compute}")
     wanted = [options.fold] if options.fold is not None else list(range(folds.k))
     done = run.trained_folds()
+    rows = labelled_photos(dataset, folds, config)
+    if len(set(wanted) - set(done)) > 1:
+        every = np.arange(len(rows.scores))
+        prepare_trunk(config, rows, every, every, compute)
     for fold in wanted:
         if fold in done and options.fold is None:
             say(f"fold {fold} is trained already (make train FOLD={fold} trains it again)")
             continue
         if fold in done:
             say(f"fold {fold} is trained already (RMSE {run.metrics(fold)['rmse']:.3f}); training it again")
-        train_fold(run, dataset, folds, fold, compute)
+        train_fold(run, dataset, folds, fold, compute, rows)
         # With --json - standard output is the JSON alone.
         (say if options.json == "-" else print)(fold_line(run, fold))
     row = run_row(run)

@@ -53,7 +53,7 @@ class Trunks:
     size: int
     budget_gb: float
     _files: dict[str, TrunkFile] = field(default_factory=dict)
-    _refused: set[str] = field(default_factory=set)
+    _said: set[str] = field(default_factory=set)
 
     @cached_property
     def painter(self) -> Painter:
@@ -66,12 +66,15 @@ class Trunks:
         `network` is on `compute.device`, in evaluation mode as far as it is frozen. None as well where nothing is frozen.
         Raises UserError for bad photos, or a full or unwritable disk; what was finished until then is kept.
         """
-        if network.cut == 0 or not self.photos.key or self.budget_gb == 0:
+        if network.cut == 0 or not self.photos.key:
+            return None
+        if self.budget_gb == 0:
+            self.say_once("trunk   cache.budget_gb is 0: the frozen part runs in every epoch, which is slower")
             return None
         file = self._file(network, compute, network.cut)
         dropped = file.check(photos, views)
         if dropped:
-            say(f"trunk   {file.folder}: {dropped} shards were damaged; they are made again")
+            say(f"trunk   {file.folder}: {dropped} damaged part(s) found; their states are made again")
         missing = np.flatnonzero(file.slots(photos, views) < 0)
         if not len(missing):
             return file
@@ -105,7 +108,7 @@ class Trunks:
 
     def _about(self, network: Network, compute: Compute, cut: int, weights: str) -> dict[str, Any]:
         return {
-            "backbone": network.model.backbone,
+            "backbone": network.model.backbone.partition(".")[0],  # its tag changes no answer; the weights are hashed
             "args": {name: repr(value) for name, value in network.model.args.items()},
             "cut": cut,
             "block": network.chain.blocks[cut - 1].name,
@@ -123,12 +126,16 @@ class Trunks:
         needed = rows * file.row_bytes
         if there + needed <= self.budget_gb * 1e9:
             return True
-        if file.folder.name not in self._refused:
-            self._refused.add(file.folder.name)
-            others = f", {_size(there)} are taken (make clean-cache shows by what)" if there else ""
-            say(f"trunk   {rows:,} states of {file.row_bytes / 1e3:.0f} kB would take {_size(needed)} and "
-                f"cache.budget_gb is {self.budget_gb:g}{others}: the frozen part runs in every epoch, which is slower")  # fmt: skip
+        others = f", {_size(there)} of them taken already (make clean-cache shows them)" if there else ""
+        self.say_once(f"trunk   {rows:,} states of {_size(file.row_bytes)} would take {_size(needed)}, and cache.budget_gb allows "
+                      f"{_size(self.budget_gb * 1e9)}{others}: the frozen part runs in every epoch, which is slower")  # fmt: skip
         return False
+
+    def say_once(self, line: str) -> None:
+        """Say a line that every fold would repeat."""
+        if line not in self._said:
+            self._said.add(line)
+            say(line)
 
     def _shallower(self, file: TrunkFile, network: Network, compute: Compute) -> TrunkFile | None:
         """The deepest file before this cut, of the same frozen weights."""
@@ -156,13 +163,13 @@ class Trunks:
         if network.channels_last:
             network.to(memory_format=torch.channels_last)
         note = (
-            f", {from_shallow.sum():,} of them from block {shallow.about['cut']} on"
+            f", {from_shallow.sum():,} of them from kept states at {shallow.about['block']}"
             if from_shallow.any() and shallow
             else ""
         )
         say(
-            f"trunk   {network.model.backbone} to {file.about['block']}: {len(pairs):,} states of {file.row_bytes / 1e3:.0f} kB"
-            f"{note}, {_size(len(pairs) * file.row_bytes)} in {file.folder}; "
+            f"trunk   {network.model.backbone} up to {file.about['block']}: {len(pairs):,} views of "
+            f"{len(np.unique(pairs[:, 0])):,} photos, {_size(file.row_bytes)} each{note}, {_size(len(pairs) * file.row_bytes)} in {file.folder}; "
             f"{_clock(self._seconds(network, compute, pairs, from_shallow))}"
         )
         with tqdm(total=len(pairs), desc="trunk", unit="state", leave=False, disable=None) as bar:
@@ -322,6 +329,8 @@ def _synchronise(compute: Compute) -> None:
 
 
 def _size(count: float) -> str:
+    if count < 1e5:
+        return f"{count / 1e3:.1f} kB"
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
