@@ -233,3 +233,39 @@ def test_what_a_killed_process_left_is_swept(work, shelter, paw):
     Path("oof/a/.fold0.abc.part/tail.safetensors").write_text("half")
     assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a").code == 0
     assert not list(Path("oof/a").glob(".fold0.*.part"))
+
+
+def test_another_folds_tail_is_refused(work, shelter, paw):
+    """It fits, and has seen the photos it would be scored on."""
+    import shutil
+
+    from pawpularity import Predictor
+    from pawpularity.errors import UserError
+
+    assert paw("train", "--data", shelter, *TOY, "--run", "t").code == 0
+    shutil.copy("oof/t/fold1/tail.safetensors", "oof/t/fold0/tail.safetensors")
+    assert Predictor.load("oof/t", folds=[1]).networks
+    with pytest.raises(UserError, match="is not what training fold 0 wrote"):
+        Predictor.load("oof/t", folds=[0])
+
+
+def test_a_cache_in_use_is_not_cleaned(work, shelter, paw, refused):
+    from filelock import FileLock
+
+    assert paw("train", "--data", shelter, *TOY, "--fold", 0).code == 0
+    lock = next(Path(".cache/trunk").rglob(".lock"))
+    with FileLock(lock):
+        assert "another process is filling" in refused("clean-cache", "--yes")
+    assert lock.is_file()
+    assert paw("clean-cache", "--yes").code == 0
+    assert not Path(".cache").exists()
+
+
+def test_flip_at_prediction(work, shelter, paw):
+    assert paw("train", "--data", shelter, *TOY, "--run", "f", "predict.flip=true").code == 0
+    metrics = json.loads(Path("oof/f/fold0/metrics.json").read_text())
+    assert metrics["rmse"] == pytest.approx(metrics["rmse_with_flip"])
+    assert metrics["rmse_without_flip"] != metrics["rmse_with_flip"]
+    assert paw("predict", "--run", "f", "--data", shelter, "--out", "a.csv").code == 0
+    assert paw("predict", "--run", "f", "--data", shelter, "--out", "b.csv", "predict.flip=false").code == 0
+    assert Path("a.csv").read_text() != Path("b.csv").read_text()

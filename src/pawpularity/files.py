@@ -90,6 +90,13 @@ def text_hash(*parts: str) -> str:
     return digest.hexdigest()
 
 
+def size_text(count: float) -> str:
+    """A number of bytes for people: kB, MB or GB."""
+    if count < 1e5:
+        return f"{count / 1e3:.1f} kB"
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
 def require_space(folder: Path, needed: int, what: str) -> None:
     """Raise UserError if the disk of `folder` has fewer than `needed` bytes (plus 5 %) free."""
     existing = folder.absolute()
@@ -98,6 +105,6 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed * 1.05:
         raise UserError(
-            f"no disk space: {what} needs {needed / 1e9:.2f} GB in {folder}, {free / 1e9:.2f} GB are free; "
+            f"no disk space: {what} needs {size_text(needed)} in {folder}, {size_text(free)} are free; "
             "free some, or set cache.folder to another disk"
         )

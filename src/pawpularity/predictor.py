@@ -25,7 +25,8 @@ from pawpularity.errors import UserError
 from pawpularity.model.network import METADATA_COLUMNS, Network, build_network
 from pawpularity.model.weights import load_strictly, read_tensors, tensors_hash
 from pawpularity.run import Run
-from pawpularity.trunk.inputs import Inputs, PixelInputs
+from pawpularity.trunk.build import Trunks
+from pawpularity.trunk.inputs import Inputs, PixelInputs, StateInputs
 from pawpularity.views import FLIP, ORIGINAL
 
 Progress = Callable[[int], Any]
@@ -123,34 +124,43 @@ class Predictor:
 
     def predict(
         self,
-        photos: str | Path | Sequence[str | Path] | NDArray[np.uint8],
+        photos: str | Path | Sequence[str | Path] | NDArray[np.uint8] | Photos,
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         flip: bool | None = None,
+        trunks: Trunks | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
-        """Mean score of the folds, (N,), of photo files or (N, size, size, 3) uint8 pixels from the project's decoder."""
-        mean: NDArray[np.float64] = self.predict_folds(photos, metadata, flip=flip, progress=progress).mean(axis=0)
+        """Mean score of the folds, (N,), of photo files or (N, size, size, 3) uint8 pixels from the project's decoder.
+
+        The other arguments as for `predict_folds`.
+        """
+        scores = self.predict_folds(photos, metadata, flip=flip, trunks=trunks, progress=progress)
+        mean: NDArray[np.float64] = scores.mean(axis=0)
         return mean
 
     def predict_folds(
         self,
-        photos: str | Path | Sequence[str | Path] | NDArray[np.uint8],
+        photos: str | Path | Sequence[str | Path] | NDArray[np.uint8] | Photos,
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         flip: bool | None = None,
+        trunks: Trunks | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """Scores by fold, (folds, N); the folds share one pass of the trunk.
 
         Without metadata the run must have been trained to do without it. `flip`: the mean of the photo and its mirror
-        image (default: as the run's own rows were scored, `predict.flip`). `progress` is told photos per pass.
+        image (default: as the run's own rows were scored, `predict.flip`). `trunks`, of the table's `photos`: states that
+        training kept are read instead of being computed again. `progress` is told photos per pass.
         """
         if isinstance(photos, str | Path):
             photos = [photos]
         if len(photos) == 0:
             raise UserError("there are no photos to predict")
-        pixels = photos if isinstance(photos, np.ndarray) else self.decode(photos)
+        if not isinstance(photos, Photos):
+            photos = Photos.of(photos if isinstance(photos, np.ndarray) else self.decode(photos))
+        pixels = photos.pixels
         size = self.config.photos.size
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
             raise UserError(f"photos must be uint8 of shape (N, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
@@ -170,7 +180,12 @@ class Predictor:
                             "model.metadata_dropout > 0")  # fmt: skip
         rows = np.arange(len(pixels))
         views = (ORIGINAL, FLIP) if (self.config.predict.flip if flip is None else flip) else (ORIGINAL,)
-        inputs, networks = PixelInputs(Photos.of(pixels), rows), list(self.networks.values())
+        networks = list(self.networks.values())
+        inputs: Inputs = PixelInputs(photos, rows)
+        if trunks is not None:
+            where, shown = np.tile(rows, len(views)), np.repeat(views, len(rows))
+            kept = trunks.open(networks[0], self.compute, where, shown, build=False)
+            inputs = inputs if kept is None else StateInputs(kept, rows)
         seen = [
             score_tails(networks, inputs, rows, columns, self.compute, view=view, progress=progress) for view in views
         ]
@@ -196,7 +211,12 @@ def load_network(run: Run, fold: int, trunk_of: Network | None = None) -> Networ
         raise UserError(
             f"{where}: its frozen tensors are {found}, {run.name} was trained behind {wanted}; restore that file"
         )
-    load_strictly(network, {**trunk, **read_tensors(run.tail_file(fold))}, run.tail_file(fold))
+    tail = read_tensors(run.tail_file(fold))
+    load_strictly(network, {**trunk, **tail}, run.tail_file(fold))
+    due = run.metrics(fold).get("tail_hash")
+    if due is not None and tensors_hash(tail) != due:
+        # Another fold's tail fits as well, and has seen this fold's photos.
+        raise UserError(f"{run.tail_file(fold)}: is not what training fold {fold} wrote; run: {run.remedy(fold)}")
     if lent:
         network.load_state_dict(lent, strict=False, assign=True)
     if config.train.channels_last:

@@ -247,3 +247,16 @@ def test_the_real_hundred(real: Path, tmp_path: Path) -> None:
     assert data.photos(32, "squash", part="test").pixels.shape == (8, 32, 32, 3)
     labels = Dataset.load(real / "pawpularity-labels" / "train.csv", tmp_path)
     assert (len(labels.train), labels.has_photos, labels.name) == (9912, False, "pawpularity-labels")
+
+
+def test_a_photo_that_changes_after_it_was_hashed_is_refused(shelter: Path) -> None:
+    """Its pixels would else be cached under the name of what it was, for good."""
+    data = load(shelter)
+    photos = data.photos(16, "squash")
+    path = data.photo_paths()[3]
+    old = path.read_bytes()
+    path.write_bytes(data.photo_paths()[4].read_bytes())
+    with pytest.raises(UserError, match=r"changed while it was read"):
+        assert photos.pixels.size
+    path.write_bytes(old)
+    assert load(shelter).photos(16, "squash").pixels.shape[0] == len(data.train)

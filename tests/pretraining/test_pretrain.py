@@ -86,7 +86,7 @@ def test_the_packaged_net_loads_as_float32(name):
 def test_another_backbone_is_refused_in_one_line(paw, work):
     with pytest.raises(UserError, match="no drawn weights for densenet161") as caught:
         find_weights("densenet161.tv_in1k", "drawn")
-    assert str(caught.value).endswith("it has them for: test_resnet")
+    assert "it has them for: test_resnet; take model.weights=imagenet" in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="must be imagenet, none, drawn"):
         find_weights(BACKBONE, "nowhere")

@@ -124,3 +124,30 @@ def test_many_tails_behind_one_trunk_answer_as_whole_networks(photos):
         ])  # fmt: skip
     assert np.abs(together - apart).max() <= 1e-4
     assert len({row.tobytes() for row in together}) == 3
+
+
+def test_prediction_reads_the_states_that_training_kept(work, shelter, paw):
+    from pathlib import Path
+
+    from pawpularity import Predictor
+    from pawpularity.competition.dataset import Dataset
+
+    words = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
+    assert paw("train", "--data", shelter, *words, "--run", "r").code == 0
+    predictor = Predictor.load("oof/r")
+    photos = Dataset.load(shelter, Path(".cache")).photos(32, "squash")
+    trunks = Trunks(Path(".cache/trunk"), photos, 32, 20.0)
+    asked = []
+
+    class Watched(Trunks):
+        def open(self, *words, **more):
+            asked.append(super().open(*words, **more))
+            return asked[-1]
+
+    kept = predictor.predict(photos, trunks=Watched(trunks.folder, photos, 32, 20.0))
+    assert asked[0] is not None
+    np.testing.assert_allclose(kept, predictor.predict(photos), atol=1e-4)
+    np.testing.assert_allclose(kept, predictor.predict(photos.pixels), atol=1e-4)
+    both = predictor.predict(photos, flip=True, trunks=Watched(trunks.folder, photos, 32, 20.0))
+    assert asked[1] is None, "mirror images were never asked for in training: the photos are used"
+    assert not np.array_equal(both, kept)

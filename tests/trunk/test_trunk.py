@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,14 +117,15 @@ def test_only_what_is_missing_is_computed(tmp_path, photos, monkeypatch):
     assert file.states_file.stat().st_size == 120 * file.row_bytes, "and only that is kept"
 
 
+@pytest.mark.parametrize("layout", ["true", "false"])
 @pytest.mark.parametrize("name", NETS)
-def test_a_deeper_cut_starts_from_a_shallower_one(tmp_path, photos, name, monkeypatch, capsys):
-    shallow, deep = network(name, "model.unfrozen=12"), network(name, "model.unfrozen=3")
+def test_a_deeper_cut_starts_from_a_shallower_one(tmp_path, photos, name, layout, monkeypatch, capsys):
+    shallow, deep = (network(name, f"model.unfrozen={n}", f"train.channels_last={layout}") for n in (12, 3))
     assert 0 < shallow.cut < deep.cut
     trunks(tmp_path, photos).open(shallow, CPU, *pairs(70))
     ran = watched_runs(monkeypatch)
     file = trunks(tmp_path, photos).open(deep, CPU, *pairs(90))
-    assert "70 of them from block" in capsys.readouterr().err
+    assert "70 of them from kept states at" in capsys.readouterr().err
     assert {start for start, _ in ran} == {0, shallow.cut}, (
         "70 photos go on from the shallower states, 20 start as photos"
     )
@@ -145,7 +148,11 @@ def test_other_weights_photos_or_rules_have_other_files(tmp_path, photos):
     assert trunks(tmp_path, photos).open(same, CPU, *pairs(8)).folder in folder
 
 
-@pytest.mark.parametrize("harm", ["flipped", "cut short", "torn index", "altered index", "index gone", "states gone"])
+HARMS = {"flipped": 32, "cut short": 58, "torn index": 26, "altered index": 32, "no text": 0, "no shard": 0, "index gone": 90,
+         "states gone": 90, "about broken": 90, "about empty": 90}  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", HARMS)
 def test_damage_is_found_and_mended(tmp_path, photos, harm, monkeypatch, capsys):
     monkeypatch.setattr(store, "SHARD_BYTES", 1)  # shards of 32 rows
     net = network()
@@ -165,6 +172,13 @@ def test_damage_is_found_and_mended(tmp_path, photos, harm, monkeypatch, capsys)
         index.write_text(index.read_text()[:-40])
     elif harm == "altered index":
         index.write_text(index.read_text().replace('"start": 32', '"start": 64'))
+    elif harm == "no text":
+        index.write_bytes(index.read_bytes() + b"\xff\xfe\x80garbage\n")
+    elif harm == "no shard":
+        body = '{"start": 0}'
+        index.write_text(index.read_text() + f"{zlib.crc32(body.encode()):08x} {body}\n")
+    elif harm.startswith("about"):
+        (first.folder / "about.json").write_text("{" if harm == "about broken" else "")
     elif harm == "index gone":
         index.unlink()
     else:
@@ -173,8 +187,8 @@ def test_damage_is_found_and_mended(tmp_path, photos, harm, monkeypatch, capsys)
     made = filled(monkeypatch)
     again = trunks(tmp_path, photos).open(net, CPU, *pairs())
     assert torch.equal(again.take(again.slots(*pairs())), good)
-    assert sum(made) == {"flipped": 32, "torn index": 26, "altered index": 32, "cut short": 58}.get(harm, 90)
-    assert ("1 shards were damaged" in capsys.readouterr().err) == (harm == "flipped")
+    assert sum(made) == HARMS[harm]
+    assert ("1 damaged part(s)" in capsys.readouterr().err) == (harm == "flipped")
     third = trunks(tmp_path, photos).open(net, CPU, *pairs())
     assert torch.equal(third.take(third.slots(*pairs())), good), "and it stays mended"
     assert sum(made) <= 90
@@ -206,10 +220,11 @@ def test_the_budget_is_kept_and_said_once(tmp_path, photos, capsys):
     assert small.open(net, CPU, *pairs()) is None
     assert small.open(net, CPU, *pairs()) is None
     said = capsys.readouterr().err
-    assert said.count("cache.budget_gb is 1e-05") == 1
+    assert said.count("cache.budget_gb allows 10.0 kB") == 1
     assert "runs in every epoch" in said
     assert not list(tmp_path.rglob("states.bin"))
     assert trunks(tmp_path, photos, budget_gb=0).open(net, CPU, *pairs()) is None
+    assert "cache.budget_gb is 0" in capsys.readouterr().err
     assert trunks(tmp_path, photos).open(network("small/resnet152", "model.unfrozen=all"), CPU, *pairs()) is None
 
 
@@ -299,6 +314,57 @@ def test_two_builders_do_the_work_once(tmp_path, photos, monkeypatch):
         one.join()
     assert made == [90]
     assert torch.equal(files[0].take(files[0].slots(*pairs())), files[1].take(files[1].slots(*pairs())))
+
+
+def test_a_cache_that_is_deleted_while_it_is_filled(tmp_path, photos, monkeypatch):
+    """Another process may already be filling its successor: nothing is written into that."""
+    monkeypatch.setattr(store, "SHARD_BYTES", 1)
+    real = store.TrunkFile.append
+
+    def append(self, part, rows):
+        if self.shards:
+            shutil.rmtree(self.folder)
+            self.folder.mkdir()
+            (self.folder / ".lock").touch()
+        real(self, part, rows)
+
+    monkeypatch.setattr(store.TrunkFile, "append", append)
+    with pytest.raises(UserError, match="was deleted while it was filled"):
+        trunks(tmp_path, photos).open(network(), CPU, *pairs())
+
+
+def test_a_full_disk_is_not_left_full(tmp_path, photos, monkeypatch):
+    monkeypatch.setattr(store, "SHARD_BYTES", 1)
+    net = network()
+    file = trunks(tmp_path, photos).open(net, CPU, *pairs(32))
+    size = file.states_file.stat().st_size
+    real_open = Path.open
+
+    class Full:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.inner.close()
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def write(self, data):
+            self.inner.write(bytes(data)[:100])
+            raise OSError(28, "No space left on device")
+
+    def opened(self, mode="r", *more, **words):
+        inner = real_open(self, mode, *more, **words)
+        return Full(inner) if mode == "r+b" else inner
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(UserError, match="No space left"):
+        trunks(tmp_path, photos).open(net, CPU, *pairs())
+    assert file.states_file.stat().st_size == size
 
 
 def test_photos_are_decoded_while_the_network_computes(tmp_path):

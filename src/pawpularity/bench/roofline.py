@@ -46,7 +46,7 @@ class Roofline(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in _VIEWS:
             return out
         tensors = [leaf for leaf in tree_leaves((args, kwargs or {}, out)) if isinstance(leaf, Tensor)]
-        moved = float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+        moved = float(sum(map(_bytes, tensors)))
         counter = flop_registry.get(func._overloadpacket)
         flops = float(counter(*args, **(kwargs or {}), out_val=out)) if counter is not None else 0.0
         floor = moved / bandwidth(self.device, moved)
@@ -57,6 +57,14 @@ class Roofline(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops += flops
         self.bytes += moved
         return out
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Memory behind a tensor; an expanded one is read over and over from a cache."""
+    real = 1
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        real *= size if stride else 1
+    return real * tensor.element_size()
 
 
 def floor_of(work: Callable[[], None], device: torch.device) -> Roofline:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pawpularity.bench.machine import PeakMemory, Timing, plain, side_by_side, synchronise
 from pawpularity.bench.roofline import Roofline, floor_of
-from pawpularity.competition.photo_cache import Photos, photos_of
+from pawpularity.competition.photo_cache import Photos, content_print, photos_of
 from pawpularity.competition.photos import decode
 from pawpularity.config import Config, resolve
 from pawpularity.device import Compute
@@ -58,7 +58,7 @@ class Shelter:
 
     def photos(self, size: int, cache: str) -> Photos:
         """The photos through a photo cache of its own; another `cache` starts cold."""
-        prints = [f"{number:016x}" for number in range(len(self.paths))]
+        prints = [content_print(path.read_bytes()) for path in self.paths]
         return photos_of(self.paths, prints, size=size, fit="squash", folder=self.folder / cache, key="bench")
 
     def undecoded(self, size: int) -> Photos:

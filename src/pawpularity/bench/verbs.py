@@ -22,6 +22,10 @@ def _bench(options: argparse.Namespace) -> None:
 
     if options.repeats < 1 or options.photos < 32:
         raise UserError("bench: takes at least --repeats 1 and --photos 32")
+    if options.unfrozen is not None and options.unfrozen < 0:
+        raise UserError(f"--unfrozen {options.unfrozen}: must be a count of parameter tensors, 0 or more")
+    if options.out and Path(options.out).exists() and not Path(options.out).is_dir():
+        raise UserError(f"--out {options.out}: is a file; name a folder")
     compute = choose("auto")
     names = options.backbones or list(DEPTHS)
     for name in names:

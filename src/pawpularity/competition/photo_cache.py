@@ -4,6 +4,7 @@
 same as an object that opens it when it is first needed, and hands out rows while they are being decoded.
 """
 
+import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,18 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from pawpularity.competition.photos import DECODER, PhotoError, Pixels, bar, decode, in_order, refuse, thread_count
+from pawpularity.competition.photos import (
+    DECODER,
+    PhotoError,
+    Pixels,
+    bar,
+    decode,
+    fault,
+    file_stat,
+    in_order,
+    refuse,
+    thread_count,
+)
 from pawpularity.errors import UserError
 from pawpularity.files import remove_left_overs, require_space, text_hash, written_whole
 
@@ -33,6 +45,8 @@ class Photos:
     """All rows in order, decoded if need be (and then cached once the last one was taken)."""
     opened: Callable[[], Pixels | None]
     """The cached rows if they are there."""
+    undecoded_bytes: int = 0
+    """Disk that decoding all of them will take, if they are not there."""
 
     @staticmethod
     def of(pixels: Pixels) -> "Photos":
@@ -70,14 +84,36 @@ class Photos:
 
 def photos_of(paths: Sequence[Path], prints: Sequence[str], *, size: int, fit: str, folder: Path, key: str) -> Photos:
     """`Photos` of files with content hashes `prints` (hex); the other arguments as for `open_photos`."""
-    file, make = _photo_file(folder, key, size, fit), partial(decode, size=size, fit=fit)
+    file = _photo_file(folder, key, size, fit)
+    due = dict(zip(paths, prints, strict=True))
+
+    def make(path: Path) -> Pixels:
+        # The cache is named by the content that was hashed: what is decoded must be those very bytes.
+        try:
+            file_stat(path)
+            data = path.read_bytes()
+        except OSError as error:
+            raise PhotoError(path, fault(error, path)) from None
+        if data and content_print(data) != due[path]:
+            raise PhotoError(path, "changed while it was read")
+        try:
+            return decode(data, size, fit)
+        except PhotoError as error:
+            raise PhotoError(path, error.reason) from None
+
     whole = (len(paths), size, size, 3)
     return Photos(
         key=file.stem,
         seeds=np.array([int(value[:16], 16) for value in prints], dtype=np.uint64),
         rows=lambda: _filling(paths, make, whole, file, "decoding photos", None),
         opened=lambda: _valid(file, whole),
+        undecoded_bytes=int(np.prod(whole, dtype=np.int64)),
     )
+
+
+def content_print(data: bytes) -> str:
+    """16 hex digits of BLAKE2b over a photo file's bytes."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def open_photos(

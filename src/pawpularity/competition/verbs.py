@@ -46,6 +46,13 @@ def _clean_cache(options: argparse.Namespace) -> None:
         if not agreed("delete? [y/N] "):
             print("kept")
             return
+    from filelock import FileLock, Timeout
+
+    for name in (*folder.rglob("*.lock"), *folder.rglob(".lock")):
+        try:
+            FileLock(name, timeout=0).acquire().lock.release()
+        except Timeout:
+            raise UserError(f"clean-cache: another process is filling {name.parent}; wait for it") from None
     shutil.rmtree(folder)
     print(f"deleted {folder}")
 

@@ -12,6 +12,7 @@ from pawpularity.competition.submission import write_submission
 from pawpularity.competition.table import METADATA
 from pawpularity.predictor import Predictor
 from pawpularity.run import OOF, Run, git_commit, versions
+from pawpularity.trunk.build import Trunks
 from pawpularity.verb import say
 
 
@@ -33,11 +34,12 @@ def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = No
             )
         cfg = predictor.config
         photos = test.photos(cfg.photos.size, cfg.photos.fit, cache)
+        trunks = Trunks(cache / "trunk", photos, cfg.photos.size, cfg.cache.budget_gb)
         columns = test.table[list(METADATA)].to_numpy(dtype=np.float32)
         both = cfg.predict.flip if flip is None else flip
         total = len(photos) * (2 if both else 1)
         with tqdm(total=total, desc=f"predict {member.name}", unit="photo", leave=False, disable=None) as bar:
-            parts.append(predictor.predict(photos.pixels, columns, flip=both, progress=bar.update))
+            parts.append(predictor.predict(photos, columns, flip=both, trunks=trunks, progress=bar.update))
     scores: NDArray[np.float64] = np.mean(parts, axis=0)
     origin = {
         "run": run.name,

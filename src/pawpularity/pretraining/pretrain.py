@@ -12,6 +12,7 @@ The same command gives the same bytes on one CPU machine.
 import math
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -125,8 +126,9 @@ def pretrain(
         "versions": versions(),
         "machine": machine(),
     }
-    save_tensors(out, tensors, {"backbone": BACKBONE, "made_by": str(provenance["command"])})
+    # The provenance first: it names the tensors' hash, so that one without the other is found out.
     write_json(out.with_suffix(".json"), provenance)
+    save_tensors(out, tensors, {"backbone": BACKBONE, "made_by": str(provenance["command"])})
     return provenance
 
 
@@ -151,10 +153,15 @@ def _check(out: Path, photos: int, epochs: int, seed: int) -> None:
         )
     if out.suffix != ".safetensors" or out.is_dir():
         raise UserError(f"--out {out}: must name a .safetensors file")
+    beside = out.with_suffix(".json")
+    if beside.exists() and not (beside.is_file() and '"tensors_hash"' in beside.read_text(errors="replace")):
+        raise UserError(f"--out {out}: {beside}, where its provenance goes, holds something else; name another file")
     require_space(out.parent, 4_000_000, "the net")
     existing = out.absolute().parent
     while not existing.exists():
         existing = existing.parent
+    if not existing.is_dir():
+        raise UserError(f"--out {out}: {existing} is a file, not a folder; name another place")
     if not os.access(existing, os.W_OK):
         raise UserError(f"--out {out}: {existing} cannot be written; name a file elsewhere with --out")
 
@@ -168,7 +175,7 @@ def draw(photos: Sequence[Photo]) -> Pixels:
     with ExitStack() as stack:
         stack.enter_context(bar)
         if workers > 1:
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)))
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, _quiet_worker))
             rows: Iterable[Pixels] = pool.imap(_drawn, photos, chunksize=16)
         else:
             rows = map(_drawn, photos)
@@ -176,6 +183,11 @@ def draw(photos: Sequence[Photo]) -> Pixels:
             pixels[row] = picture
             bar.update()
     return pixels
+
+
+def _quiet_worker() -> None:
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
 
 def _drawn(photo: Photo) -> Pixels:

@@ -219,6 +219,7 @@ def _leave(
             "trained_parameters": count_parameters(fitted.network, trained_only=True),
             "notes": fitted.notes,
             "predictions_hash": file_hash(folder / "predictions.csv"),
+            "tail_hash": tensors_hash(fitted.network.trained_state()),
             "git_commit": git_commit(),
             "versions": versions(),
         },

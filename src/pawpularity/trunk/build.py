@@ -30,17 +30,17 @@ from pawpularity.competition.photo_cache import Photos
 from pawpularity.competition.photos import in_order, thread_count
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.files import read_json, require_space
+from pawpularity.files import require_space, size_text
 from pawpularity.model.network import Network
-from pawpularity.trunk.store import TrunkFile, stored
+from pawpularity.trunk.store import TrunkFile, about_of, stored
 from pawpularity.verb import say
 from pawpularity.views import RANDOM, Painter
 
 BATCH = 32
 Rows = NDArray[np.int64]
 Item = TypeVar("Item")
-Source = Callable[[Rows], Iterator[tuple[Rows, Tensor]]]
-"""From positions in the list of pairs to (positions, what the network is fed), a batch at a time."""
+PairSource = Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Tensor]]]
+"""From (photo, view) pairs to some of them and what the network is fed for these, a batch at a time."""
 
 
 @dataclass
@@ -60,11 +60,14 @@ class Trunks:
         """Makes the views."""
         return Painter(self.size)
 
-    def open(self, network: Network, compute: Compute, photos: Rows, views: Rows) -> TrunkFile | None:
+    def open(
+        self, network: Network, compute: Compute, photos: Rows, views: Rows, *, build: bool = True
+    ) -> TrunkFile | None:
         """The file with the states of the pairs (`photos[i]`, `views[i]`) at the network's cut; None: not within the budget.
 
         `network` is on `compute.device`, in evaluation mode as far as it is frozen. None as well where nothing is frozen.
-        Raises UserError for bad photos, or a full or unwritable disk; what was finished until then is kept.
+        Without `build` None as well where states are missing. Raises UserError for bad photos, or a full or unwritable disk;
+        what was finished until then is kept.
         """
         if network.cut == 0 or not self.photos.key:
             return None
@@ -78,10 +81,13 @@ class Trunks:
         missing = np.flatnonzero(file.slots(photos, views) < 0)
         if not len(missing):
             return file
+        if not build:
+            return None
         pairs = np.unique(np.stack([photos[missing], views[missing]], axis=1), axis=0)
         if not self._affordable(file, len(pairs)):
             return None
-        require_space(self.folder, len(pairs) * file.row_bytes, "the trunk's states")
+        decoded = self.photos.undecoded_bytes if self.photos.opened() is None else 0
+        require_space(self.folder, len(pairs) * file.row_bytes + decoded, "the trunk's states and the decoded photos")
         with file.building():
             file.mend()
             file.check(photos, views)
@@ -126,9 +132,11 @@ class Trunks:
         needed = rows * file.row_bytes
         if there + needed <= self.budget_gb * 1e9:
             return True
-        others = f", {_size(there)} of them taken already (make clean-cache shows them)" if there else ""
-        self.say_once(f"trunk   {rows:,} states of {_size(file.row_bytes)} would take {_size(needed)}, and cache.budget_gb allows "
-                      f"{_size(self.budget_gb * 1e9)}{others}: the frozen part runs in every epoch, which is slower")  # fmt: skip
+        others = f", {size_text(there)} of them taken already (make clean-cache shows them)" if there else ""
+        self.say_once(
+            f"trunk   {rows:,} states of {size_text(file.row_bytes)} would take {size_text(needed)}, and cache.budget_gb "
+            f"allows {size_text(self.budget_gb * 1e9)}{others}: the frozen part runs in every epoch, which is slower"
+        )
         return False
 
     def say_once(self, line: str) -> None:
@@ -141,9 +149,9 @@ class Trunks:
         """The deepest file before this cut, of the same frozen weights."""
         cuts = set()
         for about in self.folder.glob(f"{file.folder.name.rpartition('-')[0].rpartition('-')[0]}-*/about.json"):
-            found = read_json(about, "trunk cache")
-            if isinstance(found, dict) and isinstance(found.get("cut"), int) and 0 < found["cut"] < network.cut:
-                cuts.add(found["cut"])
+            cut = (about_of(about.parent) or {}).get("cut")
+            if isinstance(cut, int) and 0 < cut < network.cut:
+                cuts.add(cut)
         for cut in sorted(cuts, reverse=True):
             other = self._file(network, compute, cut)
             if other.folder.is_dir():
@@ -169,30 +177,19 @@ class Trunks:
         )
         say(
             f"trunk   {network.model.backbone} up to {file.about['block']}: {len(pairs):,} views of "
-            f"{len(np.unique(pairs[:, 0])):,} photos, {_size(file.row_bytes)} each{note}, {_size(len(pairs) * file.row_bytes)} in {file.folder}; "
+            f"{len(np.unique(pairs[:, 0])):,} photos, {size_text(file.row_bytes)} each{note}, "
+            f"{size_text(len(pairs) * file.row_bytes)} in {file.folder}; "
             f"{_clock(self._seconds(network, compute, pairs, from_shallow))}"
         )
-        with tqdm(total=len(pairs), desc="trunk", unit="state", leave=False, disable=None) as bar:
-            said = time.perf_counter()
-
-            def done(rows: int) -> None:
-                nonlocal said
-                bar.update(rows)
-                bar.n = min(bar.n, len(pairs))
-                if bar.disable:
-                    done.rows += rows  # type: ignore[attr-defined]
-                    if time.perf_counter() - said > 30:
-                        said = time.perf_counter()
-                        say(f"trunk   {done.rows:,} of {len(pairs):,} states")  # type: ignore[attr-defined]
-
-            done.rows = 0  # type: ignore[attr-defined]
+        with _Progress(len(pairs)) as progress:
             if from_shallow.any():
                 assert shallow is not None
-                fill(file, network, compute, pairs[from_shallow], self._states(shallow), shallow.about["cut"], done)
+                source = self._states(shallow)
+                fill(file, network, compute, pairs[from_shallow], source, shallow.about["cut"], progress.add)
             if not from_shallow.all():
-                fill(file, network, compute, pairs[~from_shallow], self._painted, 0, done)
+                fill(file, network, compute, pairs[~from_shallow], self._painted, 0, progress.add)
 
-    def _states(self, shallow: TrunkFile) -> "PairSource":
+    def _states(self, shallow: TrunkFile) -> PairSource:
         def source(pairs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
             for start in range(0, len(pairs), BATCH):
                 part = pairs[start : start + BATCH]
@@ -240,7 +237,26 @@ class Trunks:
         return float((~from_shallow).sum()) * (each + painting)
 
 
-PairSource = Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Tensor]]]
+class _Progress:
+    """A bar over states; where standard error is no terminal, a line every half minute."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.said = total, 0, time.perf_counter()
+        self.bar = tqdm(total=total, desc="trunk", unit="state", leave=False, disable=None)
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def add(self, rows: int) -> None:
+        """`rows` more are done."""
+        self.done += rows
+        self.bar.update(rows)
+        if self.bar.disable and time.perf_counter() - self.said > 30:
+            self.said = time.perf_counter()
+            say(f"trunk   {self.done:,} of {self.total:,} states")
 
 
 def fill(
@@ -276,6 +292,8 @@ def fill(
 def run(network: Network, compute: Compute, x: Tensor, start: int, stop: int) -> Tensor:
     """The state before block `stop`, of photos (uint8; `start` 0) or of states before block `start`."""
     x = x.to(compute.device, non_blocking=True)
+    if start and x.ndim == 4:  # stored channels last, whatever the network computes in
+        x = x.contiguous(memory_format=torch.channels_last if network.channels_last else torch.contiguous_format)
     with compute.autocast():
         return network.chain.run(network.normalise(x) if start == 0 else x, start, stop)
 
@@ -326,12 +344,6 @@ def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
 def _synchronise(compute: Compute) -> None:
     if compute.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _size(count: float) -> str:
-    if count < 1e5:
-        return f"{count / 1e3:.1f} kB"
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _clock(seconds: float) -> str:

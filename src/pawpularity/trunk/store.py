@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.errors import UserError
-from pawpularity.files import read_json, text_hash, write_json, write_text
+from pawpularity.files import text_hash, write_json, write_text
 from pawpularity.verb import say
 
 VERSION = 1
@@ -53,8 +53,12 @@ class Shard:
         check, _, body = line.rstrip("\n").partition(" ")
         if check != f"{zlib.crc32(body.encode()):08x}":
             return None
-        fields = json.loads(body)
-        return Shard(fields["start"], np.array(fields["pairs"], dtype=np.int64).reshape(-1, 2), fields["checksum"])
+        try:
+            fields = json.loads(body)
+            pairs = np.array(fields["pairs"], dtype=np.int64).reshape(-1, 2)
+            return Shard(int(fields["start"]), pairs, int(fields["checksum"]))
+        except (ValueError, KeyError, TypeError):
+            return None
 
 
 class TrunkFile:
@@ -77,6 +81,7 @@ class TrunkFile:
         self._slots: dict[int, NDArray[np.int64]] = {}
         self._rows: Tensor | None = None
         self._torn = False
+        self._lock_inode = 0
         self.load()
 
     @property
@@ -104,21 +109,26 @@ class TrunkFile:
         if self._written_by_another():
             return
         try:
-            lines = (self.folder / "index.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-            size = self.states_file.stat().st_size
+            index = (self.folder / "index.jsonl").read_bytes()
         except FileNotFoundError:
             return
-        for line in lines:
-            shard = Shard.read(line) if line.endswith("\n") else None
-            if shard is None or (shard.start + len(shard.pairs)) * self.row_bytes > size:
+        size = self.states_file.stat().st_size if self.states_file.is_file() else 0
+        for line in index.splitlines(keepends=True):
+            shard = Shard.read(line.decode(errors="replace")) if line.endswith(b"\n") else None
+            if shard is None or not self._possible(shard, size):
                 self._torn = True
                 continue
             self.shards.append(shard)
         self._map()
 
+    def _possible(self, shard: Shard, size: int) -> bool:
+        """Whether the file has these rows and the table these photos."""
+        photos = shard.pairs[:, 0]
+        inside = shard.start >= 0 and (shard.start + len(photos)) * self.row_bytes <= size
+        return bool(inside and len(photos) and photos.min() >= 0 and photos.max() < self.photos)
+
     def _written_by_another(self) -> bool:
-        found = read_json(self.folder / "about.json", "trunk cache")
-        return bool(found != self.about)
+        return about_of(self.folder) != self.about
 
     def _map(self) -> None:
         self._slots = {}
@@ -197,8 +207,11 @@ class TrunkFile:
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         try:
+            self._lock_inode = (self.folder / ".lock").stat().st_ino
             if (self.folder / "about.json").is_file() and self._written_by_another():
-                say(f"trunk   {self.folder}: was written by another version of this program; it is made anew")
+                say(
+                    f"trunk   {self.folder}: was written by another version of this program, or damaged; it is made anew"
+                )
                 for left in (self.folder / "index.jsonl", self.states_file):
                     left.unlink(missing_ok=True)
             write_json(self.folder / "about.json", self.about)
@@ -218,10 +231,19 @@ class TrunkFile:
     def append(self, pairs: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
         """Inside `building`: write a shard, `rows` (len(pairs), row_bytes), and then its line of the index."""
         shard = Shard(self._room(len(pairs)), pairs, zlib.crc32(rows.data))
+        lock = self.folder / ".lock"
+        if not lock.is_file() or lock.stat().st_ino != self._lock_inode:
+            raise UserError(f"{self.folder}: was deleted while it was filled; run again")
         self.states_file.touch()
         with self.states_file.open("r+b") as file:
-            file.seek(shard.start * self.row_bytes)
-            file.write(rows.data)
+            try:
+                file.seek(shard.start * self.row_bytes)
+                file.write(rows.data)
+                file.flush()
+            except OSError:
+                # A full disk: what no line of the index will vouch for need not fill it.
+                file.truncate(max((s.start + len(s.pairs) for s in self.shards), default=0) * self.row_bytes)
+                raise
         with (self.folder / "index.jsonl").open("a", encoding="utf-8", newline="\n") as index:
             index.write(shard.line())
         self.shards.append(shard)
@@ -241,6 +263,15 @@ class TrunkFile:
         self._map()
 
 
+def about_of(folder: Path) -> dict[str, Any] | None:
+    """What a trunk folder's about.json says; None for one that says nothing we could have written."""
+    try:
+        found = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield None
@@ -248,6 +279,10 @@ def _nothing() -> Iterator[None]:
 
 def _unwritable(folder: Path, error: OSError) -> UserError:
     cause = error.strerror or error
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError | FileNotFoundError):
+        return UserError(
+            f"{folder}: cannot be written ({cause}: {error.filename}); delete it (make clean-cache) and run again"
+        )
     return UserError(f"{folder}: cannot be written ({cause}); free space, or set cache.folder elsewhere; what is there "
                      "already stays good")  # fmt: skip
 
