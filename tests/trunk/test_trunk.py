@@ -426,5 +426,5 @@ def test_ahead_passes_errors_on_and_stops_early():
 
 def test_batch_is_what_the_kernels_see(tmp_path, photos, monkeypatch):
     ran = watched_runs(monkeypatch)
-    trunks(tmp_path, photos).open(network(), CPU, *pairs(45))
+    trunks(tmp_path, photos).open(network(), CPU, *pairs(45))  # too few to be timed beforehand
     assert {size for _, size in ran} <= {1, BATCH}, "one row finds out the shape, and the rest come in full batches"

@@ -222,17 +222,17 @@ class Trunks:
     def _seconds(
         self, network: Network, compute: Compute, pairs: NDArray[np.int64], from_shallow: NDArray[np.bool_]
     ) -> float:
-        """Seconds the build will take, by one batch of noise; decoding runs beside it and is not counted."""
+        """Seconds the build will take, by a few photos of noise; decoding runs beside it and is not counted."""
         if len(pairs) < 4 * BATCH:
             return 0.0
         # A generator of its own: the training that waits for this draws its dropout from the global one.
         noise = torch.Generator().manual_seed(0)
-        x = torch.randint(0, 256, (BATCH, self.size, self.size, 3), dtype=torch.uint8, generator=noise)
-        run(network, compute, x[:4], 0, network.cut)
+        x = torch.randint(0, 256, (BATCH // 4, self.size, self.size, 3), dtype=torch.uint8, generator=noise)
+        run(network, compute, x[:2], 0, network.cut)
         started = time.perf_counter()
         run(network, compute, x, 0, network.cut)
         _synchronise(compute)
-        each = (time.perf_counter() - started) / BATCH
+        each = (time.perf_counter() - started) / len(x)
         painting = 0.002 * (self.size / 224) ** 2 * float((pairs[:, 1] >= RANDOM).mean())
         return float((~from_shallow).sum()) * (each + painting)
 
