@@ -20,7 +20,6 @@ from pawpularity.views import (
     Painter,
     Schedule,
     copies,
-    view_name,
 )
 
 
@@ -125,11 +124,6 @@ def test_schedules_show_what_they_say():
         used = {(item, int(view)) for epoch in range(5) for item, view in enumerate(schedule.of(epoch))}
         assert used <= listed
         assert len(listed) == len(copy_of) * {"flip": 2, "strong": schedule.views}[schedule.augment]
-
-
-def test_views_have_names():
-    assert [view_name(view) for view in (0, 5, 8, 13)] == [
-        "original", "crop flipped", "random view 1 of the original", "random view 2 of the flip"]  # fmt: skip
 
 
 def test_another_albumentations_is_refused(monkeypatch):

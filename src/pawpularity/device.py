@@ -31,6 +31,11 @@ class Compute:
     def __str__(self) -> str:
         return f"{self.device.type}, {self.dtype_name} ({self.reason})"
 
+    def synchronise(self) -> None:
+        """Wait for what a GPU was asked to do, as timing must; a CPU has done it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
     @contextmanager
     def autocast(self) -> Iterator[None]:
         """Run the block's matrix products in `dtype`; nothing changes for float32."""

@@ -111,7 +111,7 @@ class Predictor:
         networks: dict[int, Network] = {}
         for fold in folds:
             first = next(iter(networks.values()), None)
-            networks[fold] = load_network(run, fold, trunk_of=first).to(compute.device)
+            networks[fold] = load_network(run, fold, trunk_of=first).place(compute.device)
         return cls(run, config, networks, compute)
 
     def __repr__(self) -> str:
@@ -159,26 +159,27 @@ class Predictor:
         if len(photos) == 0:
             raise UserError("there are no photos to predict")
         if not isinstance(photos, Photos):
-            photos = Photos.of(photos if isinstance(photos, np.ndarray) else self.decode(photos))
-        pixels = photos.pixels
-        size = self.config.photos.size
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
-            raise UserError(f"photos must be uint8 of shape (N, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+            size, pixels = self.config.photos.size, photos if isinstance(photos, np.ndarray) else self.decode(photos)
+            if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
+                raise UserError(
+                    f"photos must be uint8 of shape (N, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}"
+                )
+            photos = Photos.of(pixels)
         if isinstance(metadata, pd.DataFrame):
             # By name: a table's columns may stand in any order.
             if missing := [name for name in METADATA if name not in metadata.columns]:
                 raise UserError(f"metadata has no column {missing[0]}; it needs {', '.join(METADATA)}")
             metadata = metadata[list(METADATA)].to_numpy()
         columns = None if metadata is None else np.asarray(metadata, dtype=np.float32)
-        if columns is not None and columns.shape != (len(pixels), METADATA_COLUMNS):
-            raise UserError(f"metadata must have shape ({len(pixels)}, {METADATA_COLUMNS}), not {columns.shape}")
+        if columns is not None and columns.shape != (len(photos), METADATA_COLUMNS):
+            raise UserError(f"metadata must have shape ({len(photos)}, {METADATA_COLUMNS}), not {columns.shape}")
         if columns is not None and not np.isfinite(columns).all():
             raise UserError("metadata must be numbers (0 or 1); leave it out where it is not known")
         model = self.config.model
         if columns is None and model.metadata == "use" and model.metadata_dropout == 0:
             raise UserError(f"{self.run.folder}: was trained with metadata always there; give it, or train with "
                             "model.metadata_dropout > 0")  # fmt: skip
-        rows = np.arange(len(pixels))
+        rows = np.arange(len(photos))
         views = (ORIGINAL, FLIP) if (self.config.predict.flip if flip is None else flip) else (ORIGINAL,)
         networks = list(self.networks.values())
         inputs: Inputs = PixelInputs(photos, rows)
@@ -219,6 +220,4 @@ def load_network(run: Run, fold: int, trunk_of: Network | None = None) -> Networ
         raise UserError(f"{run.tail_file(fold)}: is not what training fold {fold} wrote; run: {run.remedy(fold)}")
     if lent:
         network.load_state_dict(lent, strict=False, assign=True)
-    if config.train.channels_last:
-        network.to(memory_format=torch.channels_last)
     return network.eval()

@@ -34,13 +34,6 @@ Image = NDArray[np.uint8]
 _FLIPPED = np.array([FLIP, ORIGINAL, BLUR_FLIPPED, CROP_FLIPPED])
 
 
-def view_name(view: int) -> str:
-    """What a view is, for people."""
-    if view < RANDOM:
-        return VIEWS[view]
-    return f"random view {(view - RANDOM) // COPIES + 1} of the {VIEWS[(view - RANDOM) % COPIES]}"
-
-
 def copies(scores: NDArray[np.float64], rule: str, seed: int) -> NDArray[np.bool_]:
     """Which copies of each photo are training items, (photos, 4): its original, and those that `rule` makes.
 

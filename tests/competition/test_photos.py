@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pawpularity.competition import photo_cache, photos
-from pawpularity.competition.photo_cache import open_photos, open_rows
+from pawpularity.competition.photo_cache import content_print, open_rows, photos_of
 from pawpularity.competition.photos import PhotoError, decode, in_order
 from pawpularity.errors import UserError
 
@@ -283,7 +283,8 @@ def many(tmp_path: Path) -> list[Path]:
 
 
 def opened(paths: list[Path], folder: Path, **options: object) -> np.ndarray:
-    return open_photos(paths, **({"size": 20, "fit": "squash", "folder": folder, "key": "k"} | options))
+    prints = [content_print(path.read_bytes() if path.is_file() else b"") for path in paths]
+    return photos_of(paths, prints, **({"size": 20, "fit": "squash", "folder": folder, "key": "k"} | options)).pixels
 
 
 def test_photos_are_the_decoded_rows_read_only(many: list[Path], tmp_path: Path) -> None:

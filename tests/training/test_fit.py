@@ -1,4 +1,5 @@
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -195,3 +196,19 @@ def test_no_batch_of_one(items, size):
     batches = list(EpochBatches(items, size, seed=0).of(0))
     assert min(len(batch) for batch in batches) >= 2
     assert sorted(i for batch in batches for i in batch) == list(range(items))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+def test_the_compiled_tail_trains_as_the_eager_one(data):
+    """Without dropout, whose random numbers a compiled graph draws otherwise."""
+    words = ("train.epochs=1", "model.dropout=0", "model.metadata_dropout=0", "model.unfrozen=4")
+    training, held = np.arange(64), np.arange(100, 120)
+    networks = [
+        fit_fold(toy(*words, f"train.compile={way}"), data, training, fold=0, compute=CPU).network
+        for way in ("false", "true")
+    ]
+    eager, fused = (score_rows(n, data.pixels, held, data.metadata[held], CPU) for n in networks)
+    np.testing.assert_allclose(fused, eager, atol=2e-3)
+    untrained = build_network(toy(*words), fold=0, training_mean=float(data.scores[training].mean())).eval()
+    assert np.abs(score_rows(untrained, data.pixels, held, data.metadata[held], CPU) - eager).max() > 0.05

@@ -15,11 +15,8 @@ from pawpularity.trunk.build import BATCH, Trunks, run
 
 def bench_cache(name: str, unfrozen: int | None, data: Shelter, compute: Compute, repeats: int) -> list[dict[str, Any]]:
     """Rows of the table for one backbone: bare trunk, building from JPEGs, building from decoded photos."""
-    words = [] if unfrozen is None else [f"model.unfrozen={unfrozen}"]
-    config = settings(name, *words)
-    network = build_network(config, fold=0).to(compute.device)
-    if config.train.channels_last:
-        network.to(memory_format=torch.channels_last)
+    config = settings(name, unfrozen)
+    network = build_network(config, fold=0).place(compute.device)
     size, count = config.photos.size, len(data.paths)
     rows, views = np.arange(count), np.zeros(count, dtype=np.int64)
     noise = torch.randint(0, 256, (BATCH, size, size, 3), dtype=torch.uint8)
@@ -37,7 +34,7 @@ def bench_cache(name: str, unfrozen: int | None, data: Shelter, compute: Compute
     with PeakMemory() as peak:
         timings = side_by_side(
             [bare, lambda: build("jpeg", decoded=False), lambda: build("decoded", decoded=True)],
-            compute.device,
+            compute,
             repeats,
         )
     full = -(-count // BATCH) * BATCH  # the last batch is filled up, and that costs the bare pass as much

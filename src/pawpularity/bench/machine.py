@@ -13,12 +13,6 @@ import torch
 from pawpularity.device import Compute
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for a GPU; a CPU has nothing to wait for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 @dataclass(frozen=True)
 class Timing:
     """Seconds of several repeats."""
@@ -36,17 +30,15 @@ class Timing:
         return (max(self.seconds) - min(self.seconds)) / self.median
 
 
-def side_by_side(
-    ways: Sequence[Callable[[], None]], device: torch.device, repeats: int, warm_up: int = 1
-) -> list[Timing]:
+def side_by_side(ways: Sequence[Callable[[], None]], compute: Compute, repeats: int, warm_up: int = 1) -> list[Timing]:
     """Time each way `repeats` times in turn, so that a disturbance of the machine hits them alike."""
     seconds: list[list[float]] = [[] for _ in ways]
     for turn in range(warm_up + repeats):
         for way, own in zip(ways, seconds, strict=True):
-            synchronise(device)
+            compute.synchronise()
             started = time.perf_counter()
             way()
-            synchronise(device)
+            compute.synchronise()
             if turn >= warm_up:
                 own.append(time.perf_counter() - started)
     return [Timing(tuple(own)) for own in seconds]
@@ -58,7 +50,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     best = 0.0
     for size in (1024, 2048, 4096):
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        (timing,) = side_by_side([lambda a=a, b=b: torch.mm(a, b)], device, 5)  # type: ignore[misc, list-item]
+        (timing,) = side_by_side([lambda a=a, b=b: torch.mm(a, b)], _on(device), 5)  # type: ignore[misc, list-item]
         best = max(best, 2 * size**3 / min(timing.seconds))
     return best
 
@@ -70,7 +62,7 @@ def bandwidths(device: torch.device) -> dict[int, float]:
     for moved in (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28):
         a = torch.zeros(moved // 8, device=device)
         b = torch.empty_like(a)
-        (timing,) = side_by_side([lambda a=a, b=b: b.copy_(a)], device, 15, warm_up=3)  # type: ignore[misc]
+        (timing,) = side_by_side([lambda a=a, b=b: b.copy_(a)], _on(device), 15, warm_up=3)  # type: ignore[misc]
         found[moved] = moved / min(timing.seconds)
     return found
 
@@ -113,6 +105,5 @@ class PeakMemory:
         self.mb = max(self.mb, anonymous_mb())
 
 
-def plain(compute: Compute) -> Compute:
-    """The same device in float32."""
-    return Compute(compute.device, torch.float32, "the plain loop")
+def _on(device: torch.device) -> Compute:
+    return Compute(device, torch.float32, "")

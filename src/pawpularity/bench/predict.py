@@ -19,12 +19,8 @@ PHOTOS = 64
 
 def bench_predict(name: str, unfrozen: int | None, compute: Compute, repeats: int) -> list[dict[str, Any]]:
     """Rows of the table for one backbone, on decoded photos."""
-    words = [] if unfrozen is None else [f"model.unfrozen={unfrozen}"]
-    config = settings(name, *words)
-    networks = [build_network(config, fold=fold).to(compute.device) for fold in range(FOLDS)]
-    for network in networks:
-        if config.train.channels_last:
-            network.to(memory_format=torch.channels_last)
+    config = settings(name, unfrozen)
+    networks = [build_network(config, fold=fold).place(compute.device) for fold in range(FOLDS)]
     size = config.photos.size
     pixels = np.random.default_rng(0).integers(0, 256, (PHOTOS, size, size, 3), dtype=np.uint8)
     inputs, rows = PixelInputs(Photos.of(pixels), np.arange(PHOTOS)), np.arange(PHOTOS)
@@ -48,7 +44,7 @@ def bench_predict(name: str, unfrozen: int | None, compute: Compute, repeats: in
     def five() -> None:
         score_tails(networks, inputs, rows, None, compute)
 
-    alone, together, trunk_s, tail_s = side_by_side([one, five, trunk, tail], compute.device, repeats)
+    alone, together, trunk_s, tail_s = side_by_side([one, five, trunk, tail], compute, repeats)
     parts = trunk_s.median + FOLDS * tail_s.median
     return [
         {

@@ -16,8 +16,7 @@ def bench_profile(
     name: str, unfrozen: int | None, data: Shelter, compute: Compute, repeats: int, frozen_bn: bool
 ) -> list[dict[str, Any]]:
     """Rows of the table for one backbone: milliseconds an image of the dearest operators, of the rest, and of all."""
-    words = [] if unfrozen is None else [f"model.unfrozen={unfrozen}"]
-    base = settings(name, *words)
+    base = settings(name, unfrozen)
     size = base.photos.size
     photos = data.photos(size, f"profile-{name}")
     trunks = Trunks(data.folder / f"profile-{name}" / "trunk", photos, size, 1e6)

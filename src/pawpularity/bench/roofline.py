@@ -1,9 +1,8 @@
 """The floor of a computation: for every operator it runs, what the machine would need at least.
 
-The larger of its FLOPs over the measured matrix rate (of its dtype) and the bytes of its tensors over the measured
-bandwidth (of copies of about that size), summed
-(Williams et al. 2009, per operator). It is the floor of this list of operators: fusing several into one
-would lower it.
+The larger of its FLOPs over the measured matrix rate (of its dtype) and the bytes of its tensors over the measured bandwidth
+(of copies of about that size), summed (Williams et al. 2009, per operator). It is the floor of this list of operators: fusing
+several into one would lower it, and tensors that stay in a core's cache can beat a copy.
 """
 
 from collections import defaultdict

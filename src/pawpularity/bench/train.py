@@ -1,4 +1,4 @@
-"""An epoch four ways, side by side: the plain loop of public solutions, and the tail behind stored states.
+"""An epoch four ways, in one run: the plain loop of public solutions, and the tail behind stored states.
 
 - `plain float32`: every photo decoded every epoch, the whole net in float32, as public solutions do;
 - `plain half`: the same under autocast (bfloat16, or float16) in channels_last;
@@ -6,11 +6,13 @@
 - `trunk warm`: every further epoch, fold and trial: the tail alone.
 
 All four run the project's own training loop over the same items of a drawn shelter of large photos, with the paper's copies.
+One way after the other, each with a warm-up: how far the machine was from idle shows in `spread`.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pawpularity.bench.machine import PeakMemory, Timing, plain, side_by_side, synchronise
+from pawpularity.bench.machine import PeakMemory, Timing, side_by_side
 from pawpularity.bench.roofline import Roofline, floor_of
 from pawpularity.competition.photo_cache import Photos, content_print, photos_of
 from pawpularity.competition.photos import decode
 from pawpularity.config import Config, resolve
-from pawpularity.device import Compute
+from pawpularity.device import Compute, choose
 from pawpularity.model.network import Network, build_network
 from pawpularity.shelter.sample import draw_shelter
 from pawpularity.training.batches import EpochBatches
@@ -72,8 +74,9 @@ class Shelter:
         return LabelledPhotos(photos, np.arange(n), np.zeros((n, 12), np.float32), self.scores, np.arange(n), trunks)
 
 
-def shelter(photos: int) -> "Iterator[Shelter]":
-    """A drawn shelter in a temporary folder, removed afterwards; a generator for `contextlib.contextmanager`."""
+@contextmanager
+def shelter(photos: int) -> Iterator[Shelter]:
+    """A drawn shelter in a temporary folder, removed afterwards."""
     import pandas as pd
 
     with tempfile.TemporaryDirectory(prefix="pawpularity-bench-") as name:
@@ -84,11 +87,12 @@ def shelter(photos: int) -> "Iterator[Shelter]":
         yield Shelter(paths, table["Pawpularity"].to_numpy(dtype=np.float64), folder)
 
 
-def settings(name: str, *words: str) -> Config:
-    """A config whose loop has nothing but the training steps in it."""
+def settings(name: str, unfrozen: int | None) -> Config:
+    """Config `name` at depth `unfrozen` (None: its own), with nothing but the training steps in its loop."""
+    depth = [] if unfrozen is None else [f"model.unfrozen={unfrozen}"]
     return resolve(name, ["model.weights=none", "train.stop=none", "train.schedule=cosine", f"train.epochs={EPOCHS}",
                           f"train.batch_size={BATCH}", "train.augment=none", "train.copies=authors",
-                          "train.workers=0", *words])  # fmt: skip
+                          "train.workers=0", *depth])  # fmt: skip
 
 
 class Way:
@@ -138,10 +142,9 @@ def bench_train(
     name: str, unfrozen: int | None, data: Shelter, compute: Compute, repeats: int, frozen_bn: bool
 ) -> list[dict[str, Any]]:
     """Rows of the table for one backbone. `frozen_bn` holds for the tail; the plain loops train BatchNorm as usual."""
-    words = [] if unfrozen is None else [f"model.unfrozen={unfrozen}"]
-    base = settings(name, *words)
+    base = settings(name, unfrozen)
     size = base.photos.size
-    float32 = plain(compute)
+    float32 = choose("float32", str(compute.device))
     slow = Way(with_train(base, channels_last=False, dtype="float32"), data.rows(data.undecoded(size)), float32)
     half = Way(with_train(base, channels_last=True, dtype=compute.dtype_name), data.rows(data.undecoded(size)), compute)
     photos = data.photos(size, f"cold-{name}")
@@ -153,7 +156,7 @@ def bench_train(
     with PeakMemory() as build_peak:
         started = time.perf_counter()
         ours.open()
-        synchronise(compute.device)
+        compute.synchronise()
         build = time.perf_counter() - started
     slow.open()
     half.open()
@@ -161,7 +164,7 @@ def bench_train(
     timings: list[Timing] = []
     for way, turns in ((slow, repeats), (half, repeats), (ours, 3 * repeats)):
         with PeakMemory() as peak:
-            timings += side_by_side([way.epoch], compute.device, turns)
+            timings += side_by_side([way.epoch], compute, turns)
         peaks.append(peak.mb)
     floors = [way.floor() for way in (slow, half, ours)]
     n = len(ours.items)

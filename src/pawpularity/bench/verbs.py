@@ -10,8 +10,6 @@ WHAT = ("train", "predict", "cache", "profile", "all")
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from contextlib import contextmanager
-
     from pawpularity.bench.cache import bench_cache
     from pawpularity.bench.predict import bench_predict
     from pawpularity.bench.profile import bench_profile
@@ -28,22 +26,21 @@ def _bench(options: argparse.Namespace) -> None:
         raise UserError(f"--out {options.out}: is a file; name a folder")
     compute = choose("auto")
     names = options.backbones or list(DEPTHS)
-    for name in names:
+    depths = {name: options.unfrozen if options.unfrozen is not None else DEPTHS.get(name) for name in names}
+    for name, depth in depths.items():
         # Said before anything is drawn.
-        depth = options.unfrozen if options.unfrozen is not None else DEPTHS.get(name)
-        if (settings(name).model.unfrozen if depth is None else depth) == "all":
+        if settings(name, depth).model.unfrozen == "all":
             raise UserError(
                 f"bench: {name} freezes nothing, so there is no trunk to time; name a depth with --unfrozen N"
             )
     say(f"device  {compute}, whatever train.dtype says; random weights: their values change no time")
     tables: dict[str, list[dict[str, Any]]] = {}
     wanted = WHAT[:-1] if options.what == "all" else (options.what,)
-    with contextmanager(shelter)(options.photos) as data:
+    with shelter(options.photos) as data:
         for what in wanted:
             rows: list[dict[str, Any]] = []
-            for name in names:
+            for name, depth in depths.items():
                 say(f"{what}: {name} ...")
-                depth = options.unfrozen if options.unfrozen is not None else DEPTHS.get(name)
                 if what == "train":
                     rows += bench_train(name, depth, data, compute, options.repeats, options.frozen_bn)
                 elif what == "predict":

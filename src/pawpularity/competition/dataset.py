@@ -5,7 +5,6 @@
 asked for; they depend on the rows and the photos' bytes, never on the folder's place, file times or the row order.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from pawpularity.competition.photo_cache import Photos, photos_of
+from pawpularity.competition.photo_cache import Photos, content_print, photos_of
 from pawpularity.competition.photos import (
     PhotoError,
     bar,
@@ -244,7 +243,6 @@ def _remembered(memory: Path) -> dict[str, Any]:
 
 def _content_hash(path: Path) -> str | PhotoError:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+        return content_print(path.read_bytes())
     except OSError as error:
         return PhotoError(path, fault(error, path))

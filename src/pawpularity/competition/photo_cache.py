@@ -1,7 +1,7 @@
 """The memory-mapped arrays of decoded photos: every file is decoded once, for all epochs, folds and runs.
 
-`open_photos` keeps what `decode` answers for a whole table in a read-only `.npy` under the cache folder. `Photos` is the
-same as an object that opens it when it is first needed, and hands out rows while they are being decoded.
+`Photos` keeps what `decode` answers for a whole table in a read-only `.npy` under the cache folder, opens it when it is
+first needed, and hands out rows while they are being decoded. `open_rows` is the same for any other bytes of a photo.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,7 +58,11 @@ class Photos:
 
     @cached_property
     def pixels(self) -> Pixels:
-        """All photos, read-only uint8 (n, size, size, 3), memory-mapped. Raises UserError as `open_photos` does."""
+        """All photos, read-only uint8 (n, size, size, 3), memory-mapped.
+
+        Made once; a second builder waits for the first. Raises UserError listing every bad photo, or for a full or
+        unwritable disk.
+        """
         found = self.opened()
         if found is None:
             for _ in self.rows():
@@ -83,7 +87,10 @@ class Photos:
 
 
 def photos_of(paths: Sequence[Path], prints: Sequence[str], *, size: int, fit: str, folder: Path, key: str) -> Photos:
-    """`Photos` of files with content hashes `prints` (hex); the other arguments as for `open_photos`."""
+    """`Photos` of files whose content has the hashes `prints` (`content_print`), kept in `folder/photos/`.
+
+    `key` must name the photos' content and their order (`Dataset.photo_key`); `size` and `fit` are as for `decode`.
+    """
     file = _photo_file(folder, key, size, fit)
     due = dict(zip(paths, prints, strict=True))
 
@@ -116,25 +123,6 @@ def content_print(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
-def open_photos(
-    paths: Sequence[Path],
-    *,
-    size: int,
-    fit: str,
-    folder: Path,
-    key: str,
-    progress: str = "decoding photos",
-    threads: int | None = None,
-) -> Pixels:
-    """All photos decoded: a read-only memory map, uint8 (len(paths), size, size, 3), row i for `paths[i]`.
-
-    It lives in `folder/photos/KEY-SIZE-FIT-DECODER.npy` and is made once. `key` must name the photos' content and their
-    order (`Dataset.photo_key`). Raises UserError listing every bad photo, or for a full or unwritable disk.
-    """
-    file, make = _photo_file(folder, key, size, fit), partial(decode, size=size, fit=fit)
-    return open_rows(paths, make, shape=(size, size, 3), file=file, progress=progress, threads=threads)
-
-
 def _photo_file(folder: Path, key: str, size: int, fit: str) -> Path:
     return folder / "photos" / f"{key}-{size}-{fit}-{text_hash(DECODER)}.npy"
 
@@ -151,10 +139,8 @@ def open_rows(
     """Read-only memory map of `make_row(path)` for every path, uint8 (len(paths), *shape), kept in `file`.
 
     Made at the first call by a thread pool, with a few rows in memory at a time; a second builder waits for the first.
-    A file of another shape or length is made again. Raises UserError as `open_photos` does.
+    A file of another shape or length is made again. Raises UserError as `Photos.pixels` does.
     """
-    if not paths:
-        raise UserError(f"{progress}: there are no photos")
     whole = (len(paths), *shape)
     found = _valid(file, whole)
     if found is None:
@@ -175,6 +161,8 @@ def _filling(
     threads: int | None,
 ) -> Iterator[Pixels]:
     """Yield every row in order while it is written; the file takes its place when the last one was taken."""
+    if not paths:
+        raise UserError(f"{progress}: there are no photos")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with _locked(file):

@@ -54,8 +54,10 @@ class Backbone:
     """None = random weights."""
 
 
-def build_backbone(model: Model, *, size: int, seed: int, weights: str | None = None) -> Backbone:
-    """Build `model.backbone` with `num_classes=0` and load its weights.
+def build_backbone(
+    model: Model, *, size: int, seed: int, weights: str | None = None, classifier: bool = False
+) -> Backbone:
+    """Build `model.backbone` with `num_classes=0` (with `classifier`: with its own one) and load its weights.
 
     Random weights depend on `seed` alone, so all folds of a run share one random trunk. `weights` replaces
     `model.weights` (a saved run rebuilds its net with "none" before it loads its own tensors).
@@ -71,12 +73,13 @@ def build_backbone(model: Model, *, size: int, seed: int, weights: str | None = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            net: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **_arguments(model))
+            bare = {} if classifier else {"num_classes": 0}
+            net: nn.Module = timm.create_model(name, pretrained=False, **bare, **_arguments(model))
         except (TypeError, ValueError, AssertionError, RuntimeError, KeyError, AttributeError) as error:
             raise UserError(f"model.args={model.args}: timm cannot build {name} with them ({_line(error)})") from None
     published: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
     if path is not None:
-        load_backbone(net, path, published.get("classifier"))
+        load_backbone(net, path, None if classifier else published.get("classifier"))
     net.eval()
     try:
         with torch.inference_mode():

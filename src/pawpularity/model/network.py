@@ -69,8 +69,20 @@ class Network(nn.Module):
         """(B, H, W, 3) pixels in 0..255, of any dtype, to the (B, 3, H, W) float input of the backbone."""
         # The permuted view of a row-major photo already is channels_last; the plain layout is made explicitly.
         x = photos.permute(0, 3, 1, 2).float()
-        x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
-        return (x - self.mean) / self.std
+        return (self.laid_out(x) - self.mean) / self.std
+
+    def laid_out(self, state: Tensor) -> Tensor:
+        """`state` in the memory layout the network computes in: kept states come channels last whatever that is."""
+        if state.ndim != 4:
+            return state
+        return state.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+    def place(self, device: torch.device) -> "Network":
+        """Move to `device`, in the memory layout it computes in (`train.channels_last`)."""
+        self.to(device)
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
+        return self
 
     def features(self, photos: Tensor) -> Tensor:
         """Pooled backbone features, (B, width), of photos as in `normalise`."""
@@ -85,10 +97,7 @@ class Network(nn.Module):
 
     def tail(self, state: Tensor, metadata: Tensor | None = None) -> Tensor:
         """Raw numbers, (B,), from states at the cut: `forward(photos) == tail(trunk(photos))`."""
-        if state.ndim == 4:
-            layout = torch.channels_last if self.channels_last else torch.contiguous_format
-            state = state.contiguous(memory_format=layout)
-        return self.head(self.chain.run(state, self.cut), metadata)
+        return self.head(self.chain.run(self.laid_out(state), self.cut), metadata)
 
     def head(self, features: Tensor, metadata: Tensor | None) -> Tensor:
         """Raw numbers, (B,), from pooled features and (B, 12) metadata; None = absent for every row."""

@@ -63,20 +63,20 @@ def estimate(configs: str, config: Config, scores: np.ndarray, compute: Compute)
         started = time.perf_counter()
         with torch.no_grad(), compute.autocast():
             state = network.trunk(pixels)
-        _wait(compute)
+        compute.synchronise()
         trunk_s.append(time.perf_counter() - started)
         started = time.perf_counter()
         with compute.autocast():
             raw = network.tail(state, columns)
         loss_of(network, raw, target, config.train).backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
-        _wait(compute)
+        compute.synchronise()
         step_s.append(time.perf_counter() - started)
         network.eval()
         started = time.perf_counter()
         with torch.inference_mode(), compute.autocast():
             network.tail(state, columns)
-        _wait(compute)
+        compute.synchronise()
         look_s.append(time.perf_counter() - started)
     photos, k = len(scores), config.folds.k
     rows, schedule = items_of(config, scores, np.arange(photos), seed=0)
@@ -94,11 +94,6 @@ def estimate(configs: str, config: Config, scores: np.ndarray, compute: Compute)
     weights = sum(t.numel() * t.element_size() for t in network.frozen_state().values())
     disk = k * trained * 4 + (weights if config.model.weights == "none" else 0) + (trunk_bytes if kept else 0)
     return Estimate(configs, seconds, disk, trained)
-
-
-def _wait(compute: Compute) -> None:
-    if compute.device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def plan_text(estimates: Sequence[Estimate], cache_bytes: int, compute: Compute) -> str:

@@ -7,10 +7,8 @@ outputs, a thousand names of things for ImageNet weights: the contest's winner f
 from dataclasses import dataclass, replace
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from tqdm import tqdm
 
 from pawpularity.competition.photo_cache import Photos
@@ -19,7 +17,7 @@ from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.model.backbone import Backbone, build_backbone
 from pawpularity.model.network import Network
-from pawpularity.model.weights import find_weights, load_backbone, tensors_hash
+from pawpularity.model.weights import find_weights, tensors_hash
 from pawpularity.trunk.build import Trunks
 from pawpularity.trunk.inputs import open_inputs
 from pawpularity.views import ORIGINAL
@@ -67,24 +65,19 @@ def build_tower(model: Model, kind: str, *, size: int, seed: int) -> Backbone:
     """
     if kind == "pooled":
         return build_backbone(model, size=size, seed=seed)
-    # Without its classifier first: that says what is wrong with the name, the arguments or the photo size.
-    plain = build_backbone(model, size=size, seed=seed, weights="none")
-    path = find_weights(model.backbone, model.weights)
-    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in model.args.items()}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net: nn.Module = timm.create_model(model.backbone, pretrained=False, **arguments)
-    if not getattr(net, "num_classes", 0):
-        raise UserError(f"--features logits: {model.backbone} has no classifier; take --features pooled")
-    if path is not None:
+    if find_weights(model.backbone, model.weights) is None:
+        tower = build_backbone(model, size=size, seed=seed, classifier=True)
+    else:
+        build_backbone(
+            model, size=size, seed=seed
+        )  # says what is wrong with the name, the size, or the rest of the file
         try:
-            load_backbone(net, path, None)
+            tower = build_backbone(model, size=size, seed=seed, classifier=True)
         except UserError as error:
             raise UserError(f"--features logits needs the classifier too, pooled does not: {error}") from None
-    net.eval()
-    with torch.inference_mode():
-        width = int(net(torch.zeros(1, 3, size, size)).shape[1])
-    return Backbone(net, width, plain.mean, plain.std, path)
+    if not getattr(tower.net, "num_classes", 0):
+        raise UserError(f"--features logits: {model.backbone} has no classifier; take --features pooled")
+    return tower
 
 
 def frozen_features(
@@ -110,10 +103,8 @@ def frozen_features(
         replace(model, unfrozen="0", metadata="none"),
         channels_last=compute.dtype != torch.float32,
         frozen_bn=True,
-    ).to(compute.device)
-    if network.channels_last:
-        network.to(memory_format=torch.channels_last)
-    network.eval()
+    )
+    network.place(compute.device).eval()
     rows = np.arange(len(photo_rows))
     inputs = open_inputs(trunks, photos, photo_rows, network, compute, rows, np.full(len(rows), ORIGINAL))
     table = np.empty((len(rows), tower.width), dtype=np.float32)

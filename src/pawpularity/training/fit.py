@@ -200,9 +200,7 @@ class Loop:
         history: list[Epoch] | None = None,
     ) -> None:
         self.config, self.train, self.rows, self.compute = config, config.train, rows, compute
-        self.network = network.to(compute.device)
-        if self.train.channels_last:
-            self.network.to(memory_format=torch.channels_last)
+        self.network = network.place(compute.device)
         self.on_epoch, self.on_step = on_epoch, on_step
         self.seed = self.train.seed * 1009 + fold
         self.history: list[Epoch] = history if history is not None else []

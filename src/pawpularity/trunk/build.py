@@ -89,7 +89,6 @@ class Trunks:
         decoded = self.photos.undecoded_bytes if self.photos.opened() is None else 0
         require_space(self.folder, len(pairs) * file.row_bytes + decoded, "the trunk's states and the decoded photos")
         with file.building():
-            file.mend()
             file.check(photos, views)
             file.mend()
             pairs = pairs[file.slots(pairs[:, 0], pairs[:, 1]) < 0]
@@ -167,9 +166,7 @@ class Trunks:
         if shallow is not None:
             shallow.check(pairs[:, 0], pairs[:, 1])
             from_shallow = shallow.slots(pairs[:, 0], pairs[:, 1]) >= 0
-        network = network.to(compute.device).eval()
-        if network.channels_last:
-            network.to(memory_format=torch.channels_last)
+        network.place(compute.device).eval()
         note = (
             f", {from_shallow.sum():,} of them from kept states at {shallow.about['block']}"
             if from_shallow.any() and shallow
@@ -231,7 +228,7 @@ class Trunks:
         run(network, compute, x[:2], 0, network.cut)
         started = time.perf_counter()
         run(network, compute, x, 0, network.cut)
-        _synchronise(compute)
+        compute.synchronise()
         each = (time.perf_counter() - started) / len(x)
         painting = 0.002 * (self.size / 224) ** 2 * float((pairs[:, 1] >= RANDOM).mean())
         return float((~from_shallow).sum()) * (each + painting)
@@ -292,10 +289,8 @@ def fill(
 def run(network: Network, compute: Compute, x: Tensor, start: int, stop: int) -> Tensor:
     """The state before block `stop`, of photos (uint8; `start` 0) or of states before block `start`."""
     x = x.to(compute.device, non_blocking=True)
-    if start and x.ndim == 4:  # stored channels last, whatever the network computes in
-        x = x.contiguous(memory_format=torch.channels_last if network.channels_last else torch.contiguous_format)
     with compute.autocast():
-        return network.chain.run(network.normalise(x) if start == 0 else x, start, stop)
+        return network.chain.run(network.laid_out(x) if start else network.normalise(x), start, stop)
 
 
 def _filled_up(x: Tensor) -> Tensor:
@@ -339,11 +334,6 @@ def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
     finally:
         stopped.set()
         thread.join()
-
-
-def _synchronise(compute: Compute) -> None:
-    if compute.device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def _clock(seconds: float) -> str:

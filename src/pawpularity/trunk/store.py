@@ -65,10 +65,7 @@ class TrunkFile:
     """States of one cut of one network for one table of photos."""
 
     def __init__(self, root: Path, name: str, about: Mapping[str, Any], photos: int) -> None:
-        """`about` must hold `shape` (of one stored state), `dtype` (torch's name) and everything that decides the states.
-
-        Raises UserError where the folder holds something else.
-        """
+        """`about` must hold `shape` (of one stored state), `dtype` (torch's name) and everything that decides the states."""
         self.about = dict(about) | {"version": VERSION}
         identity = json.dumps({k: v for k, v in self.about.items() if k != "version"}, sort_keys=True)
         self.folder = root / f"{name}-{text_hash(identity)}"
@@ -103,10 +100,7 @@ class TrunkFile:
         self._checked = {shard.start for shard in self.shards if (shard.start, shard.checksum) in checked}
 
     def _read(self) -> None:
-        about = self.folder / "about.json"
-        if not about.is_file():
-            return
-        if self._written_by_another():
+        if about_of(self.folder) != self.about:
             return
         try:
             index = (self.folder / "index.jsonl").read_bytes()
@@ -126,9 +120,6 @@ class TrunkFile:
         photos = shard.pairs[:, 0]
         inside = shard.start >= 0 and (shard.start + len(photos)) * self.row_bytes <= size
         return bool(inside and len(photos) and photos.min() >= 0 and photos.max() < self.photos)
-
-    def _written_by_another(self) -> bool:
-        return about_of(self.folder) != self.about
 
     def _map(self) -> None:
         self._slots = {}
@@ -152,8 +143,7 @@ class TrunkFile:
     def check(self, photos: NDArray[np.int64], views: NDArray[np.int64]) -> int:
         """Compare the checksums of the shards that hold these pairs, forget those that differ, and say how many."""
         used = self.slots(photos, views)
-        ends = sorted((shard.start, shard.start + len(shard.pairs)) for shard in self.shards)
-        starts = np.array([start for start, _ in ends], dtype=np.int64)
+        starts = np.array(sorted(shard.start for shard in self.shards), dtype=np.int64)
         touched = set(starts[np.unique(np.searchsorted(starts, used[used >= 0], side="right") - 1)].tolist())
         bad = set()
         with self.states_file.open("rb") if touched - self._checked else _nothing() as file:
@@ -208,7 +198,7 @@ class TrunkFile:
             raise _unwritable(self.folder, error) from None
         try:
             self._lock_inode = (self.folder / ".lock").stat().st_ino
-            if (self.folder / "about.json").is_file() and self._written_by_another():
+            if (self.folder / "about.json").is_file() and about_of(self.folder) != self.about:
                 say(
                     f"trunk   {self.folder}: was written by another version of this program, or damaged; it is made anew"
                 )
