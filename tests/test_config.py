@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from pawpularity.config import Config, check, from_dict, resolve, run_name
+from pawpularity.config import from_dict, resolve, run_name
 from pawpularity.errors import UserError
+from pawpularity.schema import Config, check
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(p.relative_to(CONFIGS).with_suffix("").as_posix() for p in CONFIGS.rglob("*.yaml"))

@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 from pawpularity.competition.dataset import CONTEST, Dataset, is_drawn
-from pawpularity.config import Config, resolve, run_name
+from pawpularity.config import resolve, run_name
 from pawpularity.errors import UserError
 from pawpularity.folds.split import Folds, make_folds
 from pawpularity.run import OOF, check_name
+from pawpularity.schema import Config
 from pawpularity.shelter import SAMPLE
 from pawpularity.verb import say
 

@@ -19,12 +19,12 @@ from numpy.typing import ArrayLike, NDArray
 from pawpularity.competition.photo_cache import Photos
 from pawpularity.competition.photos import decode
 from pawpularity.competition.table import METADATA
-from pawpularity.config import Config
 from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
 from pawpularity.model.network import METADATA_COLUMNS, Network, build_network
 from pawpularity.model.weights import load_strictly, read_tensors, tensors_hash
 from pawpularity.run import Run
+from pawpularity.schema import Config
 from pawpularity.trunk.build import Trunks
 from pawpularity.trunk.inputs import Inputs, PixelInputs, StateInputs
 from pawpularity.views import FLIP, ORIGINAL
@@ -39,9 +39,9 @@ def score_rows(
     metadata: NDArray[np.float32] | None,
     compute: Compute,
     *,
-    view: int = ORIGINAL,
+    view: int | NDArray[np.int64] = ORIGINAL,
 ) -> NDArray[np.float64]:
-    """Clipped score points, (len(rows),), of `rows` seen as `view`; see `score_tails`."""
+    """Clipped score points, (len(rows),), of `rows` seen as `view` (one for all, or (len(rows),)); see `score_tails`."""
     scores: NDArray[np.float64] = score_tails([network], inputs, rows, metadata, compute, view=view)[0]
     return scores
 
@@ -54,7 +54,7 @@ def score_tails(
     metadata: NDArray[np.float32] | None,
     compute: Compute,
     *,
-    view: int = ORIGINAL,
+    view: int | NDArray[np.int64] = ORIGINAL,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
@@ -66,9 +66,10 @@ def score_tails(
     for network in networks:
         network.eval()
     scores = torch.empty(len(networks), len(rows), dtype=torch.float32)
+    views = np.broadcast_to(np.asarray(view, dtype=np.int64), rows.shape)
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        x = inputs.take(batch, np.full(len(batch), view)).to(compute.device, non_blocking=True)
+        x = inputs.take(batch, views[start : start + batch_size]).to(compute.device, non_blocking=True)
         columns = None if metadata is None else torch.tensor(metadata[start : start + len(batch)]).to(compute.device)
         with compute.autocast():
             state = inputs.state(networks[0], x)

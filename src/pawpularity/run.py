@@ -8,7 +8,8 @@ oof/RUN/foldK/history.csv         epoch,train_rmse,inner_rmse,lr,seconds
 oof/RUN/foldK/tail.safetensors    what was trained
 oof/RUN/oof.csv                   all folds, once they are there
 
-A probe of frozen features leaves config.json, predictions and metrics per fold, and oof.csv; a blend config.json and oof.csv.
+A probe of frozen features leaves config.json, predictions and metrics per fold, and oof.csv; a blend config.json, weights.json,
+oof.csv (cross-fitted), and folds.csv where its members share no folds file.
 """
 
 import importlib.metadata
@@ -22,13 +23,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pawpularity.config import Config, from_dict
+from pawpularity.config import from_dict
 from pawpularity.errors import UserError
 from pawpularity.files import read_json, write_json
+from pawpularity.schema import Config
 
 OOF = Path("oof")
+RESERVED = ("folds", "hypotheses", "errors", "leakage", "leakcheck", "table1")  # folders below oof/ that are no runs
 # Settings that change where and how fast a run computes, not what: they may differ between its folds.
-_FREE = ("cache.", "train.workers")
+_FREE = ("cache.", "train.workers", "hypotheses.")
 _MEASURED = {"rmse", "constant_rmse", "n", "seconds", "training_mean", "predictions_hash"}
 _KINDS = {"run": "a trained run", "probe": "a probe of frozen features", "ensemble": "a blend of other runs"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -36,8 +39,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 def check_name(name: str) -> str:
     """`name` if it can be a folder below oof/, else UserError."""
-    if not _NAME.fullmatch(name) or name == "folds" or len(name) > 100:
-        raise UserError(f'--run "{name[:100]}": must be letters, digits, ".", "_" or "-", 100 at most, and not "folds"')
+    if not _NAME.fullmatch(name) or name in RESERVED or len(name) > 100:
+        raise UserError(
+            f'--run "{name[:100]}": must be letters, digits, ".", "_" or "-", 100 at most, and none of {", ".join(RESERVED)}'
+        )
     return name
 
 
@@ -62,6 +67,11 @@ class Run:
     def has_folds(self) -> bool:
         """Whether every fold leaves a folder of its own (all kinds but blends)."""
         return self.kind != "ensemble"
+
+    @property
+    def leaky(self) -> bool:
+        """Whether copies of the photos it is scored on were trained on, as the paper did: a named experiment."""
+        return bool(self.record["config"].get("train", {}).get("split") == "leaky")
 
     def require_networks(self) -> None:
         """Raise UserError for a kind of run that keeps no networks to predict with."""
@@ -195,6 +205,16 @@ def run_names(folder: Path = OOF) -> list[str]:
     return sorted(file.parent.name for file in folder.glob("*/config.json") if file.is_file())
 
 
+def recipe(record: Mapping[str, Any]) -> str:
+    """Everything that decides a run's figures but its name and `train.seed`, as text: equal for runs of several seeds."""
+    config = _flat(from_dict(record["config"], "config.json").to_dict())
+    kept = {k: v for k, v in config.items() if not k.startswith(_FREE) and k not in ("name", "train.seed")}
+    trunk = record.get("weights", {})
+    # Random frozen tensors are drawn by the seed too, so only weights of a fixed content are part of the recipe.
+    fixed = None if kept["model.weights"] == "none" else trunk.get("initial_hash")
+    return repr((sorted(kept.items(), key=str), record["data"]["hash"], record["folds"]["hash"], fixed))
+
+
 def git_commit() -> str | None:
     """HEAD of the source tree's repository, `+changes` appended when tracked files differ; None outside git."""
     here = Path(__file__).resolve().parent
@@ -211,7 +231,7 @@ def git_commit() -> str | None:
 def versions() -> dict[str, str]:
     """Versions of everything that decides a figure."""
     packages = ("torch", "torchvision", "timm", "albumentations", "opencv-python-headless", "numpy", "pandas",
-                "scikit-learn", "pillow", "ImageHash", "safetensors")  # fmt: skip
+                "scikit-learn", "scipy", "pillow", "ImageHash", "safetensors")  # fmt: skip
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -56,7 +56,12 @@ def test_bandwidth_takes_the_faster_neighbour(monkeypatch):
 
 def test_ways_are_timed_in_turn_and_warm_up_is_not_counted():
     order = []
-    timings = side_by_side([lambda: order.append("a"), lambda: order.append("b")], Compute(CPU, torch.float32, "here"), repeats=3, warm_up=2)
+    timings = side_by_side(
+        [lambda: order.append("a"), lambda: order.append("b")],
+        Compute(CPU, torch.float32, "here"),
+        repeats=3,
+        warm_up=2,
+    )
     assert order == ["a", "b"] * 5
     assert [len(timing.seconds) for timing in timings] == [3, 3]
     assert machine.Timing((1.0, 4.0, 2.0)).median == 2.0

@@ -198,7 +198,8 @@ def test_competitive_configs_take_a_step_with_stand_ins(name):
     """The real towers want a GPU; the recipe (EMA, mixup, cosine) is stepped with a small net of the same family."""
     from pawpularity.competition.photo_cache import Photos
     from pawpularity.device import choose
-    from pawpularity.training.fit import LabelledPhotos, fit_fold
+    from pawpularity.training.fit import fit_fold
+    from pawpularity.training.labelled import LabelledPhotos
 
     backbone, arguments, size = COMPETITIVE[name]
     full = resolve(name)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.config import Model
 from pawpularity.errors import UserError
 from pawpularity.model.backbone import build_backbone
 from pawpularity.model.weights import PACKAGED, find_weights, packaged_weights, read_tensors, tensors_hash
 from pawpularity.pretraining import labels as label_module
 from pawpularity.pretraining.labels import FLAGS, IN_RULE, KINDS, MEASURES, labels_of, widths
 from pawpularity.pretraining.pretrain import BACKBONE, SIZE, augment, halved
+from pawpularity.schema import Model
 from pawpularity.shelter.spec import TRAIN, Photo, describe
 
 TOY = ("pretrain", "--photos", 40, "--epochs", 1)

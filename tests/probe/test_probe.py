@@ -14,15 +14,15 @@ from safetensors.torch import save_file
 
 from pawpularity import Predictor
 from pawpularity.competition.photo_cache import Photos
-from pawpularity.config import Model
 from pawpularity.device import choose
+from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
-from pawpularity.evaluation.ensemble import mean_blend
 from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run
 from pawpularity.evaluation.score import rmse
 from pawpularity.probe.features import frozen_features
 from pawpularity.probe.probe import Probe
 from pawpularity.run import Run
+from pawpularity.schema import Model
 from pawpularity.trunk.build import Trunks
 
 TOY = ("--config", "scratch", "photos.size=32", "folds.k=3", "--backbones", "test_resnet")

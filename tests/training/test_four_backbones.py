@@ -11,7 +11,8 @@ from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.model.network import build_network
 from pawpularity.predictor import score_rows
-from pawpularity.training.fit import LabelledPhotos, fit_fold
+from pawpularity.training.fit import fit_fold
+from pawpularity.training.labelled import LabelledPhotos
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from pawpularity.competition.photo_cache import Photos
 from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.predictor import score_rows, score_tails
-from pawpularity.training.fit import LabelledPhotos, fit_fold
+from pawpularity.training.fit import fit_fold
+from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.trunk.build import Trunks
 from pawpularity.trunk.inputs import StateInputs
 

@@ -25,12 +25,15 @@ from pawpularity.bench.machine import PeakMemory, Timing, side_by_side
 from pawpularity.bench.roofline import Roofline, floor_of
 from pawpularity.competition.photo_cache import Photos, content_print, photos_of
 from pawpularity.competition.photos import decode
-from pawpularity.config import Config, resolve
+from pawpularity.config import resolve
 from pawpularity.device import Compute, choose
 from pawpularity.model.network import Network, build_network
+from pawpularity.schema import Config
 from pawpularity.shelter.sample import draw_shelter
 from pawpularity.training.batches import EpochBatches
-from pawpularity.training.fit import LabelledPhotos, Loop, items_of, loss_of
+from pawpularity.training.fit import Loop, loss_of
+from pawpularity.training.items import items_of, shown
+from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.trunk.build import Trunks
 
 BATCH = 64
@@ -102,14 +105,14 @@ class Way:
         self.config, self.compute, self.rows = config, compute, rows
         self.network = build_network(config, fold=0)
         self.loop = Loop(config, rows, self.network, compute, 0, None, None)
-        self.items, self.schedule = items_of(config, rows.scores, np.arange(len(rows.scores)), 0)
+        items = items_of(config, rows.scores, np.arange(len(rows.scores)))
+        self.items, self.schedule, self.shown = items.rows, items.schedule(config, 0), shown(config, items)
         self.batches = EpochBatches(len(self.items), BATCH, 0)
         self.done = 0
 
     def open(self) -> None:
         """Get the inputs: with a trunk, compute its states as far as they are not there."""
-        at, views = self.schedule.all()
-        self.loop.inputs = self.rows.inputs(self.network, self.compute, self.items[at], views)
+        self.loop.inputs = self.rows.inputs(self.network, self.compute, *self.shown)
 
     def epoch(self) -> None:
         """One epoch."""

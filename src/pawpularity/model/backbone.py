@@ -15,9 +15,9 @@ from timm.models import register_model
 from timm.models.vgg import VGG
 from torch import Tensor, nn
 
-from pawpularity.config import Model
 from pawpularity.errors import UserError, nearest
 from pawpularity.model.weights import find_weights, load_backbone
+from pawpularity.schema import Model
 
 
 @register_model  # type: ignore[untyped-decorator]

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pawpularity.config import Config, Model
 from pawpularity.model.backbone import (
     Backbone,
     Frozen,
@@ -27,6 +26,7 @@ from pawpularity.model.backbone import (
 )
 from pawpularity.model.chain import Chain
 from pawpularity.model.weights import tensors_hash
+from pawpularity.schema import Config, Model
 
 METADATA_COLUMNS = 12
 LOWEST, HIGHEST = 1.0, 100.0

@@ -28,7 +28,6 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from pawpularity.competition.photos import DECODER, Pixels, decode, thread_count
-from pawpularity.config import Model
 from pawpularity.errors import UserError
 from pawpularity.files import require_space, write_json
 from pawpularity.model.backbone import as_tensor_stats, build_backbone, count_parameters
@@ -36,6 +35,7 @@ from pawpularity.model.weights import packaged_weights, save_tensors, tensors_ha
 from pawpularity.pretraining import EPOCHS, PHOTOS, RESERVED, SEED
 from pawpularity.pretraining.labels import FLAGS, IN_RULE, KINDS, MEASURES, Labels, labels_of, widths
 from pawpularity.run import git_commit, machine, versions
+from pawpularity.schema import Model
 from pawpularity.shelter.render import render
 from pawpularity.shelter.spec import TEST, TRAIN, Photo, describe
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pawpularity.competition.photo_cache import Photos
-from pawpularity.config import Model
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.model.backbone import Backbone, build_backbone
 from pawpularity.model.network import Network
 from pawpularity.model.weights import find_weights, tensors_hash
+from pawpularity.schema import Model
 from pawpularity.trunk.build import Trunks
 from pawpularity.trunk.inputs import open_inputs
 from pawpularity.views import ORIGINAL
@@ -90,8 +90,9 @@ def frozen_features(
     *,
     seed: int = 0,
     trunks: Trunks | None = None,
+    view: int = ORIGINAL,
 ) -> NDArray[np.float32]:
-    """Features of the photos `photo_rows`, float32 (len(photo_rows), width), a batch of photos in memory at a time.
+    """Features of the photos `photo_rows` seen as `view`, float32 (len(photo_rows), width), a batch of photos in memory at a time.
 
     A tower is a network that is all trunk: with `trunks` its answers are kept on disk like any trunk's states, and read
     from there the next time. Raises UserError as `build_tower`, and where the network answers something that is no number.
@@ -106,12 +107,12 @@ def frozen_features(
     )
     network.place(compute.device).eval()
     rows = np.arange(len(photo_rows))
-    inputs = open_inputs(trunks, photos, photo_rows, network, compute, rows, np.full(len(rows), ORIGINAL))
+    inputs = open_inputs(trunks, photos, photo_rows, network, compute, rows, np.full(len(rows), view))
     table = np.empty((len(rows), tower.width), dtype=np.float32)
     with tqdm(total=len(table), desc=f"{kind} {model.backbone}", unit="photo", leave=False, disable=None) as bar:
         for start in range(0, len(table), BATCH):
             part = rows[start : start + BATCH]
-            x = inputs.take(part, np.full(len(part), ORIGINAL)).to(compute.device)
+            x = inputs.take(part, np.full(len(part), view)).to(compute.device)
             with torch.inference_mode(), compute.autocast():
                 answer = inputs.state(network, x)
             table[start : start + len(part)] = answer.float().cpu().numpy()

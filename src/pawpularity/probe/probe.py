@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from pawpularity.competition.dataset import Dataset
 from pawpularity.competition.table import METADATA, TARGET
-from pawpularity.config import Config, Model, Train
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import assemble, write_oof
@@ -29,6 +28,7 @@ from pawpularity.probe.features import Tower, frozen_features, towers_of
 from pawpularity.probe.ridge import ALPHAS, Floats, Table, require_inner_folds, ridge_oof
 from pawpularity.probe.svr import CANDIDATES, INNER_ROWS, svr_oof
 from pawpularity.run import OOF, Run, check_name, git_commit, record_of, versions
+from pawpularity.schema import Config, Model, Train
 from pawpularity.trunk.build import Trunks
 from pawpularity.verb import say
 

@@ -1,9 +1,8 @@
 """`pawpularity probe`: what frozen networks know about the scores, by a ridge or a support vector machine."""
 
 import argparse
-import re
 
-from pawpularity.verb import Verb, give, json_argument, say
+from pawpularity.verb import Verb, give, json_argument, names_in, say
 
 METADATA = {"use": (True,), "none": (False,), "both": (False, True)}
 HEADS = {"ridge": ("ridge",), "svr": ("svr",), "both": ("ridge", "svr")}
@@ -22,10 +21,7 @@ def _probe(options: argparse.Namespace) -> None:
     one_of("features", options.features, dict(FEATURES))
     one_of("head", options.head, dict(HEADS))
     one_of("metadata", options.metadata, dict(METADATA))
-    # argparse hands key=value words that follow the names to --backbones.
-    words = [word for text in options.backbones or [] for word in re.split(r"[\s,]+", text) if word]
-    options.settings = [*options.settings, *(text for text in options.backbones or [] if "=" in text)]
-    named = [word for word in words if "=" not in word]
+    named = names_in(options, "backbones")
     if repeated := next((name for name in named if named.count(name) > 1), None):
         raise UserError(f"--backbones: names {repeated} twice; name it once")
     word = check_name(options.run or "probe")

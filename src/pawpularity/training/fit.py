@@ -3,6 +3,8 @@
 `fit_fold` gets the training rows only. `train.stop: early` splits an inner set off them (grouped, stratified) that the
 plateau schedule, early stopping and the choice of the epoch watch; `train.refit` then trains on all of them at the
 rates and for the epochs the inner set chose. `train.stop: none` trains on all of them from the start, cosine to zero.
+
+`fit_items` fits on any items and watches any others: `train.split: leaky`, the paper's mistake, goes through it.
 """
 
 import copy
@@ -20,45 +22,17 @@ from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
-from pawpularity.competition.photo_cache import Photos
-from pawpularity.config import Config, Train
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.score import rmse
 from pawpularity.folds.split import inner_split
 from pawpularity.model.network import Network, build_network
 from pawpularity.predictor import score_rows
+from pawpularity.schema import Config, Train
 from pawpularity.training.batches import EpochBatches, worker_count
-from pawpularity.trunk.build import Trunks
-from pawpularity.trunk.inputs import Inputs, PixelInputs, open_inputs
-from pawpularity.views import ORIGINAL, Schedule, copies
-
-
-@dataclass(frozen=True)
-class LabelledPhotos:
-    """The whole data set as arrays, aligned by row, sorted by Id (so that the table's row order decides nothing)."""
-
-    photos: Photos
-    """in the order of the table file"""
-    photo_rows: NDArray[np.int64]
-    """(N,) where in `photos` each row's photo is"""
-    metadata: NDArray[np.float32]
-    """(N, 12)"""
-    scores: NDArray[np.float64]
-    """(N,) points"""
-    groups: NDArray[np.int64]
-    """(N,) near-duplicates share a number"""
-    trunks: Trunks | None = None
-    """where trunk states of these photos are kept; None = nowhere, the trunk runs every time"""
-
-    @property
-    def pixels(self) -> PixelInputs:
-        """The photos as a network's input."""
-        return PixelInputs(self.photos, self.photo_rows)
-
-    def inputs(self, network: Network, compute: Compute, rows: NDArray[np.int64], views: NDArray[np.int64]) -> Inputs:
-        """What `network` is fed for the pairs (`rows[i]`, `views[i]`): states if they are kept, else photos."""
-        return open_inputs(self.trunks, self.photos, self.photo_rows, network, compute, rows, views)
+from pawpularity.training.items import NOTHING, Items, as_they_are, items_of, looked_at, shown
+from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.trunk.inputs import Inputs
 
 
 @dataclass(frozen=True)
@@ -100,13 +74,15 @@ def fit_fold(
     *,
     fold: int,
     compute: Compute,
+    items: Items | None = None,
     on_epoch: Report | None = None,
     on_step: Step | None = None,
 ) -> Fitted:
     """Fit a network on the row numbers `training` and return it, on `compute.device`, in evaluation mode.
 
-    `on_epoch` is told every epoch; an exception it raises ends the fit (a search prunes that way). `on_step` is told
-    (steps done, steps in the epoch). Raises UserError for too few rows, or a loss that is no longer finite.
+    `items`: what is trained on, where that is not `training` and its copies (`items.fold_items`). `on_epoch` is told
+    every epoch; an exception it raises ends the fit (a search prunes that way). `on_step` is told (steps done, steps in
+    the epoch). Raises UserError for too few rows, or a loss that is no longer finite.
     """
     train = config.train
     if len(training) < 4:
@@ -115,23 +91,23 @@ def fit_fold(
     network = build_network(config, fold=fold, training_mean=mean)
     notes = [network.frozen.note]
     initial = copy.deepcopy(network.trained_state()) if train.refit else None
-    if train.stop == "none":
-        inner = np.empty(0, dtype=np.int64)
-        fitting = training
-    else:
-        fit_at, inner_at = inner_split(
+    every = items_of(config, rows.scores, training) if items is None else items
+    inner, fitting = np.empty(0, dtype=np.int64), every
+    if train.stop != "none":
+        _, inner_at = inner_split(
             rows.groups[training], rows.scores[training], share=train.inner_share, seed=train.seed * 1009 + fold
         )
-        fitting, inner = training[fit_at], training[inner_at]
+        inner = training[inner_at]
+        fitting = every.take(~np.isin(every.rows, inner))
     loop = Loop(config, rows, network, compute, fold, on_epoch, on_step)
-    best, state = loop.run(fitting, inner, rates=None)
+    best, state = loop.run(fitting, as_they_are(inner), rates=None)
     if train.refit:
         assert initial is not None
         rates = [epoch.lr for epoch in loop.history[:best]]
         notes.append(f"refitted on all {len(training)} training rows for the {best} epochs the inner split chose")
         network.load_state_dict(initial, strict=False)
         loop = Loop(config, rows, network, compute, fold, on_epoch, on_step, history=loop.history)
-        best, state = loop.run(training, np.empty(0, dtype=np.int64), rates=rates)
+        best, state = loop.run(every, NOTHING, rates=rates)
     network.load_state_dict(state, strict=False)
     return Fitted(
         network=network.eval(),
@@ -145,6 +121,40 @@ def fit_fold(
     )
 
 
+def fit_items(
+    config: Config,
+    rows: LabelledPhotos,
+    items: Items,
+    watched: Items,
+    *,
+    compute: Compute,
+    fold: int = 0,
+    on_epoch: Report | None = None,
+    on_step: Step | None = None,
+) -> Fitted:
+    """Fit on `items` while watching `watched` (with `train.stop: none`: not even watching) and keep the best epoch on them.
+
+    This is how the paper chose its epoch: on the very items its RMSE was then reported of. Raises UserError as `fit_fold`.
+    """
+    if len(items) < 4:
+        raise UserError(f"only {len(items)} training items are left; take more photos")
+    mean = float(rows.scores[items.rows].mean())
+    network = build_network(config, fold=fold, training_mean=mean)
+    loop = Loop(config, rows, network, compute, fold, on_epoch, on_step)
+    best, state = loop.run(items, NOTHING if config.train.stop == "none" else watched, rates=None)
+    network.load_state_dict(state, strict=False)
+    return Fitted(
+        network=network.eval(),
+        history=loop.history,
+        epochs=best,
+        training_mean=mean,
+        training_rows=len(np.unique(items.rows)),
+        inner_rows=len(watched),
+        items=loop.items,
+        notes=[network.frozen.note],
+    )
+
+
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`torch.compile(function)`. Raises UserError where there is no C++ compiler for it to use."""
     named = os.environ.get("CXX", "").split()[:1]
@@ -154,25 +164,6 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         )
     faster: Callable[..., Tensor] = torch.compile(function)
     return faster
-
-
-def items_of(
-    config: Config, scores: NDArray[np.float64], fitting: NDArray[np.int64], seed: int
-) -> tuple[NDArray[np.int64], Schedule]:
-    """Training items of the rows `fitting` and when each is shown how: (items,) row numbers, and their schedule.
-
-    `scores` are the whole table's, (N,): a photo's copies must not depend on the fold.
-    """
-    train = config.train
-    at, copy_of = np.nonzero(copies(scores, train.copies, train.seed)[fitting])
-    return fitting[at], Schedule(train.augment, copy_of, epochs=train.epochs, views=train.views, seed=seed)
-
-
-def with_originals(
-    rows: NDArray[np.int64], views: NDArray[np.int64], looked_at: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The pairs (rows, views), and the photos of `looked_at` as they are."""
-    return np.concatenate([rows, looked_at]), np.concatenate([views, np.full(len(looked_at), ORIGINAL)])
 
 
 def loss_of(network: Network, raw: Tensor, target: Tensor, train: Train) -> Tensor:
@@ -217,18 +208,16 @@ class Loop:
         self.metadata = torch.tensor(rows.metadata)
         self.mixing = np.random.default_rng([self.seed, 0x313])
 
-    def run(
-        self, fitting: NDArray[np.int64], inner: NDArray[np.int64], rates: list[float] | None
-    ) -> tuple[int, dict[str, Tensor]]:
-        """Train on `fitting`; returns the epochs behind the kept weights, and those weights.
+    def run(self, items: Items, watched: Items, rates: list[float] | None) -> tuple[int, dict[str, Tensor]]:
+        """Train on `items`; returns the epochs behind the kept weights, and those weights.
 
-        With `inner` rows the best epoch on them is kept; with `rates` (one an epoch) those are replayed.
+        With `watched` items the best epoch on them is kept; with `rates` (one an epoch) those are replayed.
         """
         train = self.train
-        item_rows, schedule = items_of(self.config, self.rows.scores, fitting, self.seed)
-        self.items = len(item_rows)
-        batches = EpochBatches(len(item_rows), train.batch_size, self.seed)
-        self.inputs = self._inputs(item_rows, schedule, inner)
+        schedule = items.schedule(self.config, self.seed)
+        self.items = len(items)
+        batches = EpochBatches(len(items), train.batch_size, self.seed)
+        self.inputs = self._inputs(items, watched)
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimiser, factor=0.1, patience=train.patience)
         best, best_rmse, state = 0, math.inf, self._state()
         for epoch in range(train.epochs if rates is None else len(rates)):
@@ -236,15 +225,15 @@ class Loop:
             lr = rates[epoch] if rates is not None else float(self.optimiser.param_groups[0]["lr"])
             if rates is not None and train.schedule == "plateau":
                 self._set_lr(lr)
-            train_rmse = self.epoch(item_rows, schedule.of(epoch), batches, epoch)
-            inner_rmse = self._inner_rmse(inner) if len(inner) else math.nan
+            train_rmse = self.epoch(items.rows, schedule.of(epoch), batches, epoch)
+            inner_rmse = self._inner_rmse(watched) if len(watched) else math.nan
             if train.schedule == "cosine":
                 lr = self._cosine((epoch + 0.5) * len(batches), len(batches))
             line = Epoch(len(self.history) + 1, train_rmse, inner_rmse, lr, time.perf_counter() - started)
             self.history.append(line)
             if self.on_epoch is not None:
                 self.on_epoch(line)
-            if not len(inner):
+            if not len(watched):
                 best = epoch + 1
                 continue
             if inner_rmse < best_rmse:
@@ -253,14 +242,13 @@ class Loop:
                 break
             if train.schedule == "plateau":
                 plateau.step(inner_rmse)
-        return best, state if len(inner) else self._state()
+        return best, state if len(watched) else self._state()
 
-    def _inputs(self, item_rows: NDArray[np.int64], schedule: Schedule, inner: NDArray[np.int64]) -> Inputs:
+    def _inputs(self, items: Items, watched: Items) -> Inputs:
         if self.train.mixup:
             return self.rows.pixels  # a mix of two photos is another photo: it has no state yet
-        at, views = schedule.all()
-        rows, seen = with_originals(item_rows[at], views, inner)
-        return self.rows.inputs(self.network, self.compute, rows, seen)
+        rows, views = looked_at(shown(self.config, items, self.seed), watched)
+        return self.rows.inputs(self.network, self.compute, rows, views)
 
     def _scored(self) -> Network:
         scored: Network = self.ema.module if self.ema is not None else self.network
@@ -271,9 +259,12 @@ class Loop:
         names, tensors = self.network.trained_state().keys(), self._scored().state_dict()
         return {name: tensors[name].detach().clone() for name in names}
 
-    def _inner_rmse(self, inner: NDArray[np.int64]) -> float:
-        predicted = score_rows(self._scored(), self.inputs, inner, self.rows.metadata[inner], self.compute)
-        return rmse(self.rows.scores[inner], predicted)
+    def _inner_rmse(self, watched: Items) -> float:
+        at = watched.rows
+        predicted = score_rows(
+            self._scored(), self.inputs, at, self.rows.metadata[at], self.compute, view=watched.copies
+        )
+        return rmse(self.rows.scores[at], predicted)
 
     def _set_lr(self, lr: float) -> None:
         for group in self.optimiser.param_groups:

@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from pawpularity.competition.dataset import Dataset
 from pawpularity.competition.table import METADATA, TARGET
-from pawpularity.config import Config
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import assemble, write_oof
@@ -32,7 +31,10 @@ from pawpularity.model.network import build_network
 from pawpularity.model.weights import save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
 from pawpularity.run import Run, git_commit, record_of, versions
-from pawpularity.training.fit import Epoch, Fitted, LabelledPhotos, fit_fold, items_of, with_originals
+from pawpularity.schema import Config
+from pawpularity.training.fit import Epoch, Fitted, fit_fold
+from pawpularity.training.items import Items, as_they_are, fold_items, looked_at, scored_pairs, shown
+from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.trunk.build import Trunks
 from pawpularity.verb import say
 from pawpularity.views import FLIP, ORIGINAL
@@ -113,10 +115,23 @@ def train_fold(
         raise UserError(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
     try:
         started = time.perf_counter()
-        prepare_trunk(run.config, rows, training, scored, compute)
+        items = fold_items(run.config, rows.scores, training, scored, fold, folds.k)
+        if run.leaky:
+            copied = int((np.unique(items.rows[np.isin(items.rows, scored)])).size)
+            say(
+                f"LEAKY BY DESIGN (train.split=leaky): copies of {copied} of the {len(scored)} photos to be scored are trained on"
+            )
+        prepare_trunk(run.config, rows, items, np.concatenate([training, scored]), compute)
         with _progress(run, fold) as bars:
             fitted = fit_fold(
-                run.config, rows, training, fold=fold, compute=compute, on_epoch=bars.on_epoch, on_step=bars.on_step
+                run.config,
+                rows,
+                training,
+                fold=fold,
+                compute=compute,
+                items=items,
+                on_epoch=bars.on_epoch,
+                on_step=bars.on_step,
             )
         predicted, flips = _predicted(run.config, rows, fitted, scored, compute)
         seconds = time.perf_counter() - started
@@ -133,12 +148,11 @@ def train_fold(
 
 
 def prepare_trunk(
-    config: Config, rows: LabelledPhotos, training: NDArray[np.int64], scored: NDArray[np.int64], compute: Compute
+    config: Config, rows: LabelledPhotos, items: Items, seen: NDArray[np.int64], compute: Compute
 ) -> None:
-    """Compute at once every trunk state that fitting on `training` and scoring `scored` will ask for; say what is used.
+    """Compute at once every trunk state that fitting on `items` and looking at the rows `seen` will ask for; say what is used.
 
-    The frozen trunk looks at photos, never at scores, so scored rows may pass through it before the fit. For all folds at
-    once both are all rows.
+    The frozen trunk looks at photos, never at scores, so scored rows may pass through it before the fit.
     """
     network = build_network(config, fold=0).to(compute.device)
     if network.cut == 0 or rows.trunks is None:
@@ -148,13 +162,8 @@ def prepare_trunk(
             "trunk   train.mixup mixes photos, so the frozen part runs in every epoch (train.manifold_mixup mixes its states)"
         )
         return
-    item_rows, schedule = items_of(config, rows.scores, training, seed=0)
-    at, views = schedule.all()
-    looked_at = np.concatenate([training, scored])
-    pairs, seen = with_originals(item_rows[at], views, looked_at)
-    if config.predict.flip:
-        pairs, seen = np.concatenate([pairs, scored]), np.concatenate([seen, np.full(len(scored), FLIP)])
-    file = rows.trunks.open(network, compute, rows.photo_rows[pairs], seen)
+    pairs, views = looked_at(shown(config, items), as_they_are(seen), scored_pairs(config, seen))
+    file = rows.trunks.open(network, compute, rows.photo_rows[pairs], views)
     if file is not None:
         rows.trunks.say_once(f"trunk   {file.folder}: the answers of {network.cut} frozen blocks of {len(network.chain)} are kept; "
                              "only the tail is trained")  # fmt: skip

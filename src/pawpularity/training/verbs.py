@@ -20,6 +20,7 @@ def _train(options: argparse.Namespace) -> None:
 
     from pawpularity.device import choose as choose_device
     from pawpularity.evaluation.table import floor_line, fold_line, run_row, table_text
+    from pawpularity.training.items import items_of
     from pawpularity.training.train import labelled_photos, prepare_trunk, start_run, train_fold
 
     compute = choose_device(config.train.dtype)
@@ -32,7 +33,7 @@ def _train(options: argparse.Namespace) -> None:
     rows = labelled_photos(dataset, folds, config)
     if len(set(wanted) - set(done)) > 1:
         every = np.arange(len(rows.scores))
-        prepare_trunk(config, rows, every, every, compute)
+        prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
     for fold in wanted:
         if fold in done and options.fold is None:
             say(f"fold {fold} is trained already (make train FOLD={fold} trains it again)")
