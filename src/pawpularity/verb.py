@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,9 +48,25 @@ def give(value: Any, text: str, destination: str | None) -> None:
         write_json(Path(destination), value)
 
 
+def names_in(options: argparse.Namespace, option: str) -> list[str]:
+    """The names given to an option that takes several, separated by spaces or commas; [] if it was not given.
+
+    argparse hands key=value words that follow them to the option too: those go to `options.settings`.
+    """
+    given: list[str] = getattr(options, option) or []
+    options.settings = [*options.settings, *(word for word in given if "=" in word)]
+    return [name for word in given if "=" not in word for name in re.split(r"[\s,]+", word) if name]
+
+
 def json_argument(parser: argparse.ArgumentParser) -> None:
     """`--json FILE` (`-` = standard output) for verbs that print a table."""
     parser.add_argument("--json", metavar="FILE", help="also write the table as JSON (- = standard output, alone)")
+
+
+def file_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--folds` and `--scale` for verbs that take anybody's OOF CSVs."""
+    parser.add_argument("--folds", metavar="FILE", help="a folds file, for the near-duplicates in the rows of CSVs")
+    parser.add_argument("--scale", type=float, metavar="100", help="multiply predictions that lie in 0..1")
 
 
 def run_argument(parser: argparse.ArgumentParser) -> None:

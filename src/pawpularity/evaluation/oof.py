@@ -16,6 +16,7 @@ from pawpularity.folds.split import Folds, read_folds
 from pawpularity.run import Run
 
 COLUMNS = ("Id", "fold", "target", "prediction")
+LARGEST = 1e9  # in size: squares and counts of anything larger lose digits, and no score or fold is
 
 
 def write_oof(path: Path, table: pd.DataFrame) -> None:
@@ -34,13 +35,17 @@ def read_oof(path: Path) -> pd.DataFrame:
     Raises UserError naming the file and the row (as a spreadsheet counts) or Id for anything else.
     """
     try:
-        table = pd.read_csv(path, dtype={"Id": str}, keep_default_na=False, na_values=[""])
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # as text: faults are shown as they were written
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; train the fold again") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from None
     if missing := [column for column in COLUMNS if column not in table.columns]:
         raise UserError(f"{path}: has no column {missing[0]}; it needs {','.join(COLUMNS)}")
+    if repeated := [column for column in COLUMNS if f"{column}.1" in table.columns]:  # pandas' name for the second
+        raise UserError(f"{path}: has two columns {repeated[0]}; keep one")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for names of the rows
+        raise UserError(f"{path}: its rows have more cells than its header; mend the header or the rows")
     table = table[list(COLUMNS)]
     if table.empty:
         raise UserError(f"{path}: has no rows")
@@ -48,13 +53,21 @@ def read_oof(path: Path) -> pd.DataFrame:
         numbers = pd.to_numeric(table[column], errors="coerce")
         bad = np.flatnonzero(~np.isfinite(numbers.to_numpy(dtype=np.float64)))
         if len(bad):
-            raise UserError(f"{path}: row {bad[0] + 2}, {column} is {table[column].iloc[bad[0]]!r}, not a number")
+            cell = table[column].iloc[bad[0]]
+            raise UserError(
+                f"{path}: row {bad[0] + 2}, {column} is {f'{cell[:40]!r}, not a number' if cell else 'empty'}"
+            )
+        large = np.flatnonzero(numbers.abs() > LARGEST)
+        if len(large):
+            raise UserError(
+                f"{path}: row {large[0] + 2}, {column} is {table[column].iloc[large[0]][:40]}, too large to be one"
+            )
         table = table.assign(**{column: numbers.astype(np.float64)})
     if (table["fold"] % 1 != 0).any():
         raise UserError(f"{path}: column fold must hold whole numbers")
-    repeated = table["Id"].duplicated()
-    if repeated.any() or table["Id"].isna().any():
-        bad_row = int(np.flatnonzero((repeated | table["Id"].isna()).to_numpy())[0])
+    unfit = (table["Id"].duplicated() | (table["Id"] == "")).to_numpy()
+    if unfit.any():
+        bad_row = int(np.flatnonzero(unfit)[0])
         raise UserError(f"{path}: row {bad_row + 2}, Id {table['Id'].iloc[bad_row]!r} is repeated or empty")
     table["fold"] = table["fold"].astype(np.int64)
     return table.sort_values("Id", kind="stable", ignore_index=True)
@@ -134,7 +147,11 @@ def check_same_rows(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str,
 
 
 def constant_predictions(table: pd.DataFrame) -> NDArray[np.float64]:
-    """For each row of a whole oof table the mean target of the OTHER folds: what answering without looking scores."""
+    """For each row of a whole oof table the mean target of the OTHER folds: what answering without looking scores.
+
+    Where there is but one fold, as in a hold-out, its own mean stands in: a little better than any honest constant.
+    """
     target, fold = table["target"].to_numpy(), table["fold"].to_numpy()
-    means = {k: target[fold != k].mean() for k in np.unique(fold)}
+    present = np.unique(fold)
+    means = {k: (target[fold != k] if len(present) > 1 else target).mean() for k in present}
     return np.array([means[k] for k in fold])

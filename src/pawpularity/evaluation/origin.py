@@ -1,0 +1,113 @@
+"""Where the rows of a table of predictions come from, and so what may be expected of them at best.
+
+On the contest's data no one of 3,538 teams got an R2 above 0.34, so far more is a sign of leakage. On a drawn shelter the
+truth is known: its own noise floor, and every score's noise. Of other data nothing is known, and no alarm is given.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pawpularity.competition.dataset import CONTEST, is_drawn
+from pawpularity.competition.table import ID, read_cells, read_train
+from pawpularity.errors import UserError
+from pawpularity.evaluation.sources import Source
+from pawpularity.files import read_json
+from pawpularity.shelter import SAMPLE
+from pawpularity.shelter.spec import TRAIN
+from pawpularity.shelter.truth import photo_id
+
+CONTEST_KIND, DRAWN_KIND, OTHER_KIND = "contest", "drawn", "other"
+_SEEDS = 1000  # drawn shelters of these seeds are known by their Ids alone
+_FIRST = 64  # of their photos; a table that holds one row in five has one of these in all but 1 of 1.6 million cases
+_HEX = re.compile(r"[0-9a-f]{32}([._-].*)?")
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What kind of data it is, and how that is known."""
+
+    kind: str
+    """contest, drawn or other"""
+    why: str
+    folder: Path | None = None
+    """the data folder, if it is at hand"""
+    floor: float | None = None
+    """RMSE of the true conditional mean over the drawn shelter, points"""
+    expected: NDArray[np.float64] | None = None
+    """(n,) the true conditional mean of each row's score, of a drawn shelter"""
+
+
+def origin_of(source: Source, data: Path | None = None) -> Origin:
+    """What the rows of `source` are. `data` is the folder they come from, if the user named one.
+
+    Raises UserError where `data` does not know the rows.
+    """
+    ids = source.table[ID].tolist()
+    folders = [data] if data is not None else [folder for folder in (_recorded(source), CONTEST, SAMPLE) if folder]
+    for folder in folders:
+        if data is not None and not folder.exists():
+            raise UserError(f"--data {folder}: there is no such folder or file")
+        if not is_drawn(folder):
+            if data is not None and not set(ids) & set(read_train(data)[ID]):
+                raise UserError(f"--data {data}: knows none of the {len(ids)} rows of {source.path} (the first is {ids[0]}); "
+                                "name the data these predictions are of")  # fmt: skip
+            continue
+        truth = expected_scores(folder)
+        if set(ids) <= truth.keys():
+            why = f"the shelter drawn in {folder}"
+            return Origin(DRAWN_KIND, why, folder, floor_of(folder), np.array([truth[i] for i in ids]))
+        if data is not None:
+            unknown = next(i for i in ids if i not in truth)
+            raise UserError(f"--data {data}: does not know {unknown}; name the data these predictions are of")
+    if (seed := _drawn_seed(ids)) is not None:
+        return Origin(DRAWN_KIND, f"the Ids are those of a drawn shelter of seed {seed} (its folder is not at hand)")
+    whole = bool(np.all((source.target == np.rint(source.target)) & (source.target >= 1) & (source.target <= 100)))
+    if whole and all(_HEX.fullmatch(name) for name in ids):
+        folder_at_hand = data if data is not None and data.is_dir() else None
+        return Origin(CONTEST_KIND, "the Ids and whole scores of 1-100 are as the contest's", folder_at_hand)
+    return Origin(OTHER_KIND, "the Ids or scores are not as the contest's, so nothing is known of what is possible",
+                  data if data is not None and data.is_dir() else None)  # fmt: skip
+
+
+def expected_scores(folder: Path) -> dict[str, float]:
+    """The true conditional mean of every photo's score in a drawn shelter, by Id."""
+    cells = read_cells(folder / "truth" / "parts.csv", (ID, "expected"))
+    return dict(zip(cells.columns[ID], cells.numbers("expected", "the expected score").tolist(), strict=True))
+
+
+def floor_of(folder: Path) -> float:
+    """RMSE of the true conditional mean over the shelter drawn in `folder`. Raises UserError for a damaged truth."""
+    file = folder / "truth" / "floor.json"
+    known = read_json(file, "the drawn shelter's truth")
+    try:
+        return float(known["floor"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: holds no number called floor; draw the shelter again") from None
+
+
+def _recorded(source: Source) -> Path | None:
+    own = source.run.record["data"].get("folder") if source.run is not None else None
+    return Path(own) if own and Path(own).is_dir() else None
+
+
+def _drawn_seed(ids: Sequence[str]) -> int | None:
+    """The seed of the drawn shelter that `ids` come from; None if none is known."""
+    known = _first_photos()
+    return next((known[name] for name in ids if name in known), None)
+
+
+@cache
+def _first_photos() -> dict[str, int]:
+    return {photo_id(seed, TRAIN, index): seed for seed in range(_SEEDS) for index in range(_FIRST)}
+
+
+def by_id(table: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
+    """Rows of `table` (with a column Id) in the order of `ids`, all of which it must hold."""
+    return table.set_index(ID).loc[list(ids)].reset_index()
