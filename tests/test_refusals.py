@@ -10,8 +10,8 @@ import pytest
 
 from pawpularity import Predictor
 from pawpularity.config import resolve
+from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
-from pawpularity.evaluation.ensemble import mean_blend
 from pawpularity.evaluation.oof import read_oof
 from pawpularity.run import Run
 
@@ -56,13 +56,13 @@ def test_oof_csv_goes_when_a_fold_goes(two_runs, paw):
     shutil.rmtree("oof/a/fold1")
     assert json.loads(paw("oof", "a", "--json", "-").out)["runs"][0]["folds"] == "1/2"
     assert not Path("oof/a/oof.csv").exists()
-    with pytest.raises(UserError, match="not every fold"):
+    with pytest.raises(UserError, match="1 of 2 folds are there"):
         mean_blend([Run.open(Path("oof/a")), Run.open(Path("oof/b"))], Path("oof/mean"))
 
 
 def test_a_blend_is_the_mean_and_takes_nothing_twice_nor_over_a_run(two_runs, refused):
     a, b = Run.open(Path("oof/a")), Run.open(Path("oof/b"))
-    with pytest.raises(UserError, match="each named once"):
+    with pytest.raises(UserError, match="name each once"):
         mean_blend([a, a], Path("oof/mean"))
     with pytest.raises(UserError, match="would overwrite"):
         mean_blend([a, b], Path("oof/b"))

@@ -1,7 +1,11 @@
-"""From a run to a submission: every trained fold predicts the test photos, the mean goes into submissions/NAME.csv."""
+"""From a run to a submission: every trained fold predicts the test photos, the mean goes into submissions/NAME.csv.
+
+A blend scores clip(intercept + sum of weight x member, 1, 100), with the weights it was made with.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +14,8 @@ from tqdm import tqdm
 from pawpularity.competition.dataset import Rows
 from pawpularity.competition.submission import write_submission
 from pawpularity.competition.table import METADATA
+from pawpularity.ensemble.methods import Weights
+from pawpularity.ensemble.record import read_weights
 from pawpularity.predictor import Predictor
 from pawpularity.run import OOF, Run, git_commit, versions
 from pawpularity.trunk.build import Trunks
@@ -19,11 +25,10 @@ from pawpularity.verb import say
 def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = None) -> NDArray[np.float64]:
     """Predict `test` with `run` (an ensemble: with its members) and write the submission; returns the scores, (N,).
 
-    `flip`: score mirror images too; None = as each run scored its own rows.
+    `flip`: score mirror images too; None = as each run scored its own rows. Members of weight 0 are not predicted.
+    Raises UserError for a member that has no networks: a probe, or a file of predictions.
     """
-    members = [Run.open(OOF / name) for name in run.record["members"]] if run.kind == "ensemble" else [run]
-    for member in members:
-        member.require_networks()  # before the first of them has worked for an hour
+    intercept, members, weights = members_of(run)
     parts, used = [], {}
     for member in members:
         predictor = Predictor.load(member.folder)
@@ -40,10 +45,14 @@ def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = No
         total = len(photos) * (2 if both else 1)
         with tqdm(total=total, desc=f"predict {member.name}", unit="photo", leave=False, disable=None) as bar:
             parts.append(predictor.predict(photos, columns, flip=both, trunks=trunks, progress=bar.update))
-    scores: NDArray[np.float64] = np.mean(parts, axis=0)
-    origin = {
-        "run": run.name,
-        "folds": used,
+    origin: dict[str, Any] = {"run": run.name, "folds": used}
+    if run.kind == "ensemble":
+        origin["blend"] = {"intercept": intercept, "weights": dict(zip(used, weights.tolist(), strict=True))}
+        answers = np.stack(parts, axis=1) if parts else np.empty((len(test.table), 0))
+        scores = Weights(intercept, weights)(answers)
+    else:
+        scores = parts[0]
+    origin |= {
         "flip": flip,
         "test": {"data": test.folder.resolve().name, "hash": test.hash},
         "trained_on": run.record["data"],
@@ -52,6 +61,21 @@ def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = No
     }
     write_submission(path, test.table["Id"].tolist(), scores, test.folder, origin)
     return scores
+
+
+def members_of(run: Run) -> tuple[float, list[Run], NDArray[np.float64]]:
+    """What `run` predicts with: an intercept, runs with networks, and their weights; itself alone if it is no blend.
+
+    Raises UserError for a member without networks, before the first of them has worked for an hour.
+    """
+    if run.kind != "ensemble":
+        run.require_networks()
+        return 0.0, [run], np.ones(1)
+    intercept, weights = read_weights(run)
+    members = [Run.open(OOF / name) for name in weights]
+    for member in members:
+        member.require_networks()
+    return intercept, members, np.array(list(weights.values()))
 
 
 def _list(folds: Sequence[int]) -> str:
