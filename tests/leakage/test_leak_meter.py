@@ -1,0 +1,181 @@
+"""The leak meter: neighbours against scikit-learn, its signs against made leaks, and the real command on real files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageOps
+from sklearn.neighbors import NearestNeighbors
+
+from pawpularity.competition.table import read_train
+from pawpularity.evaluation.oof import constant_predictions, write_oof
+from pawpularity.evaluation.origin import Origin
+from pawpularity.evaluation.score import score
+from pawpularity.evaluation.sources import Source
+from pawpularity.folds.duplicates import is_copy
+from pawpularity.leakage.meter import (
+    nearest_across_folds,
+    pair_sign,
+    signs_of,
+    spanning_remark,
+    standardised,
+    verdict_of,
+)
+from pawpularity.shelter.truth import plan
+
+PEERS = ("v1", "v12", "v19", "v31", "v44", "v57", "v62", "v63")
+
+
+def source(target, prediction, fold, groups=None):
+    ids = [f"{i:04d}" for i in range(len(target))]
+    table = pd.DataFrame({"Id": ids, "fold": fold, "target": target, "prediction": prediction})
+    return Source("x", table, groups, constant_predictions(table), None, Path("x.csv"))
+
+
+def test_neighbours_are_scikit_learns_and_of_another_fold():
+    random = np.random.default_rng(0)
+    features, fold = random.normal(size=(300, 12)).astype(np.float32) * 5 + 3, random.integers(0, 4, 300)
+    unit = standardised(features)
+    near = nearest_across_folds(unit, fold)
+    for k in range(4):
+        others = np.flatnonzero(fold != k)
+        mine = np.flatnonzero(fold == k)
+        distance, at = NearestNeighbors(n_neighbors=1, metric="cosine").fit(unit[others]).kneighbors(unit[mine])
+        assert (near.at[mine] == others[at[:, 0]]).all()
+        np.testing.assert_allclose(near.similarity[mine], 1 - distance[:, 0], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
+
+
+def test_one_fold_has_no_neighbours():
+    near = nearest_across_folds(
+        standardised(np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)), np.zeros(9, int)
+    )
+    assert (near.at == -1).all()
+    assert np.isnan(near.similarity).all()
+
+
+def pairs_of(follow, count=40, seed=0):
+    """`count` photos posted twice; predictions follow a share `follow` of each posting's own noise."""
+    random = np.random.default_rng(seed)
+    base, noise = np.repeat(random.uniform(20, 60, count), 2), random.normal(0, 12, 2 * count)
+    prediction = base + follow * noise + random.normal(0, 1, 2 * count)
+    return source(base + noise, prediction, np.arange(2 * count) % 5, np.repeat(np.arange(count), 2))
+
+
+@pytest.mark.parametrize(("follow", "raised"), [(0.0, False), (0.1, False), (0.8, True)])
+def test_predictions_that_follow_one_posting_are_seen(follow, raised):
+    sign = pair_sign(pairs_of(follow))
+    assert sign is not None
+    assert sign.raised == raised
+
+
+def test_predictions_that_follow_the_other_posting_are_seen():
+    honest = pairs_of(0.0)
+    other = honest.target.reshape(-1, 2)[:, ::-1].ravel()
+    table = honest.table.assign(prediction=0.8 * other + 8)
+    assert pair_sign(Source("x", table, honest.groups, honest.constant, None, Path("x"))).raised
+    assert spanning_remark(honest) == "40 of 40 groups of near-duplicates span folds"
+
+
+def test_too_few_pairs_say_nothing():
+    assert pair_sign(pairs_of(0.8, count=9)) is None
+    assert pair_sign(source(np.arange(9.0), np.arange(9.0), np.arange(9) % 2)) is None
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.1, 0.3])
+def test_predictions_that_know_the_noise_of_a_drawn_score(leak):
+    """2,000 planned photos; an honest net sees the true mean through fog, a leaky one also some of the noise."""
+    entries = plan(2000, 5)
+    target, expected = np.array([float(e.score) for e in entries]), np.array([e.expected for e in entries])
+    fog = np.random.default_rng(1).normal(0, 8, 2000)
+    own = source(target, 0.8 * expected + 8 + fog + leak * (target - expected), np.arange(2000) % 5)
+    result = score(own.target, own.prediction, own.constant)
+    signs = signs_of(own, result, Origin("drawn", "test", floor=10.4, expected=expected), None)
+    assert verdict_of(signs) == ("leak" if leak else "pass")
+    assert [s.name for s in signs if s.raised] == (["knows the noise"] if leak else [])
+
+
+def test_copies_are_found_mirrored_and_cropped(drawn, tmp_path):
+    paths = sorted((drawn / "train").glob("*.jpg"))[:12]
+    for i, path in enumerate(paths[:6]):
+        photo = Image.open(path)
+        w, h = photo.size
+        crop = photo.crop((round(0.05 * w), round(0.05 * h), round(0.95 * w), round(0.95 * h))).resize((w, h))
+        ImageOps.mirror(photo).save(tmp_path / "mirror.jpg", quality=85)
+        crop.save(tmp_path / "crop.jpg", quality=85)
+        assert is_copy(path, tmp_path / "mirror.jpg")
+        assert is_copy(tmp_path / "crop.jpg", path)
+        assert not is_copy(path, paths[i + 6])
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_the_eight_real_files_pass(real, work, paw, name):
+    found = json.loads(paw("leakcheck", real / "oof-peers" / f"{name}.csv", "--json", "-").out)
+    assert found["verdict"] == "pass"
+    assert found["kind_of_data"] == "contest"
+
+
+def test_the_replay_is_caught(real, work, paw):
+    labels = real / "pawpularity-labels" / "train.csv"
+    paw("leakage", "--labels", labels, "--answers", "replay.csv")
+    outcome = paw("leakcheck", "replay.csv")
+    assert outcome.out.startswith("replay: LEAK")
+    found = json.loads(Path("oof/leakcheck/replay/check.json").read_text())
+    assert {s["name"] for s in found["signs"] if s["raised"]} == {"R2", "label noise"}
+    # Also where every photo stands once, as in an OOF table: the copied ones answered, the others not.
+    table = read_train(labels)
+    target = table["Pawpularity"].to_numpy()
+    known = (target <= 20) | (target >= 50)
+    every = pd.DataFrame({"Id": table["Id"], "fold": np.arange(len(table)) % 5, "target": target,
+                          "prediction": np.where(known, target, 38.0)})  # fmt: skip
+    write_oof(Path("whole.csv"), every)
+    assert json.loads(paw("leakcheck", "whole.csv", "--json", "-").out)["verdict"] == "leak"
+
+
+def test_photos_that_are_copies_are_shown(shelter, work, paw):
+    """A shelter whose augmented copies lie beside its photos, split at random: half of the rows have a copy elsewhere."""
+    table = pd.read_csv(shelter / "train.csv", dtype={"Id": str})
+    folder = Path("augmented")
+    folder.mkdir()
+    rows = []
+    for fold, (name, target) in enumerate(zip(table["Id"], table["Pawpularity"], strict=True)):
+        photo = Image.open(shelter / "train" / f"{name}.jpg")
+        photo.save(folder / f"{name}.jpg", quality=92)
+        rows.append((name, fold % 5, float(target), 38.0))
+        if fold % 2:
+            ImageOps.mirror(photo).save(folder / f"{name}_flip.jpg", quality=92)
+            rows.append((f"{name}_flip", (fold + 1) % 5, float(target), 38.0))
+    write_oof(Path("mine.csv"), pd.DataFrame(rows, columns=["Id", "fold", "target", "prediction"]))
+    outcome = paw("leakcheck", "mine.csv", "--photos", folder, "--config", "sample")
+    assert outcome.code == 0, outcome.err
+    assert "LEAK  copies across folds: " in outcome.out
+    neighbours = pd.read_csv("oof/leakcheck/mine/neighbours.csv", dtype={"Id": str, "neighbour": str})
+    copies = neighbours[neighbours["copy"]]
+    same = (copies["Id"].str[:32] == copies["neighbour"].str[:32]) & (copies["target"] == copies["neighbour_target"])
+    assert 40 <= same.sum() <= 60  # of 30 photos and their mirror images; the bar lets nine of ten through
+    assert (~same).sum() <= 4  # the shelter's own pets that were posted twice
+    with Image.open("oof/leakcheck/mine/copies.png") as sheet:
+        assert sheet.size[0] > 700
+    # A check without photos does not leave the other's sheet beside it.
+    paw("leakcheck", "mine.csv")
+    assert not Path("oof/leakcheck/mine/copies.png").exists()
+
+
+def test_what_cannot_be_checked_is_refused(shelter, work, refused):
+    table = pd.DataFrame({"Id": [f"p{i}" for i in range(30)], "fold": np.arange(30) % 3, "target": 30.0 + np.arange(30),
+                          "prediction": 38.0})  # fmt: skip
+    write_oof(Path("mine.csv"), table)
+    assert "there is no such folder" in refused("leakcheck", "mine.csv", "--photos", "nowhere")
+    assert "holds 0 of these 30 photos" in refused("leakcheck", "mine.csv", "--photos", shelter)
+    assert "there is no such file" in refused("leakcheck", "none.csv")
+    assert "needs a run or a CSV" in refused("leakcheck", "model.weights=none")
+    assert "does not know p0" in refused("leakcheck", "mine.csv", "--data", shelter)
+
+
+def test_unknown_data_gets_no_verdict(work, paw):
+    table = pd.DataFrame({"Id": [f"p{i}" for i in range(60)], "fold": np.arange(60) % 3, "target": 30.5 + np.arange(60),
+                          "prediction": 30.5 + np.arange(60)})  # fmt: skip
+    write_oof(Path("mine.csv"), table)
+    assert json.loads(paw("leakcheck", "mine.csv", "--json", "-").out)["verdict"] == "none"
