@@ -8,7 +8,7 @@ PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
 
 # A misspelt word (FLOD=0) must not start another, longer job.
-KNOWN := CONFIG DATA FOLD RUN BACKBONES FEATURES BENCH ARGS JSON YES PYTHON VENV
+KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES PYTHON VENV
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
 
@@ -17,7 +17,8 @@ CHOICE := $(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data $(DATA))
 ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data sample folds pretrain train probe oof predict all bench test lint clean-cache
+.PHONY: help setup data sample folds pretrain train probe oof compare ensemble errors hypotheses leakage leakcheck table1 \
+  predict all bench test lint clean-cache
 
 help: ## list every verb
 	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
@@ -52,8 +53,29 @@ probe: $(READY) ## ridge on frozen features of networks: make probe BACKBONES="a
 	@$(PAW) probe $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(FEATURES),--features $(FEATURES)) \
 	  $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
 
-oof: $(READY) ## show every run: RMSE, interval, constant, n (RUN=name for one)
+oof: $(READY) ## show every run: RMSE, interval, constant, n; one in full detail with RUN=name or RUN=any.csv
 	@$(PAW) oof $(RUN) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+compare: $(READY) ## runs or OOF CSVs beside the first, paired: make compare RUNS="a b c.csv"
+	@$(PAW) compare $(RUNS) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+ensemble: $(READY) ## blend runs and anybody's OOF CSVs, cross-fitted: make ensemble MEMBERS="a b c.csv" METHOD=mean
+	@$(PAW) ensemble $(MEMBERS) $(if $(METHOD),--method $(METHOD)) $(if $(RUN),--run $(RUN)) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+errors: $(READY) ## the photos furthest off, what they share, what label noise explains (RUN=name or CSV)
+	@$(PAW) errors $(RUN) $(ALL_ARGS)
+
+hypotheses: $(READY) ## the paper's five hypotheses on the true scores (RUN=name or CSV: and what a model believes)
+	@$(PAW) hypotheses $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+
+leakage: $(READY) ## replay the paper's leak; with photos train a net both ways (LABELS=train.csv: labels alone)
+	@$(PAW) leakage $(if $(LABELS),--labels $(LABELS)) $(if $(COPIES),--copies $(COPIES)) $(ALL_ARGS)
+
+leakcheck: $(READY) ## look for leaks in anybody's predictions: make leakcheck OOF=file.csv PHOTOS=DIR
+	@$(PAW) leakcheck $(OOF) $(if $(PHOTOS),--photos $(PHOTOS)) $(ALL_ARGS)
+
+table1: $(READY) ## the paper's Table 1: four backbones x copies x honest and leaky splits (resumable)
+	@$(PAW) table1 $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(COPIES),--copies $(COPIES)) $(ALL_ARGS)
 
 predict: $(READY) ## score the photos of test.csv: submissions/RUN.csv
 	@$(PAW) predict $(if $(RUN),--run $(RUN)) $(CHOICE) $(ARGS)

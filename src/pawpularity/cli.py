@@ -15,7 +15,20 @@ from pawpularity import __version__
 from pawpularity.errors import UserError, nearest
 from pawpularity.verb import Verb
 
-ROOMS = ("competition", "shelter", "folds", "pretraining", "training", "probe", "evaluation", "pipeline", "bench")
+ROOMS = (
+    *(
+        "competition",
+        "shelter",
+        "folds",
+        "pretraining",
+        "training",
+        "probe",
+        "evaluation",
+        "error_analysis",
+        "ensemble",
+    ),
+    *("hypotheses", "leakage", "pipeline", "bench"),
+)
 
 # Set before the imports that read them. Nothing connects to a network unless the user asks for it, and threads that wait
 # sleep instead of spinning: on two cores shared with another program an epoch then takes 3 s instead of 10.

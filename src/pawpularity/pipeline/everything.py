@@ -10,11 +10,11 @@ import torch
 
 from pawpularity.competition.dataset import Dataset, Rows, is_drawn
 from pawpularity.competition.submission import SUBMISSIONS
-from pawpularity.config import Config, resolve
+from pawpularity.config import resolve
 from pawpularity.device import Compute
 from pawpularity.device import choose as choose_device
+from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
-from pawpularity.evaluation.ensemble import mean_blend
 from pawpularity.evaluation.table import fold_line
 from pawpularity.folds.split import Folds
 from pawpularity.model.backbone import count_parameters
@@ -22,8 +22,10 @@ from pawpularity.model.network import build_network
 from pawpularity.model.weights import find_weights
 from pawpularity.pipeline.submit import submit
 from pawpularity.run import OOF, Run
+from pawpularity.schema import Config
 from pawpularity.shelter import SAMPLE
-from pawpularity.training.fit import items_of, loss_of, with_originals
+from pawpularity.training.fit import loss_of
+from pawpularity.training.items import as_they_are, items_of, looked_at, shown
 from pawpularity.training.train import labelled_photos, prepare_trunk, start_run, train_fold
 from pawpularity.trunk.store import stored
 from pawpularity.verb import agreed, say
@@ -79,17 +81,17 @@ def estimate(configs: str, config: Config, scores: np.ndarray, compute: Compute)
         compute.synchronise()
         look_s.append(time.perf_counter() - started)
     photos, k = len(scores), config.folds.k
-    rows, schedule = items_of(config, scores, np.arange(photos), seed=0)
-    at, views = schedule.all()
-    states = len(np.unique(np.stack([*with_originals(rows[at], views, np.arange(photos))]), axis=1)[0])
+    items = items_of(config, scores, np.arange(photos))
+    pairs = looked_at(shown(config, items), as_they_are(np.arange(photos)))
+    states = len(np.unique(np.stack(pairs), axis=1)[0])
     trunk_bytes = states * stored(state).shape[1] if network.cut else 0
     kept = 0 < trunk_bytes <= config.cache.budget_gb * 1e9 and not config.train.mixup
     share = 1.0 if config.train.stop == "none" else 1.0 - config.train.inner_share
-    shown = len(rows) * (k - 1) / k * share * config.train.epochs
+    seen = len(items) * (k - 1) / k * share * config.train.epochs
     looks = photos * (k - 1) / k * (1 - share) * config.train.epochs + photos / k
     # States are computed once for all folds; without them the trunk runs whenever a photo is shown.
-    passes = states if kept else k * (shown + looks)
-    seconds = (passes * trunk_s[-1] + k * (shown * step_s[-1] + looks * look_s[-1])) / batch
+    passes = states if kept else k * (seen + looks)
+    seconds = (passes * trunk_s[-1] + k * (seen * step_s[-1] + looks * look_s[-1])) / batch
     trained = count_parameters(network, trained_only=True)
     weights = sum(t.numel() * t.element_size() for t in network.frozen_state().values())
     disk = k * trained * 4 + (weights if config.model.weights == "none" else 0) + (trunk_bytes if kept else 0)
@@ -148,7 +150,7 @@ def train_all(configs: dict[str, Config], dataset: Dataset, folds: Folds, suffix
         say(f"{name}: {config.model.backbone} on {compute}; {note}")
         rows, every = labelled_photos(dataset, folds, config), np.arange(len(dataset.train))
         if len(run.trained_folds()) < folds.k:
-            prepare_trunk(config, rows, every, every, compute)
+            prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
         for fold in range(folds.k):
             if fold not in run.trained_folds():
                 train_fold(run, dataset, folds, fold, compute, rows)
