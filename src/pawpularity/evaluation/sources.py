@@ -129,7 +129,7 @@ def _require_same(first: Source, second: Source) -> None:
         inside, outside = (first, second) if odd in a else (second, first)
         raise UserError(
             f"{inside.path} and {outside.path} score different photos: {odd} is in the former only "
-            f"({len(first.table)} rows and {len(second.table)}); only the same rows can be compared"
+            f"({len(inside.table)} rows and {len(outside.table)}); only the same rows can be compared"
         )
     unequal = np.flatnonzero(~np.isclose(first.target, second.target, rtol=0, atol=1e-6))
     if len(unequal):
