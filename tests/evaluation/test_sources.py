@@ -57,7 +57,9 @@ def test_a_csv_is_what_it_declares(csv):
         lambda t, f: t.to_csv(f, index=False, encoding="utf-8-sig"),
         lambda t, f: t.to_csv(f, index=False, lineterminator="\r\n"),
         lambda t, f: t.to_csv(f, index=False, quoting=1, encoding="utf-8-sig", lineterminator="\r\n"),
-        lambda t, f: t.assign(extra='x,"y', n=1)[["extra", "prediction", "Id", "n", "target", "fold"]].to_csv(f, index=False),
+        lambda t, f: t.assign(extra='x,"y', n=1)[["extra", "prediction", "Id", "n", "target", "fold"]].to_csv(
+            f, index=False
+        ),
         lambda t, f: t.sample(frac=1, random_state=1).to_csv(f, index=False),
         lambda t, f: t.assign(fold=t["fold"] + 0.0, target=t["target"].map("{:.6f}".format)).to_csv(f, index=False),
         lambda t, f: Path(f).write_text(t.to_csv(index=False).replace("\n", "\n\n") + "\n"),
@@ -172,7 +174,7 @@ def test_different_rows_are_named(csv, refused):
     assert f"{'0' * 32} is in the former only (40 rows and 39)" in said
     assert said.startswith("mine.csv and fewer.csv")
     assert refused("compare", fewer, "mine.csv") == said
-    other = csv("other.csv", table().assign(target=table()["target"] + [0] * 39 + [1]))
+    other = csv("other.csv", table().assign(target=table()["target"] + np.eye(40)[39]))
     score = table()["target"].iloc[-1]
     said = refused("compare", "mine.csv", other)
     assert f"different targets: {39:032x} is {score:g} and {score + 1:g} (1 rows differ)" in said

@@ -34,7 +34,7 @@ def source_row(source: Source, data: Path | None = None) -> dict[str, Any]:
     result = score(source.target, source.prediction, source.constant, source.groups)
     origin = origin_of(source, data)
     signs = leak_signs(source, result, origin)
-    row: dict[str, Any] = {"run": source.name, "data": str(source.path), "leaky": None,
+    row: dict[str, Any] = {"run": source.name, "data": f"files of {origin.kind} data", "leaky": None,
                            "folds": str(len(np.unique(source.fold)))}  # fmt: skip
     seconds = None
     if (run := source.run) is not None:
