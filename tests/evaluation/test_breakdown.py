@@ -106,5 +106,5 @@ def test_what_is_not_defined_is_null():
 
 def test_folds_may_be_numbered_as_they_like():
     target = np.array([10.0, 30.0, 50.0, 70.0])
-    found = breakdown(target, target + [1, 1, 2, 2], target, np.array([-3, -3, 40, 40]))
+    found = breakdown(target, target + np.array([1, 1, 2, 2]), target, np.array([-3, -3, 40, 40]))
     assert [(fold.fold, fold.rmse) for fold in found.folds] == [(-3, 1), (40, 2)]

@@ -12,7 +12,7 @@ GROUPS = np.array([7, 3, 7, 11, 3, 7, 20, 21, 22, 11])  # sizes 3, 2, 2, 1, 1, 1
 
 def test_group_sums_are_a_loops():
     columns = np.random.default_rng(0).normal(size=(10, 3))
-    wanted = [columns[GROUPS == group].sum(axis=0) for group in np.unique(GROUPS)]
+    wanted = [columns[group == GROUPS].sum(axis=0) for group in np.unique(GROUPS)]
     np.testing.assert_allclose(group_sums(columns, GROUPS), wanted)
     np.testing.assert_allclose(group_sums(columns[:, 0], GROUPS)[:, 0], np.array(wanted)[:, 0])
     assert group_sums(columns).shape == (10, 3)

@@ -222,6 +222,17 @@ def test_a_scale_of_one(csv, refused, paw):
     assert found["score"]["sd"] == pytest.approx(table()["target"].std(ddof=0))
 
 
+@pytest.mark.parametrize("change", [{"target": 1.01}, {"prediction": 1.01}, {"target": -0.01}, {"prediction": -0.01}])
+def test_one_value_outside_makes_it_points(csv, change):
+    """A network that hardly leaves 1 is bad, not on another scale."""
+    values = table(20).assign(target=0.5, prediction=0.5)
+    values.loc[7, list(change)] = list(change.values())
+    column = next(iter(change))
+    found = open_source(csv(value=values), scale=100).table
+    np.testing.assert_array_equal(found[column], values[column])
+    assert (found.drop(columns=["Id", "fold", column]) == 50).all(axis=None)
+
+
 @pytest.mark.parametrize("scale", ["0", "-100", "nan", "inf", "1e300"])
 def test_scales_that_mean_nothing(csv, refused, scale):
     assert refused("oof", csv(), f"--scale={scale}").startswith("--scale")

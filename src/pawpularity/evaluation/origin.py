@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.competition.dataset import CONTEST, is_drawn
@@ -106,8 +105,3 @@ def _drawn_seed(ids: Sequence[str]) -> int | None:
 @cache
 def _first_photos() -> dict[str, int]:
     return {photo_id(seed, TRAIN, index): seed for seed in range(_SEEDS) for index in range(_FIRST)}
-
-
-def by_id(table: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
-    """Rows of `table` (with a column Id) in the order of `ids`, all of which it must hold."""
-    return table.set_index(ID).loc[list(ids)].reset_index()

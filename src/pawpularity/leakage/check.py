@@ -38,7 +38,7 @@ SHOWN = 24  # pairs on the sheet
 _WORDS = {
     "leak": "LEAK: what predicted these scores had seen answers",
     "pass": "no sign of a leak",
-    "none": "no verdict: nothing is known of this data to hold the figure against",
+    "none": "no verdict: too few rows, or nothing is known of this data to hold the figure against",
 }
 
 
