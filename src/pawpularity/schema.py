@@ -193,6 +193,10 @@ def check(config: Config) -> None:
         )
     if train.split == "leaky" and train.copies == "none":
         raise UserError("train.split=leaky leaks copies, and train.copies=none makes none; add train.copies=authors")
+    if train.split == "leaky" and train.augment != "none":
+        raise UserError(
+            "train.split=leaky repeats the paper's training, whose only variation are its copies; add train.augment=none"
+        )
     if train.split == "leaky" and train.mixup:
         raise UserError("train.split=leaky repeats the paper's training, which mixed no photos; leave train.mixup 0")
     if train.mixup and train.manifold_mixup:

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pawpularity.ensemble.blend import Partition, cross_fitted, figures, fit_and_predict, joined_groups, partition_of
+from pawpularity.ensemble.blend import Partition, cross_fitted, figures, fit_and_predict, partition_of
 from pawpularity.ensemble.methods import NAMES, KnownRows, fit
 from pawpularity.ensemble.record import groups_of, open_members
 from pawpularity.errors import UserError
+from pawpularity.evaluation.sources import joined_groups
 
 # An independent computation: method, cross-fitted, fitted and scored on the same rows, difference to the best, its 95 %.
 KNOWN = [

@@ -80,7 +80,7 @@ def test_files_leave_a_run_that_the_table_reads(files, paw):
     assert "by 4 folds: the fold column that all members share" in done.out
     assert "near-duplicates are not known" in done.out
     assert "flatters it" in done.out
-    assert "simplex: the default for 240 rows, fixed before" in done.out
+    assert "simplex: the default for 240 rows" in done.out
     said = json.loads(Path("figures.json").read_text())
     assert [row["method"] for row in said["methods"]] == list(NAMES)
     figure = next(row for row in said["methods"] if row["method"] == "simplex")

@@ -4,7 +4,7 @@ from scipy import stats
 
 from pawpularity.evaluation.oof import read_oof
 from pawpularity.evaluation.paired import compare, comparison_text
-from pawpularity.evaluation.score import rmse
+from pawpularity.evaluation.score import rmse, score
 
 
 def columns(real, *names):
@@ -72,7 +72,7 @@ def test_holm_corrects_several_comparisons():
     order = sorted(found, key=lambda c: c.p)
     assert order[0].p_holm == pytest.approx(min(1, 4 * order[0].p))
     assert all(c.p_holm >= c.p for c in found)
-    text = comparison_text("first", rmse(target, first), found, 300, 20.0)
+    text = comparison_text("first", score(target, first, 20.0), found, "the mean")
     # Asked alone the second would be called worse; as one of four questions it may not be.
     (alone,) = compare(target, first, others[1:2], draws=1000)
     assert (alone.p, alone.difference) == (found[1].p, found[1].difference)

@@ -50,7 +50,9 @@ def test_a_leaky_fold_trains_on_copies_of_its_photos_and_an_honest_one_does_not(
     training = np.setdiff1d(np.arange(60), scored)
     honest = fold_items(CONFIG, rows.scores, training, scored, 0, 5)
     assert not np.isin(honest.rows, scored).any()
-    leaky_config = resolve("scratch", [*TOY, "train.copies=authors", "train.split=leaky", "train.warmup_epochs=0"])
+    leaky_config = resolve(
+        "scratch", [*TOY, "train.copies=authors", "train.split=leaky", "train.augment=none", "train.warmup_epochs=0"]
+    )
     leaky = fold_items(leaky_config, rows.scores, training, scored, 0, 5)
     leaked = np.isin(leaky.rows, scored)
     assert leaked.any()
@@ -99,7 +101,7 @@ def test_a_leaky_run_is_named_as_such_everywhere(shelter, work, paw, refused):
         "folds.k=2",
         "train.copies=authors",
     )
-    assert "LEAKY BY DESIGN" in paw("train", "--run", "bad", "train.split=leaky", *words).err
+    assert "LEAKY BY DESIGN" in paw("train", "--run", "bad", "train.split=leaky", "train.augment=none", *words).err
     paw("train", "--run", "good", *words)
     table = paw("oof").out
     assert [("LEAKY" in line) for line in table.splitlines() if line.startswith(("bad", "good"))].count(True) == 1
@@ -113,7 +115,7 @@ def test_a_leaky_run_is_named_as_such_everywhere(shelter, work, paw, refused):
         (("--copies", "all"), "must be authors, paper or none"),
         (("--copies", "none", "train.warmup_epochs=0"), "leaks nothing"),
         (("--labels", "x.csv"), "is missing"),
-        (("train.split=leaky", "train.warmup_epochs=0"), "makes none"),
+        (("train.split=leaky", "train.augment=none", "train.warmup_epochs=0"), "makes none"),
     ],
 )
 def test_bad_words(shelter, work, refused, words, said):

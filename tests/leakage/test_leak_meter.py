@@ -150,7 +150,8 @@ def test_photos_that_are_copies_are_shown(shelter, work, paw):
     write_oof(Path("mine.csv"), pd.DataFrame(rows, columns=["Id", "fold", "target", "prediction"]))
     outcome = paw("leakcheck", "mine.csv", "--photos", folder, "--config", "sample")
     assert outcome.code == 0, outcome.err
-    assert "LEAK  copies across folds: " in outcome.out
+    assert "COPIES ACROSS FOLDS" in outcome.out
+    assert "ALARM copies across folds: " in outcome.out
     neighbours = pd.read_csv("oof/leakcheck/mine/neighbours.csv", dtype={"Id": str, "neighbour": str})
     copies = neighbours[neighbours["copy"]]
     same = (copies["Id"].str[:32] == copies["neighbour"].str[:32]) & (copies["target"] == copies["neighbour_target"])
@@ -179,3 +180,28 @@ def test_unknown_data_gets_no_verdict(work, paw):
                           "prediction": 30.5 + np.arange(60)})  # fmt: skip
     write_oof(Path("mine.csv"), table)
     assert json.loads(paw("leakcheck", "mine.csv", "--json", "-").out)["verdict"] == "none"
+
+
+def test_few_copies_are_no_alarm_and_a_pass_of_few_rows_says_what_it_is_worth(drawn, work, paw):
+    """One pair among 60 rows, under constant predictions: a property of the folds, and not of these predictions."""
+    table = pd.read_csv(drawn / "train.csv", dtype={"Id": str})
+    rows = pd.DataFrame(
+        {"Id": table["Id"], "fold": np.arange(60) % 5, "target": table["Pawpularity"].astype(float), "prediction": 38.0}
+    )
+    write_oof(Path("mine.csv"), rows)
+    outcome = paw("leakcheck", "mine.csv", "--data", drawn, "--photos", drawn, "--config", "sample")
+    assert outcome.out.startswith("mine: no sign of a leak")
+    assert "60 rows show large leaks only" in outcome.out
+    assert "an honest blend of the contest" not in outcome.out
+
+
+def test_a_scale_of_one_hides_no_leak(real, work, paw):
+    """Scores of 0.07 times 100 are not whole to the last bit; the rows are the contest's all the same."""
+    table = read_train(real / "pawpularity-labels" / "train.csv")
+    target = table["Pawpularity"].to_numpy()
+    near = np.clip(target + np.random.default_rng(0).normal(0, 3, len(target)), 1, 100)
+    frame = pd.DataFrame(
+        {"Id": table["Id"], "fold": np.arange(len(table)) % 5, "target": target / 100, "prediction": near / 100}
+    )
+    write_oof(Path("mine.csv"), frame)
+    assert json.loads(paw("leakcheck", "mine.csv", "--scale", "100", "--json", "-").out)["verdict"] == "leak"

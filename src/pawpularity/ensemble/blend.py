@@ -1,5 +1,7 @@
 """Cross-fitted blends: the weights that a row is blended with never saw its fold, nor any near-duplicate of it.
 
+(The members' own predictions of the other folds were trained with it, as in all stacking; its target meets no weight.)
+
 `partition_of` says which folds those are, `fit_and_predict` fits every method without them (and on all rows, for new
 photos), `figures` scores what came out. The figure fitted and scored on the same rows is given for comparison only: on
 9,912 rows it flatters eight members by 0.015 points.
@@ -12,8 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from pawpularity.ensemble.methods import Floats, KnownRows, Weights, fit
 from pawpularity.errors import UserError
@@ -137,24 +137,6 @@ def _checked(partition: Partition) -> Partition:
                 "train the members by folds that keep near-duplicates together (make folds)"
             )
     return partition
-
-
-def joined_groups(known: Sequence[Rows]) -> Rows | None:
-    """(n,) groups that hold two rows together if any of `known` does; None where nobody knows any."""
-    if not known:
-        return None
-    if all(np.array_equal(one, known[0]) for one in known):
-        return known[0]
-    n = len(known[0])
-    rows, joints, offset = [], [], n
-    for one in known:
-        _, index = np.unique(one, return_inverse=True)
-        rows.append(np.arange(n))
-        joints.append(offset + index)
-        offset += int(index.max()) + 1
-    edges = (np.ones(n * len(known)), (np.concatenate(rows), np.concatenate(joints)))
-    labels = connected_components(coo_array(edges, shape=(offset, offset)), directed=False)[1][:n]
-    return np.array(numbered(labels.tolist()))
 
 
 def fit_and_predict(sources: Sequence[Source], partition: Partition, methods: Sequence[str]) -> Fitted:

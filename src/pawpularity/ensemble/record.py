@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pawpularity.ensemble.blend import Fitted, Partition, Rows, fit_and_predict, joined_groups, partition_of
+from pawpularity.ensemble.blend import Fitted, Partition, Rows, fit_and_predict, partition_of
 from pawpularity.ensemble.methods import HIGHEST, LOWEST
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import constant_predictions, write_oof
 from pawpularity.evaluation.score import rmse
-from pawpularity.evaluation.sources import Source, open_sources
+from pawpularity.evaluation.sources import Source, joined_groups, open_sources
 from pawpularity.files import content_hash, file_hash, read_json, text_hash, write_json, write_text
 from pawpularity.folds.duplicates import numbered
 from pawpularity.folds.split import read_folds

@@ -36,7 +36,7 @@ def report_text(found: Findings) -> str:
 def _head(found: Findings) -> str:
     gap, n, run = found.gap, len(found.source.target), found.source.run
     word = f"; n < {INDICATIVE_BELOW}: every interval here is indicative" if n < INDICATIVE_BELOW else ""
-    constant = f"{found.constant_rmse:.3f}" if np.isfinite(found.constant_rmse) else "not known (one fold)"
+    constant = f"{found.constant_rmse:.3f} ({found.source.constant_words})"
     lines = [
         f"errors of {found.source.name}: {n:,} rows, out-of-fold RMSE {gap.rmse:.3f} {_span(gap.rmse_interval, 2)}, "
         f"constant {constant}{word}",

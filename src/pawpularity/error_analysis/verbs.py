@@ -36,6 +36,8 @@ def _errors(options: argparse.Namespace) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with --out")
     say(f"rows    {source.path}")
+    if source.run is not None and source.run.leaky:
+        say(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
     if source.run is not None and not source.complete:
         say(f"only {len(source.run.trained_folds())} of {source.run.k} folds are there")
     start = perf_counter()

@@ -59,7 +59,8 @@ def permutations(n: int, groups: Groups = None, *, draws: int = DRAWS, seed: int
     """Random orders of n rows, (n,) each: groups change places with groups of their own size, as blocks.
 
     Under the hypothesis that two columns have nothing to do with one another, shuffling one of them so is as likely as
-    what was seen.
+    what was seen. What goes with a group's size alone stays as it is, and so is not seen (0.8 % of the contest's photos are
+    in groups of more than one).
     """
     random = np.random.default_rng([seed, 0x9E12])
     if groups is None:

@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import constant_predictions, read_fold, read_oof, read_run, run_folds
+from pawpularity.folds.duplicates import numbered
 from pawpularity.folds.split import read_folds
 from pawpularity.run import OOF, Run
 
@@ -46,6 +49,13 @@ class Source:
     def fold(self) -> NDArray[np.int64]:
         """(n,) the fold each row was scored in."""
         return self.table["fold"].to_numpy(dtype=np.int64)
+
+    @property
+    def constant_words(self) -> str:
+        """What `constant` is, for whoever prints it: with one fold there are no other rows to take a mean of."""
+        if self.run is None and len(np.unique(self.fold)) < 2:
+            return "these rows' own mean: there is one fold only, so no training rows are known"
+        return "the training rows' mean"
 
     @property
     def complete(self) -> bool:
@@ -116,8 +126,26 @@ def open_sources(words: Sequence[str], *, scale: float | None = None, folds: Pat
 
 
 def groups_of_all(sources: Sequence[Source]) -> NDArray[np.int64] | None:
-    """The groups that one of `sources` (of the same rows) knows, or None."""
-    return next((source.groups for source in sources if source.groups is not None), None)
+    """(n,) groups that hold two rows together if any of `sources` (of the same rows) does; None where nobody knows any."""
+    return joined_groups([source.groups for source in sources if source.groups is not None])
+
+
+def joined_groups(known: Sequence[NDArray[np.int64]]) -> NDArray[np.int64] | None:
+    """(n,) groups that hold two rows together if any of `known` (each (n,)) does; None where nobody knows any."""
+    if not known:
+        return None
+    if all(np.array_equal(one, known[0]) for one in known):
+        return known[0]
+    n = len(known[0])
+    rows, joints, offset = [], [], n
+    for one in known:
+        _, index = np.unique(one, return_inverse=True)
+        rows.append(np.arange(n))
+        joints.append(offset + index)
+        offset += int(index.max()) + 1
+    edges = (np.ones(n * len(known)), (np.concatenate(rows), np.concatenate(joints)))
+    labels = connected_components(coo_array(edges, shape=(offset, offset)), directed=False)[1][:n]
+    return np.array(numbered(labels.tolist()))
 
 
 def _require_same(first: Source, second: Source) -> None:
@@ -150,5 +178,6 @@ def _in_points(table: pd.DataFrame, where: str, scale: float | None) -> pd.DataF
             raise UserError(
                 f"{where}: every {column} lies in 0..1, so they are on a 0-1 scale, not 1-100; add --scale 100"
             )
-        table = table.assign(**{column: values * scale})
+        # 0.07 x 100 is 7.000000000000001, and a whole score must stay one.
+        table = table.assign(**{column: np.round(values * scale, 6)})
     return table

@@ -191,7 +191,7 @@ def seed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 def table_text(rows: Sequence[dict[str, Any]]) -> str:
     """The table as aligned text."""
     width = max([len(row["run"]) for row in rows] + [3])
-    lines = [f"{'run':{width}s}  folds       n    RMSE  95 % interval     constant     R2     time"]
+    lines = [f"{'run':{width}s}  folds       n    RMSE  95 % interval     constant  sd of rows     R2     time"]
     for row in rows:
         s = row["score"]
         if s is None:
@@ -209,7 +209,7 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
             note += f"  LEAK ALARM ({', '.join(alarms)})"
         lines.append(
             f"{row['run']:{width}s}  {row['folds']:>5s}  {s['n']:6d}  {s['rmse']:6.3f}  {interval:16s}  "
-            f"{s['constant_rmse']:8.3f}  {r2:>5s}  {seconds:>7s}{note}"
+            f"{s['constant_rmse']:8.3f}  {s['sd']:10.3f}  {r2:>5s}  {seconds:>7s}{note}"
         )
     return "\n".join(lines)
 
@@ -227,9 +227,10 @@ def fold_line(run: Run, fold: int) -> str:
     """What a fold reached, in one line."""
     m = run.metrics(fold)
     word = " (indicative: n < 50)" if m["indicative"] else ""
+    sd = _number(m.get("sd"))
     return (
         f"fold {fold}: out-of-fold RMSE {m['rmse']:.3f}, 95 % [{m['low']:.2f}, {m['high']:.2f}]{word}; "
-        f"constant {m['constant_rmse']:.3f}; n = {m['n']}; {m['epochs']} epochs; {m['seconds']:.0f} s"
+        f"constant {m['constant_rmse']:.3f}, sd of these rows {sd}; n = {m['n']}; {m['epochs']} epochs; {m['seconds']:.0f} s"
     )
 
 

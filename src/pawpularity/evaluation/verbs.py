@@ -38,6 +38,9 @@ def _oof(options: argparse.Namespace) -> None:
     for group in dict.fromkeys(row["data"] for row in rows):
         blocks.append(f"data: {group}\n{table_text([row for row in rows if row['data'] == group])}")
     give({"runs": rows}, "\n\n".join([*blocks, *seed_lines(rows)]), options.json)
+    if len(rows) > 2:
+        say("the best come first; the best of several is flattered by being chosen on these rows: of five equal ones by about 0.5 "
+            "points at 120 photos, 0.06 at 9,912")  # fmt: skip
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +54,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from pawpularity.errors import UserError
     from pawpularity.evaluation.paired import compare, comparison_text
-    from pawpularity.evaluation.score import rmse
+    from pawpularity.evaluation.score import score
     from pawpularity.evaluation.sources import groups_of_all, open_sources
     from pawpularity.verb import say
 
@@ -68,11 +71,11 @@ def _compare(options: argparse.Namespace) -> None:
     rows = compare(
         first.target, first.prediction, [(s.name, s.prediction) for s in others], groups, draws=options.draws
     )
-    own, constant = rmse(first.target, first.prediction), rmse(first.target, first.constant)
+    own = score(first.target, first.prediction, first.constant, groups)
     give(
-        {"first": {"run": first.name, "rmse": own}, "n": len(first.target), "constant_rmse": constant,
+        {"first": {"run": first.name} | own.to_dict(), "n": own.n, "constant_rmse": own.constant_rmse, "sd": own.sd,
          "draws": options.draws, "grouped": groups is not None, "others": [row.to_dict() for row in rows]},
-        comparison_text(first.name, own, rows, len(first.target), constant),
+        comparison_text(first.name, own, rows, first.constant_words),
         options.json,
     )  # fmt: skip
     if len(rows) > 2:

@@ -40,6 +40,8 @@ def _hypotheses(options: argparse.Namespace) -> None:
     from pawpularity.hypotheses.report import as_csv, as_json, tables
 
     source = None if word is None else open_source(word, scale=options.scale)
+    if source is not None and source.run is not None and source.run.leaky:
+        say(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
     gathered = gather(dataset, chosen.folds.groups_of, cache, source)
     found = find(
         gathered.table, gathered.groups, contrast=gathered.contrast, prediction=gathered.prediction,

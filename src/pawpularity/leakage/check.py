@@ -23,6 +23,7 @@ from pawpularity.leakage.look_alikes import LookAlikes, look_alikes
 from pawpularity.leakage.meter import (
     Copies,
     Decile,
+    blind_remark,
     copies_of,
     deciles,
     extremes_remark,
@@ -37,6 +38,7 @@ FOLDER = OOF / "leakcheck"
 SHOWN = 24  # pairs on the sheet
 _WORDS = {
     "leak": "LEAK: what predicted these scores had seen answers",
+    "folds": "COPIES ACROSS FOLDS: with these folds no figure can be shown to be honest",
     "pass": "no sign of a leak",
     "none": "no verdict: too few rows, or nothing is known of this data to hold the figure against",
 }
@@ -47,6 +49,7 @@ class Check:
     """What was found."""
 
     name: str
+    constant_words: str
     origin: Origin
     score: Score
     signs: list[Sign]
@@ -88,15 +91,20 @@ def photos_for(asked: str | None, origin: Origin) -> Path | None:
 
 def check_leaks(source: Source, result: Score, origin: Origin, photos: Path | None, config: Config | None) -> Check:
     """Look for every sign; with `photos` (and the `config` of a frozen network) also at what looks alike."""
-    remarks = [extremes_remark(source)]
+    remarks = [extremes_remark(source, origin.kind)]
+    if (blind := blind_remark(result.n)) is not None:
+        remarks.append(blind)
     if (spanning := spanning_remark(source)) is not None:
         remarks.append(spanning)
+    alone = None
     if photos is None or config is None:
-        remarks.append("no photos: look-alikes in other folds were not looked for (--photos DIR)")
-        return Check(source.name, origin, result, signs_of(source, result, origin, None), remarks, None, [], None, None)
-    if len(np.unique(source.fold)) < 2:
-        remarks.append("all rows are of one fold: there are no other folds to look for look-alikes in")
-        return Check(source.name, origin, result, signs_of(source, result, origin, None), remarks, None, [], None, None)
+        alone = "no photos: look-alikes in other folds were not looked for (--photos DIR)"
+    elif len(np.unique(source.fold)) < 2:
+        alone = "all rows are of one fold: there are no other folds to look for look-alikes in"
+    if photos is None or config is None or alone is not None:
+        signs = signs_of(source, result, origin, None)
+        remarks.append(str(alone))
+        return Check(source.name, source.constant_words, origin, result, signs, remarks, None, [], None, None)
     ids = source.table["Id"].tolist()
     looks = look_alikes(ids, source.fold, photos, config, choose_device(config.train.dtype))
     copies = copies_of(source, looks.rows, looks.near, looks.bar, looks.copy)
@@ -108,7 +116,7 @@ def check_leaks(source: Source, result: Score, origin: Origin, photos: Path | No
         "prediction": source.prediction[rows], "neighbour": source.table["Id"].to_numpy()[at], "neighbour_fold": source.fold[at],
         "neighbour_target": source.target[at], "similarity": looks.near.similarity, "copy": looks.copy,
     })  # fmt: skip
-    return Check(source.name, origin, result, signs_of(source, result, origin, copies), remarks, looks,
+    return Check(source.name, source.constant_words, origin, result, signs_of(source, result, origin, copies), remarks, looks,
                  deciles(source, rows, looks.near), copies, neighbours)  # fmt: skip
 
 
@@ -117,10 +125,11 @@ def check_text(found: Check) -> str:
     s = found.score
     lines = [
         f"{found.name}: {_WORDS[found.verdict]}",
-        f"RMSE {s.rmse:.3f}, 95 % [{s.low:.2f}, {s.high:.2f}]{' (indicative: n < 50)' if s.indicative else ''}; constant "
-        f"{s.constant_rmse:.3f}; n = {s.n}; {found.origin.kind} data: {found.origin.why}",
+        f"RMSE {s.rmse:.3f}, 95 % [{s.low:.2f}, {s.high:.2f}]{' (indicative: n < 50)' if s.indicative else ''}; n = {s.n}",
+        f"constant {s.constant_rmse:.3f} ({found.constant_words}); sd of these rows {s.sd:.3f}",
+        f"{found.origin.kind} data: {found.origin.why}",
     ]
-    lines += [f"{'LEAK' if sign.raised else 'ok  '}  {sign.name}: {sign.text}" for sign in found.signs]
+    lines += [f"{'ALARM' if sign.raised else 'ok   '} {sign.name}: {sign.text}" for sign in found.signs]
     lines += [f"note  {remark}" for remark in found.remarks]
     if found.deciles and found.looks is not None:
         lines += ["", f"by how alike the nearest photo of another fold looks to {found.looks.network}, the least alike first",
@@ -162,8 +171,6 @@ def _write_sheet(path: Path, found: Check) -> bool:
         if both in seen or len(seen) == SHOWN:
             continue
         seen.add(both)
-        scored = f"fold {pair['fold']}, score {pair['target']:g}"
-        other = f"fold {pair['neighbour_fold']}, score {pair['neighbour_target']:g}"
         scored = f"fold {pair['fold']}, score {pair['target']:g}"
         other = f"fold {pair['neighbour_fold']}, score {pair['neighbour_target']:g}"
         tiles = [

@@ -65,24 +65,20 @@ def experiment_text(value: dict[str, Any]) -> str:
     ways = {(w["trained"], w["scored"]): w for w in value["ways"]}
 
     def cell(w: dict[str, Any]) -> str:
-        return f"{w['rmse']:7.3f} [{w['low']:.2f}, {w['high']:.2f}]"
+        return f"{w['rmse']:7.3f} [{w['low']:.2f}, {w['high']:.2f}], constant {w['constant_rmse']:.2f}"
 
     leaky, honest = ways["leaky", "leaky"], ways["leaky", "honest"]
     lines = [
         f"The same network trained both ways ({value['config']['model']['backbone']}, {value['seconds']:.0f} s)",
-        f"{'':24s}  {'scored the leaky way':28s}  scored the honest way",
-        f"{'':24s}  {leaky['n']:5d} photos and copies{'':9s}  {honest['n']:5d} photos nobody trained on",
+        f"{'':24s}  {'scored the leaky way':42s}  scored the honest way",
+        f"{'':24s}  {leaky['n']:5d} photos and copies{'':23s}  {honest['n']:5d} photos nobody trained on",
         f"{'lookup, no photo seen':24s}  {value['lookup_rmse']:7.3f}",
-        f"{'constant':24s}  {leaky['constant_rmse']:7.3f}{'':21s}  {honest['constant_rmse']:7.3f}",
     ]
     for trained in ("leaky", "honest"):
-        lines.append(
-            f"{f'trained the {trained} way':24s}  {cell(ways[trained, 'leaky']):28s}  {cell(ways[trained, 'honest'])}"
-        )
-    for scored, words in (
-        ("leaky", "the leak alone, on the leaky way's items"),
-        ("honest", "on photos nobody trained on"),
-    ):
+        name = f"trained the {trained} way"
+        lines.append(f"{name:24s}  {cell(ways[trained, 'leaky']):42s}  {cell(ways[trained, 'honest'])}")
+        lines.append(f"  on {ways[trained, 'leaky']['items']} items of {ways[trained, 'leaky']['photos']} photos")
+    for scored, words in (("leaky", "on the leaky way's items"), ("honest", "on photos nobody trained on")):
         c = value["honest_minus_leaky"][scored]
         lines.append(
             f"honest - leaky {c['difference']:+.3f} [{c['low']:+.2f}, {c['high']:+.2f}], p {c['p']:.4f}: {words}"

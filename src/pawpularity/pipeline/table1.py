@@ -17,6 +17,7 @@ import pandas as pd
 
 from pawpularity.choices import data_suffix
 from pawpularity.competition.dataset import Dataset
+from pawpularity.competition.table import TARGET
 from pawpularity.config import resolve
 from pawpularity.device import choose as choose_device
 from pawpularity.evaluation.score import score
@@ -28,7 +29,7 @@ from pawpularity.pipeline.everything import SMALL, family
 from pawpularity.run import OOF, machine, recipe, record_of
 from pawpularity.schema import Config
 from pawpularity.training.fit import fit_items
-from pawpularity.training.items import items_of
+from pawpularity.training.items import fold_items, items_of
 from pawpularity.training.train import labelled_photos, prepare_trunk, start_run, train_fold
 from pawpularity.verb import say
 from pawpularity.views import VIEWS
@@ -100,10 +101,22 @@ def _honest(backbone: str, rule: str, config: Config, dataset: Dataset, folds: F
     s = value["score"]
     return {
         "backbone": backbone, "copies": rule, "split": "honest", **{k: s[k] for k in FIGURES},
-        "photos": s["n"], "with_copy_in_training": 0, "epochs": int(np.median([m["epochs"] for m in metrics])),
+        "photos": s["n"], "with_copy_in_training": _copied(config, dataset, folds),
+        "epochs": int(np.median([m["epochs"] for m in metrics])),
         "seconds": value["seconds"], "device": metrics[0]["device"], "dtype": metrics[0]["dtype"],
         "machine": _machine(run.record["machine"]), "paper_rmse": None,
     }  # fmt: skip
+
+
+def _copied(config: Config, dataset: Dataset, folds: Folds) -> int:
+    """Scored photos with a copy of themselves among the training items of their own fold: what an honest split has none of."""
+    table = dataset.train.sort_values("Id", kind="stable")
+    scores, count = table[TARGET].to_numpy(dtype=np.float64), 0
+    for fold in range(folds.k):
+        training, scored = folds.rows(table["Id"], fold)
+        items = fold_items(config, scores, training, scored, fold, folds.k)
+        count += int(np.isin(scored, items.rows).sum())
+    return count
 
 
 def _leaky(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Folds) -> dict[str, Any]:
