@@ -12,6 +12,29 @@ KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKB
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
 
+# Nor may a word that the verb does not take be dropped in silence.
+WORDS_data := ARGS
+WORDS_sample := ARGS
+WORDS_folds := CONFIG DATA JSON ARGS
+WORDS_pretrain := ARGS
+WORDS_train := FOLD RUN CONFIG DATA JSON ARGS
+WORDS_probe := BACKBONES FEATURES RUN CONFIG DATA JSON ARGS
+WORDS_oof := RUN JSON ARGS
+WORDS_compare := RUNS JSON ARGS
+WORDS_ensemble := MEMBERS METHOD RUN JSON ARGS
+WORDS_errors := RUN CONFIG DATA JSON ARGS
+WORDS_hypotheses := RUN CONFIG DATA JSON ARGS
+WORDS_leakage := LABELS COPIES CONFIG DATA JSON ARGS
+WORDS_leakcheck := OOF PHOTOS CONFIG DATA JSON ARGS
+WORDS_table1 := BACKBONES COPIES CONFIG DATA JSON ARGS
+WORDS_predict := RUN CONFIG DATA ARGS
+WORDS_all := YES CONFIG DATA JSON ARGS
+WORDS_bench := BENCH BACKBONES JSON ARGS
+WORDS_test := ARGS
+WORDS_clean-cache := YES ARGS
+$(foreach goal,$(MAKECMDGOALS),$(foreach word,$(filter-out PYTHON VENV,$(KNOWN)),$(if $(filter command,$(origin $(word))),\
+  $(if $(filter $(word),$(WORDS_$(goal))),,$(error make $(goal) takes no $(word)=; it takes: $(or $(WORDS_$(goal)),no words))))))
+
 # Words that most verbs take; an empty one is left to the verb's own default, which it says at the start.
 CHOICE := $(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data $(DATA))
 ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)

@@ -7,6 +7,7 @@ Exit codes: 0 done; 2 something the user can mend, said in one line; 1 a defect 
 import argparse
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -83,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an Id that the terminal cannot write ends nothing
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         known = verbs()

@@ -24,6 +24,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise UserError(f"{path}: is a folder where a file should be written; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_left_overs(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     temporary = Path(name)

@@ -118,7 +118,12 @@ class Run:
     def metrics(self, fold: int) -> dict[str, Any]:
         """metrics.json of one fold."""
         metrics: dict[str, Any] = read_json(self.fold(fold) / "metrics.json", f"run {self.name}")
-        if not isinstance(metrics, dict) or not metrics.keys() >= _MEASURED:
+        figures = _MEASURED - {"predictions_hash"}
+        if (
+            not isinstance(metrics, dict)
+            or not metrics.keys() >= _MEASURED
+            or not all(isinstance(metrics[key], int | float) for key in figures)
+        ):
             raise UserError(
                 f"{self.fold(fold) / 'metrics.json'}: is not what was written there; run: {self.remedy(fold)}"
             )
@@ -150,6 +155,7 @@ class Run:
             not whole
             or not {"file", "hash", "k"} <= record["folds"].keys()
             or not {"name", "hash"} <= record["data"].keys()
+            or not _typed(record)
         ):
             raise UserError(f"{folder / 'config.json'}: is not a run's record; delete {folder} and train again")
         return cls(folder, record)
@@ -182,6 +188,18 @@ class Run:
                 f"{folder} holds a run with other settings: {difference}; take another name (RUN=...), or delete {folder}"
             )
         return None
+
+
+def _typed(record: Mapping[str, Any]) -> bool:
+    """Whether the parts of a record that everybody reads are what they should be: a hand may have edited them."""
+    config, data, folds = record["config"], record["data"], record["folds"]
+    return (
+        isinstance(folds["k"], int)
+        and all(isinstance(value, str) for value in (folds["file"], folds["hash"], data["name"], data["hash"]))
+        and isinstance(data.get("folder"), str | None)
+        and isinstance(config.get("train", {}), Mapping)
+        and (record.get("kind") != "ensemble" or isinstance(record.get("members"), Mapping))
+    )
 
 
 def record_of(

@@ -331,7 +331,7 @@ QUICK = ("--draws", "200")
 def test_the_command_on_a_drawn_shelter(predictions, shelter, paw):
     done = paw("errors", "vague.csv", "--data", shelter, "--top", "5", *QUICK, "--json", "found.json")
     assert done.code == 0, done.err
-    folder, found = Path("oof/errors/vague"), json.loads(Path("found.json").read_text())
+    folder, found = Path("oof/errors/vague.csv"), json.loads(Path("found.json").read_text())
     assert sorted(file.name for file in folder.iterdir()) == ["bands.csv", "recency.csv", "report.txt", "shares.csv", "worst.csv",
                                                               "worst.png"]  # fmt: skip
     assert (folder / "report.txt").read_text() == done.out
@@ -379,7 +379,7 @@ def test_without_a_table_only_what_needs_none(predictions, paw):
     assert "no table with these rows is at hand" in done.out
     assert "What the worst" not in done.out
     assert "The rows furthest off" in done.out
-    assert not Path("oof/errors/vague/shares.csv").exists()
+    assert not Path("oof/errors/vague.csv/shares.csv").exists()
 
 
 def test_a_table_that_knows_some_rows(predictions, shelter, paw):
@@ -391,7 +391,7 @@ def test_a_table_that_knows_some_rows(predictions, shelter, paw):
     done = paw("errors", "vague.csv", "--data", shelter, "--top", "4", *QUICK)
     assert done.code == 0, done.err
     assert "metadata of 30 of the 60 rows, and their photos" in done.out
-    worst = pd.read_csv("oof/errors/vague/worst.csv")
+    worst = pd.read_csv("oof/errors/vague.csv/worst.csv")
     assert worst.groupby("among").size().to_dict() == {"all rows": 8, "rows with photos": 8}
     pictured = worst[worst["among"] == "rows with photos"]
     assert pictured["Eyes"].notna().all()
@@ -498,4 +498,4 @@ def test_a_real_file_with_a_hundred_photos(work, real, paw):
     assert "0 of 100 photos carry one (EXIF)" in done.out
     assert "5 over-scored and 5 under-scored of 100 rows" in done.out
     assert "With 5 rows a side the intervals are too narrow" in done.out
-    assert Image.open("oof/errors/v31/worst.png").size[0] > 1000
+    assert Image.open("oof/errors/v31.csv/worst.png").size[0] > 1000

@@ -178,7 +178,7 @@ def test_a_wide_margin_makes_more_too_small(work, shelter, paw):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--draws", "99"), "--draws 99: must be 100 or more"),
+        (("--draws", "99"), "--draws 99: must be 100"),
         (("--margin", "0"), "--margin 0: must be above 0"),
         (("--margin", "nan"), "must be above 0"),
         (("--draws", "many"), "invalid int value"),

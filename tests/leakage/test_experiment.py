@@ -116,11 +116,13 @@ def test_a_leaky_run_is_named_as_such_everywhere(shelter, work, paw, refused):
         (("--copies", "none", "train.warmup_epochs=0"), "leaks nothing"),
         (("--labels", "x.csv"), "is missing"),
         (("train.split=leaky", "train.augment=none", "train.warmup_epochs=0"), "makes none"),
+        (("train.mixup=0.5", "train.warmup_epochs=0"), "sets itself"),
+        (("--labels", "x.csv", "train.lr=1e-3"), "takes no train.lr=1e-3"),
     ],
 )
 def test_bad_words(shelter, work, refused, words, said):
-    data = () if "--labels" in words else ("--data", shelter)
-    assert said in refused("leakage", *data, "--config", "scratch", *TOY, *words)
+    more = () if "--labels" in words else ("--data", shelter, "--config", "scratch", *TOY)
+    assert said in refused("leakage", *more, *words)
 
 
 def test_labels_and_data_are_one_too_many(shelter, work, refused):

@@ -19,7 +19,7 @@ from pawpularity.leakage.meter import (
     nearest_across_folds,
     pair_sign,
     signs_of,
-    spanning_remark,
+    spanning_sign,
     standardised,
     verdict_of,
 )
@@ -76,7 +76,8 @@ def test_predictions_that_follow_the_other_posting_are_seen():
     other = honest.target.reshape(-1, 2)[:, ::-1].ravel()
     table = honest.table.assign(prediction=0.8 * other + 8)
     assert pair_sign(Source("x", table, honest.groups, honest.constant, None, Path("x"))).raised
-    assert spanning_remark(honest) == "40 of 40 groups of near-duplicates span folds"
+    assert spanning_sign(honest).raised
+    assert "40 of 40 groups of near-duplicates span folds" in spanning_sign(honest).text
 
 
 def test_too_few_pairs_say_nothing():
@@ -122,7 +123,7 @@ def test_the_replay_is_caught(real, work, paw):
     paw("leakage", "--labels", labels, "--answers", "replay.csv")
     outcome = paw("leakcheck", "replay.csv")
     assert outcome.out.startswith("replay: LEAK")
-    found = json.loads(Path("oof/leakcheck/replay/check.json").read_text())
+    found = json.loads(Path("oof/leakcheck/replay.csv/check.json").read_text())
     assert {s["name"] for s in found["signs"] if s["raised"]} == {"R2", "label noise"}
     # Also where every photo stands once, as in an OOF table: the copied ones answered, the others not.
     table = read_train(labels)
@@ -152,16 +153,16 @@ def test_photos_that_are_copies_are_shown(shelter, work, paw):
     assert outcome.code == 0, outcome.err
     assert "COPIES ACROSS FOLDS" in outcome.out
     assert "ALARM copies across folds: " in outcome.out
-    neighbours = pd.read_csv("oof/leakcheck/mine/neighbours.csv", dtype={"Id": str, "neighbour": str})
+    neighbours = pd.read_csv("oof/leakcheck/mine.csv/neighbours.csv", dtype={"Id": str, "neighbour": str})
     copies = neighbours[neighbours["copy"]]
     same = (copies["Id"].str[:32] == copies["neighbour"].str[:32]) & (copies["target"] == copies["neighbour_target"])
     assert 40 <= same.sum() <= 60  # of 30 photos and their mirror images; the bar lets nine of ten through
     assert (~same).sum() <= 4  # the shelter's own pets that were posted twice
-    with Image.open("oof/leakcheck/mine/copies.png") as sheet:
+    with Image.open("oof/leakcheck/mine.csv/copies.png") as sheet:
         assert sheet.size[0] > 700
     # A check without photos does not leave the other's sheet beside it.
     paw("leakcheck", "mine.csv")
-    assert not Path("oof/leakcheck/mine/copies.png").exists()
+    assert not Path("oof/leakcheck/mine.csv/copies.png").exists()
 
 
 def test_what_cannot_be_checked_is_refused(shelter, work, refused):
@@ -177,9 +178,11 @@ def test_what_cannot_be_checked_is_refused(shelter, work, refused):
 
 def test_unknown_data_gets_no_verdict(work, paw):
     table = pd.DataFrame({"Id": [f"p{i}" for i in range(60)], "fold": np.arange(60) % 3, "target": 30.5 + np.arange(60),
-                          "prediction": 30.5 + np.arange(60)})  # fmt: skip
+                          "prediction": 30.6 + np.arange(60)})  # fmt: skip
     write_oof(Path("mine.csv"), table)
     assert json.loads(paw("leakcheck", "mine.csv", "--json", "-").out)["verdict"] == "none"
+    write_oof(Path("exact.csv"), table.assign(prediction=table["target"]))
+    assert json.loads(paw("leakcheck", "exact.csv", "--json", "-").out)["verdict"] == "leak"
 
 
 def test_few_copies_are_no_alarm_and_a_pass_of_few_rows_says_what_it_is_worth(drawn, work, paw):

@@ -17,8 +17,10 @@ def _ensemble(options: argparse.Namespace) -> None:
 
     if options.method is not None:
         check_method(options.method)
-    if options.draws < 100:
-        raise UserError(f"--draws {options.draws}: must be 100 or more, for an interval to mean something")
+    if not 100 <= options.draws <= 1_000_000:
+        raise UserError(
+            f"--draws {options.draws}: must be 100 or more, for an interval to mean something, and 1000000 at most"
+        )
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be 0 or more")
     if options.scale is not None and not 0 < options.scale < float("inf"):

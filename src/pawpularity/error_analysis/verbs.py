@@ -32,7 +32,7 @@ def _errors(options: argparse.Namespace) -> None:
     cache = Path(resolve(configs, settings).cache.folder)
     word = word or check_name(default_run(configs, chosen))
     source = open_source(word, scale=options.scale, folds=Path(options.folds) if options.folds else None, partly=True)
-    folder = Path(options.out) if options.out else OOF / "errors" / source.name
+    folder = Path(options.out) if options.out else OOF / "errors" / source.folder_name
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with --out")
     say(f"rows    {source.path}")

@@ -45,12 +45,18 @@ class Sign:
 
 def leak_signs(source: Source, result: Score, origin: Origin) -> list[Sign]:
     """Every sign that can be looked for in `source`, raised or not; none on data of unknown kind or too few rows."""
+    signs: list[Sign] = []
+    if source.run is not None and source.run.leaky:
+        signs.append(Sign("leaky by design", True, "train.split=leaky: copies of the scored photos were trained on"))
     if result.n < FEWEST_ROWS:
-        return []
+        return signs
+    if np.ptp(source.target) > 0 and np.array_equal(source.target, source.prediction):
+        signs.append(Sign("exact answers", True, "every prediction is the score itself"))
     if origin.kind == CONTEST_KIND:
         if not np.isfinite(result.r2):
-            return []  # the scores do not vary: not what any contest's rows are like
+            return signs  # the scores do not vary: not what any contest's rows are like
         return [
+            *signs,
             Sign("R2", bool(result.r2_low > R2_BAR),
                  f"R2 {result.r2:.3f}, 95 % [{result.r2_low:.3f}, {result.r2_high:.3f}]; alarm when the lower end is above "
                  f"{R2_BAR} (the contest's winner: {WINNER_R2})"),
@@ -59,8 +65,7 @@ def leak_signs(source: Source, result: Score, origin: Origin) -> list[Sign]:
                  "posted twice"),
         ]  # fmt: skip
     if origin.kind != DRAWN_KIND:
-        return []
-    signs = []
+        return signs
     floor, whose = origin.floor, "this shelter's noise floor"
     if origin.expected is not None:
         # Of these very rows: their noise may by luck be small, and a perfect predictor would share that luck.

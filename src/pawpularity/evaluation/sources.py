@@ -4,6 +4,7 @@ A word that ends in `.csv` or names a file is a file; anything else is a run bel
 declared: that its predictions are out of fold nobody can see from the outside (`leakcheck` looks for signs).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,13 @@ class Source:
     def fold(self) -> NDArray[np.int64]:
         """(n,) the fold each row was scored in."""
         return self.table["fold"].to_numpy(dtype=np.int64)
+
+    @property
+    def folder_name(self) -> str:
+        """What a folder of findings about it is called: a file's keeps `.csv`, so that it never stands for a run's."""
+        if self.run is not None:
+            return self.name
+        return (re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "file") + ".csv"
 
     @property
     def constant_words(self) -> str:

@@ -107,7 +107,8 @@ def effects(
     `groups` (n,) are near-duplicates (None: every row its own). Holm's correction is over the m columns.
     """
     weights = np.column_stack([column.weights for column in columns])
-    seen = weights.T @ outcomes
+    # Centred first, as the shuffles are: else rounding makes an effect of 1e-15 of scores that are all alike.
+    seen = weights.T @ (outcomes - outcomes.mean(axis=0))
     p = _permutation_p(weights, seen, outcomes, groups, draws, seed)
     drawn = _bootstrap(columns, outcomes, groups, draws, seed)
     found = []

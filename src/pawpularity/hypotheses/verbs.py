@@ -5,7 +5,7 @@ import math
 
 from pawpularity.verb import Verb, give, json_argument
 
-FEWEST_DRAWS, FEWEST_ROWS = 100, 20
+FEWEST_DRAWS, MOST_DRAWS, FEWEST_ROWS = 100, 1_000_000, 20
 
 
 def _hypotheses(options: argparse.Namespace) -> None:
@@ -17,9 +17,9 @@ def _hypotheses(options: argparse.Namespace) -> None:
     from pawpularity.verb import say
 
     draws = options.draws
-    if draws < FEWEST_DRAWS:
+    if not FEWEST_DRAWS <= draws <= MOST_DRAWS:
         raise UserError(
-            f"--draws {draws}: must be {FEWEST_DRAWS} or more, else the intervals' ends are a matter of luck"
+            f"--draws {draws}: must be {FEWEST_DRAWS} (below, the intervals' ends are a matter of luck) to {MOST_DRAWS}"
         )
     if options.margin is not None and not (math.isfinite(options.margin) and options.margin > 0):
         raise UserError(f"--margin {options.margin:g}: must be above 0 score points")

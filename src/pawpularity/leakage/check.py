@@ -28,7 +28,6 @@ from pawpularity.leakage.meter import (
     deciles,
     extremes_remark,
     signs_of,
-    spanning_remark,
     verdict_of,
 )
 from pawpularity.run import OOF
@@ -94,8 +93,6 @@ def check_leaks(source: Source, result: Score, origin: Origin, photos: Path | No
     remarks = [extremes_remark(source, origin.kind)]
     if (blind := blind_remark(result.n)) is not None:
         remarks.append(blind)
-    if (spanning := spanning_remark(source)) is not None:
-        remarks.append(spanning)
     alone = None
     if photos is None or config is None:
         alone = "no photos: look-alikes in other folds were not looked for (--photos DIR)"
@@ -147,7 +144,7 @@ def check_text(found: Check) -> str:
 
 def write_check(source: Source, found: Check, folder: Path | None) -> Path:
     """Write the findings into `folder` (default `oof/leakcheck/NAME`)."""
-    folder = folder or FOLDER / found.name
+    folder = folder or FOLDER / source.folder_name
     sheet, table = folder / "copies.png", folder / "neighbours.csv"
     if found.neighbours is not None:
         write_text(table, found.neighbours.to_csv(index=False, float_format="%.6f", lineterminator="\n"))

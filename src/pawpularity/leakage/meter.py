@@ -22,7 +22,7 @@ from pawpularity.evaluation.score import Score, rmse
 from pawpularity.evaluation.sources import Source
 
 COPIES_BAR = 0.05  # share of rows with a copy in another fold; 0.8 % of the contest's photos were posted twice
-ACROSS = "copies across folds"
+ACROSS, SPANNING = "copies across folds", "groups that span folds"
 COPIES_AT_LEAST = 10  # rows
 BLIND_BELOW = 1000
 PAIRS_AT_LEAST = 10
@@ -173,16 +173,21 @@ def extremes_remark(source: Source, kind: str) -> str:
     )
 
 
-def spanning_remark(source: Source) -> str | None:
-    """How many groups of near-duplicates stand in several folds; None where they are not known."""
+def spanning_sign(source: Source) -> Sign | None:
+    """Whether known near-duplicates stand in other folds than their twins; None where no groups are known."""
     if source.groups is None:
         return None
     _, index = np.unique(source.groups, return_inverse=True)
     low, high = np.full(index.max() + 1, np.iinfo(np.int64).max), np.full(index.max() + 1, -1)
     np.minimum.at(low, index, source.fold)
     np.maximum.at(high, index, source.fold)
-    spanning, several = int((low < high).sum()), int((np.bincount(index) > 1).sum())
-    return f"{spanning} of {several} groups of near-duplicates span folds"
+    rows, several = int((low < high)[index].sum()), int((np.bincount(index) > 1).sum())
+    share = rows / len(index)
+    return Sign(
+        SPANNING, rows >= COPIES_AT_LEAST and share >= COPIES_BAR,
+        f"{int((low < high).sum())} of {several} groups of near-duplicates span folds: {rows} rows ({100 * share:.1f} %); "
+        f"alarm from {100 * COPIES_BAR:.0f} %",
+    )  # fmt: skip
 
 
 def signs_of(source: Source, result: Score, origin: Origin, copies: Copies | None) -> list[Sign]:
@@ -192,17 +197,19 @@ def signs_of(source: Source, result: Score, origin: Origin, copies: Copies | Non
         signs.append(pairs)
     if copies is not None:
         signs.append(copies_sign(copies))
+    if (spanning := spanning_sign(source)) is not None:
+        signs.append(spanning)
     return signs
 
 
 def verdict_of(signs: list[Sign]) -> str:
     """leak; folds, where only the folds are at fault; pass; none where nothing could be looked for."""
     raised = {sign.name for sign in signs if sign.raised}
-    if raised - {ACROSS}:
+    if raised - {ACROSS, SPANNING}:
         return "leak"
     if raised:
         return "folds"
-    return "pass" if any(sign.name != ACROSS for sign in signs) else "none"
+    return "pass" if any(sign.name not in (ACROSS, SPANNING) for sign in signs) else "none"
 
 
 def blind_remark(n: int) -> str | None:

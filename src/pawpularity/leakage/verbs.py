@@ -7,10 +7,21 @@ from typing import Any
 
 from pawpularity.verb import Verb, file_arguments, give, json_argument, say
 
+FIXED = (
+    "train.copies",
+    "train.split",
+    "train.augment",
+    "train.views",
+    "train.mixup",
+    "train.manifold_mixup",
+    "train.refit",
+)
+
 
 def _leakage(options: argparse.Namespace) -> None:
-    from pawpularity.choices import choose, choose_data, draw_if_missing
+    from pawpularity.choices import choose, choose_data, default_config, draw_if_missing
     from pawpularity.competition.table import ID, TARGET, read_train
+    from pawpularity.config import resolve
     from pawpularity.errors import UserError
     from pawpularity.evaluation.oof import write_oof
     from pawpularity.leakage.replay import answers_table, over_seeds, replay
@@ -22,7 +33,16 @@ def _leakage(options: argparse.Namespace) -> None:
     rule = options.copies
     if rule not in ("authors", "paper", "none"):
         raise UserError(f"--copies {rule}: must be authors, paper or none")
+    if options.labels and (options.config or options.settings):
+        raise UserError(
+            f"--labels: trains nothing, so it takes no {'--config' if options.config else options.settings[0]}"
+        )
     data = Path(options.labels) if options.labels else choose_data(options.data)
+    resolve(
+        options.config or default_config(data), options.settings
+    )  # a word that is wrong is told before anything else
+    if own := [word for word in options.settings if word.startswith(FIXED)]:
+        raise UserError(f'leakage: "{own[0]}" is what the experiment sets itself (copies by --copies); leave it out')
     draw_if_missing(data)
     table = read_train(data)
     scores = table[TARGET].to_numpy(dtype=float)
@@ -100,9 +120,7 @@ def _leakcheck(options: argparse.Namespace) -> None:
     origin = origin_of(source, data)
     result = score(source.target, source.prediction, source.constant, source.groups)
     photos = photos_for(options.photos, origin)
-    config = None
-    if photos is not None:
-        config = resolve(options.config or default_config(origin.folder or choose_data(options.data)), options.settings)
+    config = resolve(options.config or default_config(origin.folder or choose_data(options.data)), options.settings)
     found = check_leaks(source, result, origin, photos, config)
     folder = write_check(source, found, Path(options.out) if options.out else None)
     give(found.to_dict(), check_text(found), options.json)

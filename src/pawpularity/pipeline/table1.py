@@ -6,6 +6,7 @@ stops early it watches the very items it is then scored on. They are kept in `oo
 they are no out-of-fold predictions. What is there is not trained again, so a killed table goes on where it stopped.
 """
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,11 +23,11 @@ from pawpularity.config import resolve
 from pawpularity.device import choose as choose_device
 from pawpularity.evaluation.score import score
 from pawpularity.evaluation.table import run_row
-from pawpularity.files import file_hash, read_json, write_json, write_text
+from pawpularity.files import file_hash, read_json, text_hash, write_json, write_text
 from pawpularity.folds.split import Folds
 from pawpularity.leakage.experiment import predict_items, split_by_items
 from pawpularity.pipeline.everything import SMALL, family
-from pawpularity.run import OOF, machine, recipe, record_of
+from pawpularity.run import OOF, Run, machine, recipe, record_of
 from pawpularity.schema import Config
 from pawpularity.training.fit import fit_items
 from pawpularity.training.items import fold_items, items_of
@@ -121,13 +122,14 @@ def _copied(config: Config, dataset: Dataset, folds: Folds) -> int:
 
 def _leaky(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Folds) -> dict[str, Any]:
     path = FOLDER / f"{_name('leaky', backbone, rule, dataset.folder)}.json"
-    record = record_of(
-        config, data={"name": dataset.name, "hash": dataset.hash}, folds={"hash": folds.hash}, weights={}
-    )
+    # The honest cell's run was started with the same weights just now, and vouches for their content.
+    weights = Run.open(OOF / _name("table1", backbone, rule, dataset.folder)).record["weights"]
+    about = {"name": dataset.name, "hash": dataset.hash}
+    record = record_of(config, data=about, folds={"hash": folds.hash}, weights=weights)
     key = recipe(record) + f" seed {config.train.seed}"
     if path.is_file():
         there = read_json(path, "a cell of Table 1")
-        if there.get("recipe") == key and _vouched(path, there):
+        if isinstance(there, dict) and there.get("recipe") == key and _vouched(path, there):
             return dict(there["row"])
         say(f"{path}: was made with other settings or other data, or was changed; trained again")
     compute = choose_device(config.train.dtype)
@@ -146,7 +148,7 @@ def _leaky(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Fo
     table = pd.DataFrame({"Id": ids[at], "copy": np.array(VIEWS)[split.validation.copies], "copy_trained_on": split.leaked,
                           "target": rows.scores[at], "prediction": answers}).sort_values(["Id", "copy"])  # fmt: skip
     write_text(path.with_suffix(".csv"), table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    paper = PAPER.get(backbone.split("/")[-1], (None, None))
+    paper = PAPER.get(backbone, (None, None))
     row = {
         "backbone": backbone, "copies": rule, "split": "leaky",
         **{k: result.to_dict()[k] for k in FIGURES},
@@ -154,16 +156,23 @@ def _leaky(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Fo
         "seconds": round(time.perf_counter() - started, 2), "device": compute.device.type, "dtype": compute.dtype_name,
         "machine": _machine(machine()), "paper_rmse": {"authors": paper[0], "none": paper[1]}.get(rule),
     }  # fmt: skip
-    write_json(
-        path,
-        record | {"kind": "leaky", "recipe": key, "row": row, "predictions_hash": file_hash(path.with_suffix(".csv"))},
-    )
+    hashes = {"predictions_hash": file_hash(path.with_suffix(".csv")), "row_hash": _row_hash(row)}
+    write_json(path, record | {"kind": "leaky", "recipe": key, "row": row} | hashes)
     return row
 
 
 def _vouched(path: Path, there: dict[str, Any]) -> bool:
     predictions = path.with_suffix(".csv")
-    return predictions.is_file() and file_hash(predictions) == there.get("predictions_hash")
+    return (
+        predictions.is_file()
+        and file_hash(predictions) == there.get("predictions_hash")
+        and isinstance(there.get("row"), dict)
+        and _row_hash(there["row"]) == there.get("row_hash")
+    )
+
+
+def _row_hash(row: dict[str, Any]) -> str:
+    return text_hash(json.dumps(row, sort_keys=True))
 
 
 def _machine(value: dict[str, Any]) -> str:
@@ -171,8 +180,9 @@ def _machine(value: dict[str, Any]) -> str:
 
 
 def write_table(rows: Sequence[dict[str, Any]], data: Path) -> tuple[Path, Path]:
-    """Write `oof/table1/table1.csv` and `.md` (with the data's name for data other than the usual two)."""
-    base = FOLDER / f"table1{data_suffix(data)}"
+    """Write `oof/table1/table1.csv` and `.md` (with the data's name for data other than the usual two; `-part` for some cells)."""
+    part = "" if len(rows) == 2 * len(COPIES) * len(family(data)) else "-part"
+    base = FOLDER / f"table1{data_suffix(data)}{part}"
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     write_text(base.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     write_text(base.with_suffix(".md"), markdown(rows))

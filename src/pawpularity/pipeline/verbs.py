@@ -37,6 +37,8 @@ def _predict(options: argparse.Namespace) -> None:
             )
         data = Path(own.get("folder") or data)
     say(f"run     {run.folder}, trained on {run.record['data']['name']}")
+    if run.leaky:
+        say(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing of these photos")
     say(f"data    {data}")
     test = load_test(data, cache)
     from pawpularity.pipeline.submit import submit
