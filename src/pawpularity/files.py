@@ -23,6 +23,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it to `path` when the block ends well, remove it when it does not."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder where a file should be written; name a file")
+    if path.exists() and not path.is_file():
+        # /dev/null, a pipe: written into, never replaced (as root a rename would take the device away from everybody).
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / "whole"
+            with path.open("wb") as device:
+                device.write((Path(folder) / "whole").read_bytes())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_left_overs(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

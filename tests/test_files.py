@@ -1,0 +1,51 @@
+"""Files that appear whole, and what must never be replaced by one."""
+
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pawpularity.errors import UserError
+from pawpularity.files import write_json, write_text, written_whole
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    with pytest.raises(RuntimeError), written_whole(file) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert file.read_text() == "old"
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    left = tmp_path / ".a.txt.xyz.part"
+    left.write_text("half")
+    os.utime(left, (time.time() - 7200, time.time() - 7200))
+    write_text(tmp_path / "a.txt", "new")
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_pipe_is_written_into_and_stays_one(tmp_path):
+    pipe, heard = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_text()))
+    reader.start()
+    write_json(pipe, {"a": 1})
+    reader.join(10)
+    assert heard == ['{\n  "a": 1\n}\n']
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_devices_are_not_replaced():
+    write_json(Path("/dev/null"), {"a": 1})
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is a folder"):
+        write_text(tmp_path, "x")
