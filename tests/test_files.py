@@ -15,9 +15,14 @@ from pawpularity.files import write_json, write_text, written_whole
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     file = tmp_path / "a.txt"
     write_text(file, "old")
-    with pytest.raises(RuntimeError), written_whole(file) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with written_whole(file) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert file.read_text() == "old"
     assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
 
