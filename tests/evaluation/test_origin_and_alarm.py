@@ -64,7 +64,7 @@ def test_too_few_rows_accuse_nobody(blend, work, paw):
     few = source_of([f"{i:032x}" for i in range(19)], target[:19], target[:19])
     few.table.to_csv("few.csv", index=False)
     assert "no alarm can be given: 19 rows are too few (20 at least)" in paw("oof", "few.csv").out
-    more = source_of([f"{i:032x}" for i in range(20)], target[:20], target[:20])
+    more = source_of([f"{i:032x}" for i in range(20)], target[:20], target[:20] + 0.1)
     more.table.to_csv("more.csv", index=False)
     assert json.loads(paw("oof", "more.csv", "--json", "-").out)["runs"][0]["alarms"] == ["R2", "label noise"]
 
@@ -215,7 +215,7 @@ def test_the_sample_is_found_where_it_always_lies(shelter_600):
 )
 def test_other_data_gives_no_alarm_and_says_so(work, paw, change, kind):
     target = np.random.default_rng(6).integers(1, 101, 40).astype(float)
-    source = source_of([f"{i:032x}" for i in range(40)], target, target)
+    source = source_of([f"{i:032x}" for i in range(40)], target, target + 0.1)
     table = change(source.table).sort_values("Id", ignore_index=True)
     table.to_csv("x.csv", index=False)
     assert origin_of(open_source("x.csv")).kind == kind

@@ -49,7 +49,7 @@ def test_the_real_table_and_the_mean_of_eight_real_models(work, real, paw):
     write_oof(Path("mean8.csv"), mean)
     done = paw("hypotheses", "--data", real / "pawpularity-labels" / "train.csv", "--run", "mean8.csv")
     assert done.code == 0, done.err
-    found = json.loads(Path("oof/hypotheses/pawpularity-labels/hypotheses.json").read_text())
+    found = json.loads(Path("oof/hypotheses/pawpularity-labels/mean8.csv/hypotheses.json").read_text())
     rows = {row["column"]: row for row in found["tested"]}
     assert rows.keys() == KNOWN.keys()
     for column, (n, effect, low, high, se, p, corrected, smallest, of_seven, word) in KNOWN.items():
@@ -86,7 +86,7 @@ def test_what_is_left_behind(work, shelter, paw):
     words = ("hypotheses", "--data", data, "--draws", 150, "--run", predictions(data, "half.csv"))
     done = paw(*words)
     assert done.code == 0, done.err
-    folder = Path("oof/hypotheses/toy")
+    folder = Path("oof/hypotheses/toy/half.csv")
     assert {file.name for file in folder.iterdir()} == {"hypotheses.csv", "hypotheses.json", "forest.png"}
     table = pd.read_csv(folder / "hypotheses.csv")
     assert tuple(table.columns) == _NAMES

@@ -22,6 +22,7 @@ from pawpularity.files import content_hash, file_hash, read_json, text_hash, wri
 from pawpularity.folds.duplicates import numbered
 from pawpularity.folds.split import read_folds
 from pawpularity.run import OOF, Run, git_commit, machine, run_names, versions
+from pawpularity.verb import say
 
 _FAR = 1e4  # members may stray beyond 1..100 a little; their blend is clipped
 _KEYS = {"method", "intercept", "members"}
@@ -104,6 +105,14 @@ def write_blend(
 ) -> Run:
     """Write the blend by `method`, one of those fitted, into `folder`. `settings` are kept in its config."""
     check_free(folder)
+    if (folder / "config.json").is_file():
+        old = Run.open(folder).record
+        if old["data"]["hash"] != _data(sources)["hash"]:
+            raise UserError(
+                f"{folder}: holds a blend of other photos or targets; take another name (RUN=...), or delete it"
+            )
+        if set(old.get("members", {})) != {source.name for source in sources}:
+            say(f"{folder}: replaces the blend of {' '.join(old.get('members', {}))}")
     first, at = sources[0], fitted.methods.index(method)
     weights, blended = fitted.weights[at], fitted.blended[:, at]
     table = first.table.assign(fold=partition.fold, prediction=blended)

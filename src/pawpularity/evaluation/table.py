@@ -204,8 +204,8 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
         if chosen := row.get("chosen"):
             note += f"  {_counted(chosen)}"
         if row.get("leaky"):
-            note += f"  {LEAKY}"
-        if alarms := row.get("alarms"):
+            note += "  LEAKY BY DESIGN (train.split=leaky)"
+        elif alarms := row.get("alarms"):
             note += f"  LEAK ALARM ({', '.join(alarms)})"
         lines.append(
             f"{row['run']:{width}s}  {row['folds']:>5s}  {s['n']:6d}  {s['rmse']:6.3f}  {interval:16s}  "

@@ -172,3 +172,21 @@ def disagreements(rows: Sequence[Finding], name: str) -> list[str]:
                 f"{truth.effect:+.2f} ({row.verdict}; {wrong})"
             )
     return lines
+
+
+def adjusted_otherwise(rows: Sequence[Finding]) -> list[str]:
+    """Where the effect beside all other columns says something else than the plain difference, one line each.
+
+    The verdict is the plain difference's, as stated beforehand; columns that go together (eyes need a face) can hide in it.
+    """
+    lines = []
+    for row in rows:
+        if row.adjusted is None:
+            continue
+        plain, beside = row.truth, row.adjusted
+        if (beside.low > 0 or beside.high < 0) and not (plain.low > 0 or plain.high < 0):
+            lines.append(
+                f"adjusted otherwise: beside all other columns {row.claim.column} has {beside.effect:+.2f} "
+                f"[{beside.low:+.2f}, {beside.high:+.2f}], alone {plain.effect:+.2f}; it goes with other columns"
+            )
+    return lines

@@ -35,13 +35,15 @@ def _hypotheses(options: argparse.Namespace) -> None:
     from pawpularity.evaluation.sources import open_source
     from pawpularity.files import write_json, write_text
     from pawpularity.hypotheses.data import gather
-    from pawpularity.hypotheses.findings import disagreements, find
+    from pawpularity.hypotheses.findings import adjusted_otherwise, disagreements, find
     from pawpularity.hypotheses.forest import draw_forest
     from pawpularity.hypotheses.report import as_csv, as_json, tables
 
     source = None if word is None else open_source(word, scale=options.scale)
     if source is not None and source.run is not None and source.run.leaky:
         say(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
+    if dataset.has_photos:
+        say(f"contrast of {len(dataset.train):,} photos: some 0.1 s each the first time, then kept")
     gathered = gather(dataset, chosen.folds.groups_of, cache, source)
     found = find(
         gathered.table, gathered.groups, contrast=gathered.contrast, prediction=gathered.prediction,
@@ -54,9 +56,15 @@ def _hypotheses(options: argparse.Namespace) -> None:
     if name is not None and not lines:
         lines = [f"no disagreement: what {name} believes is borne out, or too little to tell"]
     title = f"{dataset.name}: {len(found.scores):,} photos, mean score {found.scores.mean():.2f}, sd {found.scores.std():.2f}"
-    text = "\n".join([title, "", tables(found, name), *gathered.notes, *lines])
-    value = {"data": dataset.name} | as_json(found) | {"run": name, "disagreements": lines, "notes": gathered.notes}
-    out = Path(options.out) if options.out else OOF / "hypotheses" / dataset.name
+    others = adjusted_otherwise(found.rows)
+    text = "\n".join([title, "", tables(found, name), *gathered.notes, *others, *lines])
+    value = (
+        {"data": dataset.name}
+        | as_json(found)
+        | {"run": name, "disagreements": lines, "notes": gathered.notes + others}
+    )
+    own = OOF / "hypotheses" / dataset.name
+    out = Path(options.out) if options.out else own if source is None else own / source.folder_name
     write_text(out / "hypotheses.csv", as_csv(found))
     write_json(out / "hypotheses.json", value)
     draw_forest(found, title, name, out / "forest.png")

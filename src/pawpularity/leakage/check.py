@@ -105,6 +105,7 @@ def check_leaks(source: Source, result: Score, origin: Origin, photos: Path | No
     ids = source.table["Id"].tolist()
     looks = look_alikes(ids, source.fold, photos, config, choose_device(config.train.dtype))
     copies = copies_of(source, looks.rows, looks.near, looks.bar, looks.copy)
+    remarks.append(f"look-alikes by {looks.network} (model.backbone=NAME model.weights=... takes another)")
     if len(looks.rows) < len(ids):
         remarks.append(f"{len(looks.rows)} of {len(ids)} rows have a photo; look-alikes were looked for among those")
     rows, at = looks.rows, looks.rows[looks.near.at]

@@ -63,6 +63,8 @@ class Copies:
 
     bar: float
     """similarity from which a neighbour is suspected to be one"""
+    looked_at: int
+    """rows with a photo"""
     suspected: int
     rows: int
     share: float
@@ -120,17 +122,25 @@ def copies_of(source: Source, rows: Rows, near: Neighbours, bar: float, chosen: 
     def of(mask: NDArray[np.bool_], answer: Floats) -> float:
         return rmse(target[mask], answer[mask]) if mask.any() else float("nan")
 
-    return Copies(bar, int((near.similarity >= bar).sum()), int(chosen.sum()), float(chosen.mean()), of(chosen, prediction),
-                  of(~chosen, prediction), of(chosen, target[near.at]))  # fmt: skip
+    return Copies(
+        bar=bar,
+        looked_at=len(rows),
+        suspected=int((near.similarity >= bar).sum()),
+        rows=int(chosen.sum()),
+        share=float(chosen.mean()),
+        rmse=of(chosen, prediction),
+        other_rmse=of(~chosen, prediction),
+        copying_rmse=of(chosen, target[near.at]),
+    )
 
 
 def copies_sign(copies: Copies) -> Sign:
     """Raised where far more rows have a copy in another fold than photos are posted twice."""
     return Sign(
         ACROSS, copies.share >= COPIES_BAR and copies.rows >= COPIES_AT_LEAST,
-        f"{copies.rows} rows ({100 * copies.share:.1f} %) have a copy of their photo in another fold, of {copies.suspected} that "
-        f"have one as alike as a mirror image or crop (similarity {copies.bar:.3f}); alarm from {100 * COPIES_BAR:.0f} % (0.8 % of "
-        "the contest's photos were posted twice)",
+        f"{copies.rows} of {copies.looked_at} rows with a photo ({100 * copies.share:.1f} %) have a copy of it in another fold, of "
+        f"{copies.suspected} that have one as alike as a mirror image or crop (similarity {copies.bar:.3f}); alarm from "
+        f"{100 * COPIES_BAR:.0f} % (0.8 % of the contest's photos were posted twice)",
     )  # fmt: skip
 
 

@@ -68,8 +68,9 @@ def experiment_text(value: dict[str, Any]) -> str:
         return f"{w['rmse']:7.3f} [{w['low']:.2f}, {w['high']:.2f}], constant {w['constant_rmse']:.2f}"
 
     leaky, honest = ways["leaky", "leaky"], ways["leaky", "honest"]
+    backbone = value["config"]["model"]["backbone"]
     lines = [
-        f"The same network trained both ways ({value['config']['model']['backbone']}, {value['seconds']:.0f} s)",
+        f"The same network trained both ways on the photos left when a fold is set aside ({backbone}, {value['seconds']:.0f} s)",
         f"{'':24s}  {'scored the leaky way':42s}  scored the honest way",
         f"{'':24s}  {leaky['n']:5d} photos and copies{'':23s}  {honest['n']:5d} photos nobody trained on",
         f"{'lookup, no photo seen':24s}  {value['lookup_rmse']:7.3f}",

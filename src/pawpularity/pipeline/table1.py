@@ -21,6 +21,7 @@ from pawpularity.competition.dataset import Dataset
 from pawpularity.competition.table import TARGET
 from pawpularity.config import resolve
 from pawpularity.device import choose as choose_device
+from pawpularity.errors import UserError
 from pawpularity.evaluation.score import score
 from pawpularity.evaluation.table import run_row
 from pawpularity.files import file_hash, read_json, text_hash, write_json, write_text
@@ -90,7 +91,12 @@ def _name(kind: str, backbone: str, rule: str, data: Path) -> str:
 
 def _honest(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Folds) -> dict[str, Any]:
     compute = choose_device(config.train.dtype)
-    run, note = start_run(OOF / _name("table1", backbone, rule, dataset.folder), config, dataset, folds)
+    try:
+        run, note = start_run(OOF / _name("table1", backbone, rule, dataset.folder), config, dataset, folds)
+    except UserError as error:
+        raise UserError(
+            str(error).replace("take another name (RUN=...), or delete", "to make that cell anew, delete")
+        ) from None
     due = [fold for fold in range(folds.k) if fold not in run.trained_folds()]
     if due:
         say(f"{run.name}: folds {', '.join(map(str, due))} on {compute}; {note}")
@@ -210,5 +216,6 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     machines = sorted({f"{row['machine']}, {row['device']}, {row['dtype']}" for row in rows})
     note = "RMSE in score points with its 95 % interval (bootstrap over photos and their near-duplicates)."
-    lines += ["", f"{note} Made on {'; '.join(machines)}."]
+    epochs = sorted({row["epochs"] for row in rows})
+    lines += ["", f"{note} Epochs: {', '.join(map(str, epochs))}. Made on {'; '.join(machines)}."]
     return "\n".join(lines) + "\n"

@@ -135,7 +135,7 @@ def _table1(options: argparse.Namespace) -> None:
     everything.require_weights(configs)
     folds = folds_of(dataset, first)
     say(
-        f"data    {data}: {len(dataset.train)} photos; {len(configs)} backbones x {len(rules)} rules of copies x 2 splits"
+        f"data    {data}: {len(dataset.train)} photos; backbones {' '.join(configs)}; copies {' '.join(rules)}; honest and leaky"
     )
 
     def done(row: dict[str, Any]) -> None:
