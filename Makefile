@@ -8,7 +8,7 @@ PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
 
 # A misspelt word (FLOD=0) must not start another, longer job.
-KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES PYTHON VENV
+KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES JOBS TRIALS STORAGE WORKERS PYTHON VENV
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
 
@@ -17,7 +17,9 @@ WORDS_data := ARGS
 WORDS_sample := ARGS
 WORDS_folds := CONFIG DATA JSON ARGS
 WORDS_pretrain := ARGS
-WORDS_train := FOLD RUN CONFIG DATA JSON ARGS
+WORDS_train := FOLD JOBS RUN CONFIG DATA JSON ARGS
+WORDS_tune := TRIALS WORKERS STORAGE RUN CONFIG DATA JSON ARGS
+WORDS_study := RUN JSON ARGS
 WORDS_probe := BACKBONES FEATURES RUN CONFIG DATA JSON ARGS
 WORDS_oof := RUN JSON ARGS
 WORDS_compare := RUNS JSON ARGS
@@ -35,12 +37,24 @@ WORDS_clean-cache := YES ARGS
 $(foreach goal,$(MAKECMDGOALS),$(foreach word,$(filter-out PYTHON VENV,$(KNOWN)),$(if $(filter command,$(origin $(word))),\
   $(if $(filter $(word),$(WORDS_$(goal))),,$(error make $(goal) takes no $(word)=; it takes: $(or $(WORDS_$(goal)),no words))))))
 
+# The missing folds, JOBS processes at once, each with its share of the cores.
+define AT_ONCE
+lines=$$($(PAW) jobs $(if $(RUN),--run $(RUN)) $(CHOICE) $(ARGS)) || exit $$?; \
+cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); \
+export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(( cores > $(JOBS) ? cores / $(JOBS) : 1 ))}; \
+test -z "$$lines" || printf '%s\n' "$$lines" | tr '\n' '\0' | xargs -0 -n 1 -P $(JOBS) sh -c
+endef
+
 # Words that most verbs take; an empty one is left to the verb's own default, which it says at the start.
 CHOICE := $(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data $(DATA))
+# A database's address holds a password: it goes by the environment, not by a command line that others can list.
+ifneq ($(STORAGE),)
+export PAWPULARITY_STORAGE := $(STORAGE)
+endif
 ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data sample folds pretrain train probe oof compare ensemble errors hypotheses leakage leakcheck table1 \
+.PHONY: help setup data sample folds pretrain train tune study probe oof compare ensemble errors hypotheses leakage leakcheck table1 \
   predict all bench test lint clean-cache
 
 help: ## list every verb
@@ -69,8 +83,17 @@ folds: $(READY) ## make the folds file: near-duplicates grouped, scores stratifi
 pretrain: $(READY) ## make the packaged net of model.weights=drawn anew, from drawings (minutes)
 	@$(PAW) pretrain $(ARGS)
 
-train: $(READY) ## train a fold (FOLD=0) or all, and print the out-of-fold score beside the constant
-	@$(PAW) train $(if $(FOLD),--fold $(FOLD)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+train: $(READY) ## train a fold (FOLD=0) or all (JOBS=2 at once), and print the out-of-fold score beside the constant
+	@$(if $(and $(JOBS),$(FOLD)),echo 'JOBS trains the folds that are missing; leave FOLD away' >&2; exit 2)
+	@$(if $(JOBS),$(AT_ONCE))
+	@$(PAW) train $(if $(FOLD),--fold $(FOLD)) $(if $(RUN),--run $(RUN)) $(if $(JOBS),--skip-taken) $(ALL_ARGS)
+
+tune: $(READY) ## search settings: make tune CONFIG=densenet161 TRIALS=50 WORKERS=2 STORAGE=postgresql://...
+	@$(PAW) tune $(if $(TRIALS),--trials $(TRIALS)) \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+
+study: $(READY) ## look at a search: best trials, importances, what depth costs; plots (RUN=name)
+	@$(PAW) study $(RUN) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 probe: $(READY) ## ridge on frozen features of networks: make probe BACKBONES="a b" FEATURES=pooled|logits
 	@$(PAW) probe $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(FEATURES),--features $(FEATURES)) \

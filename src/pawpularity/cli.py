@@ -1,7 +1,8 @@
 """The command line: `pawpularity VERB [--config NAME] [--data DIR] [--run NAME] [key=value ...]`.
 
 Dispatches only: each room registers its own verbs in its `verbs.py`, and torch is imported only when a verb needs it.
-Exit codes: 0 done; 2 something the user can mend, said in one line; 1 a defect of ours, with its traceback.
+Exit codes: 0 done; 2 something the user can mend, said in one line; 1 a defect of ours, with its traceback; 130 and 143
+stopped by Ctrl-C and by SIGTERM.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 
 from pawpularity import __version__
 from pawpularity.errors import UserError, nearest
+from pawpularity.training.stop import Stopped, terminable
 from pawpularity.verb import Verb
 
 ROOMS = (
@@ -23,6 +25,7 @@ ROOMS = (
         "folds",
         "pretraining",
         "training",
+        "search",
         "probe",
         "evaluation",
         "error_analysis",
@@ -39,6 +42,10 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+
+STOPPED = (
+    "stopped; what was finished is kept, what was not is left as it was before; the same command goes on from there"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,6 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # an Id that the terminal cannot write ends nothing
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        with terminable():
+            return _run(words)
+    except KeyboardInterrupt as stop:
+        line = stop.line if isinstance(stop, Stopped) else ""
+        print(f"pawpularity: {line or STOPPED}", file=sys.stderr)
+        return stop.exit_code if isinstance(stop, Stopped) else 130
+
+
+def _run(words: list[str]) -> int:
+    try:
         known = verbs()
         if words and not words[0].startswith("-") and words[0] not in known:
             raise UserError(f'there is no verb "{words[0]}"{nearest(words[0], known)}')
@@ -100,9 +117,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"pawpularity: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("pawpularity: stopped; what was finished is kept, what was not is left as it was before", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # The reader (head, less) went away: not an error of anybody's.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -20,6 +20,8 @@ AUGMENTS = ("none", "flip", "strong")
 SCHEDULES = ("plateau", "cosine")
 STOPS = ("early", "none")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+PRUNERS = ("median", "hyperband", "none")
+DEPTHS = ("fit", "paper")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,34 @@ class HypothesesConfig:
     margin: float = 3.0
 
 
+def _space() -> dict[str, Any]:
+    return {
+        "model.unfrozen": {"low": 50, "high": 120},
+        "model.image_width": {"choices": [128, 256, 512]},
+        "model.metadata_widths": {"choices": [[16], [16, 32], [16, 32, 64]]},
+        "model.fusion_widths": {"choices": [[64], [256], [256, 64]]},
+        "model.dropout": {"low": 0.2, "high": 0.5},
+        "train.lr": {"low": 1e-5, "high": 3e-3, "log": True},
+        "train.weight_decay": {"low": 1e-4, "high": 0.3, "log": True},
+    }
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search draws from, and how it is run."""
+
+    fold: int = 0
+    trials: int = 50
+    seed: int = 0
+    pruner: str = "median"
+    inner_share: float = 0.2
+    top: int = 5
+    nested: bool = False
+    depths: str = "fit"
+    heartbeat: int = 60
+    space: dict[str, Any] = field(default_factory=_space)
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that decides a run's figures, and where its caches are."""
@@ -127,6 +157,7 @@ class Config:
     train: Train = field(default_factory=Train)
     predict: Predict = field(default_factory=Predict)
     hypotheses: HypothesesConfig = field(default_factory=HypothesesConfig)
+    search: Search = field(default_factory=Search)
     cache: Cache = field(default_factory=Cache)
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,6 +206,15 @@ def check(config: Config) -> None:
     _within("train.mixup", train.mixup, 0, 100)
     _within("train.manifold_mixup", train.manifold_mixup, 0, 100)
     _within("hypotheses.margin", config.hypotheses.margin, 0.01, 100)
+    search = config.search
+    _one_of("search.pruner", search.pruner, PRUNERS)
+    _one_of("search.depths", search.depths, DEPTHS)
+    _within("search.fold", search.fold, 0, config.folds.k - 1)
+    _within("search.trials", search.trials, 1, 100_000)
+    _within("search.seed", search.seed, 0, 2**31 - 1)
+    _within("search.inner_share", search.inner_share, 0.01, 0.5)
+    _within("search.top", search.top, 1, 100)
+    _within("search.heartbeat", search.heartbeat, 1, 86_400)
     _within("cache.budget_gb", config.cache.budget_gb, 0, 1e6)
     _within("train.patience", train.patience, 0, 100_000)
     _within("train.stop_patience", train.stop_patience, 1, 100_000)

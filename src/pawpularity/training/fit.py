@@ -4,20 +4,20 @@
 plateau schedule, early stopping and the choice of the epoch watch; `train.refit` then trains on all of them at the
 rates and for the epochs the inner set chose. `train.stop: none` trains on all of them from the start, cosine to zero.
 
+With a `Keeper` the fit's state is kept between steps, and a fit that was stopped goes on from it.
+
 `fit_items` fits on any items and watches any others: `train.split: leaky`, the paper's mistake, goes through it.
 """
 
+import contextlib
 import copy
 import math
-import os
-import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -28,22 +28,16 @@ from pawpularity.evaluation.score import rmse
 from pawpularity.folds.split import inner_split
 from pawpularity.model.network import Network, build_network
 from pawpularity.predictor import score_rows
-from pawpularity.schema import Config, Train
+from pawpularity.schema import Config
 from pawpularity.training.batches import EpochBatches, worker_count
 from pawpularity.training.items import NOTHING, Items, as_they_are, items_of, looked_at, shown
 from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.loss import compiled, mixed
+from pawpularity.training.loss import loss_of as loss_of
+from pawpularity.training.resume import Keeper, Kept, Parts, Sums
+from pawpularity.training.watch import Epoch as Epoch
+from pawpularity.training.watch import Watch
 from pawpularity.trunk.inputs import Inputs
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of history.csv. RMSEs in points; NaN where not measured."""
-
-    epoch: int
-    train_rmse: float
-    inner_rmse: float
-    lr: float
-    seconds: float
 
 
 @dataclass
@@ -77,12 +71,14 @@ def fit_fold(
     items: Items | None = None,
     on_epoch: Report | None = None,
     on_step: Step | None = None,
+    keeper: Keeper | None = None,
 ) -> Fitted:
     """Fit a network on the row numbers `training` and return it, on `compute.device`, in evaluation mode.
 
     `items`: what is trained on, where that is not `training` and its copies (`items.fold_items`). `on_epoch` is told
     every epoch; an exception it raises ends the fit (a search prunes that way). `on_step` is told (steps done, steps in
-    the epoch). Raises UserError for too few rows, or a loss that is no longer finite.
+    the epoch). `keeper`: keeps the fit's state, and goes on from what it finds. Raises UserError for too few rows, or a loss
+    that is no longer finite; Stopped where the keeper was asked to stop.
     """
     train = config.train
     if len(training) < 4:
@@ -99,15 +95,21 @@ def fit_fold(
         )
         inner = training[inner_at]
         fitting = every.take(~np.isin(every.rows, inner))
-    loop = Loop(config, rows, network, compute, fold, on_epoch, on_step)
-    best, state = loop.run(fitting, as_they_are(inner), rates=None)
+    kept = None if keeper is None else keeper.find(network)
+    loop = Loop(config, rows, network, compute, fold, on_epoch, on_step, keeper=keeper)
+    state: dict[str, Tensor] = {}
+    if kept is None or kept.chosen is None:
+        best, state = loop.run(fitting, as_they_are(inner), rates=None, kept=kept)
+        kept = None
+    else:
+        best, loop.history = kept.chosen, kept.history[: kept.before]
     if train.refit:
         assert initial is not None
         rates = [epoch.lr for epoch in loop.history[:best]]
         notes.append(f"refitted on all {len(training)} training rows for the {best} epochs the inner split chose")
         network.load_state_dict(initial, strict=False)
-        loop = Loop(config, rows, network, compute, fold, on_epoch, on_step, history=loop.history)
-        best, state = loop.run(every, NOTHING, rates=rates)
+        loop = Loop(config, rows, network, compute, fold, on_epoch, on_step, history=loop.history, keeper=keeper)
+        best, state = loop.run(every, NOTHING, rates=rates, kept=kept)
     network.load_state_dict(state, strict=False)
     return Fitted(
         network=network.eval(),
@@ -155,27 +157,6 @@ def fit_items(
     )
 
 
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`torch.compile(function)`. Raises UserError where there is no C++ compiler for it to use."""
-    named = os.environ.get("CXX", "").split()[:1]
-    if not any(shutil.which(name) for name in (*named, "g++", "clang++", "c++")):
-        raise UserError(
-            "train.compile=true needs a C++ compiler (g++), and none is here; install one, or leave it false"
-        )
-    faster: Callable[..., Tensor] = torch.compile(function)
-    return faster
-
-
-def loss_of(network: Network, raw: Tensor, target: Tensor, train: Train) -> Tensor:
-    """Mean loss of raw numbers (B,) against score points (B,): BCE on score / 100, or MSE / Huber in points."""
-    raw = raw.float()
-    if train.loss == "bce":
-        return F.binary_cross_entropy_with_logits(raw, target / 100.0)
-    if train.loss == "huber":
-        return F.huber_loss(network.points(raw), target, delta=train.huber_delta)
-    return F.mse_loss(network.points(raw), target)
-
-
 class Loop:
     """Epochs over one set of rows with one optimiser."""
 
@@ -189,10 +170,11 @@ class Loop:
         on_epoch: Report | None,
         on_step: Step | None,
         history: list[Epoch] | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.config, self.train, self.rows, self.compute = config, config.train, rows, compute
         self.network = network.place(compute.device)
-        self.on_epoch, self.on_step = on_epoch, on_step
+        self.on_epoch, self.on_step, self.keeper = on_epoch, on_step, keeper
         self.seed = self.train.seed * 1009 + fold
         self.history: list[Epoch] = history if history is not None else []
         self.items = 0
@@ -207,42 +189,70 @@ class Loop:
         self.scores = torch.tensor(rows.scores, dtype=torch.float32)
         self.metadata = torch.tensor(rows.metadata)
         self.mixing = np.random.default_rng([self.seed, 0x313])
+        self.parts = Parts(network, self.optimiser, self.scaler, self.ema, self.mixing, compute.device)
 
-    def run(self, items: Items, watched: Items, rates: list[float] | None) -> tuple[int, dict[str, Tensor]]:
+    def run(
+        self, items: Items, watched: Items, rates: list[float] | None, kept: Kept | None = None
+    ) -> tuple[int, dict[str, Tensor]]:
         """Train on `items`; returns the epochs behind the kept weights, and those weights.
 
-        With `watched` items the best epoch on them is kept; with `rates` (one an epoch) those are replayed.
+        With `watched` items the best epoch on them is kept; with `rates` (one an epoch) those are replayed. `kept`: a state
+        of this very run, to go on from.
         """
         train = self.train
         schedule = items.schedule(self.config, self.seed)
         self.items = len(items)
         batches = EpochBatches(len(items), train.batch_size, self.seed)
         self.inputs = self._inputs(items, watched)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimiser, factor=0.1, patience=train.patience)
-        best, best_rmse, state = 0, math.inf, self._state()
-        for epoch in range(train.epochs if rates is None else len(rates)):
-            started = time.perf_counter()
+        self.rates, self.before, first = rates, len(self.history), 0
+        self.watch = Watch(train, self.optimiser, watching=len(watched) > 0)
+        self.best, sums = self._state(), Sums.none(self.compute.device)
+        if kept is not None:
+            for line in kept.history[self.before :]:
+                self.history.append(line)
+                self.watch.see(line.inner_rmse)
+            self.best, first, sums = kept.best or self.best, self.watch.epochs, kept.sums(self.compute.device)
+            self.parts.restore(kept.tensors, kept.numbers)
+        for epoch in range(first, train.epochs if rates is None else len(rates)):
             lr = rates[epoch] if rates is not None else float(self.optimiser.param_groups[0]["lr"])
             if rates is not None and train.schedule == "plateau":
                 self._set_lr(lr)
-            train_rmse = self.epoch(items.rows, schedule.of(epoch), batches, epoch)
-            inner_rmse = self._inner_rmse(watched) if len(watched) else math.nan
+            train_rmse = self.epoch(items.rows, schedule.of(epoch), batches, epoch, sums)
+            inner_rmse = self._watched(watched, partial(self._keep, epoch, sums, len(batches)))
             if train.schedule == "cosine":
                 lr = self._cosine((epoch + 0.5) * len(batches), len(batches))
-            line = Epoch(len(self.history) + 1, train_rmse, inner_rmse, lr, time.perf_counter() - started)
+            line = Epoch(len(self.history) + 1, train_rmse, inner_rmse, lr, sums.elapsed)
             self.history.append(line)
             if self.on_epoch is not None:
                 self.on_epoch(line)
-            if not len(watched):
-                best = epoch + 1
-                continue
-            if inner_rmse < best_rmse:
-                best, best_rmse, state = epoch + 1, inner_rmse, self._state()
-            elif epoch + 1 - best >= train.stop_patience:
+            better = self.watch.see(inner_rmse)
+            if better and len(watched):
+                self.best = self._state()
+            elif len(watched) and self.watch.over:
                 break
-            if train.schedule == "plateau":
-                plateau.step(inner_rmse)
-        return best, state if len(watched) else self._state()
+            sums = Sums.none(self.compute.device)
+        return self.watch.best, self.best if len(watched) else self._state()
+
+    def _watched(self, watched: Items, keep: Callable[[], None]) -> float:
+        """RMSE on the watched items; `keep()` where this is broken off, which moves nothing."""
+        if not len(watched):
+            return math.nan
+        with self.keeper.scoring(keep) if self.keeper is not None else contextlib.nullcontext():
+            return self._inner_rmse(watched)
+
+    def _keep(self, epoch: int, sums: Sums, steps: int) -> None:
+        """Keep the state between two steps."""
+        assert self.keeper is not None
+        epochs, phase = (self.train.epochs, "") if self.rates is None else (len(self.rates), "the refit, ")
+        self.keeper.save(
+            self.parts,
+            self.history,
+            sums,
+            before=self.before,
+            chosen=None if self.rates is None else len(self.rates),
+            best=self.best if self.watch.watching and self.watch.best else {},
+            where=f"{phase}epoch {epoch + 1} of {epochs}, step {sums.steps} of {steps}",
+        )
 
     def _inputs(self, items: Items, watched: Items) -> Inputs:
         if self.train.mixup:
@@ -277,17 +287,25 @@ class Loop:
             return self.train.lr * (step + 1) / (warm + 1)
         return self.train.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
-    def epoch(self, item_rows: NDArray[np.int64], views: NDArray[np.int64], batches: EpochBatches, epoch: int) -> float:
-        """One pass; returns the RMSE of the running network on the items as it trained (NaN under mixup)."""
+    def epoch(
+        self,
+        item_rows: NDArray[np.int64],
+        views: NDArray[np.int64],
+        batches: EpochBatches,
+        epoch: int,
+        sums: Sums | None = None,
+    ) -> float:
+        """One pass, or the rest of one after `sums`; returns the RMSE of the running network on the items as it trained.
+
+        NaN under mixup.
+        """
         self.network.train()
-        device = self.compute.device
-        squared = torch.zeros((), device=device)
-        loss_sum = torch.zeros((), device=device)
-        seen, steps = 0, len(batches)
+        device, steps = self.compute.device, len(batches)
+        sums = Sums.none(device) if sums is None else sums
         workers = worker_count(self.train.workers, device.type)
-        order = [(items, views[items]) for items in batches.of(epoch)]
+        order = [(items, views[items]) for items in batches.of(epoch)][sums.steps :]
         feed = self.inputs.feed(item_rows, order, workers, pin=device.type == "cuda")
-        for step, (x, items) in enumerate(feed):
+        for step, (x, items) in enumerate(feed, start=sums.steps):
             if self.train.schedule == "cosine":
                 self._set_lr(self._cosine(epoch * steps + step, steps))
             where = torch.from_numpy(item_rows[items])
@@ -295,11 +313,11 @@ class Loop:
             target = self.scores[where].to(device, non_blocking=True)
             columns = self.metadata[where].to(device, non_blocking=True)
             if self.train.mixup:
-                x, columns, target = self._mixed(x, columns, target, self.train.mixup)
+                x, columns, target = mixed(x, columns, target, self.train.mixup, self.mixing)
             with self.compute.autocast():
                 state = self.inputs.state(self.network, x)
                 if self.train.manifold_mixup:
-                    state, columns, target = self._mixed(state, columns, target, self.train.manifold_mixup)
+                    state, columns, target = mixed(state, columns, target, self.train.manifold_mixup, self.mixing)
                 raw = self.tail(state, columns)
             loss = loss_of(self.network, raw, target, self.train)
             self.optimiser.zero_grad(set_to_none=True)
@@ -309,24 +327,16 @@ class Loop:
             if self.ema is not None:
                 self.ema.update(self.network, step=epoch * steps + step)
             # Sums stay on the device: reading them here would make every step wait for the one before.
-            squared += (self.network.clipped(raw.detach()) - target).square().sum()
-            loss_sum += loss.detach()
-            seen += len(target)
+            sums.squared += (self.network.clipped(raw.detach()) - target).square().sum()
+            sums.loss += loss.detach()
+            sums.seen += len(target)
+            sums.steps = step + 1
             if self.on_step is not None:
                 self.on_step(step + 1, steps)
-        if not math.isfinite(float(loss_sum)):
+            if self.keeper is not None and self.keeper.due():
+                self._keep(epoch, sums, steps)
+        if not math.isfinite(float(sums.loss)):
             raise UserError(
                 f"the loss is no longer finite in epoch {epoch + 1}; lower train.lr (it is {self.train.lr:g})"
             )
-        return math.nan if self.train.mixup or self.train.manifold_mixup else math.sqrt(float(squared) / seen)
-
-    def _mixed(self, x: Tensor, columns: Tensor, target: Tensor, beta: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixup (Zhang et al. 2018): photos, metadata and scores of a batch mixed with a shuffled copy of itself.
-
-        Of states at the cut instead of photos it is manifold mixup (Verma et al. 2019) at that one layer.
-        """
-        share = float(self.mixing.beta(beta, beta))
-        other = torch.from_numpy(self.mixing.permutation(len(target))).to(target.device)
-        mixed = x.float().mul(share).add_(x[other].float(), alpha=1 - share)
-        mixed = mixed.to(x.dtype) if x.is_floating_point() else mixed
-        return mixed, share * columns + (1 - share) * columns[other], share * target + (1 - share) * target[other]
+        return math.nan if self.train.mixup or self.train.manifold_mixup else math.sqrt(float(sums.squared) / sums.seen)

@@ -32,9 +32,12 @@ from pawpularity.model.weights import save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
 from pawpularity.run import Run, git_commit, record_of, versions
 from pawpularity.schema import Config
-from pawpularity.training.fit import Epoch, Fitted, fit_fold
+from pawpularity.training.fit import Fitted, fit_fold
 from pawpularity.training.items import Items, as_they_are, fold_items, looked_at, scored_pairs, shown
 from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.resume import Keeper, keeper_of
+from pawpularity.training.stop import stop_requests
+from pawpularity.training.watch import Epoch
 from pawpularity.trunk.build import Trunks
 from pawpularity.verb import say
 from pawpularity.views import FLIP, ORIGINAL
@@ -92,14 +95,28 @@ def labelled_photos(dataset: Dataset, folds: Folds, config: Config) -> LabelledP
     )
 
 
+class Taken(UserError):
+    """Another process trains this fold, or has trained it meanwhile."""
+
+
 def train_fold(
-    run: Run, dataset: Dataset, folds: Folds, fold: int, compute: Compute, rows: LabelledPhotos | None = None
+    run: Run,
+    dataset: Dataset,
+    folds: Folds,
+    fold: int,
+    compute: Compute,
+    rows: LabelledPhotos | None = None,
+    *,
+    fresh: bool = False,
+    again: bool = True,
 ) -> Score:
     """Fit fold `fold` of `run`, score its photos, write its folder, and oof.csv when it was the last one missing.
 
-    `rows`: what `labelled_photos` gave, where several folds share it.
+    `rows`: what `labelled_photos` gave, where several folds share it. A fold that was stopped half way goes on, unless
+    `fresh`. Without `again` a fold that is trained already is Taken.
 
-    Raises UserError for a fold outside 0..K-1, or one that another process is training.
+    Raises UserError for a fold outside 0..K-1; Taken, which is one, where another process is training it; Stopped when the
+    process is asked to end, after the fold's state was kept.
     """
     if not 0 <= fold < folds.k:
         raise UserError(f"--fold {fold}: the folds file has folds 0..{folds.k - 1}")
@@ -112,36 +129,47 @@ def train_fold(
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
+        raise Taken(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
     try:
-        started = time.perf_counter()
+        # Asked with the lock in hand: another process may have trained it a moment ago.
+        if not again and fold in run.trained_folds():
+            raise Taken(f"{run.fold(fold)}: is trained already")
         items = fold_items(run.config, rows.scores, training, scored, fold, folds.k)
         if run.leaky:
             copied = int((np.unique(items.rows[np.isin(items.rows, scored)])).size)
             say(
                 f"LEAKY BY DESIGN (train.split=leaky): copies of {copied} of the {len(scored)} photos to be scored are trained on"
             )
+        started = time.perf_counter()
         prepare_trunk(run.config, rows, items, np.concatenate([training, scored]), compute)
-        with _progress(run, fold) as bars:
-            fitted = fit_fold(
-                run.config,
-                rows,
-                training,
-                fold=fold,
-                compute=compute,
-                items=items,
-                on_epoch=bars.on_epoch,
-                on_step=bars.on_step,
-            )
+        with stop_requests() as request, _progress(run, fold) as bars:
+            keeper = bars.keeper = keeper_of(run, fold, compute, request)
+            if fresh:
+                keeper.remove()
+            with keeper.helped():
+                fitted = fit_fold(
+                    run.config,
+                    rows,
+                    training,
+                    fold=fold,
+                    compute=compute,
+                    items=items,
+                    on_epoch=bars.on_epoch,
+                    on_step=bars.on_step,
+                    keeper=keeper,
+                )
         predicted, flips = _predicted(run.config, rows, fitted, scored, compute)
-        seconds = time.perf_counter() - started
+        seconds = keeper.spent + time.perf_counter() - started
         result = score(rows.scores[scored], predicted, fitted.training_mean, rows.groups[scored])
         with _folder_whole(run.fold(fold)) as folder:
             table = pd.DataFrame(
                 {"Id": np.array(ids)[scored], "fold": fold, "target": rows.scores[scored], "prediction": predicted}
             )
             _leave(folder, run, fold, table, fitted, result, seconds, compute, flips)
-        assemble(run)
+        keeper.remove()
+        # One at a time: a process that finds a fold missing must not remove the oof.csv that another has just completed.
+        with FileLock(run.folder / ".oof.lock"):
+            assemble(run)
         return result
     finally:
         lock.release()
@@ -274,11 +302,14 @@ class _Bars:
         self.bar = tqdm(desc=f"fold {fold}", unit="step", leave=False, disable=None)
         self.fold = fold
         self.said = time.perf_counter()
+        self.keeper: Keeper | None = None
 
     def on_step(self, step: int, steps: int) -> None:
         """Advance by one step."""
         if self.bar.total is None:
             self.bar.total = steps * self.epochs
+            done = self.keeper.epochs_before if self.keeper is not None else 0
+            self.bar.n = self.bar.initial = done * steps + step - 1
         self.bar.update()
 
     def on_epoch(self, epoch: Epoch) -> None:

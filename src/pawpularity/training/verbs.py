@@ -1,4 +1,4 @@
-"""`pawpularity train`: train one fold, or all folds that are not trained yet."""
+"""`pawpularity train`: train one fold, or all folds that are not trained yet; `pawpularity jobs`: lines that do so."""
 
 import argparse
 
@@ -21,7 +21,7 @@ def _train(options: argparse.Namespace) -> None:
     from pawpularity.device import choose as choose_device
     from pawpularity.evaluation.table import floor_line, fold_line, run_row, table_text
     from pawpularity.training.items import items_of
-    from pawpularity.training.train import labelled_photos, prepare_trunk, start_run, train_fold
+    from pawpularity.training.train import Taken, labelled_photos, prepare_trunk, start_run, train_fold
 
     compute = choose_device(config.train.dtype)
     run, note = start_run(chosen.run, config, dataset, folds)
@@ -35,12 +35,19 @@ def _train(options: argparse.Namespace) -> None:
         every = np.arange(len(rows.scores))
         prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
     for fold in wanted:
-        if fold in done and options.fold is None:
+        if fold in done and (options.fold is None or options.skip_taken):
             say(f"fold {fold} is trained already (make train FOLD={fold} trains it again)")
             continue
         if fold in done:
             say(f"fold {fold} is trained already (RMSE {run.metrics(fold)['rmse']:.3f}); training it again")
-        train_fold(run, dataset, folds, fold, compute, rows)
+        try:
+            again = options.fold is not None and not options.skip_taken
+            train_fold(run, dataset, folds, fold, compute, rows, fresh=options.fresh, again=again)
+        except Taken as taken:
+            if not options.skip_taken:
+                raise
+            say(f"fold {fold} is left to others: {taken}")
+            continue
         # With --json - standard output is the JSON alone.
         (say if options.json == "-" else print)(fold_line(run, fold))
     row = run_row(run)
@@ -55,7 +62,41 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--fold", type=int, metavar="K", help="train this fold alone, anew (default: every fold not trained yet)"
     )
     run_argument(parser)
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start folds anew that were stopped half way, instead of going on with them",
+    )
+    parser.add_argument(
+        "--skip-taken",
+        action="store_true",
+        help="leave folds that are trained, or that another process is training, and end well",
+    )
     json_argument(parser)
 
 
-VERBS = [Verb("train", "train a fold (or all) and print its out-of-fold score", _train, _arguments)]
+def _jobs(options: argparse.Namespace) -> None:
+    from pawpularity.training.jobs import list_jobs
+
+    due, done = list_jobs(options)
+    say(
+        f"jobs    {len(due)} to do, {done} done already; each line is one, to be run in this folder, in any order or at once"
+    )
+    for job in due:
+        print(job.line)
+
+
+def _job_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--configs", metavar='"A B"', help="several configurations, separated by spaces")
+    parser.add_argument(
+        "--seeds", metavar='"0 1"', help="train.seed of each run (RUN-seed1, unless it is the config's own)"
+    )
+    parser.add_argument("--folds", metavar='"0 1"', help="these folds alone (default: all)")
+    parser.add_argument("--fresh", action="store_true", help="jobs start folds anew that were stopped half way")
+    run_argument(parser)
+
+
+VERBS = [
+    Verb("train", "train a fold (or all) and print its out-of-fold score", _train, _arguments),
+    Verb("jobs", "print a shell line for every fold, config and seed that is not trained yet", _jobs, _job_arguments),
+]

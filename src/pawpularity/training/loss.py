@@ -1,0 +1,49 @@
+"""What a step computes around the network: mixing of a batch, the loss, and a compiled tail."""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pawpularity.errors import UserError
+from pawpularity.model.network import Network
+from pawpularity.schema import Train
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`torch.compile(function)`. Raises UserError where there is no C++ compiler for it to use."""
+    named = os.environ.get("CXX", "").split()[:1]
+    if not any(shutil.which(name) for name in (*named, "g++", "clang++", "c++")):
+        raise UserError(
+            "train.compile=true needs a C++ compiler (g++), and none is here; install one, or leave it false"
+        )
+    faster: Callable[..., Tensor] = torch.compile(function)
+    return faster
+
+
+def loss_of(network: Network, raw: Tensor, target: Tensor, train: Train) -> Tensor:
+    """Mean loss of raw numbers (B,) against score points (B,): BCE on score / 100, or MSE / Huber in points."""
+    raw = raw.float()
+    if train.loss == "bce":
+        return F.binary_cross_entropy_with_logits(raw, target / 100.0)
+    if train.loss == "huber":
+        return F.huber_loss(network.points(raw), target, delta=train.huber_delta)
+    return F.mse_loss(network.points(raw), target)
+
+
+def mixed(
+    x: Tensor, columns: Tensor, target: Tensor, beta: float, random: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mixup (Zhang et al. 2018): photos, metadata and scores of a batch mixed with a shuffled copy of itself.
+
+    Of states at the cut instead of photos it is manifold mixup (Verma et al. 2019) at that one layer.
+    """
+    share = float(random.beta(beta, beta))
+    other = torch.from_numpy(random.permutation(len(target))).to(target.device)
+    result = x.float().mul(share).add_(x[other].float(), alpha=1 - share)
+    result = result.to(x.dtype) if x.is_floating_point() else result
+    return result, share * columns + (1 - share) * columns[other], share * target + (1 - share) * target[other]
