@@ -103,7 +103,7 @@ def test_a_photos_copy_is_the_same_in_every_fold(monkeypatch):
     )  # fmt: skip
     seen: list[dict[int, set[int]]] = []
 
-    def watched(self, rows, views, batches, epoch):
+    def watched(self, rows, views, batches, epoch, *sums):
         seen.append({int(row): set(views[rows == row].tolist()) for row in np.unique(rows)})
         return 0.0
 

@@ -29,7 +29,15 @@ from pawpularity.files import read_json, write_json
 from pawpularity.schema import Config
 
 OOF = Path("oof")
-RESERVED = ("folds", "hypotheses", "errors", "leakage", "leakcheck", "table1", "studies")  # folders below oof/ that are no runs
+RESERVED = (
+    "folds",
+    "hypotheses",
+    "errors",
+    "leakage",
+    "leakcheck",
+    "table1",
+    "studies",
+)  # folders below oof/ that are no runs
 # Settings that change where and how fast a run computes, not what: they may differ between its folds.
 _FREE = ("cache.", "train.workers", "hypotheses.", "search.")
 _MEASURED = {"rmse", "constant_rmse", "n", "seconds", "training_mean", "predictions_hash"}

@@ -100,7 +100,13 @@ RECIPES = {
     ),
     "frozen": ("model.unfrozen=12", "train.frozen_bn=true", *EARLY),
     "bfloat16": ("train.frozen_bn=false", "train.channels_last=false", "train.dtype=bfloat16"),
-    "leaky": ("train.split=leaky", "train.copies=authors", "train.augment=flip", "train.epochs=2"),
+    "leaky": (
+        "train.split=leaky",
+        "train.augment=none",
+        "train.copies=authors",
+        "train.augment=flip",
+        "train.epochs=2",
+    ),
 }
 
 
