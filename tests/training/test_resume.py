@@ -104,7 +104,6 @@ RECIPES = {
         "train.split=leaky",
         "train.augment=none",
         "train.copies=authors",
-        "train.augment=flip",
         "train.epochs=2",
     ),
 }
