@@ -130,22 +130,6 @@ def read_run(run: Run) -> pd.DataFrame | None:
     return read_oof(run.oof_file)
 
 
-def check_same_rows(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> None:
-    """Raise UserError naming the first Id, target or fold in which two prediction tables (sorted by Id) differ."""
-    a, b = set(first["Id"]), set(second["Id"])
-    if a != b:
-        odd = min(a ^ b)
-        raise UserError(
-            f"{names[0]} and {names[1]} score different photos: {odd} is only in {names[0 if odd in a else 1]}"
-        )
-    for column, what in (("target", "targets"), ("fold", "folds")):
-        unequal = np.flatnonzero(~np.isclose(first[column], second[column]))
-        if len(unequal):
-            row = int(unequal[0])
-            raise UserError(f"{names[0]} and {names[1]} have different {what}: {first['Id'][row]} is "
-                            f"{first[column][row]:g} and {second[column][row]:g}")  # fmt: skip
-
-
 def constant_predictions(table: pd.DataFrame) -> NDArray[np.float64]:
     """For each row of a whole oof table the mean target of the OTHER folds: what answering without looking scores.
 

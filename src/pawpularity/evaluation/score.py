@@ -101,12 +101,3 @@ def _ratios(
     r2 = np.full(len(n), np.nan)
     np.divide(-squared / n, variance, out=r2, where=~flat)
     return _Ratios(np.sqrt(squared / n), r2 + 1.0)
-
-
-def bootstrap_rmse(
-    errors: NDArray[np.float64], groups: NDArray[np.int64] | None = None, *, seed: int = 0, draws: int = DRAWS
-) -> NDArray[np.float64]:
-    """RMSE of `draws` resamples of whole groups, from squared errors (n,)."""
-    sums = bootstrap_sums(np.stack([np.ones_like(errors), errors], axis=1), groups, draws=draws, seed=seed)
-    values: NDArray[np.float64] = np.sqrt(sums[:, 1] / sums[:, 0])
-    return values

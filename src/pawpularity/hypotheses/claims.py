@@ -12,9 +12,6 @@ The family is fixed before any data are looked at; Holm's correction is over tho
 from dataclasses import dataclass
 
 ALPHA = 0.05
-MARGIN = (
-    3.0  # points: 0.15 sd of the contest's scores; from its median, 33, to 36 is 7 percentiles (48.4 -> 55.8 % below)
-)
 CONTRAST = "contrast"
 FEW = 10  # photos: with fewer on a side the bootstrap's interval is too narrow to call an effect small
 

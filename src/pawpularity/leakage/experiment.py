@@ -154,7 +154,7 @@ def run_experiment(config: Config, rows: LabelledPhotos, ids: list[str], held: R
         # Of items, as the paper's was; of photos for the honest way.
         means = {"leaky": fitted.training_mean, "honest": float(rows.scores[np.unique(items.rows)].mean())}
         for scored, what in seen.items():
-            answers[trained, scored] = predict_items(fitted, rows, what, config, compute)
+            answers[trained, scored] = predict_items(fitted, rows, what, compute)
             found = score(rows.scores[what.rows], answers[trained, scored], means[scored], rows.groups[what.rows])
             ways.append(Way(trained, scored, len(fitting), len(np.unique(fitting.rows)), found))
     at, leaked = split.validation.rows, split.leaked
@@ -186,7 +186,7 @@ def run_experiment(config: Config, rows: LabelledPhotos, ids: list[str], held: R
     )  # fmt: skip
 
 
-def predict_items(fitted: Fitted, rows: LabelledPhotos, items: Items, config: Config, compute: Compute) -> Floats:
+def predict_items(fitted: Fitted, rows: LabelledPhotos, items: Items, compute: Compute) -> Floats:
     """Score points of `items`, each seen as the copy it is, (items,)."""
     inputs = rows.inputs(fitted.network, compute, *looked_at(items))
     return score_rows(fitted.network, inputs, items.rows, rows.metadata[items.rows], compute, view=items.copies)

@@ -19,7 +19,7 @@ from pawpularity.verb import say
 FOLDER = OOF / "leakage"
 
 
-def experiment_of(chosen: Choices, rule: str, replay: dict[str, Any]) -> tuple[dict[str, Any], Path]:
+def experiment_of(chosen: Choices, rule: str) -> tuple[dict[str, Any], Path]:
     """Run the experiment on the chosen data and config; returns its figures and the folder they were written to."""
     from dataclasses import replace
 
@@ -49,11 +49,11 @@ def experiment_of(chosen: Choices, rule: str, replay: dict[str, Any]) -> tuple[d
         "machine": machine(),
     }
     folder = FOLDER / chosen.run.name
-    _write(folder, experiment, value, replay)
+    _write(folder, experiment, value)
     return value, folder
 
 
-def _write(folder: Path, experiment: Experiment, value: dict[str, Any], replay: dict[str, Any]) -> None:
+def _write(folder: Path, experiment: Experiment, value: dict[str, Any]) -> None:
     table = experiment.table.sort_values(["scored", "Id", "copy"], kind="stable")
     write_text(folder / "predictions.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     draw_experiment(folder / "leakage.png", experiment, value)

@@ -69,7 +69,7 @@ def _leakage(options: argparse.Namespace) -> None:
         from pawpularity.leakage.record import experiment_of, experiment_text
 
         chosen = choose(options)
-        value["experiment"], folder = experiment_of(chosen, rule, value)
+        value["experiment"], folder = experiment_of(chosen, rule)
         text += "\n\n" + experiment_text(value["experiment"])
         say(f"wrote {folder}/")
     elif not photos and not options.labels:

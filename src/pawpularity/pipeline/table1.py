@@ -147,7 +147,7 @@ def _leaky(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Fo
         f"them with a copy of themselves in training; on {compute}")  # fmt: skip
     prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
     fitted = fit_items(config, rows, split.training, split.validation, compute=compute)
-    answers = predict_items(fitted, rows, split.validation, config, compute)
+    answers = predict_items(fitted, rows, split.validation, compute)
     at = split.validation.rows
     result = score(rows.scores[at], answers, fitted.training_mean, rows.groups[at])
     ids = np.array(sorted(dataset.train["Id"].tolist()))
