@@ -126,6 +126,16 @@ def test_every_recipe_goes_on_to_the_same_bytes(data, tmp_path, name):
         assert any("refitted" in note for note in fitted.notes)
 
 
+def test_keeping_a_state_moves_nothing(data, tmp_path, monkeypatch):
+    """However often a state is kept, and by whatever clock: BatchNorms in training and dropout go on as they were."""
+    config = toy("train.frozen_bn=false", "train.copies=authors", "model.dropout=0.3")
+    whole = fingerprint(fit(config, data))
+    monkeypatch.setenv(SECONDS, "0")
+    keeper = Keeper(tmp_path / ".fold1.resume.safetensors", 1, {"settings": "toy"}, StopRequest())
+    assert fingerprint(fit(config, data, keeper=keeper)) == whole
+    assert keeper.saves > 10
+
+
 def artefacts(fold):
     """What must be the same bytes, and what must be but for its times."""
     names = ("predictions.csv", "tail.safetensors")

@@ -166,12 +166,15 @@ def set_training(net: nn.Module, mode: bool, *, frozen_bn: bool = False) -> None
 
 def trained_names(net: nn.Module, *, frozen_bn: bool = False) -> set[str]:
     """Names in `net.state_dict()` that training can change: trained parameters, and statistics of trained BatchNorms."""
+    modes = {module: module.training for module in net.modules()}
     set_training(net, True, frozen_bn=frozen_bn)
     names = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
     for prefix, module in net.named_modules():
         if hasattr(module, "running_mean") and module.training:
             names |= {f"{prefix}.{buffer}" if prefix else buffer for buffer, _ in module.named_buffers(recurse=False)}
-    net.eval()
+    # Asked in the middle of an epoch too, when its state is kept: that must not end the training mode.
+    for module, mode in modes.items():
+        module.training = mode
     return names & net.state_dict().keys()
 
 
