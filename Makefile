@@ -8,7 +8,7 @@ PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
 
 # A misspelt word (FLOD=0) must not start another, longer job.
-KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES JOBS TRIALS STORAGE WORKERS PYTHON VENV
+KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES JOBS PROCESSES TRIALS STORAGE WORKERS PYTHON VENV
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
 
@@ -17,7 +17,7 @@ WORDS_data := ARGS
 WORDS_sample := ARGS
 WORDS_folds := CONFIG DATA JSON ARGS
 WORDS_pretrain := ARGS
-WORDS_train := FOLD JOBS RUN CONFIG DATA JSON ARGS
+WORDS_train := FOLD JOBS PROCESSES RUN CONFIG DATA JSON ARGS
 WORDS_tune := TRIALS WORKERS STORAGE RUN CONFIG DATA JSON ARGS
 WORDS_study := RUN JSON ARGS
 WORDS_probe := BACKBONES FEATURES RUN CONFIG DATA JSON ARGS
@@ -83,10 +83,11 @@ folds: $(READY) ## make the folds file: near-duplicates grouped, scores stratifi
 pretrain: $(READY) ## make the packaged net of model.weights=drawn anew, from drawings (minutes)
 	@$(PAW) pretrain $(ARGS)
 
-train: $(READY) ## train a fold (FOLD=0) or all (JOBS=2 at once), and print the out-of-fold score beside the constant
+train: $(READY) ## train a fold (FOLD=0) or all (JOBS=2 at once; PROCESSES=2 on each), and print the out-of-fold score beside the constant
 	@$(if $(and $(JOBS),$(FOLD)),echo 'JOBS trains the folds that are missing; leave FOLD away' >&2; exit 2)
+	@$(if $(and $(JOBS),$(PROCESSES)),echo 'JOBS trains folds beside each other and PROCESSES shares one: take one of the two' >&2; exit 2)
 	@$(if $(JOBS),$(AT_ONCE))
-	@$(PAW) train $(if $(FOLD),--fold $(FOLD)) $(if $(RUN),--run $(RUN)) $(if $(JOBS),--skip-taken) $(ALL_ARGS)
+	@$(PAW) train $(if $(FOLD),--fold $(FOLD)) $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(RUN),--run $(RUN)) $(if $(JOBS),--skip-taken) $(ALL_ARGS)
 
 tune: $(READY) ## search settings: make tune CONFIG=densenet161 TRIALS=50 WORKERS=2 STORAGE=postgresql://...
 	@$(PAW) tune $(if $(TRIALS),--trials $(TRIALS)) \
@@ -129,7 +130,7 @@ predict: $(READY) ## score the photos of test.csv: submissions/RUN.csv
 all: $(READY) ## data, folds, four backbones, mean blend, submission; asks first (YES=1 does not)
 	@$(PAW) all $(if $(YES),--yes) $(ALL_ARGS)
 
-bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|profile|all
+bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|profile|search|all
 	@$(PAW) bench $(if $(BENCH),--what $(BENCH)) $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 test: $(READY) ## run the tests (ARGS="-k folds" for some)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from pawpularity import __version__
 from pawpularity.errors import UserError, nearest
+from pawpularity.training.launch import one_voice, refuse_several
 from pawpularity.training.stop import Stopped, terminable
 from pawpularity.verb import Verb
 
@@ -95,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an Id that the terminal cannot write ends nothing
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return one_voice(lambda: _stoppable(words))
+
+
+def _stoppable(words: list[str]) -> int:
     try:
         with terminable():
             return _run(words)
@@ -113,6 +118,8 @@ def _run(words: list[str]) -> int:
         if options.verb is None:
             parser(known).print_help()
             return 0
+        refuse_several(options.verb)
+        options.words = words  # for processes that are to run the same command
         known[options.verb].run(options)
     except UserError as error:
         print(f"pawpularity: {' '.join(str(error).split())}", file=sys.stderr)

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -53,6 +53,26 @@ def choose(dtype: str = "auto", device: str | None = None) -> Compute:
         return Compute(torch.device(name), getattr(torch, dtype), "asked for by train.dtype")
     kind, reason = _native(name)
     return Compute(torch.device(name), kind, f"{why}{reason}")
+
+
+def choose_for(dtype: str, process: int, processes: int) -> Compute:
+    """As `choose`, for one of several processes on this machine: a GPU for each, or the CPU for all.
+
+    Of `PAWPULARITY_DEVICE` only the kind counts. Raises UserError for more processes than GPUs.
+    """
+    wanted = os.environ.get("PAWPULARITY_DEVICE", "").partition(":")[0] or None
+    if torch.cuda.is_available() and wanted in (None, "cuda"):
+        gpus = torch.cuda.device_count()
+        if processes > gpus:
+            raise UserError(
+                f"{processes} processes and {gpus} GPU{'s' * (gpus > 1)}: each needs one of its own; start {gpus} at most "
+                "(PAWPULARITY_DEVICE=cpu trains on the CPU)"
+            )
+        torch.cuda.set_device(process)
+    compute = choose(dtype, wanted)
+    if compute.device.type == "mps":
+        raise UserError(f"{processes} processes cannot share mps; start one, or set PAWPULARITY_DEVICE=cpu")
+    return replace(compute, device=torch.device("cuda", process)) if compute.device.type == "cuda" else compute
 
 
 def _device(wanted: str | None) -> tuple[str, str]:

@@ -30,6 +30,8 @@ from pawpularity.trunk.inputs import Inputs, PixelInputs, StateInputs
 from pawpularity.views import FLIP, ORIGINAL
 
 Progress = Callable[[int], Any]
+SCORED_AT_ONCE = 64
+"""Rows of a batch; another size may pick other kernels, and differ in the last digits."""
 
 
 def score_rows(
@@ -55,7 +57,7 @@ def score_tails(
     compute: Compute,
     *,
     view: int | NDArray[np.int64] = ORIGINAL,
-    batch_size: int = 64,
+    batch_size: int = SCORED_AT_ONCE,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Clipped score points, (networks, len(rows)), by networks behind one and the same trunk, which runs once a photo.

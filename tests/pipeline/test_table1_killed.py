@@ -75,6 +75,8 @@ def test_kills_change_nothing_in_the_table(shelter, tmp_path, monkeypatch):
     assert process.exitcode == 0, (killed / "log").read_text()
     assert _artefacts(killed) == _artefacts(whole)
     assert len(_artefacts(whole)) == 5 * 2 + 1 + 1
-    tables = [pd.read_csv(place / "oof/table1/table1-toy-part.csv").drop(columns=TIMES, errors="ignore") for place in places]
+    tables = [
+        pd.read_csv(place / "oof/table1/table1-toy-part.csv").drop(columns=TIMES, errors="ignore") for place in places
+    ]
     pd.testing.assert_frame_equal(*tables)
     assert not list(killed.rglob("*.part"))

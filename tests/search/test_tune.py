@@ -285,6 +285,22 @@ def test_pruners_by_name():
     assert isinstance(pruner_of(resolve("sample", ["search.pruner=none"])), optuna.pruners.NopPruner)
 
 
+@pytest.mark.parametrize(
+    ("more", "ends"), [([], 15), (["train.schedule=plateau", "train.stop=early", "train.warmup_epochs=0"], 5)]
+)
+def test_no_trial_ends_while_its_epochs_say_nothing(more, ends):
+    """One that is the worst at every epoch ends at the first that counts: of 20 the 15th under a cosine, else the 5th."""
+    study = optuna.create_study(pruner=pruner_of(resolve("sample", more)))
+    for value in range(5):
+        study.add_trial(optuna.create_trial(value=value, intermediate_values=dict.fromkeys(range(1, 21), value)))
+    trial = study.ask()
+    for epoch in range(1, 21):
+        trial.report(9.0, epoch)
+        if trial.should_prune():
+            break
+    assert epoch == ends
+
+
 def test_the_best_trials_have_settings_of_their_own():
     study = optuna.create_study()
     for x, value in ((1.0, 3.0), (2.0, 1.0), (2.0, 1.0), (3.0, 2.0)):

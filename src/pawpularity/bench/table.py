@@ -17,13 +17,14 @@ TITLES = {
     "train": "An epoch, per image (items with the paper's copies; floor = per-operator roofline of a step)",
     "predict": "Prediction, per photo: five folds behind one trunk beside one full model",
     "profile": "A step of the tail, per image and operator, beside the operator's own floor",
+    "search": "A search beside five trainings of all folds, everything decoded and every trunk warm (share: below 1 is faster)",
     "cache": "Building a trunk, per state, beside its bare forward pass on random pixels",
 }
 
 
 def text(what: str, rows: Sequence[dict[str, Any]]) -> str:
     """A table with one line a row."""
-    hidden = {"device", "epochs", "repeats", "items", "photos", "states"}
+    hidden = {"device", "epochs", "repeats", "items", "photos", "states", "folds", "load_before"}
     columns = [key for key in rows[0] if key not in hidden]
     cells = [[_cell(row[key]) for key in columns] for row in rows]
     widths = [max(len(line[at]) for line in [columns, *cells]) for at in range(len(columns))]

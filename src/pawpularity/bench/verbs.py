@@ -1,4 +1,4 @@
-"""`pawpularity bench`: how fast this machine trains, predicts and builds trunks, beside the plain loop."""
+"""`pawpularity bench`: how fast this machine trains, predicts, builds trunks and searches, beside the plain loop."""
 
 import argparse
 from pathlib import Path
@@ -6,10 +6,59 @@ from typing import Any
 
 from pawpularity.verb import Verb, give, json_argument, say
 
-WHAT = ("train", "predict", "cache", "profile", "all")
+LOOPS = ("train", "predict", "cache", "profile")
+WHAT = (*LOOPS, "search", "all")  # all but the search, which takes a quarter of an hour
 
 
 def _bench(options: argparse.Namespace) -> None:
+    from pawpularity.errors import UserError
+
+    if options.out and Path(options.out).exists() and not Path(options.out).is_dir():
+        raise UserError(f"--out {options.out}: is a file; name a folder")
+    if options.what == "search":
+        _search(options)
+        return
+    if options.trials is not None:
+        raise UserError("--trials: is of --what search alone")
+    _loops(options, 64 if options.photos is None else options.photos, 3 if options.repeats is None else options.repeats)
+
+
+def _search(options: argparse.Namespace) -> None:
+    from pawpularity.errors import UserError
+
+    photos, repeats, trials = (
+        default if value is None else value
+        for value, default in ((options.photos, 600), (options.repeats, 1), (options.trials, 50))
+    )
+    if repeats < 1 or photos < 32 or trials < 2:
+        raise UserError("bench: a search takes at least --repeats 1, --photos 32 and --trials 2")
+    if options.unfrozen is not None or not options.frozen_bn:
+        raise UserError(
+            "bench: a search tries depths by itself and trains as its config does; leave out --unfrozen and --trained-bn"
+        )
+
+    from pawpularity.bench.search import bench_search
+    from pawpularity.bench.table import leave, text
+    from pawpularity.config import resolve
+    from pawpularity.device import choose
+
+    names = options.backbones or ["sample"]
+    for name in names:
+        if resolve(name).model.unfrozen == "all":
+            raise UserError(
+                f"bench: {name} freezes nothing, so there is no warm trunk to search behind; name another config"
+            )
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        compute = choose(resolve(name).train.dtype)
+        say(f"device  {compute}")
+        rows += bench_search(name, photos, trials, compute, repeats)
+    if options.out:
+        leave(Path(options.out), "search", rows, compute)
+    give({"search": rows}, text("search", rows), options.json)
+
+
+def _loops(options: argparse.Namespace, photos: int, repeats: int) -> None:
     from pawpularity.bench.cache import bench_cache
     from pawpularity.bench.predict import bench_predict
     from pawpularity.bench.profile import bench_profile
@@ -18,12 +67,10 @@ def _bench(options: argparse.Namespace) -> None:
     from pawpularity.device import choose
     from pawpularity.errors import UserError
 
-    if options.repeats < 1 or options.photos < 32:
+    if repeats < 1 or photos < 32:
         raise UserError("bench: takes at least --repeats 1 and --photos 32")
     if options.unfrozen is not None and options.unfrozen < 0:
         raise UserError(f"--unfrozen {options.unfrozen}: must be a count of parameter tensors, 0 or more")
-    if options.out and Path(options.out).exists() and not Path(options.out).is_dir():
-        raise UserError(f"--out {options.out}: is a file; name a folder")
     compute = choose("auto")
     names = options.backbones or list(DEPTHS)
     depths = {name: options.unfrozen if options.unfrozen is not None else DEPTHS.get(name) for name in names}
@@ -35,20 +82,20 @@ def _bench(options: argparse.Namespace) -> None:
             )
     say(f"device  {compute}, whatever train.dtype says; random weights: their values change no time")
     tables: dict[str, list[dict[str, Any]]] = {}
-    wanted = WHAT[:-1] if options.what == "all" else (options.what,)
-    with shelter(options.photos) as data:
+    wanted = LOOPS if options.what == "all" else (options.what,)
+    with shelter(photos) as data:
         for what in wanted:
             rows: list[dict[str, Any]] = []
             for name, depth in depths.items():
                 say(f"{what}: {name} ...")
                 if what == "train":
-                    rows += bench_train(name, depth, data, compute, options.repeats, options.frozen_bn)
+                    rows += bench_train(name, depth, data, compute, repeats, options.frozen_bn)
                 elif what == "predict":
-                    rows += bench_predict(name, depth, compute, options.repeats)
+                    rows += bench_predict(name, depth, compute, repeats)
                 elif what == "profile":
-                    rows += bench_profile(name, depth, data, compute, options.repeats, options.frozen_bn)
+                    rows += bench_profile(name, depth, data, compute, repeats, options.frozen_bn)
                 else:
-                    rows += bench_cache(name, depth, data, compute, options.repeats)
+                    rows += bench_cache(name, depth, data, compute, repeats)
             tables[what] = rows
             if options.out:
                 leave(Path(options.out), what, rows, compute)
@@ -58,7 +105,10 @@ def _bench(options: argparse.Namespace) -> None:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--what", choices=WHAT, default="train", help="what to time (default: train)")
     parser.add_argument(
-        "--backbones", nargs="+", metavar="NAME", help="configs, not timm names (default: the paper's four)"
+        "--backbones",
+        nargs="+",
+        metavar="NAME",
+        help="configs, not timm names (default: the paper's four; of a search: sample)",
     )
     parser.add_argument(
         "--unfrozen",
@@ -66,12 +116,17 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tensors trained (default: as the authors; densenet161 100)",
     )
-    parser.add_argument("--photos", type=int, default=64, metavar="N", help="photos to draw, 32 at least (default: 64)")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="repeats that are timed (default: 3)")
+    parser.add_argument(
+        "--photos", type=int, metavar="N", help="photos to draw, 32 at least (default: 64; of a search: 600)"
+    )
+    parser.add_argument("--repeats", type=int, metavar="N", help="repeats that are timed (default: 3; of a search: 1)")
+    parser.add_argument("--trials", type=int, metavar="N", help="trials of a search (default: 50)")
     parser.add_argument("--trained-bn", dest="frozen_bn", action="store_false", help="train the tail's BatchNorms")
     parser.add_argument("--out", metavar="DIR", help="also write DIR/WHAT-DEVICE.csv, with machine and versions")
     json_argument(parser)
 
 
-VERBS = [Verb("bench", "time training, prediction and trunk building beside the plain loop (minutes a network)", _bench, _arguments,
-              configured=False)]  # fmt: skip
+VERBS = [
+    Verb("bench", "time training, prediction and trunk building beside the plain loop, and searches (minutes each)", _bench,
+         _arguments, configured=False),
+]  # fmt: skip

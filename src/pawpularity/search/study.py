@@ -104,13 +104,18 @@ def _difference(noted: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 
 
 def pruner_of(config: Config) -> BasePruner:
-    """Ends hopeless trials by their inner RMSE; none before a quarter of the epochs, when rates are still warming up."""
+    """Ends hopeless trials by their inner RMSE; none before a quarter of the epochs, with a cosine schedule three quarters.
+
+    Under a cosine the rate is high until late, and an epoch's inner RMSE says nothing about the last one's: over 40 trials of a
+    drawn shelter they had a rank correlation of 0.0 after 5 of 20 epochs, 0.4 after 10, 0.6 after 15, 0.9 after 18.
+    """
     epochs = config.train.epochs
+    spared = 3 * epochs // 4 if config.train.schedule == "cosine" else epochs // 4
     if config.search.pruner == "none":
         return NopPruner()
     if config.search.pruner == "hyperband":
         return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs, reduction_factor=3)
-    return MedianPruner(n_startup_trials=5, n_warmup_steps=epochs // 4)
+    return MedianPruner(n_startup_trials=5, n_warmup_steps=spared)
 
 
 def first_try(trial: FrozenTrial) -> bool:

@@ -89,7 +89,8 @@ def _study(options: argparse.Namespace) -> None:
             made = draw(study, into)
         if made:
             say(f"plots   {into}: {', '.join(path.name for path in made)}")
-    live = store.shown if url else str(folder / "study.journal")
+    # The dashboard reads an address as SQLAlchemy does, for which postgresql:// alone is a driver that is not installed.
+    live = store.shown.replace("postgresql://", "postgresql+pg8000://", 1) if url else str(folder / "study.journal")
     say(f"live    optuna-dashboard {live} (pip install optuna-dashboard)")
     give({"studies": found}, "\n\n".join(summary_text(one) for one in found), options.json)
 

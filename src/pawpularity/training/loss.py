@@ -7,11 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.errors import UserError
 from pawpularity.model.network import Network
 from pawpularity.schema import Train
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""(photos or states, metadata, scores), a row an item"""
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -35,15 +39,18 @@ def loss_of(network: Network, raw: Tensor, target: Tensor, train: Train) -> Tens
     return F.mse_loss(network.points(raw), target)
 
 
-def mixed(
-    x: Tensor, columns: Tensor, target: Tensor, beta: float, random: np.random.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mixup (Zhang et al. 2018): photos, metadata and scores of a batch mixed with a shuffled copy of itself.
+def partners(beta: float, items: int, random: np.random.Generator) -> tuple[float, NDArray[np.int64]]:
+    """What mixup (Zhang et al. 2018) draws for a batch: every item's share in its mix, and which item the rest comes from."""
+    share = float(random.beta(beta, beta))
+    return share, random.permutation(items)
+
+
+def mixed(mine: Batch, other: Batch, share: float) -> Batch:
+    """Mixup: photos, metadata and scores of a batch mixed with those of other items.
 
     Of states at the cut instead of photos it is manifold mixup (Verma et al. 2019) at that one layer.
     """
-    share = float(random.beta(beta, beta))
-    other = torch.from_numpy(random.permutation(len(target))).to(target.device)
-    result = x.float().mul(share).add_(x[other].float(), alpha=1 - share)
+    (x, columns, target), (other_x, other_columns, other_target) = mine, other
+    result = x.float().mul(share).add_(other_x.float(), alpha=1 - share)
     result = result.to(x.dtype) if x.is_floating_point() else result
-    return result, share * columns + (1 - share) * columns[other], share * target + (1 - share) * target[other]
+    return result, share * columns + (1 - share) * other_columns, share * target + (1 - share) * other_target

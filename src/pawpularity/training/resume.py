@@ -168,13 +168,26 @@ class Keeper:
         self.saves = 0
         self.failed = ""
 
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return 1
+
+    @property
+    def asked(self) -> int | None:
+        """The signal that asked for an end."""
+        return self.request.asked
+
     def find(self, network: Network) -> Kept | None:
-        """The state of the fit that begins with `network`; None, with the reason said, where there is none to go on with."""
+        """The state of the fit that begins with `network`; None, with the reason said, where there is none to go on with.
+
+        Raises UserError for the state of another number of processes, whose random numbers are others: it stays.
+        """
         self.belongs["weights"] = tensors_hash(network.state_dict())
         remove_left_overs(self.path, older_than_s=0)
         if not self.path.exists():
             return None
-        kept = _read(self.path)
+        kept = read_state(self.path)
         if isinstance(kept, str):
             self._drop(kept)
             return None
@@ -184,13 +197,22 @@ class Keeper:
             first = next((name for name in self.belongs if name in differs), differs[0])
             self._drop(f"was made with other {first} ({was.get(first)}, now {self.belongs.get(first)})")
             return None
+        if (were := kept.numbers.get("processes", 1)) != self.processes:
+            how = "without torchrun" if were == 1 else f"with torchrun --nproc-per-node {were}"
+            raise UserError(
+                f"fold {self.fold}: was stopped in a training by {were} process{'es' * (were > 1)}, and goes on only with as "
+                f"many; start it {how}, or anew with --fresh"
+            )
+        self._going_on(kept)
+        return kept
+
+    def _going_on(self, kept: Kept) -> None:
         self.spent, self.epochs_before = float(kept.numbers["spent"]), len(kept.history)
         phase = "the refit, " if kept.chosen is not None else ""
         epoch, step = len(kept.history) - kept.before + 1, kept.numbers["steps"]
         say(
             f"fold {self.fold}: goes on where it was stopped, in {phase}epoch {epoch}, after step {step} (--fresh: starts anew)"
         )
-        return kept
 
     def _drop(self, why: str) -> None:
         say(f"fold {self.fold}: what was kept of its training {why}; it is dropped, and the fold starts anew")
@@ -216,17 +238,28 @@ class Keeper:
         `before`, `chosen`, `best` as in `Kept`; `where` says to the user what is kept.
         """
         began = time.perf_counter()
-        tensors = parts.tensors() | {"sum:squared": sums.squared, "sum:loss": sums.loss}
+        tensors = self._gathered(parts.tensors() | {"sum:squared": sums.squared, "sum:loss": sums.loss})
         tensors |= {f"best:{name}": tensor for name, tensor in best.items()}
         numbers = parts.numbers() | {
             "version": VERSION,
+            "processes": self.processes,
             "belongs": self.belongs,
             # As text: JSON has no NaN.
             "history": [[str(x) for x in (e.epoch, e.train_rmse, e.inner_rmse, e.lr, e.seconds)] for e in history],
             "before": before, "chosen": chosen, "seen": sums.seen, "steps": sums.steps, "seconds": sums.elapsed,
             "spent": self.spent + began - self.started,
         }  # fmt: skip
-        text = json.dumps(numbers, allow_nan=False)
+        self._write(tensors, json.dumps(numbers, allow_nan=False))
+        now = time.perf_counter()
+        self.next = now + (max(self.every, (now - began) / COST) if self.every else 0.0)
+        if (asked := self.asked) is not None:
+            raise self.stopped(asked, where)
+
+    def _gathered(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """With what only other processes know."""
+        return tensors
+
+    def _write(self, tensors: dict[str, Tensor], text: str) -> None:
         try:
             save_tensors(self.path, tensors, {"state": text, "check": text_hash(text, tensors_hash(tensors))})
             self.saves, self.failed = self.saves + 1, ""
@@ -234,10 +267,6 @@ class Keeper:
             if not self.failed:
                 say(f"fold {self.fold}: its state cannot be kept ({error}); training goes on")
             self.failed = str(error)
-        now = time.perf_counter()
-        self.next = now + (max(self.every, (now - began) / COST) if self.every else 0.0)
-        if self.request.asked is not None:
-            raise self.stopped(self.request.asked, where)
 
     def stopped(self, number: int, where: str) -> Stopped:
         """The end that was asked for, with the line to say."""
@@ -257,8 +286,12 @@ class Keeper:
         except RuntimeError as error:
             if self.request.asked is None:
                 raise
-            on = "goes on with what was kept before" if self.path.exists() else "starts it anew"
-            raise Stopped(self.request.asked, f"fold {self.fold} stopped; the same command {on}") from error
+            raise self.broken_off(self.request.asked) from error
+
+    def broken_off(self, number: int) -> Stopped:
+        """An end that came before the state could be kept."""
+        on = "goes on with what was kept before" if self.path.exists() else "starts it anew"
+        return Stopped(number, f"fold {self.fold} stopped; the same command {on}")
 
     @contextmanager
     def scoring(self, keep: Callable[[], None]) -> Iterator[None]:
@@ -279,8 +312,8 @@ class Keeper:
             self.path.unlink(missing_ok=True)
 
 
-def keeper_of(run: Run, fold: int, compute: Compute, request: StopRequest) -> Keeper:
-    """The keeper of one fold of `run`, which takes up only states of the same settings, data, folds, device and packages."""
+def belongings(run: Run, fold: int, compute: Compute) -> dict[str, str]:
+    """What a state must have been made with to be taken up: the same settings, data, folds, device and packages."""
     belongs = {
         "data": str(run.record["data"]["hash"]),
         "folds": str(run.record["folds"]["hash"]),
@@ -293,10 +326,10 @@ def keeper_of(run: Run, fold: int, compute: Compute, request: StopRequest) -> Ke
     for package in ("torch", "timm", "numpy", "albumentations", "opencv-python-headless"):
         with suppress(PackageNotFoundError):
             belongs[package] = version(package)
-    return Keeper(run.folder / f".fold{fold}.resume.safetensors", fold, belongs, request)
+    return belongs
 
 
-def _read(path: Path) -> Kept | str:
+def read_state(path: Path) -> Kept | str:
     """The state in `path`, or what is wrong with it."""
     try:
         with safe_open(path, "pt") as file:

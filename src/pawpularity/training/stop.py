@@ -33,10 +33,12 @@ class StopRequest:
         """The signal's number."""
         self.at_once = False
         """Set where nothing would be lost by breaking off."""
+        self.patient = False
+        """Set where a second Ctrl-C may be the first one, told twice: by the terminal and by torchrun."""
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
-        if self.at_once or (self.asked is not None and number == signal.SIGINT):
+        if self.at_once or (self.asked is not None and number == signal.SIGINT and not self.patient):
             raise Stopped(number)
         self.asked = number
 

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pawpularity.competition.dataset import Dataset
 from pawpularity.competition.table import METADATA, TARGET
@@ -29,13 +28,14 @@ from pawpularity.folds.split import Folds
 from pawpularity.model.backbone import count_parameters
 from pawpularity.model.network import build_network
 from pawpularity.model.weights import save_tensors, tensors_hash
-from pawpularity.predictor import score_rows
 from pawpularity.run import Run, git_commit, record_of, versions
 from pawpularity.schema import Config
 from pawpularity.training.fit import Fitted, fit_fold
 from pawpularity.training.items import Items, as_they_are, fold_items, looked_at, scored_pairs, shown
 from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.resume import Keeper, keeper_of
+from pawpularity.training.processes import ALONE, Processes
+from pawpularity.training.progress import progress
+from pawpularity.training.sharing import keeper_of
 from pawpularity.training.stop import stop_requests
 from pawpularity.training.watch import Epoch
 from pawpularity.trunk.build import Trunks
@@ -43,12 +43,15 @@ from pawpularity.verb import say
 from pawpularity.views import FLIP, ORIGINAL
 
 
-def start_run(folder: Path, config: Config, dataset: Dataset, folds: Folds) -> tuple[Run, str]:
+def start_run(
+    folder: Path, config: Config, dataset: Dataset, folds: Folds, *, processes: Processes = ALONE,
+    compute: Compute | None = None,
+) -> tuple[Run, str]:  # fmt: skip
     """Open or make the run at `folder`, and say how much of the backbone is trained.
 
-    Random or home-made frozen tensors are kept as trunk.safetensors.
+    Random or home-made frozen tensors are kept as trunk.safetensors. Of several processes the first makes it.
 
-    Raises UserError when a run with other settings, data, folds or trunk stands there.
+    Raises UserError when a run with other settings, data, folds or trunk stands there, or `processes` cannot share `compute`.
     """
     dataset.photo_paths()  # labels alone cannot be trained on: said before anything is written
     network = build_network(config, fold=0)
@@ -64,8 +67,10 @@ def start_run(folder: Path, config: Config, dataset: Dataset, folds: Folds) -> t
                  "initial_hash": tensors_hash(network.backbone.state_dict())},
     )  # fmt: skip
     require_space(folder, 4 * count_parameters(network), "a fold's weights")
-    run = Run.start(folder, record)
-    if trunk == "kept":
+    if compute is not None:
+        processes.require_statistics(network, compute)
+    run = Run.start(folder, record) if processes.first else Run.same(folder, record) or Run(folder, record)
+    if trunk == "kept" and processes.first:
         save_tensors(run.trunk_file, frozen, {"backbone": config.model.backbone})
     note = network.frozen.note
     if config.train.frozen_bn and config.model.weights == "none":
@@ -109,11 +114,12 @@ def train_fold(
     *,
     fresh: bool = False,
     again: bool = True,
+    processes: Processes = ALONE,
 ) -> Score:
     """Fit fold `fold` of `run`, score its photos, write its folder, and oof.csv when it was the last one missing.
 
     `rows`: what `labelled_photos` gave, where several folds share it. A fold that was stopped half way goes on, unless
-    `fresh`. Without `again` a fold that is trained already is Taken.
+    `fresh`. Without `again` a fold that is trained already is Taken. Of several `processes` the first holds the lock and writes.
 
     Raises UserError for a fold outside 0..K-1; Taken, which is one, where another process is training it; Stopped when the
     process is asked to end, after the fold's state was kept.
@@ -126,13 +132,17 @@ def train_fold(
     if run.fold(fold).exists() and not run.fold(fold).is_dir():
         raise UserError(f"{run.fold(fold)}: is a file where the fold's folder should be; move it away")
     lock = FileLock(run.folder / f".fold{fold}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Taken(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
+
+    def take() -> None:
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Taken(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
+
+    processes.agreed(take if processes.first else _nothing)
     try:
         # Asked with the lock in hand: another process may have trained it a moment ago.
-        if not again and fold in run.trained_folds():
+        if not again and processes.from_first(fold in run.trained_folds()):
             raise Taken(f"{run.fold(fold)}: is trained already")
         items = fold_items(run.config, rows.scores, training, scored, fold, folds.k)
         if run.leaky:
@@ -141,9 +151,9 @@ def train_fold(
                 f"LEAKY BY DESIGN (train.split=leaky): copies of {copied} of the {len(scored)} photos to be scored are trained on"
             )
         started = time.perf_counter()
-        prepare_trunk(run.config, rows, items, np.concatenate([training, scored]), compute)
-        with stop_requests() as request, _progress(run, fold) as bars:
-            keeper = bars.keeper = keeper_of(run, fold, compute, request)
+        prepare_trunk(run.config, rows, items, np.concatenate([training, scored]), compute, processes)
+        with stop_requests() as request, progress(run, fold) as bars:
+            keeper = bars.keeper = keeper_of(run, fold, compute, request, processes)
             if fresh:
                 keeper.remove()
             with keeper.helped():
@@ -157,54 +167,90 @@ def train_fold(
                     on_epoch=bars.on_epoch,
                     on_step=bars.on_step,
                     keeper=keeper,
+                    processes=processes,
                 )
-        predicted, flips = _predicted(run.config, rows, fitted, scored, compute)
+        predicted, flips = _predicted(run.config, rows, fitted, scored, compute, processes)
         seconds = keeper.spent + time.perf_counter() - started
         result = score(rows.scores[scored], predicted, fitted.training_mean, rows.groups[scored])
-        with _folder_whole(run.fold(fold)) as folder:
-            table = pd.DataFrame(
-                {"Id": np.array(ids)[scored], "fold": fold, "target": rows.scores[scored], "prediction": predicted}
-            )
-            _leave(folder, run, fold, table, fitted, result, seconds, compute, flips)
-        keeper.remove()
-        # One at a time: a process that finds a fold missing must not remove the oof.csv that another has just completed.
-        with FileLock(run.folder / ".oof.lock"):
-            assemble(run)
+        table = pd.DataFrame(
+            {"Id": np.array(ids)[scored], "fold": fold, "target": rows.scores[scored], "prediction": predicted}
+        )
+
+        def leave() -> None:
+            with _folder_whole(run.fold(fold)) as folder:
+                _leave(folder, run, fold, table, fitted, result, seconds, compute, flips, processes.size)
+            keeper.remove()
+            # One at a time: a process that finds a fold missing must not remove the oof.csv that another has just completed.
+            with FileLock(run.folder / ".oof.lock"):
+                assemble(run)
+
+        processes.agreed(leave if processes.first else _nothing)
         return result
     finally:
         lock.release()
 
 
+def _nothing() -> None:
+    """What the other processes do while the first writes."""
+
+
 def prepare_trunk(
-    config: Config, rows: LabelledPhotos, items: Items, seen: NDArray[np.int64], compute: Compute
+    config: Config,
+    rows: LabelledPhotos,
+    items: Items,
+    seen: NDArray[np.int64],
+    compute: Compute,
+    processes: Processes = ALONE,
 ) -> None:
     """Compute at once every trunk state that fitting on `items` and looking at the rows `seen` will ask for; say what is used.
 
-    The frozen trunk looks at photos, never at scores, so scored rows may pass through it before the fit.
+    The frozen trunk looks at photos, never at scores, so scored rows may pass through it before the fit. Of several
+    processes one a machine computes, and decodes the photos where there are no states.
     """
+
+    def prepare() -> None:
+        with processes.whole_machine():
+            states = _trunk_states(config, rows, items, seen, compute)
+        if not states and processes.size > 1:
+            _ = rows.photos.pixels  # decoded once, and kept
+
+    processes.in_turn(prepare)
+
+
+def _trunk_states(
+    config: Config, rows: LabelledPhotos, items: Items, seen: NDArray[np.int64], compute: Compute
+) -> bool:
+    """Whether states are kept, and then all are there."""
     network = build_network(config, fold=0).to(compute.device)
     if network.cut == 0 or rows.trunks is None:
-        return
+        return False
     if config.train.mixup:
         rows.trunks.say_once(
             "trunk   train.mixup mixes photos, so the frozen part runs in every epoch (train.manifold_mixup mixes its states)"
         )
-        return
+        return False
     pairs, views = looked_at(shown(config, items), as_they_are(seen), scored_pairs(config, seen))
     file = rows.trunks.open(network, compute, rows.photo_rows[pairs], views)
     if file is not None:
         rows.trunks.say_once(f"trunk   {file.folder}: the answers of {network.cut} frozen blocks of {len(network.chain)} are kept; "
                              "only the tail is trained")  # fmt: skip
+    return file is not None
 
 
 def _predicted(
-    config: Config, rows: LabelledPhotos, fitted: Fitted, scored: NDArray[np.int64], compute: Compute
+    config: Config,
+    rows: LabelledPhotos,
+    fitted: Fitted,
+    scored: NDArray[np.int64],
+    compute: Compute,
+    processes: Processes,
 ) -> tuple[NDArray[np.float64], dict[str, float]]:
     """The fold's predictions; with `predict.flip` also the RMSE without it, so that both ways stand side by side."""
     views = (ORIGINAL, FLIP) if config.predict.flip else (ORIGINAL,)
     where, seen = np.tile(scored, len(views)), np.repeat(views, len(scored))
     inputs = rows.pixels if config.train.mixup else rows.inputs(fitted.network, compute, where, seen)
-    ways = [score_rows(fitted.network, inputs, scored, rows.metadata[scored], compute, view=view) for view in views]
+    network, columns = fitted.network, rows.metadata[scored]
+    ways = [processes.score_rows(network, inputs, scored, columns, compute, view=view) for view in views]
     predicted: NDArray[np.float64] = np.mean(ways, axis=0)
     if len(ways) == 1:
         return predicted, {}
@@ -226,6 +272,7 @@ def _leave(
     seconds: float,
     compute: Compute,
     flips: dict[str, float],
+    processes: int,
 ) -> None:
     write_oof(folder / "predictions.csv", table)
     write_text(folder / "history.csv", _history(fitted.history))
@@ -248,6 +295,7 @@ def _leave(
             "dtype": compute.dtype_name,
             "dtype_reason": compute.reason,
             "torch_threads": torch.get_num_threads(),
+            "processes": processes,
             "training_mean": fitted.training_mean,
             "training_rows": fitted.training_rows,
             "inner_rows": fitted.inner_rows,
@@ -292,43 +340,3 @@ def _folder_whole(folder: Path) -> Iterator[Path]:
             fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-class _Bars:
-    """A bar over steps with the last epoch's figures; silent when standard error is not a terminal."""
-
-    def __init__(self, run: Run, fold: int) -> None:
-        self.epochs = run.config.train.epochs
-        self.bar = tqdm(desc=f"fold {fold}", unit="step", leave=False, disable=None)
-        self.fold = fold
-        self.said = time.perf_counter()
-        self.keeper: Keeper | None = None
-
-    def on_step(self, step: int, steps: int) -> None:
-        """Advance by one step."""
-        if self.bar.total is None:
-            self.bar.total = steps * self.epochs
-            done = self.keeper.epochs_before if self.keeper is not None else 0
-            self.bar.n = self.bar.initial = done * steps + step - 1
-        self.bar.update()
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        """Show the epoch just done."""
-        figures = [f"epoch {epoch.epoch}/{self.epochs}", f"lr {epoch.lr:.2g}"]
-        for name, value in (("train", epoch.train_rmse), ("inner", epoch.inner_rmse)):
-            if not math.isnan(value):
-                figures.append(f"{name} {value:.2f}")
-        self.bar.set_postfix_str(", ".join(figures))
-        # Without a terminal the bar is silent; a log gets a line every half minute, so that hours are not spent in the dark.
-        if self.bar.disable and time.perf_counter() - self.said > 30:
-            self.said = time.perf_counter()
-            say(f"fold {self.fold}: {', '.join(figures)}")
-
-
-@contextlib.contextmanager
-def _progress(run: Run, fold: int) -> Iterator[_Bars]:
-    bars = _Bars(run, fold)
-    try:
-        yield bars
-    finally:
-        bars.bar.close()

@@ -1,55 +1,83 @@
 """`pawpularity train`: train one fold, or all folds that are not trained yet; `pawpularity jobs`: lines that do so."""
 
 import argparse
+from typing import TYPE_CHECKING
 
+from pawpularity.training.launch import Launch
 from pawpularity.verb import Verb, give, json_argument, run_argument, say
+
+if TYPE_CHECKING:
+    from pawpularity.choices import Choices
+    from pawpularity.device import Compute
+    from pawpularity.training.processes import Processes
 
 
 def _train(options: argparse.Namespace) -> None:
     from pawpularity.choices import choose
     from pawpularity.errors import UserError
 
+    alone = Launch.of_environment().size == 1
+    if options.processes is not None and options.processes < 1:
+        raise UserError(f"--processes {options.processes}: must be 1 or more")
+    if alone and (options.processes or 1) > 1:
+        from pawpularity.training.torchrun import start
+
+        start(options.processes, options.words)
+        return
     # What can be checked without torch is checked before waiting for it.
     chosen = choose(options)
     config = chosen.config
     if options.fold is not None and not 0 <= options.fold < config.folds.k:
         raise UserError(f"--fold {options.fold}: must lie in 0..{config.folds.k - 1} (folds.k is {config.folds.k})")
-    dataset, folds = chosen.dataset, chosen.folds
+    if alone:
+        _ = chosen.dataset, chosen.folds  # several processes take turns, for which they must be connected
 
+    from pawpularity.training.processes import joined
+
+    with joined(config.train.dtype) as (processes, compute):
+        _train_together(options, chosen, processes, compute)
+
+
+def _train_together(options: argparse.Namespace, chosen: "Choices", processes: "Processes", compute: "Compute") -> None:
     import numpy as np
 
-    from pawpularity.device import choose as choose_device
     from pawpularity.evaluation.table import floor_line, fold_line, run_row, table_text
     from pawpularity.training.items import items_of
     from pawpularity.training.train import Taken, labelled_photos, prepare_trunk, start_run, train_fold
 
-    compute = choose_device(config.train.dtype)
-    run, note = start_run(chosen.run, config, dataset, folds)
+    config = chosen.config
+    dataset, folds = processes.in_turn(lambda: (chosen.dataset, chosen.folds))
+    run, note = processes.in_turn(
+        lambda: start_run(chosen.run, config, dataset, folds, processes=processes, compute=compute)
+    )
     weights = "random weights" if config.model.weights == "none" else f"weights {config.model.weights}"
     say(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {note}")
-    say(f"device  {compute}")
+    say(f"device  {compute}{f'; {processes.size} processes' if processes.size > 1 else ''}")
     wanted = [options.fold] if options.fold is not None else list(range(folds.k))
-    done = run.trained_folds()
+    done = processes.from_first(run.trained_folds())
     rows = labelled_photos(dataset, folds, config)
     if len(set(wanted) - set(done)) > 1:
         every = np.arange(len(rows.scores))
-        prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
+        prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute, processes)
     for fold in wanted:
         if fold in done and (options.fold is None or options.skip_taken):
             say(f"fold {fold} is trained already (make train FOLD={fold} trains it again)")
             continue
-        if fold in done:
+        if fold in done and processes.first:
             say(f"fold {fold} is trained already (RMSE {run.metrics(fold)['rmse']:.3f}); training it again")
         try:
             again = options.fold is not None and not options.skip_taken
-            train_fold(run, dataset, folds, fold, compute, rows, fresh=options.fresh, again=again)
+            train_fold(run, dataset, folds, fold, compute, rows, fresh=options.fresh, again=again, processes=processes)
         except Taken as taken:
             if not options.skip_taken:
                 raise
             say(f"fold {fold} is left to others: {taken}")
             continue
         # With --json - standard output is the JSON alone.
-        (say if options.json == "-" else print)(fold_line(run, fold))
+        if processes.first:
+            (say if options.json == "-" else print)(fold_line(run, fold))
+    if not processes.first:
+        return
     row = run_row(run)
     if options.fold is None or options.json:
         give(row, table_text([row]) if options.fold is None else "", options.json)
@@ -71,6 +99,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-taken",
         action="store_true",
         help="leave folds that are trained, or that another process is training, and end well",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="share every fold among N processes of this machine: a GPU each, or a part of the CPU's cores",
     )
     json_argument(parser)
 
