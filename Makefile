@@ -8,7 +8,7 @@ PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
 
 # A misspelt word (FLOD=0) must not start another, longer job.
-KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES JOBS PROCESSES TRIALS STORAGE WORKERS PYTHON VENV
+KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES JOBS PROCESSES TRIALS STORAGE WORKERS N MASKS PHOTO GROUP PYTHON VENV
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
 
@@ -28,6 +28,8 @@ WORDS_errors := RUN CONFIG DATA JSON ARGS
 WORDS_hypotheses := RUN CONFIG DATA JSON ARGS
 WORDS_leakage := LABELS COPIES CONFIG DATA JSON ARGS
 WORDS_leakcheck := OOF PHOTOS CONFIG DATA JSON ARGS
+WORDS_explain := N MASKS PHOTO GROUP RUN CONFIG DATA JSON ARGS
+WORDS_robustness := RUN RUNS CONFIG DATA JSON ARGS
 WORDS_table1 := BACKBONES COPIES CONFIG DATA JSON ARGS
 WORDS_predict := RUN CONFIG DATA ARGS
 WORDS_all := YES CONFIG DATA JSON ARGS
@@ -54,8 +56,8 @@ endif
 ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data sample folds pretrain train tune study probe oof compare ensemble errors hypotheses leakage leakcheck table1 \
-  predict all bench test lint clean-cache
+.PHONY: help setup data sample folds pretrain train tune study probe oof compare ensemble errors hypotheses leakage leakcheck explain \
+  robustness table1 predict all bench test lint clean-cache
 
 help: ## list every verb
 	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
@@ -121,6 +123,13 @@ leakage: $(READY) ## replay the paper's leak; with photos train a net both ways 
 leakcheck: $(READY) ## look for leaks in anybody's predictions: make leakcheck OOF=file.csv PHOTOS=DIR
 	@$(PAW) leakcheck $(OOF) $(if $(PHOTOS),--photos $(PHOTOS)) $(ALL_ARGS)
 
+explain: $(READY) ## maps of where scores come from, tested; a gallery (N=8, MASKS=auto, PHOTO="a.jpg b.jpg", GROUP="scores eyes")
+	@$(PAW) explain $(if $(N),--n $(N)) $(if $(MASKS),--masks $(MASKS)) $(if $(PHOTO),--photo $(PHOTO)) \
+	  $(if $(GROUP),--group $(GROUP)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+
+robustness: $(READY) ## how far attacks and harmless changes move the scores (RUN=name, or RUNS="a b" side by side)
+	@$(PAW) robustness $(if $(RUNS),--runs $(RUNS)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+
 table1: $(READY) ## the paper's Table 1: four backbones x copies x honest and leaky splits (resumable)
 	@$(PAW) table1 $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(COPIES),--copies $(COPIES)) $(ALL_ARGS)
 
@@ -130,7 +139,7 @@ predict: $(READY) ## score the photos of test.csv: submissions/RUN.csv
 all: $(READY) ## data, folds, four backbones, mean blend, submission; asks first (YES=1 does not)
 	@$(PAW) all $(if $(YES),--yes) $(ALL_ARGS)
 
-bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|profile|search|all
+bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|profile|search|rise|all
 	@$(PAW) bench $(if $(BENCH),--what $(BENCH)) $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 test: $(READY) ## run the tests (ARGS="-k folds" for some)

@@ -39,7 +39,7 @@ RESERVED = (
     "studies",
 )  # folders below oof/ that are no runs
 # Settings that change where and how fast a run computes, not what: they may differ between its folds.
-_FREE = ("cache.", "train.workers", "hypotheses.", "search.")
+_FREE = ("cache.", "train.workers", "hypotheses.", "search.", "explain.")
 _MEASURED = {"rmse", "constant_rmse", "n", "seconds", "training_mean", "predictions_hash"}
 _KINDS = {"run": "a trained run", "probe": "a probe of frozen features", "ensemble": "a blend of other runs"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -22,6 +22,7 @@ STOPS = ("early", "none")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PRUNERS = ("median", "hyperband", "none")
 DEPTHS = ("fit", "paper")
+METHODS = ("gradient", "gradcam", "rise")
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,25 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Explain:
+    """How a photo's score is traced back to its places."""
+
+    methods: list[str] = field(default_factory=lambda: list(METHODS))
+    masks: str = "auto"
+    cells: int = 8
+    precision: float = 0.2
+    budget: int = 2048
+    smooth: int = 16
+    noise: float = 0.15
+    road: bool = True
+    sanity_photos: int = 8
+    group_photos: int = 48
+    group_blocks: int = 2
+    batch_size: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides a run's figures, and where its caches are."""
 
@@ -159,6 +179,7 @@ class Config:
     predict: Predict = field(default_factory=Predict)
     hypotheses: HypothesesConfig = field(default_factory=HypothesesConfig)
     search: Search = field(default_factory=Search)
+    explain: Explain = field(default_factory=Explain)
     cache: Cache = field(default_factory=Cache)
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,6 +237,7 @@ def check(config: Config) -> None:
     _within("search.inner_share", search.inner_share, 0.01, 0.5)
     _within("search.top", search.top, 1, 100)
     _within("search.heartbeat", search.heartbeat, 1, 86_400)
+    _check_explain(config.explain)
     _within("cache.budget_gb", config.cache.budget_gb, 0, 1e6)
     _within("train.patience", train.patience, 0, 100_000)
     _within("train.stop_patience", train.stop_patience, 1, 100_000)
@@ -254,6 +276,27 @@ def check(config: Config) -> None:
         raise UserError("train.refit=true chooses its epochs on the inner split, which train.stop=none does not make")
     if train.schedule == "plateau" and train.warmup_epochs:
         raise UserError("train.warmup_epochs belongs to train.schedule=cosine; plateau starts at the full rate")
+
+
+def _check_explain(explain: Explain) -> None:
+    for method in explain.methods:
+        _one_of("explain.methods", method, METHODS)
+    if not explain.methods or len(set(explain.methods)) < len(explain.methods):
+        raise UserError(f"explain.methods: name one or more of {', '.join(METHODS)}, each once")
+    if explain.masks != "auto" and not explain.masks.isdecimal():
+        raise UserError(f"explain.masks={explain.masks}: must be a count of masks, or auto (until explain.precision)")
+    if explain.masks != "auto":
+        _within("explain.masks", int(explain.masks), 1, 1_000_000)
+    _within("explain.cells", explain.cells, 2, 32)
+    _within("explain.precision", explain.precision, 0.01, 1)
+    _within("explain.budget", explain.budget, 128, 1_000_000)
+    _within("explain.smooth", explain.smooth, 0, 10_000)
+    _within("explain.noise", explain.noise, 0, 10)
+    _within("explain.sanity_photos", explain.sanity_photos, 0, 1000)
+    _within("explain.group_photos", explain.group_photos, 2, 100_000)
+    _within("explain.group_blocks", explain.group_blocks, 2, 1000)
+    _within("explain.batch_size", explain.batch_size, 1, 65536)
+    _within("explain.seed", explain.seed, 0, 2**31 - 1)
 
 
 def _one_of(key: str, value: str, options: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""`pawpularity bench`: how fast this machine trains, predicts, builds trunks and searches, beside the plain loop."""
+"""`pawpularity bench`: how fast this machine trains, predicts, builds trunks, searches and explains, beside the plain way."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from pawpularity.verb import Verb, give, json_argument, say
 
 LOOPS = ("train", "predict", "cache", "profile")
-WHAT = (*LOOPS, "search", "all")  # all but the search, which takes a quarter of an hour
+WHAT = (*LOOPS, "search", "rise", "all")  # all but the search and the maps, which take a quarter of an hour each
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -20,7 +20,18 @@ def _bench(options: argparse.Namespace) -> None:
         return
     if options.trials is not None:
         raise UserError("--trials: is of --what search alone")
-    _loops(options, 64 if options.photos is None else options.photos, 3 if options.repeats is None else options.repeats)
+    photos = 64 if options.photos is None else options.photos
+    repeats = 3 if options.repeats is None else options.repeats
+    if repeats < 1 or photos < 32:
+        raise UserError("bench: takes at least --repeats 1 and --photos 32")
+    if options.what == "rise":
+        _rise(options, photos, repeats)
+        return
+    if options.data or options.weights:
+        raise UserError(
+            "bench: --data and --weights belong to --what rise; the others draw photos and take random weights"
+        )
+    _loops(options, photos, repeats)
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -67,8 +78,6 @@ def _loops(options: argparse.Namespace, photos: int, repeats: int) -> None:
     from pawpularity.device import choose
     from pawpularity.errors import UserError
 
-    if repeats < 1 or photos < 32:
-        raise UserError("bench: takes at least --repeats 1 and --photos 32")
     if options.unfrozen is not None and options.unfrozen < 0:
         raise UserError(f"--unfrozen {options.unfrozen}: must be a count of parameter tensors, 0 or more")
     compute = choose("auto")
@@ -102,13 +111,35 @@ def _loops(options: argparse.Namespace, photos: int, repeats: int) -> None:
     give(tables, "\n\n".join(text(what, rows) for what, rows in tables.items()), options.json)
 
 
+def _rise(options: argparse.Namespace, photos: int, repeats: int) -> None:
+    from pawpularity.bench.rise import bench_rise
+    from pawpularity.bench.table import leave, text
+    from pawpularity.device import choose
+    from pawpularity.errors import UserError
+
+    compute = choose("auto")
+
+    if options.backbones and len(options.backbones) > 1:
+        raise UserError("bench --what rise takes one network at a time; name one with --backbones")
+    say(f"device  {compute}")
+    rows = bench_rise(
+        Path(options.data) if options.data else None, options.weights, (options.backbones or [None])[0], compute,
+        maps=options.maps, drawn=photos, repeats=repeats,
+    )  # fmt: skip
+    if options.out:
+        leave(Path(options.out), "rise", rows, compute)
+    give({"rise": rows}, text("rise", rows), options.json)
+
+
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--what", choices=WHAT, default="train", help="what to time (default: train)")
+    parser.add_argument(
+        "--what", choices=WHAT, default="train", help="what to measure (default: train); all = all but search and rise"
+    )
     parser.add_argument(
         "--backbones",
         nargs="+",
         metavar="NAME",
-        help="configs, not timm names (default: the paper's four; of a search: sample)",
+        help="configs, not timm names (default: the paper's four; of a search: sample); for rise a timm name",
     )
     parser.add_argument(
         "--unfrozen",
@@ -122,11 +153,20 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, metavar="N", help="repeats that are timed (default: 3; of a search: 1)")
     parser.add_argument("--trials", type=int, metavar="N", help="trials of a search (default: 50)")
     parser.add_argument("--trained-bn", dest="frozen_bn", action="store_false", help="train the tail's BatchNorms")
+    parser.add_argument(
+        "--data", metavar="DIR", help="rise: a folder in the contest's layout (default: photos are drawn)"
+    )
+    parser.add_argument(
+        "--weights", metavar="DIR", help="rise: as model.weights, of mobilenetv2_100 (default: the package's)"
+    )
+    parser.add_argument(
+        "--maps", type=int, default=16, metavar="N", help="rise: photos that are explained (default: 16)"
+    )
     parser.add_argument("--out", metavar="DIR", help="also write DIR/WHAT-DEVICE.csv, with machine and versions")
     json_argument(parser)
 
 
 VERBS = [
-    Verb("bench", "time training, prediction and trunk building beside the plain loop, and searches (minutes each)", _bench,
+    Verb("bench", "time training, prediction and trunk building beside the plain loop, searches and maps (minutes each)", _bench,
          _arguments, configured=False),
 ]  # fmt: skip

@@ -21,8 +21,8 @@ from pawpularity.schema import Config
 from pawpularity.search.storage import Store, again, revive
 
 RECORD = "record"
-_FREE = ("name", "cache.", "train.workers", "hypotheses.", "predict.", "search.trials", "search.top", "search.heartbeat",
-         "search.space", "search.nested")  # fmt: skip
+_FREE = ("name", "cache.", "train.workers", "hypotheses.", "explain.", "predict.", "search.trials", "search.top",
+         "search.heartbeat", "search.space", "search.nested")  # fmt: skip
 _POLL_S = 1.0
 Objective = Callable[[optuna.Trial], float]
 

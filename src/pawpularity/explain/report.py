@@ -1,0 +1,205 @@
+"""What stands around the photos of one command: common scales, tests over all of them, pictures, tables, the page."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pawpularity.errors import UserError
+from pawpularity.explain.chosen import Chosen, trained_words
+from pawpularity.explain.explain import SANITY_BLOCKS, Explained, Photo, decoded, map_of
+from pawpularity.explain.faithfulness import summarise, summary_text
+from pawpularity.explain.gallery import Frame, Section, csv_text, page, write_pictures
+from pawpularity.explain.known_truth import PartSummary, parts_text, read_parts, summarise_parts
+from pawpularity.explain.masks import MaskDesign
+from pawpularity.explain.panel import TITLES, error_scale, scale_of
+from pawpularity.explain.rise import rise
+from pawpularity.explain.sanity import Sanity, cascade, draw_sanity, halves
+from pawpularity.explain.scored import PhotoScore
+from pawpularity.files import write_json, write_text
+from pawpularity.predictor import Predictor
+from pawpularity.run import versions
+from pawpularity.verb import say
+
+
+def finish(
+    chosen: Chosen, predictor: Predictor, explained: Sequence[Explained], photos: Sequence[Photo], part: Path, what: str
+) -> tuple[dict[str, Any], str]:
+    """Everything that needs all photos: scales, pictures, tables, the page. Returns the JSON and the text."""
+    cfg = predictor.config.photos
+    by_name = {photo.name: photo for photo in photos}
+    pixels = {one.name: decoded(by_name[one.name].path, cfg.size, cfg.fit) for one in explained}
+    methods = list(dict.fromkeys(name for one in explained for name in one.maps))
+    scales = {name: scale_of([one.maps[name].map for one in explained if name in one.maps]) for name in methods}
+    errors = [one.maps["rise"].standard_error for one in explained if "rise" in one.maps]
+    scales["error"] = error_scale([error for error in errors if error is not None])
+    groups = None
+    if what == "extremes":
+        groups = np.array([one.record["group"] for one in explained])
+    summaries = summarise([one.judged for one in explained], groups)
+    cascades = _cascades(chosen, predictor, explained, by_name, pixels)
+    truth = _known_truth(chosen, explained, methods, predictor, groups)
+    write_pictures(part, explained, pixels, scales)
+    columns = {s.method: {"sanity": s.verdict, "sanity_left_signed": s.left["signed"].mean,
+                          "sanity_left_absolute": s.left["absolute"].mean} for s in cascades}  # fmt: skip
+    write_text(part / "explain.csv", csv_text(explained, columns))
+    sections = []
+    if cascades:
+        draw_sanity(cascades, part / "sanity.png")
+        sections.append(_sanity_section(cascades))
+    sections += [_truth_section(name, rows) for name, rows in truth.items()]
+    units = {name: next(one.maps[name].unit for one in explained if name in one.maps) for name in methods}
+    title = {
+        "extremes": f"{chosen.run.name}: the extremes of its out-of-fold predictions",
+        "photos": f"{chosen.run.name}: photos",
+    }[what]
+    frame = Frame(
+        title, _intro(chosen, predictor, explained, what), scales, units, summaries, sections, _foot(chosen, predictor)
+    )
+    write_text(part / "index.html", page(explained, frame))
+    value = {
+        "run": chosen.run.name, "data": chosen.dataset.name, "what": what, "photos": [one.record for one in explained],
+        "scales": scales, "summary": [one.to_dict() for one in summaries], "sanity": [one.to_dict() for one in cascades],
+        "known_truth": {name: [row.to_dict() for row in rows] for name, rows in truth.items()},
+        "settings": asdict(chosen.settings), "versions": versions(),
+    }  # fmt: skip
+    write_json(part / "explain.json", value)
+    blocks = [summary_text(summaries)]
+    if cascades:
+        blocks.append("with random weights: " + "; ".join(f"{TITLES[one.method]} {one.verdict}" for one in cascades))
+    blocks += [
+        f"{TITLES[name]} and what is known of these drawn photos\n{parts_text(rows)}" for name, rows in truth.items()
+    ]
+    return value, "\n\n".join(blocks)
+
+
+def _cascades(
+    chosen: Chosen,
+    predictor: Predictor,
+    explained: Sequence[Explained],
+    photos: dict[str, Photo],
+    pixels: dict[str, Any],
+) -> list[Sanity]:
+    """Each method with weights randomised from the top down, on a few photos of the fold that has most of them."""
+    settings = chosen.settings
+    folds = [one.record["fold"] for one in explained if one.record["fold"] is not None]
+    if settings.sanity_photos < 2 or not folds:
+        return []
+    fold = max(sorted(set(folds)), key=folds.count)
+    taken = [one for one in explained if one.record["fold"] == fold][: settings.sanity_photos]
+    if len(taken) < 2:
+        return []
+    say(f"what is left of the maps of {len(taken)} photos when the weights of fold {fold} are made random ...")
+    scores = [PhotoScore(predictor.networks[fold], predictor.compute, photos[one.name].metadata) for one in taken]
+    xs = [score.input_of(pixels[one.name]) for score, one in zip(scores, taken, strict=True)]
+    masks = SANITY_BLOCKS * MaskDesign(settings.cells).block_size
+    fixed = replace(settings, masks=str(masks))
+    shape = xs[0].shape[-2:]
+
+    def maps_of(method: str) -> Any:
+        def one(score: PhotoScore, x: Tensor) -> NDArray[Any]:
+            try:
+                return map_of(score, x, method, fixed).map
+            except UserError:  # a random network may not look at the photo at all: nothing is left of the map
+                return np.zeros(shape, dtype=np.float32)
+
+        return one
+
+    def by_halves(score: PhotoScore, x: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
+        found = rise(score, x, masks=masks, cells=fixed.cells, seed=fixed.seed, batch_size=fixed.batch_size)
+        return halves(found.block_maps())
+
+    groups = np.array([one.record["group"] for one in taken])
+    return [
+        cascade(scores, xs, maps_of(method), method=method, seed=settings.seed, groups=groups,
+                ceiling=by_halves if method == "rise" else None)
+        for method in settings.methods if all(method in one.maps for one in taken)
+    ]  # fmt: skip
+
+
+def _known_truth(
+    chosen: Chosen, explained: Sequence[Explained], methods: Sequence[str], predictor: Predictor, groups: Any
+) -> dict[str, list[PartSummary]]:
+    """By method, how the maps of a drawn shelter's photos find the parts that move the score."""
+    if not chosen.dataset.is_drawn:
+        return {}
+    cfg = predictor.config.photos
+    found = {}
+    own = [one for one in explained if one.record["fold"] is not None]
+    parts = {one.name: read_parts(chosen.dataset.folder, one.name, size=cfg.size, fit=cfg.fit) for one in own}
+    for method in methods:
+        shown = [one for one in own if method in one.maps]
+        if shown:
+            held = None if groups is None else np.array([one.record["group"] for one in shown])
+            found[method] = summarise_parts(
+                [one.maps[method].map for one in shown], [parts[one.name] for one in shown], held
+            )
+    return found
+
+
+def _intro(chosen: Chosen, predictor: Predictor, explained: Sequence[Explained], what: str) -> list[str]:
+    run, config = chosen.run, predictor.config
+    lines = [f"{config.model.backbone} at {config.photos.size} px on {chosen.dataset.name}."]
+    if what == "extremes":
+        lines.append(
+            f"Of {len(chosen.source.target):,} out-of-fold predictions: the highest, the lowest, and those furthest off. "
+            "Each photo is explained by the fold's network that never saw it."
+        )
+        if not chosen.source.complete:
+            lines.append(f"{trained_words(run).capitalize()}, so no other photos were looked at.")
+    if any(one.record["fold"] is None for one in explained):
+        lines.append("Photos from elsewhere are explained by the mean of the trained folds, without metadata.")
+    if run.leaky:
+        lines.append("This run is leaky by design: its networks have seen copies of the photos they score.")
+    return lines
+
+
+def _foot(chosen: Chosen, predictor: Predictor) -> list[str]:
+    s = chosen.settings
+    masks = f"until the map's error is {s.precision:g} of it, {s.budget} at most" if s.masks == "auto" else s.masks
+    return [
+        f"RISE: {s.cells} x {s.cells} cells in blocks of {MaskDesign(s.cells).block_size} masks, {masks}; a hidden place shows "
+        f"the mean colour. Gradient: the mean over {s.smooth} copies with noise {s.noise:g} (SmoothGrad). Seed {s.seed}. "
+        f"Computed on {predictor.compute}.",
+        "A map says what the network does, not what people like: the network may be wrong about a photo. The photo's metadata "
+        "are held fixed.",
+    ]
+
+
+def _sanity_section(cascades: Sequence[Sanity]) -> Section:
+    rows = []
+    for one in cascades:
+        last, left = one.stages[-1], one.left["signed"]
+        cells = [last.likeness[name].text(2) for name in ("signed", "absolute", "ssim")]
+        bounds = [
+            f"{value:.2f}" if np.isfinite(value) else "-" for value in (one.ceiling["signed"], one.floor["signed"])
+        ]
+        share = f"{left.mean:+.2f}" if np.isfinite(left.mean) else "-"
+        rows.append([TITLES[one.method], str(one.photos), *cells, *bounds, share, one.verdict])
+    return Section(
+        title="Does a map depend on what the network learnt?",
+        short="random weights",
+        caption="Likeness of the map of the random network to that of the trained one.",
+        head=("", "photos", "correlation, signed", "of sizes", "SSIM", "made again", "other photos", "left", ""),
+        rows=rows,
+        notes=[
+            "The network's weights are made random from the score down to its first layer. A method whose map stays the same "
+            "draws the photo, not the network."
+        ],
+        picture="sanity.png",
+        alt="Correlation with the trained network's map as weights are randomised, by method; the table has its last points",
+    )
+
+
+def _truth_section(method: str, rows: Sequence[PartSummary]) -> Section:
+    cells = [[row.part, f"{row.points:+.1f}", str(row.share.n), row.pointing.text(2, False), row.energy.text(2, False),
+              f"{row.share.mean:.2f}", row.over_others.text(), row.verdict] for row in rows]  # fmt: skip
+    return Section(
+        f"{TITLES[method]} and what is known of these drawn photos", f"known truth, {TITLES[method]}",
+        "Mean over photos [95 %]. By chance a map points at a part, and has its energy in it, as often as the part is wide.",
+        ("part", "points", "photos", "points at it", "energy in it", "share of picture", "over other photos' maps", ""), cells,
+    )  # fmt: skip

@@ -1,0 +1,241 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+from pawpularity.errors import UserError
+from pawpularity.explain.estimate import estimates
+from pawpularity.explain.faithfulness import Faithfulness, judge, judge_forwards, summarise, summary_text
+from pawpularity.explain.orders import grain, random_fields, ranks_of
+from pawpularity.explain.road import filled, road
+
+SIDE = 32
+TOP = 12.0
+
+
+def square(first: int, last: int) -> np.ndarray:
+    """(SIDE, SIDE): 1 in a square, 0 outside."""
+    mask = np.zeros((SIDE, SIDE))
+    mask[first:last, first:last] = 1.0
+    return mask
+
+
+class Linear:
+    """score = base + sum of weights x photo: the area under any order's curve has a closed form."""
+
+    def __init__(self, weights: np.ndarray, base: float = 40.0) -> None:
+        self.weights, self.base, self.asked = torch.from_numpy(weights), base, 0
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked += len(x)
+        return self.base + (x[:, 0].double() * self.weights).sum(dim=(1, 2))
+
+
+PHOTO = torch.ones(1, SIDE, SIDE)
+OBJECT = square(8, 24)  # a quarter of the picture
+
+
+def rows_of(score, maps, **settings) -> dict[tuple[str, str], Faithfulness]:
+    settings = {"steps": 32, "with_road": False} | settings
+    found = judge(score, settings.pop("photo", PHOTO), maps, **settings)
+    return {(row.method, row.substrate): row for row in found}
+
+
+def test_areas_have_their_closed_form():
+    """The object is worth TOP points, evenly, and is a quarter of the picture: removed first, the score falls on a line."""
+    score = Linear(OBJECT * TOP / OBJECT.sum())
+    maps = {"true": OBJECT, "opposite": -OBJECT}
+    found = rows_of(score, maps)
+    true, opposite = found["true", "grey"], found["opposite", "grey"]
+    assert true.deletion_auc == pytest.approx(40.0 + TOP * 0.25 / 2)
+    assert true.insertion_auc == pytest.approx(40.0 + TOP * (1 - 0.25 / 2))
+    assert true.insertion_minus_deletion == pytest.approx(TOP * 0.75)
+    assert opposite.insertion_minus_deletion == pytest.approx(-TOP * 0.75)
+    removed = round(0.1 * SIDE**2)
+    assert true.positive_end == pytest.approx(-TOP * removed / OBJECT.sum())
+    assert np.isnan(true.negative_end)
+    assert opposite.negative_end == pytest.approx(true.positive_end)
+    np.testing.assert_allclose(true.curves["deletion"], 40 + TOP * np.maximum(1 - true.curves["share"] / 0.25, 0))
+    assert true.curves["insertion"][0] == pytest.approx(40.0)
+    assert true.beats_centre == (true.insertion_minus_deletion > found["centre", "grey"].insertion_minus_deletion)
+    # Random orders come with their reverses.
+    assert found["random", "grey"].insertion_minus_deletion == 0.0
+    assert found["random", "grey"].deletion_auc == pytest.approx(40.0 + TOP / 2)
+    assert true.beats_random
+    assert true.mark == ""
+    assert not opposite.beats_random
+    assert opposite.mark == "does not beat random"
+    # A blurred photo of one level is that photo: nothing can be hidden with it.
+    assert found["true", "blur"].insertion_minus_deletion == pytest.approx(0.0, abs=1e-9)
+    assert not found["true", "blur"].beats_random
+
+
+def test_both_ends_of_a_signed_map():
+    good, bad = square(2, 10), square(20, 28)
+    score = Linear((good - bad) * TOP / good.sum())
+    found = rows_of(score, {"signed": good - 0.5 * bad, "sizes": np.abs(good - 0.5 * bad)}, ends=good.mean())
+    signed, sizes = found["signed", "grey"], found["sizes", "grey"]
+    assert signed.positive_end == pytest.approx(-TOP)
+    assert signed.negative_end == pytest.approx(TOP)
+    assert sizes.positive_end == pytest.approx(-TOP)
+    assert np.isnan(sizes.negative_end), "a map without a sign says of no place that it lowers the score"
+    # Removed when all but the bad square is gone, the sizes' second half raises the score again.
+    assert signed.insertion_minus_deletion > 2 * sizes.insertion_minus_deletion
+
+
+def test_useless_maps_beat_random_in_one_of_twenty():
+    """Fine, as coarse as a cell, and coarser: a map that knows nothing of the photo must fail, whatever its grain."""
+    weights = random_fields((SIDE, SIDE), 6.0, 1, [77])[0] + OBJECT
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        return 100 * torch.sigmoid(Linear(0.02 * weights, base=0.0)(x))
+
+    cells = {"fine": 0.5, "cell": 4.0, "coarse": 12.0}
+    wins = dict.fromkeys(cells, 0)
+    for seed in range(90):
+        useless = {name: random_fields((SIDE, SIDE), cell, 1, [seed, 5])[0] for name, cell in cells.items()}
+        rows = rows_of(score, useless, steps=8, substrates=["grey"], seed=seed)
+        for name in cells:
+            wins[name] += rows[name, "grey"].beats_random
+    # 1 in 22 where the grains agree; more than 11 of 90 happens once in a thousand times.
+    assert max(wins.values()) <= 11, wins
+    assert wins["cell"] >= 1, "a test that nothing can pass by chance is not the one described"
+
+
+def test_a_constant_map_is_named_and_judged_in_a_random_order():
+    score = Linear(OBJECT * TOP / OBJECT.sum())
+    row = rows_of(score, {"flat": np.full((SIDE, SIDE), 3.0)}, with_road=True)["flat", "grey"]
+    assert row.constant
+    assert row.mark == "constant map"
+    assert not row.beats_random
+    assert not row.road_beats_random
+    assert not row.beats_centre
+    assert np.isnan(row.grain)
+    assert row.to_dict()["grain"] is None
+
+
+def test_forward_passes_are_as_announced_and_batches_change_nothing():
+    score = Linear(random_fields((SIDE, SIDE), 6.0, 1, [1])[0])
+    maps = {"one": OBJECT, "two": random_fields((SIDE, SIDE), 5.0, 1, [2])[0]}
+    photo = torch.from_numpy(random_fields((SIDE, SIDE), 6.0, 1, [3])).float()
+    first = judge(score, photo, maps, seed=4, steps=12, batch_size=7)
+    used = score.asked
+    assert used in {judge_forwards(2, steps=12, grains=grains) for grains in (1, 2, 3)}
+    again = judge(score, photo, maps, seed=4, steps=12, batch_size=500)
+    for one, other in zip(first, again, strict=True):
+        assert one.to_dict() == other.to_dict()
+    other = judge(score, photo, maps, seed=5, steps=12)
+    assert (other[1].method, other[1].random_sd) != ("two", first[1].random_sd)
+    assert other[1].insertion_minus_deletion == first[1].insertion_minus_deletion
+
+
+def test_maps_that_do_not_fit_and_scores_that_are_none_are_refused():
+    score = Linear(OBJECT)
+    with pytest.raises(ValueError, match="shape"):
+        judge(score, PHOTO, {"small": np.ones((4, 4))})
+    with pytest.raises(ValueError, match="no number"):
+        judge(score, PHOTO, {"nan": np.full((SIDE, SIDE), np.nan)})
+    with pytest.raises(ValueError, match="at least 9"):
+        judge(score, PHOTO, {"map": OBJECT}, pairs=8)
+    with pytest.raises(UserError, match="no number"):
+        judge(lambda x: score(x) * float("nan"), PHOTO, {"map": OBJECT}, with_road=False)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_fill_is_the_packages(share):
+    field = random_fields((40, 30), 6.0, 1, [1])[0]
+    removed = field > np.quantile(field, 1 - share)
+    photo = np.random.default_rng(0).standard_normal((3, 40, 30)).astype(np.float32)
+    theirs = NoisyLinearImputer(noise=0.0)(torch.from_numpy(photo), torch.from_numpy((~removed).astype(np.float32)))
+    np.testing.assert_allclose(filled(photo, removed), theirs.numpy(), atol=1e-5)
+
+
+def test_the_fill_carries_a_slope_across_a_hole():
+    down, across = np.mgrid[:20, :20]
+    slope = (0.3 * down - 0.7 * across)[None]
+    hole = np.zeros((20, 20), dtype=bool)
+    hole[5:14, 6:15] = True
+    np.testing.assert_allclose(filled(slope, hole), slope, atol=1e-9)
+    whole = filled(slope, np.ones((20, 20), dtype=bool))
+    np.testing.assert_allclose(whole, slope.mean())
+    np.testing.assert_array_equal(filled(slope, np.zeros((20, 20), dtype=bool)), slope)
+
+
+def test_road_has_its_closed_form_and_needs_no_luck():
+    """A bright square on black: filled in from black it is gone, and with it its TOP points."""
+    photo = torch.from_numpy(OBJECT[None]).float()
+    score = Linear(OBJECT * TOP / OBJECT.sum())
+    ties = random_fields((SIDE, SIDE), 4.0, 1, [0])[0]
+    ranks = np.stack([ranks_of(OBJECT, ties), ranks_of(-OBJECT, -ties)])
+    combined = road(score, photo, ranks, shares=[0.5], noise=0.0)
+    # The half ranked highest holds the square, the half ranked lowest lies outside it.
+    np.testing.assert_allclose(combined, [TOP / 2, -TOP / 2], atol=1e-6)
+    noisy = road(score, photo, ranks, seed=3)
+    np.testing.assert_array_equal(noisy, road(score, photo, ranks, seed=3, batch_size=1))
+    assert noisy[0] == pytest.approx(-noisy[1], abs=0.05)
+    before = torch.random.get_rng_state()
+    road(score, photo, ranks)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_road_judges_a_map_like_the_rest():
+    photo = torch.from_numpy(OBJECT[None]).float()
+    score = Linear(OBJECT * TOP / OBJECT.sum())
+    found = rows_of(score, {"true": OBJECT, "opposite": -OBJECT}, photo=photo, with_road=True)
+    assert found["true", "grey"].road_beats_random
+    assert not found["opposite", "grey"].road_beats_random
+    assert found["true", "grey"].road == found["true", "blur"].road > 0 > found["opposite", "blur"].road
+    assert np.isnan(rows_of(score, {"true": OBJECT})["true", "grey"].road)
+
+
+def test_a_fields_grain_is_that_of_its_window():
+    """White noise blurred by a Gaussian of sd s has autocorrelation exp(-r^2 / 4 s^2): a half at 1.665 s."""
+    fields = random_fields((256, 256), 12 * 6**0.5, 6, [0])  # s = 12
+    assert np.mean([grain(field) for field in fields]) == pytest.approx(2 * 12 * np.log(2) ** 0.5, rel=0.07)
+    assert np.isnan(grain(np.ones((8, 8))))
+
+
+def test_summaries_are_means_over_photos_with_honest_intervals():
+    random = np.random.default_rng(0)
+    score = Linear(OBJECT * TOP / OBJECT.sum())
+    photos = []
+    for number in range(12):
+        photo = PHOTO * float(random.uniform(0.5, 1.5))
+        maps = {"true": OBJECT, "useless": random_fields((SIDE, SIDE), 4.0, 1, [number, 8])[0]}
+        photos.append(judge(score, photo, maps, steps=8, seed=number, with_road=False, substrates=["grey"]))
+    found = {row.method: row for row in summarise(photos)}
+    own = np.array([rows[0].insertion_minus_deletion for rows in photos])
+    figure = found["true"].figures["insertion_minus_deletion"]
+    assert figure.mean == pytest.approx(own.mean())
+    # The percentile bootstrap of a mean is about normal.
+    assert figure.high - figure.low == pytest.approx(2 * 1.96 * own.std() / 12**0.5, rel=0.1)
+    assert found["true"].figures["beats_random"].mean == 1.0
+    assert found["true"].verdict == "beats random"
+    assert found["useless"].verdict == "does not beat random"
+    assert found["true"].figures["negative_end"].n == 0
+    assert found["true"].to_dict()["negative_end"]["mean"] is None
+    assert found["random"].verdict == found["centre"].verdict == ""
+    twice = [rows for rows in photos for _ in range(2)]
+    alone, grouped = (
+        {row.method: row for row in summarise(twice, groups)}["true"].figures["insertion_minus_deletion"]
+        for groups in (None, np.repeat(np.arange(12), 2))
+    )
+    assert alone.mean == pytest.approx(grouped.mean)
+    assert grouped.high - grouped.low == pytest.approx(2**0.5 * (alone.high - alone.low), rel=0.1)
+    text = summary_text(list(found.values()))
+    assert "does not beat random" in text
+    assert "nan" not in text
+    flat = [dataclasses.replace(rows[0], constant=True, beats_random=False) for rows in photos]
+    assert summarise([[row] for row in flat])[0].verdict == "constant maps"
+
+
+def test_estimates_leave_out_what_is_no_number():
+    values = np.array([[1.0, np.nan], [3.0, 5.0], [np.nan, np.nan]])
+    first, second = estimates(values)
+    assert (first.mean, first.n) == (2.0, 2)
+    assert (first.low, first.high) == (1.0, 3.0)
+    assert (second.mean, second.n) == (5.0, 1)
+    assert np.isnan(second.low)
+    assert second.to_dict()["low"] is None
