@@ -32,7 +32,7 @@ MOST_RETRIES = 3  # a trial that killed its process four times would kill the fi
 _CONNECT_S = 30
 HOST, PROCESS, PID = "host", "process", "pid"
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a trial that was stopped it would show a traceback
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
