@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pawpularity.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,27 @@ def names_in(options: argparse.Namespace, option: str) -> list[str]:
 
 def json_argument(parser: argparse.ArgumentParser) -> None:
     """`--json FILE` (`-` = standard output) for verbs that print a table."""
-    parser.add_argument("--json", metavar="FILE", help="also write the table as JSON (- = standard output, alone)")
+    parser.add_argument(
+        "--json", metavar="FILE", type=_destination, help="also write the table as JSON (- = standard output, alone)"
+    )
+
+
+def _destination(given: str) -> str:
+    """`given`, if a file can be written there: argparse asks before the verb begins, not after hours of its work."""
+    if given in ("", "-"):
+        return given
+    path = Path(given)
+    if path.is_dir():
+        raise UserError(f"--json {given}: is a folder where a file should be written; name a file")
+    if path.exists() and not path.is_file():  # /dev/null, a pipe: written into
+        place = path
+    else:
+        place = next(parent for parent in path.absolute().parents if parent.exists())
+        if not place.is_dir():
+            raise UserError(f"--json {given}: {place} is a file where a folder is needed; name another file")
+    if not os.access(place, os.W_OK):
+        raise UserError(f"--json {given}: {place} cannot be written; make it writable, or name another file")
+    return given
 
 
 def file_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,58 +10,17 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from tests.explain.conftest import QUICK, made
 
-from pawpularity.cli import main
 from pawpularity.competition.photos import decode
 from pawpularity.competition.table import METADATA
 from pawpularity.evaluation.sources import Source, open_source
-from pawpularity.explain import explain, report
+from pawpularity.explain import explain
 from pawpularity.explain.extremes import HIGHEST, LOWEST, OVER, UNDER, extremes
 from pawpularity.explain.rise import rise
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.predictor import Predictor
 from pawpularity.run import Run
-
-ROOT = Path(__file__).resolve().parents[2]
-TOY = ("photos.size=64", "model.backbone=test_resnet", "model.weights=none", "train.epochs=1", "train.batch_size=16",
-       "train.dtype=float32", "train.warmup_epochs=0", "folds.k=2")  # fmt: skip
-# As little as shows everything: four blocks of masks have an error bar.
-QUICK = ("--masks", "512", "explain.road=false", "explain.sanity_photos=0", "explain.smooth=0")
-
-
-def made(folder):
-    """Everything a visitor sees, as bytes."""
-    return {
-        str(f.relative_to(folder)): f.read_bytes()
-        for f in sorted(folder.rglob("*"))
-        if f.is_file() and f.name != ".lock"
-    }
-
-
-@pytest.fixture(scope="module")
-def trained(drawn, tmp_path_factory):
-    """A checkout with a shelter and a run of two folds."""
-    place = tmp_path_factory.mktemp("trained")
-    (place / "configs").symlink_to(ROOT / "configs")
-    shutil.copytree(drawn, place / "toy")
-    before = Path.cwd()
-    os.chdir(place)
-    try:
-        assert main(["train", "--data", "toy", "--run", "toy", *TOY]) == 0
-    finally:
-        os.chdir(before)
-    return place
-
-
-@pytest.fixture
-def at(trained, tmp_path, monkeypatch):
-    """A copy of it, as the current folder; maps are judged in few steps."""
-    monkeypatch.setattr(explain, "judge", partial(explain.judge, steps=4, pairs=9, substrates=("blur",)))
-    monkeypatch.setattr(report, "SANITY_BLOCKS", 2)
-    place = tmp_path / "place"
-    shutil.copytree(trained, place, symlinks=True)
-    monkeypatch.chdir(place)
-    return place
 
 
 def source_of(scores, predictions, groups=None):

@@ -7,7 +7,8 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
 from pawpularity.errors import UserError
 from pawpularity.explain.estimate import estimates
-from pawpularity.explain.faithfulness import Faithfulness, judge, judge_forwards, summarise, summary_text
+from pawpularity.explain.faithfulness import Faithfulness, judge, judge_forwards
+from pawpularity.explain.faithfulness_summary import summarise, summary_text
 from pawpularity.explain.orders import grain, random_fields, ranks_of
 from pawpularity.explain.road import filled, road
 
@@ -59,14 +60,15 @@ def test_areas_have_their_closed_form():
     assert opposite.negative_end == pytest.approx(true.positive_end)
     np.testing.assert_allclose(true.curves["deletion"], 40 + TOP * np.maximum(1 - true.curves["share"] / 0.25, 0))
     assert true.curves["insertion"][0] == pytest.approx(40.0)
-    assert true.beats_centre == (true.insertion_minus_deletion > found["centre", "grey"].insertion_minus_deletion)
+    assert true.beats_centre, "a disc in the middle leaves the square's corners for later"
+    assert not opposite.beats_centre
     # Random orders come with their reverses.
     assert found["random", "grey"].insertion_minus_deletion == 0.0
     assert found["random", "grey"].deletion_auc == pytest.approx(40.0 + TOP / 2)
     assert true.beats_random
     assert true.mark == ""
     assert not opposite.beats_random
-    assert opposite.mark == "does not beat random"
+    assert opposite.mark == "not told from random"
     # A blurred photo of one level is that photo: nothing can be hidden with it.
     assert found["true", "blur"].insertion_minus_deletion == pytest.approx(0.0, abs=1e-9)
     assert not found["true", "blur"].beats_random
@@ -212,8 +214,14 @@ def test_summaries_are_means_over_photos_with_honest_intervals():
     # The percentile bootstrap of a mean is about normal.
     assert figure.high - figure.low == pytest.approx(2 * 1.96 * own.std() / 12**0.5, rel=0.1)
     assert found["true"].figures["beats_random"].mean == 1.0
-    assert found["true"].verdict == "beats random"
-    assert found["useless"].verdict == "does not beat random"
+    # On a photo of one level the middle is in the object, and the object is in the middle.
+    assert found["true"].figures["over_centre"].low > 0
+    assert found["true"].verdict == "beats random and the centre"
+    assert found["true"].p < 1e-6
+    assert found["useless"].verdict == "not told from random"
+    over = [rows[0].insertion_minus_deletion - rows[2].insertion_minus_deletion for rows in photos]
+    assert [rows[2].method for rows in photos] == ["centre"] * 12
+    assert found["true"].figures["over_centre"].mean == pytest.approx(np.mean(over))
     assert found["true"].figures["negative_end"].n == 0
     assert found["true"].to_dict()["negative_end"]["mean"] is None
     assert found["random"].verdict == found["centre"].verdict == ""
@@ -225,10 +233,53 @@ def test_summaries_are_means_over_photos_with_honest_intervals():
     assert alone.mean == pytest.approx(grouped.mean)
     assert grouped.high - grouped.low == pytest.approx(2**0.5 * (alone.high - alone.low), rel=0.1)
     text = summary_text(list(found.values()))
-    assert "does not beat random" in text
+    assert "not told from random" in text
     assert "nan" not in text
     flat = [dataclasses.replace(rows[0], constant=True, beats_random=False) for rows in photos]
     assert summarise([[row] for row in flat])[0].verdict == "constant maps"
+
+
+def one_judged(p, gain=1.0, method="map", constant=False):
+    return Faithfulness(
+        method=method, substrate="grey", deletion_auc=0.0, insertion_auc=gain, insertion_minus_deletion=gain, positive_end=0.0,
+        negative_end=0.0, road=0.0, beats_random=p <= 0.05, p_random=p, road_beats_random=False, beats_centre=gain > 0,
+        random_sd=1.0, grain=4.0, constant=constant,
+    )  # fmt: skip
+
+
+def summary_of(ps, gains=None, groups=None, **words):
+    gains = np.ones(len(ps)) if gains is None else gains
+    photos = [[one_judged(p, gain, **words), one_judged(0.5, 0.0, "centre")] for p, gain in zip(ps, gains, strict=True)]
+    return summarise(photos, groups)[0]
+
+
+def test_one_photos_verdict_is_its_own():
+    assert summary_of([1 / 22]).verdict.startswith("beats random")
+    assert summary_of([1 / 22]).p == pytest.approx(1 / 22)
+    assert summary_of([3 / 22]).verdict == "not told from random"
+
+
+def test_over_photos_the_ps_count_together_and_near_duplicates_once():
+    """Closed forms: two uniform numbers sum to at most s with chance s^2 / 2; many are about normal (simulated)."""
+    assert summary_of([0.2, 0.3]).p == pytest.approx(0.5**2 / 2)
+    assert summary_of([0.2, 0.3, 0.4], groups=np.array([0, 1, 1])).p == pytest.approx(0.55**2 / 2)
+    assert summary_of([0.1, 0.1], constant=True).p == pytest.approx(1.0)
+    # No photo of 30 reaches .05, and all together do: a test by shares would have seen nothing.
+    weak = summary_of(np.linspace(0.06, 0.75, 30))
+    drawn = np.random.default_rng(0).random((200_000, 30)).sum(axis=1)
+    assert weak.p == pytest.approx((drawn <= np.linspace(0.06, 0.75, 30).sum()).mean(), rel=0.2)
+    assert weak.verdict == "beats random and the centre"
+    assert summary_of(np.full(30, 0.5)).verdict == "not told from random"
+    gains = np.random.default_rng(1).standard_normal(30)
+    assert summary_of(np.full(30, 0.1), gains - gains.mean()).verdict == "beats random, not told from the centre"
+    assert summary_of(np.full(30, 0.1), gains - 5).verdict == "beats random, not the centre"
+
+
+def test_useless_maps_are_called_better_than_random_once_in_twenty_times():
+    """p on the grid 1/22 .. 22/22, as ten pairs give them."""
+    random = np.random.default_rng(2)
+    alarms = [summary_of(random.integers(1, 23, 8) / 22).p <= 0.05 for _ in range(400)]
+    assert 0.01 <= np.mean(alarms) <= 0.085, "binomial 99.9 % of .05 at 400"
 
 
 def test_estimates_leave_out_what_is_no_number():

@@ -126,6 +126,28 @@ def test_cells_sum_to_the_score_without_its_bias_where_all_behind_them_is_linear
     ), "in score points, not scaled to its own maximum"
 
 
+def test_a_head_that_sees_places_apart_gives_no_points():
+    """VGG's first fully connected layer has weights of its own for each place; a head that pools has one gradient for all."""
+    apart = backbone("vgg11_bn", size=96)
+    score = score_of(apart, COLUMNS)
+    x = score.input_of(any_pixels(96))
+    found = gradcam(score, x)
+    net = apart.backbone
+    features = net.forward_features(x[None].clone()).detach().requires_grad_(True)
+    points = apart.points(apart.head(net.forward_head(features.clone()), torch.tensor(COLUMNS)[None]))
+    (slope,) = torch.autograd.grad(points.sum(), features)
+    first = (slope * features.detach())[0].sum(dim=0).numpy()
+    off = np.sqrt(np.mean((found.arrays["cells"] - first) ** 2) / np.mean(first**2))
+    assert found.facts["apart"] == pytest.approx(off, rel=1e-3)
+    assert off > 0.1
+    assert "no score points" in found.unit
+    assert any("sees the places of this layer apart" in line for line in found.warnings)
+    pooled = score_of(network_of("small/densenet161"), COLUMNS)
+    found = gradcam(pooled, pooled.input_of(any_pixels(64)))
+    assert found.facts["apart"] < 1e-4
+    assert found.unit.startswith("score points")
+
+
 def test_the_map_is_in_its_place():
     """One corner's features carry the score: the map must light up there, and there alone, rows and columns unswapped."""
     network = backbone("test_resnet", size=128)

@@ -32,6 +32,11 @@ def test_a_linear_scores_gradient_is_its_weights():
     np.testing.assert_allclose(found.map, 255 * weights.sum(axis=0), rtol=1e-4, atol=1e-6)
     assert (found.map < 0).any()
     assert found.standard_error is None
+    # Hiding a place takes away, by the channel, weight x (level - mean level).
+    mean = 255 * np.array((0.5, 0.4, 0.3))
+    taken = (weights * (any_pixels(SIZE) - mean).transpose(2, 0, 1)).sum(axis=0)
+    np.testing.assert_allclose(found.effect, taken, rtol=1e-4, atol=1e-5)
+    assert found.judged is found.effect
     assert not found.warnings
     assert found.map.dtype == np.float32
 

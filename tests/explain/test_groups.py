@@ -98,6 +98,21 @@ def test_errors_of_mean_maps_are_those_of_scipy_and_know_of_near_duplicates():
     assert (again.sides[0].photos, again.sides[0].clusters) == (27, 9)
 
 
+def test_intervals_know_of_near_duplicates():
+    random = np.random.default_rng(6)
+    signals = [np.roll(np.eye(SIZE) + 0.2, int(step), axis=1) * scale for step, scale in
+               zip(random.integers(0, SIZE, 16), random.uniform(0.5, 2.0, 16), strict=True)]  # fmt: skip
+    other = several(np.eye(SIZE), 4, 50)
+    widths = []
+    for copies, clusters in ((1, 1), (4, 1), (4, 4)):
+        photos = [mapped(signal, cluster=i if clusters == 1 else 4 * i + copy)
+                  for i, signal in enumerate(signals) for copy in range(copies)]  # fmt: skip
+        figure = findings("scores", {"a": photos, "b": other}, BACKDROP, draws=1000).sides[0].figures["centre x"]
+        widths.append(figure.high - figure.low)
+    assert widths[1] == pytest.approx(widths[0], rel=0.1), "a photo posted four times is one"
+    assert widths[2] == pytest.approx(widths[0] / 2, rel=0.15), "four photos alike are four"
+
+
 def test_the_test_of_the_whole_map_keeps_its_level_and_sees_a_difference():
     random = np.random.default_rng(1)
     smooth = np.kron(np.eye(5), np.ones((SIZE // 5, SIZE // 5)))
@@ -122,6 +137,21 @@ def test_the_test_of_the_whole_map_keeps_its_level_and_sees_a_difference():
     beyond = np.abs(shifted.map) > shifted.threshold * shifted.standard_error
     assert beyond[smooth > 0].mean() > 0.5
     assert beyond[smooth == 0].mean() < 0.02
+
+
+def test_a_small_side_of_strong_maps_beside_a_large_one_of_faint_ones_is_no_difference():
+    """8 photos of three times the spread beside 40: photos that change sides would give 38 false alarms in a hundred."""
+    random = np.random.default_rng(3)
+
+    def side(count, spread, start):
+        return [mapped(spread * random.standard_normal() + spread * np.kron(random.standard_normal((5, 5)), np.ones((8, 8))),
+                       cluster=start + i) for i in range(count)]  # fmt: skip
+
+    alarms = [
+        findings("scores", {"a": side(8, 3.0, 0), "b": side(40, 1.0, 8)}, BACKDROP, draws=99).difference.p <= 0.05
+        for _ in range(60)
+    ]
+    assert np.mean(alarms) <= 0.17, "binomial 99.9 % of .05 at 60"
 
 
 def rows_and_table(count=30):

@@ -19,7 +19,7 @@ from pawpularity.explain.known_truth import (
     summarise_parts,
 )
 from pawpularity.explain.orders import centre_first, random_fields
-from pawpularity.explain.twins import against_twins, read_twins, summarise_twins, twins_text
+from pawpularity.explain.twins import TwinRow, TwinSummary, against_twins, read_twins, summarise_twins, twins_text
 from pawpularity.shelter.sample import draw_shelter
 
 SIZE = 64
@@ -172,7 +172,7 @@ def test_twins_know_what_a_part_does(paired):
     assert opposite.rank_network.mean < -0.97
     one_sign = summarise_twins(against_twins(twins, scores, [np.abs(one) + 1 for one in maps]))[-1]
     assert one_sign.balanced == 0.5
-    assert "signs" not in one_sign.verdict.split("agree")[0] or "do not" in one_sign.verdict
+    assert one_sign.verdict in ("says nothing of what parts do", "ranks agree with the network, signs do not")
     random = summarise_twins(against_twins(twins, scores, list(noise)))[-1]
     assert random.verdict == "says nothing of what parts do"
     flat = summarise_twins(against_twins(twins, scores, [np.ones((SIZE, SIZE))] * len(twins)))[-1]
@@ -180,6 +180,38 @@ def test_twins_know_what_a_part_does(paired):
     text = twins_text(found)
     assert "rank" in text
     assert "nan" not in text
+
+
+def told(effects: np.ndarray, said: np.ndarray) -> TwinSummary:
+    """All pairs together, of maps that say `said` where the network has `effects`."""
+    rows = [TwinRow("tongue", e, e, e, s, s, False) for e, s in zip(effects.tolist(), said.tolist(), strict=True)]
+    return summarise_twins(rows)[-1]
+
+
+def test_signs_agree_only_where_they_do_on_either_side():
+    random = np.random.default_rng(0)
+    effects = np.concatenate([random.uniform(1, 9, 30), -random.uniform(1, 9, 5)])
+    any_size = random.uniform(1, 9, 35)
+    # A map of one sign is right about most pairs, since most parts raise the score, and has learnt nothing.
+    one_sign = told(effects, any_size)
+    assert one_sign.as_network.mean == pytest.approx(30 / 35)
+    assert one_sign.as_network.low > 0.5
+    assert one_sign.balanced == 0.5
+    assert one_sign.rank_network.low < 0
+    assert one_sign.verdict == "says nothing of what parts do"
+    # Each side counts as much as the other, however few its pairs are.
+    mostly = told(effects, np.sign(effects) * any_size * np.where(np.arange(35) == 34, -1, 1))
+    assert mostly.balanced == pytest.approx((30 / 30 + 4 / 5) / 2)
+    assert mostly.as_network.mean == pytest.approx(34 / 35)
+    assert mostly.verdict.startswith("signs ")
+    worse = told(effects, np.sign(effects) * any_size * np.where(np.isin(np.arange(35), [0, 1, 2]), -1, 1))
+    assert worse.balanced == pytest.approx((27 / 30 + 5 / 5) / 2)
+    # Ranks alone, and a network that nothing lowers: no side to balance with.
+    assert told(effects, effects - 20).verdict == "ranks agree with the network, signs do not"
+    raised = told(effects[:30], effects[:30])
+    assert np.isnan(raised.balanced)
+    assert raised.as_network.mean == 1.0
+    assert raised.verdict == "ranks agree with the network, signs do not"
 
 
 def test_the_network_is_judge_before_the_truth(paired):

@@ -1,5 +1,6 @@
 """RISE against scores whose map is known in closed form: f = c + sum of a_p times what the photo shows at p."""
 
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.explain.masks import mask_tables
+from pawpularity.explain.masks import SHOWN, MaskDesign, mask_tables
 from pawpularity.explain.rise import rise, rise_together
+from pawpularity.explain.rise_result import Spread, block_map
 
 SIDE = 32
 PHOTO = torch.ones(1, SIDE, SIDE, dtype=torch.float64)
@@ -48,6 +50,11 @@ def off(a: np.ndarray, b: np.ndarray = TRUTH) -> float:
     return float(np.linalg.norm(a.astype(float) - b) / np.linalg.norm(b))
 
 
+def scale(a: np.ndarray, b: np.ndarray = TRUTH) -> float:
+    """How many times `b` is in `a`: noise that is none of `b` does not count."""
+    return float((a.astype(float) * b).sum() / (b**2).sum())
+
+
 def test_an_additive_score_gives_its_closed_form():
     found = rise(Additive(EFFECT), PHOTO, masks=16 * 128)
     assert off(found.map) < 0.05
@@ -61,6 +68,7 @@ def test_an_additive_score_gives_its_closed_form():
     for cells, masks in ((7, 2048), (4, 1024), (12, 4096)):
         found = rise(Additive(EFFECT), PHOTO, masks=masks, cells=cells)
         assert off(found.map, closed_form(EFFECT, cells)) < 0.10, cells
+        assert scale(found.map, closed_form(EFFECT, cells)) == pytest.approx(1, abs=0.03), cells
 
 
 def test_an_oblong_photo_of_three_channels_with_something_else_behind_it():
@@ -70,7 +78,9 @@ def test_an_oblong_photo_of_three_channels_with_something_else_behind_it():
     found = rise(lambda batch: (batch * weights).sum((1, 2, 3)), photo, masks=4096, substrate=behind)
     assert found.map.shape == (40, 56)
     assert found.substrate_score == pytest.approx(float((behind * weights).sum()))
-    assert off(found.map, closed_form((weights * (photo - behind)).sum(0).numpy())) < 0.25
+    due = closed_form((weights * (photo - behind)).sum(0).numpy())
+    assert off(found.map, due) < 0.25
+    assert scale(found.map, due) == pytest.approx(1, abs=0.03)
     assert abs(off(found.map, closed_form((weights * photo).sum(0).numpy()))) > 0.5, "else the substrate was not seen"
 
 
@@ -158,7 +168,67 @@ def test_the_published_weights():
         due = 2 * (found.photo_score - found.mean_score) * sign * TRUTH * found.tables.variance / 0.5
         constant = float(found.block_maps().mean()) - float(due.mean())
         assert off(found.map - constant, due) < 0.2
+        assert scale(found.map - constant, due) == pytest.approx(1, abs=0.05)
         assert np.corrcoef(found.map.ravel(), TRUTH.ravel())[0, 1] > 0.95, "blind to the sign of what it explains"
+
+
+@pytest.mark.parametrize("design", ["orthogonal", "independent"])
+def test_a_blocks_map_is_the_sum_over_its_masks(design):
+    """Against masks that are made, one by one, and numpy's covariance: in float64, to its digits."""
+    plan, tables = MaskDesign(8, design, seed=3), mask_tables(SIDE, 40, 8)
+    block = plan.block(2)
+    masks = tables.masks(block.grids, block.shifts, PHOTO)[:, 0].numpy()
+    scores = np.random.default_rng(0).normal(40, 3, len(masks))
+    n, own = len(scores), 43.0
+    found, constant = block_map(block, scores, tables, "centred", plan, own)
+    centred = ((scores - scores.mean())[:, None, None] * masks).sum(axis=0)
+    # Sampled masks lose a degree of freedom to their mean; balanced ones do not.
+    np.testing.assert_allclose(
+        found, centred / (n if design == "orthogonal" else n - 1) / tables.variance, rtol=1e-9, atol=1e-9
+    )
+    if design == "independent":
+        assert found[5, 7] == pytest.approx(np.cov(scores, masks[:, 5, 7])[0, 1] / tables.variance[5, 7])
+    assert constant == 0
+    for weights, given in (("score", scores), ("squared-error", -((scores - own) ** 2))):
+        found, constant = block_map(block, scores, tables, weights, plan, own)
+        assert constant == pytest.approx(given.mean())
+        published = (given[:, None, None] * masks).mean(axis=0) / SHOWN
+        np.testing.assert_allclose(found + constant, published, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rest", [0, 1, 2, 3])
+def test_the_error_of_an_unfinished_round_is_that_of_all_the_ways_it_may_go(rest):
+    """Strata without a spread of their own: what varies is which of them the unfinished round has taken, and it is counted."""
+    values = np.array([1.0, 4.0, -2.0, 9.0])
+    means, said = [], []
+    for drawn in itertools.combinations(range(4), rest):
+        spread = Spread(4, (1, 1))
+        for stratum in (*range(4), *range(4), *drawn):
+            spread.add(stratum, np.array([[values[stratum]]]))
+        assert spread.degrees == 8 + rest - 4
+        means.append(float(spread.mean[0, 0]))
+        said.append(float(spread.variance[0, 0]))
+    assert said == pytest.approx([np.var(means)] * len(said), abs=1e-12)
+    assert (np.var(means) > 0.01) == (rest > 0), "else nothing is tested"
+
+
+def test_the_error_within_strata_is_cochrans():
+    """Two rounds of four strata, each d off its mean: a variance of 2 d^2 within, over n blocks."""
+    spread = Spread(4, (1, 1))
+    for sign in (1, -1):
+        for stratum, mean in enumerate((1.0, 4.0, -2.0, 9.0)):
+            spread.add(stratum, np.array([[mean + sign * 0.3]]))
+    assert spread.mean[0, 0] == pytest.approx(3.0)
+    assert spread.variance[0, 0] == pytest.approx(2 * 0.3**2 / 8)
+    # A ninth block: five rows of one more degree of freedom, and a fourth of a round on top.
+    spread.add(1, np.array([[4.0]]))
+    within = 8 * 0.3**2 / (9 - 4) / 9
+    assert spread.variance[0, 0] == pytest.approx(within + (1 - 1 / 4) * np.var([1, 4, -2, 9], ddof=1) / 81)
+    # Four blocks of one round: no spread within is known yet, so all of it counts.
+    early = Spread(4, (1, 1))
+    for stratum, mean in enumerate((1.0, 4.0, -2.0, 9.0)):
+        early.add(stratum, np.array([[mean]]))
+    assert (early.degrees, early.variance[0, 0]) == (3, pytest.approx(np.var([1, 4, -2, 9], ddof=1) / 4))
 
 
 def test_r2_is_the_share_of_what_cells_explain():

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.stats import spearmanr
 from tests.explain.linear_network import any_pixels, score_of
 from torch import nn
 
 from pawpularity.config import resolve
 from pawpularity.explain.likeness import ssim
-from pawpularity.explain.sanity import cascade, draw_sanity, halves, sanity_text
+from pawpularity.explain.sanity import cascade, draw_sanity, sanity_text
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.model.network import Network, build_network
 
@@ -31,13 +32,13 @@ def photos_for(score: PhotoScore, count: int = 6) -> list[torch.Tensor]:
     return [score.input_of(any_pixels(SIZE, seed)) for seed in range(count)]
 
 
-def gradient_map(score: PhotoScore, x: torch.Tensor) -> np.ndarray:
+def gradient_map(score: PhotoScore, x: torch.Tensor, drawn: int = 0) -> np.ndarray:
     x = x.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(score.exact(x[None]).sum(), x)
     return slope.sum(dim=0).numpy()
 
 
-def edges(score: PhotoScore, x: torch.Tensor) -> np.ndarray:
+def edges(score: PhotoScore, x: torch.Tensor, drawn: int = 0) -> np.ndarray:
     return np.hypot(*np.gradient(gaussian_filter(x.mean(dim=0).numpy(), 1.0)))
 
 
@@ -67,7 +68,7 @@ def test_a_map_of_the_network_passes_and_one_of_the_photo_fails(score, xs):
         assert torch.equal(tensor, before[name]), f"{name} was changed"
     assert torch.equal(asked, torch.random.get_rng_state())
     # Half the trained network, half the photo: it falls, but not far enough.
-    mixed = cascade(score, xs, lambda s, x: _scaled(gradient_map(s, x)) + 2 * _scaled(edges(s, x)), method="mixed")
+    mixed = cascade(score, xs, lambda s, x, _: _scaled(gradient_map(s, x)) + 2 * _scaled(edges(s, x)), method="mixed")
     assert mixed.verdict == "fails"
     assert mixed.stages[-1].likeness["signed"].mean < 0.95
 
@@ -79,8 +80,8 @@ def _scaled(values: np.ndarray) -> np.ndarray:
 def test_the_weights_go_from_the_top_down_and_every_layer_by_its_own_seed(score, xs):
     seen: list[dict[str, torch.Tensor]] = []
 
-    def record(now: PhotoScore, x: torch.Tensor) -> np.ndarray:
-        if x is xs[0]:
+    def record(now: PhotoScore, x: torch.Tensor, drawn: int) -> np.ndarray:
+        if x is xs[0] and not drawn:
             seen.append({name: tensor.clone() for name, tensor in now.network.state_dict().items()})
         return gradient_map(now, x)
 
@@ -110,7 +111,7 @@ def test_the_weights_go_from_the_top_down_and_every_layer_by_its_own_seed(score,
 def test_batchnorm_of_random_blocks_has_the_photos_statistics(score, xs):
     kept: dict[str, nn.Module] = {}
 
-    def record(now: PhotoScore, x: torch.Tensor) -> np.ndarray:
+    def record(now: PhotoScore, x: torch.Tensor, drawn: int) -> np.ndarray:
         kept["last"] = copy.deepcopy(now.network)
         return gradient_map(now, x)
 
@@ -134,7 +135,7 @@ def test_parameters_without_an_initialiser_are_shuffled():
     xs = [score.input_of(any_pixels(160, seed)) for seed in range(3)]
     kept: dict[str, torch.Tensor] = {}
 
-    def record(now: PhotoScore, x: torch.Tensor) -> np.ndarray:
+    def record(now: PhotoScore, x: torch.Tensor, drawn: int) -> np.ndarray:
         kept["table"] = now.network.backbone.pos_embed.detach().clone()
         return gradient_map(now, x)
 
@@ -174,31 +175,47 @@ def test_a_network_that_tells_no_photos_apart_is_named(score, xs):
 
 
 def test_constant_maps_are_named(score, xs):
-    found = cascade(score, xs, lambda s, x: np.ones((SIZE, SIZE)), method="flat")
+    found = cascade(score, xs, lambda s, x, _: np.ones((SIZE, SIZE)), method="flat")
     assert found.verdict == "constant maps"
     assert found.constant == len(xs)
     assert found.to_dict()["floor"]["signed"] is None
     assert "nan" not in sanity_text([found])
-    half = cascade(score, xs[:3], lambda s, x: gradient_map(s, x) * (x is not xs[0]))
+    half = cascade(score, xs[:3], lambda s, x, _: gradient_map(s, x) * (x is not xs[0]))
     assert half.constant == 1
     assert half.stages[0].likeness["signed"].n == 2
 
 
-def test_the_ceiling_is_the_split_halves_stepped_up(score, xs):
-    """Halves with noise as large as the signal correlate 1/2; the whole, 2/3 (Spearman, Brown)."""
-    random = np.random.default_rng(0)
+def test_the_bounds_are_maps_made_again_with_other_noise(score, xs):
+    """Maps with noise as large as what they show correlate 1/2 with themselves made again, and with others' only by the pet."""
+    pet = gaussian_filter(np.random.default_rng(0).standard_normal((64, 64)), 3.0)
+    pet /= pet.std()
 
-    def noisy(now: PhotoScore, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        signal = random.standard_normal((64, 64))
-        return halves(signal + random.standard_normal((2, 64, 64)))
+    def noisy(now: PhotoScore, x: torch.Tensor, drawn: int) -> np.ndarray:
+        number = next(i for i, one in enumerate(xs) if one is x)
+        own = np.random.default_rng([number, 5]).standard_normal((64, 64))
+        # As masks do, the noise of one number is the same for all photos: what they share of it is no likeness of photos.
+        return 0.5**0.5 * (pet + own) + np.random.default_rng([drawn, 6]).standard_normal((64, 64))
 
-    found = cascade(score, xs, edges, ceiling=noisy)
-    pearson_as_spearman = 6 / np.pi * np.arcsin(0.5 / 2)  # of normal pairs
-    assert found.ceiling["signed"] == pytest.approx(2 * pearson_as_spearman / (1 + pearson_as_spearman), abs=0.01)
-    first, second = halves(np.arange(4.0)[:, None, None] * np.ones((4, 2, 2)))
-    assert (first[0, 0], second[0, 0]) == (0.5, 2.5)
-    with pytest.raises(ValueError, match="no halves"):
-        halves(np.ones((1, 2, 2)))
+    found = cascade(score, xs, noisy, method="noisy")
+    as_spearman = [6 / np.pi * np.arcsin(r / 2) for r in (0.5, 0.25)]  # of normal pairs
+    assert found.ceiling["signed"] == pytest.approx(as_spearman[0], abs=0.03)
+    assert found.floor["signed"] == pytest.approx(as_spearman[1], abs=0.03)
+    assert found.stages[-1].likeness["signed"].mean == pytest.approx(1.0), "at every stage the same masks"
+    assert cascade(score, xs, edges).ceiling["signed"] == pytest.approx(1.0), "drawn without luck"
+    strangers = cascade(score, [xs[0], xs[0], xs[1], xs[1]], edges, groups=np.array([0, 0, 1, 1]))
+    own = spearmanr(edges(score, xs[0]), edges(score, xs[1]), axis=None).statistic
+    assert strangers.floor["signed"] == pytest.approx(own), "near-duplicates are no floor"
+
+
+def test_a_map_whose_sizes_stay_fails_whatever_its_signs_do(score, xs):
+    def turning(now: PhotoScore, x: torch.Tensor, drawn: int) -> np.ndarray:
+        signs = np.sign(gradient_map(now, x))  # the network's, and random with its weights
+        return signs * (1.0 + edges(now, x))
+
+    found = cascade(score, xs, turning, method="turning")
+    assert abs(found.stages[-1].likeness["signed"].mean) < 0.2
+    assert found.left["absolute"].low > 0.9
+    assert found.verdict == "fails"
 
 
 def test_ssim_is_the_papers():

@@ -26,6 +26,8 @@ from pawpularity.run import OOF, Run, check_name, versions
 from pawpularity.schema import Explain
 from pawpularity.verb import say
 
+_NAMED = 5  # of many faults, in one line
+
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
@@ -62,6 +64,10 @@ class Chosen:
 def choose(options: argparse.Namespace, words: Sequence[str]) -> Chosen:
     if other := [word for word in words if not word.startswith(("explain.", "cache."))]:
         raise UserError(f'explain: uses the run\'s own settings; remove "{other[0]}"')
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "explain.methods" and not value.startswith("["):
+            raise UserError(f'{word}: takes a list; write "{key}=[{value or "gradient,gradcam,rise"}]"')
     asked = choose_data(options.data)
     configs = options.config or default_config(asked)
     given = [] if options.masks is None else [f"explain.masks={options.masks}"]
@@ -121,7 +127,7 @@ def named_photos(chosen: Chosen, words: Sequence[str]) -> tuple[list[Photo], lis
         try:
             known = known or prints.get(print_of(path))
         except PhotoError as error:
-            faults.append(str(error))
+            faults.append(f"{word}: {error.reason}")
             continue
         if known is not None and known not in rows:
             faults.append(
@@ -147,6 +153,12 @@ def named_photos(chosen: Chosen, words: Sequence[str]) -> tuple[list[Photo], lis
 
 def _fold_of(chosen: Chosen, name: str) -> int:
     return int(run_folds(chosen.run).folds_of([name])[0])
+
+
+def listed(lines: Sequence[str], separator: str = "; ") -> str:
+    """The first few of `lines` in one, and how many more there are."""
+    rest = len(lines) - _NAMED
+    return separator.join([*lines[:_NAMED], *([f"and {rest} more"] if rest > 0 else [])])
 
 
 def print_of(path: Path) -> str:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from pawpularity.competition.photos import PhotoError
 from pawpularity.errors import UserError
-from pawpularity.explain.chosen import Chosen, choose, extreme_photos, named_photos, print_of
-from pawpularity.explain.explain import MAPS, RECORDS, Photo, explain_all, read_explained
+from pawpularity.explain.chosen import Chosen, choose, extreme_photos, listed, named_photos, print_of
+from pawpularity.explain.explain import MAPS, RECORDS, Photo, decoded, explain_all, read_explained, score_of
 from pawpularity.explain.gallery import PANELS, STRIPS
 from pawpularity.explain.report import finish
+from pawpularity.explain.rise import still
 from pawpularity.explain.staging import publish, staged
 from pawpularity.predictor import Predictor
 from pawpularity.verb import give, say
@@ -56,7 +57,7 @@ def run_explain(options: argparse.Namespace) -> None:
         photos, faults = extreme_photos(chosen, options.n or N), []
         folder, what = chosen.folder, "extremes"
     if not photos:
-        raise UserError("; ".join(faults))
+        raise UserError(listed(faults))
     _explain(chosen, photos, faults, Path(options.out) if options.out else folder, what, options.json)
 
 
@@ -75,13 +76,12 @@ def _explain(
         say("predictions are the mean of a photo and its mirror image (predict.flip); maps are of the photo as it is")
     usable = []
     for photo in photos:
-        try:
-            print_of(photo.path)
+        if fault := _fault(predictor, photo):
+            faults.append(fault)
+        else:
             usable.append(photo)
-        except PhotoError as error:
-            faults.append(str(error))
     if not usable:
-        raise UserError("; ".join(faults))
+        raise UserError(listed(faults))
     with staged(
         folder, chosen.recipe(what, predictor, [(p.name, p.path) for p in usable]), started=(RECORDS,), shown=_FILES
     ) as part:
@@ -90,9 +90,26 @@ def _explain(
         value, text = finish(chosen, predictor, explained, usable, part, what)
         publish(folder, _FILES)
     give(value, text, destination)
-    say(f"wrote   {folder / 'index.html'}, with {len(explained)} panels, raw maps and explain.csv beside it")
+    panels = "1 panel" if len(explained) == 1 else f"{len(explained)} panels"
+    say(f"wrote   {folder / 'index.html'}, with {panels}, raw maps and explain.csv beside it")
     if faults:
         count = len(explained) + len(faults)
         raise UserError(
-            f"{len(faults)} of {count} photos cannot be explained ({'; '.join(faults)}); the others are in {folder}"
+            f"{len(faults)} of {count} photos cannot be explained ({listed(faults)}); the others are in {folder}"
         )
+
+
+def _fault(predictor: Predictor, photo: Photo) -> str:
+    """Why `photo` cannot be explained, found before any work and any folder is begun; "" where it can."""
+    cfg = predictor.config.photos
+    try:
+        print_of(photo.path)
+        score = score_of(photo, predictor.networks, predictor.compute)
+        value = still(score, score.input_of(decoded(photo.path, cfg.size, cfg.fit)))
+    except PhotoError as error:
+        return str(error) if photo.row is not None else f"{photo.path}: {error.reason}"
+    except UserError as error:
+        return f"{photo.name}: {error}; train with a lower train.lr"
+    if value is None:
+        return ""
+    return f"{photo.name}: its score is {value:.6g} whatever is hidden, as if it were not looked at; train with a lower train.lr"

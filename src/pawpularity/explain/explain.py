@@ -5,6 +5,7 @@ picture has no such fold: its score is the mean of all trained folds, its metada
 """
 
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,9 +120,9 @@ def explain_all(predictor: Predictor, photos: Sequence[Photo], settings: Explain
         start = time.perf_counter()
         try:
             record = _explain(predictor, photo, settings, part)
-        except PhotoError as error:
-            faults.append(str(error))
-            say(f"  {number}/{len(photos)}  {error}")
+        except UserError as error:
+            faults.append(str(error) if isinstance(error, PhotoError) else f"{photo.name}: {error}")
+            say(f"  {number}/{len(photos)}  {faults[-1]}")
             continue
         facts = record["methods"].get("rise", {}).get("facts", {})
         found = f"RISE {facts['masks']} masks, {facts['verdict']}; " if "masks" in facts else ""
@@ -144,8 +145,8 @@ def read_explained(part: Path, photos: Sequence[Photo]) -> list[Explained]:
         with np.load(part / MAPS / f"{photo.name}.npz", allow_pickle=False) as arrays:
             maps = {
                 name: Saliency(name, arrays[name], about["unit"],
-                               arrays.get(f"{name}_standard_error"),
-                               about["facts"], warnings=tuple(about["warnings"]))
+                               arrays.get(f"{name}_standard_error"), about["facts"],
+                               effect=arrays.get(f"{name}_effect"), warnings=tuple(about["warnings"]))
                 for name, about in record["methods"].items()
             }  # fmt: skip
         found.append(Explained(record, maps))
@@ -198,7 +199,9 @@ def _explain(predictor: Predictor, photo: Photo, settings: Explain, part: Path) 
     score = score_of(photo, predictor.networks, predictor.compute)
     x = score.input_of(pixels)
     maps, refusals = maps_of(score, x, settings)
-    judged = judge(score, x, {name: found.map for name, found in maps.items()}, seed=settings.seed,
+    # Every photo has random orders of its own: of one set for all, a lucky one would be lucky everywhere.
+    own_seed = zlib.crc32(f"{settings.seed} {photo.name}".encode())
+    judged = judge(score, x, {name: found.judged for name, found in maps.items()}, seed=own_seed,
                    with_road=settings.road)  # fmt: skip
     row = photo.row
     own = float(score(x[None])[0])
@@ -224,11 +227,19 @@ def _mean(each: Sequence[Saliency]) -> Saliency:
     first = each[0]
     mean = _mean_array([one.map for one in each])
     arrays = {key: _mean_array([one.arrays[key] for one in each]) for key in first.arrays if key in _PLANES}
+    effects = [one.effect for one in each if one.effect is not None]
+    effect = _mean_array(effects) if len(effects) == len(each) else None
     facts = {key: value for key, value in first.facts.items() if all(one.facts.get(key) == value for one in each)}
     warnings = tuple(dict.fromkeys(line for one in each for line in one.warnings))
     # The folds are given the same noise, so their standard errors do not shrink by averaging; none is claimed.
     return replace(
-        first, map=mean, standard_error=None, facts=facts | {"folds": len(each)}, arrays=arrays, warnings=warnings
+        first,
+        map=mean,
+        standard_error=None,
+        facts=facts | {"folds": len(each)},
+        arrays=arrays,
+        effect=effect,
+        warnings=warnings,
     )
 
 
@@ -246,17 +257,22 @@ def _announce(predictor: Predictor, todo: Sequence[Photo], settings: Explain) ->
     start = time.perf_counter()
     float(score(batch)[0])  # waits for the device
     each = (time.perf_counter() - start) / settings.batch_size
-    masks = (
-        0 if "rise" not in settings.methods else settings.budget if settings.masks == "auto" else int(settings.masks)
-    )
+    low = high = 0
+    block = MaskDesign(settings.cells).block_size
+    if "rise" in settings.methods and settings.masks == "auto":
+        high = settings.budget // block * block
+        low = min(_FEW_MASKS // MaskDesign().block_size * block, high)  # as many blocks, of another size
+    elif "rise" in settings.methods:
+        low = high = -(-int(settings.masks) // block) * block
     judging = judge_forwards(len(settings.methods), with_road=settings.road)
     again = 0
     if "rise" in settings.methods and todo[0].row is not None:
-        again = settings.sanity_photos * _STAGES * SANITY_BLOCKS * MaskDesign(settings.cells).block_size
-    low, high = (each * (len(todo) * (count + judging) + again) for count in (min(masks, _FEW_MASKS), masks))
+        again = settings.sanity_photos * _STAGES * SANITY_BLOCKS * block
+    masks = "" if not high else f"{high:,} masks and " if low == high else f"{low:,} to {high:,} masks and "
+    times = [span(each * (len(todo) * (count + judging) + again)) for count in (low, high)]
     say(
-        f"{len(todo)} photos at {1000 * each:.2f} ms a forward pass, up to {masks:,} masks and {judging:,} passes to judge maps "
-        f"for each, {again:,} with random weights: about {span(low)} to {span(high)}"
+        f"{len(todo)} photo{'s' if len(todo) > 1 else ''} at {1000 * each:.2f} ms a forward pass, {masks}{judging:,} passes "
+        f"to judge maps for each, {again:,} with random weights: about {' to '.join(dict.fromkeys(times))}"
         f"{', and the filling of holes for ROAD' if settings.road else ''}"
     )
 
@@ -264,7 +280,7 @@ def _announce(predictor: Predictor, todo: Sequence[Photo], settings: Explain) ->
 def span(seconds: float) -> str:
     """A time for people."""
     return (
-        f"{seconds:.0f} s"
+        f"{max(seconds, 1):.0f} s"
         if seconds < 100
         else f"{seconds / 60:.0f} min"
         if seconds < 6000

@@ -8,10 +8,11 @@ points, is the figure. It is not comparable from photo to photo, but it is with 
 - random orders, as coarse as the map judged, and never finer than a cell. An order of single pixels removes a little of
   everything and is beaten by any blob. Orders are smooth random fields; a field and its negative are drawn together, as
   insertion in one order is deletion in the other, read backwards: insertion minus deletion of the pair is +d and -d.
-- the centre first, which is where pets are.
+- the centre first, which is where pets are. It knows nothing of the photo and beats random orders on many, so a map has to
+  beat it as well.
 
-A map beats random where its p is at most .05: the rank of its figure among its own, its reverse's, the random orders'
-and theirs (a randomisation test; ten pairs give p >= 1/22). Of useless maps 1 in 20 does, so read the share over photos.
+A map beats random on a photo where its p is at most .05: the rank of its figure among its own, its reverse's, the random
+orders' and theirs (a randomisation test; ten pairs give p >= 1/22, so one photo tells little; see `faithfulness_summary`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.errors import UserError
-from pawpularity.evaluation.resampling import Groups
-from pawpularity.explain.estimate import Estimate, estimates, plain, table
+from pawpularity.explain.estimate import plain
 from pawpularity.explain.orders import centre_first, grain, random_fields, ranks_of
 from pawpularity.explain.road import SHARES, Score, road
 
 SUBSTRATES = ("blur", "grey")
 RANDOM, CENTRE = "random", "centre"
+NOT_TOLD = "not told from random"
 LEVEL = 0.05
 COARSEST = 2  # random orders come in grains of 1, 2 and 4 cells
 
@@ -74,7 +75,7 @@ class Faithfulness:
             return ""
         if self.constant:
             return "constant map"
-        return "" if self.beats_random else "does not beat random"
+        return "" if self.beats_random else NOT_TOLD
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: figures and mark, without the curves."""
@@ -269,80 +270,3 @@ def _random_row(substrate: str, random: _Curves, size: float, road_combined: flo
     }
     return Faithfulness(RANDOM, substrate, auc, auc, 0.0, end, end, road_combined, False, float("nan"), False, False,
                         _sd(random.gain()), size, False, curves)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One method over photos, on one substrate."""
-
-    method: str
-    substrate: str
-    photos: int
-    figures: dict[str, Estimate]
-    """Means over photos: the figures of `Faithfulness`, `over_centre` (insertion minus deletion, paired), and the shares of
-    photos that `beats_random`, `road_beats_random` and `beats_centre`."""
-    constant: int
-    """Photos whose map was the same everywhere."""
-
-    @property
-    def verdict(self) -> str:
-        """`beats random` where more photos do than the 1 in 20 that chance gives, beyond the interval."""
-        if self.method in (RANDOM, CENTRE):
-            return ""
-        if self.constant == self.photos:
-            return "constant maps"
-        share = self.figures["beats_random"]
-        return "beats random" if share.low > LEVEL else "does not beat random"
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        figures = {name: figure.to_dict() for name, figure in self.figures.items()}
-        return {"method": self.method, "substrate": self.substrate, "photos": self.photos, **figures,
-                "constant": self.constant, "verdict": self.verdict}  # fmt: skip
-
-
-_MEANS = ("deletion_auc", "insertion_auc", "insertion_minus_deletion", "positive_end", "negative_end", "road", "random_sd",
-          "beats_random", "road_beats_random", "beats_centre")  # fmt: skip
-
-
-def summarise(photos: Sequence[Sequence[Faithfulness]], groups: Groups = None) -> list[Summary]:
-    """Every method on every substrate over `photos`, one list of `judge` each, with intervals over (groups of) photos."""
-    found = []
-    for method, substrate in dict.fromkeys((row.method, row.substrate) for rows in photos for row in rows):
-        own, centre = (
-            [next((r for r in rows if (r.method, r.substrate) == (name, substrate)), None) for rows in photos]
-            for name in (method, CENTRE)
-        )
-        columns = [[np.nan if r is None else float(getattr(r, name)) for name in _MEANS] for r in own]
-        over = [
-            np.nan if r is None or c is None else r.insertion_minus_deletion - c.insertion_minus_deletion
-            for r, c in zip(own, centre, strict=True)
-        ]
-        figures = estimates(np.column_stack([np.array(columns), over]), groups)
-        judged = [r for r in own if r is not None]
-        found.append(
-            Summary(method, substrate, len(judged), dict(zip((*_MEANS, "over_centre"), figures, strict=True)),
-                    sum(r.constant for r in judged))
-        )  # fmt: skip
-    return found
-
-
-def summary_text(rows: Sequence[Summary]) -> str:
-    """The summaries as aligned text."""
-    header = ["", "hidden by", "photos", "insertion - deletion", "removing highest", "lowest", "ROAD", "over centre",
-              "beat random", "by ROAD", ""]  # fmt: skip
-    cells = [header]
-    for row in rows:
-        f = row.figures
-        shown = [
-            f[name].text()
-            for name in ("insertion_minus_deletion", "positive_end", "negative_end", "road", "over_centre")
-        ]
-        shares = [f"{100 * f[name].mean:.0f} %" for name in ("beats_random", "road_beats_random")]
-        judged = row.method not in (RANDOM, CENTRE)
-        cells.append(
-            [row.method, row.substrate, str(row.photos), *shown, *(shares if judged else ["", ""]), row.verdict]
-        )
-    return (
-        table(cells) + "\nscore points, mean over photos [95 %]; 5 % of useless maps beat random orders of their grain"
-    )

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from pawpularity.explain.estimate import plain
 from pawpularity.explain.explain import Explained
 from pawpularity.explain.extremes import KINDS
-from pawpularity.explain.faithfulness import CENTRE, RANDOM, Faithfulness, Summary
+from pawpularity.explain.faithfulness import CENTRE, NOT_TOLD, RANDOM, Faithfulness
+from pawpularity.explain.faithfulness_summary import USELESS, Summary, share_texts
 from pawpularity.explain.panel import ERROR, TITLES, Caption, tiles_of, told_from_zero
+from pawpularity.explain.rise_result import relative_error
 
 PANELS, STRIPS = "panels", "strips"
+JUDGED_AS = {"gradient": "gradient x (photo - mean colour)"}
 JUDGE = "blur"  # the substrate whose verdict marks a map: RISE itself hides with grey
-NO_BETTER = "no better than random"
 _JUDGED = ("insertion_minus_deletion", "deletion_auc", "insertion_auc", "positive_end", "negative_end", "road", "p_random",
            "beats_random", "road_beats_random", "beats_centre", "random_sd", "grain")  # fmt: skip
 _RISE = ("masks", "blocks", "relative_error", "verdict", "r2", "mean_score", "sd_score")
@@ -159,15 +161,29 @@ def _about_map(one: Explained, name: str) -> list[str]:
             lines[-1] += f", linear share {facts['r2']:.2f}"
     elif name == "gradient":
         lines.append(f"mean of {facts['smooth']} noisy copies" if facts.get("smooth") else "of the photo alone")
+        if (error := one.maps[name].standard_error) is not None:
+            known = relative_error(one.maps[name].map.astype(np.float64), error.astype(np.float64) ** 2)
+            lines[-1] += f", relative error {known:.2f}" if known < 1 else ", no larger than its error"
+        lines.append("red: brighter here, higher score")
     elif name == "gradcam":
         cells = facts.get("cells")
         lines.append(f"layer {facts['layer']}{f', {cells[0]} x {cells[1]} cells' if cells else ''}")
+    lines.append(_span(one.maps[name].map))
     row = _main(one, name)
     if row is not None:
-        lines.append(f"insertion - deletion {row.insertion_minus_deletion:+.1f} (random +-{row.random_sd:.1f})")
-        road = "" if np.isnan(row.road) else f"; ROAD {row.road:+.1f}"
-        lines.append(f"{'beats random' if row.beats_random else NO_BETTER} (p {row.p_random:.2f}){road}")
+        if one.maps[name].effect is not None:
+            lines.append(f"judged: {JUDGED_AS[name]}")
+        lines.append(f"insertion - deletion {row.insertion_minus_deletion:+.1f} (random: sd {row.random_sd:.1f})")
+        lines.append(f"{'beats random' if row.beats_random else NOT_TOLD} (p {row.p_random:.2f})")
+        if not np.isnan(row.road):
+            lines.append(f"ROAD {row.road:+.1f}: {'beats random' if row.road_beats_random else NOT_TOLD}")
     return lines
+
+
+def _span(values: NDArray[np.floating[Any]]) -> str:
+    """The map's own range: on the common scale the map of a low score may look empty."""
+    low, high = float(values.min()), float(values.max())
+    return f"from {low + 0.0:+.2g} to {high + 0.0:+.2g}" if low < high else f"{low:+.2g} everywhere"
 
 
 def _about_error(one: Explained) -> list[str]:
@@ -175,8 +191,9 @@ def _about_error(one: Explained) -> list[str]:
     assert rise.standard_error is not None
     told = told_from_zero(rise)
     return [
-        f"outlined: told from zero, {100 * float(told.mean()):.0f} % of the places",
-        "(95 %, each pixel for itself)",
+        f"{100 * float(told.mean()):.0f} % of the places told from zero:",
+        "outlined, red above it, blue below;",
+        "hatched: not told (95 %, pixel by pixel)",
     ]
 
 
@@ -200,7 +217,7 @@ def _card(one: Explained) -> dict[str, Any]:
     shown = [
         {
             "title": titles.get(name, name), "place": f"{100 * place / max(1, len(tiles) - 1):.4f}".rstrip("0").rstrip("."),
-            "alt": alts.get(name) or _alt(one, name), "weak": NO_BETTER if name in weak else "",
+            "alt": alts.get(name) or _alt(one, name), "weak": NOT_TOLD if name in weak else "",
             "lines": around.under.get(name, ())[len(record["kinds"]) if name == "photo" else 0 :],
         }
         for place, name in enumerate(tiles)
@@ -254,21 +271,20 @@ def _faithfulness(summaries: Sequence[Summary]) -> dict[str, Any]:
     rows = []
     for one in summaries:
         f = one.figures
-        judged = one.method not in (RANDOM, CENTRE)
         figures = [
             f[name].text(1)
             for name in ("insertion_minus_deletion", "positive_end", "negative_end", "road", "over_centre")
         ]
-        known = {"beats_random": judged, "road_beats_random": judged and f["road"].n > 0}
-        shares = [f"{100 * f[name].mean:.0f} %" if there else "" for name, there in known.items()]
-        rows.append(
-            [TITLES.get(one.method, one.method), one.substrate, str(one.photos), *figures, *shares, one.verdict]
-        )
+        cells = [TITLES.get(one.method, one.method), one.substrate, str(one.photos), *figures, *share_texts(one)]
+        rows.append([*cells, one.verdict])
     notes = [
         "insertion - deletion: area under the score while the highest places are shown first on a hidden photo, less that while "
         "they are removed first; above zero is right. Removing the highest must lower the score, removing the lowest raise it.",
         "Hidden places show a blurred photo or the mean colour (grey). RISE hides with grey itself, so blur and ROAD, which fills "
         "holes in from their surroundings, are the neutral judges.",
+        f"{USELESS[0].upper()}{USELESS[1:]}: pets stand in the middle, and a blob there ranks places well without looking. So see "
+        "'over centre first'. The last column takes the photos' p together: one photo alone tells little.",
+        "The gradient says what brightening a place does, which hiding cannot bear out: its row judges gradient x (photo - mean).",
     ]
     return {"head": head, "rows": rows, "notes": notes}
 

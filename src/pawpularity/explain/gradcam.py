@@ -2,7 +2,9 @@
 
 A cell of the map is what its features add to the score, to first order: the sum over channels of activation times the mean
 gradient of that channel. For a network that pools the mean and goes on linearly the cells sum to the score without its bias,
-exactly. Nothing is clipped. The package's own map, clipped at zero and scaled to 0..1, is kept beside it (`arrays["scaled"]`).
+exactly. Where the head sees places apart (VGG's fully connected layers), gradients differ from place to place and their mean is
+not any place's own: the cells are then compared with activation x gradient, and if they are another map, they are not called
+score points. Nothing is clipped. The package's own map, clipped at zero and scaled to 0..1, is kept beside it (`arrays["scaled"]`).
 
 What the package does quietly is guarded here: it is given one photo and one target (its list of targets is cut to the
 shorter), a score in float32 (it fails on bfloat16), an input that asks for a gradient (a frozen trunk has none else), copies of
@@ -26,6 +28,7 @@ from pawpularity.explain.scored import PhotoScore
 
 TOLERANCE = 1e-3  # of the largest cell, between the package's map and autograd's
 _PART = 0.01  # of the gradient past a layer, from which on the map shows only a part
+_APART = 0.1  # root mean square, of the first-order cells': from which on cells are no first-order points
 
 
 class _Scored(nn.Module):
@@ -55,6 +58,7 @@ def gradcam(score: PhotoScore, x: Tensor, *, layer: str | None = None) -> Salien
         past = 0.0 if found.last else bypass(score, x, found)
         activation, slope, scaled, points = _through_the_package(score, x, found)
         cells = _cells(activation, slope)
+        apart = _apart(activation, slope, cells)
         if not np.isfinite(cells).all():
             raise UserError(
                 "Grad-CAM: the map holds what is no number (the training diverged); train with a lower train.lr"
@@ -73,6 +77,11 @@ def gradcam(score: PhotoScore, x: Tensor, *, layer: str | None = None) -> Salien
             f"layer {found.name} is not all there is: {100 * past:.0f} % of the gradient's size goes past it, so the "
             "map shows a part of the score"
         )
+    if apart > _APART:
+        warnings.append(
+            "the head sees the places of this layer apart: a cell is activation x the channel's mean gradient, which is not what "
+            f"the cell adds to the score (that map differs by {100 * apart:.0f} % of its size)"
+        )
     height, width = x.shape[-2:]
     size = np.abs(cells).sum()
     facts: dict[str, Any] = {
@@ -83,6 +92,7 @@ def gradcam(score: PhotoScore, x: Tensor, *, layer: str | None = None) -> Salien
         "cells_sum": float(cells.sum()),
         "negative": float(np.abs(cells[cells < 0]).sum() / size) if size else 0.0,
         "bypass": past,
+        "apart": apart,
         "agreement": agreement,
     }
     planes = torch.from_numpy(cells)[None, None]
@@ -90,7 +100,11 @@ def gradcam(score: PhotoScore, x: Tensor, *, layer: str | None = None) -> Salien
     return Saliency(
         method="gradcam",
         map=upsampled[0, 0].numpy(),
-        unit=f"score points that a cell of {found.cells[0]} x {found.cells[1]} adds, to first order",
+        unit=(
+            f"score points that a cell of {found.cells[0]} x {found.cells[1]} adds, to first order"
+            if apart <= _APART
+            else f"activation x the channel's mean gradient, {found.cells[0]} x {found.cells[1]} cells; no score points"
+        ),
         facts=facts,
         arrays={"cells": cells, "scaled": scaled},
         warnings=tuple(warnings),
@@ -126,6 +140,13 @@ def _cells(activation: Tensor, slope: Tensor) -> NDArray[np.float32]:
     weights = slope.double().mean(dim=(-2, -1), keepdim=True)
     cells: NDArray[np.float32] = (weights * activation.double()).sum(dim=-3).float().cpu().numpy()
     return cells
+
+
+def _apart(activation: Tensor, slope: Tensor, cells: NDArray[np.float32]) -> float:
+    """How far `cells` are from what each adds to first order, as a share of that map's root mean square; 0 for no map."""
+    first = (slope.double() * activation.double()).sum(dim=-3).cpu().numpy()
+    size = float(np.sqrt(np.mean(first**2)))
+    return float(np.sqrt(np.mean((cells - first) ** 2))) / size if size else 0.0
 
 
 def _agreement(score: PhotoScore, x: Tensor, layer: Layer, cells: NDArray[np.float32]) -> float:

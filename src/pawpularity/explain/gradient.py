@@ -2,7 +2,10 @@
 
 Taken in float32 of the score before it is clipped. The network's input is normalised by the backbone's standard
 deviations; they are divided out, so a figure means score points per unit of pixel value, where black is 0 and white is 1 (per
-1/255: divide by 255). The map is the sum over the three channels, signed: what making the place brighter would do.
+1/255: divide by 255). The map is the sum over the three channels, signed: what making the place brighter would do. That is
+not what hiding the place would do: a dark place whose gradient is negative speaks for the score. So beside it stands the
+*effect*, gradient x (photo - mean colour), in score points: to first order what the score gains when the place goes from
+hidden to shown (Shrikumar et al. 2016). It is what hiding can bear out, and what the map is judged by.
 
 `of="squared-error"` is the paper's variant, the gradient of (target - score)^2: the same map times -2 (target - score), so
 its sign says whether brightening moves the score away from the target, not whether it raises it. `smooth=n` is SmoothGrad
@@ -97,6 +100,7 @@ def gradient(
             squares += slopes.sum(dim=1).square().sum(dim=0)
         count = max(smooth, 1)
         channels = (total / count).cpu().numpy()
+        effect = (total / count / to_pixels[0] * x).sum(dim=0).cpu().numpy()  # zero in x is the mean colour
         if not np.isfinite(channels).all():
             raise UserError("the score's gradient is no number (its training diverged); train it with a lower train.lr")
         summed = channels.sum(axis=0)
@@ -119,6 +123,7 @@ def gradient(
         standard_error=error,
         facts=facts,
         arrays={"channels": channels.astype(np.float32)},
+        effect=effect.astype(np.float32) if of == "score" else None,
         warnings=warnings,
     )
 

@@ -5,7 +5,7 @@ groups.json. Every photo is explained by the fold's network that never saw it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pawpularity.competition.photos import Pixels
 from pawpularity.competition.table import ID, METADATA
 from pawpularity.errors import UserError
-from pawpularity.explain.chosen import Chosen
+from pawpularity.evaluation.resampling import holm
+from pawpularity.explain.chosen import Chosen, listed
 from pawpularity.explain.estimate import table
 from pawpularity.explain.explain import decoded, span
 from pawpularity.explain.extremes import Scored, scored_rows
@@ -39,7 +40,7 @@ from pawpularity.explain.groups import (
 )
 from pawpularity.explain.masks import MaskDesign
 from pawpularity.explain.panel import Column, draw_columns, outlined, overlay, shaded, tidy
-from pawpularity.explain.rise import rise
+from pawpularity.explain.rise import StillScore, rise, still
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.explain.staging import publish, staged
 from pawpularity.files import write_json, write_text, written_whole
@@ -95,6 +96,14 @@ def explain_groups(
         values.append(value)
         texts.append(text)
         say(f"wrote   {folder}/groups.csv, figure.png, maps.npz")
+    if len(values) > 1:  # many tests find something by luck
+        adjusted = holm([value["p_anywhere"] for value in values])
+        for value, p in zip(values, adjusted, strict=True):
+            value["p_anywhere_holm"] = float(p)
+        lines = [f"{value['group']} {_chance(value['p_anywhere_holm'])}" for value in values]
+        texts.append(
+            f"the maps of these {len(values)} groups' sides differ somewhere, adjusted by Holm: {', '.join(lines)}"
+        )
     give({"run": chosen.run.name, "groups": values}, "\n\n".join(texts), destination)
     if refusals:
         raise UserError(f"{'; '.join(refusals)}; the other groups are in {out or chosen.folder / 'groups'}")
@@ -111,27 +120,41 @@ def _one_group(
     metadata = train[list(METADATA)].to_numpy(dtype=np.float32)
     settings, cfg = chosen.settings, predictor.config.photos
     masks = blocks * MaskDesign(settings.cells).block_size
+
+    def opened(place: int) -> tuple[PhotoScore, Pixels]:
+        row = rows[place]
+        score = PhotoScore(predictor.networks[row.fold], predictor.compute, metadata[place])
+        return score, decoded(paths[row.id], cfg.size, cfg.fit)
+
+    _require_looks(group, (opened(place) for places in sides.values() for place in places))
     say(f"{group}: {', '.join(f'{len(places)} photos {side}' for side, places in sides.items())}; {masks} masks each")
     with staged(folder, recipe, started=(_BLOCKS,), shown=_FILES) as part:
         mapped: dict[str, list[Mapped]] = {}
         backdrop: NDArray[np.float64] = np.zeros((cfg.size, cfg.size, 3))
+        unmoved: list[str] = []
         done = 0
         start = time.perf_counter()
         for side, places in sides.items():
             mapped[side] = []
             for number, place in enumerate(places):
                 row = rows[place]
-                pixels = decoded(paths[row.id], cfg.size, cfg.fit)
+                score, pixels = opened(place)
                 backdrop += pixels
                 file = part / _BLOCKS / f"{row.id}.npy"
                 if not file.is_file():
-                    score = PhotoScore(predictor.networks[row.fold], predictor.compute, metadata[place])
                     # The i-th photos of all sides share their masks; those of one side do not, so that noise averages out.
-                    found = rise(score, score.input_of(pixels), masks=masks, cells=settings.cells, seed=settings.seed + number,
-                                 batch_size=settings.batch_size)  # fmt: skip
+                    try:
+                        found = rise(score, score.input_of(pixels), masks=masks, cells=settings.cells,
+                                     seed=settings.seed + number, batch_size=settings.batch_size).block_maps()  # fmt: skip
+                    except StillScore:  # hiding does nothing, and that is what its map says
+                        found = np.zeros((blocks, *pixels.shape[:2]), dtype=np.float32)
+                    except UserError as error:
+                        raise UserError(f"{row.id}: {error}") from None
                     with written_whole(file) as temporary, temporary.open("wb") as open_file:
-                        np.save(open_file, found.block_maps(), allow_pickle=False)
+                        np.save(open_file, found, allow_pickle=False)
                 maps = np.load(file, allow_pickle=False)
+                if not maps.any():
+                    unmoved.append(row.id)
                 mapped[side].append(Mapped(maps, _subject(pixels), row.group, row.target))
                 done += 1
                 if done in (2, len(everyone)) or done % 16 == 0:
@@ -140,13 +163,29 @@ def _one_group(
         found_group = findings(group, mapped, np.rint(backdrop / len(everyone)).astype(np.uint8), seed=settings.seed)
         lines = rows_of(found_group)
         write_text(part / "groups.csv", pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))
-        value = {"group": group, "run": chosen.run.name, "masks": masks, "figures": [_plain(line) for line in lines],
+        if unmoved:
+            say(f"{group}: hiding moves no score of {listed(unmoved, ', ')}: their maps count as zero")
+        value = {"group": group, "run": chosen.run.name, "masks": masks, "unmoved": unmoved,
+                 "figures": [_plain(line) for line in lines],
                  "p_anywhere": found_group.difference.p, "settings": asdict(settings), "versions": versions()}  # fmt: skip
         write_json(part / "groups.json", value)
         _write_means(part / "maps.npz", found_group)
         _draw(part / "figure.png", found_group, chosen.run.name, masks)
         publish(folder, _FILES)
     return value, group_text(found_group)
+
+
+def _require_looks(group: str, photos: Iterable[tuple[PhotoScore, Pixels]]) -> None:
+    """Raise UserError where hiding moves the score of none of `photos`. Looks no further than the first that moves."""
+    for number, (score, pixels) in enumerate(photos, start=1):
+        try:
+            value = still(score, score.input_of(pixels))
+        except UserError as error:
+            raise UserError(f"{group}: photo {number}: {error}; train with a lower train.lr") from None
+        if value is None:
+            return
+    raise UserError(f"{group}: hiding moves the score of none of its {number} photos, the last stays {value:.6g}: the networks do "
+                    "not look at photos; train with a lower train.lr")  # fmt: skip
 
 
 def group_text(found: GroupFindings) -> str:
@@ -211,7 +250,11 @@ def _draw(path: Path, found: GroupFindings, run: str, masks: int) -> None:
     columns.append(Column(difference.name, tile, end, unit, lines))
     shade = shaded(difference.standard_error, worst)
     columns.append(Column("standard error of the difference", shade, worst, "score points", [], signed=False))
-    draw_columns(path, f"{run}, {found.group}: mean signed RISE maps of photos, {masks} masks each", columns)
+    foot = [
+        "[95 % interval, bootstrap over photos, near-duplicates together]",
+        *(f"{key}: {words}" for key, words in FIGURES.items()),
+    ]
+    draw_columns(path, f"{run}, {found.group}: mean signed RISE maps of photos, {masks} masks each", columns, foot)
 
 
 def _plain(line: Mapping[str, Any]) -> dict[str, Any]:

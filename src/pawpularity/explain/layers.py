@@ -197,7 +197,7 @@ def _run_and_see(modules: dict[str, nn.Module], run: Callable[[], object], featu
         same = (
             features is not None
             and output.shape == features.shape
-            and torch.allclose(output, features, rtol=1e-4, atol=1e-5)
+            and torch.allclose(output, features, rtol=1e-4, atol=1e-5, equal_nan=True)
         )
         seen[name] = _Seen(1 + (before.calls if before else 0), tuple(output.shape), same)
 

@@ -31,7 +31,7 @@ TITLES = {"gradient": "gradient", "gradcam": "Grad-CAM", "rise": "RISE"}
 ERROR = "RISE's standard error"
 SIDE = 224  # pixels of a tile
 _RAISES, _LOWERS, _ZERO = (178, 24, 43), (33, 102, 172), (236, 236, 236)
-_NO_ERROR, _ERROR, _OUTLINE = (247, 247, 250), (63, 0, 125), (230, 120, 0)
+_NO_ERROR, _ERROR, _OUTLINE, _HATCH = (247, 247, 250), (63, 0, 125), (230, 120, 0), (70, 70, 70)
 _FULL = 0.88  # of a map's colour at the end of its scale; the rest is photo
 _UNIT_LINES = 3  # below a scale
 _SHARE = 99.0  # per cent of all pixels of a method that its scale covers
@@ -82,9 +82,12 @@ def overlay(pixels: Pixels, values: NDArray[np.floating], scale: float, side: in
 
 
 def error_tile(pixels: Pixels, rise: Saliency, scale: float, side: int = SIDE) -> Pixels:
-    """RISE's standard error, 0 to `scale`, as white to dark violet; outlined: where the map is told apart from zero."""
+    """RISE's standard error, 0 to `scale`, as white to dark violet; outlined in red where the map is told to be above zero, in
+    blue where below, and hatched where it is told to be neither."""
     assert rise.standard_error is not None
-    return outlined(shaded(rise.standard_error, scale, side), told_from_zero(rise))
+    told = told_from_zero(rise)
+    tile = hatched(shaded(rise.standard_error, scale, side), ~told)
+    return outlined(outlined(tile, told & (rise.map > 0), _RAISES), told & (rise.map < 0), _LOWERS)
 
 
 def shaded(errors: NDArray[np.floating], scale: float, side: int = SIDE) -> Pixels:
@@ -93,12 +96,21 @@ def shaded(errors: NDArray[np.floating], scale: float, side: int = SIDE) -> Pixe
     return np.rint(np.array(_NO_ERROR) * (1 - share) + np.array(_ERROR) * share).astype(np.uint8)
 
 
-def outlined(tile: Pixels, places: NDArray[np.bool_]) -> Pixels:
+def hatched(tile: Pixels, places: NDArray[np.bool_]) -> Pixels:
+    """A copy of `tile` (side, side, 3) with diagonal lines over `places`, of any size."""
+    side, drawn = len(tile), tile.copy()
+    inside = _resized(places.astype(np.float64), side) > 0.5
+    down, across = np.indices((side, side))
+    drawn[inside & ((down + across) % (side // 16) == 0)] = _HATCH
+    return drawn
+
+
+def outlined(tile: Pixels, places: NDArray[np.bool_], colour: tuple[int, int, int] = _OUTLINE) -> Pixels:
     """A copy of `tile` (side, side, 3) with a line around `places`, of any size."""
     side, drawn = len(tile), tile.copy()
     inside = _resized(places.astype(np.float64), side) > 0.5
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, outlines, -1, _OUTLINE, max(1, side // 112))
+    cv2.drawContours(drawn, outlines, -1, colour, max(1, side // 112))
     return drawn
 
 
@@ -151,7 +163,7 @@ def draw_panel(
         weak = name in caption.marked
         title = {"photo": "photo", "error": ERROR}.get(name) or TITLES.get(name, name)
         axes.set_title(
-            f"{title}: no better than random" if weak else title, fontsize=9.5, color="#b2182b" if weak else "#111111"
+            f"{title}: not told from random" if weak else title, fontsize=9.5, color="#b2182b" if weak else "#111111"
         )
         if weak:
             axes.add_patch(_frame(axes))
@@ -168,12 +180,14 @@ def draw_panel(
 
 
 def write_maps(path: Path, maps: Mapping[str, Saliency]) -> None:
-    """The raw maps as `.npz` without pickle: METHOD, METHOD_standard_error, METHOD_NAME for further arrays; float32."""
+    """The raw maps as `.npz` without pickle, float32: METHOD, METHOD_standard_error, METHOD_effect, METHOD_NAME (others)."""
     arrays: dict[str, NDArray[np.float32]] = {}
     for name, saliency in maps.items():
         arrays[name] = np.asarray(saliency.map, dtype=np.float32)
         if saliency.standard_error is not None:
             arrays[f"{name}_standard_error"] = np.asarray(saliency.standard_error, dtype=np.float32)
+        if saliency.effect is not None:
+            arrays[f"{name}_effect"] = np.asarray(saliency.effect, dtype=np.float32)
         arrays |= {f"{name}_{key}": np.asarray(value, dtype=np.float32) for key, value in saliency.arrays.items()}
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -231,14 +245,17 @@ class Column:
     signed: bool = True
 
 
-def draw_columns(path: Path, title: str, columns: Sequence[Column]) -> None:
-    """Write pictures side by side under a title as a PNG, whole."""
+def draw_columns(path: Path, title: str, columns: Sequence[Column], foot: Sequence[str] = ()) -> None:
+    """Write pictures side by side between a title and lines `foot` as a PNG, whole."""
     from matplotlib.figure import Figure
 
-    bottom = 0.62 + 0.17 * max(len(column.lines) for column in columns)
+    below = 0.1 + 0.16 * len(foot) if foot else 0.0
+    bottom = below + 0.62 + 0.17 * max(len(column.lines) for column in columns)
     width, height = 2.75 * len(columns), 0.75 + 2.55 + bottom
     figure = Figure(figsize=(width, height), dpi=100)
     figure.text(0.012, 1 - 0.2 / height, title, fontsize=11, va="center", parse_math=False)
+    for number, line in enumerate(foot):
+        figure.text(0.012, (below - 0.1 - 0.16 * number) / height, line, fontsize=7, va="center", color="#555555")
     for place, column in enumerate(columns):
         left, share = (place + 0.03) / len(columns), 0.94 / len(columns)
         axes = figure.add_axes((left, bottom / height, share, 2.55 / height))

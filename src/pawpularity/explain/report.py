@@ -12,13 +12,12 @@ from torch import Tensor
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import Chosen, trained_words
 from pawpularity.explain.explain import SANITY_BLOCKS, Explained, Photo, decoded, map_of
-from pawpularity.explain.faithfulness import summarise, summary_text
+from pawpularity.explain.faithfulness_summary import summarise, summary_text
 from pawpularity.explain.gallery import Frame, Section, csv_text, page, write_pictures
 from pawpularity.explain.known_truth import PartSummary, parts_text, read_parts, summarise_parts
 from pawpularity.explain.masks import MaskDesign
 from pawpularity.explain.panel import TITLES, error_scale, scale_of
-from pawpularity.explain.rise import rise
-from pawpularity.explain.sanity import Sanity, cascade, draw_sanity, halves
+from pawpularity.explain.sanity import Sanity, cascade, draw_sanity
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.files import write_json, write_text
 from pawpularity.predictor import Predictor
@@ -101,22 +100,17 @@ def _cascades(
     shape = xs[0].shape[-2:]
 
     def maps_of(method: str) -> Any:
-        def one(score: PhotoScore, x: Tensor) -> NDArray[Any]:
+        def one(score: PhotoScore, x: Tensor, drawn: int) -> NDArray[Any]:
             try:
-                return map_of(score, x, method, fixed).map
+                return map_of(score, x, method, replace(fixed, seed=fixed.seed + drawn)).map
             except UserError:  # a random network may not look at the photo at all: nothing is left of the map
                 return np.zeros(shape, dtype=np.float32)
 
         return one
 
-    def by_halves(score: PhotoScore, x: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
-        found = rise(score, x, masks=masks, cells=fixed.cells, seed=fixed.seed, batch_size=fixed.batch_size)
-        return halves(found.block_maps())
-
     groups = np.array([one.record["group"] for one in taken])
     return [
-        cascade(scores, xs, maps_of(method), method=method, seed=settings.seed, groups=groups,
-                ceiling=by_halves if method == "rise" else None)
+        cascade(scores, xs, maps_of(method), method=method, seed=settings.seed, groups=groups)
         for method in settings.methods if all(method in one.maps for one in taken)
     ]  # fmt: skip
 
@@ -136,7 +130,7 @@ def _known_truth(
         if shown:
             held = None if groups is None else np.array([one.record["group"] for one in shown])
             found[method] = summarise_parts(
-                [one.maps[method].map for one in shown], [parts[one.name] for one in shown], held
+                [one.maps[method].judged for one in shown], [parts[one.name] for one in shown], held
             )
     return found
 
@@ -175,20 +169,30 @@ def _sanity_section(cascades: Sequence[Sanity]) -> Section:
     for one in cascades:
         last, left = one.stages[-1], one.left["signed"]
         cells = [last.likeness[name].text(2) for name in ("signed", "absolute", "ssim")]
-        bounds = [
-            f"{value:.2f}" if np.isfinite(value) else "-" for value in (one.ceiling["signed"], one.floor["signed"])
-        ]
-        share = f"{left.mean:+.2f}" if np.isfinite(left.mean) else "-"
+        bounds = [" / ".join(f"{side[name]:.2f}" if np.isfinite(side[name]) else "-" for name in ("signed", "absolute"))
+                  for side in (one.ceiling, one.floor)]  # fmt: skip
+        share = " / ".join(f"{v.mean:+.2f}" if np.isfinite(v.mean) else "-" for v in (left, one.left["absolute"]))
         rows.append([TITLES[one.method], str(one.photos), *cells, *bounds, share, one.verdict])
     return Section(
         title="Does a map depend on what the network learnt?",
         short="random weights",
         caption="Likeness of the map of the random network to that of the trained one.",
-        head=("", "photos", "correlation, signed", "of sizes", "SSIM", "made again", "other photos", "left", ""),
+        head=(
+            "",
+            "photos",
+            "correlation, signed",
+            "of sizes",
+            "SSIM",
+            "made again, signed / sizes",
+            "other photos",
+            "left",
+            "",
+        ),
         rows=rows,
         notes=[
             "The network's weights are made random from the score down to its first layer. A method whose map stays the same "
-            "draws the photo, not the network."
+            "draws the photo, not the network. The bounds are maps of the trained network made again with other masks or noise, of "
+            "the same photo and of others; 'left' is the share of the way between them."
         ],
         picture="sanity.png",
         alt="Correlation with the trained network's map as weights are randomised, by method; the table has its last points",
@@ -200,6 +204,8 @@ def _truth_section(method: str, rows: Sequence[PartSummary]) -> Section:
               f"{row.share.mean:.2f}", row.over_others.text(), row.verdict] for row in rows]  # fmt: skip
     return Section(
         f"{TITLES[method]} and what is known of these drawn photos", f"known truth, {TITLES[method]}",
-        "Mean over photos [95 %]. By chance a map points at a part, and has its energy in it, as often as the part is wide.",
+        "Mean over photos [95 %]. By chance a map points at a part, and has its energy in it, as often as the part is wide. "
+        "'Opposite sign or elsewhere': less of the energy of the part's sign lies in it than by chance. For the contrast, which is "
+        "worth points as a difference between background and pet, the row is the background's: maps may credit the pet's side.",
         ("part", "points", "photos", "points at it", "energy in it", "share of picture", "over other photos' maps", ""), cells,
     )  # fmt: skip

@@ -35,7 +35,11 @@ SMALLEST = 32
 """Pixels: of a smaller photo a cell would be a handful of pixels."""
 MOST_CELLS = 32
 MOST_MASKS = 10_000_000
-_STILL = 1e-6  # sd over |mean| below which a float32 score did not move but in its last digits
+STILL = 1e-6  # sd over |mean| below which a float32 score did not move but in its last digits
+
+
+class StillScore(UserError):
+    """A score that no mask moves."""
 
 
 def rise(
@@ -120,6 +124,24 @@ def rise_together(
     return [subject.running.result(notes) for subject in subjects]
 
 
+@torch.inference_mode()
+def still(score: Score, photo: Tensor) -> float | None:
+    """The score of `photo` (C, H, W) where hiding parts of it does nothing, so that no map of it means anything; else None.
+
+    Takes two scores, and a block of masks where they are the same. Raises UserError for a score that is no number.
+    """
+    whole, nothing = (float(end) for end in score(torch.stack([photo, torch.zeros_like(photo)])).double())
+    if not math.isfinite(whole) or not math.isfinite(nothing):
+        raise UserError("its score is no number (the training diverged)")
+    if abs(whole - nothing) > STILL * abs(whole):
+        return None
+    try:
+        rise(score, photo, masks=1)
+    except StillScore:
+        return whole
+    return None
+
+
 class _Subject:
     """One photo and the score it is explained by."""
 
@@ -189,8 +211,8 @@ class _Subject:
     def require_movement(self, scores: Floats) -> None:
         """Raise UserError where hiding parts of the photo does nothing to its score."""
         mean, sd = float(scores.mean()), float(scores.std())
-        if sd <= _STILL * abs(mean) or sd == 0:
-            raise UserError(
+        if sd <= STILL * abs(mean) or sd == 0:
+            raise StillScore(
                 f"rise: the score{self.name} is {mean:.6g} whatever is hidden; the network does not look at the photo, "
                 "its score is clipped, or the photo is the substrate itself"
             )

@@ -124,15 +124,8 @@ class _Measured:
     figures: dict[str, Any]
 
     def write(self, folder: Path) -> None:
-        import numpy as np
-
-        from pawpularity.errors import UserError
         from pawpularity.files import write_json, write_text
 
-        if not np.isfinite(self.rows.select_dtypes("number").to_numpy()).all():
-            raise UserError(
-                f"{self.name}: its network answers what is no number (its training diverged); train it with a lower train.lr"
-            )
         text = self.rows.to_csv(index=False, float_format="%.4f", lineterminator="\n")
         write_text(folder / "robustness.csv", text)
         write_json(folder / "robustness.json", self.figures)
@@ -145,6 +138,7 @@ def _measure(run: "Run", source: "Source", dataset: "Dataset", ids: list[str], c
 
     from pawpularity.competition.photos import bar
     from pawpularity.competition.table import ID, METADATA
+    from pawpularity.errors import UserError
     from pawpularity.evaluation.score import score as scored
     from pawpularity.explain.gradient import at_rest
     from pawpularity.explain.robustness import Change, attacked, harmless, noise_of, pixel_score, summary
@@ -195,6 +189,10 @@ def _measure(run: "Run", source: "Source", dataset: "Dataset", ids: list[str], c
                         values = whole(np.ascontiguousarray(np.stack([one[name] for one in changed])))
                         keep(Change("harmless", name), rows, values, values)
                 shown.update(len(rows))
+    if not np.isfinite([clean, *(values for pair in moved.values() for values in pair)]).all():
+        raise UserError(
+            f"{run.name}: its network answers what is no number (its training diverged); train it with a lower train.lr"
+        )
     groups = None
     if source.groups is not None:
         groups = source.groups[source.table["Id"].searchsorted(ids)]

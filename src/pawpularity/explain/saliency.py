@@ -25,3 +25,11 @@ class Saliency:
     """Other raw arrays worth keeping, by name: Grad-CAM's cells, a gradient's channels."""
     warnings: tuple[str, ...] = ()
     """One line each of what a reader must know before trusting the map."""
+    effect: NDArray[np.float32] | None = None
+    """(H, W), score points: what showing the place adds, to first order, where the map says something else (a gradient: what
+    brightening it does). It is judged in the map's stead, by hiding and showing."""
+
+    @property
+    def judged(self) -> NDArray[np.float32]:
+        """(H, W) what hiding and showing places can bear out: the effect, or the map itself."""
+        return self.map if self.effect is None else self.effect

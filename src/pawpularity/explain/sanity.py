@@ -5,8 +5,9 @@ so on down to the stem. A method whose map of the random network still looks lik
 photo, not the network.
 
 How like the trained map it still is, is Spearman's correlation of the two (signed, and of the maps' sizes) and SSIM, between
-two bounds: the ceiling, how like itself a map is when it is made again (split halves, for a sampled one), and the
-floor, how like the maps of different photos are (they share the pet in the middle).
+two bounds: the ceiling, how like itself a map is when it is made again with other masks or other noise, and the floor, how
+like the maps of different photos are (they share the pet in the middle), those made with other masks too, which they do not
+share.
 
 Every module is re-initialised by its own `reset_parameters`, each from its own seed; parameters of modules that have none (a
 ViT's position table, layer scales) are shuffled. timm's initialiser is not used: it sets the last BatchNorm of a residual
@@ -36,8 +37,8 @@ from pawpularity.explain.scored import PhotoScore
 from pawpularity.files import written_whole
 from pawpularity.model.network import Network
 
-MapsOf = Callable[[PhotoScore, Tensor], Map]
-Halves = Callable[[PhotoScore, Tensor], tuple[Map, Map]]
+MapsOf = Callable[[PhotoScore, Tensor, int], Map]
+"""A method: the score, the photo, and which masks or noise it is to draw."""
 
 LEFT = 0.25  # of the way from floor to ceiling: what may be left of a map's likeness when every weight is random
 FLAT = 1e-4  # score points between photos, below which float32 answers are rounding
@@ -114,21 +115,23 @@ def cascade(
     *,
     method: str = "",
     seed: int = 0,
-    ceiling: float | Halves | None = None,
     groups: Groups = None,
     at_most: int = 8,
 ) -> Sanity:
-    """Put `maps_of` (a method, which must draw the same masks or noise each time) through the cascade on photos `xs`.
+    """Put `maps_of` (a method) through the cascade on photos `xs`.
 
-    `score`: one for all photos, or one each where their metadata differ; all of one network. `ceiling`: a correlation, or
-    a function that gives maps of two halves of the sampling, whose correlation is stepped up to the whole (Spearman,
-    Brown); None: 1, for a method that is exact. `at_most`: stages of randomising, the heads' three among them. The
+    `score`: one for all photos, or one each where their metadata differ; all of one network. At every stage the method draws
+    the masks or noise of the number 0, so that only the weights change; for the bounds those of 1 as well (a method that draws
+    nothing gives the same map, and a ceiling of 1). `at_most`: stages of randomising, the heads' three among them. The
     network is copied, never changed, and a stage's weights depend on the seed and on nothing but the layer's name.
     """
     scores = [score] * len(xs) if isinstance(score, PhotoScore) else list(score)
     if len(scores) != len(xs) or len(xs) < 2 or any(one.network is not scores[0].network for one in scores):
         raise ValueError("a cascade needs two photos at least, and a score of one and the same network for each")
-    trained = [np.asarray(maps_of(one, x), dtype=np.float64) for one, x in zip(scores, xs, strict=True)]
+    trained, again = (
+        [np.asarray(maps_of(one, x, drawn), dtype=np.float64) for one, x in zip(scores, xs, strict=True)]
+        for drawn in (0, 1)
+    )
     told = [bool(np.ptp(values) > 0.0) for values in trained]
     network = copy.deepcopy(scores[0].network)
     stages, per_photo = [], []
@@ -138,25 +141,24 @@ def cascade(
             likeness = np.full((len(xs), len(LIKENESSES)), np.nan)
             for i, (one, x) in enumerate(zip(now, xs, strict=True)):
                 if told[i]:
-                    likeness[i] = likeness_of(trained[i], np.asarray(maps_of(one, x), dtype=np.float64))
+                    likeness[i] = likeness_of(trained[i], np.asarray(maps_of(one, x, 0), dtype=np.float64))
             figures = dict(zip(LIKENESSES, estimates(likeness, groups), strict=True))
             stages.append(Stage(name, figures, *_health(now, xs)))
             per_photo.append(likeness)
-    pairs = [(i, j) for i in range(len(xs)) for j in range(i) if told[i] and told[j]]
+    pairs = [(i, j) for i in range(len(xs)) for j in range(len(xs)) if i != j and told[i] and told[j]]
     pairs = [(i, j) for i, j in pairs if groups is None or groups[i] != groups[j]]
-    between = np.array([likeness_of(trained[i], trained[j]) for i, j in pairs]).reshape(-1, len(LIKENESSES))
-    floor = between.mean(axis=0).tolist() if pairs else [math.nan] * len(LIKENESSES)
     by_stage = np.stack(per_photo)
-    return Sanity(method, stages, _ceiling(ceiling, scores, xs), dict(zip(LIKENESSES, floor, strict=True)), len(xs),
-                  told.count(False), {name: by_stage[..., i] for i, name in enumerate(LIKENESSES)})  # fmt: skip
+    return Sanity(method, stages, _mean_likeness([(trained[i], again[i]) for i in range(len(xs)) if told[i]]),
+                  _mean_likeness([(trained[i], again[j]) for i, j in pairs]), len(xs), told.count(False),
+                  {name: by_stage[..., i] for i, name in enumerate(LIKENESSES)})  # fmt: skip
 
 
-def halves(block_maps: Map) -> tuple[Map, Map]:
-    """Maps of the first and of the second half of a sampled map's blocks (blocks, H, W): what `ceiling` asks for."""
-    middle = len(block_maps) // 2
-    if not middle:
-        raise ValueError("one block has no halves; draw two at least")
-    return block_maps[:middle].mean(axis=0), block_maps[middle : 2 * middle].mean(axis=0)
+def _mean_likeness(pairs: Sequence[tuple[Map, Map]]) -> dict[str, float]:
+    """By LIKENESSES; nan without any pair."""
+    if not pairs:
+        return dict.fromkeys(LIKENESSES, math.nan)
+    means = np.mean([likeness_of(*pair) for pair in pairs], axis=0)
+    return {name: float(mean) for name, mean in zip(LIKENESSES, means, strict=True)}
 
 
 def _randomised(network: Network, xs: Sequence[Tensor], seed: int, at_most: int) -> Iterator[str]:
@@ -256,16 +258,6 @@ def _health(scores: Sequence[PhotoScore], xs: Sequence[Tensor]) -> tuple[float, 
     if squashed and bool(((exact < 0.01) | (exact > 99.99)).all()):
         return mean, sd, "saturated"
     return mean, sd, "flat" if sd < FLAT or noise > NOISY * sd else "alive"
-
-
-def _ceiling(given: float | Halves | None, scores: Sequence[PhotoScore], xs: Sequence[Tensor]) -> dict[str, float]:
-    if given is None or isinstance(given, float | int):
-        return dict.fromkeys(LIKENESSES, 1.0 if given is None else float(given))
-    found = np.array(
-        [likeness_of(*(np.asarray(h, np.float64) for h in given(s, x))) for s, x in zip(scores, xs, strict=True)]
-    )
-    half = np.clip(found.mean(axis=0), 0.0, 1.0)
-    return {name: float(2 * r / (1 + r)) for name, r in zip(LIKENESSES, half, strict=True)}
 
 
 def sanity_text(found: Sequence[Sanity]) -> str:

@@ -1,0 +1,52 @@
+"""What tests of the command share: a checkout with a small run, and words that make it quick."""
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pawpularity.cli import main
+from pawpularity.explain import explain, report
+
+ROOT = Path(__file__).resolve().parents[2]
+TOY = ("photos.size=64", "model.backbone=test_resnet", "model.weights=none", "train.epochs=1", "train.batch_size=16",
+       "train.dtype=float32", "train.warmup_epochs=0", "folds.k=2")  # fmt: skip
+# As little as shows everything: four blocks of masks have an error bar.
+QUICK = ("--masks", "512", "explain.road=false", "explain.sanity_photos=0", "explain.smooth=0")
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """Everything a visitor sees, as bytes."""
+    return {
+        str(f.relative_to(folder)): f.read_bytes()
+        for f in sorted(folder.rglob("*"))
+        if f.is_file() and f.name != ".lock"
+    }
+
+
+@pytest.fixture(scope="session")
+def explained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with a shelter and a run of two folds."""
+    place = tmp_path_factory.mktemp("trained")
+    (place / "configs").symlink_to(ROOT / "configs")
+    shutil.copytree(drawn, place / "toy")
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        assert main(["train", "--data", "toy", "--run", "toy", *TOY]) == 0
+    finally:
+        os.chdir(before)
+    return place
+
+
+@pytest.fixture
+def at(explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the current folder; maps are judged in few steps."""
+    monkeypatch.setattr(explain, "judge", partial(explain.judge, steps=4, pairs=9, substrates=("blur",)))
+    monkeypatch.setattr(report, "SANITY_BLOCKS", 2)
+    place = tmp_path / "place"
+    shutil.copytree(explained, place, symlinks=True)
+    monkeypatch.chdir(place)
+    return place
