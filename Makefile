@@ -28,7 +28,7 @@ WORDS_errors := RUN CONFIG DATA JSON ARGS
 WORDS_hypotheses := RUN CONFIG DATA JSON ARGS
 WORDS_leakage := LABELS COPIES CONFIG DATA JSON ARGS
 WORDS_leakcheck := OOF PHOTOS CONFIG DATA JSON ARGS
-WORDS_explain := N MASKS PHOTO GROUP RUN CONFIG DATA JSON ARGS
+WORDS_explain := N MASKS PHOTO GROUP TWINS RUN CONFIG DATA JSON ARGS
 WORDS_robustness := RUN RUNS CONFIG DATA JSON ARGS
 WORDS_table1 := BACKBONES COPIES CONFIG DATA JSON ARGS
 WORDS_predict := RUN CONFIG DATA ARGS
@@ -123,9 +123,9 @@ leakage: $(READY) ## replay the paper's leak; with photos train a net both ways 
 leakcheck: $(READY) ## look for leaks in anybody's predictions: make leakcheck OOF=file.csv PHOTOS=DIR
 	@$(PAW) leakcheck $(OOF) $(if $(PHOTOS),--photos $(PHOTOS)) $(ALL_ARGS)
 
-explain: $(READY) ## maps of where scores come from, tested; a gallery (N=8, MASKS=auto, PHOTO="a.jpg b.jpg", GROUP="scores eyes")
+explain: $(READY) ## maps of where scores come from, tested; a gallery (N=8, MASKS=auto, PHOTO="a.jpg b.jpg", GROUP="scores eyes", TWINS=dir)
 	@$(PAW) explain $(if $(N),--n $(N)) $(if $(MASKS),--masks $(MASKS)) $(if $(PHOTO),--photo $(PHOTO)) \
-	  $(if $(GROUP),--group $(GROUP)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+	  $(if $(GROUP),--group $(GROUP)) $(if $(TWINS),--twins $(TWINS)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
 
 robustness: $(READY) ## how far attacks and harmless changes move the scores (RUN=name, or RUNS="a b" side by side)
 	@$(PAW) robustness $(if $(RUNS),--runs $(RUNS)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)

@@ -1,6 +1,6 @@
 """`pawpularity explain`: what to explain, with which networks; then everything that stands around the photos' maps.
 
-Leaves in oof/RUN/explain/ (the extremes), oof/RUN/explain/photos/ (PHOTO=...) or oof/RUN/explain/groups/GROUP/:
+Leaves in oof/RUN/explain/ (the extremes), and below it photos/ (PHOTO=...), groups/GROUP/ or twins/:
 
     index.html              the gallery; it is moved there last, so where it is, the rest is
     panels/ID.png           photo, gradient, Grad-CAM, RISE, RISE's standard error; scores, scales, verdicts
@@ -40,11 +40,18 @@ def run_explain(options: argparse.Namespace) -> None:
     groups = [word for word in options.group or [] if "=" not in word]
     if options.group and not any(word.replace(",", " ").split() for word in groups):
         raise UserError("--group: names no group; give one, for example scores")
+    if options.twins and (options.n is not None or options.group or options.photo):
+        raise UserError("explain: --twins names what to explain; leave --n, --group and --photo away")
     if options.photo and (options.n is not None or options.group):
         raise UserError(f"explain: --photo names what to explain; leave {'--group' if options.group else '--n'} away")
     if options.n is not None and not 1 <= options.n <= MOST:
         raise UserError(f"--n {options.n}: must be 1 to {MOST}")
     chosen = choose(options, words)
+    if options.twins:
+        from pawpularity.explain.twins_command import explain_twins
+
+        explain_twins(chosen, Path(options.twins), Path(options.out) if options.out else None, options.json)
+        return
     if options.group:
         from pawpularity.explain.group_command import explain_groups
 

@@ -20,6 +20,8 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photo", nargs="+", metavar="PHOTO", help="explain these: photo files, or Ids of the run")
     parser.add_argument("--group", nargs="+", metavar="GROUP",
                         help="mean maps of groups: scores, predictions, eyes, face, contrast, ...; all of them: all")  # fmt: skip
+    parser.add_argument("--twins", metavar="DIR",
+                        help="pairs of a shelter drawn with --twins: do maps say what removing a part does?")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", help="where to write (default: oof/RUN/explain)")
     json_argument(parser)
 
