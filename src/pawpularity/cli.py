@@ -31,7 +31,7 @@ ROOMS = (
         "error_analysis",
         "ensemble",
     ),
-    *("hypotheses", "leakage", "pipeline", "bench"),
+    *("hypotheses", "leakage", "pipeline", "kernel", "bench"),
 )
 
 # Set before the imports that read them. Nothing connects to a network unless the user asks for it, and threads that wait
