@@ -55,21 +55,30 @@ def choose(dtype: str = "auto", device: str | None = None) -> Compute:
     return Compute(torch.device(name), kind, f"{why}{reason}")
 
 
+def usable_gpus() -> int:
+    """GPUs that processes would be given; 0 where `PAWPULARITY_DEVICE` asks for something else. Takes none of them."""
+    wanted = os.environ.get("PAWPULARITY_DEVICE", "").partition(":")[0]
+    return torch.cuda.device_count() if wanted in ("", "cuda") and torch.cuda.is_available() else 0
+
+
+def require_gpus(processes: int, gpus: int) -> None:
+    """Raise UserError for more processes than GPUs."""
+    if processes > gpus:
+        raise UserError(
+            f"{processes} processes and {gpus} GPU{'s' * (gpus > 1)}: each needs one of its own; start {gpus} at most "
+            "(PAWPULARITY_DEVICE=cpu trains on the CPU)"
+        )
+
+
 def choose_for(dtype: str, process: int, processes: int) -> Compute:
     """As `choose`, for one of several processes on this machine: a GPU for each, or the CPU for all.
 
     Of `PAWPULARITY_DEVICE` only the kind counts. Raises UserError for more processes than GPUs.
     """
-    wanted = os.environ.get("PAWPULARITY_DEVICE", "").partition(":")[0] or None
-    if torch.cuda.is_available() and wanted in (None, "cuda"):
-        gpus = torch.cuda.device_count()
-        if processes > gpus:
-            raise UserError(
-                f"{processes} processes and {gpus} GPU{'s' * (gpus > 1)}: each needs one of its own; start {gpus} at most "
-                "(PAWPULARITY_DEVICE=cpu trains on the CPU)"
-            )
+    if gpus := usable_gpus():
+        require_gpus(processes, gpus)
         torch.cuda.set_device(process)
-    compute = choose(dtype, wanted)
+    compute = choose(dtype, os.environ.get("PAWPULARITY_DEVICE", "").partition(":")[0] or None)
     if compute.device.type == "mps":
         raise UserError(f"{processes} processes cannot share mps; start one, or set PAWPULARITY_DEVICE=cpu")
     return replace(compute, device=torch.device("cuda", process)) if compute.device.type == "cuda" else compute

@@ -122,6 +122,7 @@ def test_a_search_beside_trainings_and_two_workers_beside_one(toy, paw):
     assert two["trials_per_s"] == pytest.approx(4 / two["seconds"])
     assert sum(map(int, two["trials_of_each_worker"].split())) == 4
     assert one["trials_of_each_worker"] == "4"
+    assert all(row["cpu_seconds"] > 0.1 for row in rows)
     left = list(csv.DictReader(Path("here/search-cpu.csv").read_text().splitlines()))
     assert [row["seconds"] for row in left] == [f"{row['seconds']:.4g}" for row in rows]
     assert "paw:***@127.0.0.1" in outcome.err
@@ -139,22 +140,25 @@ def nowhere(monkeypatch):
 
 
 def test_without_postgresql_its_rows_are_left_out_and_it_is_said(toy, paw, monkeypatch, nowhere):
-    taken = {search.PLAIN: [40.0, 60.0, 50.0], search.WARM: [20.0, 20.0, 20.0]}
+    taken = {True: [40.0, 60.0, 50.0], False: [20.0, 20.0, 20.0]}
     monkeypatch.setattr(search.Ways, "warm", lambda self: None)
-    monkeypatch.setattr(search.Ways, "training", lambda self, run, way: search.Counted(taken[way].pop(), 100))
+    monkeypatch.setattr(search.Ways, "training", lambda self, run, plain: search.Counted(taken[plain].pop(), 100))
     monkeypatch.setattr(search.Ways, "search", lambda self, run, url, workers: search.Counted(25.0, 40, (4,)))
+    clock = iter((0, 10, 10, 14, 14, 20) * 3)
+    monkeypatch.setattr(search, "cpu_seconds", lambda: float(next(clock)))
     outcome = paw(*words("--repeats", 3))
     assert outcome.code == 0, outcome.err
     assert "PostgreSQL are left out: no PostgreSQL is installed" in outcome.err
     plain, warm, journal = json.loads(Path("found.json").read_text())["search"]
     assert (plain["seconds"], plain["spread"], warm["seconds"]) == (50.0, 0.4, 20.0)
     assert (journal["share_of_five_plain"], journal["share_of_five_warm"], journal["trials_per_s"]) == (0.1, 0.25, 0.16)
+    assert (plain["cpu_seconds"], warm["cpu_seconds"], journal["cpu_share_of_five_plain"]) == (10.0, 4.0, 6 / 50)
 
 
 def test_states_computed_in_what_is_timed_as_warm_end_the_benchmark(toy, paw, monkeypatch, nowhere):
     kept = iter((1, 2))
     monkeypatch.setattr(search.Ways, "warm", lambda self: None)
-    monkeypatch.setattr(search.Ways, "training", lambda self, run, way: search.Counted(1.0, 1))
+    monkeypatch.setattr(search.Ways, "training", lambda self, run, plain: search.Counted(1.0, 1))
     monkeypatch.setattr(search.Ways, "search", lambda self, run, url, workers: search.Counted(1.0, 1, (4,)))
     monkeypatch.setattr(search, "states_kept", lambda: next(kept))
     with pytest.raises(RuntimeError, match="inside what was timed as warm"):

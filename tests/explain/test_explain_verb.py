@@ -270,6 +270,25 @@ def test_wrong_words_are_refused(at, refused):
     )
 
 
+def test_a_folder_of_somebody_else_is_left_alone(at, refused):
+    precious = Path("mine/maps/precious.txt")
+    precious.parent.mkdir(parents=True)
+    precious.write_text("mine")
+    words = ("explain", "--run", "toy", "--data", "toy", "--n", 1, *QUICK)
+    assert "holds maps" in refused(*words, "--out", "mine")
+    assert precious.read_text() == "mine"
+    assert "holds config.json" in refused(*words, "--out", "oof/toy")
+
+
+def test_words_may_follow_a_group_and_pipes_are_no_photos(at, refused):
+    os.mkfifo("pipe")
+    assert "regular file" in refused("explain", "--run", "toy", "--data", "toy", "--photo", "pipe")
+    assert "names no group" in refused("explain", "--run", "toy", "--data", "toy", "--group", ",")
+    assert "explain.group_photo" in refused(
+        "explain", "--data", "toy", "--run", "toy", "--group", "eyes", "explain.group_photo=2"
+    )
+
+
 def test_a_method_that_refuses_the_network_is_named_and_the_others_go_on(at, paw, monkeypatch):
     from pawpularity.errors import UserError
 

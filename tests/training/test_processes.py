@@ -370,7 +370,7 @@ def artefacts(fold):
     files = [(fold / name).read_bytes().replace(named, b"run") for name in ("predictions.csv", "tail.safetensors")]
     history = [line.rsplit(",", 1)[0] for line in (fold / "history.csv").read_text().splitlines()]
     metrics = json.loads((fold / "metrics.json").read_text())
-    del metrics["seconds"]
+    del metrics["seconds"], metrics["git_commit"]  # the checkout may be worked on between two commands
     return files, history, metrics
 
 

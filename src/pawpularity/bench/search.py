@@ -6,8 +6,9 @@
   two workers (two commands started together, each with half of the threads).
 
 All of them find photos decoded and every depth's trunk computed. A training's seconds leave out the start of Python; a
-search's are from the first trial's start to the last one's end, as the study notes them. Every search is counted: a trial
-that was lost, repeated or drawn twice is a defect, and ends the benchmark.
+search's are from the first trial's start to the last one's end, as the study notes them. `cpu_seconds` are those of all
+threads and processes (of two workers with the start of Python): where others use the machine too, they are the fairer ones.
+Every search is counted: a trial that was lost, repeated or drawn twice is a defect, and ends the benchmark.
 """
 
 import contextlib
@@ -18,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -49,18 +51,27 @@ from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.train import labelled_photos, prepare_trunk
 from pawpularity.verb import say
 
-PLAIN, WARM = "plain training", "warm training"
 DATA = Path("input/shelter")
 TRAININGS = 5  # what a search is measured in
 
 
 @dataclass(frozen=True)
+class Way:
+    """One of the rows."""
+
+    what: str
+    storage: str = ""
+    workers: int = 1
+
+
+@dataclass(frozen=True)
 class Counted:
-    """One way, once. `each`: trials of every worker, the busiest first."""
+    """One way, once. `each`: trials of every worker, the busiest first; `cpu`: seconds of all threads and processes."""
 
     seconds: float
     epochs: int
     each: tuple[int, ...] = ()
+    cpu: float = 0.0
 
 
 class Ways:
@@ -95,10 +106,10 @@ class Ways:
         if not states_kept():
             raise UserError(f"bench: {self.name} keeps no trunk states here, so there is no warm search to time")
 
-    def training(self, run: str, way: str) -> Counted:
-        """All folds, from decoded photos."""
+    def training(self, run: str, *, plain: bool) -> Counted:
+        """All folds, from decoded photos; `plain`: without kept states."""
         config = self.config
-        if way == PLAIN:
+        if plain:
             config = replace(config, cache=replace(config.cache, budget_gb=0.0))
         trainer = Trainer(OOF, self.dataset, self.folds, self.rows(config), self.compute)
         started = time.perf_counter()
@@ -141,6 +152,12 @@ class Ways:
 def threads_each(workers: int) -> int:
     """Threads of every one of `workers` processes."""
     return max(1, torch.get_num_threads() // workers)
+
+
+def cpu_seconds() -> float:
+    """What this process and the ended ones that it started have used, all threads."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def states_kept() -> int:
@@ -190,53 +207,55 @@ def bench_search(name: str, photos: int, trials: int, compute: Compute, repeats:
     with place(photos), contextlib.ExitStack() as stack:
         ways = Ways(name, trials, compute)
         ways.warm()
-        searches: list[tuple[str, str | None, int]] = [("journal", None, 1)]
+        plan: dict[Way, Callable[[int], Counted]] = {
+            Way("plain training"): lambda turn: ways.training(f"plain{turn}", plain=True),
+            Way("warm training"): lambda turn: ways.training(f"warm{turn}", plain=False),
+            Way("search", "journal"): lambda turn: ways.search(f"journal{turn}", None, 1),
+        }
         try:
             url = stack.enter_context(temporary_server(secrets.token_urlsafe(12)))
-            searches += [("postgresql", url, 1), ("postgresql", url, 2)]
+            plan[Way("search", "postgresql")] = lambda turn: ways.search(f"one{turn}", url, 1)
+            plan[Way("search", "postgresql", 2)] = lambda turn: ways.search(f"two{turn}", url, 2)
         except NoServer as error:
             say(f"search: the rows of PostgreSQL are left out: {error}")
         before = states_kept()
-        found: dict[tuple[str, str, int], list[Counted]] = {}
+        found: dict[Way, list[Counted]] = {way: [] for way in plan}
         for turn in range(repeats):  # all ways in turn, so that a disturbance of the machine hits them alike
-            for way in (PLAIN, WARM):
-                say(f"search: {way}, {turn + 1} of {repeats} ...")
-                key = (way, "", 1)
-                found.setdefault(key, []).append(ways.training(f"{way.partition(' ')[0]}{turn}", way))
-            for storage, address, workers in searches:
-                say(f"search: {trials} trials, {storage}, workers {workers}, {turn + 1} of {repeats} ...")
-                key = ("search", storage, workers)
-                found.setdefault(key, []).append(ways.search(f"{storage}{workers}-{turn}", address, workers))
+            for way, once in plan.items():
+                say(f"search: {' '.join(map(str, astuple(way)))}, {turn + 1} of {repeats} ...")
+                used = cpu_seconds()
+                counted = once(turn)
+                found[way].append(replace(counted, cpu=cpu_seconds() - used))
         if states_kept() != before:
             raise RuntimeError("trunk states were computed inside what was timed as warm")
         common = {"config": name, "device": compute.device.type, "photos": photos, "folds": ways.folds.k}
     return _table(common, found, trials, load)
 
 
-def _table(
-    common: dict[str, Any], found: dict[tuple[str, str, int], list[Counted]], trials: int, load: float
-) -> list[dict[str, Any]]:
-    timings = {key: Timing(tuple(one.seconds for one in times)) for key, times in found.items()}
-    plain, warm = (timings[way, "", 1].median for way in (PLAIN, WARM))
+def _table(common: dict[str, Any], found: dict[Way, list[Counted]], trials: int, load: float) -> list[dict[str, Any]]:
+    timings = {way: Timing(tuple(one.seconds for one in times)) for way, times in found.items()}
+    cpu = {way: median(one.cpu for one in times) for way, times in found.items()}
+    plain, warm = Way("plain training"), Way("warm training")
     rows = []
-    for (way, storage, workers), times in found.items():
-        timing = timings[way, storage, workers]
-        searched = way == "search"
-        epochs = float(np.median([one.epochs for one in times]))
+    for way, times in found.items():
+        seconds, searched = timings[way].median, way.what == "search"
+        epochs = median(one.epochs for one in times)
         rows.append(common | {
-            "way": way,
-            "storage": storage or None,
-            "workers": workers,
-            "threads_each": threads_each(workers),
+            "way": way.what,
+            "storage": way.storage or None,
+            "workers": way.workers,
+            "threads_each": threads_each(way.workers),
             "trials": trials if searched else None,
             "trials_of_each_worker": " ".join(map(str, times[0].each)) or None,
             "epochs_run": epochs,
-            "seconds": timing.median,
-            "trials_per_s": trials / timing.median if searched else None,
-            "epochs_per_s": epochs / timing.median,
-            "share_of_five_plain": timing.median / (TRAININGS * plain) if searched else None,
-            "share_of_five_warm": timing.median / (TRAININGS * warm) if searched else None,
-            "spread": timing.spread,
+            "seconds": seconds,
+            "cpu_seconds": cpu[way],
+            "trials_per_s": trials / seconds if searched else None,
+            "epochs_per_s": epochs / seconds,
+            "share_of_five_plain": seconds / (TRAININGS * timings[plain].median) if searched else None,
+            "share_of_five_warm": seconds / (TRAININGS * timings[warm].median) if searched else None,
+            "cpu_share_of_five_plain": cpu[way] / (TRAININGS * cpu[plain]) if searched else None,
+            "spread": timings[way].spread,
             "repeats": len(times),
             "load_before": load,
         })  # fmt: skip

@@ -150,6 +150,8 @@ def _fold_of(chosen: Chosen, name: str) -> int:
 
 
 def print_of(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise PhotoError(path, "is not a regular file")
     try:
         return content_print(path.read_bytes())
     except OSError as error:

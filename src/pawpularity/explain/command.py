@@ -35,6 +35,10 @@ def run_explain(options: argparse.Namespace) -> None:
     words = list(options.settings)
     pictures = [word for word in options.photo or [] if "=" not in word or Path(word).exists()]
     words += [word for word in options.photo or [] if word not in pictures]
+    words += [word for word in options.group or [] if "=" in word]
+    groups = [word for word in options.group or [] if "=" not in word]
+    if options.group and not any(word.replace(",", " ").split() for word in groups):
+        raise UserError("--group: names no group; give one, for example scores")
     if options.photo and (options.n is not None or options.group):
         raise UserError(f"explain: --photo names what to explain; leave {'--group' if options.group else '--n'} away")
     if options.n is not None and not 1 <= options.n <= MOST:
@@ -43,7 +47,7 @@ def run_explain(options: argparse.Namespace) -> None:
     if options.group:
         from pawpularity.explain.group_command import explain_groups
 
-        explain_groups(chosen, options.group, options.n, Path(options.out) if options.out else None, options.json)
+        explain_groups(chosen, groups, options.n, Path(options.out) if options.out else None, options.json)
         return
     if options.photo:
         photos, faults = named_photos(chosen, pictures)
@@ -78,7 +82,9 @@ def _explain(
             faults.append(str(error))
     if not usable:
         raise UserError("; ".join(faults))
-    with staged(folder, chosen.recipe(what, predictor, [(p.name, p.path) for p in usable]), started=(RECORDS,)) as part:
+    with staged(
+        folder, chosen.recipe(what, predictor, [(p.name, p.path) for p in usable]), started=(RECORDS,), shown=_FILES
+    ) as part:
         faults += explain_all(predictor, usable, chosen.settings, part)
         explained = read_explained(part, usable)
         value, text = finish(chosen, predictor, explained, usable, part, what)

@@ -165,8 +165,8 @@ def _about_map(one: Explained, name: str) -> list[str]:
     row = _main(one, name)
     if row is not None:
         lines.append(f"insertion - deletion {row.insertion_minus_deletion:+.1f} (random +-{row.random_sd:.1f})")
-        road = "" if np.isnan(row.road) else f"ROAD {row.road:+.1f}, "
-        lines.append(f"{road}{'beats random' if row.beats_random else NO_BETTER} (p {row.p_random:.2f})")
+        road = "" if np.isnan(row.road) else f"; ROAD {row.road:+.1f}"
+        lines.append(f"{'beats random' if row.beats_random else NO_BETTER} (p {row.p_random:.2f}){road}")
     return lines
 
 

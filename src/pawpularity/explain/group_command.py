@@ -112,7 +112,7 @@ def _one_group(
     settings, cfg = chosen.settings, predictor.config.photos
     masks = blocks * MaskDesign(settings.cells).block_size
     say(f"{group}: {', '.join(f'{len(places)} photos {side}' for side, places in sides.items())}; {masks} masks each")
-    with staged(folder, recipe, started=(_BLOCKS,)) as part:
+    with staged(folder, recipe, started=(_BLOCKS,), shown=_FILES) as part:
         mapped: dict[str, list[Mapped]] = {}
         backdrop: NDArray[np.float64] = np.zeros((cfg.size, cfg.size, 3))
         done = 0

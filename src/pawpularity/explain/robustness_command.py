@@ -44,6 +44,8 @@ def run_robustness(options: argparse.Namespace) -> None:
     named = names_in(options, "runs")
     if other := [word for word in options.settings if not word.startswith("cache.")]:
         raise UserError(f'robustness: uses the runs\' own settings; remove "{other[0]}"')
+    if options.runs is not None and not named:
+        raise UserError("--runs: names no run; give one or several, separated by spaces")
     if named and options.run:
         raise UserError("--run, --runs: give one of them")
     if options.photos < 0 or options.photos == 1:
@@ -72,6 +74,11 @@ def run_robustness(options: argparse.Namespace) -> None:
             raise UserError(
                 f"{run.folder}: was trained on {own['name']} of hash {own['hash']}, {data} has {dataset.hash}; name its "
                 "data with DATA=DIR, or runs of the same data"
+            )
+    for run, _ in sources:
+        if len(done := run.trained_folds()) < run.k:
+            say(
+                f"{run.name}: only folds {', '.join(map(str, done))} of {run.k} are trained; the other folds' photos are left out"
             )
     ids = _drawn([source for _, source in sources], options.photos, options.seed)
     say(
@@ -117,8 +124,15 @@ class _Measured:
     figures: dict[str, Any]
 
     def write(self, folder: Path) -> None:
+        import numpy as np
+
+        from pawpularity.errors import UserError
         from pawpularity.files import write_json, write_text
 
+        if not np.isfinite(self.rows.select_dtypes("number").to_numpy()).all():
+            raise UserError(
+                f"{self.name}: its network answers what is no number (its training diverged); train it with a lower train.lr"
+            )
         text = self.rows.to_csv(index=False, float_format="%.4f", lineterminator="\n")
         write_text(folder / "robustness.csv", text)
         write_json(folder / "robustness.json", self.figures)

@@ -22,7 +22,9 @@ _PART, _DONE, _RECIPE = ".part", ".done", "recipe.json"
 
 
 @contextmanager
-def staged(folder: Path, recipe: Mapping[str, Any], *, started: Sequence[str] = ()) -> Iterator[Path]:
+def staged(
+    folder: Path, recipe: Mapping[str, Any], *, started: Sequence[str] = (), shown: Sequence[str] = ()
+) -> Iterator[Path]:
     """`folder/.part/`, to be filled; `publish` then shows it. `recipe`: everything that decides what is made, as JSON.
 
     `started`: names in it whose presence means that an earlier, stopped command did some of the work. Raises UserError
@@ -30,6 +32,13 @@ def staged(folder: Path, recipe: Mapping[str, Any], *, started: Sequence[str] = 
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file where a folder is needed; move it away, or name another with --out")
+    foreign = (
+        [] if (folder / ".lock").exists() else [name for name in ("config.json", *shown) if (folder / name).exists()]
+    )
+    if foreign:
+        raise UserError(
+            f"{folder}: holds {foreign[0]}, which no such command put there; name another folder with --out"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:

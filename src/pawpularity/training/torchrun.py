@@ -1,7 +1,7 @@
 """Start the processes that share a training on this machine: torchrun's own launcher, its endings turned into ours.
 
-`pawpularity train --processes 2` is `torchrun --standalone --nproc-per-node 2 -m pawpularity train`, without torchrun's page of
-tracebacks when a process ends with a line of its own. Several machines start torchrun themselves.
+`pawpularity train --processes 2` is `torchrun --standalone --nproc-per-node 2 -m -- pawpularity train`, without torchrun's page
+of tracebacks when a process ends with a line of its own. Several machines start torchrun themselves.
 """
 
 import logging
@@ -13,7 +13,7 @@ from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from pawpularity.device import choose_for
+from pawpularity.device import require_gpus, usable_gpus
 from pawpularity.errors import UserError
 
 OURS = (2, 130, 143)
@@ -25,9 +25,11 @@ def start(processes: int, words: Sequence[str]) -> None:
 
     Raises UserError for more processes than GPUs, or cores where there is none.
     """
-    compute = choose_for("auto", 0, processes)
+    gpus = usable_gpus()
     cores = os.cpu_count() or 1
-    if compute.device.type == "cpu" and processes > cores:
+    if gpus:
+        require_gpus(processes, gpus)
+    elif processes > cores:
         raise UserError(f"--processes {processes}: this machine has {cores} cores and no GPU; take {cores} at most")
     # Each its share of the cores; torchrun would give every process one thread, and say so at length.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
