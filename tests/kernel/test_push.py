@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pawpularity import __version__
+from pawpularity.competition.kaggle_cli import Kaggle
 from pawpularity.kernel.build_folders import slug_of
 from pawpularity.kernel.contents import FORMAT, KIND, sha256
-from pawpularity.kernel.kaggle_cli import Kaggle
 from pawpularity.kernel.progress import POLL
 
 STUB = Path(__file__).with_name("stub_kaggle.py")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pawpularity.competition.download import COMPETITION
+from pawpularity.competition.kaggle_cli import COMPETITION
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, read_json, text_hash, write_json
 from pawpularity.kernel.contents import open_bundle

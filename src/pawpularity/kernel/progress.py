@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from pawpularity.competition.kaggle_cli import Answer, Kaggle, explain
 from pawpularity.errors import UserError
 from pawpularity.kernel.build_folders import Names
-from pawpularity.kernel.kaggle_cli import Answer, Kaggle, explain
 from pawpularity.kernel.submission_file import check_submission
 from pawpularity.verb import say
 

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pawpularity.competition.download import COMPETITION
+from pawpularity.competition.kaggle_cli import COMPETITION, Answer, Kaggle, explain, shell_line
 from pawpularity.errors import UserError
 from pawpularity.files import size_text
 from pawpularity.kernel.build_folders import Names, Pair
-from pawpularity.kernel.kaggle_cli import Answer, Kaggle, explain, shell_line
 from pawpularity.kernel.progress import PATIENCE, Unanswered, output_words, pause
 from pawpularity.verb import say
 

@@ -39,8 +39,8 @@ def _name_word(pair: "Pair") -> str:
 
 def _push(options: argparse.Namespace) -> None:
     from pawpularity import __version__
+    from pawpularity.competition.kaggle_cli import Kaggle
     from pawpularity.kernel import progress, push
-    from pawpularity.kernel.kaggle_cli import Kaggle
 
     pair, names = _named(options)
     note = f"pawpularity {__version__}, {pair.dataset_hash()}"
@@ -78,8 +78,8 @@ def _look(kaggle: Any, pair: "Pair", names: "Names", record: dict[str, Any], min
 
 
 def _status(options: argparse.Namespace) -> None:
+    from pawpularity.competition.kaggle_cli import Kaggle
     from pawpularity.kernel import progress
-    from pawpularity.kernel.kaggle_cli import Kaggle
 
     pair, names, record = _pushed(options)
     kaggle = Kaggle.find()
@@ -92,9 +92,9 @@ def _status(options: argparse.Namespace) -> None:
 
 def _submit(options: argparse.Namespace) -> None:
     from pawpularity import __version__
+    from pawpularity.competition.kaggle_cli import Kaggle, shell_line
     from pawpularity.errors import UserError
     from pawpularity.kernel import progress, push
-    from pawpularity.kernel.kaggle_cli import Kaggle, shell_line
 
     options.name = "inference"
     pair, names, record = _pushed(options)
@@ -161,10 +161,10 @@ def _train(options: argparse.Namespace) -> None:
 def _fetch(options: argparse.Namespace) -> None:
     import tempfile
 
+    from pawpularity.competition.kaggle_cli import Kaggle, shell_line
     from pawpularity.errors import UserError
     from pawpularity.kernel import progress
     from pawpularity.kernel.fetch import ARCHIVE, bring_home
-    from pawpularity.kernel.kaggle_cli import Kaggle, shell_line
 
     if options.zip:
         print(bring_home(Path(options.zip)))

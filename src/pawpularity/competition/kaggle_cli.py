@@ -14,15 +14,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from pawpularity.competition.download import RULES
 from pawpularity.errors import UserError
 
+COMPETITION = "petfinder-pawpularity-score"
+RULES = f"https://www.kaggle.com/competitions/{COMPETITION}/rules"
 TESTED = "2.2.4"
 NEEDED = (2, 2)
 SETTINGS = "https://www.kaggle.com/settings"
@@ -30,11 +32,14 @@ INSTALL = 'install "kaggle>=2.2" six'
 """kaggle 2.2.4 imports six and does not ask for it."""
 
 _OUTDATED = "Warning: Looks like you're using an outdated"  # _check_response_version
-_LOGGED_OUT = "authentication required to call the kaggle api"  # print_auth_help
+_LOGGED_OUT = (
+    "authentication required to call the kaggle api",  # print_auth_help
+    "could not find kaggle.json", "not authenticated", "unauthenticated",  # versions before it
+)  # fmt: skip
 _NO_NETWORK = (
     "max retries exceeded", "failed to resolve", "name or service not known", "name resolution", "unreachable",
     "connection refused", "connectionerror", "connection aborted", "connection reset", "timed out", "proxyerror",
-    "sslerror",
+    "newconnectionerror", "sslerror", "nodename nor servname",
 )  # fmt: skip
 _NOT_THERE = re.compile(r"\b404\b|not found|\b403\b|forbidden|permission '[\w.]+' was denied", re.IGNORECASE)
 
@@ -62,7 +67,13 @@ class Answer:
     @property
     def not_there(self) -> bool:
         """Kaggle knows no such thing, or will not say: it answers 403 for what is missing and for what is somebody else's."""
-        return self.code != 0 and _LOGGED_OUT not in self.text.lower() and bool(_NOT_THERE.search(self.last))
+        return self.code != 0 and not self.logged_out and bool(_NOT_THERE.search(self.last))
+
+    @property
+    def logged_out(self) -> bool:
+        """Whether the command found no credentials, or Kaggle did not take them."""
+        low = self.text.lower()
+        return any(sign in low for sign in _LOGGED_OUT)
 
     @property
     def unreachable(self) -> bool:
@@ -78,23 +89,23 @@ class Kaggle:
     program: str
 
     @classmethod
-    def find(cls) -> "Kaggle":
-        """The command on PATH, else beside our own Python. Raises UserError where there is none, or one that cannot start."""
+    def find(cls, *, to_push: bool = True) -> "Kaggle":
+        """The command on PATH, else beside our own Python. Raises UserError where there is none, or, `to_push` kernels, one
+        that cannot start or is too old for it.
+        """
+        # A virtual environment's programs are beside its Python, even where it was not activated.
         beside = Path(sys.executable).parent / "kaggle"
         program = shutil.which("kaggle") or (str(beside) if os.access(beside, os.X_OK) else None)
         if program is None:
             raise UserError(f"the kaggle command is not installed; run: {sys.executable} -m pip {INSTALL}")
         found = cls(program)
-        found.require_version()
+        if to_push:
+            found.require_version()
         return found
 
     def require_version(self) -> None:
         """Raise UserError unless the command starts and is new enough to push and to submit kernels."""
         answer = self.ask("--version", timeout_s=60)
-        if module := re.search(r"No module named '([\w.]+)'", answer.text):
-            raise UserError(
-                f"{self.program} cannot start: its Python lacks {module[1]}; run: {_python_of(self.program)} -m pip {INSTALL}"
-            )
         number = re.search(r"Kaggle (?:CLI|API) (\d+)\.(\d+)(\S*)", answer.out)
         if number is None:
             raise UserError(f"{self.program} --version says: {answer.last}; is it Kaggle's own command? pip {INSTALL}")
@@ -103,10 +114,18 @@ class Kaggle:
             raise UserError(f"kaggle {version} is too old to push kernels reliably; run: {_python_of(self.program)} -m pip "
                             f"{INSTALL} --upgrade (tested with {TESTED})")  # fmt: skip
 
-    def ask(self, *words: str, timeout_s: float | None = 300.0, show: Callable[[str], Any] | None = None) -> Answer:
-        """Run `kaggle WORDS` to its end; each line of its output goes to `show` as it comes.
+    def ask(
+        self,
+        *words: str,
+        timeout_s: float | None = 300.0,
+        show: Callable[[str], Any] | None = None,
+        meanwhile: Callable[[], Any] | None = None,
+    ) -> Answer:
+        """Run `kaggle WORDS` to its end; each line of its output goes to `show` as it comes, and `meanwhile` is called now
+        and then.
 
-        A command that outlasts `timeout_s` is ended, and its answer says so. Raises UserError where it cannot be run.
+        A command that outlasts `timeout_s` is ended, and its answer says so. Raises UserError where it cannot be run, or not
+        start.
         """
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         lines: list[str] = []
@@ -126,7 +145,7 @@ class Kaggle:
                     for raw in process.stdout:
                         lines.append(self.scrub(raw.decode("utf-8", errors="replace").rstrip("\r\n")))
                         show(lines[-1])
-                code = process.wait(timeout_s)
+                code = _wait(process, timeout_s, meanwhile)
             except subprocess.TimeoutExpired:
                 process.kill()
                 code = process.wait()
@@ -135,10 +154,17 @@ class Kaggle:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
-            out.seek(0)
-            errors.seek(0)
-            said = "\n".join(lines) if show else self.scrub(out.read().decode("utf-8", errors="replace"))
-            return Answer(code, said, self.scrub(errors.read().decode("utf-8", errors="replace")))
+            said = "\n".join(lines) if show else self._read(out)
+            answer = Answer(code, said, self._read(errors))
+        if code != 0 and (module := re.search(r"ModuleNotFoundError: No module named '([\w.]+)'", answer.err)):
+            raise UserError(
+                f"{self.program} cannot start: its Python lacks {module[1]}; run: {_python_of(self.program)} -m pip {INSTALL}"
+            )
+        return answer
+
+    def _read(self, file: BinaryIO) -> str:
+        file.seek(0)
+        return self.scrub(file.read().decode("utf-8", errors="replace"))
 
     def scrub(self, text: str) -> str:
         """`text` without credentials: those of this machine, and whatever looks like one."""
@@ -164,18 +190,21 @@ class Kaggle:
         return tuple(sorted((secret for secret in found if len(secret) >= 16), key=len, reverse=True))
 
 
-def explain(answer: Answer, doing: str) -> str:
-    """One line: why `doing` failed, as far as the answer tells, and what to do."""
+REFUSED = f"is KAGGLE_USER the account of the token, and are the contest's rules accepted ({RULES})?"
+
+
+def explain(answer: Answer, doing: str, refused: str = REFUSED) -> str:
+    """One line: why `doing` failed, as far as the answer tells, and what to do. `refused`: the advice for a 403."""
     low = answer.text.lower()
 
     def says(*signs: str) -> bool:
         return any(sign in low for sign in signs)
 
-    if _LOGGED_OUT in low:
-        if has_credentials():
-            return f"{doing}: Kaggle does not accept the credentials found here; make a new API token at {SETTINGS}"
+    if answer.logged_out and has_credentials():
+        return f"{doing}: Kaggle does not accept the credentials found here; make a new API token at {SETTINGS}"
+    if answer.logged_out or not (has_credentials() or answer.unreachable):
         return (f"{doing}: no Kaggle credentials; make an API token at {SETTINGS} and put it into ~/.kaggle/access_token "
-                "or KAGGLE_API_TOKEN")  # fmt: skip
+                "or KAGGLE_API_TOKEN (an older kaggle.json in ~/.kaggle works too)")  # fmt: skip
     if answer.unreachable:
         return f"{doing}: no connection to api.kaggle.com; check the network (or its proxy) and run again"
     if says("accept this competition's rules", "accept the rules", "accept the competition"):
@@ -189,8 +218,7 @@ def explain(answer: Answer, doing: str) -> str:
     if says("429", "too many requests"):
         return f"{doing}: Kaggle asks for fewer questions (429); wait some minutes and run again"
     if says("403", "forbidden", "was denied"):
-        return (f"{doing}: Kaggle refuses ({answer.last}); is KAGGLE_USER the account of the token, and are the contest's "
-                f"rules accepted ({RULES})?")  # fmt: skip
+        return f"{doing}: Kaggle refuses ({answer.last}); {refused}"
     return f"{doing}: kaggle ended with status {answer.code} and said: {answer.last}"
 
 
@@ -204,6 +232,20 @@ def has_credentials() -> bool:
 def shell_line(words: Sequence[str]) -> str:
     """`kaggle WORDS` as a line for a POSIX shell."""
     return shlex.join(["kaggle", *words])
+
+
+def _wait(process: "subprocess.Popen[bytes]", timeout_s: float | None, meanwhile: Callable[[], Any] | None) -> int:
+    """Exit status. Raises TimeoutExpired."""
+    if meanwhile is None:
+        return process.wait(timeout_s)
+    started = time.monotonic()
+    while True:
+        try:
+            return process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            if timeout_s is not None and time.monotonic() - started > timeout_s:
+                raise
+            meanwhile()
 
 
 def _credential_files() -> list[Path]:
