@@ -50,7 +50,7 @@ def check(build: Path, *, photos: int, threads: int | None = None) -> tuple[dict
             f"kernel-check: compares with make predict, and run {gone[0]} is not below {OOF}/; build from runs that are"
         )
     words = ["--threads", str(threads)] if threads else []
-    say(f"sandbox {sandbox.isolation()}")
+    say(f"sandbox {sandbox.isolation(build)}")
     # Beside the build, so that links into it need no room.
     with tempfile.TemporaryDirectory(prefix=".check.", dir=build) as scratch:
         root = Path(scratch).resolve()

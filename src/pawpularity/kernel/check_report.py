@@ -58,7 +58,7 @@ class Result:
         return {
             "bundle": self.bundle.name,
             "bytes": sum(entry["bytes"] for entry in self.bundle.about["files"].values()),
-            "isolation": str(sandbox.isolation()),
+            "isolation": str(self.many.closed),
             "device": report["device"],
             "dtypes": report["dtypes"],
             "photos": report["photos"],
