@@ -46,12 +46,10 @@ def start(bundle: Path) -> int:
     """Check the bundle's code, and run it."""
     try:
         about = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+        if about["format"] != FORMAT:
+            refuse(f"{bundle} is of format {about['format']}, this script starts {FORMAT}; push both again")
         code = bundle / about["code"]
         due = about["files"][code.name]["sha256"]
-        if about["format"] != FORMAT:
-            sys.exit(
-                f"pawpularity: {bundle} is of format {about['format']}, this script starts {FORMAT}; push both again"
-            )
         if hashlib.sha256(code.read_bytes()).hexdigest() != due:
             refuse(f"{code} is not the file that was built; build the bundle again, and push it")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.kernel.test_bundle import edit, reseal
 
 from pawpularity.errors import UserError
 from pawpularity.kernel import guard, hidden, sandbox
@@ -71,8 +74,6 @@ def test_kernel_check_passes_and_says_what_it_saw(built, paw):
 
 
 def test_kernel_check_sees_a_kernel_that_answers_otherwise(built, refused):
-    from tests.kernel.test_bundle import reseal
-
     weights = built / "dataset" / "weights.json"
     about = json.loads(weights.read_text())
     weights.write_text(json.dumps(about | {"intercept": about["intercept"] + 0.01}))
@@ -115,6 +116,8 @@ def test_without_safetensors_and_with_odd_metadata_and_another_sample(session, c
         (lambda d: next(d.glob("*.whl")).write_bytes(b"x"), "is not the file that was built"),
         (lambda d: (d / "bundle.json").write_text("{}"), "is not a whole bundle"),
         (lambda d: (d / "bundle.json").unlink(), "must hold one bundle, not 0"),
+        (lambda d: edit(d, format=2, code="another"), "is of format 2, this script starts 1"),
+        (lambda d: edit(d, package="9.0.0"), "was built by pawpularity 9.0.0"),
     ],
 )
 def test_a_bundle_that_is_not_what_was_built_is_refused_in_one_line(built, session, contest, damage, said):
@@ -204,7 +207,10 @@ def test_the_guard_hides_what_is_not_promised(tmp_path):
     assert said["connections"]
 
 
-@pytest.mark.skipif(not sandbox.isolation().prefix, reason="this machine allows no namespaces")
+CLOSED = sandbox.isolation(Path(tempfile.gettempdir()))
+
+
+@pytest.mark.skipif(not CLOSED.mounted, reason="this machine allows no namespaces, or no mounts in them")
 def test_the_sandbox_has_no_network_and_input_cannot_be_written(session, contest, built):
     (built / "kernel" / "inference.py").write_text(
         "import os, pathlib, subprocess, sys\n"
@@ -218,6 +224,41 @@ def test_the_sandbox_has_no_network_and_input_cannot_be_written(session, contest
     assert "['lo']" in done.said
     assert "HOME" in done.said
     assert "PYTHONPATH" not in done.said
+
+
+@pytest.mark.parametrize(
+    ("programs", "says"),
+    [
+        ((), "sockets blocked in Python"),
+        (("unshare", "sh", "ip"), "own network namespace, input without write permission"),
+    ],
+)
+def test_less_of_a_sandbox_where_a_container_allows_less(
+    session, contest, built, tmp_path, monkeypatch, programs, says
+):
+    if programs and not CLOSED.namespaces:
+        pytest.skip("this machine allows no namespaces")
+    (tmp_path / "bin").mkdir()
+    for name in programs:
+        if found := shutil.which(name, path=sandbox.PATH):
+            (tmp_path / "bin" / name).symlink_to(found)
+    monkeypatch.setattr(sandbox, "PATH", str(tmp_path / "bin"))
+    done = session(contest)
+    assert done.code == 0, done.said
+    assert done.closed == sandbox.isolation(tmp_path)
+    assert says in str(done.closed)
+    assert (tmp_path / "session0" / "input").stat().st_mode & 0o200, "it can be deleted again"
+    # Root may write where nobody has permission, and is found out.
+    (built / "kernel" / "inference.py").write_text(
+        "import os, pathlib\n"
+        "root = pathlib.Path(os.environ['PAWPULARITY_KAGGLE'])\n"
+        "next((root / 'input').rglob('test.csv')).write_text('')\n"
+    )
+    if os.geteuid() == 0:
+        with pytest.raises(AssertionError, match="changed its input"):
+            session(contest)
+    else:
+        assert "PermissionError" in session(contest).said
 
 
 def test_a_gpu_that_fails_is_given_up_for_the_cpu(built, capfd):
