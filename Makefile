@@ -43,6 +43,8 @@ WORDS_all := YES CONFIG DATA JSON ARGS
 WORDS_bench := BENCH BACKBONES JSON ARGS
 WORDS_test := ARGS
 WORDS_clean-cache := YES ARGS
+# GO=yes would send nothing and HALF=yes halve nothing.
+$(foreach word,GO HALF,$(if $(filter-out 0 1,$($(word))),$(error $(word)=$($(word)): must be 1 or 0)))
 $(foreach goal,$(MAKECMDGOALS),$(foreach word,$(filter-out PYTHON VENV,$(KNOWN)),$(if $(filter command,$(origin $(word))),\
   $(if $(filter $(word),$(WORDS_$(goal))),,$(error make $(goal) takes no $(word)=; it takes: $(or $(WORDS_$(goal)),no words))))))
 
