@@ -132,9 +132,12 @@ def build(recipe: Recipe, wishes: Wishes, folder: Path = BUILD) -> Bundle:
         check_user(wishes.user)
     source = _source()
     members = [member.run for member in recipe.members]
-    needed = sum(run.tail_file(fold).stat().st_size for run in members for fold in run.trained_folds())
+    tails = sum(run.tail_file(fold).stat().st_size for run in members for fold in run.trained_folds())
+    trunks = sum(run.trunk_file.stat().st_size for run in members if run.trunk_file.is_file())
     folder.mkdir(parents=True, exist_ok=True)
-    require_space(folder, needed, "the bundle")
+    require_space(
+        folder, (tails // 2 if wishes.half else tails) + trunks, "the bundle", ", or name another place with --into DIR"
+    )
     remove_left_overs(folder / "dataset", older_than_s=0)
     fresh = Path(tempfile.mkdtemp(prefix=".dataset.", suffix=".part", dir=folder))
     try:

@@ -87,7 +87,7 @@ def _unpack(archive: Path, run: str, into: Path) -> None:
                     raise UserError(
                         f'{archive}: member "{ascii(member.filename)[1:-1][:80]}" is no part of a run; nothing was unpacked'
                     )
-            require_space(into, sum(member.file_size for member in members), "the run")
+            require_space(into, sum(member.file_size for member in members), "the run", "")
             for member in members:
                 zipped.extract(member, into)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
