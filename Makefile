@@ -149,26 +149,26 @@ all: $(READY) ## data, folds, four backbones, mean blend, submission; asks first
 	@$(PAW) all $(if $(YES),--yes) $(ALL_ARGS)
 
 kernel: $(READY) ## build the Kaggle kernel and its bundle: make kernel RUNS="densenet161 resnet152" KAGGLE_USER=you HALF=1
-	@$(PAW) kernel $(if $(RUNS),--runs $(RUNS)) $(if $(KAGGLE_USER),--user $(KAGGLE_USER)) $(if $(filter 1,$(HALF)),--half) \
+	@$(PAW) kernel $(if $(RUNS),--runs $(RUNS)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(HALF)),--half) \
 	  $(if $(DATA),--data $(DATA)) $(ARGS)
 
 kernel-check: $(READY) ## run the built kernel as Kaggle would: no network, its libraries alone, PHOTOS=2000 hidden ones
 	@$(PAW) kernel-check $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 kernel-push: $(READY) ## upload kernel and bundle (NAME=train-RUN: a training kernel); shows the commands unless GO=1
-	@$(PAW) kernel-push $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user $(KAGGLE_USER)) $(if $(filter 1,$(GO)),--go) $(ARGS)
+	@$(PAW) kernel-push $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(GO)),--go) $(ARGS)
 
 kernel-status: $(READY) ## what became of a pushed kernel
-	@$(PAW) kernel-status $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user $(KAGGLE_USER)) $(ARGS)
+	@$(PAW) kernel-status $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(ARGS)
 
 submit: $(READY) ## submit the pushed kernel to the contest; shows the command unless GO=1
-	@$(PAW) submit $(if $(KAGGLE_USER),--user $(KAGGLE_USER)) $(if $(filter 1,$(GO)),--go) $(ARGS)
+	@$(PAW) submit $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(GO)),--go) $(ARGS)
 
 kernel-train: $(READY) ## build a kernel that trains a run on Kaggle's GPUs: make kernel-train CONFIG=densenet161 KAGGLE_USER=you
-	@$(PAW) kernel-train $(if $(FOLDS),--folds "$(FOLDS)") $(if $(HOURS),--hours $(HOURS)) $(if $(RUN),--run $(RUN)) $(if $(CONFIG),--config $(CONFIG)) $(if $(KAGGLE_USER),--user $(KAGGLE_USER)) $(ARGS)
+	@$(PAW) kernel-train $(if $(FOLDS),--folds "$(FOLDS)") $(if $(HOURS),--hours $(HOURS)) $(if $(RUN),--run $(RUN)) $(if $(CONFIG),--config $(CONFIG)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(ARGS)
 
 kernel-fetch: $(READY) ## bring home what a training kernel trained; shows the command unless GO=1
-	@$(PAW) kernel-fetch $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user $(KAGGLE_USER)) $(if $(filter 1,$(GO)),--go) $(ARGS)
+	@$(PAW) kernel-fetch $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(GO)),--go) $(ARGS)
 
 bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|profile|search|rise|all
 	@$(PAW) bench $(if $(BENCH),--what $(BENCH)) $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(JSON),--json $(JSON)) $(ARGS)

@@ -169,9 +169,9 @@ def _fetch(options: argparse.Namespace) -> None:
     if options.zip:
         print(bring_home(Path(options.zip)))
         return
-    pair, names, record = _pushed(options)
-    if pair.inference:
+    if options.name == "inference":
         raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
+    pair, names, record = _pushed(options)
     words = ["kernels", "output", names.kernel, "-p", "DIR", "--force", "--file-pattern", ARCHIVE]
     if not options.go:
         print(shell_line(words))
