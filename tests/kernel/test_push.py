@@ -439,4 +439,4 @@ def test_a_training_kernel_is_pushed_and_left_to_itself(
     assert "left 0 archives of a run" in refused("kernel-fetch", "--name", "train-toy", "--go")
     (kaggle.place / "output" / "run-toy.zip").write_bytes(b"no zip")
     assert "is damaged" in refused("kernel-fetch", "--name", "train-toy", "--go")
-    assert "is not built yet" in refused("kernel-fetch", "--go")  # the inference kernel
+    assert "name a training kernel" in refused("kernel-fetch", "--go")  # not the inference kernel
