@@ -63,12 +63,15 @@ class Clock:
 class Fake:
     """A family whose photos cost what `COST` says, on the clock; it answers each run's mean plus the photo's number."""
 
-    def __init__(self, name, runs, clock, slow=1.0):
+    def __init__(self, name, runs, clock, slow=1.0, fails_at=None):
+        self.fails_at = fails_at
         self.name, self.runs, self.clock, self.slow = name, runs, clock, slow
         self.size, self.fit, self.asked = 8, "squash", []
 
     def answer(self, pixels, columns, uses):
         assert set(uses) <= set(self.runs)
+        if len(self.asked) == self.fails_at:
+            raise MemoryError("no room\nfor this")
         self.asked.append({name: (use.folds, use.flip) for name, use in uses.items()})
         views = {name: 2 if use.flip else 1 for name, use in uses.items()}
         trunk = self.slow * COST.trunks[self.name] * len(pixels)
@@ -80,9 +83,9 @@ class Fake:
                                    "tail_s": sum(tails) / count})()  # fmt: skip
 
 
-def run(photos, deadline, *, slow=1.0, blend=None):
-    clock = Clock()
-    families = [Fake("a", ["a", "b"], clock, slow), Fake("c", ["c"], clock, slow)]
+def run(photos, deadline, *, slow=1.0, blend=None, fails=()):
+    clock, fails = Clock(), dict(fails)
+    families = [Fake("a", ["a", "b"], clock, slow, fails.get("a")), Fake("c", ["c"], clock, slow, fails.get("c"))]
     pixels = (np.arange(photos) % 10).astype(np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
     chunks = (Chunk(i, j, {(8, "squash"): pixels[i:j]}, {}, 0.0) for i, j in bounds_of_a_few(photos))
     weights = {"a": 0.5, "b": 0.3, "c": 0.2}
@@ -119,6 +122,37 @@ def test_less_time_leaves_things_out_keeps_every_row_and_the_hour(share):
     assert outcome.not_asked == 0
     # The answers are the members' means plus one number, so whoever is absent is made up for exactly.
     assert np.allclose(outcome.scores, true, atol=1e-9)
+
+
+def test_a_backbone_that_fails_is_left_out_from_there_on_and_every_row_is_written():
+    outcome, plan, said, _, families, true = run(500, 1e6, fails={"c": 2})
+    assert np.allclose(outcome.scores, true, atol=1e-9), "its absence is made up for, as where time is short"
+    assert plan.said == ["c (failed)"]
+    assert [line for line in said if "failed" in line] == [
+        "c failed and is left out from here on (MemoryError: no room for this)"
+    ]
+    assert len(families[1].asked) == 2
+    assert len(families[0].asked) == len(bounds_of_a_few(500))
+    outcome, plan, said, _, _, true = run(500, 1e6, fails={"a": 3, "c": 0})
+    assert np.allclose(outcome.scores[: 3 * BATCH], true[: 3 * BATCH])
+    assert (outcome.scores[3 * BATCH :] == 37.0).all()
+    assert outcome.not_asked == 500 - 3 * BATCH
+    assert set(plan.said) == {"a (failed)", "b (failed)", "c (failed)"}
+    assert said[-1] == f"no network is left; {500 - 3 * BATCH} photos get the mean prediction, 37.00"
+
+
+def test_a_photo_that_breaks_its_decoder_costs_no_other_its_score(tmp_path, monkeypatch):
+    from pawpularity.kernel import stream as module
+
+    def decode(path, size, fit):
+        if path.stem == "1":
+            raise MemoryError("bomb")
+        return np.full((size, size, 3), 7, np.uint8)
+
+    monkeypatch.setattr(module, "decode", decode)
+    (chunk,) = module.decoded([tmp_path / f"{i}.jpg" for i in range(3)], [(8, "squash")], threads=2)
+    assert chunk.faults == {1: "MemoryError: bomb"}
+    assert [image.max() for image in chunk.pixels[8, "squash"]] == [7, 0, 7]
 
 
 def test_no_time_at_all_gives_the_mean():

@@ -1,7 +1,7 @@
 """Photos to scores in one pass, a chunk at a time: decoded in the background, through every trunk once, blended at once.
 
 Memory does not grow with the number of photos: two chunks are decoded ahead, and a chunk holds 16 MB of pixels or a batch.
-A photo that cannot be used gets the mean prediction, and its Id is said.
+A photo that cannot be used gets the mean prediction, and its Id is said; a backbone that fails is left out, and that is said.
 """
 
 import time
@@ -98,6 +98,8 @@ def decoded(paths: Sequence[Path], shapes: Sequence[Shape], threads: int | None 
             return [decode(path, size, fit) for size, fit in shapes], time.perf_counter() - started
         except PhotoError as error:
             return error.reason, time.perf_counter() - started
+        except Exception as error:  # whatever a photo may do, it must not cost the others their scores
+            return f"{type(error).__name__}: {error}", time.perf_counter() - started
 
     made = in_order(attempt, paths, threads or thread_count())
     for start, stop in bounds(len(paths), shapes):
@@ -146,7 +148,11 @@ def stream(
                 outcome.faults[ids[row]] = reason
                 if len(outcome.faults) <= NAMED:
                     tell(f"photo {ids[row]}: {reason}; it gets the mean prediction, {blend.mean:.2f}")
-            cost, computed = _ask(chunk, columns, families, blend, plan, outcome)
+            cost, computed = _ask(chunk, columns, families, blend, plan, outcome, tell)
+            if not plan.active:
+                outcome.not_asked = rows - chunk.start
+                tell(f"no network is left; {outcome.not_asked} photos get the mean prediction, {blend.mean:.2f}")
+                break
             size = chunk.stop - chunk.start
             now = clock()
             costs.append(replace(cost, other=max(0.0, now - started - computed) / size))
@@ -184,6 +190,7 @@ def _ask(
     blend: Blend,
     plan: Plan,
     outcome: Outcome,
+    tell: Callable[[str], None],
 ) -> tuple[Cost, float]:
     """Score a chunk into `outcome`; what a photo cost but for all the rest, and the seconds that were computed."""
     scores: dict[str, Floats] = {}
@@ -196,7 +203,15 @@ def _ask(
         uses = {name: use for name, use in active.items() if use.family == family.name}
         if not uses:
             continue
-        answer = family.answer(chunk.pixels[family.size, family.fit], given, uses)
+        try:
+            answer = family.answer(chunk.pixels[family.size, family.fit], given, uses)
+        except Exception as error:  # a submission without one backbone is worth more than none
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            tell(f"{family.name} failed and is left out from here on ({reason})")
+            for name, use in uses.items():
+                use.dropped = True
+                plan.said.append(f"{name} (failed)")
+            continue
         scores |= answer.scores
         trunks[family.name] = answer.trunk_s / photos
         tails |= dict.fromkeys(uses, answer.tail_s / photos)
