@@ -8,7 +8,7 @@ PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
 
 # A misspelt word (FLOD=0) must not start another, longer job.
-KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES JOBS PROCESSES TRIALS STORAGE WORKERS N MASKS PHOTO GROUP PYTHON VENV
+KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES JOBS PROCESSES TRIALS STORAGE WORKERS N MASKS PHOTO GROUP KAGGLE_USER HALF NAME GO FOLDS HOURS PYTHON VENV
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
 
@@ -32,10 +32,19 @@ WORDS_explain := N MASKS PHOTO GROUP TWINS RUN CONFIG DATA JSON ARGS
 WORDS_robustness := RUN RUNS CONFIG DATA JSON ARGS
 WORDS_table1 := BACKBONES COPIES CONFIG DATA JSON ARGS
 WORDS_predict := RUN CONFIG DATA ARGS
+WORDS_kernel := RUNS KAGGLE_USER HALF DATA ARGS
+WORDS_kernel-check := PHOTOS JSON ARGS
+WORDS_kernel-push := NAME KAGGLE_USER GO ARGS
+WORDS_kernel-status := NAME KAGGLE_USER ARGS
+WORDS_kernel-train := FOLDS HOURS RUN CONFIG KAGGLE_USER ARGS
+WORDS_kernel-fetch := NAME KAGGLE_USER GO ARGS
+WORDS_submit := KAGGLE_USER GO ARGS
 WORDS_all := YES CONFIG DATA JSON ARGS
 WORDS_bench := BENCH BACKBONES JSON ARGS
 WORDS_test := ARGS
 WORDS_clean-cache := YES ARGS
+# GO=yes would send nothing and HALF=yes halve nothing.
+$(foreach word,GO HALF,$(if $(filter-out 0 1,$($(word))),$(error $(word)=$($(word)): must be 1 or 0)))
 $(foreach goal,$(MAKECMDGOALS),$(foreach word,$(filter-out PYTHON VENV,$(KNOWN)),$(if $(filter command,$(origin $(word))),\
   $(if $(filter $(word),$(WORDS_$(goal))),,$(error make $(goal) takes no $(word)=; it takes: $(or $(WORDS_$(goal)),no words))))))
 
@@ -57,7 +66,7 @@ ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data sample folds pretrain train tune study probe oof compare ensemble errors hypotheses leakage leakcheck explain \
-  robustness table1 predict all bench test lint clean-cache
+  robustness table1 predict all kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit bench test lint clean-cache
 
 help: ## list every verb
 	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
@@ -138,6 +147,28 @@ predict: $(READY) ## score the photos of test.csv: submissions/RUN.csv
 
 all: $(READY) ## data, folds, four backbones, mean blend, submission; asks first (YES=1 does not)
 	@$(PAW) all $(if $(YES),--yes) $(ALL_ARGS)
+
+kernel: $(READY) ## build the Kaggle kernel and its bundle: make kernel RUNS="densenet161 resnet152" KAGGLE_USER=you HALF=1
+	@$(PAW) kernel $(if $(RUNS),--runs $(RUNS)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(HALF)),--half) \
+	  $(if $(DATA),--data $(DATA)) $(ARGS)
+
+kernel-check: $(READY) ## run the built kernel as Kaggle would: no network, its libraries alone, PHOTOS=2000 hidden ones
+	@$(PAW) kernel-check $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+kernel-push: $(READY) ## upload kernel and bundle (NAME=train-RUN: a training kernel); shows the commands unless GO=1
+	@$(PAW) kernel-push $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(GO)),--go) $(ARGS)
+
+kernel-status: $(READY) ## what became of a pushed kernel
+	@$(PAW) kernel-status $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(ARGS)
+
+submit: $(READY) ## submit the pushed kernel to the contest; shows the command unless GO=1
+	@$(PAW) submit $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(GO)),--go) $(ARGS)
+
+kernel-train: $(READY) ## build a kernel that trains a run on Kaggle's GPUs: make kernel-train CONFIG=densenet161 KAGGLE_USER=you
+	@$(PAW) kernel-train $(if $(FOLDS),--folds "$(FOLDS)") $(if $(HOURS),--hours $(HOURS)) $(if $(RUN),--run $(RUN)) $(if $(CONFIG),--config $(CONFIG)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(ARGS)
+
+kernel-fetch: $(READY) ## bring home what a training kernel trained; shows the command unless GO=1
+	@$(PAW) kernel-fetch $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(GO)),--go) $(ARGS)
 
 bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|profile|search|rise|all
 	@$(PAW) bench $(if $(BENCH),--what $(BENCH)) $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(JSON),--json $(JSON)) $(ARGS)

@@ -105,7 +105,7 @@ def size_text(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def require_space(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, what: str, remedy: str = ", or set cache.folder to another disk") -> None:
     """Raise UserError if the disk of `folder` has fewer than `needed` bytes (plus 5 %) free."""
     existing = folder.absolute()
     while not existing.exists():
@@ -114,5 +114,5 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     if free < needed * 1.05:
         raise UserError(
             f"no disk space: {what} needs {size_text(needed)} in {folder}, {size_text(free)} are free; "
-            "free some, or set cache.folder to another disk"
+            f"free some{remedy}"
         )

@@ -6,7 +6,8 @@ predictor.predict(["a.jpg", "b.jpg"])                  # score points, mean of t
 predictor.predict(["a.jpg"], metadata=[[0,1,1,1,0,0,0,0,0,0,0,0]])
 """
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from pawpularity.competition.photo_cache import Photos
 from pawpularity.competition.photos import decode
@@ -197,18 +199,25 @@ class Predictor:
         return scores
 
 
-def load_network(run: Run, fold: int, trunk_of: Network | None = None) -> Network:
+def load_network(
+    run: Run, fold: int, trunk_of: Network | None = None, trunk: Mapping[str, Tensor] | None = None
+) -> Network:
     """The trained network of one fold, on the CPU, in evaluation mode. Refuses a trunk it was not trained behind.
 
-    `trunk_of`: a network of the same run whose frozen tensors are shared instead of being loaded again.
+    `trunk_of`: a network of the same run whose frozen tensors are shared instead of being loaded again, on its device.
+    `trunk`: the frozen tensors, where they are at hand.
     """
     config = run.config
     source = run.record["weights"]["trunk"]
     kept = source == "kept"
     # A kept trunk, or none at all, leaves nothing of the original weights to look for.
-    lent = {} if trunk_of is None else trunk_of.frozen_state()
-    network = build_network(config, fold=fold, weights=None if source == "named" and not lent else "none")
-    trunk = lent or (read_tensors(run.trunk_file) if kept else network.frozen_state())
+    network = (
+        build_network(config, fold=fold, weights=None if source == "named" and trunk is None else "none")
+        if trunk_of is None
+        else _sharing_trunk(trunk_of)
+    )
+    if trunk is None or trunk_of is not None:
+        trunk = read_tensors(run.trunk_file) if kept and trunk_of is None else network.frozen_state()
     found, wanted = tensors_hash(trunk), run.record["weights"]["trunk_hash"]
     if found != wanted:
         where = run.trunk_file if kept else f"model.weights={config.model.weights}"
@@ -221,6 +230,11 @@ def load_network(run: Run, fold: int, trunk_of: Network | None = None) -> Networ
     if due is not None and tensors_hash(tail) != due:
         # Another fold's tail fits as well, and has seen this fold's photos.
         raise UserError(f"{run.tail_file(fold)}: is not what training fold {fold} wrote; run: {run.remedy(fold)}")
-    if lent:
-        network.load_state_dict(lent, strict=False, assign=True)
     return network.eval()
+
+
+def _sharing_trunk(network: Network) -> Network:
+    """A copy whose frozen tensors are those of `network`: much faster than building another, whose random start is lost."""
+    shared = network.frozen_state().keys()
+    own = dict(network.named_parameters()) | dict(network.named_buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for name, tensor in own.items() if name in shared})

@@ -5,7 +5,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -185,6 +185,31 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dictionary, as written to `config.json`."""
         return dataclasses.asdict(self)
+
+    @staticmethod
+    def of_resolved(value: Mapping[str, Any], where: str) -> "Config":
+        """The Config whose `to_dict` was written, without a merge: `config.from_dict` is for what people may have edited.
+
+        Raises UserError for a key this version does not know, and as `check` does.
+        """
+        config = _laid_over(Config(), value, where)
+        assert isinstance(config, Config)
+        check(config)
+        return config
+
+
+def _laid_over(default: Any, value: Mapping[str, Any], where: str) -> Any:
+    known = {field.name for field in dataclasses.fields(default)}
+    if odd := sorted(value.keys() - known):
+        raise UserError(f"{where}: unknown key {odd[0]}; was it written by a newer version?")
+    parts: dict[str, Any] = {}
+    for name, part in value.items():
+        own = getattr(default, name)
+        nested = dataclasses.is_dataclass(own)
+        if nested and not isinstance(part, Mapping):
+            raise UserError(f"{where}: {name} must hold keys and values")
+        parts[name] = _laid_over(own, part, where) if nested else part
+    return dataclasses.replace(default, **parts)
 
 
 def check(config: Config) -> None:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from pawpularity.competition import download as module
-from pawpularity.competition.download import COMPETITION, download
+from pawpularity.competition.download import download
+from pawpularity.competition.kaggle_cli import COMPETITION
 from pawpularity.competition.table import ID, METADATA, TARGET, read_train
 from pawpularity.errors import UserError
 
@@ -161,7 +162,9 @@ def test_credentials_in_files_count(
 @pytest.mark.parametrize(
     ("says", "parts"),
     [
-        ("1 403 - Forbidden - You must accept this competition's rules", ("403", "rules")),
+        ("1 403 - Forbidden - You must accept this competition's rules", ("accept the contest's rules",)),
+        ("1 403 Client Error: Forbidden", ("Kaggle refuses (403", "accept the contest's rules")),
+        ("1 ModuleNotFoundError: No module named 'six'", ("lacks six", "pip install")),
         ("1 401 - Unauthorized", ("401", "new API token")),
         ("1 HTTPSConnectionPool(host='www.kaggle.com'): Max retries exceeded", ("no connection",)),
         ("1 OSError: [Errno 28] No space left on device", ("no disk space",)),

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from pawpularity.competition.photos import (
@@ -194,6 +193,8 @@ def _valid(file: Path, shape: tuple[int, ...]) -> Pixels | None:
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
     lock = FileLock(f"{file}.lock")
     try:
         lock.acquire(timeout=1)

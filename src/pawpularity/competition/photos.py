@@ -19,15 +19,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from pawpularity.errors import UserError, nearest
 from pawpularity.files import write_text
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 DECODER = "pillow-bicubic-draft2x-white-1"
 FITS = ("squash", "crop")
@@ -144,6 +146,8 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], threads:
 
 def bar(total: int, what: str) -> "tqdm[Any]":
     """A progress bar on stderr, silent where that is no terminal."""
+    from tqdm import tqdm
+
     return tqdm(total=total, desc=what, unit="photo", file=sys.stderr, disable=not sys.stderr.isatty())
 
 

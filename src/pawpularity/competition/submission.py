@@ -15,6 +15,12 @@ from pawpularity.files import file_hash, write_json, write_text
 SUBMISSIONS = Path("submissions")
 
 
+def submission_text(ids: Sequence[str], scores: NDArray[np.float64]) -> str:
+    """What a submission file holds: `Id,Pawpularity`, six decimals, in the order of `ids`."""
+    table = pd.DataFrame({ID: list(ids), TARGET: scores})
+    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+
+
 def write_submission(
     path: Path, ids: Sequence[str], scores: NDArray[np.float64], data: Path, origin: dict[str, Any]
 ) -> None:
@@ -32,6 +38,5 @@ def write_submission(
         raise UserError(
             f"the score of {ids[outside[0]]} is {scores[outside[0]]}, outside 1..100; was the training sound?"
         )
-    table = pd.DataFrame({ID: list(ids), TARGET: scores})
-    write_text(path, table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    write_json(path.with_suffix(".json"), origin | {"rows": len(table), "submission_hash": file_hash(path)})
+    write_text(path, submission_text(ids, scores))
+    write_json(path.with_suffix(".json"), origin | {"rows": len(ids), "submission_hash": file_hash(path)})

@@ -9,6 +9,7 @@ frozen trunk is named by the hash of its tensors and kept as `trunk.safetensors`
 
 import hashlib
 import json
+import math
 import socket
 import sys
 import urllib.request
@@ -17,8 +18,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pawpularity.errors import UserError
@@ -27,6 +26,8 @@ from pawpularity.files import written_whole
 LOCAL_WEIGHTS = Path("input/weights")
 PACKAGED = Path(__file__).resolve().parent / "pretrained"
 _DRAWN = ".drawn.safetensors"
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+           "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}  # fmt: skip
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -128,11 +129,45 @@ def _imagenet(backbone: str) -> Path:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file. Raises UserError when it is absent, damaged, or something else (a pickle)."""
     try:
-        return dict(load_file(path))
+        return _load(path)
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; train the run again, or restore the file") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: is not a whole safetensors file ({error}); fetch or make it again") from None
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:  # a machine that is not ours: timm wants the library, but works without it
+        return _load_plainly(path)
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+
+
+def _load_plainly(path: Path) -> dict[str, Tensor]:
+    """What safetensors' own reader gives: eight bytes hold the length of a JSON header, which says where each tensor lies."""
+    data = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    if len(data) < 8 or start > len(data):
+        raise ValueError("its header is not whole")
+    tensors: dict[str, Tensor] = {}
+    for name, entry in json.loads(data[8:start]).items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        if start + end > len(data) or end - begin != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{name} is not whole")
+        flat = (
+            torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=start + begin) if end > begin else None
+        )
+        # A copy: what is cut from one buffer keeps all of it alive, and a header's length aligns nothing.
+        tensors[name] = torch.empty(shape, dtype=dtype) if flat is None else flat.clone().reshape(shape)
+    return tensors
 
 
 def load_backbone(net: nn.Module, path: Path, classifier: str | tuple[str, ...] | None) -> None:
@@ -170,6 +205,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], belongs: Mapping[str
     The header gets one entry only: safetensors writes several in an order that changes from file to file, and the same
     training must give the same bytes.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     header = {"pawpularity": json.dumps(dict(belongs), sort_keys=True)}
     with written_whole(path) as temporary:
         try:

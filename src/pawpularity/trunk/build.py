@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from pawpularity.competition.photo_cache import Photos
 from pawpularity.competition.photos import in_order, thread_count
@@ -239,6 +238,8 @@ class _Progress:
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self.said = total, 0, time.perf_counter()
+        from tqdm import tqdm
+
         self.bar = tqdm(total=total, desc="trunk", unit="state", leave=False, disable=None)
 
     def __enter__(self) -> "_Progress":

@@ -1,0 +1,273 @@
+"""`pawpularity kernel-push`, `kernel-status`, `submit`; `kernel-train` and `kernel-fetch` for training on Kaggle's GPUs.
+
+What would reach Kaggle is only shown, as commands, unless --go is given.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pawpularity.verb import Verb, run_argument, say
+
+if TYPE_CHECKING:
+    from pawpularity.kernel.build_folders import Names, Pair
+
+_ACT = "nothing was sent; add GO=1 (--go) to do it"
+
+
+def _named(options: argparse.Namespace) -> "tuple[Pair, Names]":
+    from pawpularity.kernel.build_folders import check_pair, pair_of
+
+    pair = pair_of(options.name, Path(options.build))
+    return pair, check_pair(pair, options.user or None)
+
+
+def _pushed(options: argparse.Namespace) -> "tuple[Pair, Names, dict[str, Any]]":
+    """The pair, with the record of its push. Raises UserError where it was never pushed."""
+    from pawpularity.errors import UserError
+
+    pair, names = _named(options)
+    record = pair.record()
+    if not isinstance(record.get("kernel_version"), int) or record.get("kernel") != names.kernel:
+        raise UserError(f"{names.kernel}: was not pushed from here yet; run: make kernel-push{_name_word(pair)} GO=1")
+    return pair, names, record
+
+
+def _name_word(pair: "Pair") -> str:
+    return "" if pair.inference else f" NAME={pair.name}"
+
+
+def _push(options: argparse.Namespace) -> None:
+    from pawpularity import __version__
+    from pawpularity.competition.kaggle_cli import Kaggle
+    from pawpularity.kernel import progress, push
+
+    pair, names = _named(options)
+    note = f"pawpularity {__version__}, {pair.dataset_hash()}"
+    if not options.go:
+        print(push.push_plan(pair, names, note))
+        say(_ACT)
+        return
+    kaggle = Kaggle.find()
+    record = push.push(kaggle, pair, names, note)
+    say(f"pushed  {names.kernel} version {record['kernel_version']}: {names.kernel_url}")
+    minutes = options.wait if options.wait is not None else 60.0 if pair.inference else 0.0
+    if minutes == 0:
+        print(
+            f"{names.kernel} version {record['kernel_version']} is running; ask with: make kernel-status{_name_word(pair)}"
+        )
+        return
+    progress.pause()  # Kaggle may answer for the version before this one
+    _look(kaggle, pair, names, record, minutes)
+
+
+def _look(kaggle: Any, pair: "Pair", names: "Names", record: dict[str, Any], minutes: float) -> None:
+    """Wait for the newest version, keep what became of it, and say it."""
+    from pawpularity.kernel import progress
+
+    now = progress.wait(kaggle, names, minutes)
+    pair.keep(record | {"status": now.status})
+    progress.require_complete(kaggle, names, now)
+    if pair.inference:
+        rows = progress.check_output(kaggle, names)
+        pair.keep(record | {"status": "checked", "rows": rows})
+        print(f"{names.kernel} version {record['kernel_version']}: complete, submission.csv with {rows} rows is sound; "
+              "next: make submit")  # fmt: skip
+    else:
+        print(f"{names.kernel} version {record['kernel_version']}: complete; next: make kernel-fetch{_name_word(pair)}")
+
+
+def _status(options: argparse.Namespace) -> None:
+    from pawpularity.competition.kaggle_cli import Kaggle
+    from pawpularity.kernel import progress
+
+    pair, names, record = _pushed(options)
+    kaggle = Kaggle.find()
+    now = progress.progress(kaggle, names)
+    if not now.over and options.wait == 0:
+        print(f"{names.kernel} version {record['kernel_version']}: {now.status}; {names.kernel_url}")
+        return
+    _look(kaggle, pair, names, record, options.wait)
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from pawpularity import __version__
+    from pawpularity.competition.kaggle_cli import Kaggle, shell_line
+    from pawpularity.errors import UserError
+    from pawpularity.kernel import progress, push
+
+    options.name = "inference"
+    pair, names, record = _pushed(options)
+    version = record["kernel_version"]
+    bundle = pair.dataset_hash()
+    if (record.get("dataset_hash"), record.get("kernel_hash")) != (bundle, pair.kernel_hash()):
+        raise UserError(
+            f"{pair.dataset.parent}: was changed since version {version} of {names.kernel} was pushed; run: make kernel-push GO=1"
+        )
+    if record.get("submitted") and not options.again:
+        raise UserError(
+            f"{names.kernel} version {version}: was submitted already; look at {push.SUBMISSIONS_URL}, or add --again"
+        )
+    message = options.message or f"pawpularity {__version__}, bundle {bundle}"
+    if not message.isprintable() or len(message) > 500 or message.startswith("-"):
+        raise UserError('--message: must be one line of at most 500 characters that does not begin with "-"')
+    words = push.submit_words(names, version, message)
+    if not options.go:
+        print(shell_line(words))
+        say(f"version {version} is {record['status']}; {_ACT}")
+        return
+    kaggle = Kaggle.find()
+    if record["status"] != "checked":
+        now = progress.progress(kaggle, names)
+        progress.require_complete(kaggle, names, now)
+        rows = progress.check_output(kaggle, names)
+        record |= {"status": "checked", "rows": rows}
+        pair.keep(record)
+    said = push.submit(kaggle, words, names)
+    pair.keep(record | {"submitted": True})
+    print(f"submitted {names.kernel} version {version}; Kaggle says: {said}")
+    say(f"it now runs on the hidden photos, which takes hours; the score will stand at {push.SUBMISSIONS_URL}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from pawpularity.choices import default_run
+    from pawpularity.competition.dataset import CONTEST
+    from pawpularity.config import resolve
+    from pawpularity.errors import UserError
+    from pawpularity.files import size_text
+    from pawpularity.kernel.train_kernel import Wanted, build_train_kernel, fold_numbers
+    from pawpularity.run import check_name
+
+    if options.data:
+        raise UserError("kernel-train: trains on the contest's data, which Kaggle has; leave --data out")
+    configs = options.config or "densenet161"
+    config = resolve(configs, options.settings)
+    wanted = Wanted(
+        config=config,
+        run=check_name(options.run or default_run(configs, CONTEST)),
+        folds=fold_numbers(options.folds, config.folds.k),
+        hours=options.hours,
+        user=options.user or None,
+        resume=options.resume,
+        offline=options.offline,
+    )
+    pair = build_train_kernel(wanted, Path(options.build))
+    total = sum(path.stat().st_size for path in pair.files)
+    print(f"{pair.dataset.parent}: fold {', '.join(map(str, wanted.folds))} of run {wanted.run}, at most {wanted.hours:g} h; "
+          f"{len(pair.files)} files, {size_text(total)}")  # fmt: skip
+    say(f"next: make kernel-push NAME={pair.name}, and GO=1 to do it")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    import tempfile
+
+    from pawpularity.competition.kaggle_cli import Kaggle, shell_line
+    from pawpularity.errors import UserError
+    from pawpularity.kernel import progress
+    from pawpularity.kernel.fetch import ARCHIVE, bring_home
+
+    if options.zip:
+        print(bring_home(Path(options.zip)))
+        return
+    if options.name == "inference":
+        raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
+    pair, names, record = _pushed(options)
+    words = ["kernels", "output", names.kernel, "-p", "DIR", "--force", "--file-pattern", ARCHIVE]
+    if not options.go:
+        print(shell_line(words))
+        say(_ACT)
+        return
+    kaggle = Kaggle.find()
+    progress.require_complete(kaggle, names, progress.progress(kaggle, names))
+    with tempfile.TemporaryDirectory() as scratch:
+        files = progress.fetch(kaggle, names, Path(scratch), ARCHIVE)
+        if len(files) != 1:
+            raise UserError(
+                f"{names.kernel}: left {len(files)} archives of a run, one was due; look at {names.kernel_url}"
+            )
+        print(bring_home(files[0], pair.name.removeprefix("train-")))
+    pair.keep(record | {"status": "fetched"})
+
+
+def _common(parser: argparse.ArgumentParser, *, go: bool = True, name: bool = True) -> None:
+    if name:
+        parser.add_argument("--name", default="inference", metavar="NAME", help="inference (default), or train-RUN")
+    parser.add_argument("--user", metavar="KAGGLE_USER", help="your user name on Kaggle")
+    parser.add_argument(
+        "--build", default="kernels/build", metavar="DIR", help="where it was built (default: kernels/build)"
+    )
+    if go:
+        parser.add_argument("--go", action="store_true", help="do it; without this the commands are only shown")
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 24 * 60:
+        raise ValueError
+    return value
+
+
+def _wait_argument(parser: argparse.ArgumentParser, default: float | None, text: str) -> None:
+    parser.add_argument(
+        "--wait", type=_minutes, default=default, metavar="MINUTES", help=f"wait for its end at most that long ({text})"
+    )
+
+
+def _push_arguments(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    _wait_argument(parser, None, "default: 60, for a training kernel 0")
+
+
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    _common(parser, go=False)
+    _wait_argument(parser, 0.0, "default: ask once")
+
+
+def _submit_arguments(parser: argparse.ArgumentParser) -> None:
+    _common(parser, name=False)
+    parser.add_argument("--message", metavar="TEXT", help="the submission's description (default: version and bundle)")
+    parser.add_argument("--again", action="store_true", help="submit a version that was submitted already")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    run_argument(parser)
+    _common(parser, go=False, name=False)
+    parser.add_argument("--folds", metavar='"0 1"', help="these folds alone (default: all)")
+    parser.add_argument(
+        "--hours",
+        type=float,
+        default=11.0,
+        metavar="H",
+        help="stop and pack up after that (default: 11 of Kaggle's 12)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with what the kernel's last version left")
+    parser.add_argument(
+        "--offline", action="store_true", help="no internet there: pack the pretrained weights into the data set"
+    )
+
+
+def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    _common(parser)
+    parser.add_argument("--zip", metavar="FILE", help="an archive that was downloaded by hand from the kernel's page")
+
+
+def _verb(name: str, text: str, run: Any, arguments: Any) -> Verb:
+    return Verb(name, text, run, arguments, configured=False)
+
+
+PUSH_VERBS = [
+    _verb(
+        "kernel-push", "upload a built kernel and its data set; shows the commands unless --go", _push, _push_arguments
+    ),
+    _verb("kernel-status", "what became of a pushed kernel; its log's end if it failed", _status, _status_arguments),
+    _verb(
+        "submit", "submit the pushed kernel to the contest; shows the command unless --go", _submit, _submit_arguments
+    ),
+    Verb("kernel-train", "build a kernel that trains one run on Kaggle's GPUs", _train, _train_arguments),
+    _verb(
+        "kernel-fetch",
+        "bring home the run of a training kernel; shows the command unless --go",
+        _fetch,
+        _fetch_arguments,
+    ),
+]

@@ -1,0 +1,48 @@
+"""A submission.csv as Kaggle's grader wants it, whoever wrote it."""
+
+import csv
+import math
+from pathlib import Path
+
+from pawpularity.competition.dataset import CONTEST
+from pawpularity.competition.table import ID, TARGET
+from pawpularity.errors import UserError
+
+
+def check_submission(path: Path, whose: str, data: Path = CONTEST) -> int:
+    """Rows of `path`. Raises UserError, naming `whose` file it is, for one that the contest would refuse.
+
+    Where the contest's own sample_submission.csv is in `data`, its Ids must be the file's.
+    """
+    doing = f"submission.csv of {whose}"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{doing}: cannot be read ({error})") from None
+    if not rows or rows[0] != [ID, TARGET]:
+        raise UserError(f"{doing}: must begin with {ID},{TARGET}, not {','.join(rows[0])[:60] if rows else 'nothing'}")
+    if len(rows) == 1:
+        raise UserError(f"{doing}: holds no rows")
+    seen: set[str] = set()
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != 2 or not row[0] or row[0] in seen:
+            raise UserError(f"{doing}: line {number} must be an Id that stands there once, and its score")
+        seen.add(row[0])
+        if not _is_score(row[1]):
+            raise UserError(f"{doing}: line {number}: {row[1][:40]} is no score of 1-100")
+    sample = data / "sample_submission.csv"
+    if sample.is_file():
+        with sample.open(encoding="utf-8", newline="") as file:
+            wanted = {row[0] for row in list(csv.reader(file))[1:] if row}
+        if odd := wanted ^ seen:
+            raise UserError(f"{doing}: {min(odd)} is only in one of it and {sample}")
+    return len(rows) - 1
+
+
+def _is_score(text: str) -> bool:
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    return math.isfinite(value) and 1 <= value <= 100

@@ -1,0 +1,277 @@
+"""The script that Kaggle runs, in sandboxes: what it writes, what it refuses, what it survives."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tests.kernel.test_bundle import edit, reseal
+
+from pawpularity.errors import UserError
+from pawpularity.kernel import guard, hidden, sandbox
+from pawpularity.kernel.families import load_families
+from pawpularity.kernel.mounts import find_competition
+from pawpularity.kernel.plan import Use
+
+BUILD = Path("kernels/build")
+
+
+@pytest.fixture
+def built(checkout, paw):
+    done = paw("kernel", "--runs", "blend")
+    assert done.code == 0, done.err
+    return checkout / BUILD
+
+
+@pytest.fixture
+def session(built, tmp_path):
+    """Run the built script on a competition folder; `session(data, "--hours", "1")`."""
+
+    def run(data, *words, layout=sandbox.LAYOUTS[0], **more):
+        root = tmp_path / f"session{len(list(tmp_path.glob('session*')))}"
+        root.mkdir()
+        sandbox.lay_out(root, layout, built / "dataset", data)
+        return sandbox.run(root, built / "kernel" / "inference.py", *words, **more)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def drawn_contest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("contest") / "contest"
+    hidden.hidden(folder, 70, size=64)
+    return folder
+
+
+@pytest.fixture
+def contest(drawn_contest, tmp_path):
+    return shutil.copytree(drawn_contest, tmp_path / "contest")
+
+
+def rows(session):
+    with (session.working / "submission.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_kernel_check_passes_and_says_what_it_saw(built, paw):
+    done = paw("kernel-check", "--photos", "30", "--json", "-")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["difference"] <= report["bound"] == 1e-4
+    assert report["broken"] == 9
+    assert report["photos"] == 30
+    assert report["left_out"] == []
+    assert {name.split(",")[0] for name in report["ms"]} == {"decoding", "trunk", "2 tails"}
+    assert not list(BUILD.glob(".check.*")), "it leaves nothing behind"
+
+
+def test_kernel_check_sees_a_kernel_that_answers_otherwise(built, refused):
+    weights = built / "dataset" / "weights.json"
+    about = json.loads(weights.read_text())
+    weights.write_text(json.dumps(about | {"intercept": about["intercept"] + 0.01}))
+    reseal(built / "dataset")
+    assert "differ by 0.0100" in refused("kernel-check", "--photos", "8")
+
+
+def test_too_little_time_still_gives_every_row(session, contest):
+    done = session(contest, "--hours", "0.00001")
+    assert done.code == 0, done.said
+    assert "no photo more fits" in done.said
+    assert done.report["photos_without_time"] == 6
+    written = rows(done)
+    assert [row[0] for row in written[1:]] == pd.read_csv(contest / "test.csv")["Id"].tolist()
+    assert all(1 <= float(row[1]) <= 100 for row in written[1:])
+
+
+def test_without_safetensors_and_with_odd_metadata_and_another_sample(session, contest):
+    table = pd.read_csv(contest / "test.csv", dtype=str)
+    table.loc[3, "Eyes"] = "maybe"
+    table.to_csv(contest / "test.csv", index=False)
+    pd.read_csv(contest / "sample_submission.csv").iloc[1:].to_csv(contest / "sample_submission.csv", index=False)
+    done = session(contest, layout=sandbox.LAYOUTS[1], without=("safetensors",), rerun=True)
+    assert done.code == 0, done.said
+    assert "safetensors" not in done.log["imported"]
+    assert "safetensors" in done.log["refused"]
+    assert '"maybe" is not a number' in done.said
+    assert "going on without metadata" in done.said
+    assert "differ: 1 Ids" in done.said
+    assert len(rows(done)) == 71
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            lambda d: (d / "near.fold0.tail.safetensors").write_bytes(b"x"),
+            "near.fold0.tail.safetensors: is not the file",
+        ),
+        (lambda d: next(d.glob("*.whl")).write_bytes(b"x"), "is not the file that was built"),
+        (lambda d: (d / "bundle.json").write_text("{}"), "is not a whole bundle"),
+        (lambda d: (d / "bundle.json").unlink(), "must hold one bundle, not 0"),
+        (lambda d: edit(d, format=2, code="another"), "is of format 2, this script starts 1"),
+        (lambda d: edit(d, package="9.0.0"), "was built by pawpularity 9.0.0"),
+    ],
+)
+def test_a_bundle_that_is_not_what_was_built_is_refused_in_one_line(built, session, contest, damage, said):
+    damage(built / "dataset")
+    done = session(contest)
+    assert done.code == 2
+    lines = [line for line in done.said.splitlines() if line.startswith("pawpularity: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert done.left == []
+
+
+def test_no_competition_is_said(session, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = session(tmp_path / "empty")
+    assert done.code == 2
+    assert "holds no competition data" in done.said
+
+
+def test_both_layouts_are_found_and_two_of_a_kind_are_refused(tmp_path):
+    for place in ("petfinder-pawpularity-score", "competitions/petfinder-pawpularity-score"):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        for table in ("test.csv", "sample_submission.csv"):
+            (folder / table).touch()
+        if place.startswith("competitions"):
+            with pytest.raises(UserError, match="holds competition data twice"):
+                find_competition(tmp_path)
+        assert find_competition(folder.parent if "/" in place else tmp_path) == folder
+
+
+def test_a_network_without_an_answer_is_left_out(built):
+    from pawpularity.kernel.contents import open_bundle
+
+    families = load_families(open_bundle(built / "dataset"), "cpu")
+    family = next(family for family in families if "whole" in family.networks)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, family.size, family.size, 3), dtype=np.uint8)
+    uses = {"whole": Use(family.name, 2, False, 1.0)}
+    sound = family.answer(pixels, None, uses).scores["whole"]
+    other = family.answer(pixels, None, {"whole": Use(family.name, 1, False, 1.0)}).scores["whole"]
+    with torch.no_grad():
+        family.networks["whole"][1].score.bias.fill_(torch.nan)
+    assert np.allclose(family.answer(pixels, None, uses).scores["whole"], other, atol=1e-4)
+    with torch.no_grad():
+        family.networks["whole"][0].score.bias.fill_(torch.nan)
+    assert np.isnan(family.answer(pixels, None, uses).scores["whole"]).all()
+    assert np.isfinite(sound).all()
+
+
+def test_runs_behind_one_trunk_share_its_memory(built):
+    from pawpularity.kernel.contents import open_bundle
+
+    families = load_families(open_bundle(built / "dataset"), "cpu")
+    for family in families:
+        for networks in family.networks.values():
+            first, second = networks
+            own = dict(first.named_parameters()), dict(second.named_parameters())
+            for name in first.frozen_state().keys() & own[0].keys():
+                assert own[0][name].data_ptr() == own[1][name].data_ptr()
+            trained = next(iter(first.trained_state().keys() & own[0].keys()))
+            assert own[0][trained].data_ptr() != own[1][trained].data_ptr()
+
+
+def test_the_guard_hides_what_is_not_promised(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import importlib.util, socket, json\n"
+        "import numpy\n"
+        "for name in ('sklearn', 'albumentations', 'optuna', 'pytest', 'pawpularity'):\n"
+        "    assert importlib.util.find_spec(name) is None, name\n"
+        "    try:\n        __import__(name)\n    except ModuleNotFoundError:\n        continue\n    raise SystemExit(name)\n"
+        "try:\n    socket.create_connection(('127.0.0.1', 9))\nexcept OSError as error:\n    assert 'no network' in str(error)\n"
+        "print('done')\n"
+    )
+    log = tmp_path / "log.json"
+    from pawpularity.kernel.promised import promised_imports, standard_library
+
+    allowed = sorted(promised_imports() | standard_library())
+    assert {"torch", "timm", "PIL", "pandas", "numpy", "safetensors"} <= set(allowed)
+    assert "safetensors" not in promised_imports(without=["safetensors"])
+    (tmp_path / "wishes.json").write_text(json.dumps({"allowed": allowed, "sandbox": str(tmp_path), "log": str(log)}))
+    done = subprocess.run([sys.executable, "-I", guard.__file__, str(tmp_path / "wishes.json"), str(script)],
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.stdout.strip() == "done", done.stderr
+    said = json.loads(log.read_text())
+    assert {"sklearn", "albumentations", "optuna", "pytest"} <= set(said["refused"])
+    assert said["connections"]
+
+
+CLOSED = sandbox.isolation(Path(tempfile.gettempdir()))
+
+
+@pytest.mark.skipif(not CLOSED.mounted, reason="this machine allows no namespaces, or no mounts in them")
+def test_the_sandbox_has_no_network_and_input_cannot_be_written(session, contest, built):
+    (built / "kernel" / "inference.py").write_text(
+        "import os, pathlib, subprocess, sys\n"
+        "root = pathlib.Path(os.environ['PAWPULARITY_KAGGLE'])\n"
+        "try:\n    (root / 'input' / 'x').touch()\nexcept OSError as error:\n    print('cannot write', error.errno)\n"
+        "print(sorted(line.split(':')[0].strip() for line in open('/proc/net/dev').readlines()[2:]))\n"
+        "print(sorted(os.environ))\n"
+    )
+    done = session(contest)
+    assert "cannot write 30" in done.said, "EROFS"
+    assert "['lo']" in done.said
+    assert "HOME" in done.said
+    assert "PYTHONPATH" not in done.said
+
+
+@pytest.mark.parametrize(
+    ("programs", "says"),
+    [
+        ((), "sockets blocked in Python"),
+        (("unshare", "sh", "ip"), "own network namespace, input without write permission"),
+    ],
+)
+def test_less_of_a_sandbox_where_a_container_allows_less(
+    session, contest, built, tmp_path, monkeypatch, programs, says
+):
+    if programs and not CLOSED.namespaces:
+        pytest.skip("this machine allows no namespaces")
+    (tmp_path / "bin").mkdir()
+    for name in programs:
+        if found := shutil.which(name, path=sandbox.PATH):
+            (tmp_path / "bin" / name).symlink_to(found)
+    monkeypatch.setattr(sandbox, "PATH", str(tmp_path / "bin"))
+    done = session(contest)
+    assert done.code == 0, done.said
+    assert done.closed == sandbox.isolation(tmp_path)
+    assert says in str(done.closed)
+    assert (tmp_path / "session0" / "input").stat().st_mode & 0o200, "it can be deleted again"
+    # Root may write where nobody has permission, and is found out.
+    (built / "kernel" / "inference.py").write_text(
+        "import os, pathlib\n"
+        "root = pathlib.Path(os.environ['PAWPULARITY_KAGGLE'])\n"
+        "next((root / 'input').rglob('test.csv')).write_text('')\n"
+    )
+    if os.geteuid() == 0:
+        with pytest.raises(AssertionError, match="changed its input"):
+            session(contest)
+    else:
+        assert "PermissionError" in session(contest).said
+
+
+def test_a_gpu_that_fails_is_given_up_for_the_cpu(built, capfd):
+    from dataclasses import replace
+
+    from pawpularity.kernel.contents import open_bundle
+
+    family = load_families(open_bundle(built / "dataset"), "cpu")[0]
+    name = next(iter(family.networks))
+    uses = {name: Use(family.name, 2, True, 1.0)}
+    pixels = np.random.default_rng(0).integers(0, 256, (5, family.size, family.size, 3), dtype=np.uint8)
+    sound = family.answer(pixels, None, uses).scores[name]
+    family.compute = replace(family.compute, device=torch.device("meta"))  # a device that computes nothing
+    assert np.array_equal(family.answer(pixels, None, uses).scores[name], sound)
+    assert family.compute.device.type == "cpu"
+    assert "the GPU failed" in capfd.readouterr().err
