@@ -7,12 +7,7 @@ BIN    := $(VENV)/bin
 PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
 
-# A misspelt word (FLOD=0) must not start another, longer job.
-KNOWN := CONFIG DATA FOLD RUN RUNS OOF MEMBERS METHOD LABELS PHOTOS COPIES BACKBONES FEATURES BENCH ARGS JSON YES JOBS PROCESSES TRIALS STORAGE WORKERS N MASKS PHOTO GROUP KAGGLE_USER HALF NAME GO FOLDS HOURS PYTHON VENV
-$(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
-  $(error make knows no word $(word)=; it knows: $(KNOWN)))))
-
-# Nor may a word that the verb does not take be dropped in silence.
+# What each verb takes.
 WORDS_data := ARGS
 WORDS_sample := ARGS
 WORDS_folds := CONFIG DATA JSON ARGS
@@ -43,6 +38,11 @@ WORDS_all := YES CONFIG DATA JSON ARGS
 WORDS_bench := BENCH BACKBONES JSON ARGS
 WORDS_test := ARGS
 WORDS_clean-cache := YES ARGS
+# A misspelt word (FLOD=0) must not start another, longer job.
+KNOWN := $(sort $(foreach words,$(filter WORDS_%,$(.VARIABLES)),$($(words)))) PYTHON VENV
+$(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
+  $(error make knows no word $(word)=; it knows: $(KNOWN)))))
+# Nor may a word that the verb does not take be dropped in silence.
 # GO=yes would send nothing and HALF=yes halve nothing.
 $(foreach word,GO HALF,$(if $(filter-out 0 1,$($(word))),$(error $(word)=$($(word)): must be 1 or 0)))
 $(foreach goal,$(MAKECMDGOALS),$(foreach word,$(filter-out PYTHON VENV,$(KNOWN)),$(if $(filter command,$(origin $(word))),\

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+from scipy import stats
 
 from pawpularity.errors import UserError
-from pawpularity.explain.estimate import estimates
+from pawpularity.explain.estimate import estimates, proportion
 from pawpularity.explain.faithfulness import Faithfulness, judge, judge_forwards
 from pawpularity.explain.faithfulness_summary import summarise, summary_text
 from pawpularity.explain.orders import grain, random_fields, ranks_of
@@ -254,7 +255,9 @@ def summary_of(ps, gains=None, groups=None, **words):
 
 
 def test_one_photos_verdict_is_its_own():
-    assert summary_of([1 / 22]).verdict.startswith("beats random")
+    assert summary_of([1 / 22]).verdict == "beats random", "of the centre one photo tells nothing"
+    assert summary_of([1 / 22] * 4).verdict == "beats random"
+    assert summary_of([1 / 22] * 5).verdict == "beats random and the centre"
     assert summary_of([1 / 22]).p == pytest.approx(1 / 22)
     assert summary_of([3 / 22]).verdict == "not told from random"
 
@@ -280,6 +283,18 @@ def test_useless_maps_are_called_better_than_random_once_in_twenty_times():
     random = np.random.default_rng(2)
     alarms = [summary_of(random.integers(1, 23, 8) / 22).p <= 0.05 for _ in range(400)]
     assert 0.01 <= np.mean(alarms) <= 0.085, "binomial 99.9 % of .05 at 400"
+
+
+def test_shares_that_all_agree_keep_an_interval():
+    """Five of five: Wilson's interval, by its formula; near-duplicates count once."""
+    z = stats.norm.ppf(0.975) ** 2
+    assert (proportion(np.ones(5)).low, proportion(np.ones(5)).high) == pytest.approx((5 / (5 + z), 1.0))
+    assert proportion(np.zeros(5)).high == pytest.approx(z / (5 + z))
+    assert proportion(np.array([1.0, 1.0, 1.0, np.nan]), np.array([0, 0, 1, 2])).low == pytest.approx(2 / (2 + z))
+    mixed = np.array([1.0, 0.0, 1.0, 1.0])
+    assert proportion(mixed) == estimates(mixed[:, None])[0]
+    assert proportion(np.ones(1)).n == 1
+    assert np.isnan(proportion(np.ones(1)).low)
 
 
 def test_estimates_leave_out_what_is_no_number():

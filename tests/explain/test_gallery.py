@@ -136,8 +136,10 @@ def test_a_method_that_does_not_beat_random_is_marked(gallery):
         ["gradient", "rise"],
         ["gradient"],
     ]
-    assert "not told from random" in " ".join(caption(some[2]).under["rise"])
-    assert "beats random" in " ".join(caption(some[0]).under["rise"])
+    assert "not told from random" in " ".join(caption(some[2], frame(some).scales).under["rise"])
+    assert "beats random" in " ".join(caption(some[0], frame(some).scales).under["rise"])
+    assert "from -4 to +8" in caption(some[0], frame(some).scales).under["rise"]
+    assert "from -4 to +8: faint on this scale" in caption(some[0], {"gradient": 3.0, "rise": 60.0}).under["rise"]
     plain, marked = (np.asarray(Image.open(folder / "panels" / f"{name}.png")).astype(int) for name in ("aa", "cc"))
     red = [((p[..., 0] > 150) & (p[..., 1] < 60) & (p[..., 2] < 90)).sum() for p in (plain, marked)]
     assert red[1] > red[0] + 500, "a second frame and title in red"

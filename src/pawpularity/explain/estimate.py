@@ -1,11 +1,12 @@
 """A mean over photos with its interval, where some photos may have no answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from pawpularity.evaluation.resampling import Groups, bootstrap_sums, interval
 
@@ -61,6 +62,18 @@ def estimates(columns: ArrayLike, groups: Groups = None, *, seed: int = 0) -> li
             bounds = interval(drawn[usable, c] / drawn[usable, width + c])
         found.append(Estimate(float(inside.mean()) if len(inside) else float("nan"), *bounds, int(counts[c])))
     return found
+
+
+def proportion(values: ArrayLike, groups: Groups = None, *, seed: int = 0) -> Estimate:
+    """`estimate` of 0s and 1s. Where all of them agree, every resample would, and the interval be a point: Wilson's then
+    (1927; 5 of 5 are 0.57 to 1), of as many as there are groups."""
+    found = estimate(values, groups, seed=seed)
+    if found.n < 2 or found.mean not in (0.0, 1.0):
+        return found
+    there = np.isfinite(np.asarray(values, dtype=np.float64))
+    count = found.n if groups is None else len(np.unique(np.asarray(groups)[there]))
+    bounds = stats.binomtest(round(found.mean * count), count).proportion_ci(method="wilson")
+    return replace(found, low=float(bounds.low), high=float(bounds.high))
 
 
 def estimate(values: ArrayLike, groups: Groups = None, *, seed: int = 0) -> Estimate:

@@ -20,6 +20,7 @@ USELESS = (
     "random orders are beaten by 1 in 20 of the maps that know nothing and prefer no place, and by the centre as often as its "
     "row says"
 )
+FEW = 5  # photos below which nothing is said of the centre: a bootstrap of so few is too narrow
 _EXACT = 20  # uniform numbers up to which their sum's distribution is taken as it is, and not as normal
 
 
@@ -48,6 +49,8 @@ class Summary:
         if self.p > LEVEL:
             return NOT_TOLD
         over = self.figures["over_centre"]
+        if over.n < FEW:
+            return "beats random"
         if over.low > 0:
             return "beats random and the centre"
         return "beats random, not the centre" if over.high < 0 else "beats random, not told from the centre"

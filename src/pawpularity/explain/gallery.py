@@ -27,6 +27,7 @@ JUDGED_AS = {"gradient": "gradient x (photo - mean colour)"}
 JUDGE = "blur"  # the substrate whose verdict marks a map: RISE itself hides with grey
 _JUDGED = ("insertion_minus_deletion", "deletion_auc", "insertion_auc", "positive_end", "negative_end", "road", "p_random",
            "beats_random", "road_beats_random", "beats_centre", "random_sd", "grain")  # fmt: skip
+_FAINT = 0.15  # of the common scale: below it colours hardly show
 _RISE = ("masks", "blocks", "relative_error", "verdict", "r2", "mean_score", "sd_score")
 _HEAD = ("", "hidden by", "insertion - deletion", "removing highest", "lowest", "ROAD", "p, random", "beats centre")
 
@@ -66,12 +67,12 @@ def weak_methods(one: Explained) -> frozenset[str]:
     return frozenset(row.method for row in _judged(one) if row.method in one.maps and not row.beats_random)
 
 
-def caption(one: Explained) -> Caption:
+def caption(one: Explained, scales: Mapping[str, float]) -> Caption:
     """The words around a photo's panel."""
     record = one.record
     under: dict[str, list[str]] = {"photo": _about_photo(record)}
     for name in one.maps:
-        under[name] = _about_map(one, name)
+        under[name] = _about_map(one, name, scales[name])
     if "error" in tiles_of(one.maps):
         under["error"] = _about_error(one)
     return Caption(f"{one.name}   {words(record)}", under, weak_methods(one))
@@ -139,7 +140,7 @@ def page(explained: Sequence[Explained], frame: Frame) -> str:
         kinds={kind: KINDS[kind] for kind in kinds},
         folds=sorted({one.record["fold"] for one in explained if one.record["fold"] is not None}),
         methods=[{"name": name, "title": TITLES.get(name, name)} for name in methods],
-        judged_head=_HEAD, cards=[_card(one) for one in explained],
+        judged_head=_HEAD, cards=[_card(one, frame.scales) for one in explained],
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def _about_photo(record: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _about_map(one: Explained, name: str) -> list[str]:
+def _about_map(one: Explained, name: str, scale: float) -> list[str]:
     facts, lines = one.maps[name].facts, []
     if name == "rise":
         error = facts.get("relative_error")
@@ -163,27 +164,30 @@ def _about_map(one: Explained, name: str) -> list[str]:
         lines.append(f"mean of {facts['smooth']} noisy copies" if facts.get("smooth") else "of the photo alone")
         if (error := one.maps[name].standard_error) is not None:
             known = relative_error(one.maps[name].map.astype(np.float64), error.astype(np.float64) ** 2)
-            lines[-1] += f", relative error {known:.2f}" if known < 1 else ", no larger than its error"
+            lines.append(f"relative error {known:.2f}" if known < 1 else "no larger than its error")
         lines.append("red: brighter here, higher score")
     elif name == "gradcam":
         cells = facts.get("cells")
-        lines.append(f"layer {facts['layer']}{f', {cells[0]} x {cells[1]} cells' if cells else ''}")
-    lines.append(_span(one.maps[name].map))
+        lines.append(f"{facts['layer']}{f', {cells[0]} x {cells[1]} cells' if cells else ''}")
+    lines.append(_span(one.maps[name].map, scale))
     row = _main(one, name)
     if row is not None:
         if one.maps[name].effect is not None:
             lines.append(f"judged: {JUDGED_AS[name]}")
         lines.append(f"insertion - deletion {row.insertion_minus_deletion:+.1f} (random: sd {row.random_sd:.1f})")
-        lines.append(f"{'beats random' if row.beats_random else NOT_TOLD} (p {row.p_random:.2f})")
+        lines.append(f"{'beats random' if row.beats_random else NOT_TOLD} (p {row.p_random:.3f})")
         if not np.isnan(row.road):
             lines.append(f"ROAD {row.road:+.1f}: {'beats random' if row.road_beats_random else NOT_TOLD}")
     return lines
 
 
-def _span(values: NDArray[np.floating[Any]]) -> str:
+def _span(values: NDArray[np.floating[Any]], scale: float) -> str:
     """The map's own range: on the common scale the map of a low score may look empty."""
     low, high = float(values.min()), float(values.max())
-    return f"from {low + 0.0:+.2g} to {high + 0.0:+.2g}" if low < high else f"{low:+.2g} everywhere"
+    if low == high:
+        return f"{low:+.2g} everywhere"
+    faint = ": faint on this scale" if max(-low, high) < _FAINT * scale else ""
+    return f"from {low + 0.0:+.2g} to {high + 0.0:+.2g}{faint}"
 
 
 def _about_error(one: Explained) -> list[str]:
@@ -206,9 +210,9 @@ def _judged(one: Explained) -> list[Faithfulness]:
     return [row for row in rows if row.substrate == JUDGE] or rows
 
 
-def _card(one: Explained) -> dict[str, Any]:
+def _card(one: Explained, scales: Mapping[str, float]) -> dict[str, Any]:
     record, tiles = one.record, tiles_of(one.maps)
-    weak, around = weak_methods(one), caption(one)
+    weak, around = weak_methods(one), caption(one, scales)
     titles = {"photo": "photo", "error": ERROR} | TITLES
     alts = {
         "photo": f"the photo {one.name}, as the network sees it",
@@ -304,4 +308,4 @@ def write_pictures(part: Path, explained: Sequence[Explained], photos: Mapping[s
     for one in explained:
         tiles = strip(photos[one.name], one.maps, scales)
         write_strip(part / STRIPS / f"{one.name}.png", tiles)
-        draw_panel(part / PANELS / f"{one.name}.png", tiles, one.maps, scales, caption(one))
+        draw_panel(part / PANELS / f"{one.name}.png", tiles, one.maps, scales, caption(one, scales))

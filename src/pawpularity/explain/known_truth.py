@@ -194,6 +194,8 @@ def summarise_parts(
         others = np.array([_by_others(maps, i, parts[i][part], groups) for i in shown])
         columns = np.column_stack([[r.pointing for r in rows], shares, energies, energies - shares, energies - others])
         aimed, share, inside, excess, over = estimates(columns, None if groups is None else groups[shown])
+        if np.isin(columns[:, 0], (0.0, 1.0)).all():  # else places tie, and a photo is hit in part
+            aimed = proportion(columns[:, 0], None if groups is None else groups[shown])
         points = float(np.mean([row.points for row in rows]))
         constant = sum(row.constant for row in rows)
         summaries.append(PartSummary(part, points, aimed, share, inside, excess, over, constant))

@@ -19,10 +19,15 @@ from numpy.typing import NDArray
 
 from pawpularity.errors import UserError
 from pawpularity.evaluation.resampling import interval
-from pawpularity.explain.estimate import Estimate, estimate, plain, table
+from pawpularity.explain.estimate import Estimate, estimate, plain, proportion, table
 from pawpularity.explain.known_truth import PLACES, Map, Mask, is_constant, read_labels
 
 DRAWS = 1_000
+LEGEND = (
+    "effect: score with the part less without it, in points (contrast: a strong one of .6 against none); map on it: its mean "
+    "over the part; sign: share of pairs whose map has the effect's sign there; balanced: the mean of that share where the part "
+    "raises the score and where it lowers it; rank: Spearman's correlation of map x size with the effect [95 %]"
+)
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,8 @@ def _summary(part: str, rows: Sequence[TwinRow], seed: int) -> TwinSummary:
         effect=float(column["effect"].mean()),
         effect_network=estimate(column["effect_network"], seed=seed),
         map_mean=estimate(column["map_mean"], seed=seed),
-        as_network=estimate(column["as_network"], seed=seed),
-        as_truth=estimate(column["as_truth"], seed=seed),
+        as_network=proportion(column["as_network"], seed=seed),
+        as_truth=proportion(column["as_truth"], seed=seed),
         rank_network=_rank(column["map_sum"][told], column["effect_network"][told], seed) if whole else none,
         rank_truth=_rank(column["map_sum"][told], column["effect"][told], seed) if whole else none,
         balanced=float(np.mean(known)) if whole and len(known) == 2 else float("nan"),
@@ -208,4 +213,5 @@ def twins_text(summaries: Sequence[TwinSummary]) -> str:
         f"all {last.effect_network.n} pairs: sign as the network's {network}, balanced {last.balanced:.2f} (chance 0.5), as the "
         f"truth's {truth}",
         f"rank with the network's effect {last.rank_network.text()}, with the true one {last.rank_truth.text()}: {last.verdict}",
+        LEGEND,
     ])  # fmt: skip
