@@ -116,7 +116,7 @@ def build_app(desk: Desk, hosts: frozenset[str] | None) -> "Starlette":
 
     async def tips(request: Request) -> Response:
         def work(coach: Coach, upload: Upload) -> list[dict[str, Any]]:
-            return [tip.to_dict() | {"gain_words": tip.gain_words} for tip in coach.tips(upload)]
+            return [tip.to_dict() | {"promise": tip.promise} for tip in coach.tips(upload)]
 
         return await photo(request, work)
 

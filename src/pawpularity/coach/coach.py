@@ -186,7 +186,7 @@ class Coach:
             "median": known.median, "top_quarter": known.top_quarter,
             "fit": self.predictor.config.photos.fit,
             "metadata": metadata_words(self.chosen.run.config.model, self.chosen.run.name),
-            "folds": sorted(self.predictor.networks), "statements": statements(self),
+            "folds": sorted(self.predictor.networks), "statements": statements(self), "warnings": warnings(self),
             "order": [{"words": band.words, "low": band.low, "share": band.share, "error": band.error, "pairs": band.pairs}
                       for band in known.order.bands],
             "order_all": known.order.whole.share, "promises": list(self.prepared.promises), "notes": list(self.prepared.notes),
@@ -208,14 +208,25 @@ def metadata_words(model: Model, name: str) -> str:
     )
 
 
+def warnings(coach: Coach) -> list[str]:
+    """What must be read before anything else; mostly nothing."""
+    figures, name = coach.figures, coach.chosen.dataset.name
+    lines = []
+    if coach.chosen.dataset.is_drawn:
+        lines.append(f"This run learned from drawn pets ({name}). Of real photographs it knows nothing: use it to try the coach, "
+                     "not to choose photos.")  # fmt: skip
+    if not figures.r2_low > 0:
+        lines.append(
+            f"This run has not been shown to know anything: on {figures.n} photos it never saw it is off by {figures.rmse:.1f} "
+            f"points, and always answering the mean by {figures.constant_rmse:.1f}. Its scores are for trying the coach only."
+        )
+    return lines
+
+
 def statements(coach: Coach) -> list[str]:
     """What the score is and is not, in plain words."""
-    figures, known, drawn = coach.figures, coach.known, coach.chosen.dataset.is_drawn
-    lines = []
-    if drawn:
-        lines.append(f"This run learned from drawn pets ({coach.chosen.dataset.name}). Of real photographs it knows nothing: "
-                     "use it to try the coach, not to choose photos.")  # fmt: skip
-    lines += [
+    figures, known = coach.figures, coach.known
+    return [
         "The score is a guess at PetFinder.my's Pawpularity: how much visitors looked at a photo's page, from 1 to 100. It is a "
         "guess about the photo. It says nothing about the pet, its health, or how soon it finds a home.",
         f"How good the guess is: on {known.n:,} photos it never saw it is off by {figures.rmse:.1f} points (RMSE); always "
@@ -225,13 +236,13 @@ def statements(coach: Coach) -> list[str]:
         "Ranges hold for photos of a given predicted score. The most popular photos are rarely predicted so, and no range "
         "can promise to catch them.",
     ]  # fmt: skip
-    return lines
 
 
 def ranked(scores: Sequence[float], known: Calibration) -> list[dict[str, Any]]:
     """Photos from the highest score down: `place` in what was given, and how reliable it is that each beats the next.
 
-    The last one has no next. Equal scores keep their order.
+    The last one has no next. Equal scores keep their order. Two are told apart where that chance is above a half by more than its
+    own error (95 %).
     """
     order = sorted(range(len(scores)), key=lambda place: -scores[place])
     rows: list[dict[str, Any]] = []
@@ -242,6 +253,7 @@ def ranked(scores: Sequence[float], known: Calibration) -> list[dict[str, Any]]:
         rows.append({
             "rank": rank + 1, "place": place, "gap": gap, "reliability": None if band is None else band.share,
             "error": None if band is None else band.error, "behind_best": scores[order[0]] - scores[place],
+            "told_apart": None if band is None else band.share - 1.96 * band.error > 0.5,
             "best_is_better": None if rank == 0 else known.order.reliability(scores[order[0]] - scores[place]),
         })  # fmt: skip
     return rows

@@ -42,9 +42,8 @@ def run_coach(options: argparse.Namespace) -> None:
     files = _files(words)
     coach = open_coach(options)
     say(f"runs on {coach.about['metadata']}")
-    for line in coach.about["statements"] if coach.about["drawn"] else ():
+    for line in coach.about["warnings"]:
         say(line)
-        break
     album = look(coach, files, tips=folder or len(files) <= 20, crops=len(files) == 1)
     if not album.photos:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in album.faults.items()))

@@ -31,7 +31,7 @@ from pawpularity.verb import say
 
 FOLDER = "coach"
 DRAWS = 2000
-_RULES = 1  # of this room: another number makes everything anew
+_RULES = 2  # of this room: another number makes everything anew
 
 Floats = NDArray[np.float64]
 

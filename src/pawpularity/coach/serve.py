@@ -46,12 +46,17 @@ def run_app(options: argparse.Namespace) -> None:
 
 
 def open_door(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises UserError for an address that is none, or a port that is taken."""
+    """A socket of its own, not yet listening. Raises UserError for an address that is none, or a port that is taken."""
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}: must be 0 to 65535")
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family)
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        door = socket.socket(family, kind)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was left a minute ago is free
+        door.bind(address)
+        return door
     except OSError as error:
         raise UserError(
             f"--host {host} --port {port}: cannot be listened on ({error.strerror or error}); take another"

@@ -70,9 +70,8 @@ def one_photo(photo: Coached, about: Mapping[str, Any]) -> str:
         if of_kind:
             lines.append(f"  {head}")
         for tip in of_kind:
-            gain = f" ({tip.gain_words})" if tip.gain_words and kind in (ADVISED, PERHAPS) else ""
-            lines.append(f"    {tip.key}: {tip.advice}{gain}")
-            lines += [f"      {line}" for line in (tip.based_on, tip.evidence) if line]
+            lines.append(f"    {tip.key}: {tip.advice}")
+            lines += [f"      {line}" for line in (tip.promise, tip.based_on, tip.evidence) if line]
     if photo.crop is not None:
         lines.append(f"  {crop_words(photo.crop)}")
     return "\n".join(lines)
@@ -101,7 +100,10 @@ def in_order(album: Album, known: Calibration) -> str:
             f"middle photo with {_percent(told.beats_median)}{after}"
         )
     if len(album.photos) > 1:
-        lines.insert(0, f"Use {album.photos[album.order(known)[0]['place']].name} first.")
+        first = album.order(known)[0]
+        lines.insert(
+            0, f"Use {first['photo']} first." if first["told_apart"] else "The first two cannot be told apart."
+        )
         lines.append(f"How sure the order is: {ONE_PET}.")
     return "\n".join(lines)
 

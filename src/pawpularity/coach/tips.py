@@ -90,17 +90,20 @@ class Tip:
     """score points that photos like this one but for this have more; None where nothing is promised"""
     gain_low: float | None
     gain_high: float | None
+    adjusted: bool = False
+    """whether the gain is between photos alike in all other columns"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
     @property
-    def gain_words(self) -> str:
-        """`+9.1 points [+6.0, +12.2]`; empty where nothing is promised."""
-        if self.gain is None or self.gain_low is None or self.gain_high is None:
+    def promise(self) -> str:
+        """What such photos score, in words; empty where nothing is promised."""
+        if self.gain is None or self.gain_low is None or self.gain_high is None or self.kind not in (ADVISED, PERHAPS):
             return ""
-        return f"{self.gain:+.1f} points [{self.gain_low:+.1f}, {self.gain_high:+.1f}]"
+        alike = "Photos like that, alike in all other columns," if self.adjusted else "Photos like that"
+        return f"{alike} score {self.gain:+.1f} points [{self.gain_low:+.1f}, {self.gain_high:+.1f}]."
 
 
 def tips_for(
@@ -149,7 +152,8 @@ def _trait(looked: Trait, seen: Seen, row: Evidence | None, told: Judged | None,
         return _none(looked, FINE if has else LEFT_OUT, based_on, why or (row.words if row else ""))
     sign = 1.0 if looked.wanted else -1.0
     low, high = sorted((sign * row.gain_low, sign * row.gain_high))
-    return Tip(looked.key, _kind(row, sign * row.gain), looked.advice, based_on, row.words, sign * row.gain, low, high)
+    return Tip(looked.key, _kind(row, sign * row.gain), looked.advice, based_on, row.words, sign * row.gain, low, high,
+               row.adjusted)  # fmt: skip
 
 
 def _level(looked: Level, value: float, row: Evidence | None, known: Floats | None, why: str | None) -> Tip:
@@ -165,4 +169,4 @@ def _level(looked: Level, value: float, row: Evidence | None, known: Floats | No
         return _none(looked, FINE, based_on, row.words)
     gain, low, high = move(row, value, aim)
     based_on += f"; the best quarter has {aim * looked.scale:.0f} or more"
-    return Tip(looked.key, _kind(row, gain), looked.advice, based_on, row.words, gain, low, high)
+    return Tip(looked.key, _kind(row, gain), looked.advice, based_on, row.words, gain, low, high, row.adjusted)

@@ -7,7 +7,7 @@ poor probes, and are left out by the same rule.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,6 @@ class Judged:
     n_without: int
     auc: float | None
     """None: too few photos of either kind"""
-    right_with: float | None
-    """of the photos it says have it, the share that do; None where it never says so"""
-    right_without: float | None
 
     @property
     def usable(self) -> bool:
@@ -104,16 +101,11 @@ def fit_probes(
         n_with = int(values.sum())
         n_without = len(values) - n_with
         if min(n_with, n_without) < FEWEST or len(np.unique(folds)) < 3:
-            every.append(Judged(name, n_with, n_without, None, None, None))
+            every.append(Judged(name, n_with, n_without, None))
             continue
         told = ridge_oof(features, values, folds)
         platt = LogisticRegression(C=1e6).fit(told.prediction[:, None], values)
-        says = platt.predict_proba(told.prediction[:, None])[:, 1] >= 0.5
-        judged = Judged(
-            name, n_with, n_without, float(roc_auc_score(values, told.prediction)),
-            float(values[says].mean()) if says.any() else None,
-            float(1.0 - values[~says].mean()) if not says.all() else None,
-        )  # fmt: skip
+        judged = Judged(name, n_with, n_without, float(roc_auc_score(values, told.prediction)))
         every.append(judged)
         if judged.usable:
             alpha = float(np.median([told.alpha(fold) for fold in range(len(told.chosen))]))
@@ -136,8 +128,6 @@ class Tower:
     """The same network kept at hand, for one photo at a time."""
 
     def __init__(self, config: Config, compute: Compute) -> None:
-        from dataclasses import replace
-
         tower = build_tower(config.model, "pooled", size=config.photos.size, seed=config.train.seed)
         frozen = replace(config.model, unfrozen="0", metadata="none")
         network = Network(tower, frozen, channels_last=compute.dtype != torch.float32, frozen_bn=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pawpularity.coach.coach import Coach
 
 PAIRS = 24
+CROPS = 8  # photos whose crops are searched, a hundred scores each
 CROP = "crop"
 SEED = 1_000_003  # a shelter of its own: these pets are in nobody's training table
 _QUALITY = 90  # JPEG's, as the shelter's own photos have
@@ -75,12 +76,12 @@ class Promise:
         )
 
 
-def keep_promises(coach: "Coach", pairs: int = PAIRS) -> Prepared:
+def keep_promises(coach: "Coach") -> Prepared:
     """`coach.prepared` with the table of promises."""
     width, height = displayed_size(coach.chosen.dataset.photo_paths()[0])
     size = max(width, height)
-    rows = [_tried(coach, key, pairs, size) for key in _TRIED]
-    rows.append(_cropped(coach, pairs, size))
+    rows = [_tried(coach, key, PAIRS, size) for key in _TRIED]
+    rows.append(_cropped(coach, min(PAIRS, CROPS), size))
     return replace(coach.prepared, promises=[asdict(row) | {"words": row.words} for row in rows])
 
 

@@ -75,7 +75,7 @@
   const tipText = (tip, word) => {
     const made = element("div", "tip " + tip.kind.replaceAll(" ", "-"));
     made.append(element("b", "", word ? tip.key + ": " + word : tip.advice));
-    if (tip.gain_words && !word) made.append(element("span", "gain", "Photos that have it, and are alike in what else was noted, differ by " + tip.gain_words + ". "));
+    if (tip.promise) made.append(element("span", "gain", tip.promise));
     made.append(element("span", "soft", "Based on: " + tip.based_on + "."));
     if (tip.evidence) made.append(element("span", "soft", "Evidence: " + tip.evidence + "."));
     return made;
@@ -213,14 +213,15 @@
       picture.src = item.url;
       picture.alt = "";
       const text = row.rank === 1
-        ? item.file.name + ", score " + item.score.toFixed(1)
-        : item.file.name + ", score " + item.score.toFixed(1) + ": " + row.behind_best.toFixed(1) + " points behind; of two pets so far apart the first one truly does better in "
+        ? "1. " + item.file.name + ", score " + item.score.toFixed(1)
+        : row.rank + ". " + item.file.name + ", score " + item.score.toFixed(1) + ": " + row.behind_best.toFixed(1) + " points behind; of two pets so far apart the first one truly does better in "
           + percent(row.best_is_better);
       inner.append(picture, element("span", "", text));
       line.append(inner);
       list.append(line);
       box.append(item.card);
     }
+    document.getElementById("order-head").textContent = found.order[0].told_apart ? "Use this one first" : "The first two cannot be told apart";
     document.getElementById("order").hidden = false;
   };
 
