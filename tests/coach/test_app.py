@@ -157,6 +157,26 @@ def test_bad_files_get_a_friendly_line(server, photo, path):
     assert server.told(path, chunks) == (413, {"fault": "This file is too large: 20 MB at most."})
 
 
+def test_who_sends_far_too_much_hears_why(server):
+    """A door shut on somebody who is still sending loses the answer on its way: twenty of twenty must hear it."""
+    answers = []
+
+    def one():
+        try:
+            # A client that closes afterwards: of others the server itself waits for the rest.
+            status, _, body = server.ask("POST", "/score", bytes(80_000_000), {**BYTES, "connection": "close"})
+            answers.append((status, json.loads(body)))
+        except OSError as error:
+            answers.append(str(error))
+
+    threads = [threading.Thread(target=one) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert answers == [(413, {"fault": "This file is too large: 20 MB at most."})] * 20
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b'{"scores": []}', b'{"scores": ["x"]}', b'{"scores": [NaN]}', b"[" * 90_000]
 )

@@ -72,7 +72,7 @@ def test_the_verdict_of_the_true_scores_decides_how_it_is_said(verdict, kind):
 def test_a_weak_probe_leaves_its_tip_out():
     for auc, said in ((0.69, "AUC 0.69, below 0.7"), (None, "no probe")):
         weak = [judged("Eyes", auc), *(one for one in PROBES if one.column != "Eyes")]
-        tip = tips(Seen(80.0, 0.5, {k: v for k, v in GOOD.items() if k != "Eyes"}), probes=weak)["eyes"]
+        tip = tips(Seen(80.0, 0.5, GOOD | {"Eyes": 0.1}), probes=weak)["eyes"]
         assert tip.kind == LEFT_OUT
         assert said in tip.based_on
         assert tip.gain is None
