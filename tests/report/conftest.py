@@ -44,7 +44,7 @@ def everything(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["errors", "a", *FEW, "--top", "3"],
         ["hypotheses", "--data", "toy/train.csv", "--run", "leaky", *FEW, "folds.k=2"],
         ["explain", "--run", "a", "--data", "toy", "--n", "1", "--masks", "512", "explain.road=false", "explain.sanity_photos=0",
-         "explain.methods=[gradcam,rise]"],
+         "explain.methods=[gradient,rise]", "explain.smooth=0"],
         ["explain", "--run", "a", "--data", "toy", "--group", "eyes", "--n", "2", "--masks", "256"],
         ["robustness", "--run", "a", "--data", "toy", "--photos", "4"],
         ["tune", "--data", "toy", *TOY, "--run", "found", "--trials", "2", "search.top=1"],

@@ -72,6 +72,16 @@ class Words:
 
 
 @dataclass(frozen=True)
+class Stand:
+    """A few figures in large letters, and one sentence or two about them."""
+
+    figures: Sequence[tuple[str, str, str]]
+    """(what it is, the figure, its interval or what it is of)"""
+    lines: Sequence[str]
+    kind: str = "stand"
+
+
+@dataclass(frozen=True)
 class Heading:
     """What the blocks after it are of: a data set, a study."""
 
@@ -101,7 +111,7 @@ class Cards:
     kind: str = "cards"
 
 
-Block = Table | Figure | Words | Heading | Folded | Cards
+Block = Table | Figure | Words | Stand | Heading | Folded | Cards
 
 
 @contextmanager

@@ -73,8 +73,9 @@ def gallery_section(subjects: Sequence[Subject]) -> Section:
     if cards:
         lines = [
             "Red places raise a photo's score and blue ones lower it; where a map is zero the grey photo shows. A map says what "
-            "the network does, not what people like. Framed and in red: a method whose map orders this photo's places no better "
-            "than random maps of the same grain; of useless maps 1 in 20 is not marked."
+            "the network does, not what people like. Framed and in red: a map that orders this photo's places no better than "
+            "random maps of the same grain do. Pets stand in the middle, so a blob there is often right without looking: see the "
+            "row of the centre."
         ]
         if len(cards) < total:
             folders = ", ".join(f"{gallery.folder}/index.html" for gallery in found)
@@ -167,9 +168,7 @@ def _lines(name: str, facts: Mapping[str, Any], row: Mapping[str, Any] | None) -
         lines.append(f"{facts['masks']} masks, relative error {'above 1' if error is None else f'{error:.2f}'}")
     if row is not None:
         lines.append(f"insertion - deletion {row['insertion_minus_deletion']:+.1f} points")
-        lines.append(
-            f"{'beats random' if row['beats_random'] else 'no better than random'} (p {number(row['p_random'])})"
-        )
+        lines.append(f"{row['mark'] or 'beats random'} (p {number(row['p_random'])})")
     return lines
 
 

@@ -15,6 +15,7 @@ from pawpularity.report.blocks import (
     Figure,
     Heading,
     Section,
+    Stand,
     Table,
     Words,
     as_written,
@@ -25,7 +26,7 @@ from pawpularity.report.blocks import (
     span,
 )
 from pawpularity.report.drawing import BLUE, GREEN, ORANGE, SOFT, Mark, Row, drawn, forest, forest_height
-from pawpularity.report.subjects import Subject, by_data, flags_of
+from pawpularity.report.subjects import Subject, by_data, command_of, flags_of
 from pawpularity.run import OOF, Run
 
 
@@ -36,7 +37,7 @@ def runs_section(subjects: Sequence[Subject], notes: Sequence[str]) -> Section:
     for place, (data, some) in enumerate(groups.items()):
         floor = next((s.row["floor"] for s in some if s.row.get("floor") is not None), None)
         blocks += [Heading(f"data: {data}")] if len(groups) > 1 else []
-        blocks += [Words(_headline(some)), _runs_table(data, some, flags, floor)]
+        blocks += [_stand(some, floor), _runs_table(data, some, flags, floor)]
         if any(s.row["score"] for s in some):
             blocks.append(_runs_figure(f"rmse{place}", data, some, floor))
     lines = [
@@ -67,7 +68,7 @@ def _runs_figure(name: str, data: str, some: Sequence[Subject], floor: float | N
         forest(axes, rows, "RMSE, score points (less is better)", keys=keys)
 
     markup = drawn(name, forest_height(rows, len(keys)), paint, alt)
-    return Figure(markup, alt, f"Where the runs stand, {data}", "make oof")
+    return Figure(markup, alt, f"Where the runs stand, {data}", _oof(some))
 
 
 def _runs_table(data: str, some: Sequence[Subject], flags: dict[str, str], floor: float | None) -> Table:
@@ -86,7 +87,12 @@ def _runs_table(data: str, some: Sequence[Subject], flags: dict[str, str], floor
         ])  # fmt: skip
     caption = f"{data}: out-of-fold RMSE, score points"
     caption += "" if floor is None else f"; noise floor of this drawn shelter {floor:.2f}"
-    return Table(caption, head, rows, "make oof", stacked=True)
+    return Table(caption, head, rows, _oof(some), stacked=True)
+
+
+def _oof(some: Sequence[Subject]) -> str:
+    """The command that prints the table: files must be named."""
+    return "make oof" if all(one.run is not None for one in some) else command_of(some, "oof", "RUN")
 
 
 def _share(e: dict[str, Any] | None) -> str:
@@ -96,21 +102,29 @@ def _share(e: dict[str, Any] | None) -> str:
     return f"{100 * e['share']:.0f} % [{low}, {high}]"
 
 
-def _headline(some: Sequence[Subject]) -> list[str]:
-    """The state of one data set in two sentences."""
+def _stand(some: Sequence[Subject], floor: float | None) -> Stand:
+    """The state of one data set: its best honest figure beside what it is to be measured by."""
     honest = [s for s in some if s.row["score"] and not s.flag]
     if not honest:
-        return ["No honest run of these data has a score yet: what is flagged below has seen its answers, or looks so."]
+        line = "No honest run of these data has a score yet: what is flagged below has seen its answers, or looks so."
+        return Stand([], [line])
     best, s = honest[0], honest[0].row["score"]
-    line = (f"Lowest honest RMSE: {best.name}, {s['rmse']:.2f} {span(s['low'], s['high'])} on {s['n']:,} photos; answering with a "
-            f"constant scores {s['constant_rmse']:.2f}.")  # fmt: skip
+    few = ", indicative" if s["indicative"] else ""
+    figures = [("lowest honest RMSE", f"{s['rmse']:.2f}", f"{span(s['low'], s['high'])}{few}"),
+               ("constant", f"{s['constant_rmse']:.2f}", "answering without looking")]  # fmt: skip
+    if floor is not None:
+        figures.append(("noise floor", f"{floor:.2f}", "of this drawn shelter"))
     if (share := _share(best.row.get("explainable"))) != "-":
-        line += f" It explains {share} of what can be explained."
+        value, _, interval = share.partition(" [")
+        figures.append(("of the explainable", value, f"[{interval}"))
+    figures.append(("photos", f"{s['n']:,}", f"{len(some)} run{'s' if len(some) > 1 else ''}"))
+    line = f"The lowest honest RMSE is that of {best.name}"
+    line += f", the best of {len(honest)} on these very rows, which flatters it." if len(honest) > 1 else "."
     if best.source is not None and not best.source.complete:
         line += f" Only folds {best.row['folds']} are there."
-    if len(honest) == 1:
-        return [line]
-    return [line, f"It is the best of {len(honest)} on these very rows, which flatters it; see the paired differences."]
+    if s["r2_low"] is not None and s["r2_low"] <= 0:
+        line += " It is not told apart from the constant."
+    return Stand(figures, [line])
 
 
 def leaks_section(subjects: Sequence[Subject]) -> Section:

@@ -1,6 +1,7 @@
 """`pawpularity report`: everything that the runs and verbs left, on one page that opens anywhere."""
 
 import argparse
+import re
 
 from pawpularity.verb import Verb, file_arguments, give, json_argument, say
 
@@ -14,8 +15,8 @@ def _report(options: argparse.Namespace) -> None:
     from pawpularity.run import OOF
 
     words: list[str] = options.runs or []
-    # An empty RUNS="" says nothing; RUNS="a,b" is two, unless there is a file of that name.
-    words = [part for word in words for part in ([word] if Path(word).is_file() else word.split(",")) if part.strip()]
+    # "a,b" and "a b" are two, unless there is a file of that name.
+    words = [name for word in words for name in ([word] if Path(word).is_file() else re.split(r"[\s,]+", word)) if name]
     path = Path(options.out) if options.out else OOF / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {path}: must end in .html")
