@@ -108,17 +108,21 @@ def test_the_rule_pays_what_the_twins_say():
     assert has.mean_unclipped() - lacks.mean_unclipped() == pytest.approx(9.0 + 30.0 * has.tongue)
 
 
-def test_what_was_prepared_is_made_anew_for_another_run(bench, drawn, paw, tmp_path, monkeypatch):
+def test_what_was_prepared_is_made_anew_for_another_run_and_is_the_same_bytes(bench, drawn, paw, monkeypatch):
     from pawpularity.coach import twins
 
-    monkeypatch.setattr(twins, "PAIRS", 1)
-    file = Path("oof/toy/coach/prepared.json")
-    kept = read_json(file, "prepared")
-    write_json(file, kept | {"recipe": kept["recipe"] | {"data": "another"}})
+    monkeypatch.setattr(twins, "PAIRS", 2)
+    folder = Path("oof/toy/coach")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    kept = read_json(folder / "prepared.json", "prepared")
+    write_json(folder / "prepared.json", kept | {"recipe": kept["recipe"] | {"data": "another"}})
     done = paw("coach", sorted((drawn / "test").glob("*.jpg"))[0], "--run", "toy", "--data", drawn)
     assert done.code == 0
     assert "learns from" in done.err
-    assert read_json(file, "prepared")["recipe"] == kept["recipe"]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    (folder / "probes.npz").write_bytes(b"damaged")
+    assert "learns from" in paw("coach", drawn / "test", "--run", "toy", "--data", drawn).err
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def run_like(place, name, **settings):

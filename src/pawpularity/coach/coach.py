@@ -234,7 +234,9 @@ def statements(coach: Coach) -> list[str]:
         "Ranges and chances are counts over those photos: how photos with such a score truly did."
         + (f" With only {known.n} rows they are indicative." if known.indicative else ""),
         "Ranges hold for photos of a given predicted score. The most popular photos are rarely predicted so, and no range "
-        "can promise to catch them.",
+        "can promise to catch them."
+        + (" Scores are the mean of a photo and its mirror image; maps are of the photo as it is."
+           if coach.predictor.config.predict.flip else ""),
     ]  # fmt: skip
 
 
