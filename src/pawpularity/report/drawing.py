@@ -30,7 +30,7 @@ _VARIABLES = {
 _SHAPES = ("o", "s", "D", "^", "v", "P", "X")
 _RASTER_DPI = 170
 _ROW, _STEP, _MARGIN = 21.0, 13.0, 42.0  # of a forest, pixels: a row's words, a mark below them, axis and its label
-_LETTER, _BOLD_LETTER = 5.6, 6.6  # CSS pixels a letter of a forest's words takes, at most
+_LETTER, _BOLD_LETTER = 5.8, 7.2  # CSS pixels a letter of a forest's words takes, at most
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 11.0, "axes.titlesize": 11.0, "axes.labelsize": 11.0,

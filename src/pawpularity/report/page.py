@@ -88,7 +88,7 @@ def told(value: dict[str, Any]) -> str:
             lines.append(f"{row['run']}: no fold is trained yet")
             continue
         flag = f"; {row['flag'].upper()}" if row["flag"] else ""
-        interval = f"[{s['low']:.2f}, {s['high']:.2f}]"
+        interval = f"[{s['low']:.2f}, {s['high']:.2f}]{' indicative' if s['indicative'] else ''}"
         lines.append(
             f"{row['run']}: RMSE {s['rmse']:.3f} {interval}, constant {s['constant_rmse']:.3f}, n = {s['n']}{flag}"
         )

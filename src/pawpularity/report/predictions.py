@@ -95,7 +95,7 @@ def _paired(
     alt = f"Paired differences of RMSE to {reference.label}, score points, 95 % intervals: {told}"
 
     def paint(axes: Any) -> None:
-        forest(axes, rows, f"RMSE less that of {reference.name}, score points", zero=0.0)
+        forest(axes, rows, "difference of RMSE, score points", zero=0.0)
 
     head = ["run", "RMSE", "95 %", "constant", "difference", "95 % paired", "p", "p (Holm)", "verdict"]
     note = ("p: swapping the two within groups of near-duplicates. Holm corrects for asking several questions; it does not undo "
