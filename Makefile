@@ -25,6 +25,9 @@ WORDS_leakage := LABELS COPIES CONFIG DATA JSON ARGS
 WORDS_leakcheck := OOF PHOTOS CONFIG DATA JSON ARGS
 WORDS_explain := N MASKS PHOTO GROUP TWINS RUN CONFIG DATA JSON ARGS
 WORDS_robustness := RUN RUNS CONFIG DATA JSON ARGS
+WORDS_report := RUNS JSON ARGS
+WORDS_coach := PHOTO RUN CONFIG DATA JSON ARGS
+WORDS_app := RUN CONFIG DATA ARGS
 WORDS_table1 := BACKBONES COPIES CONFIG DATA JSON ARGS
 WORDS_predict := RUN CONFIG DATA ARGS
 WORDS_kernel := RUNS KAGGLE_USER HALF DATA ARGS
@@ -66,7 +69,7 @@ ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data sample folds pretrain train tune study probe oof compare ensemble errors hypotheses leakage leakcheck explain \
-  robustness table1 predict all kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit bench test lint clean-cache
+  robustness report coach app table1 predict all kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit bench test lint clean-cache
 
 help: ## list every verb
 	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
@@ -138,6 +141,15 @@ explain: $(READY) ## maps of where scores come from, tested; a gallery (N=8, MAS
 
 robustness: $(READY) ## how far attacks and harmless changes move the scores (RUN=name, or RUNS="a b" side by side)
 	@$(PAW) robustness $(if $(RUNS),--runs $(RUNS)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+
+report: $(READY) ## one page of everything the runs and verbs left, oof/report.html (RUNS="a b": those, beside the first)
+	@$(PAW) report $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+coach: $(READY) ## how well a photo will do, what that is worth, what to change (PHOTO="a.jpg b.jpg", or a folder: a CSV)
+	@$(PAW) coach $(PHOTO) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+
+app: $(READY) ## the photo coach as a page in the browser, on this machine alone (ARGS="--port 8501")
+	@$(PAW) app $(if $(RUN),--run $(RUN)) $(CHOICE) $(ARGS)
 
 table1: $(READY) ## the paper's Table 1: four backbones x copies x honest and leaky splits (resumable)
 	@$(PAW) table1 $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(COPIES),--copies $(COPIES)) $(ALL_ARGS)

@@ -77,7 +77,7 @@ def test_a_full_or_closed_disk_is_the_users_to_mend(monkeypatch, work, refused, 
 # The house, from the ground floor up: a room imports only from rooms before it.
 FLOORS = ("errors", "files", "verb", "schema", "config", "device", "shelter", "views", "competition", "folds", "run",
           "choices", "evaluation", "error_analysis", "ensemble", "hypotheses", "model", "trunk", "pretraining", "predictor",
-          "training", "search", "probe", "leakage", "explain", "pipeline", "kernel", "bench", "cli")  # fmt: skip
+          "training", "search", "probe", "leakage", "explain", "pipeline", "kernel", "report", "coach", "bench", "cli")  # fmt: skip
 
 
 def test_imports_go_one_way():

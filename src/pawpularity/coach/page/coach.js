@@ -1,0 +1,255 @@
+"use strict";
+(() => {
+  const about = JSON.parse(document.getElementById("about").textContent);
+  const one = (root, selector) => root.querySelector(selector);
+  const box = document.getElementById("photos"), told = document.getElementById("told"), input = document.getElementById("files");
+  const drop = document.getElementById("drop");
+  const percent = share => Math.round(100 * share) + " %";
+  const points = value => (value > 0 ? "+" : "") + value.toFixed(1);
+  const pause = ms => new Promise(done => setTimeout(done, ms));
+  const HEADS = { advised: "What to change", perhaps: "Might help; these photos cannot tell" };
+  const REST = { fine: "fine as it is", "not worth it": "no reason in the true scores to change it", "left out": "not looked at" };
+  let shown = [];
+
+  // A busy coach says so and is asked again; what it says of a photo is said to the user.
+  const ask = async (where, body) => {
+    for (let turn = 0; ; turn++) {
+      let answer;
+      try {
+        answer = await fetch(where, { method: "POST", headers: { "content-type": "application/octet-stream" }, body });
+      } catch {
+        throw new Error("The coach does not answer. Is the program still running?");
+      }
+      if (answer.ok) return answer;
+      const said = await answer.json().catch(() => ({}));
+      if (answer.status !== 503 || turn >= 20) throw new Error(said.fault || "The coach does not understand (" + answer.status + ").");
+      await pause(1000 * Number(answer.headers.get("retry-after") || 2) * (0.5 + Math.random()));
+    }
+  };
+
+  const showScore = (card, found) => {
+    const at = value => (100 * (value - 1)) / 99 + "%";
+    one(card, ".number").textContent = found.score.toFixed(0);
+    one(card, ".chance").textContent = percent(found.beats_median) + " chance to beat the shelter's middle photo, "
+      + percent(found.beats_top_quarter) + " to reach its best quarter";
+    const rounded = Object.fromEntries(["low", "high", "half_low", "half_high"].map(key => [key, Math.round(found[key])]));
+    one(card, ".ranges").textContent = "Half of photos with such a score truly got " + rounded.half_low + " to " + rounded.half_high
+      + ", nine of ten " + rounded.low + " to " + rounded.high + "."
+      + (about.indicative ? " Indicative: only " + about.rows + " photos stand behind this." : "");
+    const bar = one(card, ".bar");
+    bar.setAttribute("aria-label", "Score " + found.score.toFixed(0) + " on a scale from 1 to 100; half of such photos " + rounded.half_low
+      + " to " + rounded.half_high + ", nine of ten " + rounded.low + " to " + rounded.high + "; the middle photo has " + about.median);
+    for (const [part, from, to] of [[".most", found.low, found.high], [".half", found.half_low, found.half_high]]) {
+      one(bar, part).style.left = at(from);
+      one(bar, part).style.width = (100 * (to - from)) / 99 + "%";
+    }
+    one(bar, ".middle").style.left = at(about.median);
+    one(bar, ".dot").style.left = at(found.score);
+    one(card, ".ends .median").style.left = Math.min(Math.max((100 * (about.median - 1)) / 99, 18), 82) + "%";
+    one(card, ".ends .median").textContent = "middle photo " + about.median;
+    for (const note of found.notes) one(card, ".notes").append(element("li", "", note));
+    one(card, ".result").hidden = false;
+  };
+
+  const element = (name, kind, text) => {
+    const made = document.createElement(name);
+    if (kind) made.className = kind;
+    if (text) made.textContent = text;
+    return made;
+  };
+
+  const showTips = (card, tips) => {
+    const place = one(card, ".tips"), rest = element("details");
+    rest.append(element("summary", "", "Everything that was looked at"));
+    for (const [kind, head] of Object.entries(HEADS)) {
+      const own = tips.filter(tip => tip.kind === kind);
+      if (own.length) place.append(element("h3", "", head));
+      for (const tip of own) place.append(tipText(tip));
+    }
+    if (!tips.some(tip => tip.kind in HEADS)) place.append(element("h3", "", "Nothing to change that we could measure"));
+    for (const tip of tips.filter(tip => tip.kind in REST)) rest.append(tipText(tip, REST[tip.kind]));
+    if (rest.children.length > 1) place.append(rest);
+    place.hidden = false;
+  };
+
+  const tipText = (tip, word) => {
+    const made = element("div", "tip " + tip.kind.replaceAll(" ", "-"));
+    made.append(element("b", "", word ? tip.key + ": " + word : tip.advice));
+    if (tip.promise) made.append(element("span", "gain", tip.promise));
+    made.append(element("span", "soft", "Based on: " + tip.based_on + "."));
+    if (tip.evidence) made.append(element("span", "soft", "Evidence: " + tip.evidence + "."));
+    return made;
+  };
+
+  const showCrop = (card, crop, shot) => {
+    const place = one(card, ".crops");
+    if (!crop.worth) {
+      place.replaceChildren(element("p", "soft", "Crop: none of " + crop.tried + " scores a point more than the whole photo."));
+    } else {
+      const draw = (canvas, [left, top, right, bottom], text) => {
+        const wide = shot.naturalWidth * (right - left), high = shot.naturalHeight * (bottom - top), shrink = Math.min(1, 480 / Math.max(wide, high));
+        canvas.width = Math.max(1, Math.round(wide * shrink));
+        canvas.height = Math.max(1, Math.round(high * shrink));
+        canvas.getContext("2d").drawImage(shot, left * shot.naturalWidth, top * shot.naturalHeight, wide, high, 0, 0, canvas.width, canvas.height);
+        canvas.setAttribute("aria-label", text);
+        canvas.nextElementSibling.textContent = text;
+      };
+      draw(one(place, ".before"), [0, 0, 1, 1], "as it is: " + crop.whole.toFixed(1));
+      draw(one(place, ".after"), crop.box, "cropped: " + crop.score.toFixed(1));
+      const known = about.promises.find(row => row.tip === "crop");
+      one(place, ".words").textContent = "The best of " + crop.tried + " crops in the networks' own opinion, " + points(crop.gain)
+        + " points: choosing the best of many flatters it, and nobody has measured whether such crops truly do better."
+        + (known && known.promised !== null ? " On drawn pets, where a crop is worth nothing, they promise " + points(known.promised) + "." : "");
+    }
+    place.hidden = false;
+  };
+
+  const showMap = (card, found) => {
+    const heat = one(card, ".heat"), progress = one(card, ".progress");
+    if (found.fault) { progress.textContent = found.fault; return; }
+    heat.src = found.picture;
+    heat.alt = "Map over the photo: red places raise the score, blue places lower it";
+    heat.hidden = false;
+    one(card, ".stack").classList.add("grey");
+    one(card, ".slider").hidden = one(card, ".legend").hidden = false;
+    one(card, ".legend .low").textContent = "lowers, -" + found.scale;
+    one(card, ".legend .high").textContent = "+" + found.scale + " points, raises";
+    const sure = found.relative_error === null ? "" : ", off by " + percent(found.relative_error) + " of itself";
+    const word = { precise: "finished", "budget spent": "as far as it goes", "no signal found": "no part stands out from noise" }[found.verdict] || "coarse, still growing";
+    progress.textContent = "Map " + word + ": " + found.masks + " half-hidden copies were scored" + sure + "."
+      + (found.done ? " A place's number is what the score gains when it and its surroundings are shown, the rest half hidden." : "");
+  };
+
+  const grow = async item => {
+    const button = one(item.card, ".ask");
+    button.disabled = true;
+    one(item.card, ".progress").textContent = "making the map ...";
+    try {
+      const answer = await ask("map", item.file);
+      const reader = answer.body.getReader(), decoder = new TextDecoder();
+      let rest = "";
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        rest += decoder.decode(value, { stream: true });
+        const lines = rest.split("\n");
+        rest = lines.pop();
+        for (const line of lines) if (line) showMap(item.card, JSON.parse(line));
+      }
+      button.hidden = true;
+    } catch (error) {
+      one(item.card, ".progress").textContent = error.message;
+      button.disabled = false;
+    }
+  };
+
+  const place = (card, fit) => {
+    // Where the network sees the largest centred square only, the map lies over that square.
+    const shot = one(card, ".shot"), heat = one(card, ".heat");
+    if (fit !== "crop" || !shot.naturalWidth) return;
+    const side = Math.min(shot.naturalWidth, shot.naturalHeight), wide = side / shot.naturalWidth, high = side / shot.naturalHeight;
+    Object.assign(heat.style, { width: 100 * wide + "%", height: 100 * high + "%", left: 50 * (1 - wide) + "%", top: 50 * (1 - high) + "%" });
+  };
+
+  const add = file => {
+    const card = one(document.getElementById("card").content.cloneNode(true), "article");
+    const shot = one(card, ".shot"), url = URL.createObjectURL(file), slider = one(card, ".slider input");
+    const loaded = new Promise(done => {
+      shot.addEventListener("load", () => done(true));
+      shot.addEventListener("error", () => {
+        one(card, "figcaption").textContent = "This browser cannot show the file.";
+        shot.hidden = true;
+        done(false);
+      });
+    });
+    one(card, ".name").textContent = file.name;
+    shot.alt = "The photo " + file.name;
+    shot.src = url;
+    const item = { file, card, url, score: null };
+    slider.addEventListener("input", () => { one(card, ".heat").style.opacity = slider.value / 100; });
+    one(card, ".heat").style.opacity = 0.75;
+    one(card, ".ask").addEventListener("click", () => grow(item));
+    item.loaded = loaded.then(fine => { place(card, about.fit); return fine; });
+    box.append(card);
+    return item;
+  };
+
+  const look = async item => {
+    const waiting = one(item.card, ".waiting");
+    try {
+      waiting.textContent = "scoring ...";
+      const found = await (await ask("score", item.file)).json();
+      item.score = found.score;
+      showScore(item.card, found);
+    } catch (error) {
+      one(item.card, ".fault").textContent = error.message;
+      one(item.card, ".fault").hidden = false;
+      one(item.card, ".mapping").hidden = true;
+      waiting.remove();
+    }
+  };
+
+  const advise = async item => {
+    const waiting = one(item.card, ".waiting");
+    try {
+      waiting.textContent = "looking for what could be better ...";
+      showTips(item.card, await (await ask("tips", item.file)).json());
+      waiting.textContent = "trying crops ...";
+      const crop = await (await ask("crop", item.file)).json();
+      if (await item.loaded) showCrop(item.card, crop, one(item.card, ".shot"));
+      waiting.remove();
+    } catch (error) {
+      waiting.textContent = error.message;
+    }
+  };
+
+  const rank = async items => {
+    if (items.length < 2) return;
+    const found = await (await ask("order", JSON.stringify({ scores: items.map(item => item.score) }))).json();
+    const list = document.getElementById("ranks");
+    list.replaceChildren();
+    for (const row of found.order) {
+      const item = items[row.place], line = element("li"), inner = element("div", "rank"), picture = element("img");
+      picture.src = item.url;
+      picture.alt = "";
+      const text = row.rank === 1
+        ? "1. " + item.file.name + ", score " + item.score.toFixed(1)
+        : row.rank + ". " + item.file.name + ", score " + item.score.toFixed(1) + ": " + row.behind_best.toFixed(1) + " points behind; of two pets so far apart the first one truly does better in "
+          + percent(row.best_is_better);
+      inner.append(picture, element("span", "", text));
+      line.append(inner);
+      list.append(line);
+      box.append(item.card);
+    }
+    document.getElementById("order-head").textContent = found.order[0].told_apart ? "Use this one first" : "The first two cannot be told apart";
+    document.getElementById("order").hidden = false;
+  };
+
+  const take = async files => {
+    const own = [...files];
+    if (!own.length) return;
+    for (const item of shown) URL.revokeObjectURL(item.url);
+    box.replaceChildren();
+    document.getElementById("order").hidden = true;
+    const items = shown = own.map(add);
+    told.textContent = own.length === 1 ? "Looking at one photo ..." : "Looking at " + own.length + " photos ...";
+    for (const item of items) await look(item);
+    if (items !== shown) return;
+    const fine = items.filter(item => item.score !== null);
+    try { await rank(fine); } catch (error) { told.textContent = error.message; }
+    told.textContent = fine.length + " of " + own.length + (own.length === 1 ? " photo" : " photos") + " scored.";
+    if (fine.length === 1) grow(fine[0]);
+    for (const item of fine) await advise(item);
+    document.body.dataset.done = String(own.length);
+  };
+
+  input.addEventListener("change", () => take(input.files));
+  drop.addEventListener("submit", event => event.preventDefault());
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(kind, event => {
+      event.preventDefault();
+      drop.classList.toggle("over", kind === "dragover");
+      if (kind === "drop") take(event.dataTransfer.files);
+    });
+  }
+})();

@@ -1,0 +1,219 @@
+"""The explain galleries of the page: photos beside their maps, from what `explain` left; every figure is as it stands there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pawpularity.errors import UserError
+from pawpularity.explain.extremes import KINDS
+from pawpularity.explain.panel import ERROR, TITLES
+from pawpularity.files import read_json
+from pawpularity.report.blocks import Block, Cards, Cell, Section, Table, Words, as_written, flagged, number, span
+from pawpularity.report.pictures import data_uri, read_picture, tiles
+from pawpularity.report.subjects import Subject, flags_of
+
+MOST_PHOTOS = 120  # on the page: about 5 MB; the galleries themselves hold them all
+JUDGE = "blur"  # the substrate whose verdict marks a map, as in the galleries
+ASKED, ASKED_WORDS = "asked", "asked for"
+_PARTS = (Path("explain"), Path("explain") / "photos")
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """One folder that `explain` filled."""
+
+    one: Subject
+    folder: Path
+    record: Mapping[str, Any]
+    """its explain.json"""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is of photos that somebody named."""
+        return self.folder.name == "photos"
+
+    @property
+    def command(self) -> str:
+        """What makes it again."""
+        return f"make explain RUN={self.one.name}{' PHOTO=...' if self.asked else ''}"
+
+    @property
+    def photos(self) -> Sequence[Mapping[str, Any]]:
+        """Their records."""
+        photos: Sequence[Mapping[str, Any]] = self.record["photos"]
+        return photos
+
+
+def gallery_section(subjects: Sequence[Subject]) -> Section:
+    """All galleries of the subjects in one, with filters; before it what the tests say of the methods."""
+    faults: list[str] = []
+    found: list[Gallery] = []
+    for one in subjects:
+        for part in _PARTS if one.run is not None else ():
+            assert one.run is not None
+            folder = one.run.folder / part
+            if not (folder / "index.html").is_file():  # it is moved there last: without it the rest is not whole
+                continue
+            try:
+                found.append(_opened(one, folder))
+            except UserError as error:
+                faults.append(str(error))
+    cards: list[dict[str, Any]] = []
+    total = sum(len(gallery.photos) for gallery in found)
+    for gallery in found:
+        # Each its fair share of the photos the page can carry.
+        share = len(gallery.photos) if total <= MOST_PHOTOS else max(1, MOST_PHOTOS // len(found))
+        for photo in gallery.photos[:share]:
+            try:
+                cards.append(_card(gallery, photo))
+            except UserError as error:
+                faults.append(str(error))
+    blocks: list[Block] = []
+    if cards:
+        lines = [
+            "Red places raise a photo's score and blue ones lower it; where a map is zero the grey photo shows. A map says what "
+            "the network does, not what people like. Framed and in red: a map that orders this photo's places no better than "
+            "random maps of the same grain do. Pets stand in the middle, so a blob there is often right without looking: see the "
+            "row of the centre."
+        ]
+        if len(cards) < total:
+            folders = ", ".join(f"{gallery.folder}/index.html" for gallery in found)
+            lines.append(f"{len(cards)} of {total} photos, to keep the page light; all of them: {folders}.")
+        summary = _summary(found, flags_of(subjects))
+        blocks.append(Words(lines))
+        blocks += [summary] if summary.rows else []
+        blocks.append(Cards(cards, _choices(cards), _scales(found), found[0].command))
+    return Section("explain", "Where a score comes from", "maps", "make explain", blocks, faults)
+
+
+def _opened(one: Subject, folder: Path) -> Gallery:
+    """Raises UserError for a gallery of other predictions than the run holds now, and for one that is not explain's."""
+    path = folder / "explain.json"
+    gallery = Gallery(one, folder, read_json(path, f"the gallery of {one.name}"))
+    with as_written(path, "explain", gallery.command):
+        rows = [(photo["name"], photo["target"], photo["prediction"]) for photo in gallery.photos
+                if photo["target"] is not None]  # fmt: skip
+        if not one.holds(rows):
+            raise UserError(f"{folder}: is about other predictions than {one.name} holds now; run: {gallery.command}")
+        _summary([gallery], {})
+        _scales([gallery])
+    return gallery
+
+
+def _card(gallery: Gallery, photo: Mapping[str, Any]) -> dict[str, Any]:
+    with as_written(gallery.folder / "explain.json", "explain", gallery.command):
+        one, name, methods = gallery.one, photo["name"], photo["methods"]
+        target, prediction, constant = photo["target"], photo["prediction"], photo["constant"]
+        judged = _judged(photo)
+        error = None if target is None else prediction - target
+        places = {"target": target, "prediction": prediction, "constant": constant}
+        warnings = [f"{TITLES.get(key, key)}: {line}" for key, about in methods.items() for line in about["warnings"]]
+        precision = methods.get("rise", {"facts": {}})["facts"].get("relative_error")
+        return {
+            "run": one.name, "flag": one.flag, "name": name, "kinds": photo["kinds"] or [ASKED],
+            "fold": "" if photo["fold"] is None else photo["fold"], "words": _words(photo, one.row["leaky"]),
+            "target": "" if target is None else f"{target:g}", "prediction": f"{prediction:.4f}",
+            "error": "" if error is None else f"{error:.4f}", "precision": "" if precision is None else f"{precision:.4f}",
+            "beats": sorted(key for key, row in judged.items() if row["beats_random"]),
+            # Half a dot in from the ends of a line 230 wide.
+            "at": {key: None if value is None else f"{8 + 2.14 * value:.1f}" for key, value in places.items()},
+            "tiles": _tiles(gallery, photo, judged), "warnings": [*photo["refusals"], *warnings],
+        }  # fmt: skip
+
+
+def _words(photo: Mapping[str, Any], leaky: bool | None) -> str:
+    """The photo's scores in a line."""
+    target, prediction, constant = photo["target"], photo["prediction"], photo["constant"]
+    if target is None:
+        return f"predicted {prediction:.1f}; its true score is not known"
+    by = f"fold {photo['fold']}{'' if leaky else ', which never saw it'}"
+    return f"true {target:g}, predicted {prediction:.1f} ({prediction - target:+.1f}) by {by}; constant {constant:.1f}"
+
+
+def _judged(photo: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """By method, what the tests say of its map, with hidden places blurred where that was looked at."""
+    rows = [row for row in photo["judged"] if row["method"] in photo["methods"]]
+    return {row["method"]: row for row in [*rows, *(row for row in rows if row["substrate"] == JUDGE)]}
+
+
+def _tiles(gallery: Gallery, photo: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    path = gallery.folder / "strips" / f"{photo['name']}.png"
+    strip = read_picture(path, gallery.command)
+    names = ["photo", *photo["methods"]]
+    if strip.width == strip.height * (len(names) + 1):  # the last is there where RISE has a standard error
+        names.append("error")
+    shown = []
+    for name, tile in tiles(strip, names, path, gallery.command).items():
+        uri, (width, height) = data_uri(tile)
+        row = judged.get(name)
+        title = {"photo": "photo", "error": ERROR}.get(name) or TITLES.get(name, name)
+        lines = _lines(name, photo["methods"].get(name, {"facts": {}})["facts"], row)
+        alt = {
+            "photo": f"the photo {photo['name']}, as the network sees it",
+            "error": f"standard error of the RISE map of {photo['name']}, outlined where the map is told from zero",
+        }.get(name, f"{title} map of {photo['name']}: {'; '.join(lines)}")
+        weak = row is not None and not row["beats_random"]
+        shown.append(
+            {"uri": uri, "width": width, "height": height, "title": title, "alt": alt, "lines": lines, "weak": weak}
+        )
+    return shown
+
+
+def _lines(name: str, facts: Mapping[str, Any], row: Mapping[str, Any] | None) -> list[str]:
+    """What stands under a tile; the verdict last."""
+    lines: list[str] = []
+    if name == "rise":
+        error = facts["relative_error"]
+        lines.append(f"{facts['masks']} masks, relative error {'above 1' if error is None else f'{error:.2f}'}")
+    if row is not None:
+        lines.append(f"insertion - deletion {row['insertion_minus_deletion']:+.1f} points")
+        lines.append(f"{row['mark'] or 'beats random'} (p {number(row['p_random'])})")
+    return lines
+
+
+def _summary(found: Sequence[Gallery], flags: Mapping[str, str]) -> Table:
+    """Over all photos of each gallery: do the maps' orders do what the maps say?"""
+    rows: list[list[str | Cell]] = []
+    for gallery in found:
+        for line in gallery.record["summary"]:
+            if line["method"] == "random" or line["substrate"] != JUDGE:
+                continue
+            gain, beats = line["insertion_minus_deletion"], line["beats_random"]["mean"]
+            method = line["method"]
+            rows.append([
+                flagged(gallery.one.name, flags), ASKED_WORDS if gallery.asked else "extremes", TITLES.get(method, method),
+                str(line["photos"]), f"{number(gain['mean'], 1, signed=True)} {span(gain['low'], gain['high'], 1)}",
+                f"{100 * beats:.0f} %" if method in TITLES and beats is not None else "-", line["verdict"] or "-",
+            ])  # fmt: skip
+    caption = ("The methods over all photos of a gallery: area under the score while places are shown less while they are "
+               "removed, highest first, points; hidden places show a blurred photo")  # fmt: skip
+    head = ["run", "photos", "map", "n", "insertion - deletion, 95 %", "beat random", "verdict"]
+    return Table(caption, head, rows, found[0].command)
+
+
+def _choices(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the filters offer: only what there is."""
+    kinds = {kind for card in cards for kind in card["kinds"]}
+    titles = {tile["title"] for card in cards for tile in card["tiles"]}
+    return {
+        "runs": list(dict.fromkeys(card["run"] for card in cards)),
+        "kinds": {kind: words for kind, words in [*KINDS.items(), (ASKED, ASKED_WORDS)] if kind in kinds},
+        "folds": sorted({card["fold"] for card in cards if card["fold"] != ""}),
+        "methods": {name: title for name, title in TITLES.items() if title in titles},
+    }
+
+
+def _scales(found: Sequence[Gallery]) -> list[dict[str, str]]:
+    """The end of each method's colours, by gallery."""
+    lines = []
+    for gallery in found:
+        of = f"of {gallery.one.name}{', photos asked for' if gallery.asked else ''}" if len(found) > 1 else ""
+        for method, end in gallery.record["scales"].items():
+            units = (photo["methods"][method]["unit"] for photo in gallery.photos if method in photo["methods"])
+            if method == "error" and not any("rise" in photo["methods"] for photo in gallery.photos):
+                continue
+            signed = "yes" if method in TITLES else ""
+            lines.append({"of": of, "title": TITLES.get(method, ERROR), "end": f"{end:g}", "signed": signed,
+                          "unit": next(units, "score points")})  # fmt: skip
+    return lines

@@ -1,0 +1,43 @@
+"""`pawpularity report`: everything that the runs and verbs left, on one page that opens anywhere."""
+
+import argparse
+import re
+
+from pawpularity.verb import Verb, file_arguments, give, json_argument, say
+
+
+def _report(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from pawpularity.errors import UserError
+    from pawpularity.report.page import make_report, told
+    from pawpularity.report.subjects import gather
+    from pawpularity.run import OOF
+
+    words: list[str] = options.runs or []
+    # "a,b" and "a b" are two, unless there is a file of that name.
+    words = [name for word in words for name in ([word] if Path(word).is_file() else re.split(r"[\s,]+", word)) if name]
+    path = Path(options.out) if options.out else OOF / "report.html"
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {path}: must end in .html")
+    data = Path(options.data) if options.data else None
+    folds = Path(options.folds) if options.folds else None
+    subjects, notes = gather(words, scale=options.scale, folds=folds, data=data)
+    for note in notes:
+        say(note)
+    command = f'make report RUNS="{" ".join(words)}"' if words else "make report"
+    value = make_report(subjects, notes, path, command, first=words[0] if words else None)
+    give(value, told(value), options.json)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", nargs="+", metavar="RUN",
+                        help="runs or OOF CSVs; the first is what the others are compared with (default: all runs)")  # fmt: skip
+    parser.add_argument("--out", metavar="FILE", help="the page (default: oof/report.html)")
+    parser.add_argument("--data", metavar="DIR", help="the data that CSVs are of (default: found by their Ids)")
+    file_arguments(parser)
+    json_argument(parser)
+
+
+VERBS = [Verb("report", "one page of everything that the runs and verbs left: oof/report.html", _report, _arguments,
+              configured=False)]  # fmt: skip
