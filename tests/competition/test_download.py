@@ -63,6 +63,9 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.chmod(0o755)
     (place / "archive.zip").write_bytes(contest())
     monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(
+        sys, "executable", str(place / "python")
+    )  # a real command beside the tests' own Python stays out
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("KAGGLE_CONFIG_DIR", raising=False)
     monkeypatch.setenv("KAGGLE_API_TOKEN", SECRET)

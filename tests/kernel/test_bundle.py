@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pawpularity.competition.table import read_train
 from pawpularity.errors import UserError
 from pawpularity.kernel.contents import open_bundle, sha256
 from pawpularity.kernel.half import halved
+from pawpularity.kernel.material import CONTEST_IDS, ids_hash
 from pawpularity.kernel.wheel import PACKAGE, modules_for, write_wheel
 from pawpularity.model.weights import _load_plainly
 
@@ -54,6 +56,18 @@ def test_the_folders_hold_what_kaggle_needs(built):
     assert about["dataset_sources"][0].startswith("someone/")
     assert about["competition_sources"] == ["petfinder-pawpularity-score"]
     assert sorted(path.name for path in kernel.iterdir()) == ["inference.py", "kernel-metadata.json"]
+
+
+def test_what_it_was_trained_on_is_said(built, checkout, paw, real):
+    about = json.loads((built / "dataset" / "bundle.json").read_text())
+    assert about["data"] == {"name": "toy", "photos": 60, "drawn": True, "contest": False}
+    shutil.rmtree(checkout / "input")  # the predictions know the photos, whatever became of their folder
+    done = paw("kernel", "--runs", "near", "--user", "someone")
+    assert "trained on toy: 60 photos, not the contest's" in done.out
+    assert "ARGS=--anyway" in done.err
+    table = read_train(real / "pawpularity-labels")
+    assert ids_hash(table["Id"].tolist()[::-1]) == CONTEST_IDS
+    assert ids_hash(table["Id"].tolist()[1:]) != CONTEST_IDS
 
 
 def test_nothing_is_there_twice(built):

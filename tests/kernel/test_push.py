@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pawpularity import __version__
-from pawpularity.competition.kaggle_cli import Kaggle
+from pawpularity.competition.kaggle_cli import Kaggle, shell_line
 from pawpularity.kernel.build_folders import slug_of
 from pawpularity.kernel.contents import FORMAT, KIND, sha256
 from pawpularity.kernel.progress import POLL
@@ -21,6 +21,8 @@ TOKEN = "KGAT_0123456789abcdef0123456789abcdef"
 KEY = "fedcba9876543210fedcba9876543210"
 KERNEL = "anna/pawpularity-inference"
 DATA = "anna/pawpularity-bundle"
+EIGHT = "Id,Pawpularity\n" + "".join(f"{name},38.5\n" for name in "abcdefgh")
+DRAWN = {"name": "sample", "photos": 600, "drawn": True, "contest": False}
 
 
 class Stub:
@@ -71,13 +73,16 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
     (home / ".kaggle").mkdir(parents=True)
     (home / ".kaggle" / "kaggle.json").write_text(json.dumps({"username": "anna", "key": KEY}))
     monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(
+        sys, "executable", str(place / "python")
+    )  # a real command beside the tests' own Python stays out
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_CONFIG_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(POLL, "0")
     stub = Stub(place)
-    stub.leaves("Id,Pawpularity\na,38.0\nb,41.5\n")
+    stub.leaves(EIGHT)
     return stub
 
 
@@ -91,7 +96,8 @@ def built(work: Path) -> Path:
     (dataset / "weights.json").write_text("{}")
     (dataset / "small.fold0.tail.safetensors").write_bytes(b"tail")
     files = {path.name: {"sha256": sha256(path)} for path in sorted(dataset.iterdir())}
-    about = {"kind": KIND, "format": FORMAT, "package": __version__, "runs": {"small": {}}, "files": files}
+    about = {"kind": KIND, "format": FORMAT, "package": __version__, "runs": {"small": {}}, "files": files,
+             "data": {"name": "x", "photos": 9912, "drawn": False, "contest": True}}  # fmt: skip
     (dataset / "bundle.json").write_text(json.dumps(about))
     (dataset / "SHA256SUMS").write_text("".join(f"{sha256(path)}  {path.name}\n" for path in sorted(dataset.iterdir())))
     metadata = {"id": DATA, "title": "pawpularity bundle", "licenses": [{"name": "other"}]}
@@ -120,7 +126,7 @@ def test_shows_the_commands_and_asks_nobody(kaggle: Stub, built: Path, paw: Call
     assert outcome.code == 0, outcome.err
     lines = [shlex.split(line, comments=True) for line in outcome.out.splitlines()]
     commands = [line[1:] for line in lines if line]
-    assert all(line[0] == "kaggle" for line in lines if line)
+    assert all(line[0] == str(kaggle.place / "kaggle") for line in lines if line)
     assert ["datasets", "create", "-p", "kernels/build/dataset", "--dir-mode", "zip"] in commands
     assert ["kernels", "push", "-p", "kernels/build/kernel"] in commands
     note = next(words for words in commands if words[:2] == ["datasets", "version"])[5]
@@ -140,14 +146,15 @@ def test_first_push_next_push_and_submit(
     )
     outcome = paw("kernel-push", "--go")
     assert outcome.code == 0, outcome.err
-    assert "version 1: complete, submission.csv with 2 rows is sound" in outcome.out
+    assert "version 1: complete, submission.csv with 8 rows is sound" in outcome.out
+    assert "waiting for Kaggle to start it" in outcome.err
     assert [words[:2] for words in kaggle.calls] == [
         ["datasets", "status"], ["datasets", "create"], ["datasets", "status"], ["datasets", "status"], ["kernels", "push"],
         *[["kernels", "status"]] * 4, ["kernels", "output"],
     ]  # fmt: skip
     assert outcome.err.count("running") == 1
     kept = record(built)
-    assert (kept["dataset_version"], kept["kernel_version"], kept["status"], kept["rows"]) == (1, 1, "checked", 2)
+    assert (kept["dataset_version"], kept["kernel_version"], kept["status"], kept["rows"]) == (1, 1, "checked", 8)
 
     # The same files again: nothing is uploaded twice, but the kernel is pushed.
     assert paw("kernel-push", "--go").code == 0
@@ -156,8 +163,10 @@ def test_first_push_next_push_and_submit(
     assert record(built)["kernel_version"] == 2
 
     shown = paw("submit")
+    assert "trained on the contest's 9912 photos" in shown.err
     assert shlex.split(shown.out) == [
-        "kaggle", "competitions", "submit", "petfinder-pawpularity-score", "-k", KERNEL, "-v", "2", "-f", "submission.csv",
+        str(kaggle.place / "kaggle"),
+        "competitions", "submit", "petfinder-pawpularity-score", "-k", KERNEL, "-v", "2", "-f", "submission.csv",
         "-m", f"pawpularity {__version__}, bundle {kept['dataset_hash']}",
     ]  # fmt: skip
     assert kaggle.asked("competitions") == 0
@@ -165,7 +174,8 @@ def test_first_push_next_push_and_submit(
     assert done.code == 0, done.err
     assert "Successfully submitted to PetFinder.my" in done.out
     assert kaggle.calls[-1][-1] == "it's mine; $(rm -rf /)"
-    assert "submitted already" in refused("submit", "--go")
+    assert "submitted already" in (line := refused("submit", "--go"))
+    assert "ARGS=--again" in line
     assert paw("submit", "--go", "--again").code == 0
     assert kaggle.asked("competitions", "submit") == 2
 
@@ -183,14 +193,75 @@ def test_first_push_next_push_and_submit(
     assert "submitted" not in record(built)
 
 
-def rebuilt(built: Path, tail: bytes) -> None:
+def rebuilt(built: Path, tail: bytes, **changes: Any) -> None:
     dataset = built / "dataset"
     (dataset / "small.fold0.tail.safetensors").write_bytes(tail)
     about = json.loads((dataset / "bundle.json").read_text())
     about["files"]["small.fold0.tail.safetensors"]["sha256"] = sha256(dataset / "small.fold0.tail.safetensors")
-    (dataset / "bundle.json").write_text(json.dumps(about))
+    (dataset / "bundle.json").write_text(json.dumps(about | changes))
     names = [*about["files"], "bundle.json"]
     (dataset / "SHA256SUMS").write_text("".join(f"{sha256(dataset / name)}  {name}\n" for name in names))
+
+
+@pytest.mark.parametrize(
+    ("data", "part"), [(DRAWN, "trained on sample: 600 drawn photos, not the contest's"), (None, "does not say")]
+)
+def test_runs_of_other_photos_are_not_submitted(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], refused: Callable[..., str], data: Any, part: str
+) -> None:
+    rebuilt(built, b"tail", data=data)
+    assert paw("kernel-push", "--go").code == 0
+    shown = paw("submit")
+    assert shown.code == 0
+    assert part in shown.err
+    assert "ARGS=--anyway" in shown.err
+    asked = len(kaggle.calls)
+    assert part in (line := refused("submit", "--go"))
+    assert "ARGS=--anyway" in line
+    assert len(kaggle.calls) == asked
+    outcome = paw("submit", "--go", "--anyway")
+    assert outcome.code == 0, outcome.err
+    assert part in outcome.err
+    assert kaggle.asked("competitions", "submit") == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "part"),
+    [
+        ({"invalid": ["dataset"]}, "pushed version 1 WITHOUT the dataset"),
+        ({"slug_warning": True}, "under another name"),
+        ({"lands_at": "anna/another-name"}, "not to https://www.kaggle.com/code/anna/pawpularity-inference"),
+    ],
+)
+def test_a_push_that_went_wrong_is_remembered(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], refused: Callable[..., str], state: dict[str, Any], part: str
+) -> None:
+    kaggle.add(**state)
+    assert part in refused("kernel-push", "--go")
+    for verb in ("kernel-status", "submit"):
+        assert part in (line := refused(verb))
+        assert line.endswith("run: make kernel-push GO=1")
+    kaggle.add(invalid=[], slug_warning=False, lands_at=KERNEL)
+    assert paw("kernel-push", "--go").code == 0
+    assert kaggle.asked("datasets", "create") == 1
+    assert "8 rows is sound" in paw("kernel-status").out
+
+
+def test_the_command_beside_our_python_comes_first(
+    kaggle: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: Path, refused: Callable[..., str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kaggle").write_text("#!/bin/sh\necho Kaggle API 1.6.17\n")
+    (elsewhere / "kaggle").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{elsewhere}{os.pathsep}{os.environ['PATH']}")
+    assert Kaggle.find() == Kaggle(str(kaggle.place / "kaggle"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert f"{elsewhere / 'kaggle'}: kaggle 1.6.17 is too old" in (line := refused("kernel-push", "--go"))
+    assert f"run: {tmp_path / 'python'} -m pip" in line  # which puts one where it is looked for first
+    monkeypatch.setattr(sys, "executable", str(kaggle.place / "python"))
+    monkeypatch.chdir(tmp_path)
+    assert shell_line(["kernels", "status"]) == "bin/kaggle kernels status"
 
 
 def test_a_kernel_is_pushed_only_behind_the_version_that_is_ready(
@@ -298,7 +369,7 @@ def test_a_kernel_that_takes_longer(
     assert "ask with: make kernel-status" in outcome.out
     assert "running" in paw("kernel-status").out
     kaggle.add(kernel_status=["COMPLETE"])
-    assert "2 rows is sound" in paw("kernel-status").out
+    assert "8 rows is sound" in paw("kernel-status").out
     assert record(built)["status"] == "checked"
 
 
@@ -311,6 +382,7 @@ def test_a_kernel_that_takes_longer(
         ("Id,Pawpularity\na,38\na,39\n", "line 3"),
         ("Id,Pawpularity\na,0.5\n", "0.5 is no score"),
         ("Id,Pawpularity\na,nan\n", "nan is no score"),
+        ("Id,Pawpularity\na,38\nb,41.5\n", "holds 2 rows, and the contest shows 8 test photos"),
     ],
 )
 def test_an_output_that_kaggle_would_refuse(
@@ -326,9 +398,10 @@ def test_an_output_that_kaggle_would_refuse(
 @pytest.mark.parametrize(
     ("state", "part"),
     [
-        ({"says": {"competitions submit": "Could not submit to competition"}}, "Could not submit to competition"),
+        ({"says": {"competitions submit": "Could not submit to competition"}},
+         "said Could not submit to competition; are the rules accepted (https"),
         ({"fails": {"competitions submit": ["Submission not allowed: Your team has used its submission allowance (5 of 5)."]}},
-         "submission allowance (5 of 5)"),
+         "submission allowance (5 of 5); Kaggle takes a few a day and counts days in UTC: try again tomorrow"),
         ({"fails": {"competitions submit": ["403 Client Error: Forbidden for url: x"]}}, "rules"),
     ],
 )  # fmt: skip
@@ -432,10 +505,17 @@ def test_a_training_kernel_is_pushed_and_left_to_itself(
     assert "is running; ask with: make kernel-status NAME=train-toy" in pushed.out
     assert kaggle.asked("kernels", "status") == 0  # nobody waits eleven hours
     assert "running" in paw("kernel-status", "--name", "train-toy").out
-    assert "is still running" in refused("kernel-fetch", "--name", "train-toy", "--go")
+    assert "ask again with: make kernel-status NAME=train-toy, or" in refused(
+        "kernel-fetch", "--name", "train-toy", "--go"
+    )
     shown = paw("kernel-fetch", "--name", "train-toy")
-    assert shlex.split(shown.out)[:4] == ["kaggle", "kernels", "output", "anna/pawpularity-train-toy"]
-    assert "next: make kernel-fetch NAME=train-toy" in paw("kernel-status", "--name", "train-toy").out
+    assert shlex.split(shown.out)[:4] == [
+        str(kaggle.place / "kaggle"),
+        "kernels",
+        "output",
+        "anna/pawpularity-train-toy",
+    ]
+    assert "next: make kernel-fetch NAME=train-toy GO=1" in paw("kernel-status", "--name", "train-toy").out
     assert "left 0 archives of a run" in refused("kernel-fetch", "--name", "train-toy", "--go")
     (kaggle.place / "output" / "run-toy.zip").write_bytes(b"no zip")
     assert "is damaged" in refused("kernel-fetch", "--name", "train-toy", "--go")

@@ -90,12 +90,10 @@ class Kaggle:
 
     @classmethod
     def find(cls, *, to_push: bool = True) -> "Kaggle":
-        """The command on PATH, else beside our own Python. Raises UserError where there is none, or, `to_push` kernels, one
+        """The command beside our own Python, else on PATH. Raises UserError where there is none, or, `to_push` kernels, one
         that cannot start or is too old for it.
         """
-        # A virtual environment's programs are beside its Python, even where it was not activated.
-        beside = Path(sys.executable).parent / "kaggle"
-        program = shutil.which("kaggle") or (str(beside) if os.access(beside, os.X_OK) else None)
+        program = _program()
         if program is None:
             raise UserError(f"the kaggle command is not installed; run: {sys.executable} -m pip {INSTALL}")
         found = cls(program)
@@ -111,8 +109,8 @@ class Kaggle:
             raise UserError(f"{self.program} --version says: {answer.last}; is it Kaggle's own command? pip {INSTALL}")
         if (int(number[1]), int(number[2])) < NEEDED:
             version = f"{number[1]}.{number[2]}{number[3]}"
-            raise UserError(f"kaggle {version} is too old to push kernels reliably; run: {_python_of(self.program)} -m pip "
-                            f"{INSTALL} --upgrade (tested with {TESTED})")  # fmt: skip
+            raise UserError(f"{self.program}: kaggle {version} is too old to push kernels reliably; run: "
+                            f"{_python_of(self.program)} -m pip {INSTALL} --upgrade (tested with {TESTED})")  # fmt: skip
 
     def ask(
         self,
@@ -215,6 +213,10 @@ def explain(answer: Answer, doing: str, refused: str = REFUSED) -> str:
         return f"{doing}: Kaggle does not accept the credentials (401); make a new API token at {SETTINGS}"
     if says("quota"):
         return f"{doing}: {answer.last}; the week's GPU hours are shown at {SETTINGS}, and by: kaggle quota"
+    if says("submission allowance"):
+        return (
+            f"{doing}: {answer.last.rstrip('.')}; Kaggle takes a few a day and counts days in UTC: try again tomorrow"
+        )
     if says("429", "too many requests"):
         return f"{doing}: Kaggle asks for fewer questions (429); wait some minutes and run again"
     if says("403", "forbidden", "was denied"):
@@ -230,8 +232,19 @@ def has_credentials() -> bool:
 
 
 def shell_line(words: Sequence[str]) -> str:
-    """`kaggle WORDS` as a line for a POSIX shell."""
-    return shlex.join(["kaggle", *words])
+    """`kaggle WORDS` as a line for a POSIX shell, with the program that would be run, where there is one."""
+    program = _program()
+    if program is None:
+        return shlex.join(["kaggle", *words])
+    here = Path(program)
+    return shlex.join([str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here), *words])
+
+
+def _program() -> str | None:
+    """The command beside our own Python, where `make setup` and INSTALL put it, else the one on PATH."""
+    # Beside it even where the virtual environment was not activated. PATH first would find another version, which the
+    # advice to install into our own environment could never replace.
+    return shutil.which("kaggle", path=str(Path(sys.executable).parent)) or shutil.which("kaggle")
 
 
 def _wait(process: "subprocess.Popen[bytes]", timeout_s: float | None, meanwhile: Callable[[], Any] | None) -> int:

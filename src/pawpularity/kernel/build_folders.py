@@ -35,6 +35,11 @@ class Pair:
     """the command that builds it"""
 
     @property
+    def name_word(self) -> str:
+        """What a make line must add to mean this pair."""
+        return "" if self.inference else f" NAME={self.name}"
+
+    @property
     def inference(self) -> bool:
         """Whether it is the kernel that answers the contest."""
         return self.name == "inference"

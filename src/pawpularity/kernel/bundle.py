@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from pawpularity.kernel.build_folders import BUILD, check_user
 from pawpularity.kernel.contents import BUNDLE, FORMAT, KIND, METADATA, SUMS, WEIGHTS, Bundle, open_bundle, sha256
 from pawpularity.kernel.half import PHOTOS, Loss, halved
 from pawpularity.kernel.inference import HOURS
+from pawpularity.kernel.material import material
 from pawpularity.model.weights import read_tensors, save_tensors, tensors_hash
 from pawpularity.predictor import load_network
 from pawpularity.run import OOF, Run, check_name, git_commit
@@ -210,6 +211,7 @@ def _fill(into: Path, recipe: Recipe, wishes: Wishes) -> None:
         "hours": wishes.hours,
         "code": code.name,
         "half": losses or None,
+        "data": asdict(material(recipe.members[0].run)),  # of one data set, as recipe_of saw to
         "runs": entries,
         "files": files,
     })  # fmt: skip

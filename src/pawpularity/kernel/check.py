@@ -20,7 +20,7 @@ from pawpularity.competition.table import ID, METADATA, TARGET, read_cells, read
 from pawpularity.errors import UserError
 from pawpularity.kernel import hidden, sandbox
 from pawpularity.kernel.check_report import Part, Result
-from pawpularity.kernel.contents import Bundle, open_bundle
+from pawpularity.kernel.contents import BUNDLE, Bundle, open_bundle
 from pawpularity.kernel.families import BATCH
 from pawpularity.kernel.submission_file import check_submission
 from pawpularity.pipeline.submit import submit
@@ -41,6 +41,8 @@ Floats = NDArray[np.float64]
 
 def check(build: Path, *, photos: int, threads: int | None = None) -> tuple[dict[str, Any], str]:
     """Run the sessions; returns a report for programs and its text. Raises UserError for the first thing that is not right."""
+    if not (build / "dataset" / BUNDLE).is_file():
+        raise UserError(f"{build}: is not built yet; run: make kernel RUNS=...")
     bundle = open_bundle(build / "dataset")
     script = build / "kernel" / "inference.py"
     if not script.is_file():

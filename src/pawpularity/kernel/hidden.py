@@ -14,11 +14,11 @@ import pandas as pd
 from PIL import Image
 
 from pawpularity.competition.table import ID, METADATA, TARGET, read_test
+from pawpularity.kernel.submission_file import VISIBLE
 from pawpularity.shelter.sample import draw_shelter
 
 DRAWN = 150
 SIZE = 224
-NOISE = 8
 _SEED = 4_000_000
 _WAYS = ("missing", "empty", "text", "truncated", "enormous", "a folder")
 
@@ -26,11 +26,11 @@ _WAYS = ("missing", "empty", "text", "truncated", "enormous", "a folder")
 def noise(folder: Path) -> None:
     """What the contest shows: eight photos of noise, any metadata."""
     random = np.random.default_rng(0)
-    ids = [_name(f"noise {number}") for number in range(NOISE)]
+    ids = [_name(f"noise {number}") for number in range(VISIBLE)]
     (folder / "test").mkdir(parents=True)
     for name in ids:
         Image.fromarray(random.integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(folder / "test" / f"{name}.jpg")
-    _tables(folder, pd.DataFrame({ID: ids, **{column: random.integers(0, 2, NOISE) for column in METADATA}}))
+    _tables(folder, pd.DataFrame({ID: ids, **{column: random.integers(0, 2, VISIBLE) for column in METADATA}}))
 
 
 def hidden(folder: Path, photos: int, size: int = SIZE) -> None:

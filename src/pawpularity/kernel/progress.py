@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pawpularity.competition.kaggle_cli import Answer, Kaggle, explain
 from pawpularity.errors import UserError
-from pawpularity.kernel.build_folders import Names
-from pawpularity.kernel.submission_file import check_submission
+from pawpularity.kernel.build_folders import Names, Pair
+from pawpularity.kernel.submission_file import VISIBLE, check_submission
 from pawpularity.verb import say
 
 POLL = "PAWPULARITY_KAGGLE_POLL"
@@ -81,13 +81,14 @@ def wait(kaggle: Kaggle, names: Names, minutes: float) -> Progress:
         pause()
 
 
-def require_complete(kaggle: Kaggle, names: Names, now: Progress) -> None:
+def require_complete(kaggle: Kaggle, pair: Pair, names: Names, now: Progress) -> None:
     """Raise UserError unless the kernel completed; of one that failed the log's end is said first."""
     if now.status in _DONE:
         return
     if now.status not in _FAILED:
         raise UserError(
-            f"{names.kernel}: is still {now.status}; ask again with: make kernel-status, or look at {names.kernel_url}"
+            f"{names.kernel}: is still {now.status}; ask again with: make kernel-status{pair.name_word}, "
+            f"or look at {names.kernel_url}"
         )
     for line in log_tail(kaggle, names):
         say(f"  {line}")
@@ -128,12 +129,15 @@ def fetch(kaggle: Kaggle, names: Names, into: Path, pattern: str) -> list[Path]:
 
 
 def check_output(kaggle: Kaggle, names: Names) -> int:
-    """Rows of the submission.csv that the kernel left. Raises UserError where there is none, or one the contest refuses."""
+    """Rows of the submission.csv that the kernel left on the visible photos.
+
+    Raises UserError where there is none, or one the contest would refuse.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         files = fetch(kaggle, names, Path(scratch), r"^submission\.csv$")
         if not files:
             raise UserError(f"{names.kernel}: completed without a submission.csv; its log: {names.kernel_url}/log")
-        return check_submission(files[0], names.kernel)
+        return check_submission(files[0], names.kernel, rows=VISIBLE)
 
 
 def pause() -> None:

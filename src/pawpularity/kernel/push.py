@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pawpularity.competition.kaggle_cli import COMPETITION, Answer, Kaggle, explain, shell_line
+from pawpularity.competition.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain, shell_line
 from pawpularity.errors import UserError
 from pawpularity.files import size_text
 from pawpularity.kernel.build_folders import Names, Pair
@@ -20,6 +20,14 @@ from pawpularity.verb import say
 
 SUBMISSIONS_URL = f"https://www.kaggle.com/competitions/{COMPETITION}/submissions"
 READY_MINUTES = 60.0
+
+
+class Mispushed(UserError):
+    """Kaggle made a version of the kernel that is no good. `fault` says what became of it and what to do."""
+
+    def __init__(self, doing: str, fault: str) -> None:
+        super().__init__(f"{doing}: Kaggle {fault}")
+        self.fault = fault
 
 
 def dataset_words(pair: Pair, note: str) -> tuple[list[str], list[str]]:
@@ -89,7 +97,11 @@ def push(kaggle: Kaggle, pair: Pair, names: Names, note: str) -> dict[str, Any]:
     pair.keep(record)
     say(f"pushing {names.kernel} ...")
     answer = kaggle.ask("kernels", "push", "-p", str(pair.kernel), timeout_s=600)
-    record["kernel_version"] = _pushed_version(answer, names)
+    try:
+        record["kernel_version"] = _pushed_version(answer, names)
+    except Mispushed as fault:
+        pair.keep(record | {"status": "pushed wrongly", "fault": fault.fault})
+        raise
     record["status"] = "pushed"
     pair.keep(record)
     return record
@@ -128,6 +140,7 @@ def _upload(kaggle: Kaggle, pair: Pair, names: Names, note: str, before: int | N
     say(f"uploading {len(pair.files)} files, {size_text(total)}, to {names.dataset} ...")
     answer = kaggle.ask(*(create if before is None else add), timeout_s=None, show=say)
     _check_upload(answer, pair, names)
+    say("waiting for Kaggle to make it ready ...")
     deadline = time.monotonic() + READY_MINUTES * 60
     swallowed = 0
     while True:
@@ -188,18 +201,16 @@ def _pushed_version(answer: Answer, names: Names) -> int:
     if refused := re.search(
         r"not valid (dataset|competition|kernel) sources and could not be added to the kernel: (.*)", text
     ):
-        raise UserError(
-            f"{doing}: Kaggle pushed {which} WITHOUT the {refused[1]} {refused[2]}, so that it will fail; "
-            + _cure(refused[1], names)
+        raise Mispushed(
+            doing,
+            f"pushed {which} WITHOUT the {refused[1]} {refused[2]}, so that it will fail; {_cure(refused[1], names)}",
         )
     if "does not resolve to the specified id" in text:
-        raise UserError(
-            f"{doing}: Kaggle pushed {which} under another name, made of its title; delete it on {names.kernel_url}"
-        )
+        raise Mispushed(doing, f"pushed {which} under another name, made of its title; delete it on {names.kernel_url}")
     if pushed is None:
         raise UserError(f"{doing}: kaggle said {answer.last}, and no version number; look at {names.kernel_url}")
     if not pushed[2].rstrip("/").lower().endswith(f"/{names.kernel}"):
-        raise UserError(f"{doing}: Kaggle pushed {which} to {pushed[2]}, not to {names.kernel_url}; look at both")
+        raise Mispushed(doing, f"pushed {which} to {pushed[2]}, not to {names.kernel_url}; look at both")
     if tags := re.search(r"not valid tags and could not be added.*", text):
         say(f"kaggle: {tags[0]}")
     return int(pushed[1])
@@ -209,7 +220,7 @@ def _cure(kind: str, names: Names) -> str:
     if kind == "dataset":
         return f"is {names.dataset_url} there and ready? then push again"
     if kind == "competition":
-        return f"accept the rules at https://www.kaggle.com/competitions/{COMPETITION}/rules, then push again"
+        return f"accept the rules at {RULES}, then push again"
     return "has that kernel ever completed? build without --resume, or push again"
 
 
@@ -220,8 +231,10 @@ def submit(kaggle: Kaggle, words: Sequence[str], names: Names) -> str:
         raise UserError(explain(answer, f"submitting {names.kernel}"))
     # Kaggle's own words end the output; what is left of the day's submissions stands before them.
     if not re.search(r"\bsuccess", answer.text, re.IGNORECASE):
+        # competition_submit_cli prints no more than that, with status 0, for whatever was wrong.
         raise UserError(
-            f"submitting {names.kernel}: kaggle said {answer.last}; look at {SUBMISSIONS_URL} before trying again"
+            f"submitting {names.kernel}: kaggle said {answer.last}; are the rules accepted ({RULES}), and does this version "
+            f"on {names.kernel_url} show a submission.csv? look at {SUBMISSIONS_URL} before trying again"
         )
     return " ".join(
         line.strip() for line in answer.out.splitlines() if line.strip() and not line.startswith("Warning:")

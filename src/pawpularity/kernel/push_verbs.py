@@ -28,13 +28,12 @@ def _pushed(options: argparse.Namespace) -> "tuple[Pair, Names, dict[str, Any]]"
 
     pair, names = _named(options)
     record = pair.record()
+    again = f"run: make kernel-push{pair.name_word} GO=1"
+    if record.get("kernel") == names.kernel and record.get("fault"):
+        raise UserError(f"{names.kernel}: Kaggle {record['fault']}; when that is mended, {again}")
     if not isinstance(record.get("kernel_version"), int) or record.get("kernel") != names.kernel:
-        raise UserError(f"{names.kernel}: was not pushed from here yet; run: make kernel-push{_name_word(pair)} GO=1")
+        raise UserError(f"{names.kernel}: was not pushed from here yet; {again}")
     return pair, names, record
-
-
-def _name_word(pair: "Pair") -> str:
-    return "" if pair.inference else f" NAME={pair.name}"
 
 
 def _push(options: argparse.Namespace) -> None:
@@ -54,9 +53,10 @@ def _push(options: argparse.Namespace) -> None:
     minutes = options.wait if options.wait is not None else 60.0 if pair.inference else 0.0
     if minutes == 0:
         print(
-            f"{names.kernel} version {record['kernel_version']} is running; ask with: make kernel-status{_name_word(pair)}"
+            f"{names.kernel} version {record['kernel_version']} is running; ask with: make kernel-status{pair.name_word}"
         )
         return
+    say("waiting for Kaggle to start it ...")
     progress.pause()  # Kaggle may answer for the version before this one
     _look(kaggle, pair, names, record, minutes)
 
@@ -67,14 +67,16 @@ def _look(kaggle: Any, pair: "Pair", names: "Names", record: dict[str, Any], min
 
     now = progress.wait(kaggle, names, minutes)
     pair.keep(record | {"status": now.status})
-    progress.require_complete(kaggle, names, now)
+    progress.require_complete(kaggle, pair, names, now)
     if pair.inference:
         rows = progress.check_output(kaggle, names)
         pair.keep(record | {"status": "checked", "rows": rows})
         print(f"{names.kernel} version {record['kernel_version']}: complete, submission.csv with {rows} rows is sound; "
               "next: make submit")  # fmt: skip
     else:
-        print(f"{names.kernel} version {record['kernel_version']}: complete; next: make kernel-fetch{_name_word(pair)}")
+        print(
+            f"{names.kernel} version {record['kernel_version']}: complete; next: make kernel-fetch{pair.name_word} GO=1"
+        )
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -95,6 +97,8 @@ def _submit(options: argparse.Namespace) -> None:
     from pawpularity.competition.kaggle_cli import Kaggle, shell_line
     from pawpularity.errors import UserError
     from pawpularity.kernel import progress, push
+    from pawpularity.kernel.contents import open_bundle
+    from pawpularity.kernel.material import material_of
 
     options.name = "inference"
     pair, names, record = _pushed(options)
@@ -106,12 +110,20 @@ def _submit(options: argparse.Namespace) -> None:
         )
     if record.get("submitted") and not options.again:
         raise UserError(
-            f"{names.kernel} version {version}: was submitted already; look at {push.SUBMISSIONS_URL}, or add --again"
+            f"{names.kernel} version {version}: was submitted already; look at {push.SUBMISSIONS_URL}, or add ARGS=--again"
         )
     message = options.message or f"pawpularity {__version__}, bundle {bundle}"
     if not message.isprintable() or len(message) > 500 or message.startswith("-"):
         raise UserError('--message: must be one line of at most 500 characters that does not begin with "-"')
     words = push.submit_words(names, version, message)
+    material = material_of(open_bundle(pair.dataset, check_files=False))
+    if not material.contest and not options.anyway:
+        if options.go:
+            raise UserError(f"{names.kernel}: {material}, so its score would say nothing of the contest; train on the contest's "
+                            "data (make data), or add ARGS=--anyway")  # fmt: skip
+        say(f"{material}: GO=1 would refuse it without ARGS=--anyway")
+    else:
+        say(str(material))
     if not options.go:
         print(shell_line(words))
         say(f"version {version} is {record['status']}; {_ACT}")
@@ -119,7 +131,7 @@ def _submit(options: argparse.Namespace) -> None:
     kaggle = Kaggle.find()
     if record["status"] != "checked":
         now = progress.progress(kaggle, names)
-        progress.require_complete(kaggle, names, now)
+        progress.require_complete(kaggle, pair, names, now)
         rows = progress.check_output(kaggle, names)
         record |= {"status": "checked", "rows": rows}
         pair.keep(record)
@@ -155,6 +167,8 @@ def _train(options: argparse.Namespace) -> None:
     total = sum(path.stat().st_size for path in pair.files)
     print(f"{pair.dataset.parent}: fold {', '.join(map(str, wanted.folds))} of run {wanted.run}, at most {wanted.hours:g} h; "
           f"{len(pair.files)} files, {size_text(total)}")  # fmt: skip
+    if wanted.user is None:
+        say("to push, build with KAGGLE_USER=you")
     say(f"next: make kernel-push NAME={pair.name}, and GO=1 to do it")
 
 
@@ -178,7 +192,7 @@ def _fetch(options: argparse.Namespace) -> None:
         say(_ACT)
         return
     kaggle = Kaggle.find()
-    progress.require_complete(kaggle, names, progress.progress(kaggle, names))
+    progress.require_complete(kaggle, pair, names, progress.progress(kaggle, names))
     with tempfile.TemporaryDirectory() as scratch:
         files = progress.fetch(kaggle, names, Path(scratch), ARCHIVE)
         if len(files) != 1:
@@ -227,6 +241,9 @@ def _submit_arguments(parser: argparse.ArgumentParser) -> None:
     _common(parser, name=False)
     parser.add_argument("--message", metavar="TEXT", help="the submission's description (default: version and bundle)")
     parser.add_argument("--again", action="store_true", help="submit a version that was submitted already")
+    parser.add_argument(
+        "--anyway", action="store_true", help="submit runs that were not trained on the contest's photos"
+    )
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:

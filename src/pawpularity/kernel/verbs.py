@@ -12,6 +12,7 @@ def _kernel(options: argparse.Namespace) -> None:
     from pawpularity.files import size_text
     from pawpularity.kernel.bundle import USER, Wishes, build, recipe_of
     from pawpularity.kernel.inference import HOURS
+    from pawpularity.kernel.material import material_of
     from pawpularity.verb import say
 
     runs = names_in(options, "runs")
@@ -38,8 +39,12 @@ def _kernel(options: argparse.Namespace) -> None:
         most, before, after = loss["largest_difference"], loss["rmse"], loss["rmse_half"]
         print(f"half precision moves {name} by {most:.4f} points at most, RMSE {before:.4f} -> {after:.4f} "
               f"(constant {loss['constant_rmse']:.2f}; {loss['photos']} photos out of fold, {loss['dtype']})")  # fmt: skip
+    material = material_of(bundle)
+    print(material)
+    if not material.contest:
+        say("make submit will refuse this without ARGS=--anyway; make data fetches the contest's photos")
     if wishes.user is None:
-        say(f"{USER} stands where your Kaggle name belongs; to push, build with KAGGLE_USER=name")
+        say(f"{USER} stands where your Kaggle name belongs; to push, build with KAGGLE_USER=you")
     say("next: make kernel-check, then make kernel-push")
 
 
@@ -58,11 +63,13 @@ def _kernel_arguments(parser: argparse.ArgumentParser) -> None:
 def _check(options: argparse.Namespace) -> None:
     from pawpularity.errors import UserError
     from pawpularity.kernel.check import check
+    from pawpularity.verb import say
 
     if not 8 <= options.photos <= 100_000:
         raise UserError(f"--photos {options.photos}: must lie in 8..100000")
     report, text = check(Path(options.build), photos=options.photos, threads=options.threads)
     give(report, text, options.json)
+    say("next: make kernel-push")
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
