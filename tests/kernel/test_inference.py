@@ -106,6 +106,12 @@ def test_without_safetensors_and_with_odd_metadata_and_another_sample(session, c
     assert len(rows(done)) == 71
 
 
+def reweigh(folder, **changed):
+    file = folder / "weights.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    reseal(folder)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -118,6 +124,9 @@ def test_without_safetensors_and_with_odd_metadata_and_another_sample(session, c
         (lambda d: (d / "bundle.json").unlink(), "must hold one bundle, not 0"),
         (lambda d: edit(d, format=2, code="another"), "is of format 2, this script starts 1"),
         (lambda d: edit(d, package="9.0.0"), "was built by pawpularity 9.0.0"),
+        (lambda d: (d / "SHA256SUMS").write_bytes(b"\xff\xfe"), "SHA256SUMS: cannot be read"),
+        (lambda d: reweigh(d, members=[]), "does not give the weights of the runs"),
+        (lambda d: reweigh(d, intercept=float("nan")), "does not give the weights of the runs"),
     ],
 )
 def test_a_bundle_that_is_not_what_was_built_is_refused_in_one_line(built, session, contest, damage, said):
@@ -128,6 +137,81 @@ def test_a_bundle_that_is_not_what_was_built_is_refused_in_one_line(built, sessi
     assert len(lines) == 1
     assert said in lines[0]
     assert done.left == []
+
+
+def test_a_faulty_table_gives_every_id_once(session, contest):
+    ids = pd.read_csv(contest / "test.csv")["Id"].tolist()
+    lines = (contest / "test.csv").read_text().splitlines()
+    lines[3] += ",1"  # ragged
+    lines[5] = f" {lines[5]}"
+    lines.insert(8, lines[7])  # twice
+    lines.append(",".join(["", *["0"] * 12]))
+    (contest / "test.csv").write_bytes("\n".join(lines).encode() + b"\n\xe9" + b",0" * 12)
+    (contest / "sample_submission.csv").unlink()
+    done = session(contest)
+    assert done.code == 0, done.said
+    assert "going on without metadata" in done.said
+    assert [row[0] for row in rows(done)[1:]] == [*ids, "\ufffd"]
+    assert all(1 <= float(row[1]) <= 100 for row in rows(done)[1:])
+
+
+def test_a_network_that_cannot_be_loaded_is_left_out_and_none_left_is_refused(
+    built, session, contest, monkeypatch, capfd
+):
+    from pawpularity.kernel import families
+    from pawpularity.kernel.contents import open_bundle
+
+    bundle = open_bundle(built / "dataset")
+    load, names = families.load_network, [run.name for run in bundle.runs]
+
+    def failing(run, *args, **words):
+        if run.name in failing.names:
+            raise TypeError("timm has\nchanged")
+        return load(run, *args, **words)
+
+    monkeypatch.setattr(families, "load_network", failing)
+    failing.names = names[:1]
+    left = [name for family in load_families(bundle, "cpu") for name in family.networks]
+    assert left == names[1:]
+    assert f"{names[0]} cannot be loaded and is left out (TypeError: timm has changed)" in capfd.readouterr().err
+    failing.names = names
+    with pytest.raises(UserError, match="no network of the bundle"):
+        load_families(bundle, "cpu")
+
+
+def test_what_ends_the_script_leaves_a_whole_file(built, contest, tmp_path):
+    """SIGTERM in the middle; and a working folder that cannot be written is known before any photo is read."""
+    root = tmp_path / "root"
+    root.mkdir()
+    sandbox.lay_out(root, sandbox.LAYOUTS[0], built / "dataset", contest)
+    script = built / "kernel" / "inference.py"
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import time, PIL.Image as image\n"
+        "load = image.open\n"
+        "def slowly(*words, **more):\n    time.sleep(1)\n    return load(*words, **more)\n"
+        "image.open = slowly\n"
+    )
+    place = {**os.environ, "PAWPULARITY_KAGGLE": str(root), "PYTHONPATH": str(slow)}
+    words = [sys.executable, str(script), "--threads", "1"]
+    running = subprocess.Popen(words, env=place, stderr=subprocess.PIPE, text=True)
+    for line in running.stderr:
+        if line.startswith("device"):
+            break
+    running.terminate()
+    said = running.stderr.read()
+    assert running.wait(60) == 143, said
+    assert "ended from outside" in said
+    written = pd.read_csv(root / "working" / "submission.csv")
+    assert written["Id"].tolist() == pd.read_csv(contest / "test.csv")["Id"].tolist()
+    assert written["Pawpularity"].between(1, 100).all()
+    (root / "working" / "submission.csv").unlink()
+    (root / "working" / "submission.csv").mkdir()
+    done = subprocess.run(words, env=place | {"PYTHONPATH": ""}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "device" not in done.stderr, "before the first photo"
 
 
 def test_no_competition_is_said(session, tmp_path):

@@ -1,5 +1,7 @@
 """The time plan, by a clock that only goes when a photo is scored."""
 
+import threading
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -70,8 +72,9 @@ class Fake:
 
     def answer(self, pixels, columns, uses):
         assert set(uses) <= set(self.runs)
-        if len(self.asked) == self.fails_at:
-            raise MemoryError("no room\nfor this")
+        at, kind = self.fails_at if isinstance(self.fails_at, tuple) else (self.fails_at, MemoryError)
+        if len(self.asked) == at:
+            raise kind("no room\nfor this")
         self.asked.append({name: (use.folds, use.flip) for name, use in uses.items()})
         views = {name: 2 if use.flip else 1 for name, use in uses.items()}
         trunk = self.slow * COST.trunks[self.name] * len(pixels)
@@ -83,7 +86,7 @@ class Fake:
                                    "tail_s": sum(tails) / count})()  # fmt: skip
 
 
-def run(photos, deadline, *, slow=1.0, blend=None, fails=()):
+def run(photos, deadline, *, slow=1.0, blend=None, fails=(), keep=lambda scores: None):
     clock, fails = Clock(), dict(fails)
     families = [Fake("a", ["a", "b"], clock, slow, fails.get("a")), Fake("c", ["c"], clock, slow, fails.get("c"))]
     pixels = (np.arange(photos) % 10).astype(np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
@@ -92,7 +95,7 @@ def run(photos, deadline, *, slow=1.0, blend=None, fails=()):
     said = []
     outcome = stream(
         [str(i) for i in range(photos)], None, chunks, families, blend or Blend(0.0, weights, MEANS, 37.0), plan := plan_of(),
-        deadline=deadline, clock=clock, tell=said.append,
+        deadline=deadline, clock=clock, tell=said.append, keep=lambda scores: keep(scores.copy()),
     )  # fmt: skip
     return outcome, plan, said, clock, families, 37.0 + np.arange(photos) % 10
 
@@ -153,6 +156,42 @@ def test_a_photo_that_breaks_its_decoder_costs_no_other_its_score(tmp_path, monk
     (chunk,) = module.decoded([tmp_path / f"{i}.jpg" for i in range(3)], [(8, "squash")], threads=2)
     assert chunk.faults == {1: "MemoryError: bomb"}
     assert [image.max() for image in chunk.pixels[8, "squash"]] == [7, 0, 7]
+
+
+def test_a_photo_whose_decoding_does_not_end_holds_nobody_up(tmp_path, monkeypatch):
+    """The first two of twelve hang both threads; whoever waits behind them is decoded by others."""
+    from pawpularity.kernel import stream as module
+
+    hang = threading.Event()
+
+    def decode(path, size, fit):
+        if int(path.stem) < 2:
+            hang.wait(60)
+        return np.full((size, size, 3), 7, np.uint8)
+
+    monkeypatch.setattr(module, "decode", decode)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.2)
+    paths = [tmp_path / f"{i}.jpg" for i in range(12)]
+    try:
+        began = time.monotonic()
+        (chunk,) = module.decoded(paths, [(8, "squash")], threads=2)
+        assert time.monotonic() - began < 30
+        assert chunk.faults == dict.fromkeys((0, 1), "its decoding does not end")
+        assert chunk.stuck == 2
+        assert [int(image.max()) for image in chunk.pixels[8, "squash"]] == [0, 0, *[7] * 10]
+        # Past the deadline nothing is waited for.
+        (late,) = module.decoded(paths[:1] * 3, [(8, "squash")], threads=1, deadline=0.0)
+        assert late.stuck == 3
+    finally:
+        hang.set()
+
+
+def test_scores_are_kept_when_something_ends_the_run():
+    kept = []
+    with pytest.raises(KeyboardInterrupt):
+        run(500, 1e6, fails={"a": (2, KeyboardInterrupt)}, keep=kept.append)
+    assert np.allclose(kept[-1][: 2 * BATCH], (37.0 + np.arange(500) % 10)[: 2 * BATCH])
+    assert (kept[-1][2 * BATCH :] == 37.0).all()
 
 
 def test_no_time_at_all_gives_the_mean():

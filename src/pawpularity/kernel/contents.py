@@ -14,6 +14,7 @@ unpack, and Python imports from it as it is.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -120,15 +121,33 @@ def open_bundle(folder: Path, *, check_files: bool = True) -> Bundle:
         raise UserError(f"{folder / BUNDLE}: was changed; {REBUILD}")
     if check_files:
         _check_files(folder, about["files"])
-    return Bundle(folder, about, read_json(folder / WEIGHTS, "bundle"))
+    weights = read_json(folder / WEIGHTS, "bundle")
+    if not _sound(weights, about["runs"]):
+        raise UserError(f"{folder / WEIGHTS}: does not give the weights of the runs of {BUNDLE}; {REBUILD}")
+    return Bundle(folder, about, weights)
+
+
+def _sound(weights: Any, runs: Mapping[str, Any]) -> bool:
+    """Whether every run has folds, a weight and a mean, and all figures are numbers."""
+    try:
+        members = {member["name"]: (member["weight"], member["mean_prediction"]) for member in weights["members"]}
+        figures = [
+            weights["intercept"],
+            weights["mean_prediction"],
+            *(value for pair in members.values() for value in pair),
+        ]
+        folds = all(entry["folds"] and Path(entry["record"]).name == entry["record"] for entry in runs.values())
+        return members.keys() == runs.keys() and folds and all(math.isfinite(float(value)) for value in figures)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
     due = {name: str(entry["sha256"]) for name, entry in files.items()}
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{folder / SUMS}: cannot be read ({error.strerror}); {REBUILD}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / SUMS}: cannot be read ({error}); {REBUILD}") from None
     listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     if listed.keys() != due.keys() | {BUNDLE} or any(listed[name] != digest for name, digest in due.items()):
         raise UserError(f"{folder / SUMS}: does not list the files of {BUNDLE}; {REBUILD}")

@@ -164,10 +164,18 @@ def load_families(bundle: Bundle, device: str | None = None) -> list[Family]:
         if dtype not in computes:
             computes[dtype] = _compute(dtype, device)
         compute, trunk = computes[dtype], run.trunk()
-        networks: list[Network] = []
-        for fold in run.trained_folds():
-            lender = networks[0] if networks else None
-            networks.append(load_network(run, fold, trunk_of=lender, trunk=trunk).place(compute.device))
+        try:
+            networks = _networks(run, compute, trunk)
+        except torch.cuda.OutOfMemoryError:
+            compute = choose(dtype, "cpu")
+            say(f"{run.name}: the GPU has no room for it; it goes on with the CPU")
+            networks = _networks(run, compute, trunk)
+        except UserError:
+            raise  # a bundle that is not whole is not used
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            say(f"{run.name} cannot be loaded and is left out ({reason})")
+            continue
         photos, first = run.config.photos, networks[0]
         # Without a trunk the networks share nothing but the photos.
         shared = first.trunk_hash() if first.cut else f"none of {run.name}"
@@ -176,10 +184,20 @@ def load_families(bundle: Bundle, device: str | None = None) -> list[Family]:
         if family.networks:
             _share(networks, next(iter(family.networks.values()))[0])
         family.networks[run.name] = networks
+    if not families:
+        raise UserError("no network of the bundle can be loaded here; see the lines above")
     found = {family.name: family for family in families.values()}
     for name, family in found.items():
         family.reload = partial(_on_cpu, bundle, name)
     return list(found.values())
+
+
+def _networks(run: BundledRun, compute: Compute, trunk: "dict[str, torch.Tensor]") -> list[Network]:
+    networks: list[Network] = []
+    for fold in run.trained_folds():
+        lender = networks[0] if networks else None
+        networks.append(load_network(run, fold, trunk_of=lender, trunk=trunk).place(compute.device))
+    return networks
 
 
 def _on_cpu(bundle: Bundle, name: str) -> Family:

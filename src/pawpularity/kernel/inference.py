@@ -7,11 +7,14 @@ written: every Id of test.csv once, in its order, numbers within 1..100.
 """
 
 import argparse
+import csv
+import io
 import os
 import resource
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -48,15 +51,38 @@ def main(words: Sequence[str], bundle: Path, root: Path, started: float) -> int:
 
     `started`: `time.monotonic()` when the script began.
     """
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
-        _run(words, bundle, root, started)
+        stuck = _run(words, bundle, root, started)
     except UserError as error:
         print(f"pawpularity: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return 2
+    except OSError as error:
+        print(f"pawpularity: {error.filename or root}: {error.strerror or error}; free space, or name another folder with "
+              "--working", file=sys.stderr, flush=True)  # fmt: skip
+        return 2
+    except KeyboardInterrupt as error:
+        print("pawpularity: ended from outside; submission.csv has what was scored so far", file=sys.stderr, flush=True)
+        return 143 if isinstance(error, _Terminated) else 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if stuck:  # Python would wait for the threads that still decode
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
-def _run(words: Sequence[str], bundle_folder: Path, root: Path, started: float) -> None:
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def _run(words: Sequence[str], bundle_folder: Path, root: Path, started: float) -> int:
+    """The whole run; returns how many photos are still being decoded by threads that were given up."""
     options = _options(words, root)
     rerun = "the hidden photos" if os.environ.get("KAGGLE_IS_COMPETITION_RERUN") else "a trial run"
     say(f"pawpularity {__version__}, {rerun}; bundle {bundle_folder}")
@@ -66,9 +92,15 @@ def _run(words: Sequence[str], bundle_folder: Path, root: Path, started: float) 
     hours = float(bundle.about.get("hours", HOURS)) if options.hours is None else options.hours
     say(f"data    {data}: {len(ids)} photos; bundle {bundle.name}: {', '.join(run.name for run in bundle.runs)}")
     blend = blend_of(bundle)
-    outcome, plan, about = _predict(bundle, data, ids, columns, blend, started + 3600.0 * hours - _RESERVE_S, options)
     path = Path(options.working) / "submission.csv"
-    write_text(path, submission_text(ids, outcome.scores))
+
+    def keep(scores: NDArray[np.float64]) -> None:
+        write_text(path, submission_text(ids, scores))
+
+    keep(np.full(len(ids), blend.mean))  # whatever ends the run, and that it can be written is known now
+    deadline = started + 3600.0 * hours - _RESERVE_S
+    outcome, plan, about = _predict(bundle, data, ids, columns, blend, deadline, options, keep)
+    keep(outcome.scores)
     warnings = check_against_sample(path, ids, data)
     for line in warnings:
         say(f"warning: {line}")
@@ -91,6 +123,7 @@ def _run(words: Sequence[str], bundle_folder: Path, root: Path, started: float) 
     low, high, mean = outcome.scores.min(), outcome.scores.max(), outcome.scores.mean()
     say(f"wrote {path}: {len(ids)} rows, {low:.1f} to {high:.1f}, mean {mean:.1f}")
     say(f"{len(outcome.faults)} photos could not be used; {ended - started:.0f} s, {report['peak_mb']:.0f} MB at most")
+    return outcome.stuck
 
 
 def _options(words: Sequence[str], root: Path) -> argparse.Namespace:
@@ -116,6 +149,7 @@ def _predict(
     blend: Blend,
     deadline: float,
     options: argparse.Namespace,
+    keep: Callable[[NDArray[np.float64]], None],
 ) -> "tuple[Outcome, Plan, dict[str, Any]]":
     # Only now: torch takes seconds, and a bundle that is refused need not wait for it.
     from pawpularity.kernel.families import flips, load_families
@@ -124,16 +158,17 @@ def _predict(
     families = load_families(bundle, options.device)
     of = {name: family.name for family in families for name in family.networks}
     runs = {run.name: run for run in bundle.runs}
-    plan = Plan(
-        {name: Use(of[name], len(run.trained_folds()), flips(run), blend.weights[name]) for name, run in runs.items()}
-    )
+    plan = Plan({
+        name: Use(of[name], len(run.trained_folds()), flips(run), blend.weights[name]) for name, run in runs.items() if name in of
+    })  # fmt: skip
+    plan.said += [f"{name} (failed)" for name in runs if name not in of]
     computes = {str(family.compute) for family in families}
     for line in sorted(computes):
         say(f"device  {line}")
     paths = [data / "test" / f"{name}.jpg" for name in ids]
     shapes = sorted({(family.size, family.fit) for family in families})
-    chunks = decoded(paths, shapes, options.threads)
-    outcome = stream(ids, columns, chunks, families, blend, plan, deadline=deadline)
+    chunks = decoded(paths, shapes, options.threads, deadline=deadline)
+    outcome = stream(ids, columns, chunks, families, blend, plan, deadline=deadline, keep=keep)
     about = {
         "device": families[0].compute.device.type,
         "dtypes": sorted({family.compute.dtype_name for family in families}),
@@ -142,16 +177,29 @@ def _predict(
 
 
 def read_rows(data: Path) -> tuple[list[str], NDArray[np.float32] | None]:
-    """Ids of test.csv and their metadata, (n, 12); None, as if it were not known, where a table's metadata is unsound."""
+    """Ids of test.csv, each once, and their metadata, (n, 12); None, as if it were not known, where the table is unsound."""
     try:
         table = read_test(data)
         return table[ID].tolist(), table[list(METADATA)].to_numpy(dtype=np.float32)
     except UserError as error:
-        ids = read_cells(data / "test.csv", (ID,)).ids()
+        ids = _ids_of(data / "test.csv")
         if not ids:
             raise
         say(f"warning: {error}; going on without metadata")
         return ids, None
+
+
+def _ids_of(path: Path) -> list[str]:
+    """What can be read of the column `Id`, each once: ragged rows, odd bytes and blanks are passed over."""
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig", errors="replace"))))
+    except (OSError, csv.Error):
+        return []
+    header = [name.strip() for name in rows[0]] if rows else []
+    if ID not in header:
+        return []
+    place = header.index(ID)
+    return list(dict.fromkeys(name for row in rows[1:] if len(row) > place and (name := row[place].strip())))
 
 
 def blend_of(bundle: Bundle) -> Blend:

@@ -14,7 +14,7 @@ DEPTH = 4
 """Folders below the input folder: datasets/OWNER/SLUG/ and one more."""
 SLUG = "petfinder-pawpularity-score"
 _PHOTOS = ("train", "test")
-_TABLES = ("test.csv", "sample_submission.csv")
+_TABLE = "test.csv"
 
 
 def folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
@@ -33,14 +33,18 @@ def folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 def find_competition(root: Path) -> Path:
     """The contest's folder below `root`. Raises UserError where there is none, or several of equal right."""
-    found = [folder for folder in folders(root) if all((folder / table).is_file() for table in _TABLES)]
+    found = [folder for folder in folders(root) if _is_contest(folder)]
     named = [folder for folder in found if folder.name == SLUG] or found
     if not named:
         there = ", ".join(str(folder.relative_to(root)) for folder in list(folders(root, 2))[1:21]) or "nothing"
         raise UserError(
-            f"{root}: holds no competition data (a folder with {' and '.join(_TABLES)}; there: {there}); add the competition "
+            f"{root}: holds no competition data (a folder with {_TABLE} and its photos; there: {there}); add the competition "
             f'to the kernel (competition_sources: "{SLUG}") and accept its rules'
         )
     if len(named) > 1:
         raise UserError(f"{root}: holds competition data twice ({named[0]}, {named[1]}); name one with --data")
     return named[0]
+
+
+def _is_contest(folder: Path) -> bool:
+    return (folder / _TABLE).is_file() and ((folder / "sample_submission.csv").is_file() or (folder / "test").is_dir())

@@ -5,20 +5,24 @@ A photo that cannot be used gets the mean prediction, and its Id is said; a back
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.competition.photos import PhotoError, decode, in_order, thread_count
+from pawpularity.competition.photos import PhotoError, decode, thread_count
 from pawpularity.kernel.blend import Blend
 from pawpularity.kernel.plan import Cost, Plan, Use, mean_cost
 from pawpularity.trunk.build import ahead
 from pawpularity.verb import say
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 Shape = tuple[int, str]
@@ -27,6 +31,8 @@ Shape = tuple[int, str]
 BATCH = 64
 CHUNK_BYTES = 16e6
 EVERY_S = 60.0
+PATIENCE_S = 30.0
+"""For one photo: the largest that is taken needs 3 s; one made to take hours must not take the others' time."""
 NAMED = 20
 """Bad photos named one by one; the rest are counted."""
 
@@ -59,6 +65,8 @@ class Outcome:
     """(n,)"""
     faults: dict[str, str] = field(default_factory=dict)
     """Id -> what was wrong with the photo"""
+    stuck: int = 0
+    """photos whose decoding was given up, and goes on in threads that nobody waits for"""
     not_asked: int = 0
     """photos that there was no time for"""
     first_photo: float | None = None
@@ -79,6 +87,8 @@ class Chunk:
     """per shape (n, size, size, 3); black where a photo cannot be used"""
     faults: Mapping[int, str]
     decode_s: float
+    stuck: int = 0
+    """photos whose decoding was given up; their threads go on, as a thread cannot be ended"""
 
 
 def bounds(rows: int, shapes: Sequence[Shape]) -> list[tuple[int, int]]:
@@ -89,8 +99,15 @@ def bounds(rows: int, shapes: Sequence[Shape]) -> list[tuple[int, int]]:
     return list(zip(edges, [*edges[1:], rows], strict=True)) if rows else []
 
 
-def decoded(paths: Sequence[Path], shapes: Sequence[Shape], threads: int | None = None) -> Iterator[Chunk]:
-    """The photos as chunks, in order, decoded by threads."""
+def decoded(
+    paths: Sequence[Path],
+    shapes: Sequence[Shape],
+    threads: int | None = None,
+    *,
+    deadline: float = float("inf"),
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Chunk]:
+    """The photos as chunks, in order, decoded by threads; of those that are not there by `deadline` nothing is waited for."""
 
     def attempt(path: Path) -> tuple[list[Pixels] | str, float]:
         started = time.perf_counter()
@@ -101,20 +118,52 @@ def decoded(paths: Sequence[Path], shapes: Sequence[Shape], threads: int | None 
         except Exception as error:  # whatever a photo may do, it must not cost the others their scores
             return f"{type(error).__name__}: {error}", time.perf_counter() - started
 
-    made = in_order(attempt, paths, threads or thread_count())
+    made = _patiently(attempt, paths, threads or thread_count(), lambda: min(PATIENCE_S, max(0.0, deadline - clock())))
     for start, stop in bounds(len(paths), shapes):
         pixels = {shape: np.zeros((stop - start, shape[0], shape[0], 3), dtype=np.uint8) for shape in shapes}
         faults: dict[int, str] = {}
-        spent = 0.0
+        spent, stuck = 0.0, 0
         for row in range(start, stop):
-            found, seconds = next(made)
+            answer = next(made)
+            stuck += answer is None
+            found, seconds = answer or ("its decoding does not end", 0.0)
             spent += seconds
             if isinstance(found, str):
                 faults[row] = found
                 continue
             for shape, image in zip(shapes, found, strict=True):
                 pixels[shape][row - start] = image
-        yield Chunk(start, stop, pixels, faults, spent)
+        yield Chunk(start, stop, pixels, faults, spent, stuck)
+
+
+def _patiently(
+    function: Callable[[Item], Result], items: Sequence[Item], threads: int, patience: Callable[[], float]
+) -> Iterator[Result | None]:
+    """`map` over threads, in order, a few at a time; None for what takes longer than `patience()` seconds, said when it is due.
+
+    Threads cannot be ended: behind one that hangs, the waiting ones begin anew in other threads.
+    """
+    todo = deque(items)
+    pending: deque[tuple[Item, Future[Result]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="photos")
+    try:
+        while todo or pending:
+            while todo and len(pending) < 4 * threads:
+                pending.append((item := todo.popleft(), pool.submit(function, item)))
+            _, future = pending.popleft()
+            try:
+                result: Result | None = future.result(timeout=patience())
+            except TimeoutError:
+                result = None
+                pool.shutdown(wait=False, cancel_futures=True)
+                pool = ThreadPoolExecutor(threads, thread_name_prefix="photos")
+                pending = deque(
+                    (item, kept if kept.done() and not kept.cancelled() else pool.submit(function, item))
+                    for item, kept in pending
+                )
+            yield result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def stream(
@@ -128,8 +177,12 @@ def stream(
     deadline: float,
     clock: Callable[[], float] = time.monotonic,
     tell: Callable[[str], None] = say,
+    keep: Callable[[Floats], None] = lambda scores: None,
 ) -> Outcome:
-    """Scores of every Id, in 1..100, before `clock` reads `deadline` as far as `plan` can help it."""
+    """Scores of every Id, in 1..100, before `clock` reads `deadline` as far as `plan` can help it.
+
+    `keep` is given all scores, those to come as the mean, once a minute and when something ends the run.
+    """
     rows = len(ids)
     outcome = Outcome(np.full(rows, blend.mean), seconds={"wait": 0.0, "decode": 0.0})
     began = said = clock()
@@ -158,6 +211,7 @@ def stream(
             costs.append(replace(cost, other=max(0.0, now - started - computed) / size))
             outcome.seconds["wait"] += wait
             outcome.seconds["decode"] += chunk.decode_s
+            outcome.stuck += chunk.stuck
             left = rows - chunk.stop
             if left and (len(costs) > 1 or _urgent(now - started, size, left, deadline - now)):
                 before = len(plan.said)
@@ -172,9 +226,13 @@ def stream(
                     break
             if left and now - said >= EVERY_S:
                 said = now
+                keep(outcome.scores)
                 rate = chunk.stop / (now - began)
                 tell(f"{chunk.stop} of {rows} photos, {rate:.1f}/s; done in {_duration(left * plan.seconds(_recent(costs)))}, "
                      f"{_duration(deadline - now)} allowed")  # fmt: skip
+    except BaseException:
+        keep(outcome.scores)
+        raise
     finally:
         waiting.close()  # type: ignore[attr-defined]
     outcome.processor_s = time.process_time() - computed_before
