@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pawpularity.competition.table import read_train
 from pawpularity.errors import UserError
+from pawpularity.kernel.build_folders import building
 from pawpularity.kernel.contents import open_bundle, sha256
 from pawpularity.kernel.half import halved
 from pawpularity.kernel.material import CONTEST_IDS, ids_hash
@@ -68,6 +69,43 @@ def test_what_it_was_trained_on_is_said(built, checkout, paw, real):
     table = read_train(real / "pawpularity-labels")
     assert ids_hash(table["Id"].tolist()[::-1]) == CONTEST_IDS
     assert ids_hash(table["Id"].tolist()[1:]) != CONTEST_IDS
+
+
+def test_links_are_replaced_and_not_followed(built, checkout, paw):
+    for name in ("dataset", "kernel"):
+        (built / name).rename(checkout / name)
+        (built / name).symlink_to(checkout / name)
+    (built / ".dataset.old.part").symlink_to(checkout / "dataset")
+    before = {path: path.read_bytes() for name in ("dataset", "kernel") for path in (checkout / name).iterdir()}
+    assert paw("kernel", "--runs", "near", "--user", "other").code == 0
+    for name in ("dataset", "kernel"):
+        assert not (built / name).is_symlink()
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert not list(built.glob("*.part")) + list(built.glob(".*.part"))
+
+
+def test_two_do_not_build_in_one_place(built, paw, refused):
+    with building(built / ".lock"):
+        assert "another command is building there" in refused("kernel", "--runs", "near")
+    assert paw("kernel", "--runs", "near").code == 0
+
+
+def test_a_run_that_was_changed_since_is_named(built, checkout, paw, refused):
+    blend = checkout / "oof" / "blend"
+    blend.rename(checkout / "kept")
+    assert paw("ensemble", "near", "far", "whole", "--run", "blend", "--method", "mean").code == 0
+    assert "oof/blend was changed since the bundle was built (its weights)" in refused("kernel-check", "--photos", 8)
+    shutil.rmtree(blend)
+    (checkout / "kept").rename(blend)
+    metrics = checkout / "oof" / "far" / "fold1" / "metrics.json"
+    known = metrics.read_text()
+    metrics.write_text(json.dumps(json.loads(known) | {"tail_hash": "0" * 12}))
+    assert "fold 1 was trained anew" in refused("kernel-check", "--photos", 8)
+    metrics.write_text(known)
+    shutil.move(checkout / "oof" / "near" / "fold0", checkout / "fold0")
+    assert "oof/near was changed since the bundle was built (folds [1], were [0, 1])" in refused(
+        "kernel-check", "--photos", 8
+    )
 
 
 def test_nothing_is_there_twice(built):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ TOKEN = "KGAT_0123456789abcdef0123456789abcdef"
 KEY = "fedcba9876543210fedcba9876543210"
 KERNEL = "anna/pawpularity-inference"
 DATA = "anna/pawpularity-bundle"
-EIGHT = "Id,Pawpularity\n" + "".join(f"{name},38.5\n" for name in "abcdefgh")
+EIGHT = "Id,Pawpularity\n" + "".join(f"{name},38.{n}\n" for n, name in enumerate("abcdefgh"))
 DRAWN = {"name": "sample", "photos": 600, "drawn": True, "contest": False}
 
 
@@ -93,10 +94,13 @@ def built(work: Path) -> Path:
     dataset, kernel = build / "dataset", build / "kernel"
     dataset.mkdir(parents=True)
     kernel.mkdir()
-    (dataset / "weights.json").write_text("{}")
+    member = {"name": "small", "weight": 1.0, "mean_prediction": 38.0}
+    weights = {"intercept": 0.0, "members": [member], "clip": [1.0, 100.0], "mean_prediction": 38.0}
+    (dataset / "weights.json").write_text(json.dumps(weights))
     (dataset / "small.fold0.tail.safetensors").write_bytes(b"tail")
     files = {path.name: {"sha256": sha256(path)} for path in sorted(dataset.iterdir())}
-    about = {"kind": KIND, "format": FORMAT, "package": __version__, "runs": {"small": {}}, "files": files,
+    about = {"kind": KIND, "format": FORMAT, "package": __version__, "files": files,
+             "runs": {"small": {"folds": {"0": {}}, "record": "x.json"}},
              "data": {"name": "x", "photos": 9912, "drawn": False, "contest": True}}  # fmt: skip
     (dataset / "bundle.json").write_text(json.dumps(about))
     (dataset / "SHA256SUMS").write_text("".join(f"{sha256(path)}  {path.name}\n" for path in sorted(dataset.iterdir())))
@@ -382,6 +386,7 @@ def test_a_kernel_that_takes_longer(
         ("Id,Pawpularity\na,38\na,39\n", "line 3"),
         ("Id,Pawpularity\na,0.5\n", "0.5 is no score"),
         ("Id,Pawpularity\na,nan\n", "nan is no score"),
+        (re.sub(r"38\.\d", "37.27", EIGHT), "all 8 photos score 37.27"),
         ("Id,Pawpularity\na,38\nb,41.5\n", "holds 2 rows, and the contest shows 8 test photos"),
     ],
 )
@@ -398,6 +403,8 @@ def test_an_output_that_kaggle_would_refuse(
 @pytest.mark.parametrize(
     ("state", "part"),
     [
+        ({"says": {"competitions submit": "Could not submit: the notebook version did not run successfully"}},
+         "did not run successfully; are the rules"),
         ({"says": {"competitions submit": "Could not submit to competition"}},
          "said Could not submit to competition; are the rules accepted (https"),
         ({"fails": {"competitions submit": ["Submission not allowed: Your team has used its submission allowance (5 of 5)."]}},
@@ -411,7 +418,60 @@ def test_a_submission_that_is_not_taken(
     assert paw("kernel-push", "--go").code == 0
     kaggle.add(**state)
     assert part in refused("submit", "--go")
-    assert "submitted" not in record(built)
+    assert not {"submitted", "submitting"} & record(built).keys()
+
+
+def test_a_submission_without_an_answer_is_not_repeated_unawares(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    assert paw("kernel-push", "--go").code == 0
+    kaggle.add(fails={"competitions submit": ["network", ""]})
+    assert "no connection" in refused("submit", "--go")
+    assert "was cut off before Kaggle's answer" in (line := refused("submit", "--go"))
+    assert "ARGS=--again" in line
+    assert kaggle.asked("competitions", "submit") == 1
+    assert paw("submit", "--go", "--again").code == 0
+    assert record(built)["submitted"]
+    assert "submitting" not in record(built)
+
+
+@pytest.mark.parametrize(
+    ("report", "part"),
+    [
+        ({"photos_unusable": dict.fromkeys("abcdefgh", "missing"), "left_out": []}, "could read none of 8 photos"),
+        ({"photos_unusable": {}, "left_out": ["small (failed)"]}, "answered without small (failed)"),
+        ([], "is not what the script writes"),
+    ],
+)
+def test_a_trial_that_went_on_without_what_it_needed(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], refused: Callable[..., str], report: Any, part: str
+) -> None:
+    file = kaggle.place / "output" / "inference.json"
+    file.write_text(json.dumps(report))
+    assert part in refused("kernel-push", "--go")
+    file.write_text(json.dumps({"photos_unusable": {"a": "missing"}, "left_out": []}))
+    assert paw("kernel-status").code == 0
+
+
+def test_nothing_is_uploaded_that_was_not_built(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], refused: Callable[..., str], work: Path
+) -> None:
+    assert paw("kernel-train", "--run", "toy", "--user", "anna").code == 0
+    for name, place in (("inference", built), ("train-toy", built / "train" / "toy")):
+        assert paw("kernel-push", "--name", name).code == 0
+        for folder in ("dataset", "kernel"):
+            odd = place / folder / ".env"
+            odd.write_text(TOKEN)
+            assert ".env: was not built, and would be uploaded" in refused("kernel-push", "--name", name, "--go")
+            odd.unlink()
+            odd.symlink_to("/etc/passwd")
+            assert ".env: is a link" in refused("kernel-push", "--name", name, "--go")
+            odd.unlink()
+    tail = built / "dataset" / "small.fold0.tail.safetensors"
+    tail.rename(work / "tail")
+    tail.symlink_to(work / "tail")
+    assert "tail.safetensors: is a link" in refused("kernel-push", "--go")
+    assert kaggle.calls == []
 
 
 @pytest.mark.parametrize(

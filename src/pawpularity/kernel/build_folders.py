@@ -6,7 +6,9 @@ kernels/pushed/NAME.json                       what Kaggle got of it, and when i
 """
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from pawpularity.competition.kaggle_cli import COMPETITION
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, read_json, text_hash, write_json
-from pawpularity.kernel.contents import open_bundle
+from pawpularity.kernel.contents import BUNDLE, SUMS, open_bundle
 
 BUILD = Path("kernels/build")
 ACCELERATOR = "NvidiaTeslaT4"
@@ -157,12 +159,52 @@ def check_pair(pair: Pair, user: str | None) -> Names:
     _check_kernel(pair, kernel, kernel_file, dataset_id)
     if pair.inference:
         open_bundle(pair.dataset)
-    for path in pair.files:
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder, which Kaggle's command leaves out or packs; run: {pair.remedy}")
+    _check_uploads(pair, kernel)
     if not pair.files:
         raise UserError(f"{pair.dataset}: holds nothing to upload; run: {pair.remedy}")
     return Names(owner, dataset_id, kernel_id)
+
+
+def _check_uploads(pair: Pair, kernel: Mapping[str, Any]) -> None:
+    """Raise UserError for whatever was not built there: Kaggle's command would upload it, secrets and links too."""
+    book = BUNDLE if pair.inference else "order.json"
+    about = read_json(pair.dataset / book, "kernel") if (pair.dataset / book).is_file() else None
+    listed = about.get("files") if isinstance(about, dict) else None
+    if not isinstance(listed, dict):
+        raise UserError(f"{pair.dataset / book}: does not list what was built; run: {pair.remedy}")
+    due = {
+        pair.dataset: {*listed, book, "dataset-metadata.json", *([SUMS] if pair.inference else [])},
+        pair.kernel: {"kernel-metadata.json", str(kernel["code_file"])},
+    }
+    for folder, names in due.items():
+        for path in sorted(folder.iterdir()):
+            if path.is_symlink():
+                raise UserError(f"{path}: is a link, and what it leads to would be uploaded; run: {pair.remedy}")
+            if path.is_dir():
+                raise UserError(f"{path}: is a folder, which Kaggle's command leaves out or packs; run: {pair.remedy}")
+            if path.name not in names:
+                raise UserError(f"{path}: was not built, and would be uploaded; move it away, or run: {pair.remedy}")
+
+
+def clear(place: Path) -> None:
+    """Delete a folder, a file or a link (not what it leads to), if there is one."""
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    elif place.exists():
+        shutil.rmtree(place)
+
+
+@contextmanager
+def building(lock: Path) -> Iterator[None]:
+    """Hold `lock` while building beside it. Raises UserError where somebody else is at it."""
+    from filelock import FileLock, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{lock.parent}: another command is building there; wait for its end, then run again") from None
 
 
 def _check_kernel(pair: Pair, kernel: Mapping[str, Any], file: Path, dataset_id: str) -> None:

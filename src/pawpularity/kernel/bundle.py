@@ -19,9 +19,9 @@ from pawpularity.competition.table import read_cells
 from pawpularity.config import CONFIGS
 from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError
-from pawpularity.files import read_json, remove_left_overs, require_space, write_json, write_text
+from pawpularity.files import read_json, require_space, write_json, write_text
 from pawpularity.kernel import wheel
-from pawpularity.kernel.build_folders import BUILD, check_user
+from pawpularity.kernel.build_folders import BUILD, building, check_user, clear
 from pawpularity.kernel.contents import BUNDLE, FORMAT, KIND, METADATA, SUMS, WEIGHTS, Bundle, open_bundle, sha256
 from pawpularity.kernel.half import PHOTOS, Loss, halved
 from pawpularity.kernel.inference import HOURS
@@ -139,7 +139,14 @@ def build(recipe: Recipe, wishes: Wishes, folder: Path = BUILD) -> Bundle:
     require_space(
         folder, (tails // 2 if wishes.half else tails) + trunks, "the bundle", ", or name another place with --into DIR"
     )
-    remove_left_overs(folder / "dataset", older_than_s=0)
+    with building(folder / ".lock"):
+        _build(recipe, wishes, folder, source)
+    return open_bundle(folder / "dataset")
+
+
+def _build(recipe: Recipe, wishes: Wishes, folder: Path, source: Path) -> None:
+    for left in folder.glob(".dataset.*.part"):
+        clear(left)
     fresh = Path(tempfile.mkdtemp(prefix=".dataset.", suffix=".part", dir=folder))
     try:
         fresh.chmod(0o755)
@@ -151,10 +158,9 @@ def build(recipe: Recipe, wishes: Wishes, folder: Path = BUILD) -> Bundle:
     user = wishes.user or USER
     text = (source / "kernel-metadata.json").read_text(encoding="utf-8").replace(USER, user)
     json.loads(text)
-    shutil.rmtree(kernel, ignore_errors=True)
+    clear(kernel)
     write_text(kernel / "kernel-metadata.json", text)
     write_text(kernel / "inference.py", (source / "inference.py").read_text(encoding="utf-8"))
-    return open_bundle(folder / "dataset")
 
 
 def _source() -> Path:
@@ -166,13 +172,14 @@ def _source() -> Path:
 
 
 def _take_place(fresh: Path, place: Path) -> None:
-    if place.exists():
+    if place.is_dir() and not place.is_symlink():
         old = place.with_name(f".{place.name}.old.part")
-        shutil.rmtree(old, ignore_errors=True)
+        clear(old)
         place.rename(old)
         fresh.rename(place)
         shutil.rmtree(old)
     else:
+        clear(place)
         fresh.rename(place)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pawpularity.competition.dataset import load_test
 from pawpularity.competition.photos import decode, in_order, thread_count
 from pawpularity.competition.table import ID, METADATA, TARGET, read_cells, read_test
+from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError
 from pawpularity.kernel import hidden, sandbox
 from pawpularity.kernel.check_report import Part, Result
@@ -51,6 +52,7 @@ def check(build: Path, *, photos: int, threads: int | None = None) -> tuple[dict
         raise UserError(
             f"kernel-check: compares with make predict, and run {gone[0]} is not below {OOF}/; build from runs that are"
         )
+    _require_unchanged(bundle)
     words = ["--threads", str(threads)] if threads else []
     say(f"sandbox {sandbox.isolation(build)}")
     # Beside the build, so that links into it need no room.
@@ -76,6 +78,30 @@ def check(build: Path, *, photos: int, threads: int | None = None) -> tuple[dict
         parts = _parts(bundle, some, threads)
     result = Result(bundle, many, broken, off, bound, parts)
     return result.values(), result.text()
+
+
+def _require_unchanged(bundle: Bundle) -> None:
+    """Raise UserError where a run or the blend is no longer what was bundled: make predict would answer for another one."""
+
+    def changed(name: str, what: str) -> UserError:
+        return UserError(
+            f"kernel-check: {OOF / name} was changed since the bundle was built ({what}); build it again: make kernel"
+        )
+
+    for bundled in bundle.runs:
+        here = Run.open(OOF / bundled.name)
+        if here.trained_folds() != bundled.trained_folds():
+            raise changed(bundled.name, f"folds {here.trained_folds()}, were {bundled.trained_folds()}")
+        if bundled.name in (bundle.about["half"] or {}):
+            continue  # halved tensors have a hash of their own
+        for fold in here.trained_folds():
+            if here.metrics(fold).get("tail_hash") != bundled.metrics(fold)["tail_hash"]:
+                raise changed(bundled.name, f"fold {fold} was trained anew")
+    if blend := bundle.about["ensemble"]:
+        intercept, weights = read_weights(Run.open(OOF / blend))
+        held = {member["name"]: member["weight"] for member in bundle.weights["members"]}
+        if (intercept, weights) != (bundle.weights["intercept"], held):
+            raise changed(blend, "its weights")
 
 
 def _session(

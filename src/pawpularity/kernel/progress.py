@@ -10,12 +10,15 @@ from pathlib import Path
 
 from pawpularity.competition.kaggle_cli import Answer, Kaggle, explain
 from pawpularity.errors import UserError
+from pawpularity.files import read_json
 from pawpularity.kernel.build_folders import Names, Pair
-from pawpularity.kernel.submission_file import VISIBLE, check_submission
+from pawpularity.kernel.submission_file import VISIBLE, check_submission, require_answers
 from pawpularity.verb import say
 
 POLL = "PAWPULARITY_KAGGLE_POLL"
 """Environment variable: seconds between two questions how far Kaggle is (default 20)."""
+TRIAL = r"^(submission\.csv|inference\.json)$"
+"""What the inference kernel leaves behind."""
 PATIENCE = 5
 """questions in a row that the network may swallow"""
 
@@ -131,13 +134,29 @@ def fetch(kaggle: Kaggle, names: Names, into: Path, pattern: str) -> list[Path]:
 def check_output(kaggle: Kaggle, names: Names) -> int:
     """Rows of the submission.csv that the kernel left on the visible photos.
 
-    Raises UserError where there is none, or one the contest would refuse.
+    Raises UserError where there is none, one the contest would refuse, or one that networks had no part in.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        files = fetch(kaggle, names, Path(scratch), r"^submission\.csv$")
-        if not files:
+        files = {path.name: path for path in fetch(kaggle, names, Path(scratch), TRIAL)}
+        if "submission.csv" not in files:
             raise UserError(f"{names.kernel}: completed without a submission.csv; its log: {names.kernel_url}/log")
-        return check_submission(files[0], names.kernel, rows=VISIBLE)
+        rows = check_submission(files["submission.csv"], names.kernel, rows=VISIBLE)
+        if "inference.json" in files:
+            _check_report(read_json(files["inference.json"], names.kernel), names, rows)
+        require_answers(files["submission.csv"], names.kernel)
+        return rows
+
+
+def _check_report(report: object, names: Names, rows: int) -> None:
+    """Raise UserError where the script says that it went on without what it should have had."""
+    if not isinstance(report, dict):
+        raise UserError(f"{names.kernel}: its inference.json is not what the script writes; look at {names.kernel_url}")
+    if len(report.get("photos_unusable") or ()) >= rows:
+        raise UserError(
+            f"{names.kernel}: could read none of {rows} photos, and gave each the mean; its log: {names.kernel_url}/log"
+        )
+    if failed := [str(line) for line in report.get("left_out") or () if "(failed)" in str(line)]:
+        raise UserError(f"{names.kernel}: answered without {failed[0]}; its log says why: {names.kernel_url}/log")
 
 
 def pause() -> None:

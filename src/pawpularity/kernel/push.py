@@ -15,7 +15,7 @@ from pawpularity.competition.kaggle_cli import COMPETITION, RULES, Answer, Kaggl
 from pawpularity.errors import UserError
 from pawpularity.files import size_text
 from pawpularity.kernel.build_folders import Names, Pair
-from pawpularity.kernel.progress import PATIENCE, Unanswered, output_words, pause
+from pawpularity.kernel.progress import PATIENCE, TRIAL, Unanswered, output_words, pause
 from pawpularity.verb import say
 
 SUBMISSIONS_URL = f"https://www.kaggle.com/competitions/{COMPETITION}/submissions"
@@ -66,7 +66,7 @@ def push_plan(pair: Pair, names: Names, note: str) -> str:
         shell_line(["kernels", "logs", names.kernel]),
     ]
     if pair.inference:
-        lines.append(shell_line(output_words(names, Path("OUTPUT"), r"^submission\.csv$")))
+        lines.append(shell_line(output_words(names, Path("OUTPUT"), TRIAL)))
     return "\n".join(lines)
 
 
@@ -228,9 +228,10 @@ def submit(kaggle: Kaggle, words: Sequence[str], names: Names) -> str:
     """Submit; what Kaggle answered (competition_submit_cli). Raises UserError unless it says that it took it."""
     answer = kaggle.ask(*words, timeout_s=600)
     if answer.code != 0:
-        raise UserError(explain(answer, f"submitting {names.kernel}"))
+        raise Unanswered(answer, f"submitting {names.kernel}")
     # Kaggle's own words end the output; what is left of the day's submissions stands before them.
-    if not re.search(r"\bsuccess", answer.text, re.IGNORECASE):
+    # A refusal may speak of success too: "... the notebook version did not run successfully".
+    if not re.search(r"^\s*Successfully submitted\b", answer.out, re.MULTILINE):
         # competition_submit_cli prints no more than that, with status 0, for whatever was wrong.
         raise UserError(
             f"submitting {names.kernel}: kaggle said {answer.last}; are the rules accepted ({RULES}), and does this version "

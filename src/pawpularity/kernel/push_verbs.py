@@ -112,6 +112,11 @@ def _submit(options: argparse.Namespace) -> None:
         raise UserError(
             f"{names.kernel} version {version}: was submitted already; look at {push.SUBMISSIONS_URL}, or add ARGS=--again"
         )
+    if record.get("submitting") and not options.again:
+        raise UserError(
+            f"{names.kernel} version {version}: submitting it was cut off before Kaggle's answer was read; if "
+            f"{push.SUBMISSIONS_URL} does not show it, add ARGS=--again"
+        )
     message = options.message or f"pawpularity {__version__}, bundle {bundle}"
     if not message.isprintable() or len(message) > 500 or message.startswith("-"):
         raise UserError('--message: must be one line of at most 500 characters that does not begin with "-"')
@@ -135,8 +140,19 @@ def _submit(options: argparse.Namespace) -> None:
         rows = progress.check_output(kaggle, names)
         record |= {"status": "checked", "rows": rows}
         pair.keep(record)
-    said = push.submit(kaggle, words, names)
-    pair.keep(record | {"submitted": True})
+    # Kept before: whoever is cut off between Kaggle's yes and our note of it must not submit twice unawares.
+    earlier = {key: value for key, value in record.items() if key != "submitting"}
+    pair.keep(record | {"submitting": True})
+    try:
+        said = push.submit(kaggle, words, names)
+    except progress.Unanswered as unanswered:
+        if not unanswered.answer.unreachable:
+            pair.keep(earlier)
+        raise
+    except UserError:
+        pair.keep(earlier)
+        raise
+    pair.keep(earlier | {"submitted": True})
     print(f"submitted {names.kernel} version {version}; Kaggle says: {said}")
     say(f"it now runs on the hidden photos, which takes hours; the score will stand at {push.SUBMISSIONS_URL}")
 

@@ -50,6 +50,16 @@ def check_submission(path: Path, whose: str, data: Path = CONTEST, rows: int | N
     return len(seen)
 
 
+def require_answers(path: Path, whose: str) -> None:
+    """Raise UserError where a sound submission.csv of several photos gives all the same score: the mean, not an answer."""
+    with path.open(encoding="utf-8", newline="") as file:
+        scores = [float(line[1]) for line in list(csv.reader(file))[1:]]
+    if len(scores) > 1 and len(set(scores)) == 1:
+        raise UserError(
+            f"submission.csv of {whose}: all {len(scores)} photos score {scores[0]:g}, so no network answered; read its log"
+        )
+
+
 def _is_score(text: str) -> bool:
     try:
         value = float(text)

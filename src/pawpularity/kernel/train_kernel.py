@@ -25,7 +25,7 @@ from pawpularity.config import config_path
 from pawpularity.errors import UserError
 from pawpularity.files import remove_left_overs
 from pawpularity.kernel import wheel
-from pawpularity.kernel.build_folders import Pair, check_pair, check_user, pair_of, slug_of
+from pawpularity.kernel.build_folders import Pair, building, check_pair, check_user, clear, pair_of, slug_of
 from pawpularity.kernel.contents import sha256
 from pawpularity.run import OOF
 from pawpularity.schema import Config
@@ -94,6 +94,15 @@ def build_train_kernel(wanted: Wanted, build: Path) -> Pair:
     weights = _weights(wanted)
     place = build / "train" / wanted.run
     place.parent.mkdir(parents=True, exist_ok=True)
+    with building(place.with_name(f".{wanted.run}.lock")):
+        _build(wanted, source, weights, place)
+    pair = pair_of(f"train-{wanted.run}", build)
+    if wanted.user is not None:
+        check_pair(pair, wanted.user)
+    return pair
+
+
+def _build(wanted: Wanted, source: Path, weights: Path | None, place: Path) -> None:
     remove_left_overs(place, older_than_s=0)
     fresh = Path(tempfile.mkdtemp(prefix=f".{wanted.run}.", suffix=".part", dir=place.parent))
     try:
@@ -102,15 +111,10 @@ def build_train_kernel(wanted: Wanted, build: Path) -> Pair:
         _fill_kernel(wanted, source, fresh / "kernel")
         _fill_dataset(wanted, weights, fresh / "dataset")
         fresh.chmod(0o755)
-        if place.exists():
-            shutil.rmtree(place)
+        clear(place)
         fresh.rename(place)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    pair = pair_of(f"train-{wanted.run}", build)
-    if wanted.user is not None:
-        check_pair(pair, wanted.user)
-    return pair
 
 
 def _source() -> Path:
