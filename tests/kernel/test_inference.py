@@ -74,11 +74,12 @@ def test_kernel_check_passes_and_says_what_it_saw(built, paw):
 
 
 def test_kernel_check_sees_a_kernel_that_answers_otherwise(built, refused):
-    weights = built / "dataset" / "weights.json"
-    about = json.loads(weights.read_text())
-    weights.write_text(json.dumps(about | {"intercept": about["intercept"] + 0.01}))
+    record = built / "dataset" / "whole.config.json"
+    about = json.loads(record.read_text())
+    about["config"]["predict"]["flip"] = not about["config"]["predict"]["flip"]
+    record.write_text(json.dumps(about))
     reseal(built / "dataset")
-    assert "differ by 0.0100" in refused("kernel-check", "--photos", "8")
+    assert "the kernel and make predict differ by" in refused("kernel-check", "--photos", "8")
 
 
 def test_too_little_time_still_gives_every_row(session, contest):
