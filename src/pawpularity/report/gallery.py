@@ -11,7 +11,7 @@ from pawpularity.explain.panel import ERROR, TITLES
 from pawpularity.files import read_json
 from pawpularity.report.blocks import Block, Cards, Cell, Section, Table, Words, as_written, flagged, number, span
 from pawpularity.report.pictures import data_uri, read_picture, tiles
-from pawpularity.report.subjects import Subject, flags_of
+from pawpularity.report.subjects import Subject, assigned, flags_of
 
 MOST_PHOTOS = 120  # on the page: about 5 MB; the galleries themselves hold them all
 JUDGE = "blur"  # the substrate whose verdict marks a map, as in the galleries
@@ -36,7 +36,7 @@ class Gallery:
     @property
     def command(self) -> str:
         """What makes it again."""
-        return f"make explain RUN={self.one.name}{' PHOTO=...' if self.asked else ''}"
+        return f"make explain {assigned('RUN', self.one.name)}{' PHOTO=...' if self.asked else ''}"
 
     @property
     def photos(self) -> Sequence[Mapping[str, Any]]:

@@ -21,7 +21,7 @@ from pawpularity.report.blocks import (
     span,
 )
 from pawpularity.report.pictures import data_uri, read_picture
-from pawpularity.report.subjects import Subject
+from pawpularity.report.subjects import Subject, assigned
 
 
 def groups_section(subjects: Sequence[Subject]) -> Section:
@@ -36,7 +36,7 @@ def groups_section(subjects: Sequence[Subject]) -> Section:
 
 
 def _group(one: Subject, path: Path) -> list[Block]:
-    command = f"make explain RUN={one.name} GROUP={path.parent.name}"
+    command = f"make explain {assigned('RUN', one.name)} GROUP={path.parent.name}"
     found = read_json(path, f"the group {path.parent.name}")
     rows: list[list[str | Cell]] = []
     with as_written(path, "explain", command):
@@ -76,7 +76,7 @@ def robustness_section(subjects: Sequence[Subject]) -> Section:
 
 
 def _robustness(one: Subject, path: Path) -> list[Block]:
-    command = f"make robustness RUN={one.name}"
+    command = f"make robustness {assigned('RUN', one.name)}"
     found = read_json(path, f"robustness of {one.name}")
     with as_written(path, "robustness", command):
         s, photos = found["score"], found["photos"]

@@ -15,7 +15,7 @@ from pawpularity.report.predictions import bands_section, curves_section, paired
 from pawpularity.report.records import errors_section, hypotheses_section, table1_section
 from pawpularity.report.standing import ensemble_section, leaks_section, runs_section
 from pawpularity.report.studies import studies_section
-from pawpularity.report.subjects import Subject, by_data
+from pawpularity.report.subjects import Subject, by_data, distinct
 
 MOST_BYTES = 15_000_000  # more than that opens slowly, and mail programs refuse it
 
@@ -54,6 +54,7 @@ def make_report(
         "too_large": size > MOST_BYTES,
         "runs": [one.row | {"flag": one.flag} for one in subjects],
         "left_out": list(notes),
+        "copies": [{"run": one.name, "of": first.name} for one, first in distinct(subjects)[1]],
         "paired": [
             {"first": reference.name, "constant_rmse": reference.row["score"]["constant_rmse"],
              "others": [row.to_dict() | {"flag": one.flag} for one, row in zip(others, rows, strict=True)]}
@@ -92,6 +93,7 @@ def told(value: dict[str, Any]) -> str:
         lines.append(
             f"{row['run']}: RMSE {s['rmse']:.3f} {interval}, constant {s['constant_rmse']:.3f}, n = {s['n']}{flag}"
         )
+    lines += [f"{copy['run']} holds the same predictions as {copy['of']}" for copy in value["copies"]]
     made = [s["title"] for s in value["sections"] if s["state"] == MADE]
     lines += ["", f"on the page: {'; '.join(made)}"]
     for s in value["sections"]:

@@ -27,7 +27,7 @@ from pawpularity.report.blocks import (
 )
 from pawpularity.report.drawing import BLUE, ORANGE, Mark, Row, drawn, forest, forest_height
 from pawpularity.report.plots import curves, error_by_band, read_history, scatter
-from pawpularity.report.subjects import Subject, by_data, command_of, flags_of
+from pawpularity.report.subjects import Subject, assigned, by_data, command_of, copy_lines, distinct, flags_of
 from pawpularity.run import Run
 
 MOST_DRAWN = 12  # subjects with a picture of their own: the page stays light
@@ -38,7 +38,8 @@ _SQUARE, _LOW = 350.0, 270.0  # heights of pictures, CSS pixels
 def paired(subjects: Sequence[Subject], first: str | None) -> list[tuple[Subject, list[Subject], list[Comparison]]]:
     """For each set of same rows that several subjects score: (reference, the others, their comparisons).
 
-    The reference is the one that the word `first` named if it is among them, else the best honest one.
+    The reference is the one that the word `first` named if it is among them, else the best honest one. Of those that hold the
+    very same predictions one alone is compared.
     """
     same: dict[str, list[Subject]] = defaultdict(list)
     for one in subjects:
@@ -50,7 +51,9 @@ def paired(subjects: Sequence[Subject], first: str | None) -> list[tuple[Subject
         if len(some) < 2:
             continue
         reference = next((s for s in some if s.word == first), some[0])
-        others = [s for s in some if s is not reference]
+        (_, *others), _ = distinct([reference, *(s for s in some if s is not reference)])
+        if not others:
+            continue
         sources = [s.source for s in (reference, *others) if s.source is not None]
         rows = compare(sources[0].target, sources[0].prediction, [(s.name, s.prediction) for s in sources[1:]],
                        groups_of_all(sources))  # fmt: skip
@@ -63,14 +66,17 @@ def paired_section(
 ) -> Section:
     """`paired` as tables and forest plots."""
     blocks: list[Block] = []
+    # The references before the others, so that a copy is named beside the one that is compared.
+    compared = [one for reference, others, _ in found for one in (reference, *others)]
+    left = copy_lines(distinct([*compared, *(one for one in subjects if one not in compared)])[1])
     for place, (reference, others, comparisons) in enumerate(found):
         blocks += [Heading(f"{reference.data}, {reference.row['score']['n']:,} rows")] if len(found) > 1 else []
         blocks += _paired(f"paired{place}", reference, others, comparisons, flags_of(subjects))
-    why = (
-        ""
-        if blocks
-        else "Two runs that score the same photos are needed; here each stands alone, or lacks other folds."
-    )
+    blocks += [Words([f"Left out: {' '.join(left)}"])] if blocks and left else []
+    why = ""
+    if not blocks:
+        why = "Two runs that score the same photos are needed; here each stands alone, or lacks other folds."
+        why = " ".join([*left, why])
     command = 'make train RUN=another; make compare RUNS="a b"'
     return Section("paired", "Paired differences", "paired", command, blocks, why=why)
 
@@ -87,8 +93,8 @@ def _paired(
         words = f"{c.difference:+.2f} {span(c.low, c.high, signed=True)}"
         rows.append(Row(one.label, words, [mark], bad=bool(one.flag)))
         lines.append([
-            flagged(one.name, flags), Cell(f"{c.rmse:.3f}", "strong"), span(c.rmse_low, c.rmse_high),
-            f"{one.row['score']['constant_rmse']:.3f}", f"{c.difference:+.3f}", span(c.low, c.high, 3, signed=True),
+            flagged(one.name, flags), Cell(f"{c.rmse:.3f}", "strong"), f"{one.row['score']['constant_rmse']:.3f}",
+            f"{c.difference:+.3f}", span(c.low, c.high, 3, signed=True),
             chance(c.p), chance(c.p_holm), "means nothing" if one.flag or reference.flag else c.verdict,
         ])  # fmt: skip
     told = "; ".join(f"{row.label} {row.words}" for row in rows)
@@ -97,9 +103,9 @@ def _paired(
     def paint(axes: Any) -> None:
         forest(axes, rows, "difference of RMSE, score points", zero=0.0)
 
-    head = ["run", "RMSE", "95 %", "constant", "difference", "95 % paired", "p", "p (Holm)", "verdict"]
+    head = ["run", "RMSE", "constant", "difference", "95 % paired", "p", "p (Holm)", "verdict"]
     note = ("p: swapping the two within groups of near-duplicates. Holm corrects for asking several questions; it does not undo "
-            "that the best was chosen on these rows.")  # fmt: skip
+            "that the best was chosen on these rows. Each RMSE's own interval stands in the table of the runs.")  # fmt: skip
     return [
         Words([f"All on the same {score['n']:,} rows as {reference.label}: RMSE {score['rmse']:.3f} "
                f"{span(score['low'], score['high'])}, constant {score['constant_rmse']:.3f}."]),
@@ -203,7 +209,7 @@ def _curves(name: str, one: Subject, run: Run) -> list[Block]:
 
     caption = f"{one.name}: {len(folds)} folds, out of fold RMSE {s['rmse']:.2f}, constant {s['constant_rmse']:.2f}"
     markup = drawn(name, _LOW + 34, paint, alt)
-    return [Figure(markup, alt, caption, f"make train RUN={one.name}", flag=one.flag)]
+    return [Figure(markup, alt, caption, f"make train {assigned('RUN', one.name)}", flag=one.flag)]
 
 
 def _drawn(subjects: Sequence[Subject]) -> tuple[list[Subject], list[str]]:

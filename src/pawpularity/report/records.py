@@ -28,7 +28,7 @@ from pawpularity.report.blocks import (
 )
 from pawpularity.report.drawing import BLUE, GREEN, INK, ORANGE, SOFT, Mark, Row, drawn, forest, forest_height
 from pawpularity.report.pictures import data_uri, read_picture
-from pawpularity.report.subjects import LEAKY, Subject, flags_of
+from pawpularity.report.subjects import LEAKY, Subject, assigned, flags_of
 from pawpularity.run import OOF, Run
 
 TABLE1, HYPOTHESES, ERRORS = OOF / "table1", OOF / "hypotheses", OOF / "errors"
@@ -127,7 +127,8 @@ def _hypotheses(path: Path, place: int, subjects: Sequence[Subject], named: bool
         if named and name is not None and name not in {one.name for one in subjects}:
             return []
         flag = "" if name is None else flags_of(subjects).get(name) or _leaky(name)
-        command = f"make hypotheses{data_word(found['data'], subjects)}{'' if name is None else f' RUN={name}'}"
+        of = "" if name is None else f" {assigned('RUN', name)}"
+        command = f"make hypotheses{data_word(found['data'], subjects)}{of}"
         known = any(row["true_effect"] is not None for row in tested)
         rows = [_claim(row) for row in tested]
         told = "; ".join(
@@ -205,7 +206,7 @@ def _errors(one: Subject) -> list[Block]:
     report, worst, sheet = (folder / name for name in ("report.txt", "worst.csv", "worst.png"))
     if not report.is_file():
         return []
-    command = f"make errors RUN={one.word}"
+    command = f"make errors {assigned('RUN', one.word)}"
     with as_written(worst, "errors", command):
         cells = read_cells(worst, ("Id", "target", "prediction"))
         figures = (cells.numbers(name, name).tolist() for name in ("target", "prediction"))

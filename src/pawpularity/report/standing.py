@@ -26,7 +26,7 @@ from pawpularity.report.blocks import (
     span,
 )
 from pawpularity.report.drawing import BLUE, GREEN, ORANGE, SOFT, Mark, Row, drawn, forest, forest_height
-from pawpularity.report.subjects import Subject, by_data, command_of, flags_of
+from pawpularity.report.subjects import Subject, assigned, by_data, command_of, copy_lines, distinct, flags_of
 from pawpularity.run import OOF, Run
 
 
@@ -46,7 +46,8 @@ def runs_section(subjects: Sequence[Subject], notes: Sequence[str]) -> Section:
         "The constant is the RMSE of answering with the training rows' mean. Of the explainable: R2 as a share of the R2 that the "
         "labels' own noise allows.",
     ]
-    blocks.append(Words([" ".join(lines), *seed_lines([s.row for s in subjects]), *notes]))
+    copies = copy_lines(distinct(subjects)[1])
+    blocks.append(Words([" ".join(lines), *copies, *seed_lines([s.row for s in subjects]), *notes]))
     return Section("runs", "Where the runs stand", "runs", "make train", blocks)
 
 
@@ -121,7 +122,8 @@ def _stand(some: Sequence[Subject], floor: float | None) -> Stand:
         figures.append(("of the explainable", value, f"[{interval}"))
     figures.append(("photos", f"{s['n']:,}", f"{len(some)} run{'s' if len(some) > 1 else ''}"))
     line = f"The lowest honest RMSE is that of {best.name}"
-    line += f", the best of {len(whole)} on these very rows, which flatters it." if len(whole) > 1 else "."
+    many = len(distinct(whole)[0])  # a copy is no second try
+    line += f", the best of {many} on these very rows, which flatters it." if many > 1 else "."
     if best.source is not None and not best.source.complete:
         line += f" Only folds {best.row['folds']} are there."
     if s["r2_low"] is not None and s["r2_low"] <= 0:
@@ -167,18 +169,31 @@ def _blend(one: Subject, run: Run, subjects: Sequence[Subject]) -> list[Block]:
     if file_hash(path) != run.record.get("weights_hash"):
         raise UserError(f"{path}: was changed since the blend was made; make the blend again")
     known, flags = {s.name: s for s in subjects if s.row["score"]}, flags_of(subjects)
+    files = {file_hash(s.source.path): s for s in subjects if s.run is None and s.source is not None}
     rows: list[list[str | Cell]] = []
     with as_written(path, "ensemble", "make ensemble"):
         score, r, method = one.row["score"], w["rmse"], w["method"]
         names = [member["name"] for member in w["members"]]
-        command = f'make ensemble MEMBERS="{" ".join(names)}" METHOD={method} RUN={one.name}'
+        words, lost = [], []
         for member in w["members"]:
-            own = known.get(member["name"]) if member["source"] == "run" else None
+            # Of a file its name and hash are kept, not its path: the same file may be on this page.
+            own = known.get(member["name"]) if member["source"] == "run" else files.get(member["hash"])
+            if member["source"] == "run":
+                words.append(member["name"])
+            elif own is not None:
+                words.append(own.word)
+            else:
+                words.append(f"path/to/{member['name']}.csv")
+                lost.append(member["name"])
             s = None if own is None else own.row["score"]
             alone = "-" if s is None else f"{s['rmse']:.3f} ({s['constant_rmse']:.3f})"
             weight, mean = f"{member['weight']:.3f}", f"{member['mean_prediction']:.2f}"
             rows.append([flagged(member["name"], flags), member["source"], weight, mean, alone])
         rows.append(["intercept", "", f"{w['intercept']:.3f}", "", ""])
+        command = f"make ensemble {assigned('MEMBERS', *words)} METHOD={method} {assigned('RUN', one.name)}"
+        kept = run.record["config"]
+        settings = [word for key in ("scale", "seed") if kept.get(key) for word in (f"--{key}", str(kept[key]))]
+        command += f" {assigned('ARGS', *settings)}" if settings else ""
         lines = [
             f"Cross-fitted RMSE {r['cross_fitted']:.3f} {span(score['low'], score['high'])}, constant {r['constant']:.3f}, n = "
             f"{w['n']:,}. Fitted and scored on the same rows it would look like {r['same_rows']:.3f}, which is optimistic.",
@@ -192,9 +207,11 @@ def _blend(one: Subject, run: Run, subjects: Sequence[Subject]) -> list[Block]:
             if (file := OOF / name / "oof.csv").is_file() and file_hash(file) != due
         ]
         lines += [f"Made of other predictions than {', '.join(again)} hold now; make it again."] if again else []
+        if lost:
+            lines.append(f"Made of CSVs whose paths are not kept ({', '.join(lost)}): put yours into the command.")
     head = ["member", "from", "weight", "mean prediction", "RMSE alone (constant)"]
     return [
-        Heading(f"{one.label}: {method} of {len(names)}, data {one.data}"),
+        Heading(f"{one.label}: {method} of {len(names)}, data: {one.data}"),
         Words(lines),
         Table("Members, and weights fitted on all rows (for new photos)", head, rows, command),
     ]

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
+
+import numpy as np
 
 from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import leak_signs
 from pawpularity.evaluation.breakdown import breakdown
 from pawpularity.evaluation.label_noise import bootstrap_r2, explainable, noise_for
-from pawpularity.evaluation.origin import origin_of
+from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, origin_of
 from pawpularity.evaluation.score import DRAWS, score
 from pawpularity.evaluation.sources import Source, is_file_word, open_source
 from pawpularity.evaluation.table import run_row, source_row
@@ -19,6 +22,7 @@ CELLS = "table1-"  # runs that are cells of Table 1 begin so
 STUDIES = OOF / "studies"
 LEAKY = "leaky by design"
 _SAME = 2e-6  # six decimals are written
+_CSVS = {CONTEST_KIND: "CSVs of the contest's data", DRAWN_KIND: "CSVs of a drawn shelter"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +43,10 @@ class Subject:
 
     @property
     def data(self) -> str:
-        """The data set it is of."""
-        return str(self.row["data"])
+        """The data set it is of; of CSVs, and of a blend that no data folder is kept of, what their rows tell."""
+        if self.run is not None and not (self.run.kind == "ensemble" and "folder" not in self.run.record["data"]):
+            return str(self.row["data"])
+        return _CSVS.get(self.row["kind_of_data"], "CSVs whose data are not known here")
 
     @property
     def flag(self) -> str:
@@ -123,8 +129,46 @@ def flags_of(subjects: Sequence[Subject]) -> dict[str, str]:
 
 def command_of(subjects: Sequence[Subject], verb: str = "report", word: str = "RUNS") -> str:
     """`make report RUNS="a b"`, for the subjects of a section."""
-    names = " ".join(one.word for one in subjects)
-    return f'make {verb} {word}="{names}"' if " " in names else f"make {verb} {word}={names}"
+    return f"make {verb} {assigned(word, *(one.word for one in subjects))}"
+
+
+def assigned(key: str, *words: str) -> str:
+    """`RUN=a`, `RUNS="a b"`, `RUN="'my run'"`: `words` for a verb of make, quoted for the shell before it and the one behind."""
+    inner = " ".join(quote(word) for word in words)
+    if quote(inner) == inner:
+        return f"{key}={inner}"
+    if not set(inner) & set('"$`\\!'):
+        return f'{key}="{inner}"'
+    return f"{key}={quote(inner.replace('$', '$$'))}"
+
+
+def distinct(subjects: Sequence[Subject]) -> tuple[list[Subject], list[tuple[Subject, Subject]]]:
+    """The subjects whose predictions none before them holds, and (copy, the one it is a copy of) of the others."""
+    kept: list[Subject] = []
+    copies = []
+    for one in subjects:
+        if (first := next((other for other in kept if _alike(one, other)), None)) is None:
+            kept.append(one)
+        else:
+            copies.append((one, first))
+    return kept, copies
+
+
+def copy_lines(copies: Sequence[tuple[Subject, Subject]]) -> list[str]:
+    """A sentence for each of `distinct`'s copies."""
+    return [f"{one.label} holds the same predictions as {first.label}." for one, first in copies]
+
+
+def _alike(one: Subject, other: Subject) -> bool:
+    """As `compare` refuses two: the same rows, targets and predictions, to the last digit."""
+    a, b = one.source, other.source
+    return (
+        a is not None
+        and b is not None
+        and a.table["Id"].equals(b.table["Id"])
+        and np.array_equal(a.target, b.target)
+        and np.array_equal(a.prediction, b.prediction)
+    )
 
 
 def _all_runs() -> tuple[list[str], list[str]]:

@@ -11,12 +11,18 @@ def _report(options: argparse.Namespace) -> None:
 
     from pawpularity.errors import UserError
     from pawpularity.report.page import make_report, told
-    from pawpularity.report.subjects import gather
+    from pawpularity.report.subjects import assigned, gather
     from pawpularity.run import OOF
 
+    def whole(word: str) -> bool:
+        try:
+            return Path(word).is_file() or (OOF / word / "config.json").is_file()
+        except OSError:  # many words in one are too long for a name
+            return False
+
     words: list[str] = options.runs or []
-    # "a,b" and "a b" are two, unless there is a file of that name.
-    words = [name for word in words for name in ([word] if Path(word).is_file() else re.split(r"[\s,]+", word)) if name]
+    # "a,b" and "a b" are two, unless there is a file or a run of that name.
+    words = [name for word in words for name in ([word] if whole(word) else re.split(r"[\s,]+", word)) if name]
     path = Path(options.out) if options.out else OOF / "report.html"
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {path}: must end in .html")
@@ -25,7 +31,7 @@ def _report(options: argparse.Namespace) -> None:
     subjects, notes = gather(words, scale=options.scale, folds=folds, data=data)
     for note in notes:
         say(note)
-    command = f'make report RUNS="{" ".join(words)}"' if words else "make report"
+    command = f"make report {assigned('RUNS', *words)}" if words else "make report"
     value = make_report(subjects, notes, path, command, first=words[0] if words else None)
     give(value, told(value), options.json)
 
