@@ -20,6 +20,17 @@ def data_of(pixels, kind="PNG", **options):
     return file.getvalue()
 
 
+def head_of_gif(width, height):
+    """A photo of that size whose pixels never come: it is refused before."""
+    return (
+        b"GIF89a"
+        + width.to_bytes(2, "little")
+        + height.to_bytes(2, "little")
+        + bytes(3)
+        + data_of(spot(40, 40), "GIF")[13:]
+    )
+
+
 def spot(height=160, width=240, *, top=10, left=150, size=60):
     """A dark photo with one bright square."""
     photo = np.full((height, width, 3), 20, dtype=np.uint8)
@@ -47,6 +58,7 @@ def test_a_turned_photo_has_its_shown_size():
         (data_of(spot(20, 300)), "too small"),
         (data_of(np.zeros((5100, 5000), dtype=np.uint8)), "25 Mpx at most for PNG"),
         (b"\xff\xd8\xff" + bytes(MOST_BYTES), "too large a file"),
+        (head_of_gif(30_000, 30_000), "64 Mpx at most for JPEG, 25 Mpx for all others"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_few_words(data, reason):

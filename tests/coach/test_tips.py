@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from pawpularity.coach.evidence import Evidence
-from pawpularity.coach.tips import ADVISED, FINE, LEFT_OUT, NOT_WORTH, PERHAPS, Seen, move, tips_for
+from pawpularity.coach.text import promise_words
+from pawpularity.coach.tips import ADVISED, FINE, LEFT_OUT, NOT_WORTH, PERHAPS, Seen, Tip, move, tips_for
 from pawpularity.coach.traits import Judged, Probe, chances, fit_probes
 from pawpularity.hypotheses.claims import CANNOT_TELL, REJECTED, SUPPORTED, TOO_SMALL
 
@@ -126,3 +127,18 @@ def test_a_kept_probe_says_the_same(fitted):
     features, _, _, probes, _ = fitted
     again = Probe.of_arrays(probes[0].judged, probes[0].arrays())
     assert np.array_equal(again(features.astype(np.float64)), probes[0](features.astype(np.float64)))
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ((11.0, 9.2, 14.8), "Photos like that score about 11 points more (9 to 15 more)."),
+        ((1.2, -0.3, 2.0), "Photos like that score about 1 point more (0 to 2 more)."),
+        ((2.0, -3.0, 7.0), "Photos like that score about 2 points more (3 fewer to 7 more)."),
+        ((0.3, -3.0, 4.0), "Photos like that score less than 1 point more (3 fewer to 4 more)."),
+    ],
+)
+def test_a_promise_cannot_be_read_as_a_score(gains, said):
+    assert promise_words(Tip("face", ADVISED, "", "", "", *gains)) == said
+    assert promise_words(Tip("face", NOT_WORTH, "", "", "", *gains)) == ""
+    assert promise_words(Tip("face", ADVISED, "", "", "", None, None, None)) == ""

@@ -12,28 +12,29 @@ page of another site cannot do without asking first, and it is not answered; nor
 import asyncio
 import base64
 import json
-import math
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pawpularity.coach.arrival import PATIENCE_S, Refused, body
 from pawpularity.coach.coach import Coach, ranked
-from pawpularity.coach.desk import Busy, Desk
-from pawpularity.coach.text import HEADS, ONE_PET
+from pawpularity.coach.desk import Busy, Closed, Desk
+from pawpularity.coach.text import ONE_PET, promise_words
 from pawpularity.coach.upload import MOST_BYTES, Upload
 from pawpularity.competition.photos import PhotoError
 from pawpularity.errors import UserError
+from pawpularity.model.network import HIGHEST, LOWEST
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 PAGE = Path(__file__).parent / "page"
-PATIENCE_S = 30.0
-"""For a photo to arrive."""
 MOST_SCORES = 500
+CLOSED = "The coach is being closed."
+_TOO_SLOW = 408
 _BYTES = "application/octet-stream"
 _HEADERS = {
     "content-security-policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; connect-src "
@@ -50,18 +51,10 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-class _Refused(Exception):
-    """A request that gets no answer but a reason."""
-
-    def __init__(self, status: int, fault: str) -> None:
-        super().__init__(fault)
-        self.status, self.fault = status, fault
-
-
 def build_app(desk: Desk, hosts: frozenset[str] | None) -> "Starlette":
     """The page's application. `hosts`: the names it answers to; None = any. Needs the extra `app`."""
     from starlette.applications import Starlette
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
 
@@ -70,11 +63,11 @@ def build_app(desk: Desk, hosts: frozenset[str] | None) -> "Starlette":
     class Held(StreamingResponse):
         """Gives its place back however it ends, also where nobody listened to its first line."""
 
+        held = ExitStack()
+
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            try:
+            with self.held:
                 await super().__call__(scope, receive, send)
-            finally:
-                desk.leave(mapping=True)
 
     def refusal(status: int, fault: str) -> Response:
         return JSONResponse({"fault": fault}, status, {"retry-after": "2"} if status == 503 else None)
@@ -84,7 +77,11 @@ def build_app(desk: Desk, hosts: frozenset[str] | None) -> "Starlette":
             return await work()
         except Busy:
             return refusal(503, "Many photos are being looked at just now. Please try again in a moment.")
-        except _Refused as refused:
+        except Closed:
+            return refusal(503, CLOSED)
+        except ClientDisconnect:  # the tab was closed while it sent: nobody hears the answer
+            return refusal(400, "The photo did not arrive whole.")
+        except Refused as refused:
             return refusal(refused.status, refused.fault)
         except PhotoError as error:
             return refusal(422, f"This file cannot be used as a photo: {error.reason}.")
@@ -96,8 +93,9 @@ def build_app(desk: Desk, hosts: frozenset[str] | None) -> "Starlette":
 
     async def photo(request: Request, work: Callable[[Coach, Upload], Any]) -> Response:
         async def answer() -> Response:
-            with desk.place():
-                data = await _body(request, MOST_BYTES)
+            with ExitStack() as held:
+                data = await body(request, desk, MOST_BYTES, held)
+                held.enter_context(desk.place())
                 return JSONResponse(await desk.ask(lambda coach: work(coach, Upload.of(data))))
 
         return await answered(answer)
@@ -116,7 +114,7 @@ def build_app(desk: Desk, hosts: frozenset[str] | None) -> "Starlette":
 
     async def tips(request: Request) -> Response:
         def work(coach: Coach, upload: Upload) -> list[dict[str, Any]]:
-            return [tip.to_dict() | {"promise": tip.promise} for tip in coach.tips(upload)]
+            return [tip.to_dict() | {"promise": promise_words(tip)} for tip in coach.tips(upload)]
 
         return await photo(request, work)
 
@@ -125,20 +123,20 @@ def build_app(desk: Desk, hosts: frozenset[str] | None) -> "Starlette":
 
     async def heat(request: Request) -> Response:
         async def answer() -> Response:
-            desk.take(mapping=True)
-            try:
-                data = await _body(request, MOST_BYTES)
+            with ExitStack() as held:
+                data = await body(request, desk, MOST_BYTES, held)
+                held.enter_context(desk.place(mapping=True))
                 await desk.ask(lambda coach: Upload.of(data).pixels(32, "squash"))  # a broken photo is told at once
-            except BaseException:
-                desk.leave(mapping=True)
-                raise
-            return Held(_lines(desk, data), media_type="application/x-ndjson")
+                response = Held(_lines(desk, data), media_type="application/x-ndjson")
+                response.held = held.pop_all()
+                return response
 
         return await answered(answer)
 
     async def order(request: Request) -> Response:
         async def answer() -> Response:
-            scores = _numbers(await _body(request, 100_000))
+            with ExitStack() as held:
+                scores = _numbers(await body(request, desk, 100_000, held))
             return JSONResponse({"order": ranked(scores, desk.coach.known), "note": ONE_PET})
 
         return await answered(answer)
@@ -150,15 +148,15 @@ def build_app(desk: Desk, hosts: frozenset[str] | None) -> "Starlette":
         *(Route(path, work, methods=["POST"]) for path, work in posts.items()),
     ]
     app = Starlette(routes=routes)
-    app.add_middleware(_Guard, hosts=hosts)
+    app.add_middleware(_Guard, hosts=hosts, desk=desk)
     return app
 
 
 class _Guard:
     """Refuses names and methods that are not ours, and says to browsers what the page may do: nothing but itself."""
 
-    def __init__(self, app: Any, hosts: frozenset[str] | None) -> None:
-        self.app, self.hosts = app, hosts
+    def __init__(self, app: Any, hosts: frozenset[str] | None, desk: Desk) -> None:
+        self.app, self.hosts, self.desk = app, hosts, desk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -175,8 +173,9 @@ class _Guard:
 
         async def sent(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                if not arrived:
-                    await _thrown_away(received, lambda: arrived)
+                if not arrived and message["status"] != _TOO_SLOW:
+                    with suppress(Closed):
+                        await self.desk.wait(_thrown_away(received, lambda: arrived))
                 own = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
                 message = message | {"headers": [*message.get("headers", []), *own]}
             await send(message)
@@ -192,9 +191,10 @@ class _Guard:
 async def _thrown_away(received: Receive, all_of_it: Callable[[], bool]) -> None:
     """Let the rest of a refused photo come, and forget it: who is still sending when the door shuts never hears why."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(3 * PATIENCE_S), asyncio.timeout(PATIENCE_S) as patience:
             while not all_of_it():
                 await received()
+                patience.reschedule(asyncio.get_running_loop().time() + PATIENCE_S)
 
 
 def _is_host(given: str, hosts: frozenset[str]) -> bool:
@@ -211,24 +211,6 @@ async def _say(send: Send, status: int, fault: str) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _body(request: Any, most: int) -> bytes:
-    """A request's bytes, `most` at most. Raises _Refused for more, and for those that take too long."""
-    fault = f"This file is too large: {most / 1e6:.0f} MB at most."
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
-        raise _Refused(413, fault)
-    data = bytearray()
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            async for chunk in request.stream():
-                if len(data) + len(chunk) > most:
-                    raise _Refused(413, fault)
-                data += chunk
-    except TimeoutError:
-        raise _Refused(408, "The photo took too long to arrive.") from None
-    return bytes(data)
-
-
 async def _lines(desk: Desk, data: bytes) -> AsyncIterator[bytes]:
     """The map as it grows, a line of JSON each; a fault is the last line."""
     try:
@@ -237,6 +219,8 @@ async def _lines(desk: Desk, data: bytes) -> AsyncIterator[bytes]:
             line = {"picture": picture, "scale": heat.scale, "masks": heat.masks, "relative_error": heat.relative_error,
                     "verdict": heat.verdict, "done": heat.done}  # fmt: skip
             yield json.dumps(line).encode() + b"\n"
+    except Closed:
+        yield json.dumps({"fault": CLOSED}).encode() + b"\n"
     except UserError as error:
         yield json.dumps({"fault": str(error)}).encode() + b"\n"
     except Exception:
@@ -245,14 +229,18 @@ async def _lines(desk: Desk, data: bytes) -> AsyncIterator[bytes]:
 
 
 def _numbers(data: bytes) -> list[float]:
-    """The scores of {"scores": [...]}. Raises _Refused for anything else."""
+    """The scores of {"scores": [...]}: numbers from 1 to 100, as scores are. Raises Refused for anything else."""
     try:
-        scores = [float(value) for value in json.loads(data)["scores"]]
+        given = json.loads(data)["scores"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise _Refused(422, 'Send {"scores": [numbers]}.') from None
-    if not scores or len(scores) > MOST_SCORES or not all(map(math.isfinite, scores)):
-        raise _Refused(422, f"Send 1 to {MOST_SCORES} scores.")
-    return scores
+        given = None
+    if not isinstance(given, list) or not 1 <= len(given) <= MOST_SCORES or not all(map(_is_score, given)):
+        raise Refused(422, f'Send {{"scores": [...]}}: 1 to {MOST_SCORES} numbers from 1 to 100.')
+    return [float(value) for value in given]
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and LOWEST <= value <= HIGHEST
 
 
 def _page(desk: Desk) -> str:
@@ -260,4 +248,4 @@ def _page(desk: Desk) -> str:
 
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
     about = desk.coach.about
-    return environment.get_template("index.html.j2").render(about=about, heads=HEADS, most=MOST_BYTES, one_pet=ONE_PET)
+    return environment.get_template("index.html.j2").render(about=about, most=MOST_BYTES, one_pet=ONE_PET)

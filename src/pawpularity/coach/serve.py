@@ -5,6 +5,7 @@ import importlib.util
 import ipaddress
 import socket
 import time
+from types import FrameType
 
 from pawpularity.errors import UserError
 from pawpularity.verb import say
@@ -37,8 +38,16 @@ def run_app(options: argparse.Namespace) -> None:
             say("        whoever reaches this machine reaches the page; there is no password")
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=10,
                                 timeout_graceful_shutdown=3, limit_concurrency=200, ws="none", lifespan="off")  # fmt: skip
+
+        class Server(uvicorn.Server):
+            """Ends what is being computed with the signal that ends the program: nobody waits for half a map."""
+
+            def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                desk.end()
+                super().handle_exit(sig, frame)
+
         try:
-            uvicorn.Server(config).run(sockets=[door])
+            Server(config).run(sockets=[door])
         except KeyboardInterrupt:
             say("page    closed")
         finally:

@@ -58,12 +58,12 @@ def one_photo(photo: Coached, about: Mapping[str, Any]) -> str:
     """One photo in full."""
     told = photo.told
     lines = [
-        f"{photo.name}: score {told.score:.1f}",
-        f"  it beats the shelter's middle photo ({about['median']:g}) with a chance of {_percent(told.beats_median)}, and reaches "
-        f"its best quarter (over {about['top_quarter']:g}) with {_percent(told.beats_top_quarter)}",
+        f"{photo.name}: it beats the shelter's middle photo ({about['median']:g}) with a chance of {_percent(told.beats_median)}, "
+        f"and reaches its best quarter (over {about['top_quarter']:g}) with {_percent(told.beats_top_quarter)}",
         f"  half of photos predicted so truly scored {told.half_low:.0f} to {told.half_high:.0f}, nine of ten {told.low:.0f} to "
         f"{told.high:.0f}{' (indicative: ' + str(about['rows']) + ' rows)' if about['indicative'] else ''}",
-        *(f"  {note}" for note in told.notes),
+        f"  score {told.score:.1f} of 100",
+        *(f"  {note}" for note in (told.doubt, *told.notes) if note),
     ]  # fmt: skip
     for kind, head in HEADS.items():
         of_kind = [tip for tip in photo.tips if tip.kind == kind]
@@ -71,16 +71,31 @@ def one_photo(photo: Coached, about: Mapping[str, Any]) -> str:
             lines.append(f"  {head}")
         for tip in of_kind:
             lines.append(f"    {tip.key}: {tip.advice}")
-            lines += [f"      {line}" for line in (tip.promise, tip.based_on, tip.evidence) if line]
+            lines += [f"      {line}" for line in (promise_words(tip), tip.based_on, tip.evidence) if line]
     if photo.crop is not None:
         lines.append(f"  {crop_words(photo.crop)}")
     return "\n".join(lines)
 
 
+def promise_words(tip: Tip) -> str:
+    """What such photos score more, in words that cannot be read as a score; empty where nothing is promised."""
+    if tip.gain is None or tip.gain_low is None or tip.gain_high is None or tip.kind not in (ADVISED, PERHAPS):
+        return ""
+    low, high = (f"{abs(end):.0f} {'fewer' if end < -0.5 else 'more'}" for end in (tip.gain_low, tip.gain_high))
+    both = low.split()[1] == high.split()[1]
+    ends = f"{low.split()[0]} to {high}" if both else f"{low} to {high}"
+    about = "less than 1 point" if abs(tip.gain) < 0.5 else f"about {_points(tip.gain)}"
+    return f"Photos like that score {about} more ({ends})."
+
+
+def _points(value: float) -> str:
+    return f"{value:.0f} point{'' if round(value) == 1 else 's'}"
+
+
 def crop_words(crop: Crop) -> str:
     """What became of the search for a crop."""
     if not crop.worth:
-        return f"crop: none of {crop.tried} scores a point more than the whole photo"
+        return f"crop: none of {crop.tried} scores {crop.least:.1f} points more than the whole photo"
     left, top, right, bottom = (100 * edge for edge in crop.box)
     return (
         f"crop: {left:.0f} to {right:.0f} % from the left, {top:.0f} to {bottom:.0f} % from the top scores {crop.score:.1f} "
@@ -96,13 +111,18 @@ def in_order(album: Album, known: Calibration) -> str:
         told = photo.told
         after = "" if row["reliability"] is None else f"; truly above the next with {_percent(row['reliability'])}"
         lines.append(
-            f"{row['rank']:3d}. {photo.name}: score {told.score:.1f} ({told.half_low:.0f} to {told.half_high:.0f}), beats the "
-            f"middle photo with {_percent(told.beats_median)}{after}"
+            f"{row['rank']:3d}. {photo.name}: beats the middle photo with {_percent(told.beats_median)}, half of such photos "
+            f"truly scored {told.half_low:.0f} to {told.half_high:.0f} (score {told.score:.1f}){after}"
         )
     if len(album.photos) > 1:
         first = album.order(known)[0]
         lines.insert(
-            0, f"Use {first['photo']} first." if first["told_apart"] else "The first two cannot be told apart."
+            0,
+            f"Use {first['photo']} first."
+            if first["told_apart"] and not album.photos[first["place"]].told.doubt
+            else "The first two cannot be told apart."
+            if not first["told_apart"]
+            else "The first of them is hardly a photo of a pet.",
         )
         lines.append(f"How sure the order is: {ONE_PET}.")
     return "\n".join(lines)
@@ -117,15 +137,21 @@ def as_csv(album: Album, known: Calibration) -> str:
         photo = album.photos[row["place"]]
         told = photo.told
         writer.writerow({
-            "rank": row["rank"], "photo": photo.name, "score": f"{told.score:.2f}", "half_low": f"{told.half_low:.1f}",
+            "rank": row["rank"], "photo": _cell(photo.name), "score": f"{told.score:.2f}", "half_low": f"{told.half_low:.1f}",
             "half_high": f"{told.half_high:.1f}", "low": f"{told.low:.1f}", "high": f"{told.high:.1f}",
             "beats_median": f"{told.beats_median:.3f}", "beats_top_quarter": f"{told.beats_top_quarter:.3f}",
             "gap_to_next": "" if row["gap"] is None else f"{row['gap']:.2f}",
             "beats_next": "" if row["reliability"] is None else f"{row['reliability']:.3f}",
-            "advice": " ".join(tip.key for tip in photo.tips if tip.kind == ADVISED), "note": "; ".join(told.notes),
+            "advice": " ".join(tip.key for tip in photo.tips if tip.kind == ADVISED),
+            "note": "; ".join(note for note in (told.doubt, *told.notes) if note),
         })  # fmt: skip
-    writer.writerows({"photo": name, "note": reason} for name, reason in album.faults.items())
+    writer.writerows({"photo": _cell(name), "note": _cell(reason)} for name, reason in album.faults.items())
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Spreadsheets run cells that begin so; a quotation mark makes them words."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def _percent(share: float) -> str:

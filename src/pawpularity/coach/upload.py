@@ -43,6 +43,8 @@ class Upload:
                 turned = _turned(image)
         except PhotoError:
             raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit lies above ours
+            raise PhotoError(data, f"too large ({_limits()}); shrink it") from None
         except Exception as error:  # a photo is foreign input: Pillow's plugins raise dozens of types on broken files
             raise PhotoError(data, fault(error, data)) from None
         most = MOST_PIXELS.get(kind, MOST_PIXELS_ELSE)
@@ -62,6 +64,11 @@ class Upload:
     def pixels(self, size: int, fit: str) -> Pixels:
         """(size, size, 3) by the project's decoder. Raises PhotoError."""
         return decode(self.data, size, fit)
+
+
+def _limits() -> str:
+    every = "; ".join(f"{most / 1e6:.0f} Mpx at most for {kind}" for kind, most in MOST_PIXELS.items())
+    return f"{every}, {MOST_PIXELS_ELSE / 1e6:.0f} Mpx for all others"
 
 
 def _turned(image: Image.Image) -> bool:

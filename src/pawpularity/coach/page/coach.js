@@ -4,20 +4,22 @@
   const one = (root, selector) => root.querySelector(selector);
   const box = document.getElementById("photos"), told = document.getElementById("told"), input = document.getElementById("files");
   const drop = document.getElementById("drop");
-  const percent = share => Math.round(100 * share) + " %";
-  const points = value => (value > 0 ? "+" : "") + value.toFixed(1);
+  const percent = share => Math.round(100 * share) + "\u00a0%";
   const pause = ms => new Promise(done => setTimeout(done, ms));
   const HEADS = { advised: "What to change", perhaps: "Might help; these photos cannot tell" };
   const REST = { fine: "fine as it is", "not worth it": "no reason in the true scores to change it", "left out": "not looked at" };
-  let shown = [];
+  let shown = [], chosen = new AbortController();
 
-  // A busy coach says so and is asked again; what it says of a photo is said to the user.
-  const ask = async (where, body) => {
+  // A busy coach says so and is asked again; what it says of a photo is said to the user. Nobody asks for photos that are no longer
+  // shown: `signal` ends the request, and the waiting for a next one.
+  const ask = async (where, body, signal) => {
     for (let turn = 0; ; turn++) {
+      signal.throwIfAborted();
       let answer;
       try {
-        answer = await fetch(where, { method: "POST", headers: { "content-type": "application/octet-stream" }, body });
+        answer = await fetch(where, { method: "POST", headers: { "content-type": "application/octet-stream" }, body, signal });
       } catch {
+        signal.throwIfAborted();
         throw new Error("The coach does not answer. Is the program still running?");
       }
       if (answer.ok) return answer;
@@ -33,13 +35,13 @@
     one(card, ".chance").textContent = percent(found.beats_median) + " chance to beat the shelter's middle photo, "
       + percent(found.beats_top_quarter) + " to reach its best quarter";
     const rounded = Object.fromEntries(["low", "high", "half_low", "half_high"].map(key => [key, Math.round(found[key])]));
-    one(card, ".ranges").textContent = "Half of photos with such a score truly got " + rounded.half_low + " to " + rounded.half_high
-      + ", nine of ten " + rounded.low + " to " + rounded.high + "."
+    one(card, ".half").textContent = "Half of such photos truly got " + rounded.half_low + " to " + rounded.half_high + " of 100.";
+    one(card, ".most-words").textContent = "; nine of ten such photos truly got " + rounded.low + " to " + rounded.high + "."
       + (about.indicative ? " Indicative: only " + about.rows + " photos stand behind this." : "");
     const bar = one(card, ".bar");
     bar.setAttribute("aria-label", "Score " + found.score.toFixed(0) + " on a scale from 1 to 100; half of such photos " + rounded.half_low
       + " to " + rounded.half_high + ", nine of ten " + rounded.low + " to " + rounded.high + "; the middle photo has " + about.median);
-    for (const [part, from, to] of [[".most", found.low, found.high], [".half", found.half_low, found.half_high]]) {
+    for (const [part, from, to] of [[".most", found.low, found.high], [".half-of-them", found.half_low, found.half_high]]) {
       one(bar, part).style.left = at(from);
       one(bar, part).style.width = (100 * (to - from)) / 99 + "%";
     }
@@ -76,8 +78,12 @@
     const made = element("div", "tip " + tip.kind.replaceAll(" ", "-"));
     made.append(element("b", "", word ? tip.key + ": " + word : tip.advice));
     if (tip.promise) made.append(element("span", "gain", tip.promise));
-    made.append(element("span", "soft", "Based on: " + tip.based_on + "."));
-    if (tip.evidence) made.append(element("span", "soft", "Evidence: " + tip.evidence + "."));
+    const figures = element("details"), strength = tip.evidence.split(":")[0];
+    if (!word && strength) made.append(element("span", "soft", strength[0].toUpperCase() + strength.slice(1) + "."));
+    figures.append(element("summary", "", "Figures"), element("span", "soft", "Based on: " + tip.based_on + "."));
+    if (tip.evidence) figures.append(element("span", "soft", "Evidence: " + tip.evidence + "."));
+    if (tip.promise && tip.adjusted) figures.append(element("span", "soft", "What is promised is between photos alike in all other columns."));
+    made.append(figures);
     return made;
   };
 
@@ -97,9 +103,10 @@
       draw(one(place, ".before"), [0, 0, 1, 1], "as it is: " + crop.whole.toFixed(1));
       draw(one(place, ".after"), crop.box, "cropped: " + crop.score.toFixed(1));
       const known = about.promises.find(row => row.tip === "crop");
-      one(place, ".words").textContent = "The best of " + crop.tried + " crops in the networks' own opinion, " + points(crop.gain)
-        + " points: choosing the best of many flatters it, and nobody has measured whether such crops truly do better."
-        + (known && known.promised !== null ? " On drawn pets, where a crop is worth nothing, they promise " + points(known.promised) + "." : "");
+      one(place, ".words").textContent = "The best of " + crop.tried + " crops in the networks' own opinion, by about " + crop.gain.toFixed(0)
+        + (Math.round(crop.gain) === 1 ? " point" : " points") + ": choosing the best of many flatters it, and nobody has measured whether such crops truly do better."
+        + (known && known.promised !== null ? " On " + Math.round(known.noticed * known.pairs) + " of "
+          + known.pairs + " drawn pets, where a crop is worth nothing, they propose one too, and promise about " + known.promised.toFixed(0) + " points." : "");
     }
     place.hidden = false;
   };
@@ -125,7 +132,7 @@
     button.disabled = true;
     one(item.card, ".progress").textContent = "making the map ...";
     try {
-      const answer = await ask("map", item.file);
+      const answer = await ask("map", item.file, item.signal);
       const reader = answer.body.getReader(), decoder = new TextDecoder();
       let rest = "";
       for (;;) {
@@ -138,6 +145,7 @@
       }
       button.hidden = true;
     } catch (error) {
+      if (item.signal.aborted) return;
       one(item.card, ".progress").textContent = error.message;
       button.disabled = false;
     }
@@ -165,7 +173,7 @@
     one(card, ".name").textContent = file.name;
     shot.alt = "The photo " + file.name;
     shot.src = url;
-    const item = { file, card, url, score: null };
+    const item = { file, card, url, found: null, signal: chosen.signal };
     slider.addEventListener("input", () => { one(card, ".heat").style.opacity = slider.value / 100; });
     one(card, ".heat").style.opacity = 0.75;
     one(card, ".ask").addEventListener("click", () => grow(item));
@@ -178,10 +186,11 @@
     const waiting = one(item.card, ".waiting");
     try {
       waiting.textContent = "scoring ...";
-      const found = await (await ask("score", item.file)).json();
-      item.score = found.score;
+      const found = await (await ask("score", item.file, item.signal)).json();
+      item.found = found;
       showScore(item.card, found);
     } catch (error) {
+      if (item.signal.aborted) return;
       one(item.card, ".fault").textContent = error.message;
       one(item.card, ".fault").hidden = false;
       one(item.card, ".mapping").hidden = true;
@@ -193,29 +202,31 @@
     const waiting = one(item.card, ".waiting");
     try {
       waiting.textContent = "looking for what could be better ...";
-      showTips(item.card, await (await ask("tips", item.file)).json());
+      showTips(item.card, await (await ask("tips", item.file, item.signal)).json());
       waiting.textContent = "trying crops ...";
-      const crop = await (await ask("crop", item.file)).json();
+      const crop = await (await ask("crop", item.file, item.signal)).json();
       if (await item.loaded) showCrop(item.card, crop, one(item.card, ".shot"));
       waiting.remove();
     } catch (error) {
+      if (item.signal.aborted) return;
       waiting.textContent = error.message;
     }
   };
 
   const rank = async items => {
     if (items.length < 2) return;
-    const found = await (await ask("order", JSON.stringify({ scores: items.map(item => item.score) }))).json();
+    const found = await (await ask("order", JSON.stringify({ scores: items.map(item => item.found.score) }), items[0].signal)).json();
     const list = document.getElementById("ranks");
     list.replaceChildren();
     for (const row of found.order) {
       const item = items[row.place], line = element("li"), inner = element("div", "rank"), picture = element("img");
       picture.src = item.url;
       picture.alt = "";
-      const text = row.rank === 1
-        ? "1. " + item.file.name + ", score " + item.score.toFixed(1)
-        : row.rank + ". " + item.file.name + ", score " + item.score.toFixed(1) + ": " + row.behind_best.toFixed(1) + " points behind; of two pets so far apart the first one truly does better in "
-          + percent(row.best_is_better);
+      const { beats_median, half_low, half_high, score } = item.found;
+      const text = row.rank + ". " + item.file.name + ": " + percent(beats_median) + " chance to beat the middle photo, half of such photos got "
+        + half_low.toFixed(0) + " to " + half_high.toFixed(0) + " (score " + score.toFixed(1) + ")"
+        + (row.rank === 1 ? "" : "; " + row.behind_best.toFixed(1) + " points behind: of two pets so far apart the first one truly does better in "
+          + percent(row.best_is_better));
       inner.append(picture, element("span", "", text));
       line.append(inner);
       list.append(line);
@@ -228,18 +239,29 @@
   const take = async files => {
     const own = [...files];
     if (!own.length) return;
+    chosen.abort();
+    chosen = new AbortController();
+    const { signal } = chosen;
     for (const item of shown) URL.revokeObjectURL(item.url);
+    delete document.body.dataset.done;
     box.replaceChildren();
     document.getElementById("order").hidden = true;
     const items = shown = own.map(add);
     told.textContent = own.length === 1 ? "Looking at one photo ..." : "Looking at " + own.length + " photos ...";
-    for (const item of items) await look(item);
-    if (items !== shown) return;
-    const fine = items.filter(item => item.score !== null);
-    try { await rank(fine); } catch (error) { told.textContent = error.message; }
+    for (const item of items) {
+      await look(item);
+      if (signal.aborted) return;
+    }
+    const fine = items.filter(item => item.found);
+    try { await rank(fine); } catch (error) { if (!signal.aborted) told.textContent = error.message; }
+    if (signal.aborted) return;
+    for (const item of items) if (!item.found) box.append(item.card);  // what failed stands after what can be used
     told.textContent = fine.length + " of " + own.length + (own.length === 1 ? " photo" : " photos") + " scored.";
     if (fine.length === 1) grow(fine[0]);
-    for (const item of fine) await advise(item);
+    for (const item of fine) {
+      await advise(item);
+      if (signal.aborted) return;
+    }
     document.body.dataset.done = String(own.length);
   };
 
