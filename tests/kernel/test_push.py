@@ -153,7 +153,8 @@ def test_first_push_next_push_and_submit(
     assert "version 1: complete, submission.csv with 8 rows is sound" in outcome.out
     assert "waiting for Kaggle to start it" in outcome.err
     assert [words[:2] for words in kaggle.calls] == [
-        ["datasets", "status"], ["datasets", "create"], ["datasets", "status"], ["datasets", "status"], ["kernels", "push"],
+        ["datasets", "status"], ["datasets", "create"], ["datasets", "status"], ["datasets", "status"],
+        ["kernels", "logs"], ["kernels", "push"],
         *[["kernels", "status"]] * 4, ["kernels", "output"],
     ]  # fmt: skip
     assert outcome.err.count("running") == 1
@@ -354,6 +355,87 @@ def test_a_failed_push_does_not_upload_again(
     assert "was not pushed from here yet" in refused("submit")
     assert paw("kernel-push", "--go").code == 0
     assert kaggle.asked("datasets", "create") == 1
+
+
+@pytest.mark.parametrize("old", [EIGHT, None])
+def test_an_end_of_the_version_before_is_not_this_ones(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], refused: Callable[..., str], old: str | None
+) -> None:
+    assert paw("kernel-push", "--go").code == 0
+    (kaggle.place / "output").rename(kaggle.place / "output_before")
+    kaggle.leaves(re.sub(r"38\.\d", "37.27", EIGHT))  # which is unsound
+    if old is None:
+        (kaggle.place / "output_before" / "submission.csv").unlink()
+    # However short it runs: nothing but "complete" is ever seen of it.
+    kaggle.add(late=3)
+    assert "all 8 photos score 37.27" in refused("kernel-push", "--go")
+    assert record(built)["status"] == "complete"
+    kaggle.leaves(EIGHT)
+    kaggle.add(late=10**6)
+    line = refused("kernel-push", "--go", "--wait", "0.001")
+    assert "is still waiting (Kaggle shows the version before); ask again with: make kernel-status" in line
+    assert "is still waiting" in refused("submit", "--go")
+    assert "version 3: waiting (Kaggle shows the version before)" in paw("kernel-status").out
+    assert kaggle.asked("competitions", "submit") == 0
+    kaggle.add(late_now=0)
+    assert "version 3: complete, submission.csv with 8 rows is sound" in paw("kernel-status").out
+
+
+def test_a_failure_of_the_version_before_is_not_this_ones(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    kaggle.add(kernel_status=["ERROR"])
+    assert "ended with error" in refused("kernel-push", "--go")
+    kaggle.add(kernel_status=["ERROR"], late=2)
+    assert "ended with error" in refused("kernel-push", "--go")
+    # Once; then late, late but with the new log behind it, and so once more.
+    assert kaggle.asked("kernels", "status") == 1 + 3
+    kaggle.add(kernel_status=["COMPLETE"])
+    assert paw("kernel-push", "--go").code == 0
+
+
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_push_that_was_cut_off_behind_the_last_file(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], made: bool, before: int
+) -> None:
+    kaggle.add(
+        cut_off="made" if made else "lost",
+        **({"dataset": DATA, "dataset_version": before, "dataset_status": ["ready"]} if before else {}),
+    )
+    assert paw("kernel-push", "--go").code > 2
+    assert kaggle.asked("kernels", "push") == 0
+    outcome = paw("kernel-push", "--go")
+    assert outcome.code == 0, outcome.err
+    # Uploaded once more only where Kaggle made no version of it.
+    assert kaggle.asked("datasets", "version" if before else "create") == (1 if made else 2)
+    assert ("a push was cut off behind them" in outcome.err) is made
+    assert record(built)["dataset_version"] == before + 1
+    assert "arrived" not in record(built)
+
+
+def test_a_cut_off_push_of_other_files_or_one_that_failed_is_uploaded_again(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    kaggle.add(cut_off="made")
+    assert paw("kernel-push", "--go").code > 2
+    rebuilt(built, b"other tail")
+    kaggle.add(dataset_status=["ready", "ready", "failed"])
+    assert "calls it failed" in refused("kernel-push", "--go")
+    kaggle.add(dataset_status=["ready"])
+    assert paw("kernel-push", "--go").code == 0
+    assert (kaggle.asked("datasets", "create"), kaggle.asked("datasets", "version")) == (1, 2)
+
+
+def test_a_data_set_that_takes_longer_is_not_uploaded_again(
+    kaggle: Stub, built: Path, paw: Callable[..., Any], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pawpularity.kernel.push.READY_MINUTES", 0.0)
+    kaggle.add(dataset_status=["reprocessing"])
+    assert "not ready after 0 minutes" in refused("kernel-push", "--go")
+    kaggle.add(dataset_status=["ready"])
+    assert paw("kernel-push", "--go").code == 0
+    assert (kaggle.asked("datasets", "create"), kaggle.asked("datasets", "version")) == (1, 0)
 
 
 def test_a_network_that_comes_and_goes(kaggle: Stub, built: Path, paw: Callable[..., Any]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pawpularity.competition.kaggle_cli import Answer, Kaggle, explain
 from pawpularity.errors import UserError
-from pawpularity.files import read_json
+from pawpularity.files import read_json, text_hash
 from pawpularity.kernel.build_folders import Names, Pair
 from pawpularity.kernel.submission_file import VISIBLE, check_submission, require_answers
 from pawpularity.verb import say
@@ -21,6 +21,8 @@ TRIAL = r"^(submission\.csv|inference\.json)$"
 """What the inference kernel leaves behind."""
 PATIENCE = 5
 """questions in a row that the network may swallow"""
+STALE = "waiting (Kaggle shows the version before)"
+"""Status of a version that Kaggle does not answer for yet."""
 
 # KernelWorkerStatus (kagglesdk/kernels/types/kernels_enums.py); kernels_status_cli prints the enum, older versions its name.
 _STATUS = re.compile(r'has status "(?:KernelWorkerStatus\.)?(\w+)"')
@@ -51,8 +53,26 @@ class Progress:
         return self.status in _DONE + _FAILED
 
 
-def progress(kaggle: Kaggle, names: Names) -> Progress:
-    """Ask once. Raises UserError where Kaggle does not answer."""
+def log_mark(kaggle: Kaggle, names: Names) -> str | None:
+    """12 hex digits over the log that Kaggle shows now; None for a kernel that it does not have. Raises Unanswered.
+
+    `kaggle kernels status` names no version. Log and output come in one answer (kernels_logs, kernels_output), and the
+    log's times make it another one with each run: as long as it stays, so does the output.
+    """
+    answer = kaggle.ask("kernels", "logs", names.kernel)
+    if answer.code == 0:
+        return text_hash(answer.out.strip())
+    if answer.not_there:
+        return None
+    raise Unanswered(answer, f"asking for the log of {names.kernel}")
+
+
+def progress(kaggle: Kaggle, names: Names, before: str | None = None) -> Progress:
+    """Ask once. Raises UserError where Kaggle does not answer.
+
+    `before`: `log_mark` of the version before. While Kaggle shows that log, an end is not this version's, and the status
+    is STALE.
+    """
     answer = kaggle.ask("kernels", "status", names.kernel)
     if answer.code != 0:
         raise Unanswered(answer, f"asking for {names.kernel}")
@@ -60,16 +80,20 @@ def progress(kaggle: Kaggle, names: Names) -> Progress:
     if found is None:
         raise UserError(f"asking for {names.kernel}: kaggle said {answer.last}, which is no status")
     message = re.search(r'^Failure message: "(.*)"', answer.text, re.MULTILINE)
-    return Progress(found[1].lower(), message[1] if message else "")
+    now = Progress(found[1].lower(), message[1] if message else "")
+    if not now.over or before is None:
+        return now
+    # Asked again behind the log: the first answer may still have been about the version before.
+    return Progress(STALE, "") if log_mark(kaggle, names) == before else progress(kaggle, names)
 
 
-def wait(kaggle: Kaggle, names: Names, minutes: float) -> Progress:
-    """Ask until the kernel's newest version is over, at most for `minutes`; says each change."""
+def wait(kaggle: Kaggle, names: Names, minutes: float, before: str | None = None) -> Progress:
+    """Ask until the kernel's newest version is over, at most for `minutes`; says each change. `before`: see `progress`."""
     deadline = time.monotonic() + minutes * 60
     said, swallowed = "", 0
     while True:
         try:
-            now = progress(kaggle, names)
+            now = progress(kaggle, names, before)
             swallowed = 0
         except Unanswered as unanswered:
             swallowed += 1

@@ -7,7 +7,7 @@ version of a data set that is ready, so a kernel pushed before that would run on
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from pawpularity.competition.kaggle_cli import COMPETITION, RULES, Answer, Kaggl
 from pawpularity.errors import UserError
 from pawpularity.files import size_text
 from pawpularity.kernel.build_folders import Names, Pair
-from pawpularity.kernel.progress import PATIENCE, TRIAL, Unanswered, output_words, pause
+from pawpularity.kernel.progress import PATIENCE, TRIAL, Unanswered, log_mark, output_words, pause
 from pawpularity.verb import say
 
 SUBMISSIONS_URL = f"https://www.kaggle.com/competitions/{COMPETITION}/submissions"
 READY_MINUTES = 60.0
+_ARRIVED = re.compile(r"^Upload successful: (.*) \([^()]*\)$", re.MULTILINE)  # _upload_file
 
 
 class Mispushed(UserError):
@@ -79,10 +80,15 @@ def push(kaggle: Kaggle, pair: Pair, names: Names, note: str) -> dict[str, Any]:
     before = pair.record()
     version = _there(kaggle, names)
     unchanged = before.get("dataset_hash") == bundle and before.get("dataset") == names.dataset
+    arrived = {"dataset": names.dataset, "hash": bundle, "after": version or 0}
     if unchanged and version is not None and before.get("dataset_version") == version:
         say(f"data set {names.dataset}: version {version} has these very files already")
+    elif version is not None and before.get("arrived") == arrived | {"after": version - 1}:
+        say(f"data set {names.dataset}: version {version} has these very files already: a push was cut off behind them")
+        version = _wait_ready(kaggle, pair, names, version - 1)
     else:
-        version = _upload(kaggle, pair, names, note, version)
+        _upload(kaggle, pair, names, note, first=version is None, keep=lambda: pair.keep(before | {"arrived": arrived}))
+        version = _wait_ready(kaggle, pair, names, version or 0)
     # Known before the kernel is: a push that fails must not upload gigabytes again.
     record: dict[str, Any] = {
         "name": pair.name,
@@ -95,6 +101,7 @@ def push(kaggle: Kaggle, pair: Pair, names: Names, note: str) -> dict[str, Any]:
         "status": "data set ready",
     }
     pair.keep(record)
+    record["log_before"] = log_mark(kaggle, names)
     say(f"pushing {names.kernel} ...")
     answer = kaggle.ask("kernels", "push", "-p", str(pair.kernel), timeout_s=600)
     try:
@@ -133,13 +140,26 @@ def _state(kaggle: Kaggle, names: Names) -> tuple[str, int]:
         raise UserError(f"asking for data set {names.dataset}: kaggle said {answer.last}, which is no status") from None
 
 
-def _upload(kaggle: Kaggle, pair: Pair, names: Names, note: str, before: int | None) -> int:
-    """Create the data set or add a version; its number once Kaggle has it ready."""
+def _upload(kaggle: Kaggle, pair: Pair, names: Names, note: str, *, first: bool, keep: Callable[[], None]) -> None:
+    """Create the data set or add a version. `keep` is called as soon as the last file arrived."""
     create, add = dataset_words(pair, note)
     total = sum(path.stat().st_size for path in pair.files)
     say(f"uploading {len(pair.files)} files, {size_text(total)}, to {names.dataset} ...")
-    answer = kaggle.ask(*(create if before is None else add), timeout_s=None, show=say)
+    missing = {path.name for path in pair.files}
+
+    def show(line: str) -> None:
+        say(line)
+        if missing and (name := _ARRIVED.match(line)):
+            missing.discard(name[1])
+            if not missing:
+                keep()  # Kaggle makes a version of them now, whatever becomes of us.
+
+    answer = kaggle.ask(*(create if first else add), timeout_s=None, show=show)
     _check_upload(answer, pair, names)
+
+
+def _wait_ready(kaggle: Kaggle, pair: Pair, names: Names, before: int) -> int:
+    """The number of the data set's version behind `before`, once Kaggle has it ready."""
     say("waiting for Kaggle to make it ready ...")
     deadline = time.monotonic() + READY_MINUTES * 60
     swallowed = 0
@@ -153,10 +173,11 @@ def _upload(kaggle: Kaggle, pair: Pair, names: Names, note: str, before: int | N
             if not (unanswered.answer.unreachable or unanswered.answer.not_there) or swallowed > PATIENCE:
                 raise
             status, version = "unknown", -1
-        if status == "ready" and version > (before or 0):
+        if status == "ready" and version > before:
             say(f"data set {names.dataset}: version {version} is ready")
             return version
         if status in ("failed", "deleted"):
+            _forget_arrived(pair)
             raise UserError(f"data set {names.dataset}: Kaggle calls it {status}; look at {names.dataset_url}")
         if time.monotonic() > deadline:
             raise UserError(
@@ -166,6 +187,12 @@ def _upload(kaggle: Kaggle, pair: Pair, names: Names, note: str, before: int | N
         pause()
 
 
+def _forget_arrived(pair: Pair) -> None:
+    """What arrived became no version: the next push must upload it once more."""
+    if (record := pair.record()).pop("arrived", None):
+        pair.keep(record)
+
+
 def _check_upload(answer: Answer, pair: Pair, names: Names) -> None:
     """Raise UserError unless every file arrived (_upload_file, _upload_file_or_folder, dataset_create_new_cli)."""
     text = answer.text
@@ -173,9 +200,10 @@ def _check_upload(answer: Answer, pair: Pair, names: Names) -> None:
     if answer.code != 0:
         raise UserError(explain(answer, doing))
     if error := re.search(r"^Dataset (?:version )?creation error: ?(.*)$", text, re.MULTILINE):
+        _forget_arrived(pair)
         raise UserError(f"{doing}: Kaggle refuses it: {error[1][:300] or 'it does not say why'}; nothing was pushed")
     lost = re.findall(r"^(?:Upload unsuccessful: |Skipping folder: |Skipping: )([^;\n]*)", text, re.MULTILINE)
-    arrived = set(re.findall(r"^Upload successful: (.*) \([^()]*\)$", text, re.MULTILINE))
+    arrived = set(_ARRIVED.findall(text))
     lost += [path.name for path in pair.files if path.name not in arrived and path.name not in lost]
     if lost:
         raise UserError(

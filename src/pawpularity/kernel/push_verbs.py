@@ -57,7 +57,7 @@ def _push(options: argparse.Namespace) -> None:
         )
         return
     say("waiting for Kaggle to start it ...")
-    progress.pause()  # Kaggle may answer for the version before this one
+    progress.pause()
     _look(kaggle, pair, names, record, minutes)
 
 
@@ -65,7 +65,7 @@ def _look(kaggle: Any, pair: "Pair", names: "Names", record: dict[str, Any], min
     """Wait for the newest version, keep what became of it, and say it."""
     from pawpularity.kernel import progress
 
-    now = progress.wait(kaggle, names, minutes)
+    now = progress.wait(kaggle, names, minutes, record.get("log_before"))
     pair.keep(record | {"status": now.status})
     progress.require_complete(kaggle, pair, names, now)
     if pair.inference:
@@ -85,7 +85,7 @@ def _status(options: argparse.Namespace) -> None:
 
     pair, names, record = _pushed(options)
     kaggle = Kaggle.find()
-    now = progress.progress(kaggle, names)
+    now = progress.progress(kaggle, names, record.get("log_before"))
     if not now.over and options.wait == 0:
         print(f"{names.kernel} version {record['kernel_version']}: {now.status}; {names.kernel_url}")
         return
@@ -135,7 +135,7 @@ def _submit(options: argparse.Namespace) -> None:
         return
     kaggle = Kaggle.find()
     if record["status"] != "checked":
-        now = progress.progress(kaggle, names)
+        now = progress.progress(kaggle, names, record.get("log_before"))
         progress.require_complete(kaggle, pair, names, now)
         rows = progress.check_output(kaggle, names)
         record |= {"status": "checked", "rows": rows}
@@ -208,7 +208,7 @@ def _fetch(options: argparse.Namespace) -> None:
         say(_ACT)
         return
     kaggle = Kaggle.find()
-    progress.require_complete(kaggle, pair, names, progress.progress(kaggle, names))
+    progress.require_complete(kaggle, pair, names, progress.progress(kaggle, names, record.get("log_before")))
     with tempfile.TemporaryDirectory() as scratch:
         files = progress.fetch(kaggle, names, Path(scratch), ARCHIVE)
         if len(files) != 1:
