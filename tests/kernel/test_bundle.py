@@ -86,7 +86,7 @@ def test_links_are_replaced_and_not_followed(built, checkout, paw):
 
 def test_two_do_not_build_in_one_place(built, paw, refused):
     with building(built / ".lock"):
-        assert "another command is building there" in refused("kernel", "--runs", "near")
+        assert "another command is at work there" in refused("kernel", "--runs", "near")
     assert paw("kernel", "--runs", "near").code == 0
 
 

@@ -17,6 +17,7 @@ from tests.kernel.test_bundle import edit, reseal
 
 from pawpularity.errors import UserError
 from pawpularity.kernel import guard, hidden, sandbox
+from pawpularity.kernel.build_folders import building
 from pawpularity.kernel.families import load_families
 from pawpularity.kernel.mounts import find_competition
 from pawpularity.kernel.plan import Use
@@ -62,6 +63,12 @@ def rows(session):
 
 
 def test_kernel_check_passes_and_says_what_it_saw(built, paw):
+    closed = built / ".check.killed" / "a" / "input"  # of a check that was killed
+    closed.mkdir(parents=True)
+    linked = closed / "weights.json"
+    linked.hardlink_to(built / "dataset" / "weights.json")
+    linked.chmod(0o444)
+    closed.chmod(0o555)
     done = paw("kernel-check", "--photos", "30", "--json", "-")
     assert done.code == 0, done.err
     report = json.loads(done.out)
@@ -71,6 +78,12 @@ def test_kernel_check_passes_and_says_what_it_saw(built, paw):
     assert report["left_out"] == []
     assert {name.split(",")[0] for name in report["ms"]} == {"decoding", "trunk", "2 tails"}
     assert not list(BUILD.glob(".check.*")), "it leaves nothing behind"
+    assert (built / "dataset" / "weights.json").stat().st_mode & 0o777 == 0o444, "what is linked stays as it is"
+
+
+def test_kernel_check_and_a_build_do_not_meet(built, refused):
+    with building(built / ".lock"):
+        assert "another command is at work there" in refused("kernel-check", "--photos", "8")
 
 
 def test_kernel_check_sees_a_kernel_that_answers_otherwise(built, refused):

@@ -204,7 +204,7 @@ def building(lock: Path) -> Iterator[None]:
         with FileLock(lock, timeout=0):
             yield
     except Timeout:
-        raise UserError(f"{lock.parent}: another command is building there; wait for its end, then run again") from None
+        raise UserError(f"{lock.parent}: another command is at work there; wait for its end, then run again") from None
 
 
 def _check_kernel(pair: Pair, kernel: Mapping[str, Any], file: Path, dataset_id: str) -> None:

@@ -20,6 +20,7 @@ from pawpularity.competition.table import ID, METADATA, TARGET, read_cells, read
 from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError
 from pawpularity.kernel import hidden, sandbox
+from pawpularity.kernel.build_folders import building, clear
 from pawpularity.kernel.check_report import Part, Result
 from pawpularity.kernel.contents import BUNDLE, Bundle, open_bundle
 from pawpularity.kernel.families import BATCH
@@ -36,6 +37,7 @@ HALF_BOUND = 3.0
 COMPARED = 256
 TIMED = 2 * BATCH
 BROKEN = 0.3
+_SCRATCH = ".check."
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +46,23 @@ def check(build: Path, *, photos: int, threads: int | None = None) -> tuple[dict
     """Run the sessions; returns a report for programs and its text. Raises UserError for the first thing that is not right."""
     if not (build / "dataset" / BUNDLE).is_file():
         raise UserError(f"{build}: is not built yet; run: make kernel RUNS=...")
+    # The builder's lock: nothing is built anew under the sessions, and what a killed check left is nobody's.
+    with building(build / ".lock"):
+        _remove_left_overs(build)
+        return _check(build, photos, threads)
+
+
+def _remove_left_overs(build: Path) -> None:
+    for left in [*build.glob(f"{_SCRATCH}*"), *build.glob(f"{sandbox.TRIED}*")]:
+        # A session whose input was closed by permissions leaves folders that cannot be emptied. Files may be links into
+        # the build, and keep theirs.
+        for folder in [left, *left.rglob("*")]:
+            if folder.is_dir() and not folder.is_symlink():
+                folder.chmod(0o700)
+        clear(left)
+
+
+def _check(build: Path, photos: int, threads: int | None) -> tuple[dict[str, Any], str]:
     bundle = open_bundle(build / "dataset")
     script = build / "kernel" / "inference.py"
     if not script.is_file():
@@ -56,7 +75,7 @@ def check(build: Path, *, photos: int, threads: int | None = None) -> tuple[dict
     words = ["--threads", str(threads)] if threads else []
     say(f"sandbox {sandbox.isolation(build)}")
     # Beside the build, so that links into it need no room.
-    with tempfile.TemporaryDirectory(prefix=".check.", dir=build) as scratch:
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=build) as scratch:
         root = Path(scratch).resolve()
         say(f"drawing {min(photos, hidden.DRAWN)} photos, shown as {photos} ...")
         hidden.noise(root / "noise")

@@ -25,6 +25,9 @@ from pawpularity.kernel.promised import promised_imports, standard_library
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, outside the sandbox and inside."""
 
+TRIED = ".tried."
+"""What `isolation` names its folder with."""
+
 # Loopback up, where one of these programs is here; then the input folder onto itself, read-only; then the command.
 _LOOPBACK = "ip link set lo up 2>/dev/null || ifconfig lo up 2>/dev/null; "
 _MOUNT = 'mount --bind "$0/input" "$0/input" && mount -o remount,ro,bind "$0/input" || exit 97; '
@@ -61,7 +64,7 @@ class Isolation:
 def isolation(place: Path) -> Isolation:
     """The best that this machine allows for a sandbox below `place`, found by trying."""
     if unshare := shutil.which("unshare", path=PATH):
-        with tempfile.TemporaryDirectory(prefix=".tried.", dir=place) as name:
+        with tempfile.TemporaryDirectory(prefix=TRIED, dir=place) as name:
             root = Path(name)
             (root / "input").mkdir()
             for mounted, kinds in ((True, ("-n", "-m")), (False, ("-n",))):
