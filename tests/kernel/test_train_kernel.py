@@ -315,3 +315,21 @@ def test_archives_that_are_none(work: Path, refused: Callable[..., str]) -> None
     assert "is damaged" in refused("kernel-fetch", "--zip", "run-toy.zip")
     with pytest.raises(Exception, match=r"run-other\.zip"):
         bring_home(Path("run-toy.zip"), "other")
+
+
+def test_two_runs_do_not_share_a_kernel(work: Path, paw: Callable[..., Any], refused: Callable[..., str]) -> None:
+    assert paw("kernel-train", "--run", "a_b").code == 0
+    assert paw("kernel-train", "--run", "a_b").code == 0  # the same run, built again
+    home = work / "kernels" / "build" / "train"
+    for other in ("a-b", "A.b"):
+        line = refused("kernel-train", "--run", other)
+        assert "pawpularity-train-a-b, as it does run a_b (kernels/build/train/a_b)" in line
+        assert not (home / other).exists()
+    # Pushed once and no longer built: Kaggle has it still.
+    (home / "a_b").rename(work / "away")
+    pushed = work / "kernels" / "pushed" / "train-a_b.json"
+    pushed.parent.mkdir()
+    pushed.write_text("{}")
+    assert "as it does run a_b (kernels/pushed/train-a_b.json)" in refused("kernel-train", "--run", "a-b")
+    pushed.unlink()
+    assert paw("kernel-train", "--run", "a-b").code == 0

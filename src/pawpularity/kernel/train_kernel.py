@@ -82,7 +82,8 @@ def fold_numbers(text: str | None, k: int) -> tuple[int, ...]:
 def build_train_kernel(wanted: Wanted, build: Path) -> Pair:
     """Build data set and kernel below `build`, whole or not at all.
 
-    Raises UserError for hours that Kaggle does not give, weights that cannot be had there, and names that Kaggle cannot hold.
+    Raises UserError for hours that Kaggle does not give, weights that cannot be had there, and names that Kaggle cannot hold or
+    that another run has there.
     """
     if not 0.05 <= wanted.hours <= HOURS - 0.25:
         raise UserError(
@@ -90,6 +91,7 @@ def build_train_kernel(wanted: Wanted, build: Path) -> Pair:
         )
     if wanted.user is not None:
         check_user(wanted.user)
+    _require_own_name(wanted.run, build)
     source = _source()
     weights = _weights(wanted)
     place = build / "train" / wanted.run
@@ -129,6 +131,20 @@ def _slug(run: str) -> str:
     if len(f"pawpularity-train-{slug}-files") > 50:
         raise UserError(f"--run {run}: is too long a name for Kaggle (50 letters with ours); take another: RUN=...")
     return slug
+
+
+def _require_own_name(run: str, build: Path) -> None:
+    """Raise UserError where another run has the name on Kaggle that `run` would get: one would take the other's place."""
+    slug = _slug(run)
+    built = (path for path in (build / "train").glob("[!.]*") if path.is_dir())
+    pushed = (build.parent / "pushed").glob("train-*.json")
+    for name, place in [
+        *((path.name, path) for path in built),
+        *((path.stem.removeprefix("train-"), path) for path in pushed),
+    ]:
+        if name != run and slug_of(name) == slug:
+            raise UserError(f"--run {run}: Kaggle would call it pawpularity-train-{slug}, as it does run {name} ({place}); "
+                            f"take another name: RUN=..., or delete {place}")  # fmt: skip
 
 
 def _fill_kernel(wanted: Wanted, source: Path, into: Path) -> None:
