@@ -164,3 +164,5 @@ def test_an_order_says_whether_its_first_two_can_be_told_apart():
     assert not rows[1]["told_apart"] or rows[1]["reliability"] - 1.96 * rows[1]["error"] > 0.5
     assert rows[2]["reliability"] is None
     assert rows[2]["behind_best"] == 25.0
+    assert not ranked([30.0, 30.0], known)[0]["told_apart"], "equal scores are never told apart"
+    assert not ranked([30.0, 30.4], Calibration.fit(*skewed(6000)))[0]["told_apart"], "52 % is no advice"

@@ -4,15 +4,21 @@ import csv
 import io
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pawpularity import Predictor
 from pawpularity.coach.calibration import Calibration
-from pawpularity.coach.text import COLUMNS
+from pawpularity.coach.command import read_photo
+from pawpularity.coach.prepared import read_prepared
+from pawpularity.coach.text import COLUMNS, Album, as_csv
+from pawpularity.coach.upload import MOST_BYTES
 from pawpularity.evaluation.oof import read_oof
+from pawpularity.explain.chosen import choose
 from pawpularity.files import read_json, write_json
 
 KINDS = {"advised", "perhaps", "fine", "not worth it", "left out"}
@@ -120,9 +126,69 @@ def test_what_was_prepared_is_made_anew_for_another_run_and_is_the_same_bytes(be
     assert done.code == 0
     assert "learns from" in done.err
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    (folder / "probes.npz").write_bytes(b"damaged")
-    assert "learns from" in paw("coach", drawn / "test", "--run", "toy", "--data", drawn).err
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    whole = (folder / "probes.npz").read_bytes()
+    for damaged in (b"damaged", whole[: len(whole) // 2]):
+        (folder / "probes.npz").write_bytes(damaged)
+        assert "learns from" in paw("coach", drawn / "test", "--run", "toy", "--data", drawn).err
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    chosen = choose(Namespace(data=str(drawn), config=None, masks=None, run="toy"), [])
+    assert read_prepared(chosen) is not None
+    for part, value in (
+        ("quantiles", {"contrast": []}),
+        ("notes", 5),
+        ("promises", [{"tip": "crop"}]),
+        ("promises", [3]),
+    ):
+        write_json(folder / "prepared.json", kept | {part: value})
+        assert read_prepared(chosen) is None, f"{part} = {value}: made anew"
+    write_json(folder / "prepared.json", kept)
+
+
+def test_what_cannot_be_kept_is_said_and_the_answer_given(bench, drawn, paw, monkeypatch):
+    from pawpularity.coach import coach, twins
+
+    monkeypatch.setattr(twins, "PAIRS", 2)
+    shutil.rmtree("oof/toy/coach")
+
+    def full(*words):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(coach, "write_prepared", full)
+    done = paw("coach", sorted((drawn / "test").glob("*.jpg"))[0], "--run", "toy", "--data", drawn)
+    assert done.code == 0, done.err
+    assert "cannot keep what it learnt" in done.err
+
+
+def test_what_is_hardly_a_photo_is_doubted_and_not_put_first(bench, drawn, paw):
+    photo = sorted((drawn / "test").glob("*.jpg"))[0]
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    Image.fromarray(noise).save("=noise.png")
+    Image.new("RGB", (160, 120), (200, 30, 30)).save("red.png")
+    done = paw("coach", photo, "=noise.png", "red.png", "--run", "toy", "--data", drawn, "--json", "-")
+    doubts = [told["doubt"] for told in json.loads(done.out)["photos"]]
+    assert doubts[0] == ""
+    assert "looks like noise" in doubts[1]
+    assert "nearly one colour" in doubts[2]
+    text = paw("coach", "red.png", "=noise.png", "--run", "toy", "--data", drawn).out
+    assert not text.startswith("Use ")
+    copy = shutil.copy(photo, "copy.jpg")
+    same = paw("coach", photo, copy, "--run", "toy", "--data", drawn).out
+    assert "The first two cannot be told apart." in same
+    Path("some").mkdir()
+    shutil.move("=noise.png", "some/=noise.png")
+    done = paw("coach", "some", "--run", "toy", "--data", drawn)
+    assert "some/=noise.png" in done.out
+    table = read_oof(Path("oof/toy/oof.csv"))
+    known = Calibration.fit(table["target"], table["prediction"])
+    lines = as_csv(Album([], {"=cmd()": "-1"}), known).splitlines()
+    assert lines[1].startswith(",'=cmd(),")
+    assert lines[1].endswith(",'-1")
+
+
+def test_no_more_of_a_file_is_read_than_may_be(bench, drawn, paw, tmp_path):
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(6_000_000_000)
+    assert len(read_photo(tmp_path / "huge.jpg")) == MOST_BYTES + 1
 
 
 def run_like(place, name, **settings):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pawpularity.coach.coach import Coach
 from pawpularity.coach.text import ONE_PET, Album, Coached, as_csv, in_order, one_photo
-from pawpularity.coach.upload import Upload
+from pawpularity.coach.upload import MOST_BYTES, Upload
 from pawpularity.competition.photos import PhotoError, bar, fault, file_stat
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import choose
@@ -77,10 +77,11 @@ def look(coach: Coach, files: Sequence[Path], *, tips: bool, crops: bool) -> Alb
 
 
 def read_photo(file: Path) -> bytes:
-    """A file's bytes. Raises PhotoError where it is absent or no file."""
+    """A file's bytes, no more of them than may be. Raises PhotoError where it is absent or no file."""
     file_stat(file)
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            return opened.read(MOST_BYTES + 1)  # one more than `Upload` takes, so that it refuses
     except OSError as error:
         raise PhotoError(file, fault(error, file)) from None
 

@@ -34,6 +34,8 @@ class Crop:
     whole: float
     """the whole photo's score, made in the same way"""
     tried: int
+    least: float = LEAST_GAIN
+    """gain from which on it is proposed"""
 
     @property
     def gain(self) -> float:
@@ -43,14 +45,16 @@ class Crop:
     @property
     def worth(self) -> bool:
         """Whether to propose it."""
-        return self.gain >= LEAST_GAIN
+        return self.gain >= self.least
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {"gain": self.gain, "worth": self.worth}
 
 
-def best_crop(upload: Upload, scores: Callable[[Pixels], Floats], size: int, fit: str) -> Crop:
+def best_crop(
+    upload: Upload, scores: Callable[[Pixels], Floats], size: int, fit: str, *, least: float = LEAST_GAIN
+) -> Crop:
     """Search the windows of one photo; `scores` maps pixels (n, size, size, 3) to (n,) points. Raises PhotoError."""
     detail = upload.pixels(_DETAIL * size, "squash")
     widest, highest = 1.0, 1.0
@@ -73,7 +77,7 @@ def best_crop(upload: Upload, scores: Callable[[Pixels], Floats], size: int, fit
         score(_moved(left, top, width, height, step))
         score(_sized(left, top, width, height, step))
     box = _best(tried, whole)
-    return Crop(box, tried[box], tried[whole], len(tried))
+    return Crop(box, tried[box], tried[whole], len(tried), least)
 
 
 def _best(tried: dict[Box, float], whole: Box) -> Box:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +79,18 @@ def read_prepared(chosen: Chosen) -> Prepared | None:
                 for one in judged
                 if one.usable
             ]
-        quantiles = {name: np.array(values) for name, values in kept["quantiles"].items()}
+        quantiles = {name: np.array(values, dtype=np.float64) for name, values in kept["quantiles"].items()}
+        sound = [
+            all(values.shape == (101,) for values in quantiles.values()),
+            isinstance(kept["notes"], list) and all(isinstance(note, str) for note in kept["notes"]),
+            isinstance(kept["promises"], list) and all({"tip", "promised", "words"} <= row.keys() for row in kept["promises"]),
+        ]
+        if not all(sound):
+            return None
         return Prepared(
             [Evidence(**row) for row in kept["evidence"]], judged, probes, quantiles, kept["notes"], kept["promises"]
         )
-    except (KeyError, TypeError, ValueError, OSError, UserError):
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, BadZipFile, UserError):
         return None  # kept by another version, or damaged: made anew
 
 
