@@ -132,7 +132,11 @@ def test_shows_the_commands_and_asks_nobody(kaggle: Stub, built: Path, paw: Call
     commands = [line[1:] for line in lines if line]
     assert all(line[0] == str(kaggle.place / "kaggle") for line in lines if line)
     assert ["datasets", "create", "-p", "kernels/build/dataset", "--dir-mode", "zip"] in commands
-    assert ["kernels", "push", "-p", "kernels/build/kernel"] in commands
+    pushing = commands.index(["kernels", "push", "-p", "kernels/build/kernel"])
+    assert [at for at, words in enumerate(commands) if words == ["kernels", "logs", KERNEL]] == [
+        pushing - 1,
+        pushing + 2,
+    ]
     note = next(words for words in commands if words[:2] == ["datasets", "version"])[5]
     assert note.startswith(f"pawpularity {__version__}, ")
     assert "GO=1" in outcome.err

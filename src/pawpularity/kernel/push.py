@@ -60,6 +60,8 @@ def push_plan(pair: Pair, names: Names, note: str) -> str:
         shell_line(version),
         "# until it is ready:",
         shell_line(_number_words(names)),
+        "# the log of the version before, if there is one, to tell the next one by:",
+        shell_line(["kernels", "logs", names.kernel]),
         f"# {names.kernel_url} (private); pushing runs it at once",
         shell_line(["kernels", "push", "-p", str(pair.kernel)]),
         "# until it is complete; its log if it fails:",
