@@ -449,6 +449,11 @@ def test_in_a_browser(server, drawn, photo, tmp_path, scheme, width):
         assert {re.match(r"\w+:(//[^/]+/)?", url).group() for url in asked} <= {server.url, "blob:", "data:"}
         # The browser itself notes the refused photo; nothing else went wrong.
         assert all("422" in error for error in errors)
+        flat = tmp_path / "flat.png"
+        Image.new("RGB", (300, 300), (90, 90, 90)).save(flat)
+        page.set_input_files("#files", [str(flat)])
+        page.wait_for_selector("body[data-done]", state="attached", timeout=60_000)
+        assert "nearly one colour" in page.inner_text(".result .banner"), "what is hardly a photo is doubted first"
         del asked[:]
         page.set_input_files("#files", [str(good[0])] * 40)
         page.wait_for_selector(".card:nth-of-type(2) .result:not([hidden])")

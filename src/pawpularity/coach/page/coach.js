@@ -49,6 +49,7 @@
     one(bar, ".dot").style.left = at(found.score);
     one(card, ".ends .median").style.left = Math.min(Math.max((100 * (about.median - 1)) / 99, 18), 82) + "%";
     one(card, ".ends .median").textContent = "middle photo " + about.median;
+    if (found.doubt) one(card, ".result").prepend(element("p", "banner", "Is this a photo of a pet? " + found.doubt[0].toUpperCase() + found.doubt.slice(1) + "."));
     for (const note of found.notes) one(card, ".notes").append(element("li", "", note));
     one(card, ".result").hidden = false;
   };
@@ -90,7 +91,7 @@
   const showCrop = (card, crop, shot) => {
     const place = one(card, ".crops");
     if (!crop.worth) {
-      place.replaceChildren(element("p", "soft", "Crop: none of " + crop.tried + " scores a point more than the whole photo."));
+      place.replaceChildren(element("p", "soft", "Crop: none of " + crop.tried + " scores " + (crop.least || 1).toFixed(0) + " points more than the whole photo: less is the networks' own flattery."));
     } else {
       const draw = (canvas, [left, top, right, bottom], text) => {
         const wide = shot.naturalWidth * (right - left), high = shot.naturalHeight * (bottom - top), shrink = Math.min(1, 480 / Math.max(wide, high));
@@ -106,7 +107,7 @@
       one(place, ".words").textContent = "The best of " + crop.tried + " crops in the networks' own opinion, by about " + crop.gain.toFixed(0)
         + (Math.round(crop.gain) === 1 ? " point" : " points") + ": choosing the best of many flatters it, and nobody has measured whether such crops truly do better."
         + (known && known.promised !== null ? " On " + Math.round(known.noticed * known.pairs) + " of "
-          + known.pairs + " drawn pets, where a crop is worth nothing, they propose one too, and promise about " + known.promised.toFixed(0) + " points." : "");
+          + known.pairs + " drawn pets, where a crop is worth nothing, they would propose one too, and promise about " + known.promised.toFixed(0) + " points." : "");
     }
     place.hidden = false;
   };
@@ -232,7 +233,8 @@
       list.append(line);
       box.append(item.card);
     }
-    document.getElementById("order-head").textContent = found.order[0].told_apart ? "Use this one first" : "The first two cannot be told apart";
+    document.getElementById("order-head").textContent = !found.order[0].told_apart ? "The first two cannot be told apart"
+      : items[found.order[0].place].found.doubt ? "The first of them is hardly a photo of a pet" : "Use this one first";
     document.getElementById("order").hidden = false;
   };
 
