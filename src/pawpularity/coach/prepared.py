@@ -83,7 +83,8 @@ def read_prepared(chosen: Chosen) -> Prepared | None:
         sound = [
             all(values.shape == (101,) for values in quantiles.values()),
             isinstance(kept["notes"], list) and all(isinstance(note, str) for note in kept["notes"]),
-            isinstance(kept["promises"], list) and all({"tip", "promised", "words"} <= row.keys() for row in kept["promises"]),
+            isinstance(kept["promises"], list)
+            and all({"tip", "promised", "words"} <= row.keys() for row in kept["promises"]),
         ]
         if not all(sound):
             return None
