@@ -36,7 +36,7 @@ def tips(seen, rows=ROWS, probes=PROBES, levels=LEVELS):
 def test_a_photo_that_lacks_nothing_gets_no_advice():
     found = tips(Seen(80.0, 0.5, GOOD))
     assert {tip.kind for tip in found.values()} == {FINE}
-    assert not any(tip.promise for tip in found.values())
+    assert not any(promise_words(tip) for tip in found.values())
 
 
 def test_what_a_level_promises_is_its_slope_times_the_way_to_the_best_quarter():
@@ -46,7 +46,7 @@ def test_what_a_level_promises_is_its_slope_times_the_way_to_the_best_quarter():
     assert (tip.gain_low, tip.gain_high) == (pytest.approx(5.0 * 1.5), pytest.approx(13.0 * 1.5))
     assert "15 levels of brightness" in tip.based_on
     assert "more than on 15 % of the shelter's photos" in tip.based_on
-    assert "alike in all other columns" in tip.promise
+    assert tip.adjusted
     assert move(evidence("x", unit=40.0), 75.0, 15.0)[0] == -move(evidence("x", unit=40.0), 15.0, 75.0)[0]
 
 
@@ -64,7 +64,7 @@ def test_the_verdict_of_the_true_scores_decides_how_it_is_said(verdict, kind):
     rows = [evidence("Eyes", verdict, effect=-2.0 if verdict == REJECTED else 2.0)]
     tip = tips(Seen(80.0, 0.5, GOOD | {"Eyes": 0.1}), rows)["eyes"]
     assert tip.kind == kind
-    assert bool(tip.promise) == (kind in (ADVISED, PERHAPS))
+    assert bool(promise_words(tip)) == (kind in (ADVISED, PERHAPS))
     assert {SUPPORTED: "supported", CANNOT_TELL: "cannot tell", TOO_SMALL: "too small", REJECTED: "opposite"}[
         verdict
     ] in tip.evidence

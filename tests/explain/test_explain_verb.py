@@ -258,3 +258,15 @@ def test_a_method_that_refuses_the_network_is_named_and_the_others_go_on(at, paw
     assert done.code == 0, done.err
     assert set(pd.read_csv("oof/toy/explain/explain.csv")["method"]) == {"gradient", "rise"}
     assert "this network has no places" in Path("oof/toy/explain/index.html").read_text(encoding="utf-8")
+
+
+def test_how_the_error_fell_is_drawn_where_it_was_looked_at_more_than_once(at, paw):
+    name = pd.read_csv("oof/toy/oof.csv")["Id"][0]
+    words = ("explain", "--run", "toy", "--photo", name, "explain.methods=[rise]", "explain.road=false")
+    for masks, drawn in (("1024", True), ("512", False)):
+        assert paw(*words, "--masks", masks).code == 0
+        folder = Path("oof/toy/explain/photos")
+        assert (folder / "convergence.png").is_file() == drawn
+        assert ("convergence.png" in (folder / "index.html").read_text(encoding="utf-8")) == drawn
+    looks = json.loads((folder / "explain.json").read_text())["photos"][0]["methods"]["rise"]["facts"]["history"]
+    assert [masks for masks, _ in looks] == [512]

@@ -97,14 +97,6 @@ class Tip:
         """For JSON."""
         return asdict(self)
 
-    @property
-    def promise(self) -> str:
-        """What such photos score, in words; empty where nothing is promised."""
-        if self.gain is None or self.gain_low is None or self.gain_high is None or self.kind not in (ADVISED, PERHAPS):
-            return ""
-        alike = "Photos like that, alike in all other columns," if self.adjusted else "Photos like that"
-        return f"{alike} score {self.gain:+.1f} points [{self.gain_low:+.1f}, {self.gain_high:+.1f}]."
-
 
 def tips_for(
     seen: Seen, evidence: Sequence[Evidence], judged: Sequence[Judged], quantiles: Mapping[str, Floats]

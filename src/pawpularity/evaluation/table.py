@@ -56,8 +56,11 @@ def _head(run: Run) -> dict[str, Any]:
     return {"run": run.name, "data": run.record["data"]["name"], "leaky": run.leaky}
 
 
-def details(source: Source, data: Path | None = None) -> dict[str, Any]:
-    """Everything there is to say about one set of predictions, for `details_text` and programs."""
+def details(source: Source, data: Path | None = None, *, seeds: bool = True) -> dict[str, Any]:
+    """Everything there is to say about one set of predictions, for `details_text` and programs.
+
+    `seeds`: look for runs that differ in their seed alone, which reads every run there is.
+    """
     result = score(source.target, source.prediction, source.constant, source.groups)
     origin = origin_of(source, data)
     noise = noise_for(source, origin)
@@ -71,7 +74,7 @@ def details(source: Source, data: Path | None = None) -> dict[str, Any]:
         "floor": origin.floor,
         "breakdown": breakdown(source.target, source.prediction, source.constant, source.fold).to_dict(),
         "signs": [sign.to_dict() for sign in leak_signs(source, result, origin)],
-        "seeds": seed_spread(source.run) if source.run is not None else None,
+        "seeds": seed_spread(source.run) if seeds and source.run is not None else None,
     }
 
 

@@ -9,6 +9,7 @@ Leaves in oof/RUN/explain/ (the extremes), and below it photos/ (PHOTO=...), gro
     explain.csv             a row per photo and method
     explain.json            summaries, sanity, known truth, settings, run
     sanity.png              what is left of the maps of a network with random weights
+    convergence.png         how the error of RISE's maps fell with the masks, of the first few photos
 """
 
 import argparse
@@ -28,7 +29,7 @@ from pawpularity.verb import give, say
 
 N = 8
 MOST = 1000
-_FILES = (MAPS, PANELS, STRIPS, "sanity.png", "explain.csv", "explain.json", "index.html")
+_FILES = (MAPS, PANELS, STRIPS, "sanity.png", "convergence.png", "explain.csv", "explain.json", "index.html")
 
 
 def run_explain(options: argparse.Namespace) -> None:

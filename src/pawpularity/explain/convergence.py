@@ -1,19 +1,31 @@
 """How a map's error falls with its masks: the plot that shows whether a stopping rule can be believed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from pawpularity.errors import UserError
-from pawpularity.explain.rise_result import Rise
 from pawpularity.files import written_whole
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def draw_convergence(found: Mapping[str, Rise], path: Path, title: str = "RISE: error of the map by masks") -> None:
+class Looks(Protocol):
+    """A `Rise`, or what was kept of one."""
+
+    @property
+    def history(self) -> Sequence[Any]:
+        """(masks, relative error) at each look; no number where there was no signal."""
+
+    @property
+    def precision(self) -> float:
+        """the relative error asked for"""
+
+
+def draw_convergence(found: Mapping[str, Looks], path: Path, title: str = "RISE: error of the map by masks") -> None:
     """Write a PNG: relative standard error of each named result against its masks, both axes logarithmic.
 
     The grey lines fall with the root of the number of masks (slope -1/2), as the error of a mean of independent blocks does;

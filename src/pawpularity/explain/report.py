@@ -1,7 +1,7 @@
 """What stands around the photos of one command: common scales, tests over all of them, pictures, tables, the page."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import Chosen, trained_words
+from pawpularity.explain.convergence import draw_convergence
 from pawpularity.explain.explain import SANITY_BLOCKS, Explained, Photo, decoded, map_of
 from pawpularity.explain.faithfulness_summary import summarise, summary_text
 from pawpularity.explain.gallery import Frame, Section, csv_text, page, write_pictures
@@ -23,6 +24,8 @@ from pawpularity.files import write_json, write_text
 from pawpularity.predictor import Predictor
 from pawpularity.run import versions
 from pawpularity.verb import say
+
+_LINES = 7  # of a drawing: more could not be told apart
 
 
 def finish(
@@ -50,6 +53,7 @@ def finish(
     if cascades:
         draw_sanity(cascades, part / "sanity.png")
         sections.append(_sanity_section(cascades))
+    sections += _convergence(explained, part)
     sections += [_truth_section(name, rows) for name, rows in truth.items()]
     units = {name: next(one.maps[name].unit for one in explained if name in one.maps) for name in methods}
     title = {
@@ -197,6 +201,30 @@ def _sanity_section(cascades: Sequence[Sanity]) -> Section:
         picture="sanity.png",
         alt="Correlation with the trained network's map as weights are randomised, by method; the table has its last points",
     )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Of a photo's RISE, what its record holds of the error's way."""
+
+    history: Sequence[Any]
+    precision: float
+
+
+def _convergence(explained: Sequence[Explained], part: Path) -> list[Section]:
+    """The drawing of how RISE's error fell, of the first few photos that took more than one look."""
+    facts = {one.name[:12]: one.maps["rise"].facts for one in explained if "rise" in one.maps}
+    kept = {name: _Kept(f["history"], f["precision"]) for name, f in facts.items() if len(f.get("history", [])) > 1}
+    shown = dict(list(kept.items())[:_LINES])
+    if not shown:
+        return []
+    draw_convergence(shown, part / "convergence.png")
+    return [Section(
+        title="How the error of RISE's maps falls with the masks", short="convergence",
+        notes=[f"The first {len(shown)} of {len(kept)} photos. Independent blocks halve the error with four times the masks "
+               "(slope -1/2); a map is finished where its line meets the dashed one, or the masks are spent."],
+        picture="convergence.png", alt="Relative standard error of RISE's maps against masks, both logarithmic, a line a photo",
+    )]  # fmt: skip
 
 
 def _truth_section(method: str, rows: Sequence[PartSummary]) -> Section:

@@ -176,6 +176,7 @@ class Rise(Estimate):
         facts: dict[str, Any] = {
             "masks": self.masks, "blocks": self.blocks, "verdict": self.verdict, "coarse": self.coarse,
             "relative_error": self.relative_error if known else None, "degrees": self.degrees,
+            "history": [[masks, error if math.isfinite(error) else None] for masks, error in self.history],
             "mean_score": self.mean_score, "sd_score": self.sd_score, "photo_score": self.photo_score,
             "substrate_score": self.substrate_score, "r2": self.r2, "design": self.design.name, "cells": self.design.cells,
             "weights": self.weights, "seed": self.design.seed, "precision": self.precision,

@@ -9,13 +9,9 @@ from typing import Any
 import numpy as np
 
 from pawpularity.errors import UserError
-from pawpularity.evaluation.alarm import leak_signs
-from pawpularity.evaluation.breakdown import breakdown
-from pawpularity.evaluation.label_noise import bootstrap_r2, explainable, noise_for
-from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, origin_of
-from pawpularity.evaluation.score import DRAWS, score
+from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND
 from pawpularity.evaluation.sources import Source, is_file_word, open_source
-from pawpularity.evaluation.table import run_row, source_row
+from pawpularity.evaluation.table import details, run_row
 from pawpularity.run import OOF, Run, run_names
 
 CELLS = "table1-"  # runs that are cells of Table 1 begin so
@@ -191,29 +187,12 @@ def _all_runs() -> tuple[list[str], list[str]]:
 def _subject(word: str, scale: float | None, folds: Path | None, data: Path | None) -> Subject:
     if is_file_word(word):
         source = open_source(word, scale=scale, folds=folds)
-        return Subject(word, _everything(source, data), source, None)
+        return Subject(word, details(source, data, seeds=False), source, None)
     run = Run.open(OOF / word)
     if run.has_folds and not run.trained_folds():
         return Subject(word, run_row(run), None, run)
     source = open_source(word, partly=True)
-    return Subject(word, _everything(source), source, run)
-
-
-def _everything(source: Source, data: Path | None = None) -> dict[str, Any]:
-    """`evaluation.table.details` without the search for runs of other seeds, which reads every run again for each of them."""
-    result = score(source.target, source.prediction, source.constant, source.groups)
-    origin = origin_of(source, data)
-    share = None
-    if (noise := noise_for(source, origin)) is not None:
-        draws = bootstrap_r2(source.target, source.prediction, source.groups, draws=DRAWS)
-        share = explainable(result.r2, noise, result.sd, *draws)
-    return source_row(source, data) | {
-        "explainable": None if share is None else share.to_dict(),
-        "origin": origin.why,
-        "floor": origin.floor,
-        "breakdown": breakdown(source.target, source.prediction, source.constant, source.fold).to_dict(),
-        "signs": [sign.to_dict() for sign in leak_signs(source, result, origin)],
-    }
+    return Subject(word, details(source, seeds=False), source, run)
 
 
 def _named_apart(found: Sequence[Subject]) -> list[Subject]:
