@@ -6,6 +6,7 @@ asked for; they depend on the rows and the photos' bytes, never on the folder's 
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -169,9 +170,12 @@ def fingerprints(paths: Sequence[Path], cache_folder: Path, *, threads: int | No
 
 
 def _has_photos(folder: Path, part: str, table: pd.DataFrame, cache_folder: Path) -> bool:
-    """Whether `folder/PART/` is there. Raises UserError if it is, but lacks photos of the table."""
+    """Whether `folder/PART/` is there. Raises UserError if it is, but lacks photos of the table, or is no folder."""
     photos = folder / part
     if not photos.is_dir():
+        if os.path.lexists(photos):  # else a link whose disk is away would quietly make labels of a data set
+            what = "a link that leads nowhere" if photos.is_symlink() and not photos.exists() else "no folder"
+            raise UserError(f"{photos}: is {what}; put the folder of photos there, or take it away for labels alone")
         return False
     try:
         there = {entry.name for entry in photos.iterdir()}

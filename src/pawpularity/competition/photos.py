@@ -35,6 +35,7 @@ DECODER = "pillow-bicubic-draft2x-white-1"
 FITS = ("squash", "crop")
 # Named so that a photo sent to the app can never start a plugin with side effects (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_BYTES = 1_000_000_000  # a file is read whole; no photo of that many pixels is as large
 MAX_PIXELS = 89_478_485  # Pillow's own decompression-bomb limit; Pillow only warns there, we refuse
 _MAX_SIZE = 4096
 _NAMED = 20  # bad photos told in the message itself; the rest go to a file
@@ -165,13 +166,18 @@ def _open(source: Path | bytes) -> Iterator[BinaryIO]:
 
 
 def file_stat(path: Path) -> os.stat_result:
-    """Size and times of a photo file. Raises PhotoError where it is absent or no file (opening a pipe would hang)."""
+    """Size and times of a photo file. Raises PhotoError where it is absent, larger than 1 GB or no file.
+
+    Opening a pipe would hang.
+    """
     try:
         about = path.stat()
     except OSError as error:
         raise PhotoError(path, fault(error, path)) from None
     if not stat.S_ISREG(about.st_mode):
         raise PhotoError(path, "a folder, not a photo" if stat.S_ISDIR(about.st_mode) else "not a regular file")
+    if about.st_size > MAX_BYTES:
+        raise PhotoError(path, f"too large a file ({about.st_size / 1e6:.0f} MB; {MAX_BYTES / 1e6:.0f} MB at most)")
     return about
 
 

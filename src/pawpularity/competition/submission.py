@@ -21,18 +21,26 @@ def submission_text(ids: Sequence[str], scores: NDArray[np.float64]) -> str:
     return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
 
-def write_submission(
-    path: Path, ids: Sequence[str], scores: NDArray[np.float64], data: Path, origin: dict[str, Any]
-) -> None:
+def require_wanted(ids: Sequence[str], data: Path) -> None:
+    """Raise UserError where `ids` are not those of the data's sample_submission.csv, if it has one, or that is no table."""
+    if not (data / "sample_submission.csv").exists():
+        return
+    wanted = set(read_sample_submission(data)[ID])
+    if odd := wanted ^ set(ids):
+        first = min(odd)
+        there, lacking = (
+            ("sample_submission.csv", "test.csv") if first in wanted else ("test.csv", "sample_submission.csv")
+        )
+        raise UserError(
+            f'{data}: Id "{first}" is in {there} and not in {lacking} ({len(odd)} differ); get both files again'
+        )
+
+
+def write_submission(path: Path, ids: Sequence[str], scores: NDArray[np.float64], origin: dict[str, Any]) -> None:
     """Write `path` in the order of `ids`, six decimals, and `path` with suffix .json holding `origin`.
 
-    Raises UserError when the Ids are not those of the data's sample_submission.csv, or a score is not in 1..100
-    (the contest's grader refuses such files).
+    Raises UserError when a score is not in 1..100 (the contest's grader refuses such files).
     """
-    if (data / "sample_submission.csv").is_file():
-        wanted = set(read_sample_submission(data)[ID])
-        if odd := wanted ^ set(ids):
-            raise UserError(f"{data}: test.csv and sample_submission.csv differ: {min(odd)} is only in one of them")
     outside = np.flatnonzero(~((scores >= 1) & (scores <= 100)))
     if len(outside):
         raise UserError(

@@ -9,6 +9,7 @@ numbers it (the header is row 1), the column, and the mend.
 import csv
 import io
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -40,6 +41,7 @@ METADATA = (
 # Python's float() also takes "1_000", "١" and "nan"; none of them is a number in a contest table.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LONGEST_ID = 200
+_NAMED = 6  # columns of a foreign header that a message names
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class Cells:
             if not _NUMBER.fullmatch(cell):
                 if cell.lower() in ("", "nan", "na", "n/a", "null", "none"):
                     raise UserError(f"{self.where(i, column)}: is empty; write {what}")
-                raise UserError(f"{self.where(i, column)}: {_shown(cell)} is not a number; write {what}")
+                raise UserError(f"{self.where(i, column)}: {shown(cell)} is not a number; write {what}")
         values = np.array([float(cell) for cell in cells], dtype=np.float64)
         if not np.isfinite(values).all():
             i = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise UserError(f"{self.where(i, column)}: {_shown(cells[i])} is too large; write {what}")
+            raise UserError(f"{self.where(i, column)}: {shown(cells[i])} is too large; write {what}")
         return values
 
     def ids(self) -> list[str]:
@@ -78,7 +80,7 @@ class Cells:
                 raise UserError(f"{self.where(i, ID)}: {fault}")
             if value in first:
                 raise UserError(
-                    f"{self.path}: Id {_shown(value)} stands in row {self.rows[first[value]]} and again in row "
+                    f"{self.path}: Id {shown(value)} stands in row {self.rows[first[value]]} and again in row "
                     f"{self.rows[i]}; keep one of them"
                 )
             first[value] = i
@@ -126,7 +128,7 @@ def read_train(path: Path) -> pd.DataFrame:
     outside = np.flatnonzero((scores < 1) | (scores > 100))
     if outside.size:
         i = int(outside[0])
-        raise UserError(f"{cells.where(i, TARGET)}: {_shown(cells.columns[TARGET][i])} is no score; write 1 to 100")
+        raise UserError(f"{cells.where(i, TARGET)}: {shown(cells.columns[TARGET][i])} is no score; write 1 to 100")
     frame[TARGET] = scores
     return frame
 
@@ -173,13 +175,15 @@ def _frame(cells: Cells) -> pd.DataFrame:
         wrong = np.flatnonzero((values != 0) & (values != 1))
         if wrong.size:
             i = int(wrong[0])
-            raise UserError(f"{cells.where(i, name)}: {_shown(column[i])} is neither 0 nor 1; write 0 or 1")
+            raise UserError(f"{cells.where(i, name)}: {shown(column[i])} is neither 0 nor 1; write 0 or 1")
         data[name] = values.astype(np.int8)
     return pd.DataFrame(data)
 
 
 def _text(path: Path) -> str:
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # opening a pipe would hang
+            raise UserError(f"{path}: is not a regular file; give the CSV file itself")
         raw = path.read_bytes()
     except FileNotFoundError:
         raise UserError(
@@ -198,14 +202,17 @@ def _text(path: Path) -> str:
 
 def _records(path: Path, text: str) -> list[list[str]]:
     if "\0" in text:
-        raise UserError(f"{path}: holds zero bytes, so it is no CSV file; get it again")
+        raise UserError(f"{path}: holds zero bytes, so it is no CSV file; get it again, or save it as CSV UTF-8")
     records: list[list[str]] = []
     # newline="" leaves line ends to the csv module, which takes \n, \r\n and \r alike.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         records.extend(reader)
     except csv.Error as error:
-        raise UserError(f"{path}, row {len(records) + 1}: is not readable CSV ({error}); mend its quotes") from None
+        where, most = f"{path}, row {len(records) + 1}", csv.field_size_limit()
+        if "field limit" in str(error):  # most often a quote that is never closed
+            raise UserError(f"{where}: a cell has more than {most:,} characters; close its quote, or drop it") from None
+        raise UserError(f"{where}: is not readable CSV ({error}); mend its quotes") from None
     while records and not any(cell.strip() for cell in records[-1]):
         records.pop()
     return records
@@ -224,14 +231,16 @@ def _column_positions(path: Path, header: list[str], columns: Sequence[str]) -> 
         if count == 0:
             folded = {other.casefold(): other for other in header if other not in columns}
             close = get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
-            hint = (
-                f'rename column "{folded[close[0]]}"?'
-                if close
-                else f"the file has {', '.join(_shown(other) for other in header[:20])}; add it"
-            )
+            hint = f"rename column {shown(folded[close[0]])}?" if close else f"the file has {_listed(header)}; add it"
             raise UserError(f'{path}: column "{name}" is missing; {hint}')
         positions[name] = header.index(name)
     return positions
+
+
+def _listed(header: list[str]) -> str:
+    """The first columns' names, as many as leave the message readable."""
+    more = len(header) - _NAMED
+    return ", ".join(shown(name) for name in header[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _id_fault(value: str) -> str:
@@ -239,17 +248,17 @@ def _id_fault(value: str) -> str:
     if not value.strip():
         return "is empty; every row needs its photo's Id"
     if "/" in value or "\\" in value or ".." in value:
-        return f"{_shown(value)} is no file name; an Id may not hold /, \\ or .."
+        return f"{shown(value)} is no file name; an Id may not hold /, \\ or .."
     if value != value.strip() or value.startswith(".") or not value.isprintable():
         return (
-            f"{_shown(value)} is no file name; an Id may not have spaces around it, a leading dot or control characters"
+            f"{shown(value)} is no file name; an Id may not have spaces around it, a leading dot or control characters"
         )
     if len(value.encode()) > _LONGEST_ID:
-        return f"{_shown(value)} is no file name; an Id may have {_LONGEST_ID} bytes at most"
+        return f"{shown(value)} is no file name; an Id may have {_LONGEST_ID} bytes at most"
     return ""
 
 
-def _shown(cell: str) -> str:
+def shown(cell: str) -> str:
     """The cell in quotes, on one line and cut to a length that leaves the message readable."""
     text = cell if len(cell) <= 40 else f"{cell[:37]}..."
     return '"' + "".join(c if c.isprintable() else "?" for c in text) + '"'

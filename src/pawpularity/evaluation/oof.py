@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.competition.table import read_cells, shown
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, write_text
 from pawpularity.folds.split import Folds, read_folds
@@ -32,45 +33,25 @@ def _text(table: pd.DataFrame) -> str:
 def read_oof(path: Path) -> pd.DataFrame:
     """Predictions sorted by Id: Id str, fold int64, target and prediction float64.
 
-    Raises UserError naming the file and the row (as a spreadsheet counts) or Id for anything else.
+    A table as `read_cells` takes it. Raises UserError naming the file, the row (as a spreadsheet counts) and the column for
+    anything else.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # as text: faults are shown as they were written
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; train the fold again") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]})") from None
-    if missing := [column for column in COLUMNS if column not in table.columns]:
-        raise UserError(f"{path}: has no column {missing[0]}; it needs {','.join(COLUMNS)}")
-    if repeated := [column for column in COLUMNS if f"{column}.1" in table.columns]:  # pandas' name for the second
-        raise UserError(f"{path}: has two columns {repeated[0]}; keep one")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first cells for names of the rows
-        raise UserError(f"{path}: its rows have more cells than its header; mend the header or the rows")
-    table = table[list(COLUMNS)]
-    if table.empty:
-        raise UserError(f"{path}: has no rows")
-    for column in COLUMNS[1:]:
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        bad = np.flatnonzero(~np.isfinite(numbers.to_numpy(dtype=np.float64)))
-        if len(bad):
-            cell = table[column].iloc[bad[0]]
-            raise UserError(
-                f"{path}: row {bad[0] + 2}, {column} is {f'{cell[:40]!r}, not a number' if cell else 'empty'}"
-            )
-        large = np.flatnonzero(numbers.abs() > LARGEST)
-        if len(large):
-            raise UserError(
-                f"{path}: row {large[0] + 2}, {column} is {table[column].iloc[large[0]][:40]}, too large to be one"
-            )
-        table = table.assign(**{column: numbers.astype(np.float64)})
-    if (table["fold"] % 1 != 0).any():
-        raise UserError(f"{path}: column fold must hold whole numbers")
-    unfit = (table["Id"].duplicated() | (table["Id"] == "")).to_numpy()
-    if unfit.any():
-        bad_row = int(np.flatnonzero(unfit)[0])
-        raise UserError(f"{path}: row {bad_row + 2}, Id {table['Id'].iloc[bad_row]!r} is repeated or empty")
-    table["fold"] = table["fold"].astype(np.int64)
-    return table.sort_values("Id", kind="stable", ignore_index=True)
+    if not path.exists():
+        raise UserError(f"{path}: is missing; train the fold again")
+    cells = read_cells(path, COLUMNS)
+    if not cells.rows:
+        raise UserError(f"{path}: has a header and no rows; add at least one")
+    columns: dict[str, object] = {"Id": cells.ids()}
+    for column, what in (("fold", "a whole number"), ("target", "a score"), ("prediction", "a score")):
+        values = cells.numbers(column, what)
+        large = np.abs(values) > LARGEST
+        unfit = np.flatnonzero(large | (values % 1 != 0) if column == "fold" else large)
+        if unfit.size:
+            row = int(unfit[0])
+            fault = f"too large to be {what}" if large[row] else f"not {what}"
+            raise UserError(f"{cells.where(row, column)}: {shown(cells.columns[column][row])} is {fault}; write one")
+        columns[column] = values.astype(np.int64) if column == "fold" else values
+    return pd.DataFrame(columns).sort_values("Id", kind="stable", ignore_index=True)
 
 
 def run_folds(run: Run) -> Folds:

@@ -90,7 +90,7 @@ def open_source(word: str, *, scale: float | None = None, folds: Path | None = N
         path = Path(word)
         if path.is_dir():
             raise UserError(f"{word}: is a folder; name a CSV, or a run below {OOF}/ by its name alone")
-        if not path.is_file():
+        if not path.exists():
             raise UserError(
                 f"{word}: there is no such file; name a CSV with Id,fold,target,prediction, or a run below oof/"
             )
@@ -172,7 +172,7 @@ def _require_same(first: Source, second: Source) -> None:
         row = int(unequal[0])
         raise UserError(
             f"{first.path} and {second.path} have different targets: {first.table['Id'][row]} is "
-            f"{first.target[row]:g} and {second.target[row]:g} ({len(unequal)} rows differ)"
+            f"{first.target[row]:g} and {second.target[row]:g} ({len(unequal)} rows differ); name files of the same data"
         )
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pawpularity.competition.dataset import Rows
-from pawpularity.competition.submission import write_submission
-from pawpularity.competition.table import METADATA
+from pawpularity.competition.submission import require_wanted, write_submission
+from pawpularity.competition.table import ID, METADATA
 from pawpularity.ensemble.methods import Weights
 from pawpularity.ensemble.record import read_weights
 from pawpularity.predictor import Predictor
@@ -26,8 +26,11 @@ def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = No
     """Predict `test` with `run` (an ensemble: with its members) and write the submission; returns the scores, (N,).
 
     `flip`: score mirror images too; None = as each run scored its own rows. Members of weight 0 are not predicted.
-    Raises UserError for a member that has no networks: a probe, or a file of predictions.
+    Raises UserError for a member that has no networks (a probe, or a file of predictions), and where test.csv and
+    sample_submission.csv hold different Ids.
     """
+    ids = test.table[ID].tolist()
+    require_wanted(ids, test.folder)  # before the first of the networks has worked for an hour
     intercept, members, weights = members_of(run)
     parts, used = [], {}
     for member in members:
@@ -59,7 +62,7 @@ def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = No
         "git_commit": git_commit(),
         "versions": versions(),
     }
-    write_submission(path, test.table["Id"].tolist(), scores, test.folder, origin)
+    write_submission(path, ids, scores, origin)
     return scores
 
 
