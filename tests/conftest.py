@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pawpularity.cli import main
+from pawpularity.files import file_hash
 from pawpularity.shelter.sample import draw_shelter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +83,35 @@ def refused(paw):
         return lines[0].removeprefix("pawpularity: ")
 
     return run
+
+
+@pytest.fixture
+def unharmed():
+    """A block in which nothing below the places given may change: no file made, removed, rewritten; the cache is nobody's."""
+
+    def look(path: Path) -> str:
+        if path.is_symlink():
+            return f"link to {path.readlink()}"
+        if path.is_file() and path.stat().st_size < 1e8:
+            return f"{file_hash(path)} {path.stat().st_mtime_ns}"
+        about = path.stat()
+        return f"{stat.S_IFMT(about.st_mode):o}" + (f" {about.st_size}" if path.is_file() else "")
+
+    def seen(places: tuple[Path, ...]) -> dict[Path, str]:
+        found = {place: look(place) for place in places}
+        for place in places:
+            if place.is_dir() and not place.is_symlink():
+                found |= {path: look(path) for path in place.rglob("*") if ".cache" not in path.parts}
+        return found
+
+    @contextmanager
+    def watching(*places: Path) -> Iterator[None]:
+        before = seen(places)
+        yield
+        assert seen(places) == before
+        assert not list(Path().rglob("*.part")), "nothing half-written"
+
+    return watching
 
 
 TOY = ("photos.size=32", "model.backbone=test_resnet", "model.weights=none", "train.epochs=2", "train.batch_size=16",

@@ -214,19 +214,6 @@ def test_a_folder_with_an_odd_name(work, shelter, paw):
     assert Path("oof/sample-my-fotos").is_dir()
 
 
-def test_bad_photos_of_every_kind_are_told_at_once(work, shelter, refused):
-    photos = sorted((shelter / "train").iterdir())
-    photos[0].unlink()
-    photos[1].write_bytes(b"")
-    photos[2].write_bytes(photos[2].read_bytes()[:300])
-    photos[3].unlink()
-    photos[3].mkdir()
-    photos[4].write_text("no photo")
-    said = refused("train", "--data", shelter, *TOY, "--fold", 0)
-    assert said.startswith("5 of 60 photos")
-    assert all(photo.name in said for photo in photos[:5])
-
-
 def test_what_a_killed_process_left_is_swept(work, shelter, paw):
     assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a").code == 0
     Path("oof/a/.fold0.abc.part").mkdir()

@@ -158,13 +158,6 @@ def test_missing_photos_are_told_at_once(shelter: Path) -> None:
         load_test(shelter, shelter.parent / "cache")
 
 
-def test_bad_photos_are_told_at_once(shelter: Path) -> None:
-    (shelter / "train" / "a.jpg").write_bytes(b"")
-    (shelter / "train" / "b.jpg").write_bytes(b"no photo")
-    with pytest.raises(UserError, match=r"train/a\.jpg: empty; train/b\.jpg: not a JPEG"):
-        assert load(shelter).photos(8, "crop").pixels.size
-
-
 def test_is_drawn(tmp_path: Path) -> None:
     assert not is_drawn(tmp_path)
     (tmp_path / "truth").mkdir()

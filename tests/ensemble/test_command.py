@@ -166,28 +166,6 @@ def test_predictions_on_a_0_1_scale(files, paw, refused):
     assert [m["weight"] for m in scaled["members"]] == pytest.approx([m["weight"] for m in weights_of()["members"]])
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda t: t.assign(Id=["0001", *t["Id"][1:]]), "row 3, Id '0001' is repeated"),
-        (lambda t: t[1:], "0000 is in the former only (240 rows and 239)"),
-        (lambda t: t.assign(Id=["zzz", *t["Id"][1:]]), "different photos"),
-        (lambda t: t.assign(prediction=[np.nan, *t["prediction"][1:]]), "row 2, prediction is"),
-        (lambda t: t.assign(prediction=[*t["prediction"][:-1], np.inf]), "row 241, prediction is"),
-        (lambda t: t.assign(prediction=[1e200, *t["prediction"][1:]]), "prediction is 1e+200, too large"),
-        (lambda t: t.assign(target=[*t["target"][:-1], 101]), "different targets: 0239"),
-        (lambda t: t.drop(columns="fold"), "no column fold"),
-    ],
-)  # fmt: skip
-def test_bad_files(files, refused, damage, said):
-    words, table, predictions = files
-    damage(table.assign(prediction=predictions[:, 1])).to_csv("m1.csv", index=False)
-    line = refused("ensemble", *words)
-    assert said in line
-    assert "m1.csv" in line
-    assert not Path("oof").exists()
-
-
 def test_wrong_words(files, refused):
     words, _, _ = files
     assert "needs two members or more, 1 given" in refused("ensemble", words[0])

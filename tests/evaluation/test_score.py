@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import constant_predictions, read_oof, write_oof
 from pawpularity.evaluation.resampling import bootstrap_sums
 from pawpularity.evaluation.score import rmse, score
@@ -85,23 +84,3 @@ def test_written_oof_is_sorted_with_six_decimals(tmp_path):
     )
     again = read_oof(tmp_path / "oof.csv")
     assert list(again["Id"]) == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("Id,fold,target\na,0,1\n", "no column prediction"),
-        ("Id,fold,target,prediction\na,0,1,x\n", "row 2, prediction"),
-        ("Id,fold,target,prediction\na,0,1,2\nb,0,inf,2\n", "row 3, target"),
-        ("Id,fold,target,prediction\na,0,1,2\na,1,1,2\n", "row 3, Id 'a' is repeated"),
-        ("Id,fold,target,prediction\na,0.5,1,2\n", "whole numbers"),
-        ("Id,fold,target,prediction\n,0,1,2\n", "empty"),
-        ("Id,fold,target,prediction\n", "no rows"),
-        ("", "cannot be read"),
-    ],
-)
-def test_bad_files(tmp_path, text, said):
-    (tmp_path / "x.csv").write_text(text)
-    with pytest.raises(UserError, match=said) as caught:
-        read_oof(tmp_path / "x.csv")
-    assert "x.csv" in str(caught.value)

@@ -51,66 +51,10 @@ def test_a_csv_is_what_it_declares(csv):
     np.testing.assert_allclose(source.constant, wanted)
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda t, f: t.to_csv(f, index=False, encoding="utf-8-sig"),
-        lambda t, f: t.to_csv(f, index=False, lineterminator="\r\n"),
-        lambda t, f: t.to_csv(f, index=False, quoting=1, encoding="utf-8-sig", lineterminator="\r\n"),
-        lambda t, f: t.assign(extra='x,"y', n=1)[["extra", "prediction", "Id", "n", "target", "fold"]].to_csv(
-            f, index=False
-        ),
-        lambda t, f: t.sample(frac=1, random_state=1).to_csv(f, index=False),
-        lambda t, f: t.assign(fold=t["fold"] + 0.0, target=t["target"].map("{:.6f}".format)).to_csv(f, index=False),
-        lambda t, f: Path(f).write_text(t.to_csv(index=False).replace("\n", "\n\n") + "\n"),
-    ],
-)
-def test_however_it_was_saved(work, write):
-    write(table(), "odd.csv")
-    pd.testing.assert_frame_equal(open_source("odd.csv").table, table(), check_dtype=False)
-
-
 def test_ids_are_text(csv):
     ids = ["007", "7", "1e3", "NA", "null", "ä ö"]
     source = open_source(csv(value=table(6).assign(Id=ids)))
     assert sorted(source.table["Id"]) == sorted(ids)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a,0,10,5\nb,1,20,\n", "row 3, prediction is empty"),
-        ("a,0,10,5\nb,1,20\n", "row 3, prediction is empty"),
-        ("a,0,10,nan\nb,1,20,3\n", "row 2, prediction is 'nan', not a number"),
-        ("a,0,0x10,5\nb,1,20,3\n", "target is '0x10', not a number"),
-        ("a,0,True,5\nb,1,20,3\n", "target is 'True', not a number"),
-        (f"a,0,10,{'9' * 400}\nb,1,20,3\n", "prediction is '9999"),
-        ("a,0,10,1e200\nb,1,20,3\n", "row 2, prediction is 1e200, too large"),
-        ("a,0,-1e10,5\nb,1,20,3\n", "row 2, target is -1e10, too large"),
-        ("a,1000000000000000001,10,5\nb,1000000000000000002,20,3\n", "row 2, fold is 1000000000000000001, too large"),
-        ("a,0.5,10,5\nb,1,20,3\n", "whole numbers"),
-        ("a,0,10,5,8\nb,1,20,3,9\n", "its rows have more cells than its header"),
-        ("a,0,10,5,\nb,1,20,3,\n", "its rows have more cells than its header"),
-        ('"a,0,10,5\nb,1,20,3\n', "cannot be read as a table"),
-        ("a,0,10,5\n,1,20,3\n", "row 3, Id '' is repeated or empty"),
-        ("a,0,10,5\nb,1,20,3\na,1,20,3\n", "row 4, Id 'a' is repeated or empty"),
-        ("", "has no rows"),
-    ],
-)
-def test_cells_that_would_be_misread(work, refused, text, said):
-    Path("bad.csv").write_text("Id,fold,target,prediction\n" + text)
-    line = refused("oof", "bad.csv")
-    assert line.startswith("bad.csv: ")
-    assert said in line
-
-
-def test_headers_that_would_be_misread(work, refused):
-    Path("bad.csv").write_text("Id,fold,target,prediction,prediction\na,0,10,5,6\nb,1,20,3,4\n")
-    assert "has two columns prediction; keep one" in refused("oof", "bad.csv")
-    Path("bad.csv").write_text("Id;fold;target;prediction\na;0;10;5\n")
-    assert "has no column Id; it needs Id,fold,target,prediction" in refused("oof", "bad.csv")
-    Path("bad.csv").write_bytes("Id,fold,target,prediction\na,0,10,5\n".encode("utf-16"))
-    assert "cannot be read as a table" in refused("oof", "bad.csv")
 
 
 def test_words_are_files_or_runs(csv, run, refused):
