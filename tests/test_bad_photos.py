@@ -129,6 +129,29 @@ def test_a_link_out_of_the_tree_is_followed(trained, pixels):
     np.testing.assert_array_equal(pixels[len(LEGAL)], seen_by_pillow((trained / "elsewhere").read_bytes()))
 
 
+IDS = ["a b", "a,b", 'a"b', "a'b", "a;b", "ä ö", "e\u0301", "é", "日本", "🐶", "-x", "--run", "=1+1", "~", "*", "?", "[a]", "$HOME",
+       "`id`", "<b>", "a&b", "50 %", "a%20b", "#1", "x.jpg", "x" * 200, "é" * 100, "1e5", "007", "7", "NA", "nan", "None", "null",
+       "True", "0x1", "1,000", "A", "a", "a=b", "a|b", "a:b"]  # fmt: skip
+
+
+def test_any_id_that_names_a_file_is_that_photos(work, drawn, paw):
+    for part in ("train", "test"):
+        table = pd.read_csv(drawn / f"{part}.csv", dtype=str)
+        ids = [*IDS, *table["Id"]][: len(table)]
+        Path("toy", part).mkdir(parents=True)
+        for old, new in zip(table["Id"], ids, strict=True):
+            Path("toy", part, f"{new}.jpg").symlink_to(drawn / part / f"{old}.jpg")
+        table.assign(Id=ids).to_csv(f"toy/{part}.csv", index=False)
+    for words in (("train", *TOY, "--run", "odd"), ("errors", "odd", "--draws", "100"), ("predict", "--run", "odd")):
+        done = paw(*words, "--data", "toy")
+        assert done.code == 0, done.err
+    truth = pd.read_csv("toy/train.csv", dtype=str, keep_default_na=False).set_index("Id")["Pawpularity"].astype(float)
+    found = pd.read_csv("oof/odd/oof.csv", dtype={"Id": str}, keep_default_na=False).set_index("Id")
+    assert found["target"].to_dict() == truth.to_dict()
+    given = pd.read_csv("submissions/odd.csv", dtype=str, keep_default_na=False)["Id"]
+    assert given.tolist() == pd.read_csv("toy/test.csv", dtype=str, keep_default_na=False)["Id"].tolist()
+
+
 GOOD = encoded(picture(size=(300, 200)), "JPEG")
 BAD: dict[str, tuple[bytes, str]] = {
     "no bytes": (b"", "empty"),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import zipfile
 from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -194,6 +195,13 @@ def test_the_page_stands_alone(gallery):
 def test_names_cannot_become_markup(tmp_path):
     one = explained('x"><script>alert(1)</script>', 1.0, 2.0)
     assert "<script>alert" not in page([one], frame([one]))
+
+
+@pytest.mark.parametrize("name", ["50 %", "a%20b", "#1", "who?", "a:b", "é", "a&amp;b", "a'b\""])
+def test_any_name_is_a_link_to_its_files(name):
+    one = explained(name, 1.0, 2.0)
+    links = {unquote(urlsplit(link).path) for link in Seen(page([one], frame([one]))).links if not link.startswith("#")}
+    assert links == {f"strips/{name}.png", f"panels/{name}.png", f"maps/{name}.npz"}
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium, to run the page's script")
