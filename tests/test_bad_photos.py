@@ -224,7 +224,7 @@ def in_its_place(kind: str, photo: Path) -> None:
         ("folder", "a folder, not a photo"),
         ("pipe", "not a regular file"),
         ("device", "not a regular file"),
-        ("dangling", "missing"),
+        ("dangling", "a link that leads nowhere"),
         ("loop", "cannot be read (Too many levels of symbolic links)"),
         ("giant", "too large a file (3000 MB; 1000 MB at most)"),
     ],
@@ -259,7 +259,9 @@ def test_bad_photos_of_every_kind_are_told_at_once(one, refused, unharmed):
     with unharmed(Path()):
         line = refused("folds", "--data", "toy")
     assert line.startswith("5 of 12 photos cannot be used (")
-    for photo, said in zip(photos, ("missing", "empty", "truncated", "a folder, not a photo", "missing"), strict=False):
+    for photo, said in zip(
+        photos, ("missing", "empty", "truncated", "a folder, not a photo", "a link that"), strict=False
+    ):
         assert f"train/{photo.name}: {said}" in line
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pawpularity.competition.table import read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import FEWEST_ROWS, known_noise, leak_signs
 from pawpularity.evaluation.oof import constant_predictions, read_oof
@@ -184,6 +186,15 @@ def test_a_drawn_shelter_is_known_by_its_ids_alone(work):
             assert f"seed {seed} " in origin_of(fold).why
     ids, target, expected = columns(1000)
     assert origin_of(source_of(ids, target, expected)).kind == CONTEST_KIND, "beyond the seeds that are known"
+
+
+def test_the_folder_that_was_named_is_at_hand_without_its_truth(shelter):
+    """Its photos are there to be looked at, whatever is known of the scores."""
+    ids = read_train(shelter)["Id"].tolist()
+    shutil.rmtree(shelter / "truth")
+    scores = np.full(len(ids), 40.0)
+    origin = origin_of(source_of(ids, scores, scores), shelter)
+    assert (origin.kind, origin.folder, origin.floor) == (DRAWN_KIND, shelter, None)
 
 
 def test_the_sample_is_found_where_it_always_lies(shelter_600):

@@ -173,7 +173,8 @@ def file_stat(path: Path) -> os.stat_result:
     try:
         about = path.stat()
     except OSError as error:
-        raise PhotoError(path, fault(error, path)) from None
+        dead = isinstance(error, FileNotFoundError) and path.is_symlink()
+        raise PhotoError(path, "a link that leads nowhere" if dead else fault(error, path)) from None
     if not stat.S_ISREG(about.st_mode):
         raise PhotoError(path, "a folder, not a photo" if stat.S_ISDIR(about.st_mode) else "not a regular file")
     if about.st_size > MAX_BYTES:

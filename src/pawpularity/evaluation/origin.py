@@ -65,14 +65,16 @@ def origin_of(source: Source, data: Path | None = None) -> Origin:
         if data is not None:
             unknown = next(i for i in ids if i not in truth)
             raise UserError(f"--data {data}: does not know {unknown}; name the data these predictions are of")
+    at_hand = data if data is not None and data.is_dir() else None
     if (seed := _drawn_seed(ids)) is not None:
-        return Origin(DRAWN_KIND, f"the Ids are those of a drawn shelter of seed {seed} (its folder is not at hand)")
+        return Origin(
+            DRAWN_KIND, f"the Ids are those of a drawn shelter of seed {seed} (its truth is not at hand)", at_hand
+        )
     whole = bool(np.all((source.target == np.rint(source.target)) & (source.target >= 1) & (source.target <= 100)))
     if whole and all(_HEX.fullmatch(name) for name in ids):
-        folder_at_hand = data if data is not None and data.is_dir() else None
-        return Origin(CONTEST_KIND, "the Ids and whole scores of 1-100 are as the contest's", folder_at_hand)
+        return Origin(CONTEST_KIND, "the Ids and whole scores of 1-100 are as the contest's", at_hand)
     return Origin(OTHER_KIND, "the Ids or scores are not as the contest's, so nothing is known of what is possible",
-                  data if data is not None and data.is_dir() else None)  # fmt: skip
+                  at_hand)  # fmt: skip
 
 
 def expected_scores(folder: Path) -> dict[str, float]:
