@@ -259,10 +259,38 @@ def test_bad_photos_of_every_kind_are_told_at_once(one, refused, unharmed):
     with unharmed(Path()):
         line = refused("folds", "--data", "toy")
     assert line.startswith("5 of 12 photos cannot be used (")
-    for photo, said in zip(
-        photos, ("missing", "empty", "truncated", "a folder, not a photo", "a link that"), strict=False
-    ):
+    reasons = ("missing", "empty", "truncated", "a folder, not a photo", "a link that leads nowhere")
+    for photo, said in zip(photos, reasons, strict=False):
         assert f"train/{photo.name}: {said}" in line
+
+
+def test_leakcheck_looks_at_photos_as_strictly(one, drawn, refused, unharmed):
+    table = pd.read_csv(drawn / "train.csv", dtype=str)
+    rows = {
+        "Id": table["Id"],
+        "fold": np.arange(60) % 4,
+        "target": table["Pawpularity"],
+        "prediction": np.linspace(20, 60, 60),
+    }
+    pd.DataFrame(rows).to_csv("theirs.csv", index=False)
+    Path("photos").mkdir()
+    for name in table["Id"]:
+        Path("photos", f"{name}.jpg").symlink_to(drawn / "train" / f"{name}.jpg")
+    bad = Path("photos", one.name)
+    for damage in (
+        lambda: bad.write_bytes(GOOD[:500]),
+        bad.mkdir,
+        lambda: os.mkfifo(bad),
+        lambda: bad.symlink_to("nowhere.jpg"),
+    ):
+        bad.unlink() if not bad.is_dir() else bad.rmdir()
+        damage()
+        with unharmed(Path()):
+            line = refused("leakcheck", "theirs.csv", "--photos", "photos")
+        assert line.startswith(f"1 of 60 photos cannot be used (photos/{bad.name}: ")
+    for folder in ("theirs.csv", "nowhere", "toy/test"):
+        with unharmed(Path()):
+            assert f"--photos {folder}: " in refused("leakcheck", "theirs.csv", "--photos", folder)
 
 
 @pytest.mark.parametrize(("kind", "said"), [("file", "is no folder"), ("dangling", "is a link that leads nowhere")])

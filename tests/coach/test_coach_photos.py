@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_legal_photos_score_as_their_pixels(bench, drawn, paw, tmp_path, unharme
     with unharmed(tmp_path):
         done = paw("coach", folder, "--run", "toy", "--data", drawn)
     assert done.code == 0, done.err
-    scores = {os.path.basename(name): score for name, score in scores_of(done.out).items()}
+    scores = {Path(name).name: score for name, score in scores_of(done.out).items()}
     assert len(scores) == 2 * len(LEGAL) + 1
     for name in LEGAL:
         # Over white Pillow's two ways round differently, by one level of 255.
@@ -113,7 +114,7 @@ def test_whatever_is_no_photo_is_named(bench, drawn, paw, tmp_path, unharmed):
     with unharmed(tmp_path):
         done = paw("coach", folder, "--run", "toy", "--data", drawn)
     assert done.code == 2
-    assert {os.path.basename(name) for name in scores_of(done.out)} == {"good.jpg", "wide.png"}
+    assert {Path(name).name for name in scores_of(done.out)} == {"good.jpg", "wide.png"}
     line = done.err.splitlines()[-1]
     assert line.startswith(f"pawpularity: {len(reasons)} of {len(reasons) + 2} photos cannot be used (")
     assert line.endswith("; the others are above")
