@@ -196,16 +196,18 @@ def test_real_photos_draft_and_full(real: Path) -> None:
 def test_pillow_stays_silent(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(Image.new("1", (9460, 9460))))
     (tmp_path / "b.jpg").write_bytes(encoded(RGB, "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 40))
+    samples = b"\x15\x01\x03\x00\x01\x00\x00\x00"  # the TIFF's tag SamplesPerPixel, one 16-bit number
+    (tmp_path / "c.jpg").write_bytes(encoded(RGB, "TIFF").replace(samples + b"\x03\x00", samples + b"\x00\x08"))
     code = (
         "import sys; from pathlib import Path; from pawpularity.competition.photos import PhotoError, decode\n"
         "for path in map(Path, sys.argv[1:]):\n"
         "    try: decode(path, 8, 'crop')\n"
         "    except PhotoError as error: print(error)\n"
     )
-    words = [sys.executable, "-c", code, str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+    words = [sys.executable, "-c", code, *(str(tmp_path / f"{name}.jpg") for name in "abc")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert done.stdout.count("\n") == 1
+    assert done.stdout.count("\n") == 2
 
 
 def test_bytes_have_a_name_too() -> None:

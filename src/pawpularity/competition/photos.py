@@ -10,6 +10,7 @@ first reduced in the DCT by 2, 4 or 8 as long as both sides stay at least twice 
 """
 
 import io
+import logging
 import os
 import stat
 import sys
@@ -43,6 +44,7 @@ _NAMED = 20  # bad photos told in the message itself; the rest go to a file
 # What Pillow says about odd metadata does not concern the pixels, and its bomb warning is an error of ours below.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs of a broken TIFF lands on standard error
 
 Pixels = npt.NDArray[np.uint8]
 Item = TypeVar("Item")
