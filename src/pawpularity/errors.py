@@ -11,6 +11,10 @@ from difflib import get_close_matches
 class UserError(Exception):
     """A fault in the input, the options or the machine that the user can mend. The message is one line."""
 
+    def __init__(self, message: str) -> None:
+        # What is quoted may hold line ends: a file's name, a word of the command line, another library's message.
+        super().__init__(" ".join(message.splitlines()))
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`; did you mean "size"?` for the valid name closest to `name`, or the list of valid names if none is close."""

@@ -74,7 +74,7 @@ def read_json(path: Path, what: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{what}: {path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not text, not JSON, a number of 5,000 digits, 1e5 brackets
         raise UserError(f"{what}: {path} cannot be read ({error}); delete it and make it again") from None
 
 

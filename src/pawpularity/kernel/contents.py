@@ -119,6 +119,9 @@ def open_bundle(folder: Path, *, check_files: bool = True) -> Bundle:
         raise UserError(f"{folder}: was built by pawpularity {made}, this is {__version__}; {REBUILD}")
     if not isinstance(about.get("runs"), dict) or not isinstance(about.get("files"), dict) or not about["runs"]:
         raise UserError(f"{folder / BUNDLE}: was changed; {REBUILD}")
+    files = about["files"]
+    if not _flat(files) or not all(_files_of(entry) <= files.keys() for entry in about["runs"].values()):
+        raise UserError(f"{folder / BUNDLE}: names files that are not the bundle's own; {REBUILD}")
     if check_files:
         _check_files(folder, about["files"])
     weights = read_json(folder / WEIGHTS, "bundle")
@@ -140,6 +143,23 @@ def _sound(weights: Any, runs: Mapping[str, Any]) -> bool:
         return members.keys() == runs.keys() and folds and all(math.isfinite(float(value)) for value in figures)
     except (KeyError, TypeError, ValueError):
         return False
+
+
+def _files_of(entry: Any) -> set[str]:
+    """The files that a run's part of bundle.json would have read; {""}, no file's name, for a part that we never wrote."""
+    try:
+        folds = {int(fold): str(part["tail"]) for fold, part in entry["folds"].items()}
+        return {str(entry["record"]), *folds.values(), *map(str, entry["trunk"].keys())}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {""}
+
+
+def _flat(files: Mapping[str, Any]) -> bool:
+    """Whether all are names without a folder, so that no path leads out of the bundle, and have a hash."""
+    return all(
+        name not in ("", ".", "..") and not set(name) & set("/\\\0") and isinstance(entry, dict) and "sha256" in entry
+        for name, entry in files.items()
+    )
 
 
 def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:

@@ -154,13 +154,20 @@ def _load_plainly(path: Path) -> dict[str, Tensor]:
     start = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or start > len(data):
         raise ValueError("its header is not whole")
+    try:
+        return _tensors_of(data, start)
+    except (AttributeError, KeyError, TypeError, OverflowError, RecursionError, RuntimeError) as error:
+        raise ValueError(f"its header says nothing that could be read: {type(error).__name__}") from None
+
+
+def _tensors_of(data: bytearray, start: int) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, entry in json.loads(data[8:start]).items():
         if name == "__metadata__":
             continue
         begin, end = entry["data_offsets"]
         dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
-        if start + end > len(data) or end - begin != math.prod(shape) * dtype.itemsize:
+        if begin < 0 or start + end > len(data) or end - begin != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"{name} is not whole")
         flat = (
             torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=start + begin) if end > begin else None
