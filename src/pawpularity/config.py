@@ -110,6 +110,7 @@ def _read_yaml(path: Path, *, keep_base: bool = False) -> Any:
         raise UserError(f"{path}: is not readable YAML ({_first_line(error)})") from None
     if not isinstance(tree, DictConfig):
         raise UserError(f"{path}: must hold keys and values, like configs/densenet161.yaml")
+    _refuse_placeholders(OmegaConf.to_container(tree, resolve=False), str(path))
     if not keep_base and "base" in tree:
         del tree["base"]
     return tree

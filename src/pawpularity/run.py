@@ -202,7 +202,10 @@ def _typed(record: Mapping[str, Any]) -> bool:
     """Whether the parts of a record that everybody reads are what they should be: a hand may have edited them."""
     config, data, folds = record["config"], record["data"], record["folds"]
     return (
-        isinstance(folds["k"], int)
+        type(folds["k"]) is int
+        and 1 <= folds["k"] <= 10_000
+        and record.get("kind", "run") in list(_KINDS)
+        and isinstance(record.get("weights", {}), Mapping)
         and all(isinstance(value, str) for value in (folds["file"], folds["hash"], data["name"], data["hash"]))
         and isinstance(data.get("folder"), str | None)
         and isinstance(config.get("train", {}), Mapping)
