@@ -1,11 +1,8 @@
 # The front door. `make VERB CONFIG=densenet161 DATA=DIR FOLD=0 RUN=name ARGS="key=value ..."` is
 # `pawpularity VERB --config densenet161 --data DIR --fold 0 --run name key=value ...`.
 
-PYTHON ?= python3
-VENV   ?= .venv
-BIN    := $(VENV)/bin
-PAW    := $(BIN)/pawpularity
-READY  := $(VENV)/.installed
+# Names are split at blanks and quotes count in them; nothing in them is a pattern or a command (see `flag` below).
+.SHELLFLAGS := -fc
 
 # What each verb takes.
 WORDS_data := ARGS
@@ -39,33 +36,46 @@ WORDS_kernel-fetch := NAME KAGGLE_USER GO ARGS
 WORDS_submit := KAGGLE_USER GO ARGS
 WORDS_all := YES CONFIG DATA JSON ARGS
 WORDS_bench := BENCH BACKBONES JSON ARGS
-WORDS_test := ARGS
+WORDS_test := SLOW ARGS
 WORDS_clean-cache := YES ARGS
 # A misspelt word (FLOD=0) must not start another, longer job.
 KNOWN := $(sort $(foreach words,$(filter WORDS_%,$(.VARIABLES)),$($(words)))) PYTHON VENV
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
+# What was typed is text: make would run a `$(shell ...)` in it.
+$(foreach word,$(KNOWN),$(if $(filter command environment,$(origin $(word))),$(eval typed_$(word) := $(origin $(word)))\
+  $(eval override $(word) := $$(value $(word)))$(eval export $(word))))
 # Nor may a word that the verb does not take be dropped in silence.
-# GO=yes would send nothing and HALF=yes halve nothing.
-$(foreach word,GO HALF,$(if $(filter-out 0 1,$($(word))),$(error $(word)=$($(word)): must be 1 or 0)))
-$(foreach goal,$(MAKECMDGOALS),$(foreach word,$(filter-out PYTHON VENV,$(KNOWN)),$(if $(filter command,$(origin $(word))),\
+# GO=yes would send nothing, HALF=yes halve nothing, and YES=no would not ask.
+$(foreach word,GO HALF SLOW YES,$(if $(filter-out 0 1,$($(word))),$(error $(word)=$($(word)): must be 1 or 0)))
+$(foreach goal,$(MAKECMDGOALS),$(foreach word,$(filter-out PYTHON VENV,$(KNOWN)),$(if $(filter command,$(typed_$(word))),\
   $(if $(filter $(word),$(WORDS_$(goal))),,$(error make $(goal) takes no $(word)=; it takes: $(or $(WORDS_$(goal)),no words))))))
 
-# The missing folds, JOBS processes at once, each with its share of the cores.
-define AT_ONCE
-lines=$$($(PAW) jobs $(if $(RUN),--run $(RUN)) $(CHOICE) $(ARGS)) || exit $$?; \
-cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); \
-export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(( cores > $(JOBS) ? cores / $(JOBS) : 1 ))}; \
-test -z "$$lines" || printf '%s\n' "$$lines" | tr '\n' '\0' | xargs -0 -n 1 -P $(JOBS) sh -c
-endef
+PYTHON ?= python3
+VENV   ?= .venv
+$(foreach mark,; & | < > ` " ' \\ ( ) $$,$(if $(findstring $(mark),$(PYTHON)$(VENV)),$(error PYTHON and VENV must be plain names; found $(mark))))
+BIN    := $(VENV)/bin
+PAW    := $(BIN)/pawpularity
+READY  := $(VENV)/.installed
 
-# Words that most verbs take; an empty one is left to the verb's own default, which it says at the start.
-CHOICE := $(if $(CONFIG),--config $(CONFIG)) $(if $(DATA),--data $(DATA))
+# What a verb is told: `--words "TEXT"`, with the text from the environment, which the command splits as a shell would. No shell and
+# no make reads it, so a `;` or a `$(...)` is a character of a name.
+flag = $${$1:+ --$2 $$$1}
+CHOICE := $(call flag,CONFIG,config)$(call flag,DATA,data)
+JOINED := $(CHOICE)$(call flag,JSON,json) $$ARGS
 # A database's address holds a password: it goes by the environment, not by a command line that others can list.
 ifneq ($(STORAGE),)
 export PAWPULARITY_STORAGE := $(STORAGE)
 endif
-ALL_ARGS = $(CHOICE) $(if $(JSON),--json $(JSON)) $(ARGS)
+
+# The missing folds, JOBS processes at once, each with its share of the cores.
+define AT_ONCE
+case $$JOBS in *[!0-9]*|0*) echo "JOBS=$$JOBS: must be a number of processes" >&2; exit 2;; esac; \
+lines=$$($(PAW) jobs --words "$(call flag,RUN,run)$(CHOICE) $$ARGS") || exit $$?; \
+cores=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); \
+export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(( cores > JOBS ? cores / JOBS : 1 ))}; \
+test -z "$$lines" || printf '%s\n' "$$lines" | tr '\n' '\0' | xargs -0 -n 1 -P "$$JOBS" sh -c
+endef
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data sample folds pretrain train tune study probe oof compare ensemble errors hypotheses leakage leakcheck explain \
@@ -86,107 +96,104 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 data: $(READY) ## download the competition's data with the kaggle command (its rules must be accepted there)
-	@$(PAW) data $(ARGS)
+	@$(PAW) data --words "$$ARGS"
 
 sample: $(READY) ## draw the sample shelter: make sample ARGS="--photos 600 --seed 0 --twins 5"
-	@$(PAW) sample $(ARGS)
+	@$(PAW) sample --words "$$ARGS"
 
 folds: $(READY) ## make the folds file: near-duplicates grouped, scores stratified
-	@$(PAW) folds $(ALL_ARGS)
+	@$(PAW) folds --words "$(JOINED)"
 
 pretrain: $(READY) ## make the packaged net of model.weights=drawn anew, from drawings (minutes)
-	@$(PAW) pretrain $(ARGS)
+	@$(PAW) pretrain --words "$$ARGS"
 
 train: $(READY) ## train a fold (FOLD=0) or all (JOBS=2 at once; PROCESSES=2 on each), and print the out-of-fold score beside the constant
 	@$(if $(and $(JOBS),$(FOLD)),echo 'JOBS trains the folds that are missing; leave FOLD away' >&2; exit 2)
 	@$(if $(and $(JOBS),$(PROCESSES)),echo 'JOBS trains folds beside each other and PROCESSES shares one: take one of the two' >&2; exit 2)
 	@$(if $(JOBS),$(AT_ONCE))
-	@$(PAW) train $(if $(FOLD),--fold $(FOLD)) $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(RUN),--run $(RUN)) $(if $(JOBS),--skip-taken) $(ALL_ARGS)
+	@$(PAW) train $(if $(JOBS),--skip-taken) --words "$(call flag,FOLD,fold)$(call flag,PROCESSES,processes)$(call flag,RUN,run)$(JOINED)"
 
 tune: $(READY) ## search settings: make tune CONFIG=densenet161 TRIALS=50 WORKERS=2 STORAGE=postgresql://...
-	@$(PAW) tune $(if $(TRIALS),--trials $(TRIALS)) \
-	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+	@$(PAW) tune --words "$(call flag,TRIALS,trials)$(call flag,WORKERS,workers)$(call flag,RUN,run)$(JOINED)"
 
 study: $(READY) ## look at a search: best trials, importances, what depth costs; plots (RUN=name)
-	@$(PAW) study $(RUN) $(if $(JSON),--json $(JSON)) $(ARGS)
+	@$(PAW) study --words "$$RUN$(call flag,JSON,json) $$ARGS"
 
 probe: $(READY) ## ridge on frozen features of networks: make probe BACKBONES="a b" FEATURES=pooled|logits
-	@$(PAW) probe $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(FEATURES),--features $(FEATURES)) \
-	  $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+	@$(PAW) probe --words "$(call flag,BACKBONES,backbones)$(call flag,FEATURES,features)$(call flag,RUN,run)$(JOINED)"
 
 oof: $(READY) ## show every run: RMSE, interval, constant, n; one in full detail with RUN=name or RUN=any.csv
-	@$(PAW) oof $(RUN) $(if $(JSON),--json $(JSON)) $(ARGS)
+	@$(PAW) oof --words "$$RUN$(call flag,JSON,json) $$ARGS"
 
 compare: $(READY) ## runs or OOF CSVs beside the first, paired: make compare RUNS="a b c.csv"
-	@$(PAW) compare $(RUNS) $(if $(JSON),--json $(JSON)) $(ARGS)
+	@$(PAW) compare --words "$$RUNS$(call flag,JSON,json) $$ARGS"
 
 ensemble: $(READY) ## blend runs and anybody's OOF CSVs, cross-fitted: make ensemble MEMBERS="a b c.csv" METHOD=mean
-	@$(PAW) ensemble $(MEMBERS) $(if $(METHOD),--method $(METHOD)) $(if $(RUN),--run $(RUN)) $(if $(JSON),--json $(JSON)) $(ARGS)
+	@$(PAW) ensemble --words "$$MEMBERS$(call flag,METHOD,method)$(call flag,RUN,run)$(call flag,JSON,json) $$ARGS"
 
 errors: $(READY) ## the photos furthest off, what they share, what label noise explains (RUN=name or CSV)
-	@$(PAW) errors $(RUN) $(ALL_ARGS)
+	@$(PAW) errors --words "$$RUN$(JOINED)"
 
 hypotheses: $(READY) ## the paper's five hypotheses on the true scores (RUN=name or CSV: and what a model believes)
-	@$(PAW) hypotheses $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+	@$(PAW) hypotheses --words "$(call flag,RUN,run)$(JOINED)"
 
 leakage: $(READY) ## replay the paper's leak; with photos train a net both ways (LABELS=train.csv: labels alone)
-	@$(PAW) leakage $(if $(LABELS),--labels $(LABELS)) $(if $(COPIES),--copies $(COPIES)) $(ALL_ARGS)
+	@$(PAW) leakage --words "$(call flag,LABELS,labels)$(call flag,COPIES,copies)$(JOINED)"
 
 leakcheck: $(READY) ## look for leaks in anybody's predictions: make leakcheck OOF=file.csv PHOTOS=DIR
-	@$(PAW) leakcheck $(OOF) $(if $(PHOTOS),--photos $(PHOTOS)) $(ALL_ARGS)
+	@$(PAW) leakcheck --words "$$OOF$(call flag,PHOTOS,photos)$(JOINED)"
 
 explain: $(READY) ## maps of where scores come from, tested; a gallery (N=8, MASKS=auto, PHOTO="a.jpg b.jpg", GROUP="scores eyes", TWINS=dir)
-	@$(PAW) explain $(if $(N),--n $(N)) $(if $(MASKS),--masks $(MASKS)) $(if $(PHOTO),--photo $(PHOTO)) \
-	  $(if $(GROUP),--group $(GROUP)) $(if $(TWINS),--twins $(TWINS)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+	@$(PAW) explain --words "$(call flag,N,n)$(call flag,MASKS,masks)$(call flag,PHOTO,photo)$(call flag,GROUP,group)$(call flag,TWINS,twins)$(call flag,RUN,run)$(JOINED)"
 
 robustness: $(READY) ## how far attacks and harmless changes move the scores (RUN=name, or RUNS="a b" side by side)
-	@$(PAW) robustness $(if $(RUNS),--runs $(RUNS)) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+	@$(PAW) robustness --words "$(call flag,RUNS,runs)$(call flag,RUN,run)$(JOINED)"
 
 report: $(READY) ## one page of everything the runs and verbs left, oof/report.html (RUNS="a b": those, beside the first)
-	@$(PAW) report $(if $(RUNS),--runs $(RUNS)) $(if $(JSON),--json $(JSON)) $(ARGS)
+	@$(PAW) report --words "$(call flag,RUNS,runs)$(call flag,JSON,json) $$ARGS"
 
 coach: $(READY) ## how well a photo will do, what that is worth, what to change (PHOTO="a.jpg b.jpg", or a folder: a CSV)
-	@$(PAW) coach $(PHOTO) $(if $(RUN),--run $(RUN)) $(ALL_ARGS)
+	@$(PAW) coach --words "$$PHOTO$(call flag,RUN,run)$(JOINED)"
 
 app: $(READY) ## the photo coach as a page in the browser, on this machine alone (ARGS="--port 8501")
-	@$(PAW) app $(if $(RUN),--run $(RUN)) $(CHOICE) $(ARGS)
+	@$(PAW) app --words "$(call flag,RUN,run)$(CHOICE) $$ARGS"
 
 table1: $(READY) ## the paper's Table 1: four backbones x copies x honest and leaky splits (resumable)
-	@$(PAW) table1 $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(COPIES),--copies $(COPIES)) $(ALL_ARGS)
+	@$(PAW) table1 --words "$(call flag,BACKBONES,backbones)$(call flag,COPIES,copies)$(JOINED)"
 
 predict: $(READY) ## score the photos of test.csv: submissions/RUN.csv
-	@$(PAW) predict $(if $(RUN),--run $(RUN)) $(CHOICE) $(ARGS)
+	@$(PAW) predict --words "$(call flag,RUN,run)$(CHOICE) $$ARGS"
 
 all: $(READY) ## data, folds, four backbones, mean blend, submission; asks first (YES=1 does not)
-	@$(PAW) all $(if $(YES),--yes) $(ALL_ARGS)
+	@$(PAW) all $(if $(filter 1,$(YES)),--yes) --words "$(JOINED)"
 
 kernel: $(READY) ## build the Kaggle kernel and its bundle: make kernel RUNS="densenet161 resnet152" KAGGLE_USER=you HALF=1
-	@$(PAW) kernel $(if $(RUNS),--runs $(RUNS)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(HALF)),--half) \
-	  $(if $(DATA),--data $(DATA)) $(ARGS)
+	@$(PAW) kernel $(if $(filter 1,$(HALF)),--half) --words "$(call flag,RUNS,runs)$(call flag,KAGGLE_USER,user)$(call flag,DATA,data) $$ARGS"
 
 kernel-check: $(READY) ## run the built kernel as Kaggle would: no network, its libraries alone, PHOTOS=2000 hidden ones
-	@$(PAW) kernel-check $(if $(PHOTOS),--photos $(PHOTOS)) $(if $(JSON),--json $(JSON)) $(ARGS)
+	@$(PAW) kernel-check --words "$(call flag,PHOTOS,photos)$(call flag,JSON,json) $$ARGS"
 
 kernel-push: $(READY) ## upload kernel and bundle (NAME=train-RUN: a training kernel); shows the commands unless GO=1
-	@$(PAW) kernel-push $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(GO)),--go) $(ARGS)
+	@$(PAW) kernel-push $(if $(filter 1,$(GO)),--go) --words "$(call flag,NAME,name)$(call flag,KAGGLE_USER,user) $$ARGS"
 
 kernel-status: $(READY) ## what became of a pushed kernel
-	@$(PAW) kernel-status $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(ARGS)
+	@$(PAW) kernel-status --words "$(call flag,NAME,name)$(call flag,KAGGLE_USER,user) $$ARGS"
 
 submit: $(READY) ## submit the pushed kernel to the contest; shows the command unless GO=1
-	@$(PAW) submit $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(GO)),--go) $(ARGS)
+	@$(PAW) submit $(if $(filter 1,$(GO)),--go) --words "$(call flag,KAGGLE_USER,user) $$ARGS"
 
 kernel-train: $(READY) ## build a kernel that trains a run on Kaggle's GPUs: make kernel-train CONFIG=densenet161 KAGGLE_USER=you
-	@$(PAW) kernel-train $(if $(FOLDS),--folds "$(FOLDS)") $(if $(HOURS),--hours $(HOURS)) $(if $(RUN),--run $(RUN)) $(if $(CONFIG),--config $(CONFIG)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(ARGS)
+	@$(PAW) kernel-train --words "$(call flag,FOLDS,folds)$(call flag,HOURS,hours)$(call flag,RUN,run)$(call flag,CONFIG,config)$(call flag,KAGGLE_USER,user) $$ARGS"
 
 kernel-fetch: $(READY) ## bring home what a training kernel trained; shows the command unless GO=1
-	@$(PAW) kernel-fetch $(if $(NAME),--name $(NAME)) $(if $(KAGGLE_USER),--user '$(KAGGLE_USER)') $(if $(filter 1,$(GO)),--go) $(ARGS)
+	@$(PAW) kernel-fetch $(if $(filter 1,$(GO)),--go) --words "$(call flag,NAME,name)$(call flag,KAGGLE_USER,user) $$ARGS"
 
 bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predict|cache|profile|search|rise|all
-	@$(PAW) bench $(if $(BENCH),--what $(BENCH)) $(if $(BACKBONES),--backbones $(BACKBONES)) $(if $(JSON),--json $(JSON)) $(ARGS)
+	@$(PAW) bench --words "$(call flag,BENCH,what)$(call flag,BACKBONES,backbones)$(call flag,JSON,json) $$ARGS"
 
-test: $(READY) ## run the tests (ARGS="-k folds" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## run the tests, a process per core (SLOW=1: those of more than ten seconds too; ARGS="-k folds": some)
+	@PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$ARGS" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
+	  $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(if $(filter 1,$(SLOW)),,-m 'not slow')
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -197,4 +204,4 @@ lint: $(READY) ## ruff and mypy
 	@echo 'make knows no verb "$@"; see: make help' >&2; exit 2
 
 clean-cache: $(READY) ## show what the cache holds, then delete it (YES=1 does not ask)
-	@$(PAW) clean-cache $(if $(YES),--yes) $(ARGS)
+	@$(PAW) clean-cache $(if $(filter 1,$(YES)),--yes) --words "$$ARGS"

@@ -10,8 +10,10 @@ import errno
 import importlib
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from pawpularity import __version__
 from pawpularity.errors import UserError, nearest
@@ -99,6 +101,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return one_voice(lambda: _stoppable(words))
 
 
+def split_words(words: Sequence[str]) -> list[str]:
+    """`words`, with each `--words TEXT` replaced by what a shell would split TEXT into, a leading ~ expanded and nothing run.
+
+    `make` hands over what its user typed in this way: a name cannot become a command.
+    Raises UserError for a quote that is not closed.
+    """
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        text = next(rest, "") if word == "--words" else None
+        if text is None:
+            found.append(word)
+            continue
+        try:
+            found += (str(Path(part).expanduser()) if part.startswith("~/") else part for part in shlex.split(text))
+        except ValueError as error:
+            raise UserError(f"{text.strip()}: {str(error).lower()}; close the quote, or put a \\ before it") from error
+    return found
+
+
 def _stoppable(words: list[str]) -> int:
     try:
         with terminable():
@@ -112,6 +134,7 @@ def _stoppable(words: list[str]) -> int:
 def _run(words: list[str]) -> int:
     try:
         known = verbs()
+        words = split_words(words)
         if words and not words[0].startswith("-") and words[0] not in known:
             raise UserError(f'there is no verb "{words[0]}"{nearest(words[0], known)}')
         options = _parse(known, words)

@@ -80,6 +80,7 @@ def test_peak_memory_sees_what_was_held():
     assert anonymous_mb() > 0
 
 
+@pytest.mark.slow
 def test_the_command_at_toy_size(work, paw):
     words = ("bench", "--what", "all", "--backbones", "small/densenet161", "--unfrozen", "20", "--photos", "40",
              "--repeats", "2", "--out", "here", "--json", "-")  # fmt: skip

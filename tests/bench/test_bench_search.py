@@ -98,6 +98,7 @@ def words(*more: object) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 def test_a_search_beside_trainings_and_two_workers_beside_one(toy, paw):
     try:
         programs()

@@ -286,6 +286,7 @@ def stalled(server, path, sent):
     return line
 
 
+@pytest.mark.slow
 def test_slow_lines_keep_nobody_waiting_and_are_given_up(server, photo):
     lines = [stalled(server, path, photo[:500]) for path in ("/score", "/map") for _ in range(10)]
     time.sleep(0.3)

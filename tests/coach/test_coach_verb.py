@@ -159,6 +159,7 @@ def test_what_cannot_be_kept_is_said_and_the_answer_given(bench, drawn, paw, mon
     assert "cannot keep what it learnt" in done.err
 
 
+@pytest.mark.slow
 def test_what_is_hardly_a_photo_is_doubted_and_not_put_first(bench, drawn, paw):
     photo = sorted((drawn / "test").glob("*.jpg"))[0]
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)

@@ -100,6 +100,7 @@ def test_a_photo_is_explained_by_the_fold_that_never_saw_it_with_its_metadata(at
         assert not np.allclose(other.map, found.map, atol=1e-3), "else the test could not fail"
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes_and_a_stopped_one_goes_on(at, paw, monkeypatch):
     names = [file.stem for file in sorted((at / "toy" / "train").glob("*.jpg"))[:2]]
     words = ("explain", "--run", "toy", "--photo", *names, *QUICK)

@@ -278,6 +278,7 @@ def test_over_photos_the_ps_count_together_and_near_duplicates_once():
     assert summary_of(np.full(30, 0.1), gains - 5).verdict == "beats random, not the centre"
 
 
+@pytest.mark.slow
 def test_useless_maps_are_called_better_than_random_once_in_twenty_times():
     """p on the grid 1/22 .. 22/22, as ten pairs give them."""
     random = np.random.default_rng(2)

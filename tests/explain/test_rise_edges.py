@@ -104,6 +104,7 @@ def test_memory_does_not_grow_with_the_masks():
     assert peaks[2] < max(peaks[:2]) + 100
 
 
+@pytest.mark.slow
 def test_the_benchmark_at_toy_size(work, paw):
     done = paw("bench", "--what", "rise", "--maps", "1", "--photos", "32", "--out", "here", "--json", "-")
     assert done.code == 0, done.err

@@ -24,6 +24,7 @@ def pairs(at, paw):
     return at
 
 
+@pytest.mark.slow
 def test_the_table_is_of_the_files_and_stopping_changes_nothing(pairs, paw, monkeypatch):
     done = paw(*WORDS)
     assert done.code == 0, done.err

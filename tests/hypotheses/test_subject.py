@@ -90,6 +90,7 @@ def test_masks_are_the_drawn_pets(photos):
     assert np.mean(turned) < np.mean(overlap) - 0.1
 
 
+@pytest.mark.slow
 def test_contrasts_follow_the_drawn_ones(photos, cache):
     measured = measure(Dataset.load(photos, cache), cache)
     ids = pd.read_csv(photos / "train.csv")["Id"].tolist()

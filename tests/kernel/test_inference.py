@@ -62,6 +62,7 @@ def rows(session):
         return list(csv.reader(file))
 
 
+@pytest.mark.slow
 def test_kernel_check_passes_and_says_what_it_saw(built, paw):
     closed = built / ".check.killed" / "a" / "input"  # of a check that was killed
     closed.mkdir(parents=True)

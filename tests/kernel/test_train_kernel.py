@@ -74,7 +74,7 @@ def run_script(place: Path, kernel: Path, **environment: str) -> subprocess.Comp
 def test_trained_there_goes_on_here(
     contest: Path, work: Path, tmp_path: Path, paw: Callable[..., Any], refused: Callable[..., str]
 ) -> None:
-    built = paw("kernel-train", "--config", "sample", "--run", "toy", "--folds", "0 2", "--user", "anna", *SMALL)
+    built = paw("kernel-train", "--config", "sample", "--run", "toy", "--folds", "0", "2", "--user", "anna", *SMALL)
     assert built.code == 0, built.err
     home = work / "kernels" / "build" / "train" / "toy"
     metadata = json.loads((home / "kernel" / "kernel-metadata.json").read_text())
@@ -226,8 +226,8 @@ def test_offline_carries_the_weights(work: Path, paw: Callable[..., Any], refuse
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("--folds", "0 9"), "9 is no fold"),
-        (("--folds", "x"), "x is no fold"),
+        (("--folds", "0", "9"), "--folds 9: is no fold"),
+        (("--folds", "x"), "--folds x: is no fold"),
         (("--hours", "12"), "must lie in 0.05..11.75"),
         (("--hours", "nan"), "must lie in"),
         (("--run", "a" * 60), "too long a name for Kaggle"),

@@ -76,6 +76,7 @@ def tuned(own_configs, shelter, paw):
     return outcome
 
 
+@pytest.mark.slow
 def test_from_a_config_to_a_better_one(tuned, shelter, work, paw, refused):
     found = json.loads(Path("found.json").read_text())
     assert found["counts"]["trials"] == found["counts"]["complete"] + found["counts"]["pruned"] == 4
@@ -213,6 +214,7 @@ def _study(folder: str, name: str) -> list[optuna.trial.FrozenTrial]:
     return load_study(Store(study_folder(folder), None), name).get_trials()
 
 
+@pytest.mark.slow
 def test_the_command_killed_in_a_trial_goes_on_with_two_workers(own_configs, shelter, paw, refused):
     more = ("train.epochs=20", "search.pruner=none")
     command = [sys.executable, "-m", "pawpularity", *map(str, words(shelter, "k", 2, *more)), "--search-only"]

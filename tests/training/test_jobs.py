@@ -65,6 +65,7 @@ def test_the_work_list_crosses_folds_configs_and_seeds(work, shelter, paw, refus
     assert "give one of them" in refused(*words, "--config", "sample", "--configs", "sample scratch")
 
 
+@pytest.mark.slow
 def test_a_fold_that_is_taken_is_left_and_one_whose_process_was_killed_is_not(work, shelter, paw, refused):
     words = [
         "train",

@@ -163,6 +163,7 @@ def kept(data, folder, words):
     return replace(data, photos=trunks.photos, trunks=trunks)
 
 
+@pytest.mark.slow
 def test_the_fit_of_several_processes_is_that_of_one(data, ranks, tmp_path):
     """Three processes share batches of 12 and 13: shares of 4 and 5. Weighted alike they would move predictions by 0.3 at least."""
     found = ranks(_fit_all, str(tmp_path), size=3)
@@ -474,6 +475,7 @@ def test_the_folds_of_two_processes_are_those_of_one(work, shelter, ranks, paw):
     assert ranks.said[1] == ""
 
 
+@pytest.mark.slow
 def test_the_command_starts_its_processes_and_ends_with_one_line(work, shelter):
     words = ["train", "--data", str(shelter), "--config", "scratch", *QUIET, "--fold", "0", "--processes"]
 

@@ -470,6 +470,7 @@ def test_twenty_kills_change_nothing(work, shelter, processes, monkeypatch):
     assert sorted(p.name for p in Path("oof/a").iterdir() if p.name.endswith((".part", ".resume.safetensors"))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_sigterm_of_the_real_command(work, shelter, workers):
     """With workers the whole group is told, as schedulers do: the processes that prepare batches die first."""

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawpularity.verb import Verb, run_argument, say
+from pawpularity.verb import Verb, names_in, run_argument, say
 
 if TYPE_CHECKING:
     from pawpularity.kernel.build_folders import Names, Pair
@@ -169,11 +169,12 @@ def _train(options: argparse.Namespace) -> None:
     if options.data:
         raise UserError("kernel-train: trains on the contest's data, which Kaggle has; leave --data out")
     configs = options.config or "densenet161"
+    folds = names_in(options, "folds")
     config = resolve(configs, options.settings)
     wanted = Wanted(
         config=config,
         run=check_name(options.run or default_run(configs, CONTEST)),
-        folds=fold_numbers(options.folds, config.folds.k),
+        folds=fold_numbers(folds, config.folds.k),
         hours=options.hours,
         user=options.user or None,
         resume=options.resume,
@@ -265,7 +266,7 @@ def _submit_arguments(parser: argparse.ArgumentParser) -> None:
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     run_argument(parser)
     _common(parser, go=False, name=False)
-    parser.add_argument("--folds", metavar='"0 1"', help="these folds alone (default: all)")
+    parser.add_argument("--folds", nargs="+", metavar="N", help="these folds alone (default: all)")
     parser.add_argument(
         "--hours",
         type=float,

@@ -12,9 +12,9 @@ The run is the one that `make train RUN=...` would make here: its folds may come
 """
 
 import json
-import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,10 @@ class Wanted:
     offline: bool = False
 
 
-def fold_numbers(text: str | None, k: int) -> tuple[int, ...]:
-    """The folds that `text` ("0 1") names; all of them where it is empty. Raises UserError."""
-    words = [word for word in re.split(r"[\s,]+", text or "") if word]
+def fold_numbers(words: Sequence[str], k: int) -> tuple[int, ...]:
+    """The folds that `words` name; all of them where there are none. Raises UserError."""
     if odd := [word for word in words if not (word.isascii() and word.isdigit() and int(word) < k)]:
-        raise UserError(f'--folds "{text}": {odd[0]} is no fold; write them like "0 1", in 0..{k - 1} (folds.k is {k})')
+        raise UserError(f"--folds {odd[0]}: is no fold; write them like 0 1, in 0..{k - 1} (folds.k is {k})")
     return tuple(dict.fromkeys(int(word) for word in words)) or tuple(range(k))
 
 

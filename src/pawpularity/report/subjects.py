@@ -129,13 +129,13 @@ def command_of(subjects: Sequence[Subject], verb: str = "report", word: str = "R
 
 
 def assigned(key: str, *words: str) -> str:
-    """`RUN=a`, `RUNS="a b"`, `RUN="'my run'"`: `words` for a verb of make, quoted for the shell before it and the one behind."""
+    """`RUN=a`, `RUNS="a b"`, `RUN="'my run'"`: `words` for a verb of make, quoted for the shell before and `--words` behind."""
     inner = " ".join(quote(word) for word in words)
     if quote(inner) == inner:
         return f"{key}={inner}"
     if not set(inner) & set('"$`\\!'):
         return f'{key}="{inner}"'
-    return f"{key}={quote(inner.replace('$', '$$'))}"
+    return f"{key}={quote(inner)}"
 
 
 def distinct(subjects: Sequence[Subject]) -> tuple[list[Subject], list[tuple[Subject, Subject]]]:
