@@ -109,16 +109,15 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
     for name, (flat, page) in _plots(study).items():
         for suffix, make, save in ((".png", flat, _save_png), (".html", page, _save_page)):
             path = folder / f"{name}{suffix}"
-            with warnings.catch_warnings():
+            # Optuna lays a style over all of matplotlib: without the context it would stay for whoever draws next.
+            with matplotlib.rc_context(), warnings.catch_warnings(), written_whole(path) as temporary:
                 warnings.simplefilter("ignore")  # its matplotlib plots are called experimental
-                drawn = make()
-            with written_whole(path) as temporary:
-                save(drawn, temporary)
+                save(make(), temporary, name)
             made.append(path)
     return made
 
 
-def _save_png(axes: Any, path: Path) -> None:
+def _save_png(axes: Any, path: Path, _: str) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter
 
@@ -137,9 +136,9 @@ def _save_png(axes: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def _save_page(figure: Any, path: Path) -> None:
-    # The script travels inside, so that a page opens without a network.
-    figure.write_html(path, include_plotlyjs=True, full_html=True)
+def _save_page(figure: Any, path: Path, name: str) -> None:
+    # The script travels inside, so that a page opens without a network; without a name of ours the bytes would be others each time.
+    figure.write_html(path, include_plotlyjs=True, full_html=True, div_id=name)
 
 
 def _seconds(trial: FrozenTrial) -> float:
