@@ -195,10 +195,11 @@ test: $(READY) ## run the tests, a process per core (SLOW=1: those of more than 
 	@PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$ARGS" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
 	  $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(if $(filter 1,$(SLOW)),,-m 'not slow')
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy, and that imports go one way
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 .DEFAULT:
 	@echo 'make knows no verb "$@"; see: make help' >&2; exit 2
