@@ -10,8 +10,10 @@ import errno
 import importlib
 import io
 import os
+import re
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -132,6 +134,7 @@ def _stoppable(words: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
+    verb = ""
     try:
         known = verbs()
         words = split_words(words)
@@ -143,6 +146,7 @@ def _run(words: list[str]) -> int:
             return 0
         refuse_several(options.verb)
         options.words = words  # for processes that are to run the same command
+        verb = options.verb
         known[options.verb].run(options)
     except UserError as error:
         print(f"pawpularity: {' '.join(str(error).split())}", file=sys.stderr)
@@ -151,8 +155,8 @@ def _run(words: list[str]) -> int:
         # The reader (head, less) went away: not an error of anybody's.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if (line := _mendable(error)) is None:
+    except Exception as error:
+        if (line := _mendable(error) if isinstance(error, OSError) else _too_large(error, verb)) is None:
             raise
         print(f"pawpularity: {line}", file=sys.stderr)
         return 2
@@ -181,9 +185,42 @@ def _mendable(error: OSError) -> str | None:
     """One line for operating-system errors that are the user's to mend."""
     where = error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no disk space left while writing {where}; free some, or set cache.folder to another disk"
+        return f"{where}: no disk space left to write it; free some on that disk, and give the same command again"
+    if error.errno == errno.ENOMEM:
+        return "out of memory; end other programs, or use a machine with more"
     if error.errno is None:
         return None
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}: {os.strerror(error.errno).lower()}; make it accessible, or work in another folder"
     return f"{where}: {os.strerror(error.errno).lower()}; move it away, or choose another place"
+
+
+# The keys that decide how much a verb holds at once. Others take photos in batches of a fixed size: another one may change
+# the last digits of what is kept, and so is the size for a training's trunk and for what its fold is scored with.
+FITTING = ("train", "all", "table1", "tune", "leakage")
+EXPLAINING = ("explain", "coach", "app")
+FIXED = {"pawpularity.trunk.build", "pawpularity.predictor"}
+# What PyTorch's allocators and OpenCV say where they raise no type of their own.
+NO_MEMORY = re.compile(
+    r"DefaultCPUAllocator|not enough memory|out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED|Insufficient memory"
+)
+
+
+def _too_large(error: Exception, verb: str) -> str | None:
+    """One line for a machine whose memory, or its GPU's, was not enough: which key to lower. None for any other error."""
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    told = bool(kinds & {"builtins.RuntimeError", "cv2.error"}) and NO_MEMORY.search(str(error)) is not None
+    if not (kinds & {"builtins.MemoryError", "torch.OutOfMemoryError"} or told):
+        return None
+    on_gpu = bool(re.search("CUDA|CUBLAS|MPS", str(error)))
+    where = "the GPU has not enough memory" if on_gpu else "not enough memory"
+    frames = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    fixed = bool(frames & FIXED) and "pawpularity.training.loop" not in frames
+    ways = [
+        *(["lower train.batch_size"] if verb in FITTING and not fixed else []),
+        *(["lower photos.size"] if verb == "probe" or (verb in FITTING and fixed) else []),
+        *(["lower explain.batch_size"] if verb in EXPLAINING else []),
+        *(["compute on the CPU with PAWPULARITY_DEVICE=cpu"] if on_gpu else []),
+        "end other programs that use it",
+    ]
+    return f"{verb}: {where}; {', or '.join(ways)}"

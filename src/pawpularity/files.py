@@ -42,6 +42,10 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, name):  # a full disk names no file, and the temporary one is soon gone
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
