@@ -193,7 +193,7 @@ bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predi
 
 test: $(READY) ## run the tests, a process per core (SLOW=1: those of more than ten seconds too; ARGS="-k folds": some)
 	@PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$ARGS" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
-	  $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(if $(filter 1,$(SLOW)),,-m 'not slow')
+	  env -u MAKEFLAGS -u MAKELEVEL -u ARGS -u SLOW $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(if $(filter 1,$(SLOW)),,-m 'not slow')
 
 lint: $(READY) ## ruff, mypy, and that imports go one way
 	@$(BIN)/ruff check .

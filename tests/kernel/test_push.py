@@ -97,10 +97,12 @@ def built(work: Path) -> Path:
     member = {"name": "small", "weight": 1.0, "mean_prediction": 38.0}
     weights = {"intercept": 0.0, "members": [member], "clip": [1.0, 100.0], "mean_prediction": 38.0}
     (dataset / "weights.json").write_text(json.dumps(weights))
-    (dataset / "small.fold0.tail.safetensors").write_bytes(b"tail")
+    tail = dataset / "small.fold0.tail.safetensors"
+    tail.write_bytes(b"tail")
+    (dataset / "small.json").write_text("{}")
     files = {path.name: {"sha256": sha256(path)} for path in sorted(dataset.iterdir())}
     about = {"kind": KIND, "format": FORMAT, "package": __version__, "files": files,
-             "runs": {"small": {"folds": {"0": {}}, "record": "x.json"}},
+             "runs": {"small": {"folds": {"0": {"tail": tail.name}}, "record": "small.json", "trunk": {}}},
              "data": {"name": "x", "photos": 9912, "drawn": False, "contest": True}}  # fmt: skip
     (dataset / "bundle.json").write_text(json.dumps(about))
     (dataset / "SHA256SUMS").write_text("".join(f"{sha256(path)}  {path.name}\n" for path in sorted(dataset.iterdir())))
@@ -299,7 +301,7 @@ def test_a_data_set_that_nobody_knows_is_created(
 @pytest.mark.parametrize(
     ("state", "parts"),
     [
-        ({"lost": ["weights.json"]}, ("1 of 4 files did not arrive", "weights.json", "nothing was pushed")),
+        ({"lost": ["weights.json"]}, ("1 of 5 files did not arrive", "weights.json", "nothing was pushed")),
         ({"says": {"datasets create": "Dataset creation error: Dataset is too big"}}, ("Dataset is too big", "nothing was pushed")),
         ({"says": {"datasets create": "hm"}}, ("kaggle said hm",)),
         ({"fails": {"datasets create": ["Phone verification required"]}}, ("phone number", "settings")),
