@@ -1,6 +1,10 @@
 """Faults of the machine - no memory, a full or a read-only disk, two commands at once, a kill: one line, or nothing changed."""
 
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,3 +85,97 @@ def test_a_runtime_error_of_another_kind_keeps_its_traceback(checkout, paw, monk
     monkeypatch.setattr("pawpularity.training.loop.Loop.epoch", broken)
     with pytest.raises(RuntimeError, match="do not match"):
         paw(*WORDS["train"])
+
+
+@contextmanager
+def mounted(place: Path, *words: str) -> Iterator[None]:
+    """`mount ... place`, where one is allowed to."""
+    if subprocess.run(["mount", *words, place], capture_output=True, check=False).returncode:
+        pytest.skip("mounting is refused here: it takes root on Linux")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def held(place: Path) -> dict[str, bytes]:
+    """Every file below `place` but for locks, the cache, and what fills its disk."""
+    files = [file for file in sorted(place.rglob("*")) if file.is_file() and file.suffix != ".lock"]
+    return {
+        f.relative_to(place).as_posix(): f.read_bytes()
+        for f in files
+        if f.name not in (".lock", "filler") and ".cache" not in f.parts
+    }
+
+
+def promised(place: Path) -> dict[str, bytes]:
+    """What the same command leaves byte for byte: records and histories of runs hold times."""
+    timed = (".json", ".jsonl", ".html", "history.csv")
+    return {name: data for name, data in held(place).items() if not name.endswith(timed)}
+
+
+COMMANDS = {
+    "train": (*TRAIN, "--fold", "0"),
+    "sample": ("sample", "--photos", "20", "--size", "96", "--into", "input/new/drawn"),
+    "predict": ("predict", "--run", "toy"),
+    "folds": ("folds", "--data", "input/toy", "folds.k=3"),
+    "kernel": ("kernel", "--runs", "toy", "--photos", "4"),
+    "report": ("report", "--runs", "toy"),
+}
+# Where each writes, and where its results stand.
+PLACES = [("train", "oof", "oof"), ("sample", "input/new", "input/new"), ("predict", "submissions", "submissions"),
+          ("folds", "oof/folds", "oof"), ("kernel", "kernels/build", "kernels"), ("report", "oof", "oof"),
+          ("train", ".cache", "oof")]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trained: Path, tmp_path_factory: pytest.TempPathFactory):
+    """What a command leaves below a folder when nothing goes wrong: `undisturbed("train", "oof")`."""
+
+    @cache
+    def left(verb: str, results: str) -> dict[str, bytes]:
+        place = tmp_path_factory.mktemp(verb) / "checkout"
+        shutil.copytree(trained, place, symlinks=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(place)
+            assert main(list(COMMANDS[verb])) == 0
+        return promised(place / results)
+
+    return left
+
+
+@pytest.mark.parametrize(("verb", "folder", "results"), PLACES)
+def test_a_full_disk_is_one_line_and_costs_nothing(checkout, paw, monkeypatch, undisturbed, verb, folder, results):
+    """The disk fills while the command writes: what looks at the free space beforehand is told that there is plenty."""
+    whole, place, kept = undisturbed(verb, results), checkout / folder, checkout / "kept"
+    if folder == ".cache":
+        shutil.rmtree(place)
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(place, kept)
+    refusals = 0
+    with mounted(place, "-t", "tmpfs", "-o", "size=4m", "tmpfs"):
+        shutil.copytree(kept, place, dirs_exist_ok=True)
+        for room in (0, 20_000, 200_000):
+            (place / "filler").write_bytes(bytes(shutil.disk_usage(place).free - room))
+            before = held(place)
+            with monkeypatch.context() as patch:
+                plenty = shutil.disk_usage("/")._replace(free=10**12)
+                patch.setattr("pawpularity.files.shutil.disk_usage", lambda place, plenty=plenty: plenty)
+                outcome = paw(*COMMANDS[verb])
+            (place / "filler").unlink()
+            if outcome.code == 0:  # it needs no more than that
+                break
+            refusals += 1
+            line = outcome.err.splitlines()[-1]
+            assert outcome.code == 2, outcome.err
+            assert line.startswith("pawpularity: ")
+            assert "Traceback" not in outcome.err
+            assert folder in line
+            assert "space" in line
+            assert ("cache.folder" in line) == (folder == ".cache")
+            if folder != ".cache":  # the states that are vouched for stay
+                assert held(place) == before
+        assert refusals
+        assert not list(place.rglob("*.part"))
+        assert paw(*COMMANDS[verb]).code == 0
+        assert promised(checkout / results) == whole

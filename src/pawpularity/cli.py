@@ -185,6 +185,7 @@ def _mendable(error: OSError) -> str | None:
     """One line for operating-system errors that are the user's to mend."""
     where = error.filename or "the output"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename2 or where  # of a copy, the file that was written
         return f"{where}: no disk space left to write it; free some on that disk, and give the same command again"
     if error.errno == errno.ENOMEM:
         return "out of memory; end other programs, or use a machine with more"

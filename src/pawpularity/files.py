@@ -17,6 +17,9 @@ from typing import Any
 
 from pawpularity.errors import UserError
 
+OTHER_CACHE = ", or set cache.folder to another disk"
+"""The remedy of `require_space` for what goes into the cache."""
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -109,8 +112,8 @@ def size_text(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def require_space(folder: Path, needed: int, what: str, remedy: str = ", or set cache.folder to another disk") -> None:
-    """Raise UserError if the disk of `folder` has fewer than `needed` bytes (plus 5 %) free."""
+def require_space(folder: Path, needed: int, what: str, remedy: str = "") -> None:
+    """Raise UserError, which ends with `remedy`, if the disk of `folder` has fewer than `needed` bytes (plus 5 %) free."""
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent

@@ -61,7 +61,7 @@ def _all(options: argparse.Namespace) -> None:
     from pawpularity.ensemble.record import check_free
     from pawpularity.errors import UserError
     from pawpularity.evaluation.table import run_row, table_text
-    from pawpularity.files import require_space
+    from pawpularity.files import OTHER_CACHE, require_space
     from pawpularity.pipeline import everything
     from pawpularity.run import OOF
 
@@ -88,7 +88,7 @@ def _all(options: argparse.Namespace) -> None:
     ]
     cache_bytes = everything.photo_cache_bytes(list(configs.values()), len(dataset.train))
     say(everything.plan_text(estimates, cache_bytes, compute))
-    require_space(Path(), sum(e.disk_bytes for e in estimates) + cache_bytes, "all of this")
+    require_space(Path(), sum(e.disk_bytes for e in estimates) + cache_bytes, "all of this", OTHER_CACHE)
     everything.go_ahead(options.yes)
     folds = folds_of(dataset, first)
     runs = everything.train_all(configs, dataset, folds, suffix)

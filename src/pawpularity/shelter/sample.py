@@ -82,7 +82,9 @@ def draw_shelter(
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; delete it or choose another folder for the sample shelter")
     pictures = photos + test_photos + 2 * len(PARTS) * twins
-    require_space(folder, pictures * (9000 + size * size // 3), "the sample shelter")
+    require_space(
+        folder, pictures * (9000 + size * size // 3), "the sample shelter", ", or choose another place with --into"
+    )
     remove_left_overs(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,9 @@ def draw_shelter(
             raise UserError(
                 f"{folder} cannot take the drawn shelter ({error.strerror}); choose another folder"
             ) from None
+    except OSError as error:
+        error.filename = str(folder)  # a full disk names no file, and what was being drawn is gone
+        raise
     finally:
         shutil.rmtree(whole, ignore_errors=True)
 

@@ -29,7 +29,7 @@ from pawpularity.competition.photo_cache import Photos
 from pawpularity.competition.photos import in_order, thread_count
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.files import require_space, size_text
+from pawpularity.files import OTHER_CACHE, require_space, size_text
 from pawpularity.model.network import Network
 from pawpularity.trunk.store import TrunkFile, about_of, stored
 from pawpularity.verb import say
@@ -86,7 +86,8 @@ class Trunks:
         if not self._affordable(file, len(pairs)):
             return None
         decoded = self.photos.undecoded_bytes if self.photos.opened() is None else 0
-        require_space(self.folder, len(pairs) * file.row_bytes + decoded, "the trunk's states and the decoded photos")
+        needed = len(pairs) * file.row_bytes + decoded
+        require_space(self.folder, needed, "the trunk's states and the decoded photos", OTHER_CACHE)
         with file.building():
             file.check(photos, views)
             file.mend()
