@@ -109,8 +109,8 @@ def held(place: Path) -> dict[str, bytes]:
 
 
 def promised(place: Path) -> dict[str, bytes]:
-    """What the same command leaves byte for byte: records and histories of runs hold times."""
-    timed = (".json", ".jsonl", ".html", "history.csv")
+    """What the same command leaves byte for byte: records and histories hold times, a bundle the commit."""
+    timed = (".json", ".jsonl", ".html", "history.csv", "SHA256SUMS")
     return {name: data for name, data in held(place).items() if not name.endswith(timed)}
 
 
@@ -179,3 +179,35 @@ def test_a_full_disk_is_one_line_and_costs_nothing(checkout, paw, monkeypatch, u
         assert not list(place.rglob("*.part"))
         assert paw(*COMMANDS[verb]).code == 0
         assert promised(checkout / results) == whole
+
+
+@pytest.mark.parametrize(("verb", "folder", "results"), PLACES)
+def test_a_read_only_folder_is_one_line(checkout, paw, undisturbed, verb, folder, results):
+    """Bound onto itself read-only, because root may write what is merely marked so."""
+    whole, place = undisturbed(verb, results), checkout / folder
+    if folder == ".cache":
+        shutil.rmtree(place)
+    place.mkdir(parents=True, exist_ok=True)
+    before = held(checkout)
+    with mounted(place, "--bind", str(place)):
+        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        outcome = paw(*COMMANDS[verb])
+        assert outcome.code == 2, outcome.err
+        line = outcome.err.splitlines()[-1]
+        assert line.startswith("pawpularity: ")
+        assert "Traceback" not in outcome.err
+        assert folder in line
+        assert "read-only file system" in line.lower()
+        assert held(checkout) == before
+    assert paw(*COMMANDS[verb]).code == 0
+    assert promised(checkout / results) == whole
+
+
+@pytest.mark.parametrize("verb", ["train", "predict", "folds"])
+def test_data_may_be_read_only(checkout, paw, undisturbed, verb):
+    results = next(results for name, _, results in PLACES if name == verb)
+    whole = undisturbed(verb, results)
+    with mounted(checkout / "input", "--bind", str(checkout / "input")):
+        subprocess.run(["mount", "-o", "remount,bind,ro", checkout / "input"], check=True)
+        assert paw(*COMMANDS[verb]).code == 0
+    assert promised(checkout / results) == whole
