@@ -1,8 +1,10 @@
 """Faults of the machine - no memory, a full or a read-only disk, two commands at once, a kill: one line, or nothing changed."""
 
+import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -211,3 +213,59 @@ def test_data_may_be_read_only(checkout, paw, undisturbed, verb):
         subprocess.run(["mount", "-o", "remount,bind,ro", checkout / "input"], check=True)
         assert paw(*COMMANDS[verb]).code == 0
     assert promised(checkout / results) == whole
+
+
+def started(words: Sequence[str], code: str = "", **environment: str) -> "subprocess.Popen[str]":
+    """The real command in a process of its own, after `code`."""
+    run = f"import sys\nfrom pawpularity.cli import main\n{code}\nsys.exit(main(sys.argv[1:]))"
+    own = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen([sys.executable, "-c", run, *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                            env=own)  # fmt: skip
+
+
+# Both are held until both are there: the processes go on together from the first file that they make.
+TOGETHER = """
+import os, time
+from pathlib import Path
+from pawpularity import cli
+run = cli._run
+def together(words):
+    Path(os.environ["MEETING"], str(os.getpid())).touch()
+    end = time.monotonic() + 60
+    while len(os.listdir(os.environ["MEETING"])) < 2 and time.monotonic() < end:
+        time.sleep(0.001)
+    return run(words)
+cli._run = together
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["sample", "predict", "train", "folds"])
+def test_two_identical_commands_at_once_leave_what_one_does(checkout, undisturbed, tmp_path, verb):
+    results = next(results for name, _, results in PLACES if name == verb)
+    whole = undisturbed(verb, results)
+    (tmp_path / "meeting").mkdir()
+    two = [started(COMMANDS[verb], TOGETHER, MEETING=str(tmp_path / "meeting")) for _ in range(2)]
+    said = [process.communicate(timeout=120)[1] for process in two]
+    codes = [process.returncode for process in two]
+    assert 0 in codes, said
+    for code, err in zip(codes, said, strict=True):
+        assert code in (0, 2), err
+        assert "Traceback" not in err
+        if code == 2:
+            assert [line.startswith("pawpularity: ") for line in err.splitlines()][-1], err
+            assert verb in ("sample", "train"), "the others wait for one another, or do the same"
+    assert promised(checkout / results) == whole
+    assert not list(checkout.rglob("*.part"))
+
+
+def test_a_shelter_is_drawn_by_one_command_at_a_time(work, paw, refused):
+    from filelock import FileLock
+
+    (work / "input" / ".new.abc.part").mkdir(parents=True)
+    words = ("sample", "--photos", "3", "--size", "48", "--into", "input/new")
+    with FileLock("input/.new.lock"):
+        assert "another command is drawing it" in refused(*words)
+        assert Path("input/.new.abc.part").exists(), "it may be the other's"
+    assert paw(*words).code == 0
+    assert [path.name for path in Path("input").iterdir()] == ["new"], "what a killed command left goes at once"

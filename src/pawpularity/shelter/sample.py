@@ -22,7 +22,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +86,39 @@ def draw_shelter(
     require_space(
         folder, pictures * (9000 + size * size // 3), "the sample shelter", ", or choose another place with --into"
     )
-    remove_left_overs(folder)
+    with _alone(folder):
+        _draw_whole(folder, photos=photos, size=size, seed=seed, twins=twins, test_photos=test_photos,
+                    workers=workers, progress=progress)  # fmt: skip
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock beside `folder`. Raises UserError where another command is drawing there, or no file can be made."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{folder}: another command is drawing it; wait for its end, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)  # before it is let go; who waits for it finds it deleted
+        lock.release()
+
+
+def _draw_whole(
+    folder: Path, *, photos: int, size: int, seed: int, twins: int, test_photos: int, workers: int | None,
+    progress: bool | None,
+) -> None:  # fmt: skip
+    remove_left_overs(folder, older_than_s=0)  # of a killed command: the lock keeps others out
+    try:
         whole = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     except OSError as error:
         raise UserError(f"{folder} cannot be made ({error.strerror}); choose another folder") from None
