@@ -62,10 +62,13 @@ def make(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "x.csv").touch()
 
+    # These tests may themselves have been started by make, with words of its own.
+    ours = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS")}
+
     def run(*words, environment=None):
         done = subprocess.run(
             ["make", "--no-print-directory", "-f", ROOT / "Makefile", "VENV=venv", *words],
-            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **(environment or {})}, check=False,
+            cwd=tmp_path, capture_output=True, text=True, env=ours | (environment or {}), check=False,
         )  # fmt: skip
         file = tmp_path / "told"
         told = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
