@@ -1,7 +1,10 @@
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import mean_squared_error, r2_score
 
 from pawpularity.evaluation.oof import constant_predictions, read_oof, write_oof
 from pawpularity.evaluation.resampling import bootstrap_sums
@@ -84,3 +87,47 @@ def test_written_oof_is_sorted_with_six_decimals(tmp_path):
     )
     again = read_oof(tmp_path / "oof.csv")
     assert list(again["Id"]) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("level", [0.0, 5e6])
+def test_the_interval_of_r2_is_that_of_scikit_learns_r2_over_the_resampled_rows(grouped, level):
+    """`level`: scores far from zero, of which a variance from plain sums of squares would lose the digits."""
+    numbers = np.random.default_rng(4)
+    target = level + numbers.normal(38, 20, 60)
+    prediction = target + numbers.normal(0, 15, 60)
+    groups = np.repeat(np.arange(30), 2) if grouped else None
+    times = bootstrap_sums(np.eye(60), groups, draws=200)  # how often each resample has each row
+    rows = [np.repeat(np.arange(60), np.round(one).astype(int)) for one in times]
+    ratios = [r2_score(target[r], prediction[r]) for r in rows]
+    errors = [np.sqrt(mean_squared_error(target[r], prediction[r])) for r in rows]
+    result = score(target, prediction, 38.0, groups, draws=200)
+    np.testing.assert_allclose((result.r2_low, result.r2_high), np.percentile(ratios, [2.5, 97.5]), rtol=1e-6)
+    np.testing.assert_allclose((result.low, result.high), np.percentile(errors, [2.5, 97.5]), rtol=1e-9)
+    assert result.r2 == pytest.approx(r2_score(target, prediction), rel=1e-9)
+
+
+def test_resamples_that_do_not_vary_have_no_r2_and_the_others_count():
+    target = np.array([10.0] * 5 + [90.0])  # a third of the resamples lack the last row
+    result = score(target, target - 1.0, 38.0, draws=500)
+    times = bootstrap_sums(np.eye(6), None, draws=500)
+    finite = [1 - 1 / np.var(np.repeat(target, np.round(one).astype(int))) for one in times if 0 < one[-1] < 6]
+    assert 250 < len(finite) < 450
+    np.testing.assert_allclose((result.r2_low, result.r2_high), np.percentile(finite, [2.5, 97.5]), rtol=1e-9)
+    flat = score(np.full(6, 0.5), np.full(6, 0.25), 38.0)
+    assert np.isnan([flat.r2, flat.r2_low, flat.r2_high]).all()
+    little = score(np.array([0.1, 0.2, 0.3]), np.array([0.1, 0.2, 0.2]), 0.2)
+    assert little.r2 == pytest.approx(0.5), "an sd below one point is an sd"
+
+
+def test_fewer_than_fifty_rows_are_indicative_and_the_seed_is_nought():
+    numbers = np.random.default_rng(0)
+    target, prediction = numbers.normal(38, 20, 50), numbers.normal(38, 5, 50)
+    assert not score(target, prediction, 38.0, draws=10).indicative
+    assert score(target[1:], prediction[1:], 38.0, draws=10).indicative
+    plain = score(target, prediction, 38.0)
+    assert plain == score(target, prediction, 38.0, seed=0, draws=2000)
+    assert plain != score(target, prediction, 38.0, seed=1, draws=2000)
+    assert plain != score(target, prediction, 38.0, seed=0, draws=1999)
+    with pytest.raises(FrozenInstanceError):
+        plain.rmse = 9.3
