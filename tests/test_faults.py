@@ -1,7 +1,10 @@
 """Faults of the machine - no memory, a full or a read-only disk, two commands at once, a kill: one line, or nothing changed."""
 
 import os
+import random
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -111,8 +114,8 @@ def held(place: Path) -> dict[str, bytes]:
 
 
 def promised(place: Path) -> dict[str, bytes]:
-    """What the same command leaves byte for byte: records and histories hold times, a bundle the commit."""
-    timed = (".json", ".jsonl", ".html", "history.csv", "SHA256SUMS")
+    """What the same command leaves byte for byte: records and histories hold times, a bundle the commit and the code."""
+    timed = (".json", ".jsonl", ".html", "history.csv", "SHA256SUMS", ".whl")
     return {name: data for name, data in held(place).items() if not name.endswith(timed)}
 
 
@@ -269,3 +272,64 @@ def test_a_shelter_is_drawn_by_one_command_at_a_time(work, paw, refused):
         assert Path("input/.new.abc.part").exists(), "it may be the other's"
     assert paw(*words).code == 0
     assert [path.name for path in Path("input").iterdir()] == ["new"], "what a killed command left goes at once"
+
+
+# The process kills itself at its n-th file moved into place, synced, or opened for writing, whichever comes.
+KILLED = """
+import io, os, signal
+from pathlib import Path
+left = [int(os.environ["KILL_AT"])]
+def count():
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+def counted(function, due):
+    def run(*args, **more):
+        if due(*args, **more):
+            count()
+        return function(*args, **more)
+    return run
+def writes(path, mode="r", *args, **more):
+    return isinstance(path, (str, os.PathLike)) and str(path) != os.devnull and any(c in mode for c in "wax+")
+os.replace, os.rename = counted(os.replace, lambda *a, **m: True), counted(os.rename, lambda *a, **m: True)
+os.fsync = counted(os.fsync, lambda *a, **m: True)
+io.open = counted(io.open, writes)
+import builtins
+builtins.open = io.open
+if os.environ["KILL_AT"] == "0":
+    import atexit
+    atexit.register(lambda: Path(os.environ["COUNTED"]).write_text(str(-left[0])))
+"""
+# Kills of each: the last two load PyTorch every time.
+KILLS = [("sample", "input/new", 5), ("folds", "oof", 5), ("predict", "submissions", 3), ("kernel", "kernels", 3)]
+
+
+def settled(place: Path) -> list[tuple[str, bytes]]:
+    """`promised`, without what lies beside its place under a passing name: it goes with the next command, or after an hour."""
+    return [(name, data) for name, data in promised(place).items() if not re.search(r"\.part(/|$)", name)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "results", "kills"), KILLS)
+def test_a_kill_wherever_it_writes_changes_nothing(
+    trained, checkout, paw, undisturbed, tmp_path, monkeypatch, verb, results, kills
+):
+    """Killed at points drawn from all of its writes; predict decodes the photos of test.csv into the cache first."""
+    whole, counting = undisturbed(verb, results), tmp_path / "counting"
+    shutil.copytree(trained, counting, symlinks=True)
+    monkeypatch.chdir(counting)
+    assert started(COMMANDS[verb], KILLED, KILL_AT="0", COUNTED=str(tmp_path / "writes")).wait(60) == 0
+    writes = int((tmp_path / "writes").read_text())
+    points = range(1, writes + 1) if writes <= kills else sorted(random.Random(5).sample(range(1, writes + 1), kills))
+    monkeypatch.chdir(checkout)
+    for point in points:
+        process = started(COMMANDS[verb], KILLED, KILL_AT=str(point))
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, f"write {point} of {writes}"
+        assert all(whole.get(name) == data for name, data in settled(checkout / results)), "whole, or not there"
+        assert paw(*COMMANDS[verb]).code == 0
+        assert dict(settled(checkout / results)) == whole, f"after a kill at write {point} of {writes}"
+        monkeypatch.chdir(tmp_path)
+        shutil.rmtree(checkout)
+        shutil.copytree(trained, checkout, symlinks=True)
+        monkeypatch.chdir(checkout)
