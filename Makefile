@@ -22,6 +22,7 @@ WORDS_leakage := LABELS COPIES CONFIG DATA JSON ARGS
 WORDS_leakcheck := OOF PHOTOS CONFIG DATA JSON ARGS
 WORDS_explain := N MASKS PHOTO GROUP TWINS RUN CONFIG DATA JSON ARGS
 WORDS_robustness := RUN RUNS CONFIG DATA JSON ARGS
+WORDS_checklist := RUNS JSON ARGS
 WORDS_report := RUNS JSON ARGS
 WORDS_coach := PHOTO RUN CONFIG DATA JSON ARGS
 WORDS_app := RUN CONFIG DATA ARGS
@@ -79,7 +80,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data sample folds pretrain train tune study probe oof compare ensemble errors hypotheses leakage leakcheck explain \
-  robustness report coach app table1 predict all kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit bench test lint clean-cache
+  robustness checklist report coach app table1 predict all kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit bench test lint clean-cache
 
 help: ## list every verb
 	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
@@ -148,6 +149,9 @@ explain: $(READY) ## maps of where scores come from, tested; a gallery (N=8, MAS
 
 robustness: $(READY) ## how far attacks and harmless changes move the scores (RUN=name, or RUNS="a b" side by side)
 	@$(PAW) robustness --words "$(call flag,RUNS,runs)$(call flag,RUN,run)$(JOINED)"
+
+checklist: $(READY) ## the reproducibility checklist of every run (RUNS="a b": those) from its files: oof/checklist.md
+	@$(PAW) checklist --words "$(call flag,RUNS,runs)$(call flag,JSON,json) $$ARGS"
 
 report: $(READY) ## one page of everything the runs and verbs left, oof/report.html (RUNS="a b": those, beside the first)
 	@$(PAW) report --words "$(call flag,RUNS,runs)$(call flag,JSON,json) $$ARGS"

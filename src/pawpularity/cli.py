@@ -36,7 +36,7 @@ ROOMS = (
         "error_analysis",
         "ensemble",
     ),
-    *("hypotheses", "leakage", "explain", "pipeline", "kernel", "report", "coach", "bench"),
+    *("hypotheses", "leakage", "explain", "pipeline", "kernel", "checklist", "report", "coach", "bench"),
 )
 
 # Set before the imports that read them. Nothing connects to a network unless the user asks for it, and threads that wait

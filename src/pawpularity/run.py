@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -271,13 +272,19 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor and cores. No host name: artefacts are shared."""
+    """Processor, cores, memory (GB of 2^30 bytes) and GPU. No host name: artefacts are shared."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         found = re.search(r"model name\s*:\s*(.+)", info.read_text())
         model = found.group(1).strip() if found else model
-    return {"system": platform.system(), "processor": model, "cores": os.cpu_count()}
+    about: dict[str, Any] = {"system": platform.system(), "processor": model, "cores": os.cpu_count()}
+    if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys():
+        about["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    torch = sys.modules.get("torch")  # whoever computed has imported it; others need not wait for it
+    if torch is not None and torch.cuda.is_available():
+        about["gpu"] = torch.cuda.get_device_name()
+    return about
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""`oof/checklist.md` and `oof/checklist.json`: the checklist of several runs, and the lines about what is not backed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pawpularity.checklist.backing import MISSING, Backing
+from pawpularity.checklist.questions import answers
+from pawpularity.files import write_json, write_text
+from pawpularity.run import OOF, Run
+
+MARKDOWN, JSON = OOF / "checklist.md", OOF / "checklist.json"
+
+
+def make_checklist(names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Write both files about the runs `names`; returns what the JSON holds, and a line for each answer not backed.
+
+    Raises UserError for a name that holds no run.
+    """
+    runs = [Run.open(OOF / name) for name in names]
+    found: list[dict[str, Any]] = []
+    gaps: list[str] = []
+    for run in runs:
+        told = answers(Backing(run))
+        found.append(
+            {"run": run.name, "kind": run.kind, "leaky": run.leaky, "answers": [one.to_dict() for one in told]}
+        )
+        gaps += [
+            f"{run.name}: {one.question}: not backed: {one.text}; run: {one.make}"
+            for one in told
+            if one.status == MISSING
+        ]
+    value = {"runs": found}
+    write_json(JSON, value)
+    write_text(MARKDOWN, _markdown(value))
+    return value, gaps
+
+
+def written() -> list[Path]:
+    """The files a checklist leaves."""
+    return [MARKDOWN, JSON]
+
+
+def _markdown(value: dict[str, Any]) -> str:
+    lines = ["# Reproducibility checklist", ""]
+    for one in value["runs"]:
+        lines += [f"## {one['run']}{' (leaky by design)' if one['leaky'] else ''}", ""]
+        section = ""
+        for a in one["answers"]:
+            if a["section"] != section:
+                lines += [""] if section else []
+                section = a["section"]
+                lines += [f"### {section}", ""]
+            status = "" if a["status"] == "answered" else f"*{a['status']}*: "
+            text = " ".join(f"{status}{a['text']}".split())
+            make = f"; run: `{a['make']}`" if a["make"] else ""
+            lines.append(f"- **{a['question']}**: {text}{make}")
+            lines += [f"  - `{source}`" for source in a["read"]]
+        lines.append("")
+    return "\n".join(lines)
