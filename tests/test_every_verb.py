@@ -50,6 +50,7 @@ COMMANDS = {
     "explain": ["--run", "a", "--data", "input/toy", "--n", 1, "--masks", 64, *QUICK],
     "explain groups": ["--run", "a", "--data", "input/toy", "--group", "scores", "--n", 2, "--masks", 64],
     "robustness": ["--run", "a", "--data", "input/toy", "--photos", 2],
+    "checklist": [],
     "report": ["--json", "report.json"],
     "coach": ["input/toy/test", "--run", "a", "--data", "input/toy", "--json", "coach.json"],
     "kernel": ["--runs", "blend", "--data", "input/toy", "--user", "anna"],
@@ -77,6 +78,8 @@ UNLIKE = {
     "depth-seconds.png": "a plot of seconds",
     "depth-seconds.html": "a plot of seconds",
     "table1-toy-part.md": "a table with a column of times",
+    "checklist.md": "says how long a fold took",
+    "checklist.json": "says how long a fold took",
     "report.html": "the table of runs has a column of seconds; its JSON is compared without it",
 }
 # Keys of JSON files and columns that do; `row_hash` is of a row of Table 1, seconds included.
