@@ -332,7 +332,7 @@ def test_unwritable_and_full_disks(many: list[Path], tmp_path: Path, monkeypatch
 
 def test_space_is_checked_before(many: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(photo_cache, "require_space", lambda folder, needed, what: asked.append(needed))
+    monkeypatch.setattr(photo_cache, "require_space", lambda folder, needed, *_: asked.append(needed))
     opened(many, tmp_path)
     assert asked == [30 * 20 * 20 * 3]
 

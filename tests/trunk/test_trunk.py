@@ -256,7 +256,7 @@ def test_a_cache_folder_that_cannot_be_made(tmp_path, photos):
 
 def test_space_is_asked_for_before(tmp_path, photos, monkeypatch):
     asked = []
-    monkeypatch.setattr(build, "require_space", lambda folder, needed, what: asked.append(needed))
+    monkeypatch.setattr(build, "require_space", lambda folder, needed, *_: asked.append(needed))
     file = trunks(tmp_path, photos).open(network(), CPU, *pairs(10))
     assert asked == [10 * file.row_bytes]
 
