@@ -337,6 +337,29 @@ def test_a_second_ctrl_c_waits_for_nothing_and_a_late_request_is_not_forgotten(n
     assert stopped.value.exit_code == code
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("worker is killed by signal"), EOFError(), ConnectionResetError(104, "")]
+)
+def test_the_death_of_helping_processes_is_the_stop_that_was_asked_for_and_else_a_fault(tmp_path, error):
+    def helped(asked):
+        request = StopRequest()
+        request.asked = asked
+        with Keeper(tmp_path / "state", 2, {}, request).helped():
+            raise error
+
+    heard = signal.getsignal(signal.SIGCHLD)
+    try:
+        with pytest.raises(type(error)):
+            helped(None)
+        assert signal.getsignal(signal.SIGCHLD) is heard
+        with pytest.raises(Stopped, match="fold 2 stopped; the same command starts it anew") as stopped:
+            helped(signal.SIGTERM)
+        assert stopped.value.exit_code == 143
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, heard)
+
+
 def test_the_loss_scale_of_float16_is_kept(data, tmp_path):
     config = toy("train.dtype=float16")
 
