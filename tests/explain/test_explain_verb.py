@@ -254,7 +254,7 @@ def test_a_method_that_refuses_the_network_is_named_and_the_others_go_on(at, paw
     def refusing(*args, **kwargs):
         raise UserError("Grad-CAM: this network has no places")
 
-    monkeypatch.setattr(explain, "gradcam", refusing)
+    monkeypatch.setattr("pawpularity.explain.gradcam.gradcam", refusing)
     done = paw("explain", "--run", "toy", "--n", "1", *QUICK)
     assert done.code == 0, done.err
     assert set(pd.read_csv("oof/toy/explain/explain.csv")["method"]) == {"gradient", "rise"}

@@ -29,9 +29,8 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.evaluation.score import Score, score
 from pawpularity.explain.chosen import Chosen
-from pawpularity.explain.explain import FoldsMean
 from pawpularity.explain.rise import Score as ScoreOf
-from pawpularity.explain.scored import PhotoScore
+from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.hypotheses.subject import SIZE, contrast, share, subject_map
 from pawpularity.predictor import Predictor
 from pawpularity.schema import Model

@@ -21,6 +21,7 @@ from pawpularity.evaluation.oof import run_folds
 from pawpularity.evaluation.sources import Source, open_source
 from pawpularity.explain.explain import Photo
 from pawpularity.explain.extremes import extremes, scored_rows
+from pawpularity.explain.methods import require_methods
 from pawpularity.predictor import Predictor
 from pawpularity.run import OOF, Run, check_name, versions
 from pawpularity.schema import Explain
@@ -72,6 +73,7 @@ def choose(options: argparse.Namespace, words: Sequence[str]) -> Chosen:
     configs = options.config or default_config(asked)
     given = [] if options.masks is None else [f"explain.masks={options.masks}"]
     config = resolve(configs, [*words, *given])
+    require_methods(config.explain.methods)
     run = Run.open(OOF / check_name(options.run or default_run(configs, asked)))
     run.require_networks()
     source = open_source(run.name, partly=True)

@@ -7,7 +7,7 @@ picture has no such fold: its score is the mean of all trained folds, its metada
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,11 @@ from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.explain.extremes import Scored
 from pawpularity.explain.faithfulness import Faithfulness, judge, judge_forwards
-from pawpularity.explain.gradcam import gradcam
-from pawpularity.explain.gradient import gradient
 from pawpularity.explain.masks import MaskDesign
+from pawpularity.explain.methods import METHODS
 from pawpularity.explain.panel import write_maps
-from pawpularity.explain.rise import rise
 from pawpularity.explain.saliency import Saliency
-from pawpularity.explain.scored import PhotoScore
+from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.files import read_json, write_json
 from pawpularity.model.network import Network
 from pawpularity.predictor import Predictor
@@ -40,7 +38,6 @@ RECORDS, MAPS = "records", "maps"
 SANITY_BLOCKS = 4  # of masks, for every map of a network with random weights
 _STAGES = 11  # of randomising, and what is done once more
 _FEW_MASKS = 512  # four blocks: the fewest that "auto" stops at
-_PLANES = ("cells", "channels")  # of a method's further arrays, those that mean something when averaged over folds
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,26 +51,6 @@ class Photo:
     """None: a picture that is not of the run"""
     metadata: NDArray[np.float32] | None = None
     """(12,); None = absent"""
-
-
-@dataclass(frozen=True)
-class FoldsMean:
-    """The mean score of several fold networks behind one trunk, as a function of one photo; for pictures no fold knows."""
-
-    folds: tuple[PhotoScore, ...]
-
-    @torch.inference_mode()
-    def __call__(self, x: Tensor) -> Tensor:
-        """Unclipped score points, (B,) float32, of inputs (B, 3, H, W)."""
-        first = self.folds[0].network
-        with self.folds[0].compute.autocast():
-            state = first.chain.run(first.laid_out(x), 0, first.cut)  # the trunk is one and the same, and runs once
-            scores = [fold.network.points(fold.network.tail(state, None)) for fold in self.folds]
-        return torch.stack(scores).mean(dim=0)
-
-    def input_of(self, pixels: Pixels) -> Tensor:
-        """As `PhotoScore.input_of`."""
-        return self.folds[0].input_of(pixels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,17 +148,7 @@ def maps_of(score: PhotoScore | FoldsMean, x: Tensor, settings: Explain) -> tupl
 
 def map_of(score: PhotoScore | FoldsMean, x: Tensor, method: str, settings: Explain) -> Saliency:
     """One method's map of one photo, with the settings of the section `explain`."""
-    if method == "rise":
-        masks: str | int = settings.masks if settings.masks == "auto" else int(settings.masks)
-        found = rise(score, x, masks=masks, cells=settings.cells, precision=settings.precision, budget=settings.budget,
-                     seed=settings.seed, batch_size=settings.batch_size)  # fmt: skip
-        return found.saliency()
-    folds = score.folds if isinstance(score, FoldsMean) else (score,)
-    if method == "gradient":
-        return _mean(
-            [gradient(fold, x, smooth=settings.smooth, noise=settings.noise, seed=settings.seed) for fold in folds]
-        )
-    return _mean([gradcam(fold, x) for fold in folds])
+    return METHODS[method].map_of(score, x, settings)
 
 
 def decoded(path: Path, size: int, fit: str) -> Pixels:
@@ -218,34 +185,6 @@ def _explain(predictor: Predictor, photo: Photo, settings: Explain, part: Path) 
     write_maps(part / MAPS / f"{photo.name}.npz", maps)
     write_json(part / RECORDS / f"{photo.name}.json", record)
     return record
-
-
-def _mean(each: Sequence[Saliency]) -> Saliency:
-    """One Saliency of several networks' maps of one photo; itself where there is one."""
-    if len(each) == 1:
-        return each[0]
-    first = each[0]
-    mean = _mean_array([one.map for one in each])
-    arrays = {key: _mean_array([one.arrays[key] for one in each]) for key in first.arrays if key in _PLANES}
-    effects = [one.effect for one in each if one.effect is not None]
-    effect = _mean_array(effects) if len(effects) == len(each) else None
-    facts = {key: value for key, value in first.facts.items() if all(one.facts.get(key) == value for one in each)}
-    warnings = tuple(dict.fromkeys(line for one in each for line in one.warnings))
-    # The folds are given the same noise, so their standard errors do not shrink by averaging; none is claimed.
-    return replace(
-        first,
-        map=mean,
-        standard_error=None,
-        facts=facts | {"folds": len(each)},
-        arrays=arrays,
-        effect=effect,
-        warnings=warnings,
-    )
-
-
-def _mean_array(each: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    mean: NDArray[np.float32] = np.stack(each).mean(axis=0, dtype=np.float64).astype(np.float32)
-    return mean
 
 
 def _announce(predictor: Predictor, todo: Sequence[Photo], settings: Explain) -> None:

@@ -19,11 +19,11 @@ from pawpularity.explain.explain import Explained
 from pawpularity.explain.extremes import KINDS
 from pawpularity.explain.faithfulness import CENTRE, NOT_TOLD, RANDOM, Faithfulness
 from pawpularity.explain.faithfulness_summary import USELESS, Summary, share_texts
+from pawpularity.explain.methods import METHODS
 from pawpularity.explain.panel import ERROR, TITLES, Caption, tiles_of, told_from_zero
 from pawpularity.explain.rise_result import relative_error
 
 PANELS, STRIPS = "panels", "strips"
-JUDGED_AS = {"gradient": "gradient x (photo - mean colour)"}
 JUDGE = "blur"  # the substrate whose verdict marks a map: RISE itself hides with grey
 _JUDGED = ("insertion_minus_deletion", "deletion_auc", "insertion_auc", "positive_end", "negative_end", "road", "p_random",
            "beats_random", "road_beats_random", "beats_centre", "random_sd", "grain")  # fmt: skip
@@ -173,7 +173,7 @@ def _about_map(one: Explained, name: str, scale: float) -> list[str]:
     row = _main(one, name)
     if row is not None:
         if one.maps[name].effect is not None:
-            lines.append(f"judged: {JUDGED_AS[name]}")
+            lines.append(f"judged: {METHODS[name].judged_as}")
         lines.append(f"insertion - deletion {row.insertion_minus_deletion:+.1f} (random: sd {row.random_sd:.1f})")
         lines.append(f"{'beats random' if row.beats_random else NOT_TOLD} (p {row.p_random:.3f})")
         if not np.isnan(row.road):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 
+from pawpularity.explain.methods import TITLES as TITLES
 from pawpularity.explain.saliency import Saliency
 from pawpularity.files import written_whole
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Rectangle
 
-TITLES = {"gradient": "gradient", "gradcam": "Grad-CAM", "rise": "RISE"}
 ERROR = "RISE's standard error"
 SIDE = 224  # pixels of a tile
 _RAISES, _LOWERS, _ZERO = (178, 24, 43), (33, 102, 172), (236, 236, 236)

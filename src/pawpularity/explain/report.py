@@ -17,7 +17,8 @@ from pawpularity.explain.faithfulness_summary import summarise, summary_text
 from pawpularity.explain.gallery import Frame, Section, csv_text, page, write_pictures
 from pawpularity.explain.known_truth import PartSummary, parts_text, read_parts, summarise_parts
 from pawpularity.explain.masks import MaskDesign
-from pawpularity.explain.panel import TITLES, error_scale, scale_of
+from pawpularity.explain.methods import TITLES
+from pawpularity.explain.panel import error_scale, scale_of
 from pawpularity.explain.sanity import Sanity, cascade, draw_sanity
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.files import write_json, write_text

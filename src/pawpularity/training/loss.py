@@ -1,4 +1,4 @@
-"""What a step computes around the network: mixing of a batch, the loss, and a compiled tail."""
+"""What a step computes around the network: mixing of a batch, its loss by name, and a compiled tail."""
 
 import os
 import shutil
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.errors import UserError
+from pawpularity.losses import LOSSES
 from pawpularity.model.network import Network
 from pawpularity.schema import Train
 
@@ -30,13 +30,9 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def loss_of(network: Network, raw: Tensor, target: Tensor, train: Train) -> Tensor:
-    """Mean loss of raw numbers (B,) against score points (B,): BCE on score / 100, or MSE / Huber in points."""
+    """Mean loss `train.loss` of raw numbers (B,) against score points (B,)."""
     raw = raw.float()
-    if train.loss == "bce":
-        return F.binary_cross_entropy_with_logits(raw, target / 100.0)
-    if train.loss == "huber":
-        return F.huber_loss(network.points(raw), target, delta=train.huber_delta)
-    return F.mse_loss(network.points(raw), target)
+    return LOSSES[train.loss](raw, network.points(raw), target, train)
 
 
 def partners(beta: float, items: int, random: np.random.Generator) -> tuple[float, NDArray[np.int64]]:

@@ -1,0 +1,73 @@
+"""The ways to make a map, by the names that `explain.methods` takes. A new one is a function here and its line in METHODS.
+
+The names and titles are read wherever maps are shown: what computes is imported inside the functions only.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pawpularity.errors import UserError
+from pawpularity.explain.saliency import Saliency
+from pawpularity.schema import Explain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pawpularity.explain.scored import FoldsMean, PhotoScore
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to make a map."""
+
+    title: str
+    """for people"""
+    map_of: Callable[["PhotoScore | FoldsMean", "Tensor", Explain], Saliency]
+    """map_of(score, x, settings): the map of one photo.
+
+    `score(batch)` answers with unclipped score points, (B,), of inputs (B, 3, H, W); `x` (3, H, W) is the photo's, in which zero is
+    the mean colour, what a hidden place shows. `over_folds` is for maps that need a network, not just its scores. UserError
+    refuses a network; the other maps are made then.
+    """
+    judged_as: str = "its effect"
+    """what is judged in the map's stead, where Saliency.effect is given"""
+
+
+def _gradient(score: "PhotoScore | FoldsMean", x: "Tensor", settings: Explain) -> Saliency:
+    from pawpularity.explain.gradient import gradient
+    from pawpularity.explain.scored import over_folds
+
+    smooth, noise, seed = settings.smooth, settings.noise, settings.seed
+    return over_folds(score, lambda fold: gradient(fold, x, smooth=smooth, noise=noise, seed=seed))
+
+
+def _gradcam(score: "PhotoScore | FoldsMean", x: "Tensor", settings: Explain) -> Saliency:
+    from pawpularity.explain.gradcam import gradcam
+    from pawpularity.explain.scored import over_folds
+
+    return over_folds(score, lambda fold: gradcam(fold, x))
+
+
+def _rise(score: "PhotoScore | FoldsMean", x: "Tensor", settings: Explain) -> Saliency:
+    from pawpularity.explain.rise import rise
+
+    masks: str | int = settings.masks if settings.masks == "auto" else int(settings.masks)
+    found = rise(score, x, masks=masks, cells=settings.cells, precision=settings.precision, budget=settings.budget,
+                 seed=settings.seed, batch_size=settings.batch_size)  # fmt: skip
+    return found.saliency()
+
+
+METHODS: dict[str, Method] = {
+    "gradient": Method("gradient", _gradient, judged_as="gradient x (photo - mean colour)"),
+    "gradcam": Method("Grad-CAM", _gradcam),
+    "rise": Method("RISE", _rise),
+}
+TITLES = {name: method.title for name, method in METHODS.items()}
+
+
+def require_methods(names: Sequence[str]) -> None:
+    """Raise UserError for a name that METHODS lacks. The schema stands below this room, so it cannot know them."""
+    for name in names:
+        if name not in METHODS:
+            raise UserError(f"explain.methods={name}: must be one of {', '.join(METHODS)}")
