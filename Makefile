@@ -38,6 +38,7 @@ WORDS_submit := KAGGLE_USER GO ARGS
 WORDS_all := YES CONFIG DATA JSON ARGS
 WORDS_bench := BENCH BACKBONES JSON ARGS
 WORDS_test := SLOW ARGS
+WORDS_test-oldest := ARGS
 WORDS_clean-cache := YES ARGS
 # A misspelt word (FLOD=0) must not start another, longer job.
 KNOWN := $(sort $(foreach words,$(filter WORDS_%,$(.VARIABLES)),$($(words)))) PYTHON VENV
@@ -58,6 +59,7 @@ $(foreach mark,; & | < > ` " ' \\ ( ) $$,$(if $(findstring $(mark),$(PYTHON)$(VE
 BIN    := $(VENV)/bin
 PAW    := $(BIN)/pawpularity
 READY  := $(VENV)/.installed
+OLDEST := $(VENV)-oldest
 
 # What a verb is told: `--words "TEXT"`, with the text from the environment, which the command splits as a shell would. No shell and
 # no make reads it, so a `;` or a `$(...)` is a character of a name.
@@ -78,9 +80,14 @@ export OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(( cores > JOBS ? cores / JOBS : 1 
 test -z "$$lines" || printf '%s\n' "$$lines" | tr '\n' '\0' | xargs -0 -n 1 -P "$$JOBS" sh -c
 endef
 
+# Tests start make themselves, without what this one was told.
+PYTEST_ENV = PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$ARGS" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} env -u MAKEFLAGS -u MAKELEVEL -u ARGS -u SLOW
+PYTEST     = -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help setup data sample folds pretrain train tune study probe oof compare ensemble errors hypotheses leakage leakcheck explain \
-  robustness checklist report coach app table1 predict all kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit bench test lint clean-cache
+  robustness checklist report coach app table1 predict all kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit bench \
+  test test-oldest lint clean-cache
 
 help: ## list every verb
 	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
@@ -88,11 +95,14 @@ help: ## list every verb
 
 setup: $(READY) ## make .venv and install the project with its tested versions (every verb does)
 
+# Another Python than the one that made it would leave an environment of two halves.
+environment = @clear=; test "$$($(1)/bin/python -VV 2>&1)" = "$$($(PYTHON) -VV 2>&1)" || clear=--clear; $(PYTHON) -m venv $$clear $(1)
+
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...' >&2; exit 2; }
 	@echo 'installing into $(VENV) (about 6 GB with torch; some minutes, once) ...' >&2
-	$(PYTHON) -m venv $(VENV)
+	$(call environment,$(VENV))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -196,8 +206,17 @@ bench: $(READY) ## time the plain loop beside ours: make bench BENCH=train|predi
 	@$(PAW) bench --words "$(call flag,BENCH,what)$(call flag,BACKBONES,backbones)$(call flag,JSON,json) $$ARGS"
 
 test: $(READY) ## run the tests, a process per core (SLOW=1: those of more than ten seconds too; ARGS="-k folds": some)
-	@PYTEST_ADDOPTS="$$PYTEST_ADDOPTS $$ARGS" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
-	  env -u MAKEFLAGS -u MAKELEVEL -u ARGS -u SLOW $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(if $(filter 1,$(SLOW)),,-m 'not slow')
+	@$(PYTEST_ENV) $(BIN)/python $(PYTEST) $(if $(filter 1,$(SLOW)),,-m 'not slow')
+
+test-oldest: $(OLDEST)/.installed ## the tests of predictor and kernels with the oldest libraries that are promised (a second 6 GB, .venv-oldest)
+	@$(PYTEST_ENV) $(OLDEST)/bin/python $(PYTEST) tests/kernel tests/model tests/competition tests/trunk tests/training/test_tail.py \
+	  tests/training/test_fit.py tests/test_config.py tests/test_oldest.py
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	@echo 'installing into $(OLDEST) (about 6 GB with torch; some minutes, once) ...' >&2
+	$(call environment,$(OLDEST))
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[app]' pytest pytest-xdist pytest-cov hypothesis
+	@touch $@
 
 lint: $(READY) ## ruff, mypy, and that imports go one way
 	@$(BIN)/ruff check .

@@ -1,8 +1,11 @@
 """What the tests share: a toy shelter, a place to work in, and where real data is, if anywhere."""
 
+import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,3 +119,50 @@ def unharmed():
 
 TOY = ("photos.size=32", "model.backbone=test_resnet", "model.weights=none", "train.epochs=2", "train.batch_size=16",
        "train.dtype=float32")  # fmt: skip
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make in an empty checkout whose commands write down what they are told, as the real one would split it."""
+    binaries = tmp_path / "venv/bin"
+    binaries.mkdir(parents=True)
+    note = (
+        f"#!{sys.executable}\nimport json, os, sys\n"
+        "from pathlib import Path\n"
+        "def told():\n"
+        "    if 'pytest' in sys.argv:\n"
+        "        return [*sys.argv[1:], os.environ['PYTEST_ADDOPTS']]\n"
+        "    from pawpularity.cli import split_words\n"
+        "    return split_words(sys.argv[1:])\n"
+        "with Path('told').open('a') as file:\n"
+        "    file.write(json.dumps(told()) + '\\n')\n"
+    )
+    for name in ("pawpularity", "python"):
+        (binaries / name).write_text(note)
+        (binaries / name).chmod(0o755)
+    shutil.copytree(binaries, tmp_path / "venv-oldest/bin")
+    for name in (
+        "pyproject.toml",
+        "constraints.txt",
+        "venv/.installed",
+        "constraints-oldest.txt",
+        "venv-oldest/.installed",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / "x.csv").touch()
+
+    # These tests may themselves have been started by make, with words of its own.
+    ours = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS")}
+
+    def run(*words, environment=None):
+        done = subprocess.run(
+            ["make", "--no-print-directory", "-f", ROOT / "Makefile", "VENV=venv", *words],
+            cwd=tmp_path, capture_output=True, text=True, env=ours | (environment or {}), check=False,
+        )  # fmt: skip
+        file = tmp_path / "told"
+        told = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        file.unlink(missing_ok=True)
+        assert not (tmp_path / "pwned").exists(), done
+        return done, told
+
+    return run

@@ -1,11 +1,7 @@
 """What is typed at make arrives at the command as words, whatever characters it is made of, and none of it is run."""
 
-import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -39,46 +35,6 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture
-def make(tmp_path):
-    """make in an empty checkout whose commands write down what they are told, as the real one would split it."""
-    binaries = tmp_path / "venv/bin"
-    binaries.mkdir(parents=True)
-    note = (
-        f"#!{sys.executable}\nimport json, os, sys\n"
-        "from pathlib import Path\n"
-        "def told():\n"
-        "    if 'pytest' in sys.argv:\n"
-        "        return [*sys.argv[1:], os.environ['PYTEST_ADDOPTS']]\n"
-        "    from pawpularity.cli import split_words\n"
-        "    return split_words(sys.argv[1:])\n"
-        "with Path('told').open('a') as file:\n"
-        "    file.write(json.dumps(told()) + '\\n')\n"
-    )
-    for name in ("pawpularity", "python"):
-        (binaries / name).write_text(note)
-        (binaries / name).chmod(0o755)
-    for name in ("pyproject.toml", "constraints.txt", "venv/.installed"):
-        (tmp_path / name).touch()
-    (tmp_path / "x.csv").touch()
-
-    # These tests may themselves have been started by make, with words of its own.
-    ours = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS")}
-
-    def run(*words, environment=None):
-        done = subprocess.run(
-            ["make", "--no-print-directory", "-f", ROOT / "Makefile", "VENV=venv", *words],
-            cwd=tmp_path, capture_output=True, text=True, env=ours | (environment or {}), check=False,
-        )  # fmt: skip
-        file = tmp_path / "told"
-        told = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        file.unlink(missing_ok=True)
-        assert not (tmp_path / "pwned").exists(), done
-        return done, told
-
-    return run
-
-
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_character_of_a_name_is_a_command(make, text):
     for given in ({}, {"RUN": shlex.quote(text)}):
@@ -98,7 +54,7 @@ def test_every_word_of_every_verb_arrives_as_text(make, verb):
     texts = {word: f"{word};touch pwned $(touch pwned) $(shell touch pwned)" for word in words}
     done, (told,) = make(verb, *(f"{word}={shlex.quote(text)}" for word, text in texts.items()))
     assert done.returncode == 0, done.stderr
-    if verb == "test":
+    if verb in ("test", "test-oldest"):
         assert told[-1] == " " + shlex.quote(texts["ARGS"])
         return
     password = texts.pop("STORAGE", None)
@@ -157,9 +113,22 @@ def test_flags_of_one_and_nought(make):
     assert "not slow" not in every
 
 
+@pytest.mark.parametrize("version", ["", "Python 3.13.1"])
+def test_another_python_makes_the_environment_anew(make, tmp_path, version):
+    """One on top of the other would have packages of the first and a name of the second."""
+    other = tmp_path / "other"
+    note = (tmp_path / "venv/bin/python").read_text()
+    other.write_text(f"{note}if '-VV' in sys.argv and {version!r}:\n    print({version!r})\n")
+    other.chmod(0o755)
+    (tmp_path / "venv/.installed").unlink()
+    done, told = make("setup", f"PYTHON={other}")
+    assert done.returncode == 0, done.stderr
+    assert [words for words in told if "venv" in words] == [["-m", "venv", *(["--clear"] if version else []), "venv"]]
+
+
 def test_every_verb_of_make_is_one_of_the_command():
     names = set(re.findall(r"^([a-z0-9-]+): \$\(READY\)", MAKEFILE, re.M)) - {"lint", "setup", "test"}
     assert names <= set(cli.verbs())
-    assert {name for name in WORDS if name != "test"} <= names
+    assert WORDS.keys() - {"test", "test-oldest"} <= names
     phony = set(re.search(r"^\.PHONY: ((?:.*\\\n)*.*)$", MAKEFILE, re.M)[1].replace("\\\n", " ").split())
-    assert phony == names | {"help", "setup", "lint", "test"}
+    assert phony == names | {"help", "setup", "lint", "test", "test-oldest"}

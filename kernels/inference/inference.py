@@ -61,4 +61,6 @@ def start(bundle: Path) -> int:
 
 
 if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 - an image may be older than we are
+        refuse(f"this image has Python {sys.version.split()[0]}, and 3.11 is needed; choose the latest environment")
     sys.exit(start(find_bundle(ROOT / "input")))

@@ -274,6 +274,10 @@ class Trainer:
 
 
 def main() -> int:
+    if sys.version_info < (3, 11):  # noqa: UP036 - an image may be older than we are
+        raise Fault(
+            f"this image has Python {sys.version.split()[0]}, and 3.11 is needed: choose the latest environment"
+        )
     bundle, order = find_order()
     data = find_data()
     say(f"run {order['run']}, fold {', '.join(map(str, order['folds']))}, at most {order['hours']:g} h; data {data}")

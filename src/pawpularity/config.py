@@ -51,7 +51,7 @@ def resolve(configs: str, overrides: Sequence[str] = (), *, validate: bool = Tru
     """
     from omegaconf import OmegaConf
 
-    tree: Any = OmegaConf.structured(Config)
+    tree = _schema()
     for source in [config_path("default"), *_with_bases(configs)]:
         tree = _merge(tree, _read_yaml(source), str(source))
     for word in overrides:
@@ -79,7 +79,7 @@ def from_dict(value: Mapping[str, Any], where: str) -> Config:
     """A Config from the `config` part of a run's config.json. Raises UserError naming `where` and the key."""
     from omegaconf import OmegaConf
 
-    tree = _merge(OmegaConf.structured(Config), OmegaConf.create(dict(value)), where)
+    tree = _merge(_schema(), OmegaConf.create(dict(value)), where)
     config = OmegaConf.to_object(tree)
     assert isinstance(config, Config)
     check(config)
@@ -116,8 +116,19 @@ def _read_yaml(path: Path, *, keep_base: bool = False) -> Any:
     return tree
 
 
+def _schema() -> Any:
+    """The schema's defaults as a tree to merge into: omegaconf 2.3 would refuse that for the sections of a frozen class."""
+    from omegaconf import DictConfig, OmegaConf
+
+    tree = OmegaConf.structured(Config)
+    for node in (tree, *tree.values()):
+        if isinstance(node, DictConfig):
+            OmegaConf.set_readonly(node, False)
+    return tree
+
+
 def _merge(tree: Any, delta: Any, where: str) -> Any:
-    from omegaconf import OmegaConf, read_write
+    from omegaconf import OmegaConf
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
     _refuse_placeholders(OmegaConf.to_container(delta, resolve=False), where)
@@ -126,8 +137,7 @@ def _merge(tree: Any, delta: Any, where: str) -> Any:
         # `args` of another backbone mean nothing to this one: a delta that names a backbone starts its args afresh.
         named = OmegaConf.select(delta, "model.backbone")
         if named is not None and named != OmegaConf.select(tree, "model.backbone"):
-            with read_write(merged), read_write(merged.model):
-                merged.model.args = OmegaConf.select(delta, "model.args") or {}
+            merged.model.args = OmegaConf.select(delta, "model.args") or {}
         return merged
     except (ConfigKeyError, ConfigAttributeError) as error:
         key = str(error.full_key or error.key)

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import venv
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.conftest import ROOT
 from tests.kernel.test_bundle import edit, reseal
 
 from pawpularity.errors import UserError
@@ -82,6 +84,21 @@ def test_kernel_check_passes_and_says_what_it_saw(built, paw):
     assert (built / "dataset" / "weights.json").stat().st_mode & 0o777 == 0o444, "what is linked stays as it is"
 
 
+def test_an_older_image_is_refused_in_one_line_and_so_is_a_python_that_cannot_predict(built, refused, tmp_path):
+    for script in (built / "kernel/inference.py", ROOT / "kernels/train/train.py"):
+        old = f"import runpy, sys; sys.version_info = (3, 10, 12); runpy.run_path({str(script)!r}, run_name='__main__')"
+        done = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, check=False,
+                              env={**os.environ, "PAWPULARITY_KAGGLE": str(tmp_path)})  # fmt: skip
+        assert done.returncode == 2
+        assert "and 3.11 is needed" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    bare = tmp_path / "bare"
+    venv.create(bare)
+    assert "has no numpy" in refused("kernel-check", "--python", str(bare / "bin/python"))
+    for odd in (tmp_path / "nothing", Path("/bin/true")):
+        assert "is no Python 3.11 or newer that answers" in refused("kernel-check", "--python", str(odd))
+
+
 def test_kernel_check_and_a_build_do_not_meet(built, refused):
     with building(built / ".lock"):
         assert "another command is at work there" in refused("kernel-check", "--photos", "8")
@@ -111,7 +128,8 @@ def test_without_safetensors_and_with_odd_metadata_and_another_sample(session, c
     table.loc[3, "Eyes"] = "maybe"
     table.to_csv(contest / "test.csv", index=False)
     pd.read_csv(contest / "sample_submission.csv").iloc[1:].to_csv(contest / "sample_submission.csv", index=False)
-    done = session(contest, layout=sandbox.LAYOUTS[1], without=("safetensors",), rerun=True)
+    bare = sandbox.interpreter(without=["safetensors"])
+    done = session(contest, layout=sandbox.LAYOUTS[1], python=bare, rerun=True)
     assert done.code == 0, done.said
     assert "safetensors" not in done.log["imported"]
     assert "safetensors" in done.log["refused"]

@@ -34,6 +34,8 @@ FLOAT_BOUND = 1e-4
 """Score points between the kernel and `make predict`: the same batches of the same numbers, but for six decimals."""
 HALF_BOUND = 3.0
 """Times the largest difference that was measured when the bundle was built: these are other photos."""
+VERSIONS_BOUND = 0.1
+"""Score points between other versions of the libraries on one machine; 0.043 was measured (docs/kaggle.md)."""
 COMPARED = 256
 TIMED = 2 * BATCH
 BROKEN = 0.3
@@ -42,14 +44,19 @@ _SCRATCH = ".check."
 Floats = NDArray[np.float64]
 
 
-def check(build: Path, *, photos: int, threads: int | None = None) -> tuple[dict[str, Any], str]:
-    """Run the sessions; returns a report for programs and its text. Raises UserError for the first thing that is not right."""
+def check(
+    build: Path, *, photos: int, threads: int | None = None, python: str | None = None
+) -> tuple[dict[str, Any], str]:
+    """Run the sessions; returns a report for programs and its text. Raises UserError for the first thing that is not right.
+
+    `python`: another one that shall run the script, with libraries of its own; `make predict` stays this one's.
+    """
     if not (build / "dataset" / BUNDLE).is_file():
         raise UserError(f"{build}: is not built yet; run: make kernel RUNS=...")
     # The builder's lock: nothing is built anew under the sessions, and what a killed check left is nobody's.
     with building(build / ".lock"):
         _remove_left_overs(build)
-        return _check(build, photos, threads)
+        return _check(build, photos, threads, python)
 
 
 def _remove_left_overs(build: Path) -> None:
@@ -62,7 +69,7 @@ def _remove_left_overs(build: Path) -> None:
         clear(left)
 
 
-def _check(build: Path, photos: int, threads: int | None) -> tuple[dict[str, Any], str]:
+def _check(build: Path, photos: int, threads: int | None, other: str | None) -> tuple[dict[str, Any], str]:
     bundle = open_bundle(build / "dataset")
     script = build / "kernel" / "inference.py"
     if not script.is_file():
@@ -73,7 +80,9 @@ def _check(build: Path, photos: int, threads: int | None) -> tuple[dict[str, Any
         )
     _require_unchanged(bundle)
     words = ["--threads", str(threads)] if threads else []
+    python = sandbox.interpreter(other) if other else sandbox.interpreter()
     say(f"sandbox {sandbox.isolation(build)}")
+    say(f"python  {python.path}: {python}")
     # Beside the build, so that links into it need no room.
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=build) as scratch:
         root = Path(scratch).resolve()
@@ -83,19 +92,19 @@ def _check(build: Path, photos: int, threads: int | None) -> tuple[dict[str, Any
         some = hidden.first(root / "hidden", min(photos, COMPARED), root / "some")
         spoiled = hidden.first(root / "hidden", min(photos, 2 * BATCH), root / "spoiled")
         ways = hidden.spoil(spoiled, BROKEN)
-        bound = _bound(bundle)
+        bound = _bound(bundle) + (VERSIONS_BOUND if other else 0.0)
         say("the contest's eight noise photos, mounts of old ...")
-        eight = _session(root / "a", "of old", bundle, script, root / "noise", words)
+        eight = _session(root / "a", "of old", bundle, script, root / "noise", words, python)
         off = _compare(_scores(eight), _predicted(bundle, root / "noise", root), bound)
         say(f"{photos} hidden photos, mounts of late ...")
-        many = _session(root / "b", "of late", bundle, script, root / "hidden", words, rerun=True)
+        many = _session(root / "b", "of late", bundle, script, root / "hidden", words, python, rerun=True)
         off = max(off, _compare(_scores(many)[:COMPARED], _predicted(bundle, some, root), bound))
         say(f"{len(ways)} of {min(photos, 2 * BATCH)} photos broken ...")
-        broken = _session(root / "c", "of late", bundle, script, spoiled, words, rerun=True)
+        broken = _session(root / "c", "of late", bundle, script, spoiled, words, python, rerun=True)
         _check_broken(bundle, broken, spoiled, ways, _scores(many), bound)
         say("its parts, one by one ...")
         parts = _parts(bundle, some, threads)
-    result = Result(bundle, many, broken, off, bound, parts)
+    result = Result(bundle, python, many, broken, off, bound, parts)
     return result.values(), result.text()
 
 
@@ -124,12 +133,20 @@ def _require_unchanged(bundle: Bundle) -> None:
 
 
 def _session(
-    root: Path, layout: str, bundle: Bundle, script: Path, data: Path, words: list[str], *, rerun: bool = False
+    root: Path,
+    layout: str,
+    bundle: Bundle,
+    script: Path,
+    data: Path,
+    words: list[str],
+    python: sandbox.Interpreter,
+    *,
+    rerun: bool = False,
 ) -> sandbox.Session:
     """One run of the script that must end well."""
     root.mkdir()
     sandbox.lay_out(root, layout, bundle.folder, data)
-    session = sandbox.run(root, script, *words, rerun=rerun)
+    session = sandbox.run(root, script, *words, rerun=rerun, python=python)
     where = f"kernel-check ({layout}, {data.name})"
     if session.code != 0:
         missing = [name for name in session.log.get("refused", []) if f"No module named {name!r}" in session.said]

@@ -31,6 +31,7 @@ class Result:
     """Sessions that passed, and what they are held against."""
 
     bundle: Bundle
+    python: sandbox.Interpreter
     many: sandbox.Session
     broken: sandbox.Session
     difference: float
@@ -59,6 +60,7 @@ class Result:
             "bundle": self.bundle.name,
             "bytes": sum(entry["bytes"] for entry in self.bundle.about["files"].values()),
             "isolation": str(self.many.closed),
+            "versions": self.python.versions,
             "device": report["device"],
             "dtypes": report["dtypes"],
             "photos": report["photos"],
@@ -88,6 +90,7 @@ class Result:
             [
                 f"kernel-check: passed ({v['bundle']}: {len(self.bundle.runs)} runs, {networks} networks)",
                 f"sandbox       {v['isolation']}",
+                f"versions      {self.python}",
                 "imports       nothing beyond torch, timm, numpy, pandas, Pillow and what they bring"
                 + (f" (they brought {', '.join(brought)})" if brought else ""),
                 f"submissions   8 noise photos, {v['photos']} hidden ones, {v['broken']} broken of {broken['photos']}: "

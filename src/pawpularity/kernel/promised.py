@@ -8,9 +8,12 @@ to be new. Issue 1546 of docker-python (March 2026) shows the same torch in a Ka
 """
 
 import importlib.metadata
+import json
+import platform
 import re
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 RELIED = {
     "torch": "2.9.0+cu128",
@@ -69,5 +72,29 @@ def standard_library() -> set[str]:
     return set(sys.stdlib_module_names) | {"__main__"}
 
 
+def versions() -> dict[str, str]:
+    """Python's, and those of the distributions above that prediction uses; what is not installed is left out."""
+    found = {"Python": platform.python_version()}
+    for name in (*RELIED, *USED_IF_THERE):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def main() -> None:
+    """`python -I promised.py [WITHOUT ...]`: what this Python may import, as JSON; so `sandbox` asks any Python."""
+    answer: dict[str, Any] = {
+        "allowed": sorted(promised_imports(sys.argv[1:]) | standard_library()),
+        "versions": versions(),
+    }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

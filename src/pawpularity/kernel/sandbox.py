@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pawpularity.errors import UserError
-from pawpularity.kernel import guard
-from pawpularity.kernel.promised import promised_imports, standard_library
+from pawpularity.kernel import guard, promised
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, outside the sandbox and inside."""
@@ -85,6 +84,40 @@ def _succeeds(command: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
+class Interpreter:
+    """A Python, and what it has of what Kaggle's image promises."""
+
+    path: str
+    allowed: tuple[str, ...]
+    """top-level names that a script may import"""
+    versions: dict[str, str]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {version}" for name, version in self.versions.items())
+
+
+def interpreter(python: str = sys.executable, without: Sequence[str] = ()) -> Interpreter:
+    """Ask `python` what it has: its libraries need not be ours. Raises UserError where it cannot predict.
+
+    `without`: distributions that shall be absent.
+    """
+    # Not resolved: the link in an environment's folder is what makes it that environment.
+    path = str(Path(python).absolute())
+    try:
+        asked = subprocess.run(
+            [path, "-I", promised.__file__, *without], capture_output=True, text=True, check=False, timeout=300
+        )
+        answer = json.loads(asked.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise UserError(
+            f"--python {python}: is no Python 3.11 or newer that answers ({type(error).__name__})"
+        ) from None
+    if lacking := promised.RELIED.keys() - answer["versions"].keys():
+        raise UserError(f"--python {python}: has no {min(lacking)}, which Kaggle's image promises; install it there")
+    return Interpreter(path, tuple(answer["allowed"]), answer["versions"])
+
+
+@dataclass(frozen=True)
 class Session:
     """What a script did in the sandbox."""
 
@@ -122,25 +155,31 @@ def _link(source: str, target: str) -> None:
 
 
 def run(
-    root: Path, script: Path, *words: str, rerun: bool = False, without: tuple[str, ...] = (), limit_s: float = 3600.0
+    root: Path,
+    script: Path,
+    *words: str,
+    rerun: bool = False,
+    python: Interpreter | None = None,
+    limit_s: float = 3600.0,
 ) -> Session:
     """Run `script` in the sandbox at `root`, which `lay_out` filled. Raises UserError where it takes longer than `limit_s`.
 
-    `without`: distributions that shall be absent too.
+    `python`: who runs it (default: the Python that runs this).
     """
+    python = python or interpreter()
     log = root / "home" / "log.json"
     wishes = root / "home" / "wishes.json"
-    allowed = sorted(promised_imports(without) | standard_library())
     wishes.write_text(
-        json.dumps({"allowed": allowed, "sandbox": str(root.resolve()), "log": str(log)}), encoding="utf-8"
+        json.dumps({"allowed": python.allowed, "sandbox": str(root.resolve()), "log": str(log)}), encoding="utf-8"
     )
     environment = {"PATH": PATH, "HOME": str(root / "home"), "LANG": "C.UTF-8", "PAWPULARITY_KAGGLE": str(root)}
     if rerun:
         environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
     environment |= {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
     closed = isolation(root)
-    python = [sys.executable, "-I", str(Path(guard.__file__)), str(wishes), str(script.resolve()), *words]
-    command = closed.enter(root, python)
+    command = closed.enter(
+        root, [python.path, "-I", str(Path(guard.__file__)), str(wishes), str(script.resolve()), *words]
+    )
     if not closed.mounted:
         _writable(root / "input", False)
     before = _listing(root / "input")

@@ -67,7 +67,7 @@ def _check(options: argparse.Namespace) -> None:
 
     if not 8 <= options.photos <= 100_000:
         raise UserError(f"--photos {options.photos}: must lie in 8..100000")
-    report, text = check(Path(options.build), photos=options.photos, threads=options.threads)
+    report, text = check(Path(options.build), photos=options.photos, threads=options.threads, python=options.python)
     give(report, text, options.json)
     say("next: make kernel-push")
 
@@ -78,6 +78,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         "--photos", type=int, default=2000, metavar="N", help="hidden photos to simulate (default: 2000)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads that decode (default: one a core)")
+    parser.add_argument("--python", metavar="PATH", help="run the script with this Python and its libraries")
     json_argument(parser)
 
 
