@@ -136,6 +136,37 @@ def test_a_line_names_run_question_file_and_command(place, paw):
             "METHOD=mean RUN=both") in done.err  # fmt: skip
 
 
+def test_a_damaged_record_is_a_gap_and_the_others_are_told(place, paw):
+    Path("oof/a/config.json").write_text("{")
+    done = paw("checklist")
+    assert done.code == 2
+    assert "a: its record: not backed: run a: oof/a/config.json cannot be read" in done.err
+    assert {one["run"] for one in json.loads(Path("oof/checklist.json").read_text())["runs"]} == {"b", "both"}
+    assert "a: its record: not backed" in Path("oof/checklist.md").read_text()
+
+
+def test_a_score_that_changed_since_backs_nothing(place, refused):
+    file = Path("input/toy/train.csv")
+    table = pd.read_csv(file)
+    table.loc[7, "Pawpularity"] = 101 - table.loc[7, "Pawpularity"]
+    table.to_csv(file, index=False)
+    refused("checklist", "--runs", "b")
+    assert missing("b") == {"statistics", "exclusions"}
+    assert (
+        f"another score, or none, of 1 rows that the run was scored on (such as {table['Id'][7]})"
+        in told("b")["statistics"]["text"]
+    )
+
+
+def test_a_blend_of_files_knows_no_near_duplicates(place, paw, monkeypatch, tmp_path):
+    for name in ("a", "b"):
+        table_of(name).to_csv(tmp_path / f"{name}.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    assert paw("ensemble", "a.csv", "b.csv", "--method", "mean", "--run", "files").code == 0
+    assert paw("checklist").code == 0
+    assert "near-duplicates are not known: the members are files" in told("files")["statistics"]["text"]
+
+
 def test_a_run_of_one_fold_says_so(place, paw):
     shutil.rmtree("oof/a/fold1")
     assert paw("checklist", "--runs", "a").code == 0

@@ -21,7 +21,7 @@ from pawpularity.report.subjects import gather
 
 PAGE = Path("oof/report.html")
 KEYS = ("runs", "ensemble", "leaks", "paired", "predicted", "bands", "curves", "errors", "table1", "hypotheses", "search",
-        "explain", "groups", "robustness")  # fmt: skip
+        "explain", "groups", "robustness", "checklist")  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -116,6 +116,22 @@ def test_every_section_is_there_and_its_figures_are_those_of_the_verbs(whole, at
     assert line in page.sections["runs"], "and not of half a run"
 
 
+def test_the_checklist_is_that_of_its_verb_and_a_gap_stands_open(at, paw):
+    (at / "oof/blend/weights.json").unlink()
+    page, _, _ = made(paw, "--runs", "a", "blend")
+    assert paw("checklist", "--runs", "a", "blend").code == 2
+    told = json.loads(Path("oof/checklist.json").read_text())
+    rows = {row[0]: row[1:] for row in next(rows for key, rows in page.tables if key == "checklist")}
+    section = " ".join(page.sections["checklist"].split())
+    for run in told["runs"]:
+        states = [answer["status"] for answer in run["answers"]]
+        assert rows[run["run"]] == [str(states.count(word)) for word in ("answered", "does not apply", "not backed")]
+        assert all(" ".join(answer["text"].split()) in section for answer in run["answers"])
+        assert all(source in section for answer in run["answers"] for source in answer["read"])
+    assert rows["blend"][-1] == "1"
+    assert "blend, size: oof/blend/weights.json: oof/blend/weights.json is missing; run: make ensemble" in section
+
+
 def test_what_is_said_of_a_run_is_what_oof_says(at):
     for one in gather(["leaky", "half", "blend"])[0]:
         due = details(open_source(one.name, partly=True))
@@ -194,7 +210,7 @@ def test_what_was_not_run_says_so_and_how(at, paw):
     shutil.rmtree("oof/sample-toy", ignore_errors=True)
     page, value, _ = made(paw)
     assert states(value) == dict.fromkeys(KEYS, "not made") | dict.fromkeys(
-        ("runs", "leaks", "predicted", "bands", "curves"), "made"
+        ("runs", "leaks", "predicted", "bands", "curves", "checklist"), "made"
     )
     told = paw("report").out
     assert "not made: The paper's Table 1, honest and leaky (make table1)" in told

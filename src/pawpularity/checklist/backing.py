@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pawpularity.competition.table import ID, TARGET, read_cells
@@ -179,9 +180,13 @@ class Backing:
         file = Path(folder) if Path(folder).suffix == ".csv" else Path(folder) / "train.csv"
         try:
             cells = read_cells(file, (ID, TARGET))
-            found = pd.Series(cells.numbers(TARGET, "a score"))
+            found = pd.Series(cells.numbers(TARGET, "a score"), index=cells.ids())
         except (UserError, OSError) as error:
             raise NotBacked(file, str(error), "make sample, or make data") from None
+        told = self.predictions().set_index("Id")["target"]
+        if len(other := told.index[~np.isclose(told, found.reindex(told.index), atol=1e-6)]):
+            raise NotBacked(file, f"holds another score, or none, of {len(other)} rows that the run was scored on (such as "
+                            f"{other[0]}): it changed since", self.command)  # fmt: skip
         self.note(file, TARGET)
         return found, "train.csv"
 

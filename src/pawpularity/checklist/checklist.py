@@ -6,6 +6,7 @@ from typing import Any
 
 from pawpularity.checklist.backing import MISSING, Backing
 from pawpularity.checklist.questions import answers
+from pawpularity.errors import UserError
 from pawpularity.files import write_json, write_text
 from pawpularity.run import OOF, Run
 
@@ -15,12 +16,18 @@ MARKDOWN, JSON = OOF / "checklist.md", OOF / "checklist.json"
 def make_checklist(names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Write both files about the runs `names`; returns what the JSON holds, and a line for each answer not backed.
 
-    Raises UserError for a name that holds no run.
+    A run whose record cannot be read is one such line. Raises UserError for a name that holds no run.
     """
-    runs = [Run.open(OOF / name) for name in names]
     found: list[dict[str, Any]] = []
     gaps: list[str] = []
-    for run in runs:
+    for name in names:
+        try:
+            run = Run.open(OOF / name)
+        except UserError as error:
+            if not (OOF / name / "config.json").is_file():
+                raise
+            gaps.append(f"{name}: its record: not backed: {error}")
+            continue
         told = answers(Backing(run))
         found.append(
             {"run": run.name, "kind": run.kind, "leaky": run.leaky, "answers": [one.to_dict() for one in told]}
@@ -30,7 +37,7 @@ def make_checklist(names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             for one in told
             if one.status == MISSING
         ]
-    value = {"runs": found}
+    value = {"runs": found, "not_backed": gaps}
     write_json(JSON, value)
     write_text(MARKDOWN, _markdown(value))
     return value, gaps
@@ -57,4 +64,6 @@ def _markdown(value: dict[str, Any]) -> str:
             lines.append(f"- **{a['question']}**: {text}{make}")
             lines += [f"  - `{source}`" for source in a["read"]]
         lines.append("")
+    if value["not_backed"]:
+        lines += ["## Not backed by any file", "", *(f"- {' '.join(gap.split())}" for gap in value["not_backed"]), ""]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pawpularity.checklist.backing import ANSWERED, MISSING, NONE, Answer, Backing, NotBacked
 from pawpularity.evaluation.oof import constant_predictions
@@ -69,12 +70,18 @@ def _theory(b: Backing) -> str:
     raise NotAsked(f"none is made: a run ({_kind(b)}) is a measurement")
 
 
+def _duplicates(b: Backing, several: NDArray[np.int64]) -> str:
+    if "photos" not in b.run.record["data"] and not len(several):
+        return "near-duplicates are not known: the members are files"
+    return f"{int(several.sum())} near-duplicates in {len(several)} known groups"
+
+
 def _statistics(b: Backing) -> str:
     scores, where = b.scores()
     sizes = np.unique(b.folds().frame["group"], return_counts=True)[1]
     several = sizes[sizes > 1]
     return (f"{len(scores)} scored rows, mean {scores.mean():.4f}, sd {scores.std(ddof=0):.4f}, range {scores.min():g} to "
-            f"{scores.max():g} ({where}); {int(several.sum())} near-duplicates in {len(several)} known groups")  # fmt: skip
+            f"{scores.max():g} ({where}); {_duplicates(b, several)}")  # fmt: skip
 
 
 def _source(b: Backing) -> str:

@@ -17,7 +17,7 @@ def _checklist(options: argparse.Namespace) -> None:
     if not names:
         raise UserError("oof/ holds no run yet; run: make train FOLD=0")
     value, gaps = make_checklist(names)
-    asked = sum(len(one["answers"]) for one in value["runs"])
+    asked = sum(len(one["answers"]) for one in value["runs"]) + len(names) - len(value["runs"])
     files = " and ".join(map(str, written()))
     give(
         value,

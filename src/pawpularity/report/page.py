@@ -13,6 +13,7 @@ from pawpularity.report.gallery import gallery_section
 from pawpularity.report.maps import groups_section, robustness_section
 from pawpularity.report.predictions import bands_section, curves_section, paired, paired_section, predicted_section
 from pawpularity.report.records import errors_section, hypotheses_section, table1_section
+from pawpularity.report.reproduced import checklist_section
 from pawpularity.report.standing import ensemble_section, leaks_section, runs_section
 from pawpularity.report.studies import studies_section
 from pawpularity.report.subjects import Subject, by_data, distinct
@@ -44,6 +45,7 @@ def make_report(
         gallery_section(subjects),
         groups_section(subjects),
         robustness_section(subjects),
+        checklist_section(subjects),
     ]
     text = page(sections, _title(subjects), command, _foot(subjects))
     write_text(path, text)
