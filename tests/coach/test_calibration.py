@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pawpularity.coach.calibration import Calibration, coverage, cross_fitted_intervals
+from pawpularity.coach.calibration import Calibration
 from pawpularity.coach.coach import ranked
 from pawpularity.coach.order import Order
 from pawpularity.errors import UserError
@@ -33,6 +33,23 @@ def skewed(n, seed=0, spread=0.15):
     random = np.random.default_rng(seed)
     prediction = random.uniform(20, 60, n)
     return prediction + spread * prediction * (random.exponential(1.0, n) - 1.0), prediction
+
+
+def cross_fitted_intervals(target, prediction, fold, level):
+    """(low, high) of every row by a calibration on the rows of the other folds."""
+    low, high = np.empty(len(target)), np.empty(len(target))
+    for one in np.unique(fold):
+        here = fold == one
+        known = Calibration.fit(target[~here], prediction[~here])
+        low[here], high[here] = known.interval(prediction[here], level)
+    return low, high
+
+
+def coverage(target, prediction, fold, parts=5):
+    """Shares of true scores inside their ranges, by equal parts of the rows from the lowest predictions up."""
+    low, high = cross_fitted_intervals(target, prediction, fold, 0.9)
+    inside = (low <= target) & (target <= high)
+    return [part.mean() for part in np.array_split(inside[np.argsort(prediction, kind="stable")], parts)]
 
 
 def test_nine_of_ten_in_every_fifth_of_real_predictions(peers, mean):

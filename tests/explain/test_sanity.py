@@ -11,7 +11,7 @@ from torch import nn
 
 from pawpularity.config import resolve
 from pawpularity.explain.likeness import ssim
-from pawpularity.explain.sanity import cascade, draw_sanity, sanity_text
+from pawpularity.explain.sanity import cascade, draw_sanity
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.model.network import Network, build_network
 
@@ -167,7 +167,6 @@ def test_a_network_that_tells_no_photos_apart_is_named(score, xs):
     assert found.stages[0].state == "flat"
     assert all(stage.state in ("flat", "saturated") for stage in found.stages)
     assert found.verdict == f"undecided: the randomised network is {found.stages[-1].state}"
-    assert "flat" in sanity_text([found])
     loud = score_of(copy.deepcopy(score.network))
     with torch.no_grad():
         loud.network.score.weight.fill_(float("inf"))
@@ -179,7 +178,6 @@ def test_constant_maps_are_named(score, xs):
     assert found.verdict == "constant maps"
     assert found.constant == len(xs)
     assert found.to_dict()["floor"]["signed"] is None
-    assert "nan" not in sanity_text([found])
     half = cascade(score, xs[:3], lambda s, x, _: gradient_map(s, x) * (x is not xs[0]))
     assert half.constant == 1
     assert half.stages[0].likeness["signed"].n == 2
@@ -247,6 +245,3 @@ def test_the_figure_is_the_same_bytes_again(score, xs, tmp_path):
     for name in ("one.png", "two.png"):
         draw_sanity([found, found], tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
-    text = sanity_text([found])
-    assert "floor" in text
-    assert "nan" not in text

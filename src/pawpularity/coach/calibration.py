@@ -124,27 +124,6 @@ class Calibration:
         return Order.measure(self.target, self.prediction, self.groups)
 
 
-def cross_fitted_intervals(
-    target: Floats, prediction: Floats, fold: NDArray[np.int64], level: float
-) -> tuple[Floats, Floats]:
-    """(low, high) of every row, (n,) each, by a calibration on the rows of the other folds: what its coverage is tested on."""
-    low, high = np.empty(len(target)), np.empty(len(target))
-    for one in np.unique(fold):
-        here = fold == one
-        known = Calibration.fit(target[~here], prediction[~here])
-        low[here], high[here] = known.interval(prediction[here], level)
-    return low, high
-
-
-def coverage(
-    target: Floats, prediction: Floats, fold: NDArray[np.int64], level: float = 0.9, parts: int = 5
-) -> list[float]:
-    """Shares of true scores inside their cross-fitted ranges, by equal parts of the rows from the lowest predictions up."""
-    low, high = cross_fitted_intervals(target, prediction, fold, level)
-    inside = (low <= target) & (target <= high)
-    return [float(part.mean()) for part in np.array_split(inside[np.argsort(prediction, kind="stable")], parts)]
-
-
 def _monotone_chance(prediction: Floats, reached: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Knots (m,) and the share of `reached` at them: isotonic, its steps joined at their centres (Oron and Flournoy 2017).
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pawpularity.evaluation.resampling import Groups
-from pawpularity.explain.estimate import Estimate, estimates, plain, table
+from pawpularity.explain.estimate import Estimate, estimates, plain
 from pawpularity.explain.likeness import LIKENESSES, Map, likeness_of
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.files import written_whole
@@ -258,28 +258,6 @@ def _health(scores: Sequence[PhotoScore], xs: Sequence[Tensor]) -> tuple[float, 
     if squashed and bool(((exact < 0.01) | (exact > 99.99)).all()):
         return mean, sd, "saturated"
     return mean, sd, "flat" if sd < FLAT or noise > NOISY * sd else "alive"
-
-
-def sanity_text(found: Sequence[Sanity]) -> str:
-    """The cascades of some methods as aligned text."""
-    cells = [["method", "randomised down to", "signed", "of sizes", "SSIM", "sd of the score", ""]]
-    for one in found:
-        for number, stage in enumerate(one.stages):
-            figures = [stage.likeness[name].text(2) for name in LIKENESSES]
-            state = "" if stage.state == "alive" else stage.state
-            cells.append([one.method if not number else "", stage.name, *figures, f"{stage.score_sd:.3f}", state])
-        for name in ("ceiling", "floor"):
-            bound = getattr(one, name)
-            cells.append(
-                [
-                    "",
-                    name,
-                    *(f"{bound[k]:+.2f}" if math.isfinite(bound[k]) else "-" for k in LIKENESSES),
-                    "",
-                    one.verdict if name == "floor" else "",
-                ]
-            )
-    return table(cells)
 
 
 def draw_sanity(found: Sequence[Sanity], path: Path) -> None:
