@@ -36,6 +36,7 @@ class Fault(Exception):
 
 
 def say(line: str) -> None:
+    """Print `line` with the minutes since the start."""
     print(f"[{(time.monotonic() - STARTED) / 60:6.1f} min] {line}", flush=True)
 
 
@@ -112,6 +113,7 @@ def take_up(run: str, place: Path) -> None:
 
 
 def numbers(version: str) -> tuple[int, ...]:
+    """The first three numbers of a version, to be compared."""
     return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
@@ -204,6 +206,10 @@ class Trainer:
         self.asked = True
 
     def work(self, deadline: float) -> None:
+        """Train the folds that lack, one a GPU at a time, until all are there or `deadline` (monotonic seconds).
+
+        Raises Fault where the folds cannot be made.
+        """
         slots = list(range(max(1, len(self.cards))))
         # Processes that start at once would each look for near-duplicates.
         folds = [*self.words, "folds", *self.choice]
@@ -233,6 +239,7 @@ class Trainer:
             time.sleep(0.2)
 
     def start(self, fold: int, slot: int) -> subprocess.Popen:
+        """The process that trains `fold` on the GPU numbered `slot` (on the CPU where there is none)."""
         command = [*self.words, "train", *self.choice, "--run", self.run, "--fold", str(fold), "--skip-taken"]
         card = {"CUDA_VISIBLE_DEVICES": str(slot)} if self.cards else {}
         say(f"fold {fold}: starts{f' on GPU {slot}' if self.cards else ''}")
@@ -274,6 +281,7 @@ class Trainer:
 
 
 def main() -> int:
+    """Train what the order in the bundle says, and pack it up; returns the exit code."""
     if sys.version_info < (3, 11):  # noqa: UP036 - an image may be older than we are
         raise Fault(
             f"this image has Python {sys.version.split()[0]}, and 3.11 is needed: choose the latest environment"

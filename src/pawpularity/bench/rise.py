@@ -69,6 +69,7 @@ class RidgeScore:
         return features.float()
 
     def __call__(self, x: Tensor) -> Tensor:
+        """The scores; the head must have been fitted."""
         assert self.slopes is not None
         return self.features(x) @ self.slopes + self.intercept
 

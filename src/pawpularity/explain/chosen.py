@@ -63,6 +63,10 @@ class Chosen:
 
 
 def choose(options: argparse.Namespace, words: Sequence[str]) -> Chosen:
+    """The run, its predictor, data and out-of-fold rows that `--run`, `--data` and the settings `words` name.
+
+    Raises UserError for settings that are the run's own, and for a run that cannot be explained.
+    """
     if other := [word for word in words if not word.startswith(("explain.", "cache."))]:
         raise UserError(f'explain: uses the run\'s own settings; remove "{other[0]}"')
     for word in words:
@@ -105,6 +109,7 @@ def trained_words(run: Run) -> str:
 
 
 def extreme_photos(chosen: Chosen, n: int) -> list[Photo]:
+    """The `n` highest and lowest predictions and largest over- and under-estimates, as photos to be explained."""
     paths = dict(zip(chosen.dataset.train[ID], chosen.dataset.photo_paths(), strict=True))
     return [Photo(row.id, paths[row.id], row, chosen.metadata(row.id)) for row in extremes(chosen.source, n)]
 
@@ -164,6 +169,7 @@ def listed(lines: Sequence[str], separator: str = "; ") -> str:
 
 
 def print_of(path: Path) -> str:
+    """The hash of a photo file's bytes. Raises PhotoError where it cannot be read."""
     if path.exists() and not path.is_file():
         raise PhotoError(path, "is not a regular file")
     try:

@@ -72,6 +72,7 @@ class Chain:
         return len(self.blocks)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """The pooled features of photos (B, 3, H, W): every block."""
         return self.run(x)
 
     def run(self, state: Tensor, start: int = 0, stop: int | None = None) -> Tensor:

@@ -53,9 +53,11 @@ class Brush:
         return tone(colour, self.target + step * max(room, 20.0))
 
     def at(self, points: Points | list[tuple[float, float]]) -> Points:
+        """Points (N, 2) given as shares of width and height, in pixels."""
         return np.asarray(points, float) * [self.w, self.h]
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> Points:
+        """The corners (4, 2), in pixels, of a rectangle given in shares of width and height."""
         return self.at([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
 
     def disc(self, x: float, y: float, r: float, squash: float = 1.0) -> Points:

@@ -13,12 +13,14 @@ class Indoors(Brush):
     """One method per scene, and what stands in them."""
 
     def room(self) -> None:
+        """A wall, furniture before it, and a floor."""
         foot = 0.48 + 0.32 * self.u[1]
         self.wall(foot)
         self.furniture(foot)
         self.floor(foot)
 
     def sofa(self) -> None:
+        """A sofa before a wall."""
         u = self.u
         self.wall(1.0)
         if u[60] < 0.6:
@@ -44,6 +46,7 @@ class Indoors(Brush):
             paint(self.disc(x, y, 0.05), self.colour(0, -0.2), alpha=0.8)
 
     def blanket(self) -> None:
+        """A blanket that fills the picture."""
         u = self.u
         self.fade(0.0, 1.0, self.colour(0, 0.18), self.colour(0, -0.18))
         self.pattern(int(u[1] * 5), self.colour(1, 0.6 if u[2] < 0.5 else -0.5), u[3:], 0.0, 1.0)
@@ -69,6 +72,7 @@ class Indoors(Brush):
             self.canvas.paint(side, self.own((166, 120, 84), -0.2 + 0.5 * u[25]), light=0.1)
 
     def kennel(self) -> None:
+        """A kennel: wall, floor and bars."""
         u = self.u
         foot = 0.55 + 0.25 * u[1]
         steel = mix(self.hues[0], (150, 158, 166), 0.6)
@@ -88,6 +92,7 @@ class Indoors(Brush):
         self.glow(u[9], 0.2 * u[10], 0.35 + 0.3 * u[11], self.own((255, 250, 230), 0.9), 0.6)
 
     def backdrop(self) -> None:
+        """A photographer's backdrop: a plain gradient."""
         u = self.u
         self.fade(0.0, 1.0, self.colour(0, 0.9 * u[1] - 0.45), self.colour(1, 0.9 * u[2] - 0.45))
         self.glow(u[3], u[4], 0.3 + 0.3 * u[5], self.colour(1, 0.8), 0.8)
@@ -101,6 +106,7 @@ class Indoors(Brush):
             self.fade(y, 1.0, self.colour(2, 0.15), self.colour(2, -0.35))
 
     def wall(self, foot: float) -> None:
+        """A wall down to `foot`, a share of the height."""
         u = self.u[8:]
         self.fade(0.0, foot, self.colour(0, 0.25 + 0.3 * (u[0] - 0.5)), self.colour(0, -0.15))
         kind = int(u[1] * 8)
@@ -154,6 +160,7 @@ class Indoors(Brush):
                 canvas.paint(self.disc(x + 0.15, a + 0.18 * (foot - y), 0.014), self.own((230, 190, 110), 0.4))
 
     def window(self, x: float, y: float, w: float, h: float) -> None:
+        """A window; x, y, w and h in shares of the picture."""
         canvas, frame = self.canvas, self.colour(2, 0.75)
         canvas.paint(self.box(x - 0.015, y - 0.012, x + w + 0.015, y + h + 0.012), frame)
         bright = self.u[20] < 0.7
@@ -189,6 +196,7 @@ class Indoors(Brush):
                 )
 
     def floor(self, top: float) -> None:
+        """A floor from `top`, a share of the height, down."""
         u = self.u[44:]
         kind = int(u[0] * 4)
         wood = self.own((176, 128, 86), -0.05 - 0.3 * u[1]) if u[1] < 0.5 else self.colour(2, -0.3 + 0.5 * u[1])

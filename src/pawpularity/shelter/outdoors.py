@@ -13,6 +13,7 @@ class Outdoors(Brush):
     """One method per scene."""
 
     def garden(self) -> None:
+        """Sky, hills, a fence and grass with flowers."""
         u = self.u
         line = 0.30 + 0.34 * u[1]
         self.fade(0.0, line + 0.05, self.own((110, 170, 224), 0.05), self.own((206, 230, 240), 0.55))
@@ -73,6 +74,7 @@ class Outdoors(Brush):
                 self.canvas.paint(self.disc(x + lean, y - tall, 0.007), (222, 160, 60))
 
     def beach(self) -> None:
+        """Sky, sea and sand."""
         u = self.u
         sea, sand = 0.2 + 0.25 * u[1], 0.45 + 0.25 * u[2]
         warm = u[3] < 0.35
@@ -110,6 +112,7 @@ class Outdoors(Brush):
             )
 
     def wood(self) -> None:
+        """Trunks before green."""
         u = self.u
         foot = 0.5 + 0.22 * u[1]
         autumn = u[2] < 0.5
