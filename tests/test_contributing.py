@@ -1,0 +1,201 @@
+"""docs/contributing.md does what it says: each of its four additions, made word for word in a copy, works by the real command."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tests.conftest import TOY
+
+from pawpularity.cli import main
+from pawpularity.schema import Explain, Train
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = (ROOT / "docs" / "contributing.md").read_text()
+RUN = (
+    "train",
+    "--data",
+    "toy",
+    "--fold",
+    0,
+    *TOY,
+    "folds.k=2",
+    "train.epochs=1",
+    "train.warmup_epochs=0",
+    "train.loss=mse",
+)
+
+
+def recipe(title: str) -> tuple[str, str]:
+    """The one block of code below a heading that begins with `title`: its language and its text."""
+    (part,) = [part for part in GUIDE.split("\n### ") if part.startswith(title)]
+    ((language, text),) = re.findall(r"^```(\w+)\n(.*?)^```", part, re.MULTILINE | re.DOTALL)
+    return language, text
+
+
+def patched(place: Path, title: str) -> Path:
+    """The one file of the copy at `place` that the recipe touches, after it did."""
+    language, text = recipe(title)
+    if language == "yaml":
+        file = place / re.match(r"# (\S+)\n", text)[1]
+        assert not file.exists()
+        file.write_text(text)
+        return file
+    head, *hunks = re.split(r"^@@.*\n", text, flags=re.MULTILINE)
+    ((name,),) = [re.findall(r"^\+\+\+ (\S+)$", head, re.MULTILINE)]
+    file = place / name
+    source = file.read_text()
+    for hunk in hunks:
+        lines = hunk.splitlines(keepends=True)
+        assert {line[0] for line in lines} <= set("+- ")
+        before, after = ("".join(line[1:] for line in lines if line[0] != other) for other in "+-")
+        assert source.count(before) == 1, before
+        source = source.replace(before, after)
+    file.write_text(source)
+    lint = [sys.executable, "-m", "ruff"]
+    for words in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [*lint, *words, file, "--config", ROOT / "pyproject.toml"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return file
+
+
+def loaded(file: Path) -> ModuleType:
+    """The module in `file`, beside the package that is installed."""
+    spec = importlib.util.spec_from_file_location(f"patched_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def first(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package and its configs beside a drawn shelter, and one fold of a run `mse`, trained before any change."""
+    place = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(
+        ROOT / "src" / "pawpularity", place / "src" / "pawpularity", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copytree(ROOT / "configs", place / "configs")
+    shutil.copytree(drawn, place / "toy")
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        assert main([str(word) for word in (*RUN, "--run", "mse")]) == 0
+    finally:
+        os.chdir(before)
+    return place
+
+
+@pytest.fixture
+def checkout(first: Path, tmp_path: Path) -> Path:
+    """A copy of that for a test to change."""
+    return Path(shutil.copytree(first, tmp_path / "checkout"))
+
+
+def paw(place: Path, *words: object, code: int = 0) -> str:
+    """The command of the copy at `place`; everything that it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pawpularity", *map(str, words)],
+        cwd=place, env=os.environ | {"PYTHONPATH": str(place / "src")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def predictions(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "fold0" / "predictions.csv", dtype={"Id": str})
+
+
+def test_the_house_is_the_one_that_is_linted() -> None:
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    (block,) = re.findall(r"^## The house\n.*?^```\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    assert re.split(r"[,\s]+", block.strip()) == layers
+
+
+def test_a_backbone(checkout: Path) -> None:
+    file = patched(checkout, "A backbone")
+    words = ("photos.size=32", "folds.k=2", "train.epochs=1", "model.weights=none")
+    said = paw(checkout, "train", "--data", "toy", "--config", file.stem, "--fold", 0, *words)
+    assert "40 of the backbone's 140 parameter tensors are trained" in said
+    run = checkout / "oof" / f"{file.stem}-toy"
+    assert (
+        json.loads((run / "config.json").read_text())["config"]["model"]["backbone"]
+        == "mobilenetv3_small_050.lamb_in1k"
+    )
+    assert list(predictions(run)["Id"]) == list(predictions(checkout / "oof" / "mse")["Id"])
+
+
+def test_a_loss(checkout: Path) -> None:
+    module = loaded(patched(checkout, "A loss"))
+    random = np.random.default_rng(0)
+    raw, points, target = (torch.from_numpy(random.uniform(1, 100, 9)) for _ in range(3))
+    found = module.LOSSES["mae"](raw, points, target, Train())
+    assert float(found) == pytest.approx(np.abs(points.numpy() - target.numpy()).mean(), rel=1e-12)
+
+    paw(checkout, *RUN, "--run", "mae", "train.loss=mae")
+    record = json.loads((checkout / "oof" / "mae" / "config.json").read_text())
+    assert record["config"]["train"]["loss"] == "mae"
+    ours, mse = predictions(checkout / "oof" / "mae"), predictions(checkout / "oof" / "mse")
+    assert list(ours["Id"]) == list(mse["Id"])
+    assert np.abs(ours["prediction"] - mse["prediction"]).max() > 0.01
+
+
+def test_a_loss_that_is_not_there_is_refused(work: Path, refused) -> None:
+    assert refused("train", "train.loss=mae").endswith("train.loss=mae: must be one of bce, mse, huber")
+
+
+def test_a_saliency_method(checkout: Path) -> None:
+    module = loaded(patched(checkout, "A saliency method"))
+    random = torch.Generator().manual_seed(0)
+    weights, x = (torch.randn(3, 40, 24, generator=random) for _ in range(2))
+    found = module.METHODS["occlusion"].map_of(lambda batch: (batch * weights).sum((1, 2, 3)), x, Explain(cells=4))
+    cells = (x * weights).sum(0).reshape(4, 10, 4, 6).sum((1, 3)).numpy()  # of a linear score: what is in the cell
+    np.testing.assert_allclose(found.map, np.kron(cells, np.ones((10, 6))), atol=1e-4)
+
+    words = (
+        "--data",
+        "toy",
+        "--run",
+        "mse",
+        "--n",
+        1,
+        "explain.cells=4",
+        "explain.road=false",
+        "explain.sanity_photos=2",
+    )
+    said = paw(checkout, "explain", *words, "explain.methods=[occlusion]")
+    assert re.search(r"^occlusion +blur", said, re.MULTILINE)
+    folder = checkout / "oof" / "mse" / "explain"
+    table = pd.read_csv(folder / "explain.csv", dtype={"Id": str})
+    assert set(table["method"]) == {"occlusion"}
+    for name in table["Id"]:
+        values = np.load(folder / "maps" / f"{name}.npz")["occlusion"]
+        assert values.shape == (32, 32)
+        assert len(np.unique(values)) > 8, "cells of a 4 x 4 grid"
+        assert (folder / "panels" / f"{name}.png").is_file()
+    assert "score points lost when the cell is hidden" in (folder / "index.html").read_text()
+
+
+def test_a_hypothesis(checkout: Path) -> None:
+    patched(checkout, "A hypothesis")
+    labels = checkout / "toy" / "train.csv"
+    said = paw(checkout, "hypotheses", "--data", labels, "--draws", 200, "--out", "found")
+    assert re.search(r"^6 .*a person in the photo raises", said, re.MULTILINE)
+    scores = pd.read_csv(labels)
+    means = scores.groupby("Human")["Pawpularity"].mean()
+    rows = json.loads((checkout / "found/hypotheses.json").read_text())["tested"]
+    (row,) = [row for row in rows if row["hypothesis"] == 6]
+    assert row["effect"] == pytest.approx(means[1] - means[0])
