@@ -1,14 +1,18 @@
 """Tips: what was measured, what the evidence allows to say of it, and what may not be said."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pawpularity.coach.evidence import Evidence
+from pawpularity.coach.evidence import Evidence, gather_evidence
 from pawpularity.coach.text import promise_words
 from pawpularity.coach.tips import ADVISED, FINE, LEFT_OUT, NOT_WORTH, PERHAPS, Seen, Tip, move, tips_for
 from pawpularity.coach.traits import Judged, Probe, chances, fit_probes
+from pawpularity.competition.table import METADATA
+from pawpularity.hypotheses import findings
 from pawpularity.hypotheses.claims import CANNOT_TELL, REJECTED, SUPPORTED, TOO_SMALL
+from pawpularity.hypotheses.data import Gathered
 
 
 def evidence(column, verdict=SUPPORTED, effect=9.0, unit=1.0, adjusted=True):
@@ -142,3 +146,20 @@ def test_a_promise_cannot_be_read_as_a_score(gains, said):
     assert promise_words(Tip("face", ADVISED, "", "", "", *gains)) == said
     assert promise_words(Tip("face", NOT_WORTH, "", "", "", *gains)) == ""
     assert promise_words(Tip("face", ADVISED, "", "", "", None, None, None)) == ""
+
+
+def test_a_column_that_has_become_a_claim_is_looked_at_once(monkeypatch):
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {name: random.integers(0, 2, 80) for name in METADATA} | {"Pawpularity": random.integers(1, 100, 80)}
+    )
+    gathered = Gathered(table, np.arange(80), "no photos here", None, {}, [])
+    share = random.uniform(0.1, 0.9, 80)
+
+    def columns():
+        return [row.column for row in gather_evidence(gathered, share, draws=50, margin=3.0)]
+
+    before = columns()
+    assert before[-2:] == ["Blur", "subject share"]
+    monkeypatch.setattr(findings, "CLAIMS", (*findings.CLAIMS, findings.Claim(6, "Blur", -1, "a blurred photo lowers")))
+    assert columns() == before

@@ -113,7 +113,8 @@ def _gain(adjusted: Any, plain: Any) -> dict[str, Any]:
 
 def _extra(gathered: Gathered, share: Floats, found: Findings, draws: int, margin: float, seed: int) -> list[Evidence]:
     columns = [Column(BLUR, gathered.table[BLUR].to_numpy(dtype=np.float64)), Column(SHARE, share)]
-    columns = [column for column in columns if column.varies]
+    claimed = {row.claim.column for row in found.rows}  # a family that has grown may hold them already
+    columns = [column for column in columns if column.varies and column.name not in claimed]
     if not columns:
         return []
     groups = None if len(np.unique(gathered.groups)) == len(gathered.groups) else gathered.groups
