@@ -49,7 +49,6 @@ class Sums:
     loss: Tensor
     seen: int = 0
     steps: int = 0
-    """Steps done."""
     started: float = field(default_factory=time.perf_counter)
     """As `time.perf_counter` counts, less the time that earlier processes spent on this epoch."""
 
@@ -283,6 +282,9 @@ class Keeper:
         """
         try:
             yield
+        except Stopped:
+            ignore_children()
+            raise
         except (RuntimeError, EOFError, OSError) as error:  # PyTorch's own word, or a pipe whose other end is gone
             if self.request.asked is None:
                 raise
