@@ -15,8 +15,9 @@ from pawpularity.model.network import build_network
 from pawpularity.predictor import score_rows
 from pawpularity.training import fit
 from pawpularity.training.batches import EpochBatches
-from pawpularity.training.fit import fit_fold, loss_of
+from pawpularity.training.fit import fit_fold
 from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.step import loss_of
 from pawpularity.views import Schedule
 
 CPU = choose("float32", "cpu")

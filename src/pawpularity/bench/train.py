@@ -31,9 +31,10 @@ from pawpularity.model.network import Network, build_network
 from pawpularity.schema import Config
 from pawpularity.shelter.sample import draw_shelter
 from pawpularity.training.batches import EpochBatches
-from pawpularity.training.fit import Loop, loss_of
+from pawpularity.training.fit import Loop
 from pawpularity.training.items import items_of, shown
 from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.step import loss_of
 from pawpularity.trunk.build import Trunks
 
 BATCH = 64

@@ -24,8 +24,8 @@ from pawpularity.pipeline.submit import submit
 from pawpularity.run import OOF, Run
 from pawpularity.schema import Config
 from pawpularity.shelter import SAMPLE
-from pawpularity.training.fit import loss_of
 from pawpularity.training.items import as_they_are, items_of, looked_at, shown
+from pawpularity.training.step import loss_of
 from pawpularity.training.train import labelled_photos, prepare_trunk, start_run, train_fold
 from pawpularity.trunk.store import stored
 from pawpularity.verb import agreed, say

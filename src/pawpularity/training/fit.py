@@ -25,7 +25,6 @@ from pawpularity.training.items import NOTHING, Items, as_they_are, items_of
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.loop import Loop as Loop
 from pawpularity.training.loop import Report, Step
-from pawpularity.training.loss import loss_of as loss_of
 from pawpularity.training.processes import ALONE, Processes
 from pawpularity.training.resume import Keeper
 from pawpularity.training.watch import Epoch as Epoch

@@ -24,9 +24,9 @@ from pawpularity.schema import Config
 from pawpularity.training.batches import EpochBatches, worker_count
 from pawpularity.training.items import Items, looked_at, shown
 from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.loss import compiled, loss_of, mixed, partners
 from pawpularity.training.processes import ALONE, Processes, Tail
 from pawpularity.training.resume import Keeper, Kept, Parts, Sums
+from pawpularity.training.step import compiled, loss_of, mixed, partners
 from pawpularity.training.watch import Epoch, Watch
 from pawpularity.trunk.inputs import Inputs
 
