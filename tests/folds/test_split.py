@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -338,13 +337,8 @@ def test_the_contests_labels(real: Path, tmp_path: Path) -> None:
         "assert not {'torch', 'sklearn'} & set(sys.modules)\n"
     )
     source = real / "pawpularity-labels" / "train.csv"
-    best = 9.0
-    for attempt in range(3):  # the best of three: other tests may be using the processors
-        start = time.perf_counter()
-        words = [sys.executable, "-c", code, str(source), str(tmp_path / str(attempt))]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
-        best = min(best, time.perf_counter() - start)
-    assert best < 2
+    words = [sys.executable, "-c", code, str(source), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
     frame = read_folds(Path(done.stdout.strip())).frame.merge(Dataset.load(source, tmp_path).train, on=ID)
     scores = frame.groupby("fold")[TARGET]
     assert np.ptp(scores.mean()) < 0.05
