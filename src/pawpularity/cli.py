@@ -156,7 +156,10 @@ def _run(words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if (line := _mendable(error) if isinstance(error, OSError) else _too_large(error, verb)) is None:
+        line = _helper_died(error, verb) or (
+            _mendable(error) if isinstance(error, OSError) else _too_large(error, verb)
+        )
+        if line is None:
             raise
         print(f"pawpularity: {line}", file=sys.stderr)
         return 2
@@ -194,6 +197,24 @@ def _mendable(error: OSError) -> str | None:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}: {os.strerror(error.errno).lower()}; make it accessible, or work in another folder"
     return f"{where}: {os.strerror(error.errno).lower()}; move it away, or choose another place"
+
+
+def _helper_died(error: Exception, verb: str) -> str | None:
+    """One line for a process that prepared batches and was killed; None for any other error, also one raised inside such a process.
+
+    PyTorch says so itself, or its pipe breaks first.
+    """
+    frames = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    told = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+    broken = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
+    piped = {"multiprocessing.connection", "torch.utils.data.dataloader"} <= frames
+    if not (told or (broken and piped)):
+        return None
+    what = "shared memory (/dev/shm)" if "Bus error" in str(error) else "memory"
+    return (
+        f"{verb}: a process that prepares batches was killed, most likely because {what} ran out; lower train.workers, or end "
+        "other programs; the same command goes on with what was kept"
+    )
 
 
 # The keys that decide how much a verb holds at once. Others take photos in batches of a fixed size: another one may change
