@@ -10,7 +10,7 @@ import re
 import socket
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Store:
                 _mend(journal)
             finally:
                 lock.release()
-            self.storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))  # type: ignore[arg-type]
+            self.storage = JournalStorage(_Journal(journal, lock))
             return
         self._open_database(url, heartbeat)
 
@@ -116,9 +116,11 @@ class Store:
         try:
             yield
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise UserError(
-                f"{self.shown}: {_reason(error, self._url)}; check the address, and that the database runs"
-            ) from None
+            reason = _reason(error, self._url)
+            cure = "check the address, and that the database runs"
+            if "disk is full" in reason or "No space left" in reason:  # SQLite's words, PostgreSQL's
+                cure = "free space on its disk, and give the same command again"
+            raise UserError(f"{self.shown}: {reason}; {cure}") from None
 
     def acquire(self) -> None:
         """Take the lock, waiting for it; taken by this process already, nothing."""
@@ -140,6 +142,27 @@ class Store:
             yield
         finally:
             self.release()
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's journal, in which a full disk leaves no half line: the next one would be added to it, and neither be readable."""
+
+    def __init__(self, path: Path, lock: "_JournalLock") -> None:
+        super().__init__(str(path), lock_obj=lock)  # type: ignore[arg-type]
+        self.path, self.lock = path, lock
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """As Optuna's. Raises OSError naming the file."""
+        self.lock.acquire()
+        try:
+            size = self.path.stat().st_size
+            try:
+                super().append_logs(logs)
+            except OSError as error:
+                os.truncate(self.path, size)
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
+        finally:
+            self.lock.release()
 
 
 class _JournalLock:
@@ -283,6 +306,16 @@ def revive(store: Store, study: optuna.Study) -> None:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             again(study, trial)
             say(f"trial {trial.number}: its process is gone; it is run again")
+    trials = study.get_trials(deepcopy=False)
+    for trial in trials:
+        # A full disk may have room for a trial's end and none for its repetition.
+        if trial.state == TrialState.FAIL and not repeated(trials, trial.number):
+            again(study, trial)
+
+
+def repeated(trials: Sequence[FrozenTrial], number: int) -> bool:
+    """Whether the failed trial `number` was enqueued again."""
+    return any(number in trial.system_attrs.get("retry_history", ()) for trial in trials)
 
 
 def again(study: optuna.Study, trial: FrozenTrial, most: int | None = MOST_RETRIES) -> None:

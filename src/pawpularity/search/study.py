@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pawpularity.errors import UserError
 from pawpularity.schema import Config
-from pawpularity.search.storage import Store, again, revive
+from pawpularity.search.storage import Store, again, repeated, revive
 
 RECORD = "record"
 _FREE = ("name", "cache.", "train.workers", "hypotheses.", "explain.", "predict.", "search.trials", "search.top",
@@ -152,14 +152,14 @@ def work(store: Store, study: optuna.Study, trials: int, seed: int, objective: O
                     study.sampler = TPESampler(
                         seed=int(np.random.SeedSequence([seed, now.started]).generate_state(1)[0])
                     )
-                    _one(study, objective)
+                    _one(store, study, objective)
                     continue
             finally:
                 store.release()
         time.sleep(_POLL_S)
 
 
-def _one(study: optuna.Study, objective: Objective) -> None:
+def _one(store: Store, study: optuna.Study, objective: Objective) -> None:
     numbers: list[int] = []
 
     def noting(trial: optuna.Trial) -> float:
@@ -168,9 +168,12 @@ def _one(study: optuna.Study, objective: Objective) -> None:
 
     try:
         study.optimize(noting, n_trials=1)
-    except BaseException:
+    except BaseException as error:
         if numbers:
-            trial = study.get_trials(deepcopy=False)[numbers[0]]
-            if trial.state == TrialState.FAIL:
-                again(study, trial, None)
+            store.acquire()  # given back by our caller
+            trials = study.get_trials(deepcopy=False)
+            if trials[numbers[0]].state == TrialState.FAIL and not repeated(trials, numbers[0]):
+                again(study, trials[numbers[0]], None)
+        if isinstance(error, AssertionError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # Optuna's assertion that the trial's end was written hides why it was not
         raise
