@@ -236,3 +236,4 @@ def test_other_kinds_of_runs_are_refused(bench, refused):
     assert "holds no run" in refused("coach", "first.json", "--run", "nothing")
     assert "must be 0 to 65535" in refused("app", "--run", "toy", "--port", "70000")
     assert "cannot be listened on" in refused("app", "--run", "toy", "--host", "203.0.113.7")
+    assert "cannot be listened on" in refused("app", "--run", "toy", "--host", "a..b"), "no name at all"

@@ -1,5 +1,6 @@
 """What is built: everything prediction needs, nothing twice, and nothing that was tampered with is opened."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from pawpularity.competition.table import read_train
 from pawpularity.errors import UserError
+from pawpularity.evaluation.score import rmse
+from pawpularity.evaluation.sources import open_source
+from pawpularity.kernel import bundle
 from pawpularity.kernel.build_folders import building
 from pawpularity.kernel.contents import open_bundle, sha256
 from pawpularity.kernel.half import halved
@@ -82,6 +86,21 @@ def test_links_are_replaced_and_not_followed(built, checkout, paw):
         assert not (built / name).is_symlink()
     assert all(path.read_bytes() == data for path, data in before.items())
     assert not list(built.glob("*.part")) + list(built.glob(".*.part"))
+
+
+def test_what_fails_half_way_leaves_both_folders(built, refused, monkeypatch):
+    """The disk is full when the last file is due."""
+    before = {path: path.is_file() and path.read_bytes() for path in built.rglob("*")}
+    write = bundle.write_text
+
+    def full(path, text):
+        if path.name == "inference.py":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, text)
+
+    monkeypatch.setattr(bundle, "write_text", full)
+    assert "no disk space left" in refused("kernel", "--runs", "near", "--user", "other")
+    assert {path: path.is_file() and path.read_bytes() for path in built.rglob("*")} == before
 
 
 def test_two_do_not_build_in_one_place(built, paw, refused):
@@ -203,6 +222,7 @@ def test_a_tail_for_other_trunk_weights_is_refused(built):
         (["--runs", "near", "--user", "Some One"], "no Kaggle user name"),
         (["--runs", "near", "--hours", "12"], "must lie in 0.1..9"),
         (["--runs", "near", "train.lr=1"], "uses the runs' own settings"),
+        (["--runs", "near", "--config", "sample"], 'uses the runs\' own settings; remove "--config"'),
         (["--runs", "near", "--half", "--data", "configs"], "half precision is measured on its own photos"),
     ],
 )
@@ -223,6 +243,11 @@ def test_half_precision_halves_and_is_measured(checkout, paw):
     assert loss["photos"] == 20
     assert 0 < loss["largest_difference"] < 0.1
     assert abs(loss["rmse_half"] - loss["rmse"]) <= loss["largest_difference"]
+    # Measured on every photo, its constant is the one that stands beside the run's own RMSE.
+    assert paw("kernel", "--runs", "whole", "--half", "--photos", "200").code == 0
+    loss, source = open_bundle(dataset).about["half"]["whole"], open_source("whole")
+    assert loss["photos"] == len(source.target)
+    assert loss["constant_rmse"] == pytest.approx(rmse(source.target, source.constant), abs=1e-6)
 
 
 def test_what_float16_cannot_hold_stays_whole():

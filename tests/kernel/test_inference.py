@@ -18,7 +18,8 @@ from tests.conftest import ROOT
 from tests.kernel.test_bundle import edit, reseal
 
 from pawpularity.errors import UserError
-from pawpularity.kernel import guard, hidden, sandbox
+from pawpularity.kernel import families as families_module
+from pawpularity.kernel import guard, hidden, inference, sandbox
 from pawpularity.kernel.build_folders import building
 from pawpularity.kernel.families import load_families
 from pawpularity.kernel.mounts import find_competition
@@ -111,6 +112,30 @@ def test_kernel_check_sees_a_kernel_that_answers_otherwise(built, refused):
     record.write_text(json.dumps(about))
     reseal(built / "dataset")
     assert "the kernel and make predict differ by" in refused("kernel-check", "--photos", "8")
+
+
+def test_kernel_check_says_what_it_cannot_know_of_a_script_that_ends_past_its_guard(built, refused):
+    script = built / "kernel" / "inference.py"
+    whole = script.read_text()
+    # A machine so slow that no photo is there in time: the threads go on, and the script ends as it stands.
+    slow = whole.replace("    return main(", "    import pawpularity.kernel.stream as stream\n\n"
+                                             "    stream.PATIENCE_S = 0.0\n    return main(")  # fmt: skip
+    assert slow != whole
+    script.write_text(slow)
+    assert "the script gave up" in refused("kernel-check", "--photos", "8")
+    script.write_text("import os\n\nos._exit(0)\n")
+    assert "the script ended past its guard" in refused("kernel-check", "--photos", "8")
+
+
+@pytest.mark.parametrize("threads", ["0", "-1"])
+def test_no_threads_at_all_are_refused(work, refused, tmp_path, capfd, threads):
+    line = f"--threads {threads}: must be 1 or more"
+    assert refused("kernel-check", "--threads", threads) == line
+    capfd.readouterr()
+    with pytest.MonkeyPatch.context() as patch:  # the bundle is looked at later
+        patch.setattr(inference, "open_bundle", lambda folder: pytest.fail("it went on"))
+        assert inference.main(["--threads", threads], tmp_path, tmp_path, 0.0) == 2
+    assert f"pawpularity: {line}\n" in capfd.readouterr().err
 
 
 def test_too_little_time_still_gives_every_row(session, contest):
@@ -392,3 +417,35 @@ def test_a_gpu_that_fails_is_given_up_for_the_cpu(built, capfd):
     assert np.array_equal(family.answer(pixels, None, uses).scores[name], sound)
     assert family.compute.device.type == "cpu"
     assert "the GPU failed" in capfd.readouterr().err
+
+
+def test_two_families_that_are_one_on_the_cpu_both_go_on_there(checkout, paw, monkeypatch, capfd):
+    """One trunk behind two runs whose dtypes differ on a T4, and not on a CPU without bfloat16."""
+    from dataclasses import replace
+
+    from pawpularity.device import choose
+    from pawpularity.kernel.contents import open_bundle
+
+    record = Path(shutil.copytree("oof/near", "oof/also")) / "config.json"
+    about = json.loads(record.read_text())
+    about["config"]["train"]["dtype"] = "auto"
+    record.write_text(json.dumps(about))
+    assert paw("kernel", "--runs", "near", "also").code == 0
+
+    def compute(dtype, device):
+        return choose("bfloat16" if dtype == "auto" and device is None else "float32", "cpu")
+
+    monkeypatch.setattr(families_module, "_compute", compute)
+    bundle = open_bundle(checkout / BUILD / "dataset")
+    (one,) = load_families(bundle, "cpu")
+    assert list(one.networks) == ["near", "also"]
+    pixels = np.random.default_rng(0).integers(0, 256, (5, one.size, one.size, 3), dtype=np.uint8)
+    sound = one.answer(pixels, None, {"near": Use("near", 2, False, 1.0)}).scores["near"]
+    two = load_families(bundle)
+    assert [list(family.networks) for family in two] == [["near"], ["also"]]
+    for family in reversed(two):  # the second first: on the CPU the family bears the first one's name
+        family.compute = replace(family.compute, device=torch.device("meta"))  # a device that computes nothing
+        answer = family.answer(pixels, None, {family.name: Use(family.name, 2, False, 1.0)})
+        assert np.array_equal(answer.scores[family.name], sound), "the same tails"
+        assert list(family.networks) == [family.name], "and not the other's memory"
+    assert capfd.readouterr().err.count("the GPU failed") == 2

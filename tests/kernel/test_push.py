@@ -341,6 +341,19 @@ def test_what_goes_wrong_is_one_line(
         assert kaggle.asked("kernels", "push") == 0
 
 
+def test_a_damaged_sample_submission_is_named(
+    kaggle: Stub, built: Path, work: Path, refused: Callable[..., str]
+) -> None:
+    sample = work / "input" / "petfinder-pawpularity-score" / "sample_submission.csv"
+    sample.parent.mkdir(parents=True)
+    sample.write_bytes(b"Id,Pawpularity\n\xe9,50\n")
+    assert "sample_submission.csv, row 2: is not UTF-8 text" in refused("kernel-push", "--go")
+    sample.write_text("Id,Pawpularity\na,50\n")
+    assert "b is only in one of it and input/petfinder-pawpularity-score/sample_submission.csv" in refused(
+        "kernel-status"
+    )
+
+
 def test_a_failed_kernel_shows_its_log_without_secrets(kaggle: Stub, built: Path, paw: Callable[..., Any]) -> None:
     log = [f"line {n}" for n in range(50)] + [f"Authorization: Bearer {TOKEN}", f'{{"username":"anna","key":"{KEY}"}}']
     kaggle.add(kernel_status=["ERROR"], log=log)

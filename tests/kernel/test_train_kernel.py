@@ -17,10 +17,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from filelock import FileLock, Timeout
 from tests.conftest import ROOT, TOY
 
+from pawpularity.config import resolve
+from pawpularity.kernel import fetch
 from pawpularity.kernel.fetch import bring_home
 from pawpularity.kernel.train_kernel import NEEDS, PAINTER
+from pawpularity.run import Run
 
 # A tail behind frozen random tensors, so that a trunk has to travel as well; three folds of 20 photos.
 SMALL = (*TOY, "model.unfrozen=6", "folds.k=3", "train.epochs=1", "train.warmup_epochs=0", "train.frozen_bn=false")
@@ -200,14 +204,35 @@ def test_the_same_words_build_the_same_bytes(work: Path, paw: Callable[..., Any]
         found.append({path.name: path.read_bytes() for path in place.rglob("*") if path.is_file()})
     assert found[0] == found[1]
     order = json.loads(found[0]["order.json"])
-    assert (order["folds"], order["hours"], order["config"]) == ([3, 1], 9.0, "densenet161-paper")
+    assert (order["folds"], order["hours"], order["config"]) == ([3, 1], 9.0, "densenet161-paper-")
     assert PAINTER in order["needs"]  # its copies are painted by albumentations
-    resolved = yaml.safe_load(found[0]["densenet161-paper.yaml"])
+    resolved = yaml.safe_load(found[0]["densenet161-paper-.yaml"])
     assert resolved["model"]["backbone"] == "densenet161.tv_in1k"
     assert resolved["train"]["copies"] == "paper"
     assert "cache" not in resolved
     assert sum(map(len, found[0].values())) < 3e6
     assert not any(path.is_dir() for path in (place / "dataset").iterdir())
+
+
+@pytest.mark.parametrize("configs", ["default", "sample", "densenet161,paper"])
+def test_there_the_settings_are_what_they_are_here(
+    work: Path,
+    tmp_path: Path,
+    script: ModuleType,
+    paw: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    configs: str,
+) -> None:
+    words = ("train.epochs=3", "train.lr=0.002")
+    assert paw("kernel-train", "--config", configs, "--run", "toy", *words).code == 0
+    here = resolve(configs, words)
+    dataset, there = work / "kernels" / "build" / "train" / "toy" / "dataset", tmp_path / "there"
+    order = json.loads((dataset / "order.json").read_text())
+    there.mkdir()
+    script.lay_out(dataset, order, there)
+    monkeypatch.chdir(there)
+    assert resolve(order["config"]) == here
+    assert here.train.epochs == 3
 
 
 def test_offline_carries_the_weights(work: Path, paw: Callable[..., Any], refused: Callable[..., str]) -> None:
@@ -287,6 +312,43 @@ def test_the_needs_are_those_of_the_package() -> None:
     # Of verbs that no training starts.
     rest = {"scikit-learn", "optuna", "plotly", "pg8000", "grad-cam", "matplotlib", "jinja2"}
     assert bounds.keys() - {need["name"] for need in [*NEEDS, PAINTER]} == rest
+
+
+def test_what_is_in_training_here_is_left_to_it(
+    checkout: Path, paw: Callable[..., Any], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, archive = checkout / "oof" / "near", checkout / "run-near.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for path in [*home.rglob("*"), *(checkout / "oof" / "folds").iterdir()]:
+            if path.is_file() and path.suffix != ".lock":
+                zipped.write(path, path.relative_to(checkout).as_posix())
+    for left in ("fold0/metrics.json", "oof.csv"):
+        (home / left).unlink()
+    shutil.rmtree(home / "fold1")
+    half = {path: path.read_bytes() for path in (home / "fold0").iterdir()}
+    asked = []
+
+    def alone(run: Run) -> object:
+        asked.append(run.name)
+        with pytest.raises(Timeout):
+            FileLock(run.folder / ".oof.lock", timeout=0).acquire()
+        return assemble(run)
+
+    assemble = fetch.assemble
+    monkeypatch.setattr(fetch, "assemble", alone)
+    with FileLock(home / ".fold0.lock"):
+        words = (*TOY, "train.epochs=1", "train.warmup_epochs=0", "folds.k=2", "model.unfrozen=8", "--run", "near")
+        line = refused("train", "--config", "scratch", "--data", "input/toy", "--fold", 0, *words)
+        assert "another process is training this fold" in line  # so this is the lock that training holds
+        fetched = paw("kernel-fetch", "--zip", archive)
+    assert fetched.code == 0, fetched.err
+    assert "fold 0 is being trained here: that one is kept" in fetched.err
+    assert {path: path.read_bytes() for path in (home / "fold0").iterdir()} == half
+    assert "fold 1: out-of-fold RMSE" in fetched.out
+    assert not (home / "oof.csv").exists()
+    assert paw("kernel-fetch", "--zip", archive).code == 0
+    assert (home / "oof.csv").is_file()
+    assert asked == ["near", "near"]
 
 
 @pytest.mark.parametrize(

@@ -66,10 +66,9 @@ def open_door(host: str, port: int) -> socket.socket:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port that was left a minute ago is free
         door.bind(address)
         return door
-    except OSError as error:
-        raise UserError(
-            f"--host {host} --port {port}: cannot be listened on ({error.strerror or error}); take another"
-        ) from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name with nothing between two dots
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--host {host} --port {port}: cannot be listened on ({reason}); take another") from None
 
 
 def is_loopback(address: str) -> bool:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pawpularity.competition.kaggle_cli import COMPETITION
+from pawpularity.config import CONFIGS
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, read_json, text_hash, write_json
+from pawpularity.kernel import wheel
 from pawpularity.kernel.contents import BUNDLE, SUMS, open_bundle
 
 BUILD = Path("kernels/build")
@@ -184,6 +186,14 @@ def _check_uploads(pair: Pair, kernel: Mapping[str, Any]) -> None:
                 raise UserError(f"{path}: is a folder, which Kaggle's command leaves out or packs; run: {pair.remedy}")
             if path.name not in names:
                 raise UserError(f"{path}: was not built, and would be uploaded; move it away, or run: {pair.remedy}")
+
+
+def source_of(verb: str, script: Path) -> Path:
+    """The folder of `script`, here or beside the source tree. Raises UserError, for `verb`, where it is in neither."""
+    for root in (Path(), wheel.PACKAGE.parents[1]):
+        if (root / script).is_file():
+            return (root / script).parent
+    raise UserError(f"{verb}: {script} is not here; run from the repository's top folder, beside {CONFIGS}/")
 
 
 def clear(place: Path) -> None:

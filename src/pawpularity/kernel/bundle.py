@@ -16,12 +16,11 @@ import numpy as np
 
 from pawpularity import __version__
 from pawpularity.competition.table import read_cells
-from pawpularity.config import CONFIGS
 from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError
 from pawpularity.files import read_json, require_space, write_json, write_text
 from pawpularity.kernel import wheel
-from pawpularity.kernel.build_folders import BUILD, building, check_user, clear
+from pawpularity.kernel.build_folders import BUILD, building, check_user, clear, source_of
 from pawpularity.kernel.contents import BUNDLE, FORMAT, KIND, METADATA, SUMS, WEIGHTS, Bundle, open_bundle, sha256
 from pawpularity.kernel.half import PHOTOS, Loss, halved
 from pawpularity.kernel.inference import HOURS
@@ -35,7 +34,7 @@ USER = "KAGGLE_USER"
 """Stands for the name of whoever pushes, until it is known."""
 TITLE = "Pawpularity bundle"
 SLUG = "pawpularity-bundle"
-_SOURCE = Path("kernels/inference")
+_SOURCE = Path("kernels/inference/inference.py")
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def build(recipe: Recipe, wishes: Wishes, folder: Path = BUILD) -> Bundle:
     """
     if wishes.user is not None:
         check_user(wishes.user)
-    source = _source()
+    source = source_of("kernel", _SOURCE)
     members = [member.run for member in recipe.members]
     tails = sum(run.tail_file(fold).stat().st_size for run in members for fold in run.trained_folds())
     trunks = sum(run.trunk_file.stat().st_size for run in members if run.trunk_file.is_file())
@@ -145,30 +144,27 @@ def build(recipe: Recipe, wishes: Wishes, folder: Path = BUILD) -> Bundle:
 
 
 def _build(recipe: Recipe, wishes: Wishes, folder: Path, source: Path) -> None:
-    for left in folder.glob(".dataset.*.part"):
+    names = ("dataset", "kernel")
+    for left in [path for name in names for path in folder.glob(f".{name}.*.part")]:
         clear(left)
-    fresh = Path(tempfile.mkdtemp(prefix=".dataset.", suffix=".part", dir=folder))
+    fresh = {name: Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=folder)) for name in names}
     try:
-        fresh.chmod(0o755)
-        _fill(fresh, recipe, wishes)
-        _take_place(fresh, folder / "dataset")
+        _fill(fresh["dataset"], recipe, wishes)
+        _fill_kernel(fresh["kernel"], source, wishes)
+        # Only now: what fails before leaves the two that belong together.
+        for name, filled in fresh.items():
+            filled.chmod(0o755)
+            _take_place(filled, folder / name)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    kernel = folder / "kernel"
-    user = wishes.user or USER
-    text = (source / "kernel-metadata.json").read_text(encoding="utf-8").replace(USER, user)
+        for left in fresh.values():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _fill_kernel(into: Path, source: Path, wishes: Wishes) -> None:
+    text = (source / "kernel-metadata.json").read_text(encoding="utf-8").replace(USER, wishes.user or USER)
     json.loads(text)
-    clear(kernel)
-    write_text(kernel / "kernel-metadata.json", text)
-    write_text(kernel / "inference.py", (source / "inference.py").read_text(encoding="utf-8"))
-
-
-def _source() -> Path:
-    roots = [Path(), wheel.PACKAGE.parents[1]]
-    for root in roots:
-        if (root / _SOURCE / "inference.py").is_file():
-            return root / _SOURCE
-    raise UserError(f"kernel: {_SOURCE}/ is not here; run from the repository's top folder, beside {CONFIGS}/")
+    write_text(into / "kernel-metadata.json", text)
+    write_text(into / "inference.py", (source / "inference.py").read_text(encoding="utf-8"))
 
 
 def _take_place(fresh: Path, place: Path) -> None:

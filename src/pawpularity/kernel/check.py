@@ -23,7 +23,7 @@ from pawpularity.kernel import hidden, sandbox
 from pawpularity.kernel.build_folders import building, clear
 from pawpularity.kernel.check_report import Part, Result
 from pawpularity.kernel.contents import BUNDLE, Bundle, open_bundle
-from pawpularity.kernel.families import BATCH
+from pawpularity.kernel.stream import BATCH, PATIENCE_S, STUCK
 from pawpularity.kernel.submission_file import check_submission
 from pawpularity.pipeline.submit import submit
 from pawpularity.predictor import Predictor
@@ -154,6 +154,17 @@ def _session(
             f"it needs {missing[0]}, which Kaggle's image does not promise" if missing else session.said.strip()[-600:]
         )
         raise UserError(f"{where}: the script ended with {session.code}: {why}")
+    if not session.log:  # a script whose threads still decode ends as it stands, and its guard with it
+        faults = session.report.get("photos_unusable", {})
+        if stuck := [name for name, fault in faults.items() if fault == STUCK]:
+            raise UserError(
+                f"{where}: the script gave up {len(stuck)} photos that took more than {PATIENCE_S:.0f} s to decode, "
+                f"{stuck[0]} the first; check again while the machine does nothing else"
+            )
+        raise UserError(
+            f"{where}: the script ended past its guard, so what it imported and tried to reach is not known; "
+            "build again: make kernel"
+        )
     if tried := session.log["connections"]:
         raise UserError(f"{where}: the script tried to reach {tried[0]}; on Kaggle there is no network")
     if not str(session.log["own"]).startswith(str(root)):

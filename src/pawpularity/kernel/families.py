@@ -20,14 +20,12 @@ from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
 from pawpularity.kernel.contents import Bundle, BundledRun
 from pawpularity.kernel.plan import Use
+from pawpularity.kernel.stream import BATCH
 from pawpularity.model.network import Network
 from pawpularity.predictor import load_network, score_tails
 from pawpularity.trunk.inputs import PixelInputs
 from pawpularity.verb import say
 from pawpularity.views import FLIP, ORIGINAL
-
-BATCH = 64
-"""As `make predict` has it: another size may pick other convolution kernels, and differ in the last digits."""
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +73,7 @@ class Family:
     batch: int = BATCH
 
     reload: "Callable[[], Family] | None" = None
-    """the same family on the CPU"""
+    """the family on the CPU, with others that compute alike there"""
 
     def answer(self, pixels: NDArray[np.uint8], columns: NDArray[np.float32] | None, uses: Mapping[str, Use]) -> Answer:
         """Scores of (n, size, size, 3) pixels and (n, 12) metadata by the runs of `uses` that are of this family.
@@ -89,7 +87,9 @@ class Family:
                 raise
             say(f"{self.name}: the GPU failed ({str(error).splitlines()[0][:200]}); going on with the CPU")
             instead = self.reload()
-            self.compute, self.networks, self.batch, self.reload = instead.compute, instead.networks, BATCH, None
+            # Two families may be one there: the other's networks are not ours to hold.
+            own = {run: networks for run, networks in instead.networks.items() if run in self.networks}
+            self.compute, self.networks, self.batch, self.reload = instead.compute, own, BATCH, None
             return self._answer(pixels, columns, uses)
 
     def _answer(
@@ -179,7 +179,7 @@ def load_families(bundle: Bundle, device: str | None = None) -> list[Family]:
         photos, first = run.config.photos, networks[0]
         # Without a trunk the networks share nothing but the photos.
         shared = first.trunk_hash() if first.cut else f"none of {run.name}"
-        key = f"{shared} {first.cut} {photos.size} {photos.fit} {first.channels_last} {compute.dtype_name}"
+        key = f"{shared} {first.cut} {photos.size} {photos.fit} {first.channels_last} {compute.dtype_name} {compute.device.type}"
         family = families.setdefault(key, Family(run.name, photos.size, photos.fit, compute))
         if family.networks:
             _share(networks, next(iter(family.networks.values()))[0])
@@ -201,7 +201,8 @@ def _networks(run: BundledRun, compute: Compute, trunk: "dict[str, torch.Tensor]
 
 
 def _on_cpu(bundle: Bundle, name: str) -> Family:
-    return next(family for family in load_families(bundle, "cpu") if family.name == name)
+    # By its run: where dtypes that differ on the GPU are one, so are their families, under the first one's name.
+    return next(family for family in load_families(bundle, "cpu") if name in family.networks)
 
 
 def _mean(folds: Floats) -> Floats:

@@ -7,6 +7,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import assemble, read_fold, run_folds
 from pawpularity.evaluation.table import fold_line, run_row, table_text
@@ -19,7 +21,7 @@ _MEMBER = r"oof/(folds|{run})/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?"
 
 
 def bring_home(archive: Path, run: str | None = None) -> str:
-    """Add the trained folds in `archive` to oof/RUN/ and return the table of the run. Folds that are here stay.
+    """Add the trained folds in `archive` to oof/RUN/ and return the table of the run. Folds that are here, or in training, stay.
 
     Raises UserError for an archive that is not a training kernel's, is damaged, or holds another run than `run` or than the
     one that stands in its place (other settings, data, folds or weights).
@@ -45,18 +47,28 @@ def bring_home(archive: Path, run: str | None = None) -> str:
         home = Run.start(OOF / name[1], fetched.record)
         if fetched.trunk_file.is_file() and not home.trunk_file.is_file():
             fetched.trunk_file.rename(home.trunk_file)
-        here = home.trained_folds()
         for fold in trained:
-            if fold in here:
-                same = file_hash(home.predictions_file(fold)) == file_hash(fetched.predictions_file(fold))
-                say(f"fold {fold} is trained here already{'' if same else ', to other predictions'}: kept as it is")
-                continue
-            if home.fold(fold).exists():  # what a stopped training left
-                shutil.rmtree(home.fold(fold))
-            fetched.fold(fold).rename(home.fold(fold))
-    assemble(home)
+            try:
+                with FileLock(home.folder / f".fold{fold}.lock", timeout=0):  # training's own
+                    _join(fetched, home, fold)
+            except Timeout:
+                say(f"fold {fold} is being trained here: that one is kept")
+    # As in training: who finds a fold missing must not remove the oof.csv that another has just completed.
+    with FileLock(home.folder / ".oof.lock"):
+        assemble(home)
     lines = [fold_line(home, fold) for fold in home.trained_folds()]
     return "\n".join([*lines, table_text([run_row(home)])])
+
+
+def _join(fetched: Run, home: Run, fold: int) -> None:
+    """Move a fold into the run here; one that is trained here stays. The fold's lock must be held."""
+    if fold in home.trained_folds():
+        same = file_hash(home.predictions_file(fold)) == file_hash(fetched.predictions_file(fold))
+        say(f"fold {fold} is trained here already{'' if same else ', to other predictions'}: kept as it is")
+        return
+    if home.fold(fold).exists():  # what a stopped training left
+        shutil.rmtree(home.fold(fold))
+    fetched.fold(fold).rename(home.fold(fold))
 
 
 def _bring_folds_file(place: Path, fetched: Run) -> None:

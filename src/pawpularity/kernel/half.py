@@ -56,6 +56,7 @@ class Loss:
         self.whole: list[np.ndarray[Any, np.dtype[np.float64]]] = []
         self.half: list[np.ndarray[Any, np.dtype[np.float64]]] = []
         self.target: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        self.constant: list[np.ndarray[Any, np.dtype[np.float64]]] = []
 
     def measure(self, fold: int, network: Network, tail: Mapping[str, Tensor]) -> None:
         """Score photos that the fold never saw with `network` as it is and with `tail`; leaves it with `tail`."""
@@ -76,15 +77,17 @@ class Loss:
                 network.load_state_dict(dict(tail), strict=False)
             found.append(score_rows(network, PixelInputs(Photos.of(pixels), rows), rows, columns, self.compute))
         self.target.append(chosen["target"].to_numpy(dtype=np.float64))
+        self.constant.append(np.full(len(chosen), self.run.metrics(fold)["training_mean"], dtype=np.float64))
 
     def result(self) -> dict[str, Any]:
-        """Dtype, photos, the largest difference in score points, and both RMSEs."""
-        whole, half, target = (np.concatenate(parts) for parts in (self.whole, self.half, self.target))
+        """Dtype, photos, the largest difference in score points, both RMSEs, and what each fold's training mean scores."""
+        parts = (self.whole, self.half, self.target, self.constant)
+        whole, half, target, constant = (np.concatenate(part) for part in parts)
         return {
             "dtype": self.compute.dtype_name,
             "photos": len(target),
             "largest_difference": float(np.abs(whole - half).max()),
             "rmse": rmse(target, whole),
             "rmse_half": rmse(target, half),
-            "constant_rmse": rmse(target, np.full(len(target), target.mean())),
+            "constant_rmse": rmse(target, constant),
         }

@@ -138,6 +138,8 @@ def _options(words: Sequence[str], root: Path) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.hours is not None and not 0 < options.hours < 1e4:
         raise UserError(f"--hours {options.hours:g}: must be more than 0")
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads {options.threads}: must be 1 or more")
     return options
 
 

@@ -203,9 +203,8 @@ def _fetch(options: argparse.Namespace) -> None:
     if options.name == "inference":
         raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
     pair, names, record = _pushed(options)
-    words = ["kernels", "output", names.kernel, "-p", "DIR", "--force", "--file-pattern", ARCHIVE]
     if not options.go:
-        print(shell_line(words))
+        print(shell_line(progress.output_words(names, Path("DIR"), ARCHIVE)))
         say(_ACT)
         return
     kaggle = Kaggle.find()

@@ -24,6 +24,9 @@ from pawpularity.kernel import guard, promised
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, outside the sandbox and inside."""
 
+LIMIT_S = 3600.0
+"""For one run of the script."""
+
 TRIED = ".tried."
 """What `isolation` names its folder with."""
 
@@ -160,9 +163,8 @@ def run(
     *words: str,
     rerun: bool = False,
     python: Interpreter | None = None,
-    limit_s: float = 3600.0,
 ) -> Session:
-    """Run `script` in the sandbox at `root`, which `lay_out` filled. Raises UserError where it takes longer than `limit_s`.
+    """Run `script` in the sandbox at `root`, which `lay_out` filled. Raises UserError where it takes longer than `LIMIT_S`.
 
     `python`: who runs it (default: the Python that runs this).
     """
@@ -186,11 +188,11 @@ def run(
     started = time.perf_counter()
     try:
         done = subprocess.run(
-            command, cwd=root / "working", env=environment, capture_output=True, text=True, timeout=limit_s, check=False
+            command, cwd=root / "working", env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
     except subprocess.TimeoutExpired:
         raise UserError(
-            f"kernel-check: the script did not end within {limit_s:.0f} s; try fewer photos (PHOTOS=200)"
+            f"kernel-check: the script did not end within {LIMIT_S:.0f} s; try fewer photos (PHOTOS=200)"
         ) from None
     finally:
         if not closed.mounted:

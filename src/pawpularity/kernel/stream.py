@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pawpularity.competition.photos import PhotoError, decode, thread_count
 from pawpularity.kernel.blend import Blend
 from pawpularity.kernel.plan import Cost, Plan, Use, mean_cost
+from pawpularity.predictor import SCORED_AT_ONCE
 from pawpularity.trunk.build import ahead
 from pawpularity.verb import say
 
@@ -28,11 +29,14 @@ Pixels = NDArray[np.uint8]
 Shape = tuple[int, str]
 """(size, fit)"""
 
-BATCH = 64
+BATCH = SCORED_AT_ONCE
+"""As `make predict` has it: another size may pick other convolution kernels, and differ in the last digits."""
 CHUNK_BYTES = 16e6
 EVERY_S = 60.0
 PATIENCE_S = 30.0
 """For one photo: the largest that is taken needs 3 s; one made to take hours must not take the others' time."""
+STUCK = "its decoding does not end"
+"""What is wrong with a photo that was given up."""
 NAMED = 20
 """Bad photos named one by one; the rest are counted."""
 
@@ -126,7 +130,7 @@ def decoded(
         for row in range(start, stop):
             answer = next(made)
             stuck += answer is None
-            found, seconds = answer or ("its decoding does not end", 0.0)
+            found, seconds = answer or (STUCK, 0.0)
             spent += seconds
             if isinstance(found, str):
                 faults[row] = found

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from pawpularity.competition.dataset import CONTEST
-from pawpularity.competition.table import ID, TARGET
+from pawpularity.competition.table import ID, TARGET, read_sample_submission
 from pawpularity.errors import UserError
 
 VISIBLE = 8
@@ -15,8 +15,8 @@ VISIBLE = 8
 def check_submission(path: Path, whose: str, data: Path = CONTEST, rows: int | None = None) -> int:
     """Rows of `path`. Raises UserError, naming `whose` file it is, for one that the contest would refuse.
 
-    There must be `rows` of them, if it is given. Where the contest's own sample_submission.csv is in `data`, its Ids must be
-    the file's.
+    There must be `rows` of them, if it is given. Where the contest's own sample_submission.csv is in `data`, it must be a
+    table, and its Ids the file's.
     """
     doing = f"submission.csv of {whose}"
     try:
@@ -42,9 +42,8 @@ def check_submission(path: Path, whose: str, data: Path = CONTEST, rows: int | N
             f"{doing}: holds {len(seen)} rows, and the contest shows {rows} test photos; is its data attached to the kernel?"
         )
     sample = data / "sample_submission.csv"
-    if sample.is_file():
-        with sample.open(encoding="utf-8", newline="") as file:
-            wanted = {row[0] for row in list(csv.reader(file))[1:] if row}
+    if sample.exists():
+        wanted = set(read_sample_submission(data)[ID])
         if odd := wanted ^ seen:
             raise UserError(f"{doing}: {min(odd)} is only in one of it and {sample}")
     return len(seen)

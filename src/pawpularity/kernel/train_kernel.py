@@ -4,14 +4,13 @@ The data set carries what the script (kernels/train/train.py) lays out there as 
 
 order.json                          run, folds, hours, needed packages, SHA-256 of every file
 pawpularity-VERSION-py3-none-any.whl    the package
-default.yaml, CONFIG.yaml           the schema's defaults; the run's configuration, resolved
+default.yaml, CONFIG-.yaml          the schema's defaults; the run's configuration, resolved
 FOLDS.csv, FOLDS.json               the contest's folds files of this machine, so that both split alike
 BACKBONE.safetensors                the pretrained weights, only with `offline`
 
 The run is the one that `make train RUN=...` would make here: its folds may come from both places.
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -23,9 +22,18 @@ import pawpularity
 from pawpularity.competition.dataset import CONTEST
 from pawpularity.config import config_path
 from pawpularity.errors import UserError
-from pawpularity.files import remove_left_overs
+from pawpularity.files import read_json, remove_left_overs, write_json, write_text
 from pawpularity.kernel import wheel
-from pawpularity.kernel.build_folders import Pair, building, check_pair, check_user, clear, pair_of, slug_of
+from pawpularity.kernel.build_folders import (
+    Pair,
+    building,
+    check_pair,
+    check_user,
+    clear,
+    pair_of,
+    slug_of,
+    source_of,
+)
 from pawpularity.kernel.contents import sha256
 from pawpularity.run import OOF
 from pawpularity.schema import Config
@@ -34,7 +42,7 @@ FORMAT = 1
 HOURS = 12.0
 """What Kaggle allows a GPU session (https://www.kaggle.com/docs/notebooks)."""
 _LICENCE = "other"
-_SOURCE = Path("kernels/train")
+_SOURCE = Path("kernels/train/train.py")
 
 NEEDS: list[dict[str, Any]] = [
     {"module": "torch", "name": "torch", "at_least": "2.6", "keep": True},
@@ -91,7 +99,7 @@ def build_train_kernel(wanted: Wanted, build: Path) -> Pair:
     if wanted.user is not None:
         check_user(wanted.user)
     _require_own_name(wanted.run, build)
-    source = _source()
+    source = source_of("kernel-train", _SOURCE)
     weights = _weights(wanted)
     place = build / "train" / wanted.run
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -118,13 +126,6 @@ def _build(wanted: Wanted, source: Path, weights: Path | None, place: Path) -> N
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _source() -> Path:
-    for root in (Path(), wheel.PACKAGE.parents[1]):
-        if (root / _SOURCE / "train.py").is_file():
-            return root / _SOURCE
-    raise UserError(f"kernel-train: {_SOURCE}/ is not here; run from the repository's top folder")
-
-
 def _slug(run: str) -> str:
     slug = slug_of(run)
     if len(f"pawpularity-train-{slug}-files") > 50:
@@ -148,7 +149,7 @@ def _require_own_name(run: str, build: Path) -> None:
 
 def _fill_kernel(wanted: Wanted, source: Path, into: Path) -> None:
     slug, user = _slug(wanted.run), wanted.user or "KAGGLE_USER"
-    metadata = json.loads((source / "kernel-metadata.json").read_text(encoding="utf-8"))
+    metadata = read_json(source / "kernel-metadata.json", "kernel-train")
     kernel = f"{user}/pawpularity-train-{slug}"
     metadata |= {
         "id": kernel,
@@ -158,7 +159,7 @@ def _fill_kernel(wanted: Wanted, source: Path, into: Path) -> None:
         "kernel_sources": [kernel] if wanted.resume else [],
         "enable_internet": not wanted.offline,
     }
-    _write_json(into / "kernel-metadata.json", metadata)
+    write_json(into / "kernel-metadata.json", metadata)
     shutil.copyfile(source / "train.py", into / "train.py")
 
 
@@ -167,13 +168,13 @@ def _fill_dataset(wanted: Wanted, weights: Path | None, into: Path) -> None:
 
     slug, user = _slug(wanted.run), wanted.user or "KAGGLE_USER"
     wheel.write_wheel(into / wheel.NAME, package_files())
-    name = wanted.config.name
-    places = {"default.yaml": "configs/default.yaml"}
+    # Not under the configuration's own name: `default` would be taken for the schema's defaults, and passed over. A dash at
+    # the end is dropped from what a run's record calls its configuration (`run_name`): there as it is called here.
+    name = f"{wanted.config.name}-"
+    places = {file: f"configs/{file}" for file in ("default.yaml", f"{name}.yaml")}
     shutil.copyfile(config_path("default"), into / "default.yaml")
-    if name != "default":
-        settings = {key: value for key, value in wanted.config.to_dict().items() if key not in ("name", "cache")}
-        (into / f"{name}.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(settings)), encoding="utf-8")
-        places[f"{name}.yaml"] = f"configs/{name}.yaml"
+    settings = {key: value for key, value in wanted.config.to_dict().items() if key not in ("name", "cache")}
+    write_text(into / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)))
     for folds in sorted((OOF / "folds").glob(f"{CONTEST.name}-*.csv")):
         if (beside := folds.with_suffix(".json")).is_file():
             for file in (folds, beside):
@@ -197,13 +198,13 @@ def _fill_dataset(wanted: Wanted, weights: Path | None, into: Path) -> None:
         "places": places,
         "files": {path.name: sha256(path) for path in sorted(into.iterdir())},
     }
-    _write_json(into / "order.json", order)
+    write_json(into / "order.json", order)
     metadata = {
         "title": f"pawpularity train {slug.replace('-', ' ')} files",
         "id": f"{user}/pawpularity-train-{slug}-files",
         "licenses": [{"name": _LICENCE}],
     }
-    _write_json(into / "dataset-metadata.json", metadata)
+    write_json(into / "dataset-metadata.json", metadata)
 
 
 def _weights(wanted: Wanted) -> Path | None:
@@ -223,8 +224,3 @@ def package_files() -> list[Path]:
     """The package's modules, and the net that comes with it."""
     found = (path for path in wheel.PACKAGE.rglob("*") if path.suffix == ".py" or path.parent.name == "pretrained")
     return sorted(path for path in found if path.is_file())
-
-
-def _write_json(path: Path, value: Any) -> None:
-    # Inside a folder that appears whole: no temporary file is needed.
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ def _kernel(options: argparse.Namespace) -> None:
     from pawpularity.verb import say
 
     runs = names_in(options, "runs")
-    if other := options.settings:
+    if other := [*(["--config"] if options.config else []), *options.settings]:
         raise UserError(f'kernel: uses the runs\' own settings; remove "{other[0]}"')
     hours = HOURS if options.hours is None else options.hours
     if not 0.1 <= hours <= 9:
@@ -67,6 +67,8 @@ def _check(options: argparse.Namespace) -> None:
 
     if not 8 <= options.photos <= 100_000:
         raise UserError(f"--photos {options.photos}: must lie in 8..100000")
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads {options.threads}: must be 1 or more")
     report, text = check(Path(options.build), photos=options.photos, threads=options.threads, python=options.python)
     give(report, text, options.json)
     say("next: make kernel-push")
