@@ -44,6 +44,8 @@ WORDS_clean-cache := YES ARGS
 KNOWN := $(sort $(foreach words,$(filter WORDS_%,$(.VARIABLES)),$($(words)))) PYTHON VENV
 $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(if $(filter $(KNOWN),$(word)),,\
   $(error make knows no word $(word)=; it knows: $(KNOWN)))))
+# Some systems set these two for themselves (WSL the machine's NAME, tcsh the user's GROUP): only what is typed at make counts.
+$(foreach word,GROUP NAME,$(if $(filter environment,$(origin $(word))),$(eval unexport $(word))$(eval override $(word) :=)))
 # What was typed is text: make would run a `$(shell ...)` in it.
 $(foreach word,$(KNOWN),$(if $(filter command environment,$(origin $(word))),$(eval typed_$(word) := $(origin $(word)))\
   $(eval override $(word) := $$(value $(word)))$(eval export $(word))))
@@ -91,7 +93,7 @@ PYTEST     = -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 help: ## list every verb
 	@echo 'make VERB [CONFIG=densenet161] [DATA=DIR] [FOLD=0] [RUN=name] [ARGS="key=value ..."]'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(READY) ## make .venv and install the project with its tested versions (every verb does)
 

@@ -88,6 +88,14 @@ def test_config_files(tmp_path, text, said):
         resolve(str(file))
 
 
+@pytest.mark.parametrize("word", ["train.mixup=0.2", "train.manifold_mixup=0.2"])
+def test_the_papers_training_mixes_nothing(word):
+    leaky = ["train.split=leaky", "train.copies=authors", "train.augment=none"]
+    assert resolve("densenet161", leaky).train.split == "leaky"
+    with pytest.raises(UserError, match=r"mixed no photos; leave train\.mixup and train\.manifold_mixup 0"):
+        resolve("densenet161", [*leaky, word])
+
+
 def test_unknown_config_names_the_nearest():
     with pytest.raises(UserError, match='did you mean "densenet161"'):
         resolve("densnet161")

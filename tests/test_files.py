@@ -1,15 +1,17 @@
 """Files that appear whole, and what must never be replaced by one."""
 
+import json
 import os
 import stat
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pawpularity.errors import UserError
-from pawpularity.files import write_json, write_text, written_whole
+from pawpularity.files import plain, write_json, write_text, written_whole
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -33,6 +35,21 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
     os.utime(left, (time.time() - 7200, time.time() - 7200))
     write_text(tmp_path / "a.txt", "new")
     assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_json_does_not_know_becomes_null_at_any_depth(tmp_path):
+    value = {
+        "a": float("nan"),
+        2: (1.5, [np.float32("inf"), {"b": -np.inf, "c": np.int64(3)}]),
+        "d": "nan",
+        "e": None,
+        "f": True,
+    }
+    due = {"a": None, "2": [1.5, [None, {"b": None, "c": 3}]], "d": "nan", "e": None, "f": True}
+    assert plain(value) == due
+    write_json(tmp_path / "x.json", plain(value))
+    assert json.loads((tmp_path / "x.json").read_text()) == due
+    assert [plain(number) for number in (1.5, float("-inf"), 0)] == [1.5, None, 0]
 
 
 def test_a_pipe_is_written_into_and_stays_one(tmp_path):

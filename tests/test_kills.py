@@ -1,8 +1,9 @@
-"""A process that helps is killed, or a study's disk is full: one line with exit code 2, and the same command goes on."""
+"""A helper or a search is killed, or a study's disk is full: one line with exit code 2, and the same command goes on."""
 
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from tests.conftest import ROOT, TOY
-from tests.test_faults import mounted
+from tests.test_faults import KILLED, mounted, started
 
 from pawpularity import cli
 from pawpularity.search.storage import Store, _Journal, _JournalLock, study_folder
@@ -169,6 +170,31 @@ def test_a_full_disk_ends_a_study_in_one_line_and_it_goes_on(work, drawn, undist
         assert done.returncode == 0, done.stderr
         shutil.copytree(place, work / "left")
     shutil.copytree(work / "left", place, dirs_exist_ok=True)
+    nothing_lost(undisturbed, url)
+
+
+@pytest.mark.slow
+def test_a_study_killed_wherever_it_writes_loses_no_trial(work, drawn, undisturbed):
+    """Killed five times, at points drawn from all of its writes, its trunk's states and its trials' among them."""
+    shutil.copytree(drawn, "input/toy")
+    counted = started(TUNE, KILLED, KILL_AT="0", COUNTED=str(work / "writes"))
+    assert counted.wait(120) == 0, counted.stderr.read()
+    writes = int((work / "writes").read_text())
+    assert writes > 20
+    for point in sorted(random.Random(9).sample(range(1, writes + 1), 5)):
+        shutil.rmtree(study_folder("k"))
+        shutil.rmtree(".cache")
+        process = started(TUNE, KILLED, KILL_AT=str(point))
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL, f"write {point} of {writes}"
+        process = started(TUNE)
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, f"after a kill at write {point} of {writes}: {said}"
+        nothing_lost(undisturbed)
+
+
+def nothing_lost(undisturbed: Figures, url: str | None = None) -> None:
+    """The study of this folder has the trials of `undisturbed`; one that was cut short was repeated with the settings it had."""
     done, cut = tried(TrialState.COMPLETE, url), tried(TrialState.FAIL, url)
     assert len(done) == len(undisturbed) == 2
     own = next(one for one in undisturbed if one[0]["train.lr"] == 1e-3)

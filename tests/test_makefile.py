@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_a_number_of_jobs_is_a_number(make):
         assert "must be a number of processes" in done.stderr
 
 
+def test_words_that_systems_set_for_themselves_count_only_where_they_are_typed(make):
+    system = {"NAME": "DESKTOP-1", "GROUP": "staff"}
+    assert make("kernel-push", environment=system)[1] == [["kernel-push"]]
+    assert make("explain", environment=system)[1] == [["explain"]]
+    assert make("kernel-push", "NAME=train-a", environment=system)[1] == [["kernel-push", "--name", "train-a"]]
+    assert make("explain", "GROUP=eyes", environment=system)[1] == [["explain", "--group", "eyes"]]
+
+
 def test_a_quote_left_open_is_said_by_the_command(refused):
     assert "no closing quotation; close the quote" in refused("oof", "--words", "it's")
     assert cli.split_words(["oof", "--words", "", "a"]) == ["oof", "a"]
@@ -128,6 +137,14 @@ def test_another_python_makes_the_environment_anew(make, tmp_path, version):
 
 def test_every_verb_of_make_is_one_of_the_command():
     names = set(re.findall(r"^([a-z0-9-]+): \$\(READY\)", MAKEFILE, re.M)) - {"lint", "setup", "test"}
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^  ([a-z0-9-]+) ", listed, re.M)) == names | {
+        "help",
+        "setup",
+        "lint",
+        "test",
+        "test-oldest",
+    }
     assert names <= set(cli.verbs())
     assert WORDS.keys() - {"test", "test-oldest"} <= names
     phony = set(re.search(r"^\.PHONY: ((?:.*\\\n)*.*)$", MAKEFILE, re.M)[1].replace("\\\n", " ").split())

@@ -256,3 +256,17 @@ def test_flip_at_prediction(work, shelter, paw):
     assert paw("predict", "--run", "f", "--data", shelter, "--out", "a.csv").code == 0
     assert paw("predict", "--run", "f", "--data", shelter, "--out", "b.csv", "predict.flip=false").code == 0
     assert Path("a.csv").read_text() != Path("b.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (("predict", "--run", "a"), "taken.csv"),
+        (("report",), "taken.html"),
+        (("coach", "no-such.jpg", "--run", "a"), "taken.csv"),
+    ],
+)
+def test_where_a_result_goes_is_asked_before_the_work(work, refused, words, out):
+    """There is no run and no photo, but what is complained of is the place."""
+    Path(out).mkdir()
+    assert refused(*words, "--out", out) == f"--out {out}: is a folder where a file should be written; name a file"

@@ -34,7 +34,7 @@ class Compute:
     def synchronise(self) -> None:
         """Wait for what a GPU was asked to do, as timing must; a CPU has done it."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -44,11 +44,11 @@ class Compute:
 
 
 def choose(dtype: str = "auto", device: str | None = None) -> Compute:
-    """cuda, else mps, else cpu (`PAWPULARITY_DEVICE` or `device` overrides), and the dtype it computes natively.
+    """cuda, else mps, else cpu (`device`, else `PAWPULARITY_DEVICE` overrides, unless empty), and the dtype native to it.
 
     Raises UserError for a device that is not there.
     """
-    name, why = _device(device or os.environ.get("PAWPULARITY_DEVICE"))
+    name, why = _device(device or os.environ.get("PAWPULARITY_DEVICE") or None)
     if dtype != "auto":
         return Compute(torch.device(name), getattr(torch, dtype), "asked for by train.dtype")
     kind, reason = _native(name)
@@ -86,10 +86,15 @@ def choose_for(dtype: str, process: int, processes: int) -> Compute:
 
 def _device(wanted: str | None) -> tuple[str, str]:
     if wanted is not None:
-        available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not available.get(wanted.partition(":")[0], False):
-            here = ", ".join(name for name, there in available.items() if there)
-            raise UserError(f"device {wanted}: is not here; available: {here}")
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        counts = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
+        kind, colon, number = wanted.partition(":")
+        there = range(counts.get(kind, 0))
+        if not there or (colon and number not in map(str, there)):
+            here = [
+                name if count == 1 else f"{name}:0 to {name}:{count - 1}" for name, count in counts.items() if count
+            ]
+            raise UserError(f"device {wanted}: is not here; available: {', '.join(here)}")
         return wanted, ""
     if torch.cuda.is_available():
         # A GPU too old for this torch build says it is available and fails at its first operation.
@@ -107,8 +112,9 @@ def _device(wanted: str | None) -> tuple[str, str]:
 
 
 def _native(name: str) -> tuple[torch.dtype, str]:
-    if name.startswith("cuda"):
-        major, minor = torch.cuda.get_device_capability()
+    kind = name.partition(":")[0]
+    if kind == "cuda":
+        major, minor = torch.cuda.get_device_capability(torch.device(name))
         if major >= 8:
             return torch.bfloat16, f"compute capability {major}.{minor} has native bfloat16"
         if major == 7:
@@ -117,7 +123,7 @@ def _native(name: str) -> tuple[torch.dtype, str]:
                 f"compute capability {major}.{minor} has float16 tensor cores and only emulates bfloat16",
             )
         return torch.float32, f"compute capability {major}.{minor} has no fast half precision"
-    if name == "mps":
+    if kind == "mps":
         return torch.float32, "half precision on mps is not tested here"
     capabilities = _cpu_capabilities()
     for key, word in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")):

@@ -6,14 +6,15 @@ leaves half a file behind under the real name. Hashes are BLAKE2b, cut to 12 hex
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from pawpularity.errors import UserError
 
@@ -73,6 +74,20 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all. NaN and infinity are refused (they are not JSON)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@overload
+def plain(value: Mapping[str, Any]) -> dict[str, Any]: ...
+@overload
+def plain(value: float | list[Any] | None) -> Any: ...
+def plain(value: Any) -> Any:
+    """`value` for JSON: at any depth what is not finite becomes None, a tuple a list, a number of numpy's Python's own."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    number = value.item() if hasattr(value, "item") else value  # numpy need not be imported to be known
+    return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
 def read_json(path: Path, what: str) -> Any:

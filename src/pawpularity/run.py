@@ -41,7 +41,9 @@ RESERVED = (
 )  # folders below oof/ that are no runs
 # Settings that change where and how fast a run computes, not what: they may differ between its folds.
 _FREE = ("cache.", "train.workers", "hypotheses.", "search.", "explain.")
-_MEASURED = {"rmse", "constant_rmse", "n", "seconds", "training_mean", "predictions_hash"}
+# What metrics.json must hold of which type, because its readers take it for granted.
+_FIGURES = ("n", "rmse", "low", "high", "constant_rmse", "seconds", "training_mean")
+_OF_KIND: dict[str, dict[str, type]] = {"run": {"epochs": int}, "probe": {"chosen": str}}
 _KINDS = {"run": "a trained run", "probe": "a probe of frozen features", "ensemble": "a blend of other runs"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -127,12 +129,9 @@ class Run:
     def metrics(self, fold: int) -> dict[str, Any]:
         """metrics.json of one fold."""
         metrics: dict[str, Any] = read_json(self.fold(fold) / "metrics.json", f"run {self.name}")
-        figures = _MEASURED - {"predictions_hash"}
-        if (
-            not isinstance(metrics, dict)
-            or not metrics.keys() >= _MEASURED
-            or not all(isinstance(metrics[key], int | float) for key in figures)
-        ):
+        due: dict[str, Any] = dict.fromkeys(_FIGURES, int | float) | _OF_KIND.get(self.kind, {})
+        due |= {"indicative": bool, "predictions_hash": str}
+        if not isinstance(metrics, dict) or not all(isinstance(metrics.get(key), kind) for key, kind in due.items()):
             raise UserError(
                 f"{self.fold(fold) / 'metrics.json'}: is not what was written there; run: {self.remedy(fold)}"
             )

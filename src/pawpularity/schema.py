@@ -284,8 +284,11 @@ def check(config: Config) -> None:
         raise UserError(
             "train.split=leaky repeats the paper's training, whose only variation are its copies; add train.augment=none"
         )
-    if train.split == "leaky" and train.mixup:
-        raise UserError("train.split=leaky repeats the paper's training, which mixed no photos; leave train.mixup 0")
+    if train.split == "leaky" and (train.mixup or train.manifold_mixup):
+        raise UserError(
+            "train.split=leaky repeats the paper's training, which mixed no photos; leave train.mixup and "
+            "train.manifold_mixup 0"
+        )
     if train.mixup and train.manifold_mixup:
         raise UserError("train.mixup mixes photos, train.manifold_mixup their states at the cut; take one of them")
     if train.manifold_mixup and model.unfrozen == "all":

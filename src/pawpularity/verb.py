@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pawpularity.errors import UserError
@@ -61,28 +62,44 @@ def names_in(options: argparse.Namespace, option: str) -> list[str]:
     return [name for word in given if "=" not in word for name in re.split(r"[\s,]+", word) if name]
 
 
+def assigned(key: str, *words: str) -> str:
+    """`RUN=a`, `RUNS="a b"`, `RUN="'my run'"`: `words` for a verb of make, quoted for the shell before and `--words` behind."""
+    inner = " ".join(quote(word) for word in words)
+    if quote(inner) == inner:
+        return f"{key}={inner}"
+    if not set(inner) & set('"$`\\!'):
+        return f'{key}="{inner}"'
+    return f"{key}={quote(inner)}"
+
+
 def json_argument(parser: argparse.ArgumentParser) -> None:
     """`--json FILE` (`-` = standard output) for verbs that print a table."""
     parser.add_argument(
-        "--json", metavar="FILE", type=_destination, help="also write the table as JSON (- = standard output, alone)"
+        "--json",
+        metavar="FILE",
+        type=lambda given: given if given in ("", "-") else _destination("--json", given),
+        help="also write the table as JSON (- = standard output, alone)",
     )
 
 
-def _destination(given: str) -> str:
+def out_argument(parser: argparse.ArgumentParser, about: str) -> None:
+    """`--out FILE` for verbs whose result is one file."""
+    parser.add_argument("--out", metavar="FILE", type=lambda given: given and _destination("--out", given), help=about)
+
+
+def _destination(option: str, given: str) -> str:
     """`given`, if a file can be written there: argparse asks before the verb begins, not after hours of its work."""
-    if given in ("", "-"):
-        return given
     path = Path(given)
     if path.is_dir():
-        raise UserError(f"--json {given}: is a folder where a file should be written; name a file")
+        raise UserError(f"{option} {given}: is a folder where a file should be written; name a file")
     if path.exists() and not path.is_file():  # /dev/null, a pipe: written into
         place = path
     else:
         place = next(parent for parent in path.absolute().parents if parent.exists())
         if not place.is_dir():
-            raise UserError(f"--json {given}: {place} is a file where a folder is needed; name another file")
+            raise UserError(f"{option} {given}: {place} is a file where a folder is needed; name another file")
     if not os.access(place, os.W_OK):
-        raise UserError(f"--json {given}: {place} cannot be written; make it writable, or name another file")
+        raise UserError(f"{option} {given}: {place} cannot be written; make it writable, or name another file")
     return given
 
 

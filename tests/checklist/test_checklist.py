@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.conftest import TOY
 
 from pawpularity.cli import main
+from pawpularity.config import resolve
 
 WORDS = ("--config", "sample", *TOY, "train.warmup_epochs=0", "folds.k=2")
 
@@ -97,7 +99,7 @@ def test_the_command_it_names_gives_the_same_record(place, paw):
     """The settings that it lists are all that differ from the config's file."""
     assert paw("checklist", "--runs", "a").code == 0
     command = told("a")["commands"]["text"].split("; ")[0]
-    words = re.fullmatch(r"make train RUN=a DATA=(\S+) CONFIG=(\S+) ARGS='(.*)'", command)
+    words = re.fullmatch(r'make train RUN=a DATA=(\S+) CONFIG=(\S+) ARGS="(.*)"', command)
     assert words, command
     before = json.loads(Path("oof/a/config.json").read_text())
     shutil.move("oof/a", "gone")
@@ -105,6 +107,47 @@ def test_the_command_it_names_gives_the_same_record(place, paw):
         paw("train", "--fold", "0", "--run", "a", "--data", words[1], "--config", words[2], *words[3].split()).code == 0
     )
     assert json.loads(Path("oof/a/config.json").read_text()) == before
+
+
+def test_the_command_holds_a_networks_arguments_and_folders_with_blanks(place, paw):
+    shutil.copytree("input/toy", "input/my toy")
+    shutil.copytree("oof/a", "oof/c")
+    record = json.loads(Path("oof/c/config.json").read_text())
+    record["config"]["model"]["args"] = {"drop_rate": 0.2}
+    record["data"]["folder"] = "input/my toy"
+    Path("oof/c/config.json").write_text(json.dumps(record))
+    assert paw("checklist", "--runs", "c").code == 0
+    train, _, errors, _ = told("c")["commands"]["text"].split("; ")
+    verb, *words = shlex.split(train)[1:]
+    given = dict(word.split("=", 1) for word in words)
+    data = shlex.split(given["DATA"])
+    assert (verb, given["RUN"], data) == ("train", "c", ["input/my toy"])
+    settings = resolve(given["CONFIG"], shlex.split(given["ARGS"])).to_dict()
+    assert settings == record["config"]
+    assert shlex.split(dict(word.split("=", 1) for word in shlex.split(errors)[2:])["DATA"]) == ["input/my toy"]
+
+
+def test_the_command_of_a_blend_makes_the_same_blend(place, paw):
+    """Of files, one of which is called as a run is; on folds dealt anew, with groups from a folds file."""
+    folds = json.loads(Path("oof/a/config.json").read_text())["folds"]["file"]
+    Path("path/to").mkdir(parents=True)
+    table_of("a").to_csv("path/to/a.csv", index=False)
+    table_of("b").assign(fold=lambda table: np.arange(len(table)) % 3).to_csv("path/to/other.csv", index=False)
+    words = ("--method", "ridge", "--seed", 3, "--folds", folds, "--draws", 200)
+    assert paw("ensemble", "path/to/a.csv", "path/to/other.csv", "--run", "mine", *words).code == 0
+    made = {name: Path("oof/mine", name).read_bytes() for name in ("oof.csv", "weights.json")}
+    paw("checklist", "--runs", "mine")
+    command = told("mine")["commands"]["text"].split("; ")[0]
+    assert command == (
+        f'make ensemble MEMBERS="path/to/a.csv path/to/other.csv" METHOD=ridge RUN=mine ARGS="--folds {folds} --seed 3"'
+    )
+    shutil.rmtree("oof/mine")
+    given = dict(word.split("=", 1) for word in shlex.split(command)[2:])
+    assert (
+        paw("ensemble", *given["MEMBERS"].split(), "--method", "ridge", "--run", "mine", *given["ARGS"].split()).code
+        == 0
+    )
+    assert {name: Path("oof/mine", name).read_bytes() for name in made} == made
 
 
 @pytest.mark.parametrize(("run", "file"), [

@@ -59,7 +59,7 @@ def test_differences_and_p_against_exact_ones():
     """Plain: two means and the hypergeometric test. Banded: Mantel-Haenszel by hand and hypergeometrics convolved."""
     target, prediction, columns = rows(800, 0, liked=3.0)
     error, band = prediction - target, band_of(target)
-    found = what_they_share(("popular", "liked", "idle"), columns, error, target, draws=4000)
+    found = what_they_share(("popular", "liked", "idle"), columns, error, target, count=40, draws=4000)
     assert [(s.side, s.column) for s in found] == [(side, c) for side in SIDES for c in ("popular", "liked", "idle")]
     for share in found:
         x = columns[:, ("popular", "liked", "idle").index(share.column)]
@@ -99,7 +99,7 @@ def exact_p(x, inside, band):
 def test_what_only_follows_from_the_true_score_vanishes_among_rows_of_similar_score():
     target, prediction, columns = rows(6000, 1, liked=4.0)
     found = {(s.side, s.column): s for s in what_they_share(("popular", "liked", "idle"), columns, prediction - target, target,
-                                                           draws=1000)}  # fmt: skip
+                                                           count=300, draws=1000)}  # fmt: skip
     popular = found["under-scored", "popular"]
     assert popular.p_holm < 0.01
     assert popular.difference > 0.2
@@ -115,19 +115,19 @@ def test_what_only_follows_from_the_true_score_vanishes_among_rows_of_similar_sc
 def test_holm_is_over_the_columns_of_a_family_and_both_sides():
     target, prediction, columns = rows(500, 2)
     words = ("popular", "liked", "idle"), columns, prediction - target, target
-    apart = what_they_share(*words, families=(0, 0, 1), draws=300)
+    apart = what_they_share(*words, count=25, families=(0, 0, 1), draws=300)
     for side, share in ((s.side, s) for s in apart if s.column == "idle"):
         p = sorted(s.p for s in apart if s.column == "idle")
         assert share.p_holm == pytest.approx(min(1, 2 * p[0]) if share.p == p[0] else max(p[1], min(1, 2 * p[0]))), side
-    assert [s.p for s in apart] == [s.p for s in what_they_share(*words, draws=300)]
+    assert [s.p for s in apart] == [s.p for s in what_they_share(*words, count=25, draws=300)]
 
 
 def test_doubled_rows_are_no_more_evidence():
     """Every row twice, as pairs: the same difference; interval and p stay those of the single rows."""
     target, prediction, columns = rows(600, 3, liked=2.0)
-    single = what_they_share(("a", "b", "c"), columns, prediction - target, target, draws=2000)
+    single = what_they_share(("a", "b", "c"), columns, prediction - target, target, count=30, draws=2000)
     twice = [np.repeat(v, 2, axis=0) for v in (columns, prediction - target, target)]
-    double = what_they_share(("a", "b", "c"), *twice, np.repeat(np.arange(600), 2), draws=2000)
+    double = what_they_share(("a", "b", "c"), *twice, np.repeat(np.arange(600), 2), count=60, draws=2000)
     for one, two in zip(single, double, strict=True):
         assert two.difference == pytest.approx(one.difference)
         assert two.p == pytest.approx(one.p, abs=0.05)

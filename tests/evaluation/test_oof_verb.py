@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from pawpularity.cli import main
+from pawpularity.evaluation.label_noise import LabelNoise
 from pawpularity.evaluation.oof import read_oof
 from pawpularity.evaluation.score import rmse
 from pawpularity.evaluation.sources import open_source
@@ -180,6 +181,79 @@ def test_unfinished_and_damaged_runs(runs, paw, refused):
     assert done.code == 0, "one damaged run does not hide the others"
     assert "seeds: " in done.out
     assert list(rows_of(paw, "s0")[0]["seeds"]["runs"]) == ["s0", "s2"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [lambda whole: whole.decode().encode("utf-16"), lambda whole: whole.replace(b"\n", b"\r\n"), lambda whole: b"\xff"],
+)
+def test_a_damaged_copy_of_the_folds_is_made_again(runs, paw, harm):
+    """oof.csv holds what the folds hold, to the byte: it is theirs that count."""
+    file, before = Path("oof/s0/oof.csv"), paw("oof").out
+    whole = file.read_bytes()
+    file.write_bytes(harm(whole))
+    done = paw("oof")
+    assert (done.code, done.out) == (0, before), done.err
+    assert file.read_bytes() == whole
+
+
+def without(file, key, **more):
+    metrics = json.loads(Path(file).read_text()) | more
+    del metrics[key]
+    Path(file).write_text(json.dumps(metrics))
+
+
+@pytest.mark.parametrize("key", ["low", "high", "indicative", "epochs", "seconds", "predictions_hash"])
+def test_figures_that_lack_one_leave_the_run_out(runs, paw, key):
+    without("oof/s1/fold1/metrics.json", key)
+    done = paw("oof")
+    assert done.code == 0, done.err
+    assert (
+        "left out s1: oof/s1/fold1/metrics.json: is not what was written there; run: make train FOLD=1 RUN=s1"
+        in done.err
+    )
+    assert "s0 " in done.out
+
+
+def test_a_probe_that_lost_what_it_chose_is_left_out(runs, paw):
+    """Made of a trained run: of its folders a probe's differ in their kind, and in what was chosen for how many epochs."""
+    record = json.loads(Path("oof/s1/config.json").read_text()) | {"kind": "probe"}
+    Path("oof/s1/config.json").write_text(json.dumps(record))
+    for fold in (0, 1):
+        without(f"oof/s1/fold{fold}/metrics.json", "epochs", chosen="alpha 10")
+    assert "alpha 10" in next(line for line in paw("oof").out.splitlines() if line.startswith("s1 "))
+    without("oof/s1/fold1/metrics.json", "chosen")
+    done = paw("oof")
+    assert done.code == 0, done.err
+    assert "left out s1: oof/s1/fold1/metrics.json: is not what was written there; run: make probe" in done.err
+
+
+def test_a_few_large_groups_of_near_duplicates(work, paw):
+    """Three groups of four: by what spread there is between these, the noise's interval would end at infinity, or at 184."""
+    for seed in (1, 5, 8):
+        group = np.repeat(np.arange(3), 4)
+        target = np.rint(np.random.default_rng(seed).normal(40, 10, 12)) - 15 + 20 * group
+        table = odd(12, target=target, prediction=target + 5 - 10 * (np.arange(12) % 2), fold=group)
+        table.to_csv("few.csv", index=False)
+        table.assign(group=table["fold"])[["Id", "group", "fold"]].to_csv("folds.csv", index=False)
+        (found,) = rows_of(paw, "few.csv", "--folds", "folds.csv")
+        noise = found["explainable"]["noise"]
+        assert noise["pairs"] == 9
+        assert (noise["low"], noise["high"]) == pytest.approx((0.6878 * noise["sd"], 1.8256 * noise["sd"]), rel=1e-3)
+        assert f"noise {noise['sd']:.1f} points [" in paw("oof", "few.csv", "--folds", "folds.csv").out
+
+
+def test_ends_that_nobody_knows_are_dashes(work, monkeypatch, paw):
+    """A published figure may have an open end."""
+    odd(60).to_csv("odd.csv", index=False)
+    open_ended = LabelNoise(5.0, 4.0, float("inf"), 8, "published: so")
+    monkeypatch.setattr("pawpularity.evaluation.table.noise_for", lambda source, origin: open_ended)
+    done = paw("oof", "odd.csv", "--json", "found.json")
+    assert done.code == 0, done.err
+    (found,) = json.loads(Path("found.json").read_text())["runs"]
+    assert found["explainable"]["ceiling_low"] is found["explainable"]["noise"]["high"] is None
+    assert re.search(r"of the R2 0\.\d\d \[-, 0\.\d\d\] that label noise allows", done.out)
+    assert "noise 5.0 points [4.0, -]: published: so" in done.out
 
 
 @pytest.mark.parametrize(

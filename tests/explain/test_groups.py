@@ -11,7 +11,7 @@ from scipy import stats
 
 from pawpularity.errors import UserError
 from pawpularity.explain.extremes import Scored
-from pawpularity.explain.groups import FIGURES, Mapped, drawn_from, findings, rows_of, sides_of
+from pawpularity.explain.groups import FIGURES, Mapped, drawn_from, findings, require_two, rows_of, sides_of
 
 SIZE = 40
 BACKDROP = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
@@ -154,6 +154,37 @@ def test_a_small_side_of_strong_maps_beside_a_large_one_of_faint_ones_is_no_diff
     assert np.mean(alarms) <= 0.17, "binomial 99.9 % of .05 at 60"
 
 
+@pytest.mark.parametrize(("few", "many"), [(5, 5), (5, 40), (6, 6), (6, 40)])
+def test_a_difference_is_tested_from_six_photos_a_side_on(few, many):
+    """With fewer there are too few ways to draw signs, and noise would be told from noise."""
+    random = np.random.default_rng(4)
+
+    def noise(count, start):
+        return [
+            mapped(np.kron(random.standard_normal((5, 5)), np.ones((8, 8))), cluster=start + i) for i in range(count)
+        ]
+
+    alarms = []
+    for _ in range(60):
+        found = findings("scores", {"a": noise(few, 0), "b": noise(many, few)}, BACKDROP, draws=99)
+        if few < 6:
+            assert found.difference.p is None
+            assert {row["p_anywhere"] for row in rows_of(found)} == {None}
+            assert not (
+                np.abs(found.difference.map) > found.difference.threshold * found.difference.standard_error
+            ).any()
+            return
+        alarms.append(found.difference.p <= 0.05)
+    assert np.mean(alarms) <= 0.17, "binomial 99.9 % of .05 at 60"
+
+
+def test_near_duplicates_are_one_photo():
+    rows = [Scored(f"{i}", 0, 50.0, 50.0, 40.0, i // 2) for i in range(8)]
+    require_two("scores", {"high": [0, 2], "low": [4, 5, 6]}, rows)
+    with pytest.raises(UserError, match="GROUP=scores: the 2 photos low are near-duplicates of one another"):
+        require_two("scores", {"high": [0, 2], "low": [4, 5]}, rows)
+
+
 def rows_and_table(count=30):
     random = np.random.default_rng(0)
     scores = random.integers(1, 101, count)
@@ -240,4 +271,7 @@ def test_the_command_writes_figures_maps_and_a_picture(work, shelter, paw, refus
     assert "going on" in done.err
     assert len(calls) == 3 + 4, "two of six were there"
     assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
+    assert "not tested, which takes 6 photos or more on each side" in done.out
+    assert "--n 1: must be 2 to 1000" in refused(*words[:-1], "1", "--group", "scores")
+    assert "--photo: names no photo" in refused(*words[:-2], "--photo", "explain.masks=512")
     assert 'did you mean "scores"' in refused(*words, "--group", "score")

@@ -37,5 +37,5 @@ def test_it_is_where_the_maps_own_interval_leaves_zero_out():
     plain = np.abs(found.map) > stats.norm.ppf(0.975) * found.standard_error
     assert told.sum() < plain.sum(), "else four degrees of freedom could not be seen"
     assert told[12, 12]
-    tile = error_tile(np.full((32, 32, 3), 128, dtype=np.uint8), found.saliency(), float(found.standard_error.max()))
+    tile = error_tile(found.saliency(), float(found.standard_error.max()))
     assert tile.shape == (SIDE, SIDE, 3)

@@ -13,8 +13,9 @@ from PIL import Image
 from pawpularity.competition.dataset import Dataset
 from pawpularity.competition.table import ID, METADATA, TARGET
 from pawpularity.errors import UserError
+from pawpularity.files import text_hash
 from pawpularity.folds.duplicates import numbered
-from pawpularity.folds.split import Folds, deal, inner_split, make_folds, read_folds
+from pawpularity.folds.split import _DEAL, Folds, deal, inner_split, make_folds, read_folds
 
 
 def scores_like_the_contests(n: int, seed: int) -> np.ndarray:
@@ -228,6 +229,36 @@ def test_another_seed_is_another_split(scores: np.ndarray) -> None:
     together = [(part[:, None] == part)[np.triu_indices(200, 1)] for part in parts]
     again = np.mean([b[a].mean() for a in together for b in together if a is not b])
     assert 0.17 < again < 0.23
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_part_has_its_share_of_every_bin(seed: int) -> None:
+    """A thousand scores without ties, ten bins, five parts: twenty of each tenth in each, and means that are as good as equal."""
+    scores = np.arange(1000.0)
+    parts = deal(np.arange(1000), scores, k=5, seed=seed, bins=10)
+    found = np.zeros((5, 10), dtype=int)
+    np.add.at(found, (parts, (scores // 100).astype(int)), 1)
+    assert (found == 20).all()
+    assert np.ptp([scores[parts == part].mean() for part in range(5)]) < 0.1
+
+
+def some_groups() -> tuple[np.ndarray, np.ndarray]:
+    """300 rows, the first thirty in groups of three, and scores that are no library's random numbers."""
+    i = np.arange(300)
+    return np.where(i < 30, i // 3, i - 20), (1 + (i * i * 37 + 11 * i) % 100).astype(float)
+
+
+def test_the_rule_that_a_files_name_stands_for_does_not_change() -> None:
+    """Folds and inner splits that others hold stay theirs. Whoever changes how they are dealt gives `_DEAL` another name."""
+    groups, scores = some_groups()
+    parts = "".join(map(str, deal(groups, scores, k=5, seed=7, bins=10)))
+    assert _DEAL == "deal-1"
+    assert parts[:60] == "444000333444333222111000111222110231230244212401242231003214"
+    assert text_hash(parts) == "41ead45ea776"
+    inner = inner_split(groups, scores, share=0.1, seed=3)[1]
+    assert inner.tolist() == [15, 16, 17, 30, 31, 43, 58, 71, 74, 78, 84, 91, 93, 117, 133, 159, 160, 165, 170, 173, 210, 220,
+                              221, 234, 241, 247, 253, 272, 287, 294]  # fmt: skip
+    assert text_hash(str(inner_split(groups, scores, share=0.3, seed=4)[1].tolist())) == "af2327c786cc"
 
 
 def test_deal_is_no_worse_than_scikit_learn() -> None:

@@ -80,6 +80,21 @@ def test_the_command(shelter, work, paw):
         part = table[table["scored"] == way["scored"]]
         assert way["rmse"] == pytest.approx(np.sqrt(np.mean((part["target"] - part[way["trained"]]) ** 2)), abs=1e-5)
         assert way["n"] == len(part)
+    of = dict(iter(table[table["scored"] == "leaky"].groupby("copy_trained_on")))
+    for known, word in ((True, "with"), (False, "without")):
+        due = np.sqrt(np.mean((of[known]["target"] - of[known]["leaky"]) ** 2))
+        assert value[f"leaky_rmse_{word}_sibling"] == pytest.approx(due, abs=1e-5)
+    assert value["siblings"] == len(of[True])
+    # The constant is the mean of the items the leaky network trains on; it is also what the lookup answers without a copy.
+    target = table.loc[table["scored"] == "leaky", "target"]
+    constant = next(w["constant_rmse"] for w in value["ways"] if (w["trained"], w["scored"]) == ("leaky", "leaky"))
+    away = np.sqrt(constant**2 - np.var(target))
+    means = (target.mean() - away, target.mean() + away)
+    lookups = [np.sqrt(np.sum((of[False]["target"] - mean) ** 2) / len(target)) for mean in means]
+    assert min(abs(value["lookup_rmse"] - lookup) for lookup in lookups) < 1e-6
+    rmses = {(w["trained"], w["scored"]): w["rmse"] for w in value["ways"]}
+    for scored, compared in value["honest_minus_leaky"].items():
+        assert compared["difference"] == pytest.approx(rmses["honest", scored] - rmses["leaky", scored])
     held = set(table.loc[table["scored"] == "honest", "Id"])
     assert not held & set(table.loc[table["scored"] == "leaky", "Id"])
     assert (folder / "leakage.png").stat().st_size > 10_000

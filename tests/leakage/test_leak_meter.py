@@ -1,6 +1,9 @@
 """The leak meter: neighbours against scikit-learn, its signs against made leaks, and the real command on real files."""
 
 import json
+import math
+import shutil
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,11 @@ from pawpularity.evaluation.score import score
 from pawpularity.evaluation.sources import Source
 from pawpularity.folds.duplicates import is_copy
 from pawpularity.leakage.meter import (
+    Neighbours,
+    copies_of,
+    copies_sign,
+    deciles,
+    extremes_remark,
     nearest_across_folds,
     pair_sign,
     signs_of,
@@ -56,6 +64,50 @@ def test_one_fold_has_no_neighbours():
     assert np.isnan(near.similarity).all()
 
 
+def by_hand(pairs):
+    """RMSE of (target, answer) pairs."""
+    return math.sqrt(sum((t - a) ** 2 for t, a in pairs) / len(pairs))
+
+
+def test_the_error_by_how_alike_the_neighbour_is_and_of_the_copies():
+    """Of a table's 60 rows 47 have a photo; neighbours are counted among those."""
+    random = np.random.default_rng(3)
+    own = source(random.uniform(1, 100, 60), random.uniform(20, 60, 60), np.arange(60) % 3)
+    rows = np.sort(random.choice(60, 47, replace=False))
+    near = Neighbours(random.integers(0, 47, 47), random.permutation(np.linspace(0.1, 0.9, 47)))
+    target, prediction, constant = (own.target[rows], own.prediction[rows], own.constant[rows])
+    parts, start = [], 0
+    ranked = sorted(range(47), key=lambda i: near.similarity[i])
+    for size in [5] * 7 + [4] * 3:
+        parts.append(ranked[start : start + size])
+        start += size
+    for found, part in zip(deciles(own, rows, near), parts, strict=True):
+        assert found.n == len(part)
+        assert found.similarity == pytest.approx(statistics.median(near.similarity[i] for i in part))
+        assert found.rmse == pytest.approx(by_hand([(target[i], prediction[i]) for i in part]))
+        assert found.copying_rmse == pytest.approx(by_hand([(target[i], target[near.at[i]]) for i in part]))
+        assert found.constant_rmse == pytest.approx(by_hand([(target[i], constant[i]) for i in part]))
+    chosen = np.isin(np.arange(47), ranked[-12:-3])
+    copies = copies_of(own, rows, near, float(near.similarity[ranked[-12]]), chosen)
+    assert (copies.looked_at, copies.suspected, copies.rows, copies.share) == (47, 12, 9, pytest.approx(9 / 47))
+    assert copies.rmse == pytest.approx(by_hand([(target[i], prediction[i]) for i in ranked[-12:-3]]))
+    assert copies.other_rmse == pytest.approx(by_hand([(target[i], prediction[i]) for i in ranked[:-12] + ranked[-3:]]))
+    assert copies.copying_rmse == pytest.approx(by_hand([(target[i], target[near.at[i]]) for i in ranked[-12:-3]]))
+    assert not copies_sign(copies).raised, "nine rows"
+    assert copies_sign(copies_of(own, rows, near, 0.5, np.arange(47) < 10)).raised
+    nobody = copies_of(own, rows, near, 2.0, np.zeros(47, dtype=bool)).to_dict()
+    assert (nobody["suspected"], nobody["rows"], nobody["rmse"], nobody["copying_rmse"]) == (0, 0, None, None)
+    assert nobody["other_rmse"] == pytest.approx(by_hand(list(zip(target, prediction, strict=True))))
+
+
+def test_the_ends_of_the_scale_are_told():
+    own = source([20.0, 10.0, 21.0, 99.0, 100.0, 100.0], [24.0, 13.0, 50.0, 50.0, 60.0, 70.0], [0, 1, 0, 1, 0, 1])
+    assert extremes_remark(own, "other") == (
+        "predictions 13.0 to 70.0; RMSE of true scores <=20: 3.5 (n 2), 100: 35.4 (n 2)"
+    )  # sqrt((16 + 9) / 2) and sqrt((1600 + 900) / 2)
+    assert extremes_remark(own, "contest").endswith("(an honest blend of the contest: 24 and 43)")
+
+
 def pairs_of(follow, count=40, seed=0):
     """`count` photos posted twice; predictions follow a share `follow` of each posting's own noise."""
     random = np.random.default_rng(seed)
@@ -66,9 +118,13 @@ def pairs_of(follow, count=40, seed=0):
 
 @pytest.mark.parametrize(("follow", "raised"), [(0.0, False), (0.1, False), (0.8, True)])
 def test_predictions_that_follow_one_posting_are_seen(follow, raised):
-    sign = pair_sign(pairs_of(follow))
+    pairs = pairs_of(follow)
+    sign = pair_sign(pairs)
     assert sign is not None
     assert sign.raised == raised
+    apart = [np.diff(values.reshape(-1, 2))[:, 0] for values in (pairs.target, pairs.prediction)]
+    slope = np.linalg.lstsq(apart[0][:, None], apart[1], rcond=None)[0][0]
+    assert f"predictions follow by {slope:+.2f} points a point" in sign.text
 
 
 def test_predictions_that_follow_the_other_posting_are_seen():
@@ -174,6 +230,46 @@ def test_what_cannot_be_checked_is_refused(shelter, work, refused):
     assert "there is no such file" in refused("leakcheck", "none.csv")
     assert "needs a run or a CSV" in refused("leakcheck", "model.weights=none")
     assert "does not know p0" in refused("leakcheck", "mine.csv", "--data", shelter)
+
+
+def posted(folder, fold):
+    """A constant for every photo of the data in `folder`."""
+    table = pd.read_csv(folder / "train.csv", dtype={"Id": str})
+    return pd.DataFrame(
+        {"Id": table["Id"], "fold": fold, "target": table["Pawpularity"].astype(float), "prediction": 38.0}
+    )
+
+
+def test_photos_of_one_fold_alone_have_no_others_to_look_like(shelter, work, paw):
+    """The rows are of two folds; of the second no photo is there."""
+    write_oof(Path("mine.csv"), posted(shelter, (np.arange(60) >= 30).astype(int)))
+    assert paw("leakcheck", "mine.csv", "--photos", shelter, "--config", "sample").code == 0
+    folder = Path("oof/leakcheck/mine.csv")
+    assert (folder / "neighbours.csv").exists()
+    for name in pd.read_csv(shelter / "train.csv", dtype={"Id": str})["Id"][30:]:
+        (shelter / "train" / f"{name}.jpg").unlink()
+    done = paw("leakcheck", "mine.csv", "--photos", shelter, "--config", "sample")
+    assert done.code == 0, done.err
+    assert "note  the 30 rows with a photo are all of one fold" in done.out
+    found = json.loads((folder / "check.json").read_text())
+    assert (found["photos"], found["deciles"], found["copies"]) == (None, [], None)
+    assert not (folder / "neighbours.csv").exists(), "nor does it keep those of the check before"
+
+
+def test_the_photos_of_data_that_was_not_drawn_are_found(shelter, work, paw):
+    """As `make errors` finds them: where the contest's data lies, and knows these rows with these scores."""
+    shutil.rmtree(shelter / "truth")
+    Path("input").mkdir()
+    shutil.move(shelter, "input/petfinder-pawpularity-score")
+    rows = posted(Path("input/petfinder-pawpularity-score"), np.arange(60) % 5)
+
+    def photos(table):
+        write_oof(Path("mine.csv"), table)
+        return json.loads(paw("leakcheck", "mine.csv", "--config", "sample", "--json", "-").out)["photos"]
+
+    assert photos(rows) == 60
+    assert photos(rows[:19]) is None, "so few say nothing, and nobody asked for them"
+    assert photos(rows.assign(target=rows["target"].where(rows.index > 0, 101 - rows["target"]))) is None
 
 
 def test_unknown_data_gets_no_verdict(work, paw):

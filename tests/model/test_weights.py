@@ -93,6 +93,14 @@ def test_weights_of_another_net_are_refused_by_name(published, change):
         build_backbone(model(published), size=32, seed=0)
 
 
+def test_a_file_that_timms_own_filter_breaks_on_is_refused(published):
+    """ConvNeXt's filter takes any file without its own names for one of Meta's and reads tensors that are not there."""
+    with pytest.raises(
+        UserError, match=r"safetensors: does not fit this network: timm's filter for its files fails \(KeyError"
+    ):
+        build_backbone(model(published / f"{NAME}.safetensors", "convnext_atto"), size=32, seed=0)
+
+
 def test_hash_depends_on_content_and_not_on_order():
     a, b = torch.arange(4.0), torch.ones(2)
     assert tensors_hash({"a": a, "b": b}) == tensors_hash({"b": b, "a": a})

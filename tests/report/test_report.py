@@ -232,11 +232,38 @@ def test_findings_about_other_predictions_are_not_shown(at, paw):
     shutil.copytree("oof/b", "oof/a", dirs_exist_ok=True)
     page, value, _ = made(paw)
     faults = {section["key"]: section["faults"] for section in value["sections"]}
-    for key in ("errors", "explain", "robustness"):
+    for key in ("errors", "explain", "groups", "robustness"):
         assert states(value)[key] == "cannot be shown"
         assert "other predictions than a holds now; run: make " in faults[key][0]
         assert "Cannot be shown" in page.sections[key]
     assert "Made of other predictions than a hold now" in page.sections["ensemble"]
+
+
+def test_beliefs_of_other_predictions_are_not_shown(at, paw):
+    shutil.rmtree("oof/leaky")
+    shutil.copytree("oof/b", "oof/leaky")
+    _, value, _ = made(paw)
+    faults = {section["key"]: section["faults"] for section in value["sections"]}
+    assert states(value)["hypotheses"] == "cannot be shown"
+    assert "is about other predictions than leaky holds now; run: make hypotheses" in faults["hypotheses"][0]
+
+
+def test_a_name_is_no_formula(at, paw):
+    """matplotlib would read what stands between two dollars as one."""
+    names = ["a$^$b", "costs$5and$6"]
+    for name in names:
+        shutil.copy("oof/a/oof.csv" if "^" in name else "oof/b/oof.csv", f"{name}.csv")
+    _, _, text = made(paw, "--runs", *(f"{name}.csv" for name in names), "leaky")
+    for name in names:
+        assert re.search(rf"<text[^>]*>[^<]*{re.escape(name)}", text), name
+
+
+@pytest.mark.parametrize("line", ["{}", "[1]", '{"op_code": 99, "worker_id": "w"}'])
+def test_a_journal_that_is_none_of_optunas_costs_its_own_part_alone(at, paw, line):
+    Path("oof/studies/found/study.journal").write_text(f"{line}\n")
+    _, value, _ = made(paw)
+    (fault,) = next(section["faults"] for section in value["sections"] if section["key"] == "search")
+    assert "study.journal: is not what was written there; move it away to start the study anew" in fault
 
 
 def test_damaged_files_cost_their_own_part_alone(at, paw):

@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import torch
 from optuna.trial import TrialState
 from tests.search.conftest import PASSWORD
 
@@ -21,6 +22,8 @@ from pawpularity.competition.dataset import Dataset
 from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.errors import UserError
+from pawpularity.search import objective
+from pawpularity.search import tune as search_tune
 from pawpularity.search.objective import Objective
 from pawpularity.search.rescore import best_trials, candidates, cross_fit
 from pawpularity.search.space import Rule, encoded
@@ -192,6 +195,39 @@ def test_a_study_without_a_finished_trial_is_said():
     study.add_trial(optuna.create_trial(state=TrialState.PRUNED))
     with pytest.raises(UserError, match="all were pruned or diverged"):
         candidates(study, "x", resolve("sample"), 5)
+
+
+def test_a_trial_too_large_for_the_gpu_is_ended_and_the_search_goes_on(own_configs, shelter, paw, monkeypatch):
+    fit, calls = objective.fit_fold, []
+
+    def fit_fold(*args, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return fit(*args, **more)
+
+    monkeypatch.setattr(objective, "fit_fold", fit_fold)
+    outcome = paw(*words(shelter, "t", 3), "--search-only")
+    assert outcome.code == 0, outcome.err
+    assert "trial 1: ended: the GPU has not enough memory for it" in outcome.err
+    assert [trial.state.name for trial in trials_of("t")] == ["COMPLETE", "PRUNED", "COMPLETE"]
+
+
+def test_helpers_end_with_the_search_that_started_them(own_configs, shelter, refused, monkeypatch):
+    """Else they would go on with every trial that is left, and the reason be told after hours."""
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr("pawpularity.search.verbs._helpers", lambda options, url: [helper])
+
+    def broken(*args, **more):
+        raise UserError("the database is gone")
+
+    monkeypatch.setattr(search_tune, "work", broken)
+    try:
+        assert "the database is gone" in refused(*words(shelter, "t", 3), "--workers", "2")
+        assert helper.returncode == -signal.SIGTERM
+    finally:
+        helper.kill()
+        helper.wait()
 
 
 def test_a_search_per_fold(own_configs, shelter, paw):

@@ -13,7 +13,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
 from pawpularity.search.storage import Store, process_mark, revive, signature, this_host
-from pawpularity.search.study import Slots, load_study, slots
+from pawpularity.search.study import Slots, load_study, slots, work
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 WORKER = Path(__file__).with_name("worker.py")
@@ -104,6 +104,33 @@ def test_a_stopped_study_draws_what_it_would_have_drawn(tmp_path):
         settings[folder] = sorted(t.params["x"] for t in study.get_trials() if t.state == TrialState.COMPLETE)
     assert settings[whole] == settings[parts]
     assert len(set(settings[whole])) == 4
+
+
+@pytest.mark.parametrize(("error", "starts"), [(RuntimeError("its own"), 4), (OSError("the disk's"), None)])
+def test_a_trial_that_ends_its_worker_by_itself_is_tried_four_times_at_most(tmp_path, error, starts):
+    """What comes from outside is no fault of the trial's: it is tried whenever the study goes on."""
+    store = Store(tmp_path / "s", None)
+    study = optuna.create_study(study_name="s", storage=store.storage)
+    study.enqueue_trial({"x": 0.5})
+
+    def objective(trial: optuna.Trial) -> float:
+        for key, value in signature().items():
+            trial.set_user_attr(key, value)
+        x = trial.suggest_float("x", 0, 1)
+        store.release()
+        if x == 0.5:
+            raise error
+        return x
+
+    ended = 0
+    for _ in range(starts or 8):
+        with pytest.raises(type(error)):
+            work(store, study, 3, 0, objective)
+        ended += 1
+    assert [trial.params["x"] for trial in study.get_trials(states=(TrialState.FAIL,))] == [0.5] * ended
+    if starts:
+        work(store, study, 3, 0, objective)
+        assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 2
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number():

@@ -3,6 +3,11 @@
 import csv
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -361,6 +366,23 @@ def test_options_out_of_range_are_named(options: dict[str, int], words: str, tmp
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes in /proc")
+def test_ctrl_c_is_one_line_of_the_command_and_none_of_its_helpers(tmp_path: Path) -> None:
+    """A terminal tells the whole group."""
+    words = [sys.executable, "-m", "pawpularity", "sample", "--photos", "20000", "--into", "drawn"]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = time.monotonic() + 60
+    while not list(tmp_path.rglob("*.jpg")):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("*.jpg"))
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:

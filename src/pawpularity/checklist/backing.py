@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,13 @@ import pandas as pd
 
 from pawpularity.competition.table import ID, TARGET, read_cells
 from pawpularity.config import resolve
+from pawpularity.ensemble.record import blend_command
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import read_fold, read_run, run_folds
 from pawpularity.files import read_json
 from pawpularity.folds.split import Folds
 from pawpularity.run import OOF, Run
+from pawpularity.verb import assigned
 
 STUDIES = OOF / "studies"
 ANSWERED, NONE, MISSING = "answered", "does not apply", "not backed"
@@ -59,19 +60,14 @@ class Backing:
         """What makes the run again, with what differs from the configs' files."""
         run, study = self.run, self.study()
         if run.kind == "ensemble":
-            members = (
-                name if (OOF / name / "config.json").is_file() else f"{name}.csv" for name in run.record["members"]
-            )
-            return (
-                f'make ensemble MEMBERS="{" ".join(members)}" METHOD={run.record.get("method", "mean")} RUN={run.name}'
-            )
+            return blend_command(run)[0]
         if run.kind == "probe":
             return run.remedy()
         if study is not None and run.name != study.name:
-            return f"make tune RUN={study.name} DATA={self.data_word}"
+            return f"make tune RUN={study.name} {self.data_word}"
         if run.name.startswith("table1-"):
-            return f"make table1 DATA={self.data_word}"
-        return f"make train RUN={run.name} DATA={self.data_word} {self._settings()}"
+            return f"make table1 {self.data_word}"
+        return f"make train RUN={run.name} {self.data_word} {self._settings()}"
 
     def _settings(self) -> str:
         name = str(self.run.record["config"].get("name", "default"))
@@ -80,8 +76,10 @@ class Backing:
         except UserError:
             return f"with the settings that {self.run.folder}/config.json keeps (there is no configs/{name}.yaml)"
         own = _leaves(self.run.record["config"])
-        words = [f"{key}={value}" for key, value in own.items() if key != "name" and usual.get(key, value) != value]
-        return f"CONFIG={name}" + (f" ARGS={quote(' '.join(words))}" if words else "")
+        # A key that this version does not know says nothing; a network's own arguments are known to no schema.
+        usual = {key: value for key, value in own.items() if not key.startswith("model.args.")} | usual
+        words = [f"{key}={value}" for key, value in own.items() if key != "name" and usual.get(key) != value]
+        return f"CONFIG={name}" + (f" {assigned('ARGS', *words)}" if words else "")
 
     def note(self, file: Path, key: str) -> None:
         """Name a file and key as read."""
@@ -143,12 +141,17 @@ class Backing:
     def folds_command(self) -> str:
         """What makes the folds file again."""
         how = self.run.record["config"].get("folds", {"k": self.run.k})
-        return f"make folds DATA={self.data_word} ARGS={quote(' '.join(f'folds.{key}={how[key]}' for key in how))}"
+        return f"make folds {self.data_word} {assigned('ARGS', *(f'folds.{key}={how[key]}' for key in how))}"
+
+    @property
+    def data_folder(self) -> str:
+        """The data folder as it was named, or the data set's name."""
+        return str(self.run.record["data"].get("folder") or self.run.record["data"]["name"])
 
     @property
     def data_word(self) -> str:
-        """The data folder as it was named, or the data set's name."""
-        return str(self.run.record["data"].get("folder") or self.run.record["data"]["name"])
+        """`DATA=` for a command."""
+        return assigned("DATA", self.data_folder)
 
     def predictions(self) -> pd.DataFrame:
         """Id, fold, target, prediction of every fold that is there, as training (or the blend) wrote them."""
@@ -201,8 +204,8 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Every setting by its dotted key, as a word of the command line."""
     found: dict[str, str] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping) and key not in ("args", "space"):
+        if isinstance(value, Mapping) and key != "space":
             found |= _leaves(value, f"{prefix}{key}.")
-        elif key not in ("args", "space"):
+        elif key != "space":
             found[f"{prefix}{key}"] = str(value).replace(" ", "") if isinstance(value, list) else str(value)
     return found

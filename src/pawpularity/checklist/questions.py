@@ -85,7 +85,7 @@ def _statistics(b: Backing) -> str:
 
 
 def _source(b: Backing) -> str:
-    return f"{b.record('data.name')}, hash {b.record('data.hash')}, named as {b.data_word}"
+    return f"{b.record('data.name')}, hash {b.record('data.hash')}, named as {b.data_folder}"
 
 
 def _excluded(b: Backing) -> str:
@@ -138,7 +138,7 @@ def _versions(b: Backing) -> str:
 def _commands(b: Backing) -> str:
     name, data = b.run.name, b.data_word
     b.record("kind" if "kind" in b.run.record else "config")
-    lines = [b.command, f"make oof RUN={name}", f"make errors RUN={name} DATA={data}", f"make report RUNS={name}"]
+    lines = [b.command, f"make oof RUN={name}", f"make errors RUN={name} {data}", f"make report RUNS={name}"]
     return "; ".join(lines)
 
 

@@ -62,7 +62,7 @@ class Told:
     """the fold whose network scored it, of a photo of the run's own table; None: the mean of all folds"""
     notes: tuple[str, ...] = ()
     doubt: str = ""
-    """why this is hardly a photo of a pet, and its score means nothing; mostly """ ""
+    """why this is hardly a photo of a pet, and its score means nothing; mostly empty"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

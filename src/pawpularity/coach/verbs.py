@@ -2,7 +2,7 @@
 
 import argparse
 
-from pawpularity.verb import Verb, json_argument, run_argument
+from pawpularity.verb import Verb, json_argument, out_argument, run_argument
 
 HOST, PORT = "127.0.0.1", 8501
 
@@ -15,7 +15,7 @@ def _coach(options: argparse.Namespace) -> None:
 
 def _coach_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photo files, or a folder: then the answer is a CSV")
-    parser.add_argument("--out", metavar="FILE", help="also write the CSV there")
+    out_argument(parser, "also write the CSV there")
     run_argument(parser)
     json_argument(parser)
 

@@ -128,9 +128,9 @@ class Dataset:
         """Photo files aligned with the part's table. Raises UserError where there are none."""
         return self.rows(part).paths
 
-    def photo_key(self, part: str = "train") -> str:
-        """12 hex digits over the part's photos in row order; see `Rows.photo_key`."""
-        return self.rows(part).photo_key
+    def photo_key(self) -> str:
+        """12 hex digits over the training photos in row order; see `Rows.photo_key`."""
+        return self._train_rows.photo_key
 
     def photos(self, size: int, fit: str, cache_folder: Path | None = None, part: str = "train") -> Photos:
         """The part's photos, aligned with its table; see `Rows.photos`."""
@@ -154,7 +154,7 @@ def load_test(folder: Path, cache_folder: Path) -> Rows:
     return Rows(folder, "test", table, _has_photos(folder, "test", table, cache_folder), cache_folder)
 
 
-def fingerprints(paths: Sequence[Path], cache_folder: Path, *, threads: int | None = None) -> list[str]:
+def fingerprints(paths: Sequence[Path], cache_folder: Path) -> list[str]:
     """Content hash (BLAKE2b, 16 hex digits) of each photo file, in the order of `paths`.
 
     Hashes are remembered in `cache_folder/fingerprints/` by name, size and times (mtime and ctime), so only new and
@@ -165,7 +165,7 @@ def fingerprints(paths: Sequence[Path], cache_folder: Path, *, threads: int | No
         by_folder.setdefault(path.parent, []).append(path)
     hashes: dict[Path, str] = {}
     for folder, members in by_folder.items():
-        hashes.update(_folder_fingerprints(folder, members, cache_folder, threads or thread_count()))
+        hashes.update(_folder_fingerprints(folder, members, cache_folder))
     return [hashes[path] for path in paths]
 
 
@@ -197,7 +197,7 @@ def _has_photos(folder: Path, part: str, table: pd.DataFrame, cache_folder: Path
     return True
 
 
-def _folder_fingerprints(folder: Path, paths: Sequence[Path], cache_folder: Path, threads: int) -> dict[Path, str]:
+def _folder_fingerprints(folder: Path, paths: Sequence[Path], cache_folder: Path) -> dict[Path, str]:
     memory = cache_folder / "fingerprints" / f"{text_hash(str(folder.resolve()))}.json"
     known = _remembered(memory)
     now = time.time_ns()
@@ -218,7 +218,7 @@ def _folder_fingerprints(folder: Path, paths: Sequence[Path], cache_folder: Path
     unread = [path for path in stats if path not in hashes]
     if unread:
         with bar(len(unread), "reading photos") as shown:
-            for path, value in zip(unread, in_order(_content_hash, unread, threads), strict=True):
+            for path, value in zip(unread, in_order(_content_hash, unread, thread_count()), strict=True):
                 shown.update()
                 if isinstance(value, PhotoError):
                     faults.append((path, value.reason))

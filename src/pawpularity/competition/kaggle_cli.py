@@ -122,9 +122,12 @@ class Kaggle:
         """Run `kaggle WORDS` to its end; each line of its output goes to `show` as it comes, and `meanwhile` is called now
         and then.
 
-        A command that outlasts `timeout_s` is ended, and its answer says so. Raises UserError where it cannot be run, or not
-        start.
+        A command that outlasts `timeout_s` is ended, and its answer says so. While its lines are waited for, nobody looks at
+        a clock or calls `meanwhile`: with `show`, `timeout_s` must be None and `meanwhile` not given, else ValueError. Raises
+        UserError where it cannot be run, or not start.
         """
+        if show is not None and (timeout_s is not None or meanwhile is not None):
+            raise ValueError("show: needs timeout_s=None, and no meanwhile")
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         lines: list[str] = []
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:

@@ -28,12 +28,12 @@ from PIL import Image, UnidentifiedImageError
 
 from pawpularity.errors import UserError, nearest
 from pawpularity.files import write_text
+from pawpularity.schema import FITS
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 DECODER = "pillow-bicubic-draft2x-white-1"
-FITS = ("squash", "crop")
 # Named so that a photo sent to the app can never start a plugin with side effects (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_BYTES = 1_000_000_000  # a file is read whole; no photo of that many pixels is as large

@@ -48,7 +48,7 @@ def _clean_cache(options: argparse.Namespace) -> None:
             return
     from filelock import FileLock, Timeout
 
-    for name in (*folder.rglob("*.lock"), *folder.rglob(".lock")):
+    for name in folder.rglob("*.lock"):  # `.lock` is one too
         try:
             FileLock(name, timeout=0).acquire().lock.release()
         except Timeout:

@@ -30,7 +30,7 @@ cannot leave the range of its members, which costs the least where they are alik
 intercept and a free sum also mend members that are too timid, as soon as the rows can bear them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -222,10 +222,10 @@ def default_method(n: int) -> str:
     return "simplex" if n < SIMPLEX_BELOW else "nnls-intercept"
 
 
-def check_method(name: str, names: Sequence[str] = NAMES) -> str:
-    """`name` if it is one of `names`. Raises UserError with the nearest."""
-    if name not in names:
-        raise UserError(f"--method {name}: is not known{nearest(name, names)}")
+def check_method(name: str) -> str:
+    """`name` if it is one of NAMES. Raises UserError with the nearest."""
+    if name not in NAMES:
+        raise UserError(f"--method {name}: is not known{nearest(name, NAMES)}")
     return name
 
 

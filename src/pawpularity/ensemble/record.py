@@ -6,7 +6,7 @@ oof/NAME/oof.csv          the cross-fitted predictions: every row blended by wei
 oof/NAME/folds.csv        the folds and groups of that, where no folds file of ours says them (with a .json that vouches)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pawpularity.files import content_hash, file_hash, read_json, text_hash, wri
 from pawpularity.folds.duplicates import numbered
 from pawpularity.folds.split import read_folds
 from pawpularity.run import OOF, Run, git_commit, machine, run_names, versions
-from pawpularity.verb import say
+from pawpularity.verb import assigned, say
 
 _FAR = 1e4  # members may stray beyond 1..100 a little; their blend is clipped
 _KEYS = {"method", "intercept", "members"}
@@ -158,6 +158,26 @@ def write_blend(
     }
     write_json(folder / "config.json", record)
     return Run.open(folder)
+
+
+def blend_command(blend: Run, files: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
+    """What makes `blend` again, and the member words of it. `files`: the paths of CSVs by their hash.
+
+    Of a file its name and hash are kept, not its path: one that is not among `files` stands as path/to/NAME.csv.
+    """
+    record, known = blend.record, files or {}
+    try:
+        kept = read_json(blend.folder / "weights.json", f"blend {blend.name}")["members"]
+        foreign = {member["name"] for member in kept if member["source"] == "file"}
+    except (UserError, KeyError, TypeError):  # whose fault is told where the weights are needed
+        foreign = set()
+    words = [
+        known.get(due, f"path/to/{name}.csv") if name in foreign else name for name, due in record["members"].items()
+    ]
+    kept = {key: record["config"].get(key) for key in ("folds", "scale", "seed")}
+    settings = [word for key, value in kept.items() if value for word in (f"--{key}", str(value))]
+    command = f"make ensemble {assigned('MEMBERS', *words)} METHOD={record.get('method', 'mean')} {assigned('RUN', blend.name)}"
+    return command + (f" {assigned('ARGS', *settings)}" if settings else ""), words
 
 
 def check_free(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pawpularity.verb import Verb, give, json_argument, say
+from pawpularity.verb import Verb, file_arguments, give, json_argument, say
 
 
 def _ensemble(options: argparse.Namespace) -> None:
@@ -23,8 +23,6 @@ def _ensemble(options: argparse.Namespace) -> None:
         )
     if options.seed < 0:
         raise UserError(f"--seed {options.seed}: must be 0 or more")
-    if options.scale is not None and not 0 < options.scale < float("inf"):
-        raise UserError(f"--scale {options.scale:g}: must be above 0; 100 for predictions on a 0-1 scale")
     folder, folds = OOF / check_name(options.run), None if options.folds is None else Path(options.folds)
     check_free(folder)
     words = options.members
@@ -36,7 +34,8 @@ def _ensemble(options: argparse.Namespace) -> None:
     method = options.method or default_method(len(partition.fold))
     fitted = fit_and_predict(sources, partition, NAMES)
     found = figures(sources[0].target, fitted, partition.groups, draws=options.draws, seed=options.seed)
-    settings = {"seed": options.seed} | ({} if options.scale is None else {"scale": options.scale})
+    settings = {"seed": options.seed, "scale": options.scale, "folds": None if folds is None else folds.as_posix()}
+    settings = {key: value for key, value in settings.items() if value is not None}
     run = write_blend(folder, sources, partition, fitted, method, settings)
     asked = options.method is not None
     value = blend_json(run, sources, partition, fitted, found, method, asked)
@@ -58,10 +57,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run", metavar="NAME", default="ensemble", help="the blend's folder below oof/ (default: ensemble)"
     )
-    parser.add_argument(
-        "--folds", metavar="FILE", help="a folds file whose groups of near-duplicates the rows belong to"
-    )
-    parser.add_argument("--scale", metavar="FACTOR", type=float, help="what CSVs on a 0-1 scale are multiplied by: 100")
+    file_arguments(parser)
     parser.add_argument(
         "--seed", metavar="N", type=int, default=0, help="of resamples and of folds dealt anew (default: 0)"
     )

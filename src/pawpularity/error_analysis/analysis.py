@@ -21,6 +21,7 @@ from pawpularity.evaluation.breakdown import BANDS, band_of, calibration
 from pawpularity.evaluation.label_noise import Explainable, LabelNoise, explainable
 from pawpularity.evaluation.resampling import DRAWS, bootstrap_sums, holm, interval, permutations
 from pawpularity.evaluation.score import rmse
+from pawpularity.files import plain
 
 SIDES = ("over-scored", "under-scored")
 WORST_SHARE = 0.05
@@ -58,8 +59,7 @@ class Share:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what is not defined is null."""
-        return {key: None if isinstance(value, float) and not np.isfinite(value) else value
-                for key, value in asdict(self).items()}  # fmt: skip
+        return plain(asdict(self))
 
 
 def what_they_share(
@@ -69,19 +69,19 @@ def what_they_share(
     target: Floats,
     groups: Rows | None = None,
     *,
+    count: int,
     families: Sequence[int] | None = None,
-    share: float = WORST_SHARE,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Share]:
-    """Compare the worst `share` of the rows of each side with the rest, column by column of `values` (n, c).
+    """Compare the worst `count` rows of each side with the rest, column by column of `values` (n, c).
 
     Intervals draw groups with the rows' membership as it is; p shuffle the membership, over all rows and within bands
     of true score, near-duplicates together. Holm's correction is over both sides and all columns of one family
     (`families`: a number per column; None = one), for the two questions apart.
     """
     n = len(error)
-    chosen = [worst_rows(error, side, max(1, round(share * n))) for side in SIDES]
+    chosen = [worst_rows(error, side, count) for side in SIDES]
     member = np.zeros((n, len(SIDES)))
     for s, rows in enumerate(chosen):
         member[rows, s] = 1.0
@@ -246,10 +246,8 @@ class Gap:
     exact: "ExactGap | None"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        nested = {key: getattr(self, key) for key in ("noise", "explainable", "exact")}
-        plain = {key: value for key, value in asdict(self).items() if key not in nested}
-        return plain | {key: None if value is None else value.to_dict() for key, value in nested.items()}
+        """For JSON; what is not defined is null."""
+        return plain(asdict(self))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Leaves `worst.csv`, `bands.csv`, `shares.csv`, `recency.csv`, `report.txt` and, 
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.competition.dataset import CONTEST, Dataset
+from pawpularity.competition.dataset import Dataset
 from pawpularity.competition.photo_facts import PROPERTIES, photo_facts
-from pawpularity.competition.table import ID, METADATA, TARGET, read_train
+from pawpularity.competition.table import ID, METADATA
 from pawpularity.error_analysis.analysis import (
     FEWEST_ROWS,
     SIDES,
@@ -31,12 +30,11 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.breakdown import BANDS, Band, band_of, breakdown
 from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
 from pawpularity.evaluation.label_noise import LabelNoise, noise_for, noise_of_pairs
-from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin, origin_of
+from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin, folder_of, origin_of, rows_known
 from pawpularity.evaluation.score import rmse
 from pawpularity.evaluation.sources import Source
-from pawpularity.files import write_text
+from pawpularity.files import plain, write_text
 from pawpularity.folds.duplicates import find_duplicates
-from pawpularity.shelter import SAMPLE
 
 MOST_TILES = 60  # thumbnails of a side: a sheet that a viewer still opens
 FILES = ("worst.csv", "bands.csv", "shares.csv", "recency.csv", "report.txt", "worst.png")
@@ -84,20 +82,20 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what is not defined is null."""
         known = self.at_hand
-        value: dict[str, Any] = _plain(
+        worst = worst_table(self).astype(object)
+        return plain(
             {
                 "run": self.source.name, "n": len(self.source.target), "origin": self.origin.kind,
                 "constant_rmse": self.constant_rmse,
                 "data": None if known is None else str(known.folder), "known": 0 if known is None else len(known.rows),
                 "photos": 0 if known is None or known.paths is None else len(known.paths),
                 "gap": self.gap.to_dict(), "bands": [vars(band) for band in self.bands],
-                "worst": worst_table(self).to_dict(orient="records"),
+                "worst": worst.where(worst.notna(), None).to_dict(orient="records"),
                 "compared": {"each_side": self.compared, "by_band": self.bands_of_compared},
                 "shares": [share.to_dict() for share in self.shares], "recency": self.recency.to_dict(),
                 "noise_of_own_pairs": None if self.own_pairs is None else self.own_pairs.to_dict(),
             }
         )  # fmt: skip
-        return value
 
 
 def look_up(source: Source, origin: Origin, data: Path | None, cache: Path) -> AtHand | None:
@@ -107,43 +105,14 @@ def look_up(source: Source, origin: Origin, data: Path | None, cache: Path) -> A
     """
     if data is not None:
         return _known(source, Dataset.load(data, cache), str(data))
-    recorded = source.run.record["data"].get("folder") if source.run is not None else None
-    for folder in dict.fromkeys(filter(None, (origin.folder, recorded and Path(recorded), CONTEST, SAMPLE))):
-        # A folder that nobody named and that holds other data is not this command's business; one of the same data is, with
-        # all its faults.
-        with suppress(UserError):
-            _rows_of(source, read_train(folder), str(folder))
-            break
-    else:
-        return None
-    return _known(source, Dataset.load(folder, cache), str(folder))
-
-
-def _rows_of(source: Source, table: pd.DataFrame, where: str) -> tuple[Rows, Rows]:
-    """(rows of `source` that the table knows, their places in it). Raises UserError for no such row, or another score."""
-    place_of = {name: place for place, name in enumerate(table[ID])}
-    ids = source.table[ID].tolist()
-    rows = np.array([row for row, name in enumerate(ids) if name in place_of], dtype=np.int64)
-    if len(rows) == 0:
-        raise UserError(
-            f"--data {where}: knows none of the {len(ids)} rows of {source.path} (the first is {ids[0]}); "
-            "name the data these predictions are of"
-        )
-    place = np.array([place_of[ids[row]] for row in rows], dtype=np.int64)
-    scores = table[TARGET].to_numpy(dtype=np.float64)[place]
-    # A unit of the six decimals a target is written with.
-    unequal = np.flatnonzero(np.abs(scores - source.target[rows]) > 1e-6)
-    if len(unequal):
-        row = int(unequal[0])
-        raise UserError(
-            f"--data {where}: gives {ids[rows[row]]} a score of {scores[row]:g}, {source.path} has {source.target[rows[row]]:g} "
-            f"({len(unequal)} rows differ); name the data these predictions are of"
-        )
-    return rows, place
+    # A folder that nobody named and that holds other data is not this command's business; one of the same data is, with
+    # all its faults.
+    folder = folder_of(source, origin)
+    return None if folder is None else _known(source, Dataset.load(folder, cache), str(folder))
 
 
 def _known(source: Source, dataset: Dataset, where: str) -> AtHand:
-    rows, place = _rows_of(source, dataset.train, where)
+    rows, place = rows_known(source, dataset.train, where)
     table = dataset.train.iloc[place].reset_index(drop=True)
     if not dataset.has_photos:
         return AtHand(dataset.folder, rows, table[list(METADATA)], place, None, None)
@@ -163,7 +132,7 @@ def with_groups(source: Source, at_hand: AtHand | None, cache: Path) -> Source:
     return replace(source, groups=groups)
 
 
-def analyse(source: Source, data: Path | None, cache: Path, *, top: int, draws: int, seed: int = 0) -> Findings:
+def analyse(source: Source, data: Path | None, cache: Path, *, top: int, draws: int) -> Findings:
     """Everything there is to say about the errors of `source`.
 
     Raises UserError for `data` of other rows, and for predictions that are the targets.
@@ -177,7 +146,7 @@ def analyse(source: Source, data: Path | None, cache: Path, *, top: int, draws: 
     source = with_groups(source, at_hand, cache)
     target, prediction, error = source.target, source.prediction, source.prediction - source.target
     gap = the_gap(target, prediction, source.fold, noise_for(source, origin), origin.expected, source.groups,
-                  draws=draws, seed=seed)  # fmt: skip
+                  draws=draws)  # fmt: skip
     worst = {side: _astray(error, worst_rows(error, side, top), side) for side in SIDES}
     pictured: dict[str, Rows] = {}
     if at_hand is not None and at_hand.paths is not None and len(at_hand.rows) < len(target):
@@ -196,12 +165,12 @@ def analyse(source: Source, data: Path | None, cache: Path, *, top: int, draws: 
             values = np.concatenate([values, _standardised(at_hand.facts[list(PROPERTIES)])], axis=1)
             families, names = families + [1] * len(PROPERTIES), names + list(PROPERTIES)
         shares = what_they_share(names, values, error[rows], target[rows], None if source.groups is None else source.groups[rows],
-                                 families=families, draws=draws, seed=seed)  # fmt: skip
+                                 count=compared, families=families, draws=draws)  # fmt: skip
     known = np.arange(len(target)) if at_hand is None else at_hand.rows
     place, facts = (None, None) if at_hand is None else (at_hand.place, at_hand.facts)
     tested = recency(source.table[ID].to_numpy()[known].tolist(), place, target[known], -error[known], facts,
                      hashed=origin.kind in (CONTEST_KIND, DRAWN_KIND))  # fmt: skip
-    own_pairs = None if source.groups is None else noise_of_pairs(target, source.groups, draws=draws, seed=seed)
+    own_pairs = None if source.groups is None else noise_of_pairs(target, source.groups, draws=draws)
     bands = breakdown(target, prediction, source.constant, source.fold).bands
     return Findings(source, origin, at_hand, gap, rmse(target, source.constant), bands, worst, pictured, compared, by_band,
                     shares, tested, own_pairs)  # fmt: skip
@@ -297,14 +266,3 @@ def _standardised(table: pd.DataFrame) -> NDArray[np.float64]:
     values = table.to_numpy(dtype=np.float64)
     sd = values.std(axis=0)
     return np.asarray((values - values.mean(axis=0)) / np.where(sd > 0, sd, 1.0))
-
-
-def _plain(value: Any) -> Any:
-    """`value` for JSON: no NaN, no pandas missing values, no numpy numbers."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
-        return None
-    return value.item() if isinstance(value, np.generic) else value

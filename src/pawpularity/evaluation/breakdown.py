@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.evaluation.score import rmse
+from pawpularity.files import plain
 
 BANDS = (
     ("<=20", 20.0),
@@ -67,8 +68,7 @@ class Breakdown:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what is not defined is null."""
-        return {key: None if isinstance(value, float) and not np.isfinite(value) else value
-                for key, value in asdict(self).items()}  # fmt: skip
+        return plain(asdict(self))
 
 
 def band_of(target: Floats) -> NDArray[np.int64]:

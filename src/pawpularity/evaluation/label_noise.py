@@ -20,8 +20,10 @@ from scipy.special import chdtri, ndtri
 from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin
 from pawpularity.evaluation.resampling import DRAWS, bootstrap_sums, group_sums, interval
 from pawpularity.evaluation.sources import Source
+from pawpularity.files import plain
 
 FEWEST_PAIRS = 8  # below these, an estimate from a data set's own pairs is too uncertain to be preferred
+FEWEST_GROUPS = 8  # below these, the spread between groups says nothing of how sure their mean is
 
 Floats = NDArray[np.float64]
 Groups = NDArray[np.int64]
@@ -80,8 +82,7 @@ class Explainable:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; an infinite end is null."""
-        return {key: None if isinstance(value, float) and not np.isfinite(value) else value
-                for key, value in asdict(self).items()}  # fmt: skip
+        return plain(asdict(self))
 
 
 # What makes the published figure a lower bound rather than the truth, for whoever prints it.
@@ -129,7 +130,14 @@ def _sd_interval(within: Floats, degrees: Floats, draws: int, seed: int) -> tupl
     Bootstrap-t on the log of the variance. The percentile interval of so skewed a figure is too short and too low: from
     pairs of a drawn shelter, whose noise is known, it held the truth in 77 % of cases for 8 pairs and 91 % for 37, missing
     almost only on the high side; this one in 90 % and 94 %.
+
+    Of fewer than 8 groups, and of groups all but alike, what normal noise would say. From groups of such a shelter's photos
+    it held the truth in 92 % of cases for 3 groups of 4 or two of 9 and 2, 87 % for 3 of 12 and 93 % for 7 pairs. Bootstrap-t
+    held it in 83 % for the first, two in five of its intervals wider than all scores, in 42 % for the second, and 91 % for
+    7 pairs.
     """
+    if len(within) < FEWEST_GROUPS:
+        return _of_normal_noise(within, degrees)
     variance = within.sum() / degrees.sum()
     error = np.sqrt(((within - variance * degrees) ** 2).sum()) / within.sum() if variance > 0 else 0.0
     columns = np.stack([within, degrees, within**2, within * degrees, degrees**2], axis=1)
@@ -138,11 +146,17 @@ def _sd_interval(within: Floats, degrees: Floats, draws: int, seed: int) -> tupl
         drawn = w / d
         errors = np.sqrt(np.maximum(ww - 2 * drawn * wd + drawn**2 * dd, 0.0)) / w
         t = (np.log(drawn) - np.log(variance)) / errors
-    t = t[np.isfinite(t)]
-    if error > 1e-9 and len(t) >= draws / 2:
-        t_low, t_high = interval(t)
-        return float(np.sqrt(variance * np.exp(-t_high * error))), float(np.sqrt(variance * np.exp(-t_low * error)))
-    # Groups all alike have no spread to go by: what normal noise would say.
+    # Of groups all alike the error is 0, but for the digits that cancelling loses.
+    t = t[np.isfinite(t) & (errors > 1e-6)]
+    if error > 1e-9 and len(t) > 0.99 * draws:  # with more left out, those would decide the ends
+        with np.errstate(over="ignore"):
+            low, high = np.sqrt(variance * np.exp(-error * np.array(interval(t))))[::-1].tolist()
+        if np.isfinite(high):
+            return low, high
+    return _of_normal_noise(within, degrees)
+
+
+def _of_normal_noise(within: Floats, degrees: Floats) -> tuple[float, float]:
     low, high = (float(np.sqrt(within.sum() / chdtri(degrees.sum(), tail))) for tail in (0.025, 0.975))
     return low, high
 
@@ -170,12 +184,12 @@ def noise_for(source: Source, origin: Origin) -> LabelNoise | None:
 
 
 def bootstrap_r2(
-    target: Floats, prediction: Floats, groups: Groups | None = None, *, draws: int = DRAWS, seed: int = 0
+    target: Floats, prediction: Floats, groups: Groups | None = None, *, draws: int = DRAWS
 ) -> tuple[Floats, Floats]:
     """R2 and sd of the rows in `draws` resamples of whole groups, paired: two arrays (draws,). R2 is NaN where sd is 0."""
     centred = target - target.mean()
-    sums = bootstrap_sums(np.stack([np.ones(len(target)), centred, centred**2, (target - prediction) ** 2], axis=1), groups,
-                          draws=draws, seed=seed)  # fmt: skip
+    columns = np.stack([np.ones(len(target)), centred, centred**2, (target - prediction) ** 2], axis=1)
+    sums = bootstrap_sums(columns, groups, draws=draws)
     n, total, squares, errors = sums.T
     variance = np.maximum(squares / n - (total / n) ** 2, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -97,7 +97,8 @@ def assemble(run: Run) -> pd.DataFrame | None:
     folds = run_folds(run)
     table = pd.concat([read_fold(run, fold, folds) for fold in range(run.k)], ignore_index=True)
     text = _text(table)
-    if not run.oof_file.is_file() or run.oof_file.read_text(encoding="utf-8") != text:
+    # Bytes: what a hand or a disk made of the file need not be text, and a copy with other line ends is another file.
+    if not run.oof_file.is_file() or run.oof_file.read_bytes() != text.encode():
         write_text(run.oof_file, text)
     return read_oof(run.oof_file)
 

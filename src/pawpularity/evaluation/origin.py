@@ -6,15 +6,17 @@ truth is known: its own noise floor, and every score's noise. Of other data noth
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.competition.dataset import CONTEST, is_drawn
-from pawpularity.competition.table import ID, read_cells, read_train
+from pawpularity.competition.table import ID, TARGET, read_cells, read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.sources import Source
 from pawpularity.files import read_json
@@ -36,7 +38,7 @@ class Origin:
     """contest, drawn or other"""
     why: str
     folder: Path | None = None
-    """the data folder, if it is at hand"""
+    """the data folder, if its truth is at hand or the user named it; `folder_of` looks further"""
     floor: float | None = None
     """RMSE of the true conditional mean over the drawn shelter, points"""
     expected: NDArray[np.float64] | None = None
@@ -55,8 +57,7 @@ def origin_of(source: Source, data: Path | None = None) -> Origin:
             raise UserError(f"--data {folder}: there is no such folder or file")
         if not is_drawn(folder):
             if data is not None and not set(ids) & set(read_train(data)[ID]):
-                raise UserError(f"--data {data}: knows none of the {len(ids)} rows of {source.path} (the first is {ids[0]}); "
-                                "name the data these predictions are of")  # fmt: skip
+                raise _of_others(source, data)
             continue
         truth = expected_scores(folder)
         if set(ids) <= truth.keys():
@@ -75,6 +76,40 @@ def origin_of(source: Source, data: Path | None = None) -> Origin:
         return Origin(CONTEST_KIND, "the Ids and whole scores of 1-100 are as the contest's", at_hand)
     return Origin(OTHER_KIND, "the Ids or scores are not as the contest's, so nothing is known of what is possible",
                   at_hand)  # fmt: skip
+
+
+def folder_of(source: Source, origin: Origin) -> Path | None:
+    """The first folder whose train.csv knows rows of `source`, with their scores: the origin's, its run's, or one in input/."""
+    for folder in dict.fromkeys(filter(None, (origin.folder, _recorded(source), CONTEST, SAMPLE))):
+        with suppress(UserError):
+            rows_known(source, read_train(folder), str(folder))
+            return folder
+    return None
+
+
+def rows_known(source: Source, table: pd.DataFrame, where: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(rows of `source` that the table knows, their places in it). Raises UserError for no such row, or another score."""
+    place_of = {name: place for place, name in enumerate(table[ID])}
+    ids = source.table[ID].tolist()
+    rows = np.array([row for row, name in enumerate(ids) if name in place_of], dtype=np.int64)
+    if len(rows) == 0:
+        raise _of_others(source, where)
+    place = np.array([place_of[ids[row]] for row in rows], dtype=np.int64)
+    scores = table[TARGET].to_numpy(dtype=np.float64)[place]
+    # A unit of the six decimals a target is written with.
+    unequal = np.flatnonzero(np.abs(scores - source.target[rows]) > 1e-6)
+    if len(unequal):
+        row = int(unequal[0])
+        raise UserError(
+            f"--data {where}: gives {ids[rows[row]]} a score of {scores[row]:g}, {source.path} has {source.target[rows[row]]:g} "
+            f"({len(unequal)} rows differ); name the data these predictions are of"
+        )
+    return rows, place
+
+
+def _of_others(source: Source, where: Path | str) -> UserError:
+    return UserError(f"--data {where}: knows none of the {len(source.table)} rows of {source.path} (the first is "
+                     f"{source.table[ID].iloc[0]}); name the data these predictions are of")  # fmt: skip
 
 
 def expected_scores(folder: Path) -> dict[str, float]:

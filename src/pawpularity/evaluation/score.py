@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pawpularity.evaluation.resampling import bootstrap_sums, interval
+from pawpularity.files import plain
 
 DRAWS = 2000
 INDICATIVE_BELOW = 50
@@ -39,9 +40,7 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; R2 is null when the rows do not vary."""
-        shares = {key: value if np.isfinite(value) else None for key in ("r2", "r2_low", "r2_high")
-                  for value in [getattr(self, key)]}  # fmt: skip
-        return asdict(self) | shares | {"indicative": self.indicative}
+        return plain(asdict(self)) | {"indicative": self.indicative}
 
 
 def rmse(target: ArrayLike, prediction: ArrayLike) -> float:

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import constant_predictions, read_fold, read_oof, read_run, run_folds
+from pawpularity.files import text_hash
 from pawpularity.folds.duplicates import numbered
 from pawpularity.folds.split import read_folds
 from pawpularity.run import OOF, Run
@@ -50,6 +51,12 @@ class Source:
     def fold(self) -> NDArray[np.int64]:
         """(n,) the fold each row was scored in."""
         return self.table["fold"].to_numpy(dtype=np.int64)
+
+    @property
+    def predictions_hash(self) -> str:
+        """12 hex digits of every Id, target and prediction, to six decimals: findings about it keep them, and tell others by it."""
+        rows = zip(self.table["Id"], self.target.tolist(), self.prediction.tolist(), strict=True)
+        return text_hash(*(f"{name},{target:.6f},{prediction:.6f}" for name, target, prediction in rows))
 
     @property
     def folder_name(self) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 
 from pawpularity.competition.dataset import is_drawn
 from pawpularity.errors import UserError
-from pawpularity.evaluation.alarm import FEWEST_ROWS, leak_signs
+from pawpularity.evaluation.alarm import FEWEST_ROWS, Sign, leak_signs
 from pawpularity.evaluation.breakdown import breakdown
 from pawpularity.evaluation.label_noise import CONTEST_SELECTION, bootstrap_r2, explainable, noise_for
-from pawpularity.evaluation.origin import floor_of, origin_of
-from pawpularity.evaluation.score import DRAWS, rmse, score
+from pawpularity.evaluation.origin import Origin, floor_of, origin_of
+from pawpularity.evaluation.score import DRAWS, Score, rmse, score
 from pawpularity.evaluation.sources import Source, open_source
 from pawpularity.run import OOF, Run, recipe, run_names
 
@@ -31,9 +31,16 @@ def run_row(run: Run) -> dict[str, Any]:
 
 def source_row(source: Source, data: Path | None = None) -> dict[str, Any]:
     """The same of any predictions. `data`: the folder they are of, where the user named it."""
+    return _row(source, *_judged(source, data))
+
+
+def _judged(source: Source, data: Path | None) -> tuple[Score, Origin, list[Sign]]:
     result = score(source.target, source.prediction, source.constant, source.groups)
     origin = origin_of(source, data)
-    signs = leak_signs(source, result, origin)
+    return result, origin, leak_signs(source, result, origin)
+
+
+def _row(source: Source, result: Score, origin: Origin, signs: list[Sign]) -> dict[str, Any]:
     row: dict[str, Any] = {"run": source.name, "data": f"files of {origin.kind} data", "leaky": None,
                            "folds": str(len(np.unique(source.fold)))}  # fmt: skip
     seconds = None
@@ -61,19 +68,19 @@ def details(source: Source, data: Path | None = None, *, seeds: bool = True) -> 
 
     `seeds`: look for runs that differ in their seed alone, which reads every run there is.
     """
-    result = score(source.target, source.prediction, source.constant, source.groups)
-    origin = origin_of(source, data)
+    result, origin, signs = _judged(source, data)
     noise = noise_for(source, origin)
     share = None
     if noise is not None:
         draws = bootstrap_r2(source.target, source.prediction, source.groups, draws=DRAWS)
         share = explainable(result.r2, noise, result.sd, *draws)
-    return source_row(source, data) | {
+    return _row(source, result, origin, signs) | {
+        "constant_words": source.constant_words,
         "explainable": None if share is None else share.to_dict(),
         "origin": origin.why,
         "floor": origin.floor,
         "breakdown": breakdown(source.target, source.prediction, source.constant, source.fold).to_dict(),
-        "signs": [sign.to_dict() for sign in leak_signs(source, result, origin)],
+        "signs": [sign.to_dict() for sign in signs],
         "seeds": seed_spread(source.run) if seeds and source.run is not None else None,
     }
 
@@ -110,14 +117,13 @@ def details_text(d: dict[str, Any]) -> str:
     s, b = d["score"], d["breakdown"]
     note = " (indicative: n < 50)" if s["indicative"] else ""
     folds = " ".join(f"{f['rmse']:.2f}" for f in b["folds"])
-    answer = "these rows' own mean, as all are of one fold" if d["folds"] == "1" else "the training rows' mean"
     line = (
         f"target = {_number(b['intercept'])} + {_number(b['slope'])} x prediction (above 1: too timid, below 1: bold)"
     )
     lines = [
         f"{d['run']}: {s['n']} rows, folds {d['folds']}; {d['kind_of_data']} data: {d['origin']}",
         f"RMSE         {s['rmse']:.4f}, 95 % [{s['low']:.3f}, {s['high']:.3f}]{note}",
-        f"constant     {s['constant_rmse']:.4f} ({answer}); sd of these rows {s['sd']:.4f}",
+        f"constant     {s['constant_rmse']:.4f} ({d['constant_words']}); sd of these rows {s['sd']:.4f}",
         f"R2           {_number(s['r2'])}, 95 % [{_number(s['r2_low'])}, {_number(s['r2_high'])}]",
         f"folds        {folds}",
         f"             sd {_number(b['fold_sd'])}, mean {b['mean_of_folds']:.4f} (often quoted; the figure is the pooled RMSE)",
@@ -130,13 +136,12 @@ def details_text(d: dict[str, Any]) -> str:
     if d["floor"] is not None:
         lines.append(f"noise floor  {d['floor']:.3f}: no predictor of this drawn shelter can be expected below it")
     if (e := d["explainable"]) is not None and e["share"] is not None:
-        ceiling = f"{e['ceiling']:.2f} [{e['ceiling_low']:.2f}, {e['ceiling_high']:.2f}]"
+        ceiling = f"{e['ceiling']:.2f} [{_number(e['ceiling_low'], 2)}, {_number(e['ceiling_high'], 2)}]"
         reached = f"{100 * e['share']:.0f} % [{_percent(e['share_low'])}, {_percent(e['share_high'])}]"
         lines.append(f"explainable  {reached} of the R2 {ceiling} that label noise allows")
         noise = e["noise"]
-        lines.append(
-            f"             noise {noise['sd']:.1f} points [{noise['low']:.1f}, {noise['high']:.1f}]: {noise['how']}"
-        )
+        span = f"[{_number(noise['low'], 1)}, {_number(noise['high'], 1)}]"
+        lines.append(f"             noise {noise['sd']:.1f} points {span}: {noise['how']}")
         if noise["how"].startswith("published"):
             lines.append(f"             {CONTEST_SELECTION}")
     lines += ["", "true score      n   RMSE  share of squared error    bias"]
@@ -154,8 +159,8 @@ def details_text(d: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def _percent(share: float | None) -> str:

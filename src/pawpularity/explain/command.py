@@ -21,6 +21,7 @@ from pawpularity.errors import UserError
 from pawpularity.explain.chosen import Chosen, choose, extreme_photos, listed, named_photos, print_of
 from pawpularity.explain.explain import MAPS, RECORDS, Photo, decoded, explain_all, read_explained, score_of
 from pawpularity.explain.gallery import PANELS, STRIPS
+from pawpularity.explain.groups import FEWEST
 from pawpularity.explain.report import finish
 from pawpularity.explain.rise import still
 from pawpularity.explain.staging import publish, staged
@@ -45,8 +46,11 @@ def run_explain(options: argparse.Namespace) -> None:
         raise UserError("explain: --twins names what to explain; leave --n, --group and --photo away")
     if options.photo and (options.n is not None or options.group):
         raise UserError(f"explain: --photo names what to explain; leave {'--group' if options.group else '--n'} away")
-    if options.n is not None and not 1 <= options.n <= MOST:
-        raise UserError(f"--n {options.n}: must be 1 to {MOST}")
+    if options.photo and not pictures:
+        raise UserError("--photo: names no photo; give files, or Ids of the run's photos")
+    least = FEWEST if options.group else 1
+    if options.n is not None and not least <= options.n <= MOST:
+        raise UserError(f"--n {options.n}: must be {least} to {MOST}")
     chosen = choose(options, words)
     if options.twins:
         from pawpularity.explain.twins_command import explain_twins

@@ -11,6 +11,7 @@ from pawpularity.files import written_whole
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LETTERS = 12  # of a name, in the legend
 
 
 class Looks(Protocol):
@@ -45,7 +46,7 @@ def draw_convergence(found: Mapping[str, Looks], path: Path, title: str = "RISE:
         looks = np.array(one.history, dtype=np.float64).reshape(-1, 2)
         known = looks[np.isfinite(looks[:, 1]) & (looks[:, 1] > 0)]
         if not len(known):
-            axes.plot([], [], color=_COLOURS[place % len(_COLOURS)], label=f"{name}: no signal found")
+            axes.plot([], [], color=_COLOURS[place % len(_COLOURS)], label=f"{name[:_LETTERS]}: no signal found")
             continue
         masks, errors = known.T
         axes.plot(
@@ -55,7 +56,7 @@ def draw_convergence(found: Mapping[str, Looks], path: Path, title: str = "RISE:
             ms=3,
             lw=1.4,
             color=_COLOURS[place % len(_COLOURS)],
-            label=name,
+            label=name[:_LETTERS],
             zorder=3,
         )
         if errors[-1] < 1:  # above that the error's own error is too large to draw a line through

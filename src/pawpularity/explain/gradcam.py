@@ -126,7 +126,7 @@ def _through_the_package(
         held = package.activations_and_grads
         if len(held.activations) != 1 or len(held.gradients) != 1:
             raise UserError(f"Grad-CAM: layer {layer.name} gave {len(held.activations)} activations and {len(held.gradients)} "
-                            "gradients instead of one of each; name another layer")  # fmt: skip
+                            "gradients instead of one of each; use RISE")  # fmt: skip
         activation, slope = held.activations[0][0].clone(), held.gradients[0][0].clone()
         points = float(package.outputs.detach()[0, 0])
     finally:
@@ -162,7 +162,7 @@ def _agreement(score: PhotoScore, x: Tensor, layer: Layer, cells: NDArray[np.flo
     if share > TOLERANCE:
         raise UserError(
             f"Grad-CAM: the package's map at layer {layer.name} of {score.network.model.backbone} is {100 * share:.2g} % off "
-            "the one autograd gives at its last features; name another layer, or use RISE"
+            "the one autograd gives at its last features; use RISE"
         )
     return share
 
@@ -173,7 +173,6 @@ def _why_empty(score: PhotoScore, x: Tensor, layer: Layer) -> str:
     (whole,) = torch.autograd.grad(score.exact(inputs).sum(), inputs)
     if whole.any():
         raise UserError(
-            f"Grad-CAM: no gradient of the score reaches layer {layer.name}, though some reaches the photo; name another "
-            "layer, or use RISE"
+            f"Grad-CAM: no gradient of the score reaches layer {layer.name}, though some reaches the photo; use RISE"
         )
     return why_flat(score, x)

@@ -23,6 +23,7 @@ from pawpularity.explain.estimate import table
 from pawpularity.explain.explain import decoded, span
 from pawpularity.explain.extremes import Scored, scored_rows
 from pawpularity.explain.groups import (
+    FEWEST_TESTED,
     FIGURES,
     PLACES,
     PREDICTIONS,
@@ -34,6 +35,7 @@ from pawpularity.explain.groups import (
     drawn_from,
     findings,
     known_groups,
+    require_two,
     rows_of,
     sides_of,
     word_of,
@@ -81,28 +83,33 @@ def explain_groups(
     refusals: list[str] = []
     for group in dict.fromkeys(named):
         try:
-            sides[group] = sides_of(group, rows, train, contrast)
+            members = sides_of(group, rows, train, contrast)
+            sides[group] = {
+                side: drawn_from(places, rows, per_side, chosen.settings.seed) for side, places in members.items()
+            }
+            require_two(group, sides[group], rows)
         except UserError as error:
+            sides.pop(group, None)
             refusals.append(str(error))
     if not sides:
         raise UserError("; ".join(refusals))
     predictor = Predictor.load(chosen.run.folder, folds=sorted({row.fold for row in rows}))
     say(f"device  {predictor.compute}")
     values, texts = [], []
-    for group, members in sides.items():
+    for group, drawn in sides.items():
         folder = (out or chosen.folder / "groups") / group
-        drawn = {side: drawn_from(places, rows, per_side, chosen.settings.seed) for side, places in members.items()}
         value, text = _one_group(chosen, predictor, group, drawn, rows, train, blocks, folder)
         values.append(value)
         texts.append(text)
         say(f"wrote   {folder}/groups.csv, figure.png, maps.npz")
-    if len(values) > 1:  # many tests find something by luck
-        adjusted = holm([value["p_anywhere"] for value in values])
-        for value, p in zip(values, adjusted, strict=True):
+    tested = [value for value in values if value["p_anywhere"] is not None]
+    if len(tested) > 1:  # many tests find something by luck
+        adjusted = holm([value["p_anywhere"] for value in tested])
+        for value, p in zip(tested, adjusted, strict=True):
             value["p_anywhere_holm"] = float(p)
-        lines = [f"{value['group']} {_chance(value['p_anywhere_holm'])}" for value in values]
+        lines = [f"{value['group']} {_chance(value['p_anywhere_holm'])}" for value in tested]
         texts.append(
-            f"the maps of these {len(values)} groups' sides differ somewhere, adjusted by Holm: {', '.join(lines)}"
+            f"the maps of these {len(tested)} groups' sides differ somewhere, adjusted by Holm: {', '.join(lines)}"
         )
     give({"run": chosen.run.name, "groups": values}, "\n\n".join(texts), destination)
     if refusals:
@@ -165,7 +172,8 @@ def _one_group(
         write_text(part / "groups.csv", pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))
         if unmoved:
             say(f"{group}: hiding moves no score of {listed(unmoved, ', ')}: their maps count as zero")
-        value = {"group": group, "run": chosen.run.name, "masks": masks, "unmoved": unmoved,
+        value = {"group": group, "run": chosen.run.name, "predictions_hash": chosen.source.predictions_hash, "masks": masks,
+                 "unmoved": unmoved,
                  "figures": [_plain(line) for line in lines],
                  "p_anywhere": found_group.difference.p, "settings": asdict(settings), "versions": versions()}  # fmt: skip
         write_json(part / "groups.json", value)
@@ -205,7 +213,9 @@ def _texts(part: Part) -> list[tuple[str, str]]:
     return [(key, figure.text("" if key in PLACES and not signed else "+")) for key, figure in part.figures.items()]
 
 
-def _chance(p: float) -> str:
+def _chance(p: float | None) -> str:
+    if p is None:
+        return f"not tested, which takes {FEWEST_TESTED} photos or more on each side"
     return "p < .001" if p < 0.001 else f"p {p:.3f}"
 
 
@@ -236,16 +246,14 @@ def _draw(path: Path, found: GroupFindings, run: str, masks: int) -> None:
         head = f"{side.name}: {side.photos} photos, mean score {side.mean_score:.0f}"
         lines = [f"{key} {text}" for key, text in _texts(side)]
         columns.append(Column(head, overlay(found.backdrop, side.map, scale), scale, unit, lines))
-    told = (
-        "outlined: beyond what luck does anywhere (95 %)"
-        if beyond.any()
-        else "no place is beyond what luck does anywhere"
-    )
     lines = [
         *(f"{key} {text}" for key, text in _texts(difference)),
         f"they differ somewhere: {_chance(difference.p)}",
-        told,
     ]
+    if beyond.any():
+        lines.append("outlined: beyond what luck does anywhere (95 %)")
+    elif difference.p is not None:
+        lines.append("no place is beyond what luck does anywhere")
     tile = outlined(overlay(found.backdrop, difference.map, end), beyond)
     columns.append(Column(difference.name, tile, end, unit, lines))
     shade = shaded(difference.standard_error, worst)

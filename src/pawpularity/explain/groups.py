@@ -19,7 +19,7 @@ Where the energy's own interval reaches down to zero, no figure is given: no sig
 
 Intervals: bootstrap over photos, near-duplicates together. The difference map is tested as a whole: the largest |difference /
 error| against its distribution under the wild bootstrap, so that looking at thousands of places finds nothing by luck more
-than once in twenty times; over several groups the p are adjusted by Holm.
+than once in twenty times; over several groups the p are adjusted by Holm. Below six photos a side there is no such test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +47,8 @@ FIGURES = {
 }
 PLACES = ("spread", "centre x", "centre y")  # of them, those that are no more or less than something
 DRAWS = 2000
-FEWEST = 2  # photos on a side
+FEWEST = 2  # photos on a side, near-duplicates counting as one
+FEWEST_TESTED = 6  # with fewer signs to draw, noise alone is a difference: 1 v 8 in 97 %, 3 v 3 in 84, 5 v 48 in 14
 _COARSE = 28  # sides of the map that is tested as a whole: RISE's cells are far larger
 
 Floats = NDArray[np.float64]
@@ -91,6 +92,14 @@ def sides_of(group: str, rows: Sequence[Scored], table: pd.DataFrame, contrast: 
                 f"GROUP={group}: {int(mask.sum())} of {len(rows)} photos are {name}; each side needs {FEWEST} or more"
             )
     return {name: np.flatnonzero(mask).tolist() for name, mask in sides.items()}
+
+
+def require_two(group: str, sides: Mapping[str, Sequence[int]], rows: Sequence[Scored]) -> None:
+    """Raise UserError where all photos of a side are near-duplicates of one another: nothing tells its maps' luck."""
+    for name, places in sides.items():
+        if len({rows[place].group for place in places}) < FEWEST:
+            raise UserError(f"GROUP={group}: the {len(places)} photos {name} are near-duplicates of one another; each side needs "
+                            f"{FEWEST} or more that are not (a larger N draws more)")  # fmt: skip
 
 
 def drawn_from(side: Sequence[int], rows: Sequence[Scored], n: int, seed: int) -> list[int]:
@@ -202,10 +211,10 @@ class Side(Part):
 class Difference(Part):
     """The first side less the last."""
 
-    p: float
-    """chance of a largest |difference / error| like this if the sides' maps were the same everywhere"""
+    p: float | None
+    """chance of a largest |difference / error| like this if the sides' maps were the same everywhere; None: too few photos"""
     threshold: float
-    """|difference / error| that is reached somewhere by luck in one of twenty"""
+    """|difference / error| that is reached somewhere by luck in one of twenty; infinite with too few photos"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +255,10 @@ def findings(
         found.append(Side(name, mean, error, numbers, len(photos), len({photo.cluster for photo in photos}), score))
     first, last = found[0], found[-1]
     ends = list(sides.values())
-    p, threshold = _whole_map_test(ends[0], ends[-1], draws=draws, seed=seed)
+    p: float | None = None
+    threshold = float("inf")
+    if min(first.clusters, last.clusters) >= FEWEST_TESTED:
+        p, threshold = _whole_map_test(ends[0], ends[-1], draws=draws, seed=seed)
     both = signal[0] and signal[-1]
     numbers = {
         key: _figure(float(seen[key][0] - seen[key][-1]), drawn[key][:, 0] - drawn[key][:, -1], both) for key in FIGURES

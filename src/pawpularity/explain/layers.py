@@ -162,7 +162,7 @@ def bypass(score: PhotoScore, x: Tensor, layer: Layer) -> float:
         return 0.0
     if through is None or not layer.planes(through).any():
         raise UserError(f"Grad-CAM: no gradient of the score reaches the places of layer {layer.name} of {_title(score)}, so its "
-                        "map would be empty; leave the layer to the rule, or use RISE")  # fmt: skip
+                        "map would be empty; use RISE")  # fmt: skip
     handle = layer.module.register_forward_hook(lambda module, inputs, output: output.detach())
     try:
         points = score.exact(inputs)

@@ -81,7 +81,7 @@ def overlay(pixels: Pixels, values: NDArray[np.floating], scale: float, side: in
     return np.rint(_faint(pixels, side) * (1.0 - strength) + colour * strength).astype(np.uint8)
 
 
-def error_tile(pixels: Pixels, rise: Saliency, scale: float, side: int = SIDE) -> Pixels:
+def error_tile(rise: Saliency, scale: float, side: int = SIDE) -> Pixels:
     """RISE's standard error, 0 to `scale`, as white to dark violet; outlined in red where the map is told to be above zero, in
     blue where below, and hatched where it is told to be neither."""
     assert rise.standard_error is not None
@@ -125,7 +125,7 @@ def strip(pixels: Pixels, maps: Mapping[str, Saliency], scales: Mapping[str, flo
     """The photo and its maps side by side without a word, (SIDE, tiles x SIDE, 3); `tiles_of` says which is which."""
     tiles = [cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)]
     for name in tiles_of(maps)[1:]:
-        tiles.append(error_tile(pixels, maps["rise"], scales[name]) if name == "error"
+        tiles.append(error_tile(maps["rise"], scales[name]) if name == "error"
                      else overlay(pixels, maps[name].map, scales[name]))  # fmt: skip
     return np.concatenate(tiles, axis=1)
 

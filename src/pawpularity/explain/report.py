@@ -214,7 +214,7 @@ class _Kept:
 
 def _convergence(explained: Sequence[Explained], part: Path) -> list[Section]:
     """The drawing of how RISE's error fell, of the first few photos that took more than one look."""
-    facts = {one.name[:12]: one.maps["rise"].facts for one in explained if "rise" in one.maps}
+    facts = {one.name: one.maps["rise"].facts for one in explained if "rise" in one.maps}
     kept = {name: _Kept(f["history"], f["precision"]) for name, f in facts.items() if len(f.get("history", [])) > 1}
     shown = dict(list(kept.items())[:_LINES])
     if not shown:

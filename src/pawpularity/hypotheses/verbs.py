@@ -61,7 +61,8 @@ def _hypotheses(options: argparse.Namespace) -> None:
     value = (
         {"data": dataset.name}
         | as_json(found)
-        | {"run": name, "disagreements": lines, "notes": gathered.notes + others}
+        | {"run": name, "predictions_hash": None if source is None else source.predictions_hash}
+        | {"disagreements": lines, "notes": gathered.notes + others}
     )
     own = OOF / "hypotheses" / dataset.name
     out = Path(options.out) if options.out else own if source is None else own / source.folder_name

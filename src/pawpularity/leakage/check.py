@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from pawpularity.device import choose as choose_device
+from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import Sign
 from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
 from pawpularity.evaluation.origin import Origin
 from pawpularity.evaluation.score import Score
 from pawpularity.evaluation.sources import Source
 from pawpularity.files import write_json, write_text
-from pawpularity.leakage.look_alikes import LookAlikes, look_alikes
+from pawpularity.leakage.look_alikes import LookAlikes, Rows, look_alikes, photo_files
 from pawpularity.leakage.meter import (
     Copies,
     Decile,
@@ -60,7 +61,7 @@ class Check:
 
     @property
     def verdict(self) -> str:
-        """leak, pass or none."""
+        """leak, folds, pass or none."""
         return verdict_of(self.signs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,34 +81,36 @@ class Check:
         }
 
 
-def photos_for(asked: str | None, origin: Origin) -> Path | None:
-    """The folder of photos: the one asked for, else that of the data if it is at hand, else None."""
+def photos_for(asked: str | None, source: Source, data: Path | None) -> Path | None:
+    """The folder of photos: the one asked for, else that of the data at hand if it holds enough of them, else None."""
     if asked:
         return Path(asked)
-    folder = origin.folder
-    return folder if folder is not None and (folder / "train").is_dir() else None
+    if data is None or not (data / "train").is_dir():
+        return None
+    try:
+        photo_files(source.table["Id"].tolist(), data)
+    except UserError:  # nobody named this folder, so nobody need mend it
+        return None
+    return data
 
 
-def check_leaks(source: Source, result: Score, origin: Origin, photos: Path | None, config: Config | None) -> Check:
-    """Look for every sign; with `photos` (and the `config` of a frozen network) also at what looks alike."""
+def check_leaks(source: Source, result: Score, origin: Origin, photos: Path | None, config: Config) -> Check:
+    """Look for every sign; with `photos` also at what looks alike to the frozen network of `config`.
+
+    Raises UserError as `look_alikes` does.
+    """
     remarks = [extremes_remark(source, origin.kind)]
     if (blind := blind_remark(result.n)) is not None:
         remarks.append(blind)
-    alone = None
-    if photos is None or config is None:
-        alone = "no photos: look-alikes in other folds were not looked for (--photos DIR)"
-    elif len(np.unique(source.fold)) < 2:
-        alone = "all rows are of one fold: there are no other folds to look for look-alikes in"
-    if photos is None or config is None or alone is not None:
+    there = _to_compare(source, photos)
+    if isinstance(there, str):
         signs = signs_of(source, result, origin, None)
-        remarks.append(str(alone))
-        return Check(source.name, source.constant_words, origin, result, signs, remarks, None, [], None, None)
-    ids = source.table["Id"].tolist()
-    looks = look_alikes(ids, source.fold, photos, config, choose_device(config.train.dtype))
+        return Check(source.name, source.constant_words, origin, result, signs, [*remarks, there], None, [], None, None)
+    looks = look_alikes(*there, source.fold, config, choose_device(config.train.dtype))
     copies = copies_of(source, looks.rows, looks.near, looks.bar, looks.copy)
     remarks.append(f"look-alikes by {looks.network} (model.backbone=NAME model.weights=... takes another)")
-    if len(looks.rows) < len(ids):
-        remarks.append(f"{len(looks.rows)} of {len(ids)} rows have a photo; look-alikes were looked for among those")
+    if len(looks.rows) < result.n:
+        remarks.append(f"{len(looks.rows)} of {result.n} rows have a photo; look-alikes were looked for among those")
     rows, at = looks.rows, looks.rows[looks.near.at]
     neighbours = pd.DataFrame({
         "Id": source.table["Id"].to_numpy()[rows], "fold": source.fold[rows], "target": source.target[rows],
@@ -116,6 +119,18 @@ def check_leaks(source: Source, result: Score, origin: Origin, photos: Path | No
     })  # fmt: skip
     return Check(source.name, source.constant_words, origin, result, signs_of(source, result, origin, copies), remarks, looks,
                  deciles(source, rows, looks.near), copies, neighbours)  # fmt: skip
+
+
+def _to_compare(source: Source, photos: Path | None) -> tuple[Rows, list[Path]] | str:
+    """The rows that have a photo, and those photos; or, in words, why nothing can be looked for among them."""
+    if photos is None:
+        return "fewer than 20 photos are at hand: look-alikes in other folds were not looked for (--photos DIR)"
+    if len(np.unique(source.fold)) < 2:
+        return "all rows are of one fold: there are no other folds to look for look-alikes in"
+    rows, paths = photo_files(source.table["Id"].tolist(), photos)
+    if len(np.unique(source.fold[rows])) < 2:
+        return f"the {len(rows)} rows with a photo are all of one fold: there are no others to look for look-alikes in"
+    return rows, paths
 
 
 def check_text(found: Check) -> str:

@@ -23,6 +23,7 @@ from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.paired import Comparison, compare
 from pawpularity.evaluation.score import Score, rmse, score
+from pawpularity.files import plain
 from pawpularity.folds.split import inner_split
 from pawpularity.leakage.replay import SEED, validated_items
 from pawpularity.predictor import score_rows
@@ -100,8 +101,8 @@ class Experiment:
             "lookup_rmse": self.lookup_rmse,
             "validation": int((self.table["scored"] == "leaky").sum()),
             "siblings": self.leaked,
-            "leaky_rmse_with_sibling": self.leaked_rmse if np.isfinite(self.leaked_rmse) else None,
-            "leaky_rmse_without_sibling": self.other_rmse if np.isfinite(self.other_rmse) else None,
+            "leaky_rmse_with_sibling": plain(self.leaked_rmse),
+            "leaky_rmse_without_sibling": plain(self.other_rmse),
             "honest_minus_leaky": {name: c.to_dict() for name, c in self.differences.items()},
         }
 
@@ -114,12 +115,12 @@ def paper_settings(config: Config) -> Config:
     return replace(config, train=train)
 
 
-def split_by_items(config: Config, rows: LabelledPhotos, of: Rows, *, seed: int = SEED) -> Split:
+def split_by_items(config: Config, rows: LabelledPhotos, of: Rows) -> Split:
     """The paper's split of the photos `of` and their copies: listed in table order, cut at random, 90 to 10."""
     items = items_of(config, rows.scores, of)
     # Rows are sorted by Id here; the paper's list, and so its random tenth, goes by the table.
     items = items.take(np.lexsort((items.copies, rows.photo_rows[items.rows])))
-    chosen = validated_items(len(items), seed)
+    chosen = validated_items(len(items), SEED)
     return Split(items.take(~chosen), items.take(chosen))
 
 

@@ -76,9 +76,11 @@ def config_for(config: Config) -> Config:
     return replace(config, model=model, photos=replace(config.photos, size=size))
 
 
-def look_alikes(ids: list[str], fold: Rows, folder: Path, config: Config, compute: Compute) -> LookAlikes:
-    """The nearest photo of another fold of every row that has a photo. Raises UserError as `photo_files`, or for bad photos."""
-    rows, paths = photo_files(ids, folder)
+def look_alikes(rows: Rows, paths: list[Path], fold: Rows, config: Config, compute: Compute) -> LookAlikes:
+    """The nearest photo of another fold of each of `rows`, whose photos are `paths`. `fold` (n,) is of the whole table.
+
+    `rows` must be of two folds or more. Raises UserError for bad photos.
+    """
     config = config_for(config)
     cache, size = Path(config.cache.folder), config.photos.size
     prints = fingerprints(paths, cache)

@@ -20,6 +20,7 @@ from pawpularity.evaluation.origin import CONTEST_KIND, OTHER_KIND, Origin
 from pawpularity.evaluation.resampling import bootstrap_sums, interval
 from pawpularity.evaluation.score import Score, rmse
 from pawpularity.evaluation.sources import Source
+from pawpularity.files import plain
 
 COPIES_BAR = 0.05  # share of rows with a copy in another fold; 0.8 % of the contest's photos were posted twice
 ACROSS, SPANNING = "copies across folds", "groups that span folds"
@@ -74,8 +75,8 @@ class Copies:
     copying_rmse: float
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {k: v if np.isfinite(v) else None for k, v in asdict(self).items()}
+        """For JSON; figures of no rows are null."""
+        return plain(asdict(self))
 
 
 def standardised(features: NDArray[np.float32], *, by: NDArray[np.float32] | None = None) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.evaluation.score import rmse
+from pawpularity.files import plain
 from pawpularity.views import VIEWS, copies
 
 SEED = 42
@@ -61,12 +62,12 @@ class Replay:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; figures of no rows are null."""
-        return {k: v if np.isfinite(v) else None for k, v in vars(self).items()}
+        return plain(vars(self))
 
 
-def item_split(scores: Floats, rule: str = "authors", *, seed: int = SEED, copy_seed: int = 0) -> ItemSplit:
+def item_split(scores: Floats, rule: str = "authors", *, seed: int = SEED) -> ItemSplit:
     """The items of `scores` (n,), in table order, under `rule`, and the random tenth of them that is validated on."""
-    rows, copy_of = np.nonzero(copies(scores, rule, copy_seed))
+    rows, copy_of = np.nonzero(copies(scores, rule, 0))
     return ItemSplit(rows, copy_of, validated_items(len(rows), seed))
 
 
@@ -94,9 +95,9 @@ def lookup(scores: Floats, split: ItemSplit) -> tuple[Floats, float]:
     return np.where(siblings_of(split), scores[split.rows[split.validated]], mean), mean
 
 
-def replay(scores: Floats, rule: str = "authors", *, seed: int = SEED) -> Replay:
+def replay(scores: Floats, rule: str = "authors") -> Replay:
     """The protocol on `scores` (n,), in table order."""
-    split = item_split(scores, rule, seed=seed)
+    split = item_split(scores, rule)
     target, known = scores[split.rows[split.validated]], siblings_of(split)
     answers, mean = lookup(scores, split)
     value, sd = rmse(target, answers), float(target.std())
@@ -124,25 +125,25 @@ def replay(scores: Floats, rule: str = "authors", *, seed: int = SEED) -> Replay
     )
 
 
-def over_seeds(scores: Floats, rule: str = "authors", *, seeds: int = SEEDS) -> dict[str, Any]:
-    """Mean, sd over seeds 0..seeds-1 (ddof 1), least and greatest of the figures that depend on the split's luck."""
+def over_seeds(scores: Floats, rule: str = "authors") -> dict[str, Any]:
+    """Mean, sd over SEEDS seeds from 0 (ddof 1), least and greatest of the figures that depend on the split's luck."""
     rows, copy_of = np.nonzero(copies(scores, rule, 0))
-    figures = np.empty((seeds, 3))
-    for i in range(seeds):
+    figures = np.empty((SEEDS, 3))
+    for i in range(SEEDS):
         chosen = validated_items(len(rows), i)
         split = ItemSplit(rows, copy_of, chosen)
         target, (answers, mean) = scores[rows[chosen]], lookup(scores, split)
         figures[i] = siblings_of(split).mean(), rmse(target, answers), rmse(target, np.full(len(target), mean))
-    return {"seeds": seeds} | {
+    return {"seeds": SEEDS} | {
         name: {"mean": float(v.mean()), "sd": float(v.std(ddof=1)), "low": float(v.min()), "high": float(v.max())}
         for name, v in zip(("sibling_share", "lookup_rmse", "constant_rmse"), figures.T, strict=True)
     }
 
 
-def answers_table(ids: list[str], scores: Floats, rule: str = "authors", *, seed: int = SEED) -> pd.DataFrame:
+def answers_table(ids: list[str], scores: Floats, rule: str = "authors") -> pd.DataFrame:
     """The lookup's answers as a table of predictions, a row per validation item: Id (of copies `ID-flip`), fold, target,
     prediction. So that a leak meter may be tried on it."""
-    split = item_split(scores, rule, seed=seed)
+    split = item_split(scores, rule)
     answers, _ = lookup(scores, split)
     rows, copy_of = split.rows[split.validated], split.copies[split.validated]
     names = [ids[r] if not c else f"{ids[r]}-{VIEWS[c]}" for r, c in zip(rows.tolist(), copy_of.tolist(), strict=True)]

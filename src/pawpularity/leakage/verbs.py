@@ -24,7 +24,7 @@ def _leakage(options: argparse.Namespace) -> None:
     from pawpularity.config import resolve
     from pawpularity.errors import UserError
     from pawpularity.evaluation.oof import write_oof
-    from pawpularity.leakage.replay import answers_table, over_seeds, replay
+    from pawpularity.leakage.replay import SEED, answers_table, over_seeds, replay
 
     if options.labels and options.data:
         raise UserError(
@@ -56,7 +56,7 @@ def _leakage(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     value: dict[str, Any] = found.to_dict() | {
         "copies": rule,
-        "seed": 42,
+        "seed": SEED,
         "over_seeds": seeds,
         "seconds": round(seconds, 3),
     }
@@ -108,7 +108,7 @@ def _leakcheck(options: argparse.Namespace) -> None:
     from pawpularity.choices import choose_data, default_config
     from pawpularity.config import resolve
     from pawpularity.errors import UserError
-    from pawpularity.evaluation.origin import origin_of
+    from pawpularity.evaluation.origin import folder_of, origin_of
     from pawpularity.evaluation.score import score
     from pawpularity.evaluation.sources import open_source
     from pawpularity.leakage.check import check_leaks, check_text, photos_for, write_check
@@ -119,8 +119,9 @@ def _leakcheck(options: argparse.Namespace) -> None:
     source = open_source(options.oof, scale=options.scale, folds=Path(options.folds) if options.folds else None)
     origin = origin_of(source, data)
     result = score(source.target, source.prediction, source.constant, source.groups)
-    photos = photos_for(options.photos, origin)
-    config = resolve(options.config or default_config(origin.folder or choose_data(options.data)), options.settings)
+    at_hand = origin.folder or folder_of(source, origin)
+    photos = photos_for(options.photos, source, at_hand)
+    config = resolve(options.config or default_config(at_hand or choose_data(options.data)), options.settings)
     found = check_leaks(source, result, origin, photos, config)
     folder = write_check(source, found, Path(options.out) if options.out else None)
     give(found.to_dict(), check_text(found), options.json)

@@ -75,7 +75,15 @@ def build_backbone(
         try:
             bare = {} if classifier else {"num_classes": 0}
             net: nn.Module = timm.create_model(name, pretrained=False, **bare, **_arguments(model))
-        except (TypeError, ValueError, AssertionError, RuntimeError, KeyError, AttributeError) as error:
+        except (
+            TypeError,
+            ValueError,
+            AssertionError,
+            RuntimeError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:
             raise UserError(f"model.args={model.args}: timm cannot build {name} with them ({_line(error)})") from None
     published: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
     if path is not None:
@@ -84,7 +92,9 @@ def build_backbone(
     try:
         with torch.inference_mode():
             features = net(torch.zeros(1, 3, size, size))
-    except (AssertionError, RuntimeError) as error:
+    except (AssertionError, RuntimeError, AttributeError, LookupError) as error:
+        if model.args:
+            raise UserError(f"model.args={model.args}: {name} cannot run with them ({_line(error)})") from None
         wanted = (published.get("input_size") or (3, 0, 0))[-1]
         raise UserError(f"photos.size={size}: {name} cannot take it ({_line(error)}); its own is {wanted}") from None
     if features.ndim != 2:

@@ -185,7 +185,13 @@ def load_backbone(net: nn.Module, path: Path, classifier: str | tuple[str, ...] 
     # Older files hold buffers that the net computes itself, or other names; timm keeps a filter beside each architecture.
     filter_fn = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     if filter_fn is not None:
-        state = filter_fn(state, net)
+        try:
+            state = filter_fn(state, net)
+        except (LookupError, AttributeError, RuntimeError, ValueError, TypeError) as error:
+            reason = f"timm's filter for its files fails ({type(error).__name__}: {error})"
+            raise UserError(
+                f"{path}: does not fit this network: {' '.join(reason.split())[:200]}; is it of another?"
+            ) from None
     load_strictly(net, state, path)
 
 

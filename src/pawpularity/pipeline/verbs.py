@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pawpularity.verb import Verb, give, json_argument, names_in, run_argument, say
+from pawpularity.verb import Verb, give, json_argument, names_in, out_argument, run_argument, say
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -50,7 +50,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     run_argument(parser)
-    parser.add_argument("--out", metavar="FILE", help="the submission (default: submissions/RUN.csv)")
+    out_argument(parser, "the submission (default: submissions/RUN.csv)")
 
 
 def _all(options: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ The same command gives the same bytes on one CPU machine.
 import math
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -37,6 +36,7 @@ from pawpularity.pretraining.labels import FLAGS, IN_RULE, KINDS, MEASURES, Labe
 from pawpularity.run import git_commit, machine, versions
 from pawpularity.schema import Model
 from pawpularity.shelter.render import render
+from pawpularity.shelter.sample import quiet_worker
 from pawpularity.shelter.spec import TEST, TRAIN, Photo, describe
 
 BACKBONE = "test_resnet"
@@ -175,7 +175,7 @@ def draw(photos: Sequence[Photo]) -> Pixels:
     with ExitStack() as stack:
         stack.enter_context(bar)
         if workers > 1:
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, _quiet_worker))
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, quiet_worker))
             rows: Iterable[Pixels] = pool.imap(_drawn, photos, chunksize=16)
         else:
             rows = map(_drawn, photos)
@@ -183,11 +183,6 @@ def draw(photos: Sequence[Photo]) -> Pixels:
             pixels[row] = picture
             bar.update()
     return pixels
-
-
-def _quiet_worker() -> None:
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
 
 
 def _drawn(photo: Photo) -> Pixels:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pawpularity.pretraining import EPOCHS, PHOTOS, RESERVED, SEED
-from pawpularity.verb import Verb, say
+from pawpularity.verb import Verb, out_argument, say
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -27,7 +27,7 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="FILE", help="the .safetensors file to write (default: the packaged one)")
+    out_argument(parser, "the .safetensors file to write (default: the packaged one)")
     parser.add_argument(
         "--photos", type=int, default=PHOTOS, metavar="N", help=f"photos to learn from (default: {PHOTOS})"
     )

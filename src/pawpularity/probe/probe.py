@@ -210,6 +210,9 @@ def _leave(run: Run, probe: Probe, rows: Rows, fitted: Fitted, seconds: float, w
     """Write the run's folds and its oof.csv, in the place of what an earlier start left."""
     # metrics.json vouches for a fold: without any, a run that is stopped here is one that was never finished.
     for fold in range(run.k):
+        if run.fold(fold).exists() and not run.fold(fold).is_dir():
+            raise UserError(f"{run.fold(fold)}: is a file where the fold's folder should be; move it away")
+    for fold in range(run.k):
         (run.fold(fold) / "metrics.json").unlink(missing_ok=True)
     run.oof_file.unlink(missing_ok=True)
     ids = np.array(rows.ids)
@@ -218,8 +221,6 @@ def _leave(run: Run, probe: Probe, rows: Rows, fitted: Fitted, seconds: float, w
         level = float(rows.scores[~scored].mean())
         target, prediction = rows.scores[scored], fitted.prediction[scored]
         file = run.predictions_file(fold)
-        if run.fold(fold).exists() and not run.fold(fold).is_dir():
-            raise UserError(f"{run.fold(fold)}: is a file where the fold's folder should be; move it away")
         write_oof(file, pd.DataFrame({"Id": ids[scored], "fold": fold, "target": target, "prediction": prediction}))
         write_json(
             run.fold(fold) / "metrics.json",

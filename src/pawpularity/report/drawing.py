@@ -33,6 +33,7 @@ _ROW, _STEP, _MARGIN = 21.0, 13.0, 42.0  # of a forest, pixels: a row's words, a
 _LETTER, _BOLD_LETTER = 5.8, 7.2  # CSS pixels a letter of a forest's words takes, at most
 
 _STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a `$` in a name is a `$`
     "font.family": "sans-serif", "font.size": 11.0, "axes.titlesize": 11.0, "axes.labelsize": 11.0,
     "xtick.labelsize": 11.0, "ytick.labelsize": 11.0, "legend.fontsize": 11.0, "svg.fonttype": "none",
     "svg.hashsalt": "pawpularity", "text.color": INK, "axes.labelcolor": SOFT, "axes.edgecolor": SOFT,

@@ -21,7 +21,8 @@ from pawpularity.report.blocks import (
     span,
 )
 from pawpularity.report.pictures import data_uri, read_picture
-from pawpularity.report.subjects import Subject, assigned
+from pawpularity.report.subjects import Subject
+from pawpularity.verb import assigned
 
 
 def groups_section(subjects: Sequence[Subject]) -> Section:
@@ -40,6 +41,7 @@ def _group(one: Subject, path: Path) -> list[Block]:
     found = read_json(path, f"the group {path.parent.name}")
     rows: list[list[str | Cell]] = []
     with as_written(path, "explain", command):
+        one.require_about(path, found["predictions_hash"], command)
         lines = found["figures"]
         sides = list(dict.fromkeys(line["side"] for line in lines))
         names = list(dict.fromkeys(line["figure"] for line in lines))
@@ -53,7 +55,7 @@ def _group(one: Subject, path: Path) -> list[Block]:
             rows.append(row)
         between = " and ".join(sides[:-1])
         alt = (f"Mean signed RISE maps of the photos {between}, their difference and its standard error, score points; the "
-               f"maps differ somewhere with p {chance(found['p_anywhere'])}")  # fmt: skip
+               f"maps differ somewhere: p {chance(found['p_anywhere'])}")  # fmt: skip
         heading = Heading(f"{found['group']}, {one.label}")
         caption = f"Mean RISE maps, {found['masks']} masks a photo, score points"
     uri, size = data_uri(read_picture(path.parent / "figure.png", command))

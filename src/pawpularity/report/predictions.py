@@ -27,8 +27,9 @@ from pawpularity.report.blocks import (
 )
 from pawpularity.report.drawing import BLUE, ORANGE, Mark, Row, drawn, forest, forest_height
 from pawpularity.report.plots import curves, error_by_band, read_history, scatter
-from pawpularity.report.subjects import Subject, assigned, by_data, command_of, copy_lines, distinct, flags_of
+from pawpularity.report.subjects import Subject, by_data, command_of, copy_lines, distinct, flags_of
 from pawpularity.run import Run
+from pawpularity.verb import assigned
 
 MOST_DRAWN = 12  # subjects with a picture of their own: the page stays light
 MOST_LINES = 7  # in one picture: colours that can be told apart

@@ -28,8 +28,9 @@ from pawpularity.report.blocks import (
 )
 from pawpularity.report.drawing import BLUE, GREEN, INK, ORANGE, SOFT, Mark, Row, drawn, forest, forest_height
 from pawpularity.report.pictures import data_uri, read_picture
-from pawpularity.report.subjects import LEAKY, Subject, assigned, flags_of
+from pawpularity.report.subjects import LEAKY, Subject, flags_of
 from pawpularity.run import OOF, Run
+from pawpularity.verb import assigned
 
 TABLE1, HYPOTHESES, ERRORS = OOF / "table1", OOF / "hypotheses", OOF / "errors"
 
@@ -39,8 +40,8 @@ def data_word(data: str, subjects: Sequence[Subject]) -> str:
     for one in subjects:
         record = one.run.record["data"] if one.run is not None else {}
         if record.get("name") == data and record.get("folder"):
-            return f" DATA={record['folder']}" if data_suffix(Path(record["folder"])) else ""
-    return f" DATA=path/to/{data}"
+            return f" {assigned('DATA', record['folder'])}" if data_suffix(Path(record["folder"])) else ""
+    return f" {assigned('DATA', f'path/to/{data}')}"
 
 
 def table1_section() -> Section:
@@ -129,6 +130,9 @@ def _hypotheses(path: Path, place: int, subjects: Sequence[Subject], named: bool
         flag = "" if name is None else flags_of(subjects).get(name) or _leaky(name)
         of = "" if name is None else f" {assigned('RUN', name)}"
         command = f"make hypotheses{data_word(found['data'], subjects)}{of}"
+        for one in subjects:
+            if one.name == name:
+                one.require_about(path, found["predictions_hash"], command)
         known = any(row["true_effect"] is not None for row in tested)
         rows = [_claim(row) for row in tested]
         told = "; ".join(

@@ -8,8 +8,9 @@ from functools import partial
 from pawpularity.checklist.backing import ANSWERED, MISSING, NONE, Answer, Backing
 from pawpularity.checklist.questions import answers
 from pawpularity.report.blocks import Block, Cell, Folded, Section, Table, Words, as_written, collect, flagged
-from pawpularity.report.subjects import Subject, assigned, flags_of
+from pawpularity.report.subjects import Subject, flags_of
 from pawpularity.run import Run
+from pawpularity.verb import assigned
 
 _WIDE = 118  # characters of a line of a folded list
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from pawpularity.ensemble.record import blend_command
 from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import FEWEST_ROWS
 from pawpularity.evaluation.score import INDICATIVE_BELOW
@@ -26,7 +27,7 @@ from pawpularity.report.blocks import (
     span,
 )
 from pawpularity.report.drawing import BLUE, GREEN, ORANGE, SOFT, Mark, Row, drawn, forest, forest_height
-from pawpularity.report.subjects import Subject, assigned, by_data, command_of, copy_lines, distinct, flags_of
+from pawpularity.report.subjects import Subject, by_data, command_of, copy_lines, distinct, flags_of
 from pawpularity.run import OOF, Run
 
 
@@ -174,26 +175,16 @@ def _blend(one: Subject, run: Run, subjects: Sequence[Subject]) -> list[Block]:
     with as_written(path, "ensemble", "make ensemble"):
         score, r, method = one.row["score"], w["rmse"], w["method"]
         names = [member["name"] for member in w["members"]]
-        words, lost = [], []
+        command, words = blend_command(run, {due: s.word for due, s in files.items()})
+        lost = [name for name, word in zip(names, words, strict=True) if word == f"path/to/{name}.csv"]
         for member in w["members"]:
-            # Of a file its name and hash are kept, not its path: the same file may be on this page.
+            # The same file may be on this page.
             own = known.get(member["name"]) if member["source"] == "run" else files.get(member["hash"])
-            if member["source"] == "run":
-                words.append(member["name"])
-            elif own is not None:
-                words.append(own.word)
-            else:
-                words.append(f"path/to/{member['name']}.csv")
-                lost.append(member["name"])
             s = None if own is None else own.row["score"]
             alone = "-" if s is None else f"{s['rmse']:.3f} ({s['constant_rmse']:.3f})"
             weight, mean = f"{member['weight']:.3f}", f"{member['mean_prediction']:.2f}"
             rows.append([flagged(member["name"], flags), member["source"], weight, mean, alone])
         rows.append(["intercept", "", f"{w['intercept']:.3f}", "", ""])
-        command = f"make ensemble {assigned('MEMBERS', *words)} METHOD={method} {assigned('RUN', one.name)}"
-        kept = run.record["config"]
-        settings = [word for key in ("scale", "seed") if kept.get(key) for word in (f"--{key}", str(kept[key]))]
-        command += f" {assigned('ARGS', *settings)}" if settings else ""
         lines = [
             f"Cross-fitted RMSE {r['cross_fitted']:.3f} {span(score['low'], score['high'])}, constant {r['constant']:.3f}, n = "
             f"{w['n']:,}. Fitted and scored on the same rows it would look like {r['same_rows']:.3f}, which is optimistic.",

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND
 from pawpularity.evaluation.sources import Source, is_file_word, open_source
 from pawpularity.evaluation.table import details, run_row
 from pawpularity.run import OOF, Run, run_names
+from pawpularity.verb import assigned
 
 CELLS = "table1-"  # runs that are cells of Table 1 begin so
 STUDIES = OOF / "studies"
@@ -79,6 +79,11 @@ class Subject:
             for name, target, prediction in predictions
         )
 
+    def require_about(self, path: Path, predictions_hash: str, command: str) -> None:
+        """Raise UserError unless what `path` says is about the present predictions, whose hash it kept."""
+        if self.source is None or self.source.predictions_hash != predictions_hash:
+            raise UserError(f"{path}: is about other predictions than {self.name} holds now; run: {command}")
+
     @property
     def words(self) -> str:
         """RMSE, interval, constant and n in a line, for alt texts and captions."""
@@ -126,16 +131,6 @@ def flags_of(subjects: Sequence[Subject]) -> dict[str, str]:
 def command_of(subjects: Sequence[Subject], verb: str = "report", word: str = "RUNS") -> str:
     """`make report RUNS="a b"`, for the subjects of a section."""
     return f"make {verb} {assigned(word, *(one.word for one in subjects))}"
-
-
-def assigned(key: str, *words: str) -> str:
-    """`RUN=a`, `RUNS="a b"`, `RUN="'my run'"`: `words` for a verb of make, quoted for the shell before and `--words` behind."""
-    inner = " ".join(quote(word) for word in words)
-    if quote(inner) == inner:
-        return f"{key}={inner}"
-    if not set(inner) & set('"$`\\!'):
-        return f'{key}="{inner}"'
-    return f"{key}={quote(inner)}"
 
 
 def distinct(subjects: Sequence[Subject]) -> tuple[list[Subject], list[tuple[Subject, Subject]]]:

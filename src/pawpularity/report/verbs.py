@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from pawpularity.verb import Verb, file_arguments, give, json_argument, say
+from pawpularity.verb import Verb, assigned, file_arguments, give, json_argument, out_argument, say
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -11,7 +11,7 @@ def _report(options: argparse.Namespace) -> None:
 
     from pawpularity.errors import UserError
     from pawpularity.report.page import make_report, told
-    from pawpularity.report.subjects import assigned, gather
+    from pawpularity.report.subjects import gather
     from pawpularity.run import OOF
 
     def whole(word: str) -> bool:
@@ -39,7 +39,7 @@ def _report(options: argparse.Namespace) -> None:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", nargs="+", metavar="RUN",
                         help="runs or OOF CSVs; the first is what the others are compared with (default: all runs)")  # fmt: skip
-    parser.add_argument("--out", metavar="FILE", help="the page (default: oof/report.html)")
+    out_argument(parser, "the page (default: oof/report.html)")
     parser.add_argument("--data", metavar="DIR", help="the data that CSVs are of (default: found by their Ids)")
     file_arguments(parser)
     json_argument(parser)

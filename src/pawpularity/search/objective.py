@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import torch
 from numpy.typing import NDArray
 
 from pawpularity.device import Compute
@@ -75,6 +76,8 @@ class Objective:
             if "no longer finite" not in str(error):
                 raise
             return self._refuse(trial, str(error))
+        except torch.OutOfMemoryError:  # its depth and widths may be too much where others' are not
+            return self._refuse(trial, "the GPU has not enough memory for it")
         finally:
             seconds = time.perf_counter() - started
             trial.set_user_attr("seconds", round(seconds, 3))

@@ -30,6 +30,7 @@ STUDIES = OOF / "studies"
 VARIABLE = "PAWPULARITY_STORAGE"
 MOST_RETRIES = 3  # a trial that killed its process four times would kill the fifth
 _CONNECT_S = 30
+_NOT_OURS = "{}: is not what was written there; move it away to start the study anew"
 HOST, PROCESS, PID = "host", "process", "pid"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # of a trial that was stopped it would show a traceback
@@ -66,7 +67,10 @@ class Store:
                 _mend(journal)
             finally:
                 lock.release()
-            self.storage = JournalStorage(_Journal(journal, lock))
+            try:
+                self.storage = JournalStorage(_Journal(journal, lock))
+            except (KeyError, TypeError, ValueError, AssertionError):  # lines of JSON, and none of Optuna's
+                raise UserError(_NOT_OURS.format(journal)) from None
             return
         self._open_database(url, heartbeat)
 
@@ -215,7 +219,7 @@ def _mend(journal: Path) -> None:
         for line in content[:whole].splitlines():
             json.loads(line)
     except ValueError:
-        raise UserError(f"{journal}: is not what was written there; move it away to start the study anew") from None
+        raise UserError(_NOT_OURS.format(journal)) from None
     if whole < len(content):
         os.truncate(journal, whole)
 

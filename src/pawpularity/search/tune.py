@@ -87,6 +87,10 @@ def tune(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], 
     try:
         for fold in searched:
             work(store, studies[fold], config.search.trials, config.search.seed + fold * 7919, objectives[fold])
+    except BaseException:  # they would go on with all trials that are left, and this one's reason be told after hours
+        for helper in started:
+            helper.terminate()
+        raise
     finally:
         for helper in started:
             helper.wait()

@@ -44,8 +44,7 @@ class Brush:
 
     def colour(self, hue: int, step: float) -> Colour:
         """Hue 0, 1 or 2 of the photo's palette at the target luminance changed by `step` (-1 dark to 1 light)."""
-        room = 0.32 * (255.0 - self.target) if step > 0 else 0.35 * self.target
-        return tone(self.hues[hue], self.target + step * max(room, 20.0))
+        return self.own(self.hues[hue], step)
 
     def own(self, colour: Colour, step: float) -> Colour:
         """A colour of its own (grass, sky) at the target luminance changed by `step`."""

@@ -20,6 +20,7 @@ import io
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -178,9 +179,10 @@ def _encode(path: Path, image: npt.NDArray[np.uint8], kind: str, options: list[i
     path.write_bytes(data.tobytes())
 
 
-def _quiet() -> None:
-    """Start of a worker: OpenCV's own threads would fight those of the other workers."""
+def quiet_worker() -> None:
+    """Start of a worker that draws: OpenCV's own threads would fight those of the others, and Ctrl-C is the parent's to answer."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw_all(jobs: Sequence[_Job], workers: int, progress: bool | None) -> None:
@@ -194,13 +196,13 @@ def _draw_all(jobs: Sequence[_Job], workers: int, progress: bool | None) -> None
 
     if workers == 1:
         threads = cv2.getNumThreads()
-        _quiet()
+        cv2.setNumThreads(1)
         try:
             wait(map(_draw, jobs))
         finally:
             cv2.setNumThreads(threads)
     else:
-        with multiprocessing.get_context("spawn").Pool(workers, _quiet) as pool:
+        with multiprocessing.get_context("spawn").Pool(workers, quiet_worker) as pool:
             wait(pool.imap_unordered(_draw, jobs, chunksize=16))
 
 

@@ -18,6 +18,7 @@ class Bars:
 
     def __init__(self, run: Run, fold: int) -> None:
         self.epochs = run.config.train.epochs
+        self.watched = run.config.train.stop != "none"
         self.bar = tqdm(desc=f"fold {fold}", unit="step", leave=False, disable=None)
         self.fold = fold
         self.said = time.perf_counter()
@@ -33,7 +34,12 @@ class Bars:
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Show the epoch just done."""
-        figures = [f"epoch {epoch.epoch}/{self.epochs}", f"lr {epoch.lr:.2g}"]
+        # The refit on all training rows, which nothing watches, goes on where the watched epochs ended, wherever that was.
+        refit = self.watched and math.isnan(epoch.inner_rmse)
+        figures = [
+            f"refit, epoch {epoch.epoch}" if refit else f"epoch {epoch.epoch}/{self.epochs}",
+            f"lr {epoch.lr:.2g}",
+        ]
         for name, value in (("train", epoch.train_rmse), ("inner", epoch.inner_rmse)):
             if not math.isnan(value):
                 figures.append(f"{name} {value:.2f}")
