@@ -10,7 +10,8 @@ from pawpularity.ensemble.blend import Partition, cross_fitted, figures, fit_and
 from pawpularity.ensemble.methods import NAMES, KnownRows, fit
 from pawpularity.ensemble.record import groups_of, open_members
 from pawpularity.errors import UserError
-from pawpularity.evaluation.sources import joined_groups
+from pawpularity.evaluation.sources import Source, joined_groups
+from pawpularity.folds.split import deal
 
 # An independent computation: method, cross-fitted, fitted and scored on the same rows, difference to the best, its 95 %.
 KNOWN = [
@@ -200,3 +201,76 @@ def test_the_intervals_draw_groups_whole():
         return mean.high - mean.low
 
     assert width(groups) / width(None) == pytest.approx(np.sqrt(3), rel=0.1)
+
+
+def sources(target, folds, predictions):
+    """Members in memory, with fold columns of their own."""
+    tables = [
+        pd.DataFrame({"Id": [f"{i:04d}" for i in range(len(target))], "fold": fold, "target": target, "prediction": p})
+        for fold, p in zip(folds, predictions.T, strict=True)
+    ]
+    return [
+        Source(name, table, None, np.full(len(target), target.mean()), None, Path(f"{name}.csv"))
+        for name, table in zip("ab", tables, strict=False)
+    ]
+
+
+@pytest.mark.parametrize(("k", "own"), [(1, False), (2, True), (100, True), (101, False)])
+def test_a_column_of_two_to_a_hundred_folds_is_a_partition(k, own):
+    predictions, target, _ = made(4, n=404, m=2)
+    fold = np.arange(404) % k
+    found = partition_of(sources(target, [fold, fold], predictions), None)
+    assert (found.own, found.k) == ((True, k) if own else (False, 5))
+    assert own or f"{k} fold(s)" in found.why
+
+
+def test_folds_that_members_call_alike_keep_their_names():
+    """Rows begin in fold 2: renumbered by first sight they would be called otherwise; unlike names are renumbered so."""
+    predictions, target, _ = made(5, m=2)
+    fold = 2 - np.arange(90) % 3
+    alike = partition_of(sources(target, [fold, fold], predictions), None)
+    assert alike.fold.tolist() == fold.tolist()
+    unlike = partition_of(sources(target, [fold, 7 - fold], predictions), None)
+    assert unlike.fold.tolist() == (np.arange(90) % 3).tolist()
+
+
+def test_what_a_partition_says_of_its_groups():
+    fold = np.arange(6) % 2
+    own = {"k": 2, "own": True, "why": ""}
+    assert part(fold).to_dict() == own | {"groups_known": False, "groups_spanning": 0}
+    assert part(fold, np.array([0, 0, 1, 2, 3, 4])).to_dict() == own | {"groups_known": True, "groups_spanning": 1}
+
+
+def test_folds_dealt_anew_are_those_of_deal():
+    """By groups, stratified in ten bins or as many as leave a group a fold in each; five folds, or one per group of fewer."""
+    predictions, target, _ = made(6, m=2)
+    unlike = [np.arange(90) % 3, np.arange(90) % 4]
+    for groups, count in ((None, 90), (np.arange(90) // 3, 30), (np.arange(90) // 23, 4), (np.arange(90) // 30, 3)):
+        found = partition_of(sources(target, unlike, predictions), groups)
+        labels = np.arange(90) if groups is None else groups
+        parts = min(5, count)
+        due = deal(labels, target, k=parts, seed=0, bins=max(1, min(10, count // parts)))
+        assert (found.k, found.fold.tolist()) == (parts, due.tolist())
+    two = sources(target, unlike, predictions), np.arange(90) // 45
+    assert partition_of(*two).k == 2, "two groups are enough"
+
+
+@pytest.mark.parametrize(("left", "enough"), [(1, False), (2, True)])
+def test_two_rows_of_other_folds_are_enough_to_fit_on(left, enough):
+    """All rows of fold 1 but `left` are near-duplicates of a row of fold 0."""
+    predictions, target, _ = made(7, n=20, m=2)
+    fold, groups = np.arange(20) // 10, np.arange(20)
+    groups[10 + left :] = 0
+    wish = (sources(target, [fold, fold], predictions), groups)
+    if enough:
+        assert partition_of(*wish).known_for(0).sum() == 2
+    else:
+        with pytest.raises(UserError, match=r"fold 0: only 1 row\(s\) of other folds"):
+            partition_of(*wish)
+
+
+def test_figures_are_of_seed_0_unless_told():
+    predictions, target, fold = made(8)
+    fitted = fit_and_predict(sources(target, [fold, fold], predictions[:, :2]), part(fold), ["best", "mean"])
+    assert figures(target, fitted, None, draws=200) == figures(target, fitted, None, draws=200, seed=0)
+    assert figures(target, fitted, None, draws=200) != figures(target, fitted, None, draws=200, seed=1)

@@ -261,6 +261,36 @@ def test_the_rule_that_a_files_name_stands_for_does_not_change() -> None:
     assert text_hash(str(inner_split(groups, scores, share=0.3, seed=4)[1].tolist())) == "af2327c786cc"
 
 
+@pytest.mark.parametrize(
+    ("n", "share", "seed", "due"),
+    [(300, 0.5, 1, "f095f99ec6f0"), (300, 0.004, 2, "54b2e504e071"), (15, 0.1, 3, "bbcd1c9ba135")],
+)
+def test_nor_does_that_of_odd_shares_and_few_rows(n, share, seed, due) -> None:
+    """Two parts; a hundred, the most there are; ten of fifteen groups, which have one bin."""
+    groups, scores = (column[-n:] for column in some_groups())
+    assert text_hash(str(inner_split(groups, scores, share=share, seed=seed)[1].tolist())) == due
+
+
+def test_what_is_just_allowed(data: Dataset, tmp_path: Path) -> None:
+    assert folds_of(data, tmp_path, bins=1).k == 5
+    usual = make_folds(data, out=tmp_path / "folds", cache_folder=tmp_path / "cache")
+    assert usual.path == folds_of(data, tmp_path, seed=0).path
+    with pytest.raises(UserError, match="fold -1: .* has folds 0 to 4"):
+        usual.rows(usual.frame[ID], -1)
+    with pytest.raises(UserError, match="inner_share 0: must lie between"):
+        inner_split([0, 1], [1.0, 2.0], share=0.0, seed=0)
+    with pytest.raises(UserError, match=r"are 0 group\(s\)"):
+        inner_split([], [], seed=0)
+
+
+def test_rows_of_a_file_are_numbered_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    path = tmp_path / "folds.csv"
+    path.write_text("Id,group,fold\nb,1,1\nc,2,0\na,0,0\n")
+    found = read_folds(path).frame
+    assert found.index.tolist() == [0, 1, 2]
+    assert found[ID].tolist() == ["a", "b", "c"]
+
+
 def test_deal_is_no_worse_than_scikit_learn() -> None:
     from sklearn.model_selection import StratifiedGroupKFold
 
