@@ -275,7 +275,7 @@ def test_what_is_just_allowed(data: Dataset, tmp_path: Path) -> None:
     assert folds_of(data, tmp_path, bins=1).k == 5
     usual = make_folds(data, out=tmp_path / "folds", cache_folder=tmp_path / "cache")
     assert usual.path == folds_of(data, tmp_path, seed=0).path
-    with pytest.raises(UserError, match="fold -1: .* has folds 0 to 4"):
+    with pytest.raises(UserError, match=r"fold -1: .* has folds 0 to 4"):
         usual.rows(usual.frame[ID], -1)
     with pytest.raises(UserError, match="inner_share 0: must lie between"):
         inner_split([0, 1], [1.0, 2.0], share=0.0, seed=0)
