@@ -283,6 +283,16 @@ def test_what_is_just_allowed(data: Dataset, tmp_path: Path) -> None:
         inner_split([], [], seed=0)
 
 
+def test_the_first_number_that_is_none_is_named(tmp_path: Path) -> None:
+    """Above 2^53 a float64 is not every whole number."""
+    path = tmp_path / "folds.csv"
+    path.write_text("Id,group,fold\na,9007199254740992,0\nb,1,1\n")
+    assert read_folds(path).frame["group"].tolist() == [2**53, 1]
+    path.write_text("Id,group,fold\na,0,0\nb,9007199254740994,1\nc,0.5,0\n")
+    with pytest.raises(UserError, match='row 3, column "group": "9007199254740994" is no whole number'):
+        read_folds(path)
+
+
 def test_rows_of_a_file_are_numbered_in_the_order_of_their_ids(tmp_path: Path) -> None:
     path = tmp_path / "folds.csv"
     path.write_text("Id,group,fold\nb,1,1\nc,2,0\na,0,0\n")
