@@ -8,6 +8,7 @@ from torch.utils.data import random_split
 from pawpularity.competition.table import read_train
 from pawpularity.evaluation.score import rmse
 from pawpularity.leakage.replay import answers_table, item_split, lookup, over_seeds, replay, siblings_of
+from pawpularity.views import copies
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,35 @@ def test_answers_as_a_table(scores):
     assert len(table) == 1697
     assert table["Id"].is_unique
     assert rmse(table["target"], table["prediction"]) == pytest.approx(9.305196, abs=5e-7)
+
+
+def test_copies_of_a_rule_that_draws_them_are_those_of_seed_0():
+    """The paper's text gives each rare photo one copy, of a kind that is drawn; the split has a seed of its own."""
+    scores = np.random.default_rng(0).integers(1, 101, 400).astype(float)
+    due = np.argwhere(copies(scores, "paper", 0)).tolist()
+    assert due != np.argwhere(copies(scores, "paper", 1)).tolist()
+    for seed in (1, 42):
+        split = item_split(scores, "paper", seed=seed)
+        assert np.stack([split.rows, split.copies], axis=1).tolist() == due
+    answers = [lookup(scores, item_split(scores, "paper", seed=seed))[0] for seed in range(200)]
+    targets = []
+    for seed in range(200):
+        split = item_split(scores, "paper", seed=seed)
+        targets.append(scores[split.rows[split.validated]])
+    values = [rmse(target, answer) for target, answer in zip(targets, answers, strict=True)]
+    assert over_seeds(scores, "paper")["lookup_rmse"]["mean"] == pytest.approx(np.mean(values), rel=1e-12)
+
+
+def test_r2_needs_scores_that_vary_however_little():
+    assert replay(np.full(100, 30.0)).to_dict()["r2"] is None
+    little = replay(np.tile([50.0, 50.5], 50))
+    assert 0 < little.sd < 1
+    assert little.r2 == pytest.approx(1 - (little.lookup_rmse / little.sd) ** 2)
+
+
+def test_answers_are_one_fold_and_numbered_in_the_order_of_their_ids():
+    scores = np.array([5.0, 30.0, 55.0, 70.0] * 30)
+    table = answers_table([f"p{i:03d}" for i in range(len(scores))][::-1], scores)
+    assert set(table["fold"]) == {0}
+    assert table.index.tolist() == list(range(len(table)))
+    assert table["Id"].is_monotonic_increasing
