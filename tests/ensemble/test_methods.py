@@ -1,5 +1,7 @@
 """The blend methods against scipy, scikit-learn and what defines them."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 from scipy import optimize
@@ -199,3 +201,37 @@ def test_names():
         assert f'"{near}"' in str(caught.value)
     with pytest.raises(UserError, match="is not known"):
         check_method("best+affine")
+
+
+@pytest.mark.parametrize("case", ["few rows", "members all but alike"])
+def test_the_penalty_is_chosen_as_scikit_learn_chooses_it_where_it_is_close(case):
+    """Where a row's own share of its leverage, or the smallest eigenvalues, decide."""
+    known = rows(1, n=25, m=20)
+    if case != "few rows":
+        known = rows(0, n=30, m=4)
+        alike = known.predictions[:, [0] * 4] + 0.05 * np.random.default_rng(0).normal(size=(30, 4))
+        known = KnownRows(alike, known.target)
+    pipe = make_pipeline(StandardScaler(), RidgeCV(ALPHAS)).fit(known.predictions, known.target)
+    np.testing.assert_allclose(
+        linear(fitted("ridge-gcv", known), known.predictions), pipe.predict(known.predictions), atol=1e-6
+    )
+
+
+def test_members_that_always_say_the_same_get_no_slope():
+    weights = fitted("mean+affine", KnownRows(np.full((10, 3), 40.0), np.arange(10.0)))
+    np.testing.assert_array_equal(weights.members, 0)
+    assert weights.intercept == pytest.approx(4.5)
+
+
+def test_the_unit_of_the_errors_does_not_matter():
+    known = rows(9)
+    gram, cross = known.predictions.T @ known.predictions, known.predictions.T @ known.target
+    np.testing.assert_allclose(nonnegative(1e-20 * gram, 1e-20 * cross), nonnegative(gram, cross), rtol=1e-9)
+
+
+def test_what_was_fitted_cannot_be_changed():
+    """Sums are kept once they are made: other targets beside them would go unseen."""
+    known = rows(10)
+    for one, name in ((known, "target"), (fitted("mean", known), "intercept")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(one, name, 0.0)
