@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -17,6 +18,10 @@ from pawpularity.files import file_hash
 from pawpularity.shelter.sample import draw_shelter
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# What a script starts in the background is born deaf to Ctrl-C, and hands that on to every command that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
