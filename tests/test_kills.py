@@ -90,6 +90,24 @@ def test_what_a_process_raised_itself_is_no_kill(error, said):
     assert line is None if said is None else said in line
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, FileNotFoundError])
+@pytest.mark.parametrize("pipe", ["multiprocessing.connection", "multiprocessing.reduction"])
+def test_a_broken_pipe_of_a_loader_is_a_kill_and_of_others_is_not(error, pipe):
+    def call(name, inner):
+        scope = {"inner": inner, "__name__": name}
+        exec("def here(): inner()", scope)
+        return scope["here"]
+
+    def broken():
+        raise error(104, "Connection reset by peer")
+
+    for module, killed in (("torch.utils.data.dataloader", True), ("pawpularity.training.processes", False)):
+        with pytest.raises(error) as caught:
+            call(module, call(pipe, broken))()
+        line = cli._helper_died(caught.value, "train")
+        assert (line is not None) is killed
+
+
 def test_a_full_disk_leaves_no_half_line_in_a_journal(tmp_path, monkeypatch):
     file = tmp_path / "study.journal"
     journal = _Journal(file, _JournalLock(tmp_path / ".lock"))

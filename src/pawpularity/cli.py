@@ -204,10 +204,11 @@ def _helper_died(error: Exception, verb: str) -> str | None:
 
     PyTorch says so itself, or its pipe breaks first.
     """
-    frames = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    frames = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)}
     told = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
     broken = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
-    piped = {"multiprocessing.connection", "torch.utils.data.dataloader"} <= frames
+    # A tensor's handle comes over a socket of its own (multiprocessing.reduction), which may be the one that breaks.
+    piped = "torch.utils.data.dataloader" in frames and any(name.startswith("multiprocessing.") for name in frames)
     if not (told or (broken and piped)):
         return None
     what = "shared memory (/dev/shm)" if "Bus error" in str(error) else "memory"

@@ -30,7 +30,7 @@ from pawpularity.files import remove_left_overs, text_hash
 from pawpularity.model.network import Network
 from pawpularity.model.weights import read_tensors, save_tensors, tensors_hash
 from pawpularity.run import Run, recipe
-from pawpularity.training.stop import Stopped, StopRequest, ignore_children
+from pawpularity.training.stop import Stopped, StopRequest
 from pawpularity.training.watch import Epoch
 from pawpularity.verb import say
 
@@ -282,13 +282,9 @@ class Keeper:
         """
         try:
             yield
-        except Stopped:
-            ignore_children()
-            raise
         except (RuntimeError, EOFError, OSError) as error:  # PyTorch's own word, or a pipe whose other end is gone
             if self.request.asked is None:
                 raise
-            ignore_children()
             raise self.broken_off(self.request.asked) from error
 
     def broken_off(self, number: int) -> Stopped:

@@ -53,15 +53,6 @@ def stop_requests() -> Iterator[StopRequest]:
         raise Stopped(request.asked)
 
 
-def ignore_children() -> None:
-    """From here on processes that prepared batches may die unheard.
-
-    PyTorch's handler raises wherever the program then is, so also while it says that it stops.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
 @contextmanager
 def terminable() -> Iterator[None]:
     """Inside, SIGTERM raises `Stopped`, as Ctrl-C raises KeyboardInterrupt."""

@@ -4,8 +4,12 @@ Both know (row, view) pairs and nothing of epochs; both give the tail the same s
 time, `StateInputs` reads it from the memory map.
 """
 
-from collections.abc import Iterable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Protocol
 
 import numpy as np
@@ -79,10 +83,11 @@ class PixelInputs:
                 collate_fn=torch.stack,
             )
             self._loader = (rows, keys, loader)
+            HELPERS.died = None
         _, keys, loader = self._loader
         due = list(batches)
         keys[:] = [list(zip(positions.tolist(), views.tolist(), strict=True)) for positions, views in due]
-        for x, (positions, _) in zip(loader, due, strict=True):
+        for x, (positions, _) in zip(HELPERS.awaited(loader), due, strict=True):
             yield x, positions
 
     def state(self, network: Network, x: Tensor) -> Tensor:
@@ -128,6 +133,65 @@ def open_inputs(
     """States of the pairs (`rows[i]`, `views[i]`) if the network has a trunk and they fit the budget, else the photos."""
     file = None if trunks is None else trunks.open(network, compute, photo_rows[rows], views)
     return PixelInputs(photos, photo_rows) if file is None else StateInputs(file, photo_rows)
+
+
+class Helpers:
+    """Hears of processes that prepare batches and died, and says so where a batch is awaited.
+
+    PyTorch's handler of SIGCHLD raises wherever the program is: also while it keeps its state, and while it says what else
+    the death broke. Once this one stands, it raises there only while a batch is awaited, and else at the next batch.
+    """
+
+    def __init__(self) -> None:
+        self.died: RuntimeError | None = None
+        """What PyTorch said of a death that no batch was awaited at; a new loader has new processes."""
+        self._awaiting = False
+        self._theirs: Callable[[int, FrameType | None], object] = lambda number, frame: None
+
+    def awaited(self, loader: "DataLoader[Tensor]") -> Iterator[Tensor]:
+        """The batches of `loader`.
+
+        Raises RuntimeError ("DataLoader worker (pid ...") or what the broken pipe raised (EOFError, OSError) for a process
+        that was killed.
+        """
+        with self._wait():
+            batches = iter(loader)  # the first one sets PyTorch's handler
+        self._take_over()
+        while True:
+            with self._wait():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    @contextmanager
+    def _wait(self) -> Iterator[None]:
+        self._awaiting = True
+        try:
+            if self.died is not None:
+                raise self.died
+            yield
+        finally:
+            self._awaiting = False
+
+    def _take_over(self) -> None:
+        theirs = signal.getsignal(signal.SIGCHLD)
+        if callable(theirs) and theirs != self._note and threading.current_thread() is threading.main_thread():
+            self._theirs = theirs
+            signal.signal(signal.SIGCHLD, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
+        try:
+            self._theirs(number, frame)
+        except RuntimeError as error:
+            if self._awaiting:
+                raise
+            self.died = error
+
+
+HELPERS = Helpers()
+"""Of this process: signals are a process's own."""
 
 
 class _Keys(list[list[tuple[int, int]]]):
