@@ -128,6 +128,13 @@ def test_the_bar_is_where_nine_of_ten_copies_are():
     assert bar == pytest.approx(np.quantile([cosine(v, i) for v in views for i in range(10)], 0.1), abs=1e-5)
 
 
+def test_the_bar_asks_of_two_hundred_photos_and_no_more():
+    own, seen = np.random.default_rng(0).normal(size=(230, 8)).astype(np.float32), []
+    look_alikes._bar(own, standardised(own), lambda rows, view: seen.append(rows) or own[rows])
+    assert [len(rows) for rows in seen] == [200, 200]
+    assert (np.diff(seen[0]) > 0).all(), "in the table's order, each once"
+
+
 def looks_of(photos, n, near, copy, network="a_net"):
     return LookAlikes(np.arange(n), [photos / f"{i:04d}.jpg" for i in range(n)], near, 0.9, copy, network)
 
@@ -198,12 +205,16 @@ def test_the_sheet_shows_every_pair_once_and_no_more_than_24(photos, monkeypatch
     monkeypatch.setattr(
         check, "contact_sheet", lambda rows, path, per_line: shown.append((rows, per_line)) or path.touch()
     )
-    names = [f"{i:04d}" if i else "a-name-that-is-too-long_flip" for i in range(25)]
-    (photos / "0000.jpg").rename(photos / f"{names[0]}.jpg")
+    names = [
+        "a-name-that-is-too-long_flip",
+        *(f"{i:04d}" for i in range(1, 23)),
+        "a-name-too-long-by1",
+        "a-name-too-long-by-1",
+    ]
     at, similarity = (np.arange(25) + 1) % 25, np.linspace(0.5, 0.98, 25)
     table = pd.DataFrame({"Id": names, "fold": np.arange(25) % 2, "target": np.arange(25.0), "prediction": 38.0,
                           "neighbour": [names[i] for i in at], "neighbour_fold": at % 2, "neighbour_target": at.astype(float),
-                          "similarity": similarity, "copy": np.arange(25) != 7})  # fmt: skip
+                          "similarity": similarity, "copy": True})  # fmt: skip
     own = source(np.arange(25.0), np.full(25, 38.0), np.arange(25) % 2)
     looks = replace(looks_of(photos, 25, Neighbours(at, similarity), table["copy"].to_numpy()))
     found = Check("x", "", OTHER, score(own.target, own.prediction, own.constant), [], [], looks, [], None, table)
@@ -212,17 +223,24 @@ def test_the_sheet_shows_every_pair_once_and_no_more_than_24(photos, monkeypatch
     assert (len(rows), per_line) == (12, 4)
     assert [len(row) for row in rows] == [4] * 12
     flat = [tile for row in rows for tile in row]
-    assert [tile.lines for tile in flat[:2]] == [
-        ("0024", "fold 0, score 24", "predicted 38.0"),
+    assert [tile.lines for tile in flat[:3]] == [
+        ("a-name-to..ong-by-1", "fold 0, score 24", "predicted 38.0"),
         ("a-name-th..ong_flip", "fold 0, score 0", "similarity 0.980"),
+        ("a-name-too-long-by1", "fold 1, score 23", "predicted 38.0"),
     ]
     assert [tile.photo.name for tile in flat[:4]] == ["0024.jpg", "0000.jpg", "0023.jpg", "0024.jpg"]
-    assert all(tile.lines[0] != "0007" or "similarity" in tile.lines[2] for tile in flat), "no copy of the next"
+    assert "0000.jpg" not in [tile.photo.name for tile in flat[2:]], "the pair least alike is one too many"
+    assert (photos / "found/neighbours.csv").read_text().splitlines()[:2] == [
+        "Id,fold,target,prediction,neighbour,neighbour_fold,neighbour_target,similarity,copy",
+        "a-name-that-is-too-long_flip,0,0.000000,38.000000,0001,1,1.000000,0.500000,True",
+    ]
     both = table.assign(
-        copy=np.isin(np.arange(25), [3, 4]), neighbour=[names[{3: 4, 4: 3}.get(i, 0)] for i in range(25)]
+        copy=np.isin(np.arange(25), [2, 3, 4]), neighbour=[names[{3: 4, 4: 3}.get(i, 0)] for i in range(25)]
     )
     write_check(own, replace(found, neighbours=both), photos / "found")
-    assert [len(row) for row in shown.pop()[0]] == [2], "a pair that names itself from both ends stands once"
+    assert [[tile.photo.stem for tile in row] for row in shown.pop()[0]] == [["0004", "0003", "0002", "0000"]], (
+        "each pair once"
+    )
     assert (photos / "found/copies.png").exists()
     write_check(own, replace(found, neighbours=table.assign(copy=False)), photos / "found")
     assert not shown

@@ -73,8 +73,8 @@ def test_copies_are_an_alarm_from_ten_rows_and_five_percent(rows, looked_at, rai
 
 
 def test_the_words_of_copies():
-    assert copies_sign(copies(10, 160)).text == (
-        "10 of 160 rows with a photo (6.2 %) have a copy of it in another fold, of 13 that have one as alike as a mirror image "
+    assert copies_sign(copies(24, 160)).text == (
+        "24 of 160 rows with a photo (15.0 %) have a copy of it in another fold, of 27 that have one as alike as a mirror image "
         "or crop (similarity 0.913); alarm from 5 % (0.8 % of the contest's photos were posted twice)"
     )
 

@@ -92,7 +92,7 @@ def standardised(features: NDArray[np.float32], *, by: NDArray[np.float32] | Non
 def nearest_across_folds(unit: NDArray[np.float32], fold: Rows) -> Neighbours:
     """For each row of `unit` (n, width) the most similar row whose `fold` (n,) is another."""
     n = len(unit)
-    at, best = np.full(n, -1, dtype=np.int64), np.full(n, np.nan)
+    at, best = np.empty(n, dtype=np.int64), np.empty(n)
     for start in range(0, n, _TILE):
         part = slice(start, start + _TILE)
         alike = unit[part] @ unit.T
