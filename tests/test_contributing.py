@@ -125,6 +125,7 @@ def test_the_house_is_the_one_that_is_linted() -> None:
     assert re.split(r"[,\s]+", block.strip()) == layers
 
 
+@pytest.mark.slow
 def test_a_backbone(checkout: Path) -> None:
     file = patched(checkout, "A backbone")
     words = ("photos.size=32", "folds.k=2", "train.epochs=1", "model.weights=none")
@@ -157,6 +158,7 @@ def test_a_loss_that_is_not_there_is_refused(work: Path, refused) -> None:
     assert refused("train", "train.loss=mae").endswith("train.loss=mae: must be one of bce, mse, huber")
 
 
+@pytest.mark.slow
 def test_a_saliency_method(checkout: Path) -> None:
     module = loaded(patched(checkout, "A saliency method"))
     random = torch.Generator().manual_seed(0)

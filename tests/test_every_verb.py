@@ -148,6 +148,7 @@ def files_in(folder: Path) -> frozenset[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_verb_ends_well_without_a_network(twice):
     _, (free, closed) = twice
     assert closed == free
@@ -160,6 +161,7 @@ def test_every_verb_is_run_or_named_with_a_reason():
     assert not run & set(LEFT_OUT)
 
 
+@pytest.mark.slow
 def test_the_same_commands_leave_the_same_files(twice):
     (one, other), _ = twice
     assert files_in(one) == files_in(other)
@@ -173,6 +175,7 @@ def test_the_same_commands_leave_the_same_files(twice):
     assert {".csv", ".json", ".safetensors", ".png", ".jpg", ".html", ".npz", ".whl"} <= compared
 
 
+@pytest.mark.slow
 def test_what_the_contract_promises_is_the_same_to_the_byte(twice):
     """Predictions, OOF, tails, folds, submissions and maps hold no times at all."""
     (one, other), _ = twice
@@ -184,12 +187,14 @@ def test_what_the_contract_promises_is_the_same_to_the_byte(twice):
     assert [name for name in names if (one / name).read_bytes() != (other / name).read_bytes()] == []
 
 
+@pytest.mark.slow
 def test_what_differs_is_only_what_is_named(twice):
     """Each file of `UNLIKE` was made, so that the list does not outlive its reasons."""
     (one, _), _ = twice
     assert set(UNLIKE) <= {Path(name).name for name in files_in(one)}
 
 
+@pytest.mark.slow
 def test_no_path_of_this_machine_stands_in_what_is_shown_or_sent(twice):
     """Pages, submissions and bundles go to others."""
     (one, _), _ = twice

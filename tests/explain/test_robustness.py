@@ -215,6 +215,7 @@ def trained(work, shelter, paw):
     return shelter, train
 
 
+@pytest.mark.slow
 def test_the_command_scores_each_photo_by_the_fold_that_never_saw_it(trained, paw):
     folder, train = trained
     done = paw("robustness", "--run", "one", "--photos", 12, "--data", folder)

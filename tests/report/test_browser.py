@@ -11,6 +11,8 @@ import pytest
 
 from pawpularity.cli import main
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run"]  # fmt: skip
