@@ -63,6 +63,7 @@ def scores_of(text: str) -> dict[str, float]:
     return {row["photo"]: float(row["score"]) for row in csv.DictReader(io.StringIO(text)) if row["score"]}
 
 
+@pytest.mark.slow
 def test_legal_photos_score_as_their_pixels(bench, drawn, paw, tmp_path, unharmed):
     folder = tmp_path / "mine"
     folder.mkdir()

@@ -54,6 +54,7 @@ def test_near_duplicates_count_once_in_a_list_and_only_errors_are_errors():
     assert extremes(source_of([5, 5], [5, 5.0]), 3)[0].kinds == (HIGHEST, LOWEST), "nothing is over- or under-estimated"
 
 
+@pytest.mark.slow
 def test_what_the_command_leaves(at, paw):
     done = paw("explain", "--run", "toy", "--n", "1", *QUICK[:-2], "explain.sanity_photos=2", "explain.smooth=0")
     assert done.code == 0, done.err

@@ -120,6 +120,7 @@ def test_a_contrast_is_measured_once_whatever_the_threads(shelter, tmp_path, mon
         measure(Dataset.load(shelter, tmp_path / "1"), tmp_path / "1")
 
 
+@pytest.mark.slow
 def test_hypothesis_two_on_drawn_photos(work, photos, cache, paw):
     words = ("hypotheses", "--data", photos, "--draws", 2000, f"cache.folder={cache}")
     done = paw(*words, "--out", "found")

@@ -14,6 +14,8 @@ from pawpularity.cli import split_words
 from pawpularity.evaluation.sources import open_source
 from pawpularity.verb import assigned
 
+pytestmark = pytest.mark.slow
+
 
 def words_of(command, verb, key):
     """The words that `make VERB KEY="..."` hands to the command behind it: a shell reads them, then `split_words`."""
