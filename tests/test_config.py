@@ -45,6 +45,15 @@ def test_arguments_of_another_backbone_do_not_leak():
     assert resolve("small/densenet161", ["model.args={growth_rate: 8}"]).model.args["growth_rate"] == 8
 
 
+def test_what_one_command_changed_is_not_there_for_the_next():
+    """The schema's tree is made once."""
+    plain = resolve("default")
+    words = ["model.backbone=resnet50", "model.args.drop_rate=0.1", "explain.methods=[rise]", "train.lr=0.5"]
+    assert resolve("default", words).model.args == {"drop_rate": 0.1}
+    assert from_dict(resolve("default", words).to_dict(), "config.json").train.lr == 0.5
+    assert resolve("default") == plain == from_dict(plain.to_dict(), "config.json")
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [
