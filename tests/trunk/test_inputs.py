@@ -1,5 +1,6 @@
 """Processes that prepare batches: what is fed, and what is said of one that is killed."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -24,9 +25,15 @@ def dead(pid: int) -> bool:
         return True
 
 
-def kill_a_helper() -> None:
+def begun(feed):
+    """The feed's first batch was taken; its processes, of which others may run beside it here."""
+    before = set(multiprocessing.active_children())
+    next(feed)
+    return [process.pid for process in multiprocessing.active_children() if process not in before]
+
+
+def kill(victim: int) -> None:
     """SIGKILL, and its SIGCHLD has come."""
-    victim = max(int(word) for word in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
     os.kill(victim, signal.SIGKILL)
     end = time.monotonic() + 60
     while not dead(victim):
@@ -54,8 +61,9 @@ def test_processes_feed_what_one_process_takes(inputs):
 
 def test_a_death_is_told_where_a_batch_is_awaited_and_nowhere_else(inputs):
     feed = inputs.feed(ROWS, BATCHES * 20, 2, False)
-    next(feed)
-    kill_a_helper()  # PyTorch's own handler would raise here
+    helpers = begun(feed)
+    assert len(helpers) == 2
+    kill(helpers[1])  # PyTorch's own handler would raise here
     assert "is killed by signal: Killed" in str(HELPERS.died)
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid \d+\) is killed by signal: Killed"):
         next(feed)
@@ -65,8 +73,7 @@ def test_a_death_is_told_where_a_batch_is_awaited_and_nowhere_else(inputs):
 
 def test_new_processes_know_nothing_of_a_death_before(inputs):
     feed = inputs.feed(ROWS, BATCHES, 2, False)
-    next(feed)
-    kill_a_helper()
+    kill(begun(feed)[0])
     assert HELPERS.died is not None
     again = PixelInputs(inputs.photos, inputs.photo_rows)
     with warnings.catch_warnings():
