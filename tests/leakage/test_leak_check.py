@@ -1,39 +1,25 @@
 """A leak check's photos, words and sheet: what is looked at, what is said, what is shown."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tests.leakage.rows_by_hand import copies, source
 
 from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import Sign
-from pawpularity.evaluation.oof import constant_predictions
 from pawpularity.evaluation.origin import Origin
 from pawpularity.evaluation.score import score
-from pawpularity.evaluation.sources import Source
 from pawpularity.leakage import check, look_alikes
 from pawpularity.leakage.check import Check, check_leaks, check_text, photos_for, write_check
 from pawpularity.leakage.look_alikes import LookAlikes, config_for, photo_files
-from pawpularity.leakage.meter import Copies, Decile, Neighbours, standardised
+from pawpularity.leakage.meter import Decile, Neighbours, standardised
 
 CONTEST, OTHER = (Origin(kind, "so it is") for kind in ("contest", "other"))
-
-
-def source(target, prediction, fold, groups=None):
-    ids = [f"{i:04d}" for i in range(len(target))]
-    table = pd.DataFrame(
-        {"Id": ids, "fold": np.asarray(fold), "target": np.asarray(target, float), "prediction": prediction}
-    )
-    return Source("x", table, groups, constant_predictions(table), None, Path("x.csv"))
-
-
-def copies(rows, looked_at):
-    return Copies(0.9126, looked_at, rows + 3, rows, rows / looked_at, 12.0, 18.0, 9.0)
 
 
 def packaged():

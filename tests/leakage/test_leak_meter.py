@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 from sklearn.neighbors import NearestNeighbors
+from tests.leakage.rows_by_hand import source
 
 from pawpularity.competition.table import read_train
-from pawpularity.evaluation.oof import constant_predictions, write_oof
+from pawpularity.evaluation.oof import write_oof
 from pawpularity.evaluation.origin import Origin
 from pawpularity.evaluation.score import score
 from pawpularity.evaluation.sources import Source
@@ -34,12 +35,6 @@ from pawpularity.leakage.meter import (
 from pawpularity.shelter.truth import plan
 
 PEERS = ("v1", "v12", "v19", "v31", "v44", "v57", "v62", "v63")
-
-
-def source(target, prediction, fold, groups=None):
-    ids = [f"{i:04d}" for i in range(len(target))]
-    table = pd.DataFrame({"Id": ids, "fold": fold, "target": target, "prediction": prediction})
-    return Source("x", table, groups, constant_predictions(table), None, Path("x.csv"))
 
 
 def test_neighbours_are_scikit_learns_and_of_another_fold():

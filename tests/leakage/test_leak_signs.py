@@ -1,22 +1,17 @@
 """The leak meter's signs and words, to the row at which each alarm begins; features and tiles against scikit-learn."""
 
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler, normalize
+from tests.leakage.rows_by_hand import copies, source
 
 from pawpularity.evaluation.alarm import Sign
-from pawpularity.evaluation.oof import constant_predictions
 from pawpularity.evaluation.origin import Origin
 from pawpularity.evaluation.score import score
-from pawpularity.evaluation.sources import Source
 from pawpularity.leakage.meter import (
     ACROSS,
     SPANNING,
-    Copies,
     blind_remark,
     copies_sign,
     nearest_across_folds,
@@ -28,18 +23,6 @@ from pawpularity.leakage.meter import (
 )
 
 CONTEST, DRAWN, OTHER = (Origin(kind, "so it is") for kind in ("contest", "drawn", "other"))
-
-
-def source(target, prediction, fold, groups=None):
-    ids = [f"{i:04d}" for i in range(len(target))]
-    table = pd.DataFrame(
-        {"Id": ids, "fold": np.asarray(fold), "target": np.asarray(target, float), "prediction": prediction}
-    )
-    return Source("x", table, groups, constant_predictions(table), None, Path("x.csv"))
-
-
-def copies(rows, looked_at):
-    return Copies(0.9126, looked_at, rows + 3, rows, rows / looked_at, 12.0, 18.0, 9.0)
 
 
 def test_features_are_scaled_as_scikit_learn_does():
