@@ -5,7 +5,6 @@ import os
 import signal
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,15 +13,7 @@ import torch
 from pawpularity.competition.photo_cache import Photos
 from pawpularity.trunk.inputs import HELPERS, PixelInputs
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="finds the processes in /proc")
-
-
-def dead(pid: int) -> bool:
-    """Ended, reaped or not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
-    except FileNotFoundError:
-        return True
+pytestmark = pytest.mark.skipif(not hasattr(os, "waitid"), reason="waits for a death that PyTorch is to reap")
 
 
 def begun(feed):
@@ -32,14 +23,15 @@ def begun(feed):
     return [process.pid for process in multiprocessing.active_children() if process not in before]
 
 
-def kill(victim: int) -> None:
-    """SIGKILL, and its SIGCHLD has come."""
+def kill(victim: int) -> str:
+    """SIGKILL; what its SIGCHLD said, which comes when the last of the process's threads has ended."""
     os.kill(victim, signal.SIGKILL)
+    os.waitid(os.P_PID, victim, os.WEXITED | os.WNOWAIT)
     end = time.monotonic() + 60
-    while not dead(victim):
-        assert time.monotonic() < end
+    while HELPERS.died is None:  # another thread may have taken the signal; this one is told of it
+        assert time.monotonic() < end, "nothing was heard of the death"
         time.sleep(0.005)
-    time.sleep(0.05)
+    return str(HELPERS.died)
 
 
 @pytest.fixture
@@ -63,8 +55,7 @@ def test_a_death_is_told_where_a_batch_is_awaited_and_nowhere_else(inputs):
     feed = inputs.feed(ROWS, BATCHES * 20, 2, False)
     helpers = begun(feed)
     assert len(helpers) == 2
-    kill(helpers[1])  # PyTorch's own handler would raise here
-    assert "is killed by signal: Killed" in str(HELPERS.died)
+    assert "is killed by signal: Killed" in kill(helpers[1])  # PyTorch's own handler would raise here
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid \d+\) is killed by signal: Killed"):
         next(feed)
     with pytest.raises(RuntimeError, match="is killed by signal: Killed"):
@@ -73,8 +64,7 @@ def test_a_death_is_told_where_a_batch_is_awaited_and_nowhere_else(inputs):
 
 def test_new_processes_know_nothing_of_a_death_before(inputs):
     feed = inputs.feed(ROWS, BATCHES, 2, False)
-    kill(begun(feed)[0])
-    assert HELPERS.died is not None
+    assert kill(begun(feed)[0])
     again = PixelInputs(inputs.photos, inputs.photo_rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
