@@ -234,7 +234,7 @@ from pawpularity import cli
 run = cli._run
 def together(words):
     Path(os.environ["MEETING"], str(os.getpid())).touch()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while len(os.listdir(os.environ["MEETING"])) < 2 and time.monotonic() < end:
         time.sleep(0.001)
     return run(words)
@@ -249,7 +249,7 @@ def test_two_identical_commands_at_once_leave_what_one_does(checkout, undisturbe
     whole = undisturbed(verb, results)
     (tmp_path / "meeting").mkdir()
     two = [started(COMMANDS[verb], TOGETHER, MEETING=str(tmp_path / "meeting")) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in two]
+    said = [process.communicate(timeout=300)[1] for process in two]
     codes = [process.returncode for process in two]
     assert 0 in codes, said
     for code, err in zip(codes, said, strict=True):
@@ -325,7 +325,7 @@ def test_a_kill_wherever_it_writes_changes_nothing(
         monkeypatch.chdir(place)
 
     begin(counting)
-    assert started(COMMANDS[verb], KILLED, KILL_AT="0", COUNTED=str(tmp_path / "writes")).wait(60) == 0
+    assert started(COMMANDS[verb], KILLED, KILL_AT="0", COUNTED=str(tmp_path / "writes")).wait(300) == 0
     monkeypatch.chdir(tmp_path)
     writes = int((tmp_path / "writes").read_text())
     points = range(1, writes + 1) if writes <= 5 else sorted(random.Random(5).sample(range(1, writes + 1), 5))
@@ -333,7 +333,7 @@ def test_a_kill_wherever_it_writes_changes_nothing(
         shutil.rmtree(checkout)
         begin(checkout)
         process = started(COMMANDS[verb], KILLED, KILL_AT=str(point))
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL, f"write {point} of {writes}"
         assert all(whole.get(name) == data for name, data in settled(checkout / results)), "whole, or not there"
         assert paw(*COMMANDS[verb]).code == 0

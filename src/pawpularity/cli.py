@@ -125,7 +125,7 @@ def split_words(words: Sequence[str]) -> list[str]:
 
 def _stoppable(words: list[str]) -> int:
     try:
-        with terminable():
+        with terminable(sys._getframe()):
             return _run(words)
     except KeyboardInterrupt as stop:
         line = stop.line if isinstance(stop, Stopped) else ""

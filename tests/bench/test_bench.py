@@ -73,7 +73,7 @@ def test_peak_memory_sees_what_was_held():
     with PeakMemory() as peak:
         held = torch.ones(50_000_000)
         inside = anonymous_mb()
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while peak.mb < inside - 5:  # it looks every 20 ms, where the machine lets it
             assert time.monotonic() < end, "what was held was not seen"
             time.sleep(0.02)

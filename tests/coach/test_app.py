@@ -68,7 +68,7 @@ class Server:
 
     def ask(self, method, path, body=None, headers=BYTES):
         """(status, headers, body) of one request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         try:
             connection.request(method, path, body, dict(headers))
             answer = connection.getresponse()
@@ -266,21 +266,21 @@ def test_twenty_at_once_are_answered_or_asked_to_come_back(server, heavy, path):
 
 def test_who_leaves_gives_the_place_back(server, photo):
     for _ in range(4):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
         connection.request("POST", "/map", photo, BYTES)
         connection.getresponse().readline()
         connection.close()
         time.sleep(0.2)
-    deadline = time.time() + 20
+    deadline = time.monotonic() + 120
     while (status := server.ask("POST", "/map", photo)[0]) == 503:
-        assert time.time() < deadline
+        assert time.monotonic() < deadline
         time.sleep(0.2)
     assert status == 200
 
 
 def stalled(server, path, sent):
     """A connection that announces a photo, sends a part of it and stops."""
-    line = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    line = socket.create_connection(("127.0.0.1", server.port), timeout=300)
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/octet-stream\r\nContent-Length: 500000\r\n\r\n"
     line.sendall(head.encode() + sent)
     return line
@@ -331,12 +331,12 @@ def test_it_ends_quietly_in_the_middle_of_everything(coached, drawn, photo, tmp_
     try:
         lines = [stalled(running, "/score", photo[:500]) for _ in range(2)]
         stalled(running, "/tips", photo[:500]).close()  # a tab that was closed
-        mapping = http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)
+        mapping = http.client.HTTPConnection("127.0.0.1", running.port, timeout=300)
         mapping.request("POST", "/map", photo, BYTES)
         answer = mapping.getresponse()
         assert json.loads(answer.readline())["masks"] == 128
         running.process.send_signal(way)
-        assert running.process.wait(60) == 0
+        assert running.process.wait(300) == 0
         assert json.loads(answer.read().splitlines()[-1]) == {"fault": "The coach is being closed."}
         said = running.log.read_text()
         assert said[said.index("Ctrl-C ends it") :].splitlines()[1:] == ["page    closed"]
@@ -399,8 +399,8 @@ def test_in_a_browser(server, drawn, photo, tmp_path, scheme, width):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.id") == "files", "the keyboard reaches the choice of photos first"
         page.set_input_files("#files", [str(good[0])])
-        page.wait_for_selector(".ask[hidden]", state="attached", timeout=60_000)  # the map is finished
-        page.wait_for_selector("body[data-done]", state="attached", timeout=60_000)
+        page.wait_for_selector(".ask[hidden]", state="attached", timeout=300_000)  # the map is finished
+        page.wait_for_selector("body[data-done]", state="attached", timeout=300_000)
         assert page.inner_text(".number").isdigit()
         # The chance and the half of all such photos come first, then the score, and only then the photo where they share a column.
         order = [
@@ -419,7 +419,7 @@ def test_in_a_browser(server, drawn, photo, tmp_path, scheme, width):
         assert errors == []
         page.screenshot(path=tmp_path / "one.png", full_page=True)
         page.set_input_files("#files", [str(good[0]), str(broken), str(good[1])])
-        page.wait_for_selector("body[data-done]", state="attached", timeout=60_000)
+        page.wait_for_selector("body[data-done]", state="attached", timeout=300_000)
         assert page.locator("#ranks li").count() == 2
         assert "truly does better in" in page.inner_text("#ranks")
         assert page.inner_text(".fault:not([hidden])") == "This file cannot be used as a photo: truncated."
@@ -447,13 +447,13 @@ def test_in_a_browser(server, drawn, photo, tmp_path, scheme, width):
         flat = tmp_path / "flat.png"
         Image.new("RGB", (300, 300), (90, 90, 90)).save(flat)
         page.set_input_files("#files", [str(flat)])
-        page.wait_for_selector("body[data-done]", state="attached", timeout=60_000)
+        page.wait_for_selector("body[data-done]", state="attached", timeout=300_000)
         assert "nearly one colour" in page.inner_text(".result .banner"), "what is hardly a photo is doubted first"
         del asked[:]
         page.set_input_files("#files", [str(good[0])] * 40)
         page.wait_for_selector(".card:nth-of-type(2) .result:not([hidden])")
         page.set_input_files("#files", [str(good[1])])
-        page.wait_for_selector("body[data-done='1']", state="attached", timeout=60_000)
+        page.wait_for_selector("body[data-done='1']", state="attached", timeout=300_000)
         assert page.inner_text("#told") == "1 of 1 photo scored."
         before = Counter(url.rsplit("/", 1)[-1] for url in asked if url.startswith(server.url))
         page.wait_for_timeout(1500)

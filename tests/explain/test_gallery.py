@@ -245,7 +245,7 @@ def test_sorting_and_filtering_in_a_browser(gallery, tmp_path):
     place.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
     words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
              "--virtual-time-budget=2000", "--dump-dom"]  # fmt: skip
-    done = subprocess.run([*words, place.as_uri()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*words, place.as_uri()], capture_output=True, text=True, timeout=300)
     titles = re.findall(r"<title>(.*?)</title>", done.stdout)
     found = json.loads(html.unescape(titles[0]))
     assert [names for names, _ in found[:-1]] == [names for _, names in steps]

@@ -69,7 +69,7 @@ def browse(place, text, *, wait_ms=4000):
         f"--virtual-time-budget={wait_ms}",
         file.as_uri(),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     return json.loads(html.unescape(re.findall(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[0])), done.stderr
 
 

@@ -255,7 +255,7 @@ def test_the_command_killed_in_a_trial_goes_on_with_two_workers(own_configs, she
     more = ("train.epochs=20", "search.pruner=none")
     command = [sys.executable, "-m", "pawpularity", *map(str, words(shelter, "k", 2, *more)), "--search-only"]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    journal, end = Path("oof/studies/k/study.journal"), time.monotonic() + 60
+    journal, end = Path("oof/studies/k/study.journal"), time.monotonic() + 300
     try:
         while not (journal.is_file() and re.search(r'"intermediate_value"', journal.read_text())):
             assert time.monotonic() < end

@@ -72,7 +72,7 @@ def test_a_killed_worker_loses_no_trial(kind, tmp_path, request):
         wait_for(lambda: any(line[0] == own for line in lines(folder, "ended")) and in_a_trial(folder, workers[0].pid))
         workers[0].send_signal(signal.SIGKILL)
         workers[0].wait()
-        assert workers[1].wait(60) == 0, workers[1].stderr.read().decode()
+        assert workers[1].wait(300) == 0, workers[1].stderr.read().decode()
     finally:
         for worker in workers:
             worker.kill()
@@ -95,8 +95,8 @@ def test_a_stopped_study_draws_what_it_would_have_drawn(tmp_path):
     cut.wait()
     with (parts / "study.journal").open("ab") as journal:
         journal.write(b'{"op_code":5,"half a line')
-    assert start(parts, "-", 4, 0.01).wait(60) == 0
-    assert done.wait(60) == 0
+    assert start(parts, "-", 4, 0.01).wait(300) == 0
+    assert done.wait(300) == 0
     settings = {}
     for folder in (whole, parts):
         study = load_study(Store(folder, None), folder.name)

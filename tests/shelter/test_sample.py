@@ -33,7 +33,7 @@ from pawpularity.shelter.render import (
     photo_size,
     render,
 )
-from pawpularity.shelter.sample import draw_shelter, floor, plan
+from pawpularity.shelter.sample import draw_shelter, drawers, floor, plan
 from pawpularity.shelter.spec import (
     ASPECTS,
     METADATA,
@@ -373,16 +373,25 @@ def test_ctrl_c_is_one_line_of_the_command_and_none_of_its_helpers(tmp_path: Pat
     """A terminal tells the whole group."""
     words = [sys.executable, "-m", "pawpularity", "sample", "--photos", "20000", "--into", "drawn"]
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not list(tmp_path.rglob("*.jpg")):
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob("*.jpg"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be blocked there")
+def test_helpers_that_are_still_starting_do_not_hear_ctrl_c() -> None:
+    ours = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with drawers(2) as pool:
+        for _ in range(4):
+            assert signal.SIGINT in pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, []))
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == ours
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:

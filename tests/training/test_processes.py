@@ -400,7 +400,7 @@ def test_torchrun_trains_stops_is_killed_and_goes_on(work, shelter, ranks, refus
     process = torchrun(*words, "--run", "a", **{SECONDS: "0"})
     wait_for_another(state, process)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     ours = [line for line in said.splitlines() if line.startswith("pawpularity: ")]
     assert len(ours) == 1, said
     assert re.search(
@@ -419,7 +419,7 @@ def test_torchrun_trains_stops_is_killed_and_goes_on(work, shelter, ranks, refus
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(workers) == 2
     os.kill(int(workers[1]), signal.SIGKILL)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     assert process.returncode == 1
     assert "goes on where it was stopped, in epoch" in said
     assert [line for line in said.splitlines() if line.startswith("pawpularity: ")] == [

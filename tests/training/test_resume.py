@@ -502,7 +502,7 @@ def test_sigterm_of_the_real_command(work, shelter, workers):
         assert process.poll() is None
         time.sleep(0.05)
     (os.killpg if workers else os.kill)(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 143, said
     ours = [line for line in said.splitlines() if line.startswith("pawpularity: ")]
     assert len(ours) == 1, said

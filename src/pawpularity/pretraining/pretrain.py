@@ -10,7 +10,6 @@ The same command gives the same bytes on one CPU machine.
 """
 
 import math
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -36,7 +35,7 @@ from pawpularity.pretraining.labels import FLAGS, IN_RULE, KINDS, MEASURES, Labe
 from pawpularity.run import git_commit, machine, versions
 from pawpularity.schema import Model
 from pawpularity.shelter.render import render
-from pawpularity.shelter.sample import quiet_worker
+from pawpularity.shelter.sample import drawers
 from pawpularity.shelter.spec import TEST, TRAIN, Photo, describe
 
 BACKBONE = "test_resnet"
@@ -175,8 +174,7 @@ def draw(photos: Sequence[Photo]) -> Pixels:
     with ExitStack() as stack:
         stack.enter_context(bar)
         if workers > 1:
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, quiet_worker))
-            rows: Iterable[Pixels] = pool.imap(_drawn, photos, chunksize=16)
+            rows: Iterable[Pixels] = stack.enter_context(drawers(workers)).imap(_drawn, photos, chunksize=16)
         else:
             rows = map(_drawn, photos)
         for row, picture in enumerate(rows):

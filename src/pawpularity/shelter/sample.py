@@ -24,8 +24,9 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import cv2
@@ -179,9 +180,24 @@ def _encode(path: Path, image: npt.NDArray[np.uint8], kind: str, options: list[i
     path.write_bytes(data.tobytes())
 
 
-def quiet_worker() -> None:
-    """Start of a worker that draws: OpenCV's own threads would fight those of the others, and Ctrl-C is the parent's to answer."""
-    cv2.setNumThreads(1)
+@contextmanager
+def drawers(workers: int) -> Iterator[Pool]:
+    """Processes that draw, ended with the block. Ctrl-C, which a terminal tells all of them, is the parent's to answer.
+
+    They inherit it blocked: where they are still starting, ignoring it would come too late.
+    """
+    with ExitStack() as stack:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if sys.platform != "win32" else ()
+        try:
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, _quiet_drawer))
+        finally:
+            if sys.platform != "win32":
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        yield pool
+
+
+def _quiet_drawer() -> None:
+    cv2.setNumThreads(1)  # OpenCV's own threads would fight those of the others
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -202,7 +218,7 @@ def _draw_all(jobs: Sequence[_Job], workers: int, progress: bool | None) -> None
         finally:
             cv2.setNumThreads(threads)
     else:
-        with multiprocessing.get_context("spawn").Pool(workers, quiet_worker) as pool:
+        with drawers(workers) as pool:
             wait(pool.imap_unordered(_draw, jobs, chunksize=16))
 
 

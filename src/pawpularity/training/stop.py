@@ -5,11 +5,16 @@ first of them is noted and waits for the end of the step, so that the loop can k
 nothing. Imports nothing heavy: the command line needs it before any verb does.
 """
 
+import _thread
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+AGAIN_S = 0.05
+"""Between looks whether an import is done."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -54,14 +59,36 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Inside, SIGTERM raises `Stopped`, as Ctrl-C raises KeyboardInterrupt."""
+def terminable(here: FrameType) -> Iterator[None]:
+    """Inside, SIGTERM and Ctrl-C raise `Stopped`; within an import that is called from `here`, when that is done.
+
+    An exception in the middle of an import of torch aborts the program ("terminate called after throwing ...").
+    """
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
+        if not _importing(frame, here):
+            raise Stopped(number)
+        again = threading.Timer(AGAIN_S, _tell_again, [number])
+        again.daemon = True
+        again.start()
 
-    with _handled(end, signal.SIGTERM):
+    with _handled(end, signal.SIGTERM, signal.SIGINT):
         yield
+
+
+def _importing(frame: FrameType | None, here: FrameType) -> bool:
+    while frame is not None and frame is not here:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _tell_again(number: int) -> None:
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    elif (main := threading.main_thread().ident) is not None:
+        signal.pthread_kill(main, number)  # also wakes it where it waits
 
 
 @contextmanager
