@@ -33,7 +33,7 @@ from pawpularity.shelter.render import (
     photo_size,
     render,
 )
-from pawpularity.shelter.sample import draw_shelter, drawers, floor, plan
+from pawpularity.shelter.sample import draw_shelter, floor, plan
 from pawpularity.shelter.spec import (
     ASPECTS,
     METADATA,
@@ -387,11 +387,18 @@ def test_ctrl_c_is_one_line_of_the_command_and_none_of_its_helpers(tmp_path: Pat
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be blocked there")
 def test_helpers_that_are_still_starting_do_not_hear_ctrl_c() -> None:
-    ours = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    # In a process of its own: here others have started what the standard library starts once, and unblocks Ctrl-C with.
+    code = """
+import signal
+from pawpularity.shelter.sample import drawers
+if __name__ == "__main__":
     with drawers(2) as pool:
-        for _ in range(4):
-            assert signal.SIGINT in pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, []))
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == ours
+        theirs = [pool.apply(signal.pthread_sigmask, (signal.SIG_BLOCK, [])) for _ in range(8)]
+    ours = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    print([signal.SIGINT in mask for mask in (*theirs, ours)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{[True] * 8 + [False]}\n", done.stderr
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.pool import Pool
 from pathlib import Path
 
@@ -187,7 +188,9 @@ def drawers(workers: int) -> Iterator[Pool]:
     They inherit it blocked: where they are still starting, ignoring it would come too late.
     """
     with ExitStack() as stack:
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if sys.platform != "win32" else ()
+        if sys.platform != "win32":
+            resource_tracker.ensure_running()  # else the pool starts it, which unblocks Ctrl-C
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, _quiet_drawer))
         finally:
