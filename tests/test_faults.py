@@ -232,12 +232,12 @@ import os, time
 from pathlib import Path
 from pawpularity import cli
 run = cli._run
-def together(words):
+def together(*asked):
     Path(os.environ["MEETING"], str(os.getpid())).touch()
     end = time.monotonic() + 300
     while len(os.listdir(os.environ["MEETING"])) < 2 and time.monotonic() < end:
         time.sleep(0.001)
-    return run(words)
+    return run(*asked)
 cli._run = together
 """
 

@@ -21,6 +21,7 @@ from pawpularity import cli
 from pawpularity.search.storage import Store, _Journal, _JournalLock, study_folder
 from pawpularity.search.study import load_study
 from pawpularity.training.resume import SECONDS
+from pawpularity.verb import Verb
 
 TRAIN = ("train", "--config", "scratch", *TOY, "train.epochs=6", "train.batch_size=4", "train.warmup_epochs=0", "folds.k=2",
          "train.workers=2", "--fold", "0")  # fmt: skip
@@ -90,17 +91,23 @@ def test_what_a_process_raised_itself_is_no_kill(error, said):
     assert line is None if said is None else said in line
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, FileNotFoundError])
-@pytest.mark.parametrize("pipe", ["multiprocessing.connection", "multiprocessing.reduction"])
-def test_a_broken_pipe_of_a_loader_is_a_kill_and_of_others_is_not(error, pipe):
-    def call(name, inner):
-        scope = {"inner": inner, "__name__": name}
-        exec("def here(): inner()", scope)
-        return scope["here"]
+def call(name, inner):
+    """A function of the module `name` that calls `inner`."""
+    scope = {"inner": inner, "__name__": name}
+    exec("def here(): inner()", scope)
+    return scope["here"]
 
+
+@pytest.mark.parametrize("error", [ConnectionResetError, BrokenPipeError, EOFError, FileNotFoundError])
+@pytest.mark.parametrize("pipe", ["multiprocessing.connection", "multiprocessing.reduction"])
+def test_a_broken_pipe_of_a_loader_is_a_kill_and_of_others_is_not(error, pipe, monkeypatch, capsys):
     def broken():
         raise error(104, "Connection reset by peer")
 
+    loader = call("torch.utils.data.dataloader", call(pipe, broken))
+    monkeypatch.setattr(cli, "verbs", lambda: {"feed": Verb("feed", "", lambda options: loader(), configured=False)})
+    assert cli.main(["feed"]) == 2, "also where the pipe might be that of somebody who reads what we print"
+    assert "a process that prepares batches was killed" in capsys.readouterr().err
     for module, killed in (("torch.utils.data.dataloader", True), ("pawpularity.training.processes", False)):
         with pytest.raises(error) as caught:
             call(module, call(pipe, broken))()

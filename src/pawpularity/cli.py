@@ -19,8 +19,8 @@ from pathlib import Path
 
 from pawpularity import __version__
 from pawpularity.errors import UserError, nearest
+from pawpularity.signals import Stopped, Told, terminable
 from pawpularity.training.launch import one_voice, refuse_several
-from pawpularity.training.stop import Stopped, terminable
 from pawpularity.verb import Verb
 
 ROOMS = (
@@ -125,15 +125,15 @@ def split_words(words: Sequence[str]) -> list[str]:
 
 def _stoppable(words: list[str]) -> int:
     try:
-        with terminable(sys._getframe()):
-            return _run(words)
+        with terminable(sys._getframe()) as told:
+            return _run(words, told)
     except KeyboardInterrupt as stop:
         line = stop.line if isinstance(stop, Stopped) else ""
         print(f"pawpularity: {line or STOPPED}", file=sys.stderr)
         return stop.exit_code if isinstance(stop, Stopped) else 130
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], told: Told) -> int:
     verb = ""
     try:
         known = verbs()
@@ -148,22 +148,25 @@ def _run(words: list[str]) -> int:
         options.words = words  # for processes that are to run the same command
         verb = options.verb
         known[options.verb].run(options)
-    except UserError as error:
-        print(f"pawpularity: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # The reader (head, less) went away: not an error of anybody's.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
-        line = _helper_died(error, verb) or (
-            _mendable(error) if isinstance(error, OSError) else _too_large(error, verb)
-        )
+        told.obey()
+        if isinstance(error, BrokenPipeError) and not _helper_died(error, verb):
+            # The reader (head, less) went away: not an error of anybody's.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        line = _line(error, verb)
         if line is None:
             raise
         print(f"pawpularity: {line}", file=sys.stderr)
         return 2
     return 0
+
+
+def _line(error: Exception, verb: str) -> str | None:
+    """What the user can mend; None for a defect of ours."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    return _helper_died(error, verb) or (_mendable(error) if isinstance(error, OSError) else _too_large(error, verb))
 
 
 def _parse(known: dict[str, Verb], words: Sequence[str]) -> argparse.Namespace:

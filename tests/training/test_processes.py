@@ -28,6 +28,7 @@ from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.model.network import build_network
 from pawpularity.predictor import score_rows
+from pawpularity.signals import Stopped
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.items import fold_items
 from pawpularity.training.labelled import LabelledPhotos
@@ -35,7 +36,7 @@ from pawpularity.training.launch import Launch
 from pawpularity.training.processes import ALONE, Processes, joined
 from pawpularity.training.resume import SECONDS
 from pawpularity.training.sharing import SharedKeeper
-from pawpularity.training.stop import Stopped, StopRequest
+from pawpularity.training.stop import StopRequest
 from pawpularity.trunk.build import Trunks
 from pawpularity.trunk.inputs import PixelInputs
 

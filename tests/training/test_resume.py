@@ -24,12 +24,13 @@ from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.model.network import build_network
 from pawpularity.model.weights import tensors_hash
+from pawpularity.signals import Stopped
 from pawpularity.training import resume
 from pawpularity.training.fit import Loop, fit_fold
 from pawpularity.training.items import fold_items
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.resume import SECONDS, Keeper, Sums
-from pawpularity.training.stop import Stopped, StopRequest, stop_requests
+from pawpularity.training.stop import StopRequest, stop_requests
 from pawpularity.trunk.build import Trunks
 
 TOY = ("--config", "sample", "photos.size=32", "train.batch_size=4", "train.warmup_epochs=0", "folds.k=3")

@@ -31,6 +31,7 @@ from pawpularity.search.rescore import (
 from pawpularity.search.space import Rule, read_space, resolved
 from pawpularity.search.storage import Store, study_folder
 from pawpularity.search.study import first_try, open_study, record_of, work
+from pawpularity.signals import deaf_children
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.train import labelled_photos
 from pawpularity.verb import say
@@ -83,8 +84,11 @@ def tune(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], 
         studies[fold], rules = _opened(plan, store, title, fold, rows, compute, weights)
         training, _ = folds.rows(sorted(dataset.train["Id"]), fold)
         objectives[fold] = Objective(config, rules, rows, training, fold, compute, store)
-    started = helpers() if plan.workers > 1 else []
+    started: list[Any] = []
     try:
+        if plan.workers > 1:
+            with deaf_children():
+                started += helpers()
         for fold in searched:
             work(store, studies[fold], config.search.trials, config.search.seed + fold * 7919, objectives[fold])
     except BaseException:  # they would go on with all trials that are left, and this one's reason be told after hours

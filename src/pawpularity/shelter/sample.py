@@ -41,6 +41,7 @@ from pawpularity.shelter.render import render, repost
 from pawpularity.shelter.spec import METADATA, PARTS, REPOST, TEST, TRAIN, Photo, expected_score
 from pawpularity.shelter.spec import twins as twin_photos
 from pawpularity.shelter.truth import Entry, floor, photo_id, plan, readme, truth_row
+from pawpularity.signals import deaf_children
 
 MAX_PHOTOS, MIN_SIZE, MAX_SIZE = 100_000, 48, 1024
 
@@ -183,19 +184,12 @@ def _encode(path: Path, image: npt.NDArray[np.uint8], kind: str, options: list[i
 
 @contextmanager
 def drawers(workers: int) -> Iterator[Pool]:
-    """Processes that draw, ended with the block. Ctrl-C, which a terminal tells all of them, is the parent's to answer.
-
-    They inherit it blocked: where they are still starting, ignoring it would come too late.
-    """
+    """Processes that draw, ended with the block."""
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # else the pool starts it, and that unblocks Ctrl-C
     with ExitStack() as stack:
-        if sys.platform != "win32":
-            resource_tracker.ensure_running()  # else the pool starts it, which unblocks Ctrl-C
-            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
+        with deaf_children():
             pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, _quiet_drawer))
-        finally:
-            if sys.platform != "win32":
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         yield pool
 
 

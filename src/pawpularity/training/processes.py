@@ -29,8 +29,8 @@ from pawpularity.errors import UserError
 from pawpularity.model.chain import Chain
 from pawpularity.model.network import METADATA_COLUMNS, Network
 from pawpularity.predictor import SCORED_AT_ONCE, score_rows
+from pawpularity.signals import Stopped
 from pawpularity.training.launch import Launch
-from pawpularity.training.stop import Stopped
 from pawpularity.trunk.inputs import Inputs
 
 Value = TypeVar("Value")

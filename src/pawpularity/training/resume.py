@@ -30,7 +30,8 @@ from pawpularity.files import remove_left_overs, text_hash
 from pawpularity.model.network import Network
 from pawpularity.model.weights import read_tensors, save_tensors, tensors_hash
 from pawpularity.run import Run, recipe
-from pawpularity.training.stop import Stopped, StopRequest
+from pawpularity.signals import Stopped
+from pawpularity.training.stop import StopRequest
 from pawpularity.training.watch import Epoch
 from pawpularity.verb import say
 
