@@ -1,17 +1,20 @@
 """Files that appear whole, and what must never be replaced by one."""
 
+import io
 import json
 import os
+import random
 import stat
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pawpularity.errors import UserError
-from pawpularity.files import plain, write_json, write_text, written_whole
+from pawpularity.files import DAMAGED_ZIP, plain, write_json, write_text, written_whole
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -71,3 +74,21 @@ def test_devices_are_not_replaced():
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="is a folder"):
         write_text(tmp_path, "x")
+
+
+def test_whatever_zipfile_makes_of_a_changed_archive_is_named():
+    whole, draw, met = io.BytesIO(), random.Random(0), set()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("run/a.csv", "Id,Pawpularity\n" * 100)
+        zipped.writestr("b.json", "{}")
+    for _ in range(3000):
+        changed = bytearray(whole.getvalue())
+        for _ in range(draw.choice((1, 2, 4))):
+            changed[draw.randrange(len(changed))] = draw.randrange(256)
+        try:
+            with zipfile.ZipFile(io.BytesIO(bytes(changed))) as zipped:
+                for member in zipped.infolist():
+                    zipped.read(member)
+        except DAMAGED_ZIP as error:
+            met.add(next(kind for kind in DAMAGED_ZIP if isinstance(error, kind)))
+    assert len(met) >= 3, "which of them is the Python version's affair"

@@ -17,7 +17,7 @@ from pawpularity.verb import Verb
 IMPORTED = """
 import os, signal, sys, time
 os.kill(os.getpid(), {number})
-time.sleep(0.2)  # both signals have come by now
+time.sleep(0.2)  # it has come again by now, more than once
 {then}
 done = True
 """

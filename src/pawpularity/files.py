@@ -11,6 +11,8 @@ import os
 import shutil
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,9 @@ from pawpularity.errors import UserError
 
 OTHER_CACHE = ", or set cache.folder to another disk"
 """The remedy of `require_space` for what goes into the cache."""
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What `zipfile` raises for archives whose bytes were changed: a wrong sum, a cut stream, a method it does not know, a flag that
+says encrypted (RuntimeError), an offset before the start (ValueError)."""
 
 
 @contextmanager

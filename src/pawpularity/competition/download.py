@@ -9,7 +9,6 @@ import stat
 import sys
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -18,6 +17,7 @@ from pawpularity.competition.dataset import Dataset, load_test
 from pawpularity.competition.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain
 from pawpularity.competition.table import read_sample_submission
 from pawpularity.errors import UserError
+from pawpularity.files import DAMAGED_ZIP
 from pawpularity.verb import say
 
 NEEDED = 2_200_000_000  # bytes: the archive (1.04 GB) and as much again unpacked
@@ -120,7 +120,7 @@ def _unpack(archive: Path, into: Path) -> None:
             ) as shown:
                 for member in shown:
                     zipped.extract(member, into)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except DAMAGED_ZIP as error:
         raise UserError(f"{archive.name}: is damaged ({error}); run again") from None
 
 

@@ -4,7 +4,6 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -12,7 +11,7 @@ from filelock import FileLock, Timeout
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import assemble, read_fold, run_folds
 from pawpularity.evaluation.table import fold_line, run_row, table_text
-from pawpularity.files import file_hash, require_space
+from pawpularity.files import DAMAGED_ZIP, file_hash, require_space
 from pawpularity.run import OOF, Run
 from pawpularity.verb import say
 
@@ -102,5 +101,5 @@ def _unpack(archive: Path, run: str, into: Path) -> None:
             require_space(into, sum(member.file_size for member in members), "the run", "")
             for member in members:
                 zipped.extract(member, into)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGED_ZIP as error:
         raise UserError(f"{archive}: is damaged ({error}); fetch it again") from None
