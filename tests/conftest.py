@@ -15,7 +15,7 @@ import pytest
 
 from pawpularity.cli import main
 from pawpularity.files import file_hash
-from pawpularity.shelter.sample import draw_shelter
+from pawpularity.sample.draw import draw_shelter
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ from tests.conftest import ROOT, TOY
 from pawpularity.cli import main
 from pawpularity.config import resolve
 from pawpularity.errors import UserError
-from pawpularity.kernel.contents import open_bundle, sha256
+from pawpularity.kaggle.contents import open_bundle, sha256
 
 SETTINGS = ("--config", "scratch", *TOY, "train.epochs=1", "train.warmup_epochs=0", "folds.k=2", "photos.size=32")
 Harm = Callable[[Path], object]

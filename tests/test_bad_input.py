@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pawpularity.competition.table import METADATA, read_train
+from pawpularity.data.tables import METADATA, read_train
 from pawpularity.evaluation.oof import read_oof
 
 BOM = b"\xef\xbb\xbf"

@@ -11,7 +11,7 @@ import pytest
 from pawpularity import Predictor
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import read_oof
-from pawpularity.folds.split import read_folds
+from pawpularity.data.folds import read_folds
 
 TOY = (
     "--config",
@@ -207,7 +207,7 @@ def test_a_fold_that_another_process_trains_is_left_alone(work, shelter, paw, re
 def test_a_broken_write_leaves_the_old_fold(work, shelter, paw, monkeypatch):
     assert paw("train", "--data", shelter, *TOY, "--fold", 0).code == 0
     before = Path("oof/sample-toy/fold0/predictions.csv").read_bytes()
-    import pawpularity.training.train as train
+    import pawpularity.training.fold as train
 
     def full(path, tensors, metadata):
         raise OSError(28, "No space left on device", str(path))

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from pawpularity.config import resolve
 from pawpularity.errors import UserError
-from pawpularity.kernel.contents import open_bundle
-from pawpularity.model.weights import _load_plainly, read_tensors
+from pawpularity.kaggle.contents import open_bundle
+from pawpularity.models.weights import _load_plainly, read_tensors
 from pawpularity.schema import Config
 
 CALM = settings(
@@ -82,7 +82,7 @@ def test_tensors(tmp_path: Path, plain: bool, monkeypatch: pytest.MonkeyPatch) -
     save_file({"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1, dtype=torch.int8)}, good)
     whole, file = good.read_bytes(), tmp_path / "x.safetensors"
     if plain:
-        monkeypatch.setattr("pawpularity.model.weights._load", _load_plainly)
+        monkeypatch.setattr("pawpularity.models.weights._load", _load_plainly)
 
     @CALM
     @given(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pawpularity.competition.table import METADATA, read_sample_submission, read_test, read_train
+from pawpularity.data.tables import METADATA, read_sample_submission, read_test, read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import read_oof
 

@@ -13,7 +13,7 @@ from pawpularity.config import resolve
 from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import read_oof
-from pawpularity.run import Run
+from pawpularity.runs import Run
 
 TOY = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
 
@@ -92,7 +92,7 @@ def test_the_tables_row_order_decides_nothing(work, shelter, paw):
 
 def test_a_photos_copy_is_the_same_in_every_fold(monkeypatch):
     """Seen where it matters: in the items that two folds with shared photos really train on."""
-    from pawpularity.competition.photo_cache import Photos
+    from pawpularity.data.photo_cache import Photos
     from pawpularity.device import choose
     from pawpularity.training import fit
 
@@ -136,7 +136,7 @@ def test_weights_swapped_between_folds_are_noticed(work, shelter, paw, refused):
 
 
 def test_a_start_that_finished_no_fold_binds_nobody(work, shelter, paw, refused, monkeypatch):
-    import pawpularity.training.train as train
+    import pawpularity.training.fold as train
 
     with monkeypatch.context() as patch:  # undo() would also leave the folder that `work` changed to
         patch.setattr(train, "fit_fold", lambda *a, **k: (_ for _ in ()).throw(UserError("stopped")))

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import ROOT, TOY
 
 from pawpularity.errors import UserError
-from pawpularity.model.weights import _load_plainly, read_tensors
-from pawpularity.run import check_name
+from pawpularity.models.weights import _load_plainly, read_tensors
+from pawpularity.runs import check_name
 
 SOURCES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")])
 # Modules whose loading runs what the file says.

@@ -12,7 +12,7 @@ import pytest
 from pawpularity import cli
 from pawpularity.errors import UserError
 from pawpularity.signals import Stopped, deaf_children, terminable
-from pawpularity.verb import Verb
+from pawpularity.console import Verb
 
 IMPORTED = """
 import os, signal, sys, time

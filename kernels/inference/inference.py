@@ -55,7 +55,7 @@ def start(bundle: Path) -> int:
     except (OSError, ValueError, KeyError, TypeError) as error:
         refuse(f"{bundle} is not a whole bundle ({error!r}); build it again, and push it")
     sys.path.insert(0, str(code))
-    from pawpularity.kernel.inference import main
+    from pawpularity.kaggle.inference import main
 
     return main(sys.argv[1:], bundle, ROOT, STARTED)
 

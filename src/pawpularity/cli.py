@@ -21,22 +21,13 @@ from pawpularity import __version__
 from pawpularity.errors import UserError, nearest
 from pawpularity.signals import Stopped, Told, terminable
 from pawpularity.training.launch import one_voice, refuse_several
-from pawpularity.verb import Verb
+from pawpularity.console import Verb
 
 ROOMS = (
-    *(
-        "competition",
-        "shelter",
-        "folds",
-        "pretraining",
-        "training",
-        "search",
-        "probe",
-        "evaluation",
-        "error_analysis",
-        "ensemble",
-    ),
-    *("hypotheses", "leakage", "explain", "pipeline", "kernel", "checklist", "report", "coach", "bench"),
+    *("data.verbs", "sample.verbs", "data.folds_verbs", "studies.pretraining.verbs", "training.verbs", "tuning.verbs"),
+    *("heads.verbs", "evaluation.verbs", "studies.errors.verbs", "ensemble.verbs", "studies.hypotheses.verbs"),
+    *("studies.leakage.verbs", "explain.verbs", "pipeline.verbs", "kaggle.verbs", "studies.checklist.verbs"),
+    *("report.verbs", "coach.verbs", "studies.benchmark.verbs"),
 )
 
 # Set before the imports that read them. Nothing connects to a network unless the user asks for it, and threads that wait
@@ -64,7 +55,7 @@ def verbs() -> dict[str, Verb]:
     """Every verb of every room, by name."""
     found: dict[str, Verb] = {}
     for room in ROOMS:
-        for verb in importlib.import_module(f"pawpularity.{room}.verbs").VERBS:
+        for verb in importlib.import_module(f"pawpularity.{room}").VERBS:
             found[verb.name] = verb
     return found
 
@@ -225,7 +216,7 @@ def _helper_died(error: Exception, verb: str) -> str | None:
 # the last digits of what is kept, and so is the size for a training's trunk and for what its fold is scored with.
 FITTING = ("train", "all", "table1", "tune", "leakage")
 EXPLAINING = ("explain", "coach", "app")
-FIXED = {"pawpularity.trunk.build", "pawpularity.predictor"}
+FIXED = {"pawpularity.features.build", "pawpularity.predictor"}
 # What PyTorch's allocators and OpenCV say where they raise no type of their own.
 NO_MEMORY = re.compile(
     r"DefaultCPUAllocator|not enough memory|out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED|Insufficient memory"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pawpularity.errors import UserError
-from pawpularity.losses import LOSSES
+from pawpularity.training.losses import LOSSES
 
 FITS = ("squash", "crop")
 OUTPUTS = ("sigmoid", "relu", "linear")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pawpularity.cli import main
-from pawpularity.coach import twins
+from pawpularity.coach import evaluate_tips as twins
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = (

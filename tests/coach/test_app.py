@@ -24,8 +24,8 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the page needs the extra app: pip install 'pawpularity[app]'")
 pytest.importorskip("uvicorn", reason="the page needs the extra app: pip install 'pawpularity[app]'")
 
-from pawpularity.coach.arrival import Refused, body
-from pawpularity.coach.desk import Busy, Desk
+from pawpularity.coach.body_reader import Refused, body
+from pawpularity.coach.queue import Busy, Desk
 
 BYTES = {"content-type": "application/octet-stream"}
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pawpularity import Predictor
-from pawpularity.coach.calibration import Calibration
+from pawpularity.evaluation.calibration import Calibration
 from pawpularity.coach.command import read_photo
 from pawpularity.coach.prepared import read_prepared
 from pawpularity.coach.text import COLUMNS, Album, as_csv
@@ -105,7 +105,7 @@ def test_twins_say_what_became_of_promises(bench):
 
 
 def test_the_rule_pays_what_the_twins_say():
-    from pawpularity.coach.twins import pair_for
+    from pawpularity.coach.evaluate_tips import pair_for
 
     for key, points in {"contrast": 25.8, "eyes": 9.0, "pets": 9.0, "blur": 0.0}.items():
         lacks, has = pair_for(key, 3)
@@ -115,7 +115,7 @@ def test_the_rule_pays_what_the_twins_say():
 
 
 def test_what_was_prepared_is_made_anew_for_another_run_and_is_the_same_bytes(bench, drawn, paw, monkeypatch):
-    from pawpularity.coach import twins
+    from pawpularity.coach import evaluate_tips as twins
 
     monkeypatch.setattr(twins, "PAIRS", 2)
     folder = Path("oof/toy/coach")
@@ -145,7 +145,7 @@ def test_what_was_prepared_is_made_anew_for_another_run_and_is_the_same_bytes(be
 
 
 def test_what_cannot_be_kept_is_said_and_the_answer_given(bench, drawn, paw, monkeypatch):
-    from pawpularity.coach import coach, twins
+    from pawpularity.coach import coach, evaluate_tips as twins
 
     monkeypatch.setattr(twins, "PAIRS", 2)
     shutil.rmtree("oof/toy/coach")

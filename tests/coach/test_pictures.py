@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from pawpularity.coach.crop import best_crop
-from pawpularity.coach.heat import coloured, grow
+from pawpularity.coach.saliency_stream import coloured, grow
 from pawpularity.coach.upload import MOST_BYTES, Upload, cropped
-from pawpularity.competition.photos import PhotoError
+from pawpularity.data.photos import PhotoError
 from pawpularity.schema import Explain
 
 

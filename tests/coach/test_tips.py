@@ -9,10 +9,10 @@ from pawpularity.coach.evidence import Evidence, gather_evidence
 from pawpularity.coach.text import promise_words
 from pawpularity.coach.tips import ADVISED, FINE, LEFT_OUT, NOT_WORTH, PERHAPS, Seen, Tip, move, tips_for
 from pawpularity.coach.traits import Judged, Probe, chances, fit_probes
-from pawpularity.competition.table import METADATA
-from pawpularity.hypotheses import findings
-from pawpularity.hypotheses.claims import CANNOT_TELL, REJECTED, SUPPORTED, TOO_SMALL
-from pawpularity.hypotheses.data import Gathered
+from pawpularity.data.tables import METADATA
+from pawpularity.studies.hypotheses import findings
+from pawpularity.evaluation.claims import CANNOT_TELL, REJECTED, SUPPORTED, TOO_SMALL
+from pawpularity.studies.hypotheses.data import Gathered
 
 
 def evidence(column, verdict=SUPPORTED, effect=9.0, unit=1.0, adjusted=True):

@@ -11,7 +11,7 @@ from pawpularity.ensemble.methods import NAMES, KnownRows, fit
 from pawpularity.ensemble.record import groups_of, open_members
 from pawpularity.errors import UserError
 from pawpularity.evaluation.sources import Source, joined_groups
-from pawpularity.folds.split import deal
+from pawpularity.data.folds import deal
 
 # An independent computation: method, cross-fitted, fitted and scored on the same rows, difference to the best, its 95 %.
 KNOWN = [

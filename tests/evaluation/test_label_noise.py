@@ -17,10 +17,10 @@ from pawpularity.evaluation.label_noise import (
 )
 from pawpularity.evaluation.oof import constant_predictions, read_oof
 from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, OTHER_KIND, Origin
-from pawpularity.evaluation.score import rmse, score
+from pawpularity.evaluation.metrics import rmse, score
 from pawpularity.evaluation.sources import Source
-from pawpularity.shelter.spec import score_variance, scored
-from pawpularity.shelter.truth import plan
+from pawpularity.sample.spec import score_variance, scored
+from pawpularity.sample.truth import plan
 
 
 def test_pairs_are_half_the_mean_squared_difference_and_single_rows_do_nothing():

@@ -12,7 +12,7 @@ import pytest
 from pawpularity.cli import main
 from pawpularity.evaluation.label_noise import LabelNoise
 from pawpularity.evaluation.oof import read_oof
-from pawpularity.evaluation.score import rmse
+from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.sources import open_source
 
 TOY = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
@@ -247,7 +247,7 @@ def test_ends_that_nobody_knows_are_dashes(work, monkeypatch, paw):
     """A published figure may have an open end."""
     odd(60).to_csv("odd.csv", index=False)
     open_ended = LabelNoise(5.0, 4.0, float("inf"), 8, "published: so")
-    monkeypatch.setattr("pawpularity.evaluation.table.noise_for", lambda source, origin: open_ended)
+    monkeypatch.setattr("pawpularity.evaluation.leaderboard.noise_for", lambda source, origin: open_ended)
     done = paw("oof", "odd.csv", "--json", "found.json")
     assert done.code == 0, done.err
     (found,) = json.loads(Path("found.json").read_text())["runs"]

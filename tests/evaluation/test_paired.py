@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 
 from pawpularity.evaluation.oof import read_oof
-from pawpularity.evaluation.paired import compare, comparison_text
-from pawpularity.evaluation.score import rmse, score
+from pawpularity.evaluation.compare import compare, comparison_text
+from pawpularity.evaluation.metrics import rmse, score
 
 
 def columns(real, *names):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pawpularity.evaluation.resampling import bootstrap_sums, group_sums, holm, interval, permutations, sign_flip_p
+from pawpularity.evaluation.bootstrap import bootstrap_sums, group_sums, holm, interval, permutations, sign_flip_p
 
 GROUPS = np.array([7, 3, 7, 11, 3, 7, 20, 21, 22, 11])  # sizes 3, 2, 2, 1, 1, 1, scattered
 

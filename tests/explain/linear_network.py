@@ -6,8 +6,8 @@ from torch import nn
 
 from pawpularity.device import choose
 from pawpularity.explain.scored import PhotoScore
-from pawpularity.model.backbone import Backbone
-from pawpularity.model.network import Network
+from pawpularity.models.backbone import Backbone
+from pawpularity.models.network import Network
 from pawpularity.schema import Model
 
 SIZE = 8

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.explain.conftest import QUICK, made
 
-from pawpularity import predictor, verb
+from pawpularity import predictor, console as verb
 from pawpularity.cli import verbs
 from pawpularity.errors import UserError
 from pawpularity.explain import explain, group_command

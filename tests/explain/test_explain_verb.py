@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from tests.explain.conftest import QUICK, made
 
-from pawpularity.competition.photos import decode
-from pawpularity.competition.table import METADATA
+from pawpularity.data.photos import decode
+from pawpularity.data.tables import METADATA
 from pawpularity.evaluation.sources import Source, open_source
 from pawpularity.explain import explain
 from pawpularity.explain.extremes import HIGHEST, LOWEST, OVER, UNDER, extremes
 from pawpularity.explain.rise import rise
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.predictor import Predictor
-from pawpularity.run import Run
+from pawpularity.runs import Run
 
 
 def source_of(scores, predictions, groups=None):

@@ -9,7 +9,7 @@ from pawpularity.errors import UserError
 from pawpularity.explain import gradcam as module
 from pawpularity.explain.gradcam import gradcam
 from pawpularity.explain.layers import find_layer, planes_of
-from pawpularity.model.network import Network, build_network
+from pawpularity.models.network import Network, build_network
 
 COLUMNS = np.array([1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0], dtype=np.float32)
 SMALL = {

@@ -8,7 +8,7 @@ from tests.explain.linear_network import SIZE, any_pixels, linear_network, score
 from pawpularity.config import resolve
 from pawpularity.errors import UserError
 from pawpularity.explain.gradient import at_rest, gradient
-from pawpularity.model.network import Network, build_network
+from pawpularity.models.network import Network, build_network
 
 COLUMNS = np.array([1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0], dtype=np.float32)
 

@@ -189,7 +189,7 @@ def rows_and_table(count=30):
     random = np.random.default_rng(0)
     scores = random.integers(1, 101, count)
     rows = [Scored(f"{i:02d}", 0, float(scores[i]), float(100 - scores[i]), 40.0, i) for i in range(count)]
-    from pawpularity.competition.table import METADATA
+    from pawpularity.data.tables import METADATA
 
     return rows, pd.DataFrame({name: random.integers(0, 2, count) for name in METADATA})
 

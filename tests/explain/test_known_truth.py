@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pawpularity.competition.photos import FITS, decode
+from pawpularity.data.photos import FITS, decode
 from pawpularity.errors import UserError
 from pawpularity.explain.known_truth import (
     PLACES,
@@ -20,7 +20,7 @@ from pawpularity.explain.known_truth import (
 )
 from pawpularity.explain.orders import centre_first, random_fields
 from pawpularity.explain.twins import TwinRow, TwinSummary, against_twins, read_twins, summarise_twins, twins_text
-from pawpularity.shelter.sample import draw_shelter
+from pawpularity.sample.draw import draw_shelter
 
 SIZE = 64
 

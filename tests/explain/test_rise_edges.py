@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.bench.machine import PeakMemory
+from pawpularity.studies.benchmark.machine import PeakMemory
 from pawpularity.errors import UserError
 from pawpularity.explain.convergence import draw_convergence
 from pawpularity.explain.rise import rise, rise_together

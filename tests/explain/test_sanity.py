@@ -10,10 +10,10 @@ from tests.explain.linear_network import any_pixels, score_of
 from torch import nn
 
 from pawpularity.config import resolve
-from pawpularity.explain.likeness import ssim
+from pawpularity.explain.map_similarity import ssim
 from pawpularity.explain.sanity import cascade, draw_sanity
 from pawpularity.explain.scored import PhotoScore
-from pawpularity.model.network import Network, build_network
+from pawpularity.models.network import Network, build_network
 
 SIZE = 32
 

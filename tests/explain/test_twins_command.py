@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tests.explain.conftest import made
 
-from pawpularity.competition.photos import decode
+from pawpularity.data.photos import decode
 from pawpularity.explain import twins_command
 from pawpularity.explain.known_truth import PLACES
 from pawpularity.explain.scored import PhotoScore

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import ROOT
 
 from pawpularity.cli import main
-from pawpularity.pipeline.table1 import COLUMNS, write_table
+from pawpularity.studies.table1 import COLUMNS, write_table
 
 TOY = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
 LEAKY = ("train.split=leaky", "train.augment=none", "train.copies=authors")

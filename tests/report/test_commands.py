@@ -12,7 +12,7 @@ from tests.report.test_report import made
 
 from pawpularity.cli import split_words
 from pawpularity.evaluation.sources import open_source
-from pawpularity.verb import assigned
+from pawpularity.console import assigned
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pawpularity.errors import UserError
-from pawpularity.report.blocks import Section, Table, as_written, chance, collect, duration
+from pawpularity.report.components import Section, Table, as_written, chance, collect, duration
 from pawpularity.report.drawing import BLUE, INK, Mark, Row, drawn, forest, forest_height
 from pawpularity.report.plots import curves, error_by_band, quantile_bands, read_history, scatter, trial_history
 

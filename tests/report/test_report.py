@@ -15,9 +15,9 @@ from tests.conftest import ROOT
 
 from pawpularity.cli import main
 from pawpularity.evaluation.sources import open_source
-from pawpularity.evaluation.table import details
+from pawpularity.evaluation.leaderboard import details
 from pawpularity.report import gallery
-from pawpularity.report.subjects import gather
+from pawpularity.report.inputs import gather
 
 PAGE = Path("oof/report.html")
 KEYS = ("runs", "ensemble", "leaks", "paired", "predicted", "bands", "curves", "errors", "table1", "hypotheses", "search",

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.competition.photo_cache import Photos
+from pawpularity.data.photo_cache import Photos
 from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.errors import UserError
-from pawpularity.evaluation.score import rmse
-from pawpularity.model.network import build_network
+from pawpularity.evaluation.metrics import rmse
+from pawpularity.models.network import build_network
 from pawpularity.predictor import score_rows
 from pawpularity.training import fit
 from pawpularity.training.batches import EpochBatches
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.step import loss_of
-from pawpularity.views import Schedule
+from pawpularity.data.augment import Schedule
 
 CPU = choose("float32", "cpu")
 
@@ -85,7 +85,7 @@ def test_best_inner_epoch_is_kept_and_scored_rows_do_not_choose_it(data):
     inner = [e.inner_rmse for e in seen]
     assert fitted.epochs == int(np.argmin(inner)) + 1
     assert fitted.inner_rows == 10
-    from pawpularity.folds.split import inner_split
+    from pawpularity.data.folds import inner_split
 
     _, at = inner_split(data.groups[:100], data.scores[:100], share=0.1, seed=0)
     again = rmse(data.scores[at], score_rows(fitted.network, data.pixels, at, data.metadata[at], CPU))

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.competition.photo_cache import Photos
-from pawpularity.competition.photos import decode
-from pawpularity.competition.table import METADATA, TARGET, read_train
+from pawpularity.data.photo_cache import Photos
+from pawpularity.data.photos import decode
+from pawpularity.data.tables import METADATA, TARGET, read_train
 from pawpularity.config import resolve
 from pawpularity.device import choose
-from pawpularity.model.network import build_network
+from pawpularity.models.network import build_network
 from pawpularity.predictor import score_rows
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.labelled import LabelledPhotos

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pawpularity.run import Run
-from pawpularity.training.resume import SECONDS
+from pawpularity.runs import Run
+from pawpularity.training.checkpoint import SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ("photos.size=32", "train.batch_size=4", "train.warmup_epochs=0", "folds.k=2", "model.metadata_widths=[8,16]")

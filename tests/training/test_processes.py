@@ -22,23 +22,23 @@ import torch
 from safetensors.torch import load_file
 
 from pawpularity.cli import main
-from pawpularity.competition.photo_cache import Photos
+from pawpularity.data.photo_cache import Photos
 from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.errors import UserError
-from pawpularity.model.network import build_network
+from pawpularity.models.network import build_network
 from pawpularity.predictor import score_rows
 from pawpularity.signals import Stopped
 from pawpularity.training.fit import fit_fold
-from pawpularity.training.items import fold_items
+from pawpularity.training.samples import fold_items
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.launch import Launch
 from pawpularity.training.processes import ALONE, Processes, joined
-from pawpularity.training.resume import SECONDS
+from pawpularity.training.checkpoint import SECONDS
 from pawpularity.training.sharing import SharedKeeper
 from pawpularity.training.stop import StopRequest
-from pawpularity.trunk.build import Trunks
-from pawpularity.trunk.inputs import PixelInputs
+from pawpularity.features.build import Trunks
+from pawpularity.features.load import PixelInputs
 
 CPU = choose("float32", "cpu")
 # Nothing random but what all processes draw alike, and no statistics of a batch: then the sums' order alone differs.
@@ -71,7 +71,7 @@ def brightness():
 def forks():
     """Processes that need not wait for torch: forked from a server that has imported it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pawpularity.training.train", "pawpularity.choices", "pawpularity.evaluation.table",
+    context.set_forkserver_preload(["pawpularity.training.fold", "pawpularity.context", "pawpularity.evaluation.leaderboard",
                                     "pawpularity.training.sharing", "omegaconf", "pytest"])  # fmt: skip
     return context
 
@@ -316,7 +316,7 @@ def test_faults_are_said_once_and_nothing_is_left(work, shelter, ranks):
 
 def _failing_second(*words):
     """A fault of the second process that the others do not wait to hear of."""
-    from pawpularity.training import launch, train
+    from pawpularity.training import launch, fold as train
 
     def fault(*_):
         raise UserError("the second machine has no data")

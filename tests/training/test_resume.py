@@ -19,19 +19,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pawpularity.cli import main
-from pawpularity.competition.photo_cache import Photos
+from pawpularity.data.photo_cache import Photos
 from pawpularity.config import resolve
 from pawpularity.device import choose
-from pawpularity.model.network import build_network
-from pawpularity.model.weights import tensors_hash
+from pawpularity.models.network import build_network
+from pawpularity.models.weights import tensors_hash
 from pawpularity.signals import Stopped
-from pawpularity.training import resume
+from pawpularity.training import checkpoint as resume
 from pawpularity.training.fit import Loop, fit_fold
-from pawpularity.training.items import fold_items
+from pawpularity.training.samples import fold_items
 from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.resume import SECONDS, Keeper, Sums
+from pawpularity.training.checkpoint import SECONDS, Keeper, Sums
 from pawpularity.training.stop import StopRequest, stop_requests
-from pawpularity.trunk.build import Trunks
+from pawpularity.features.build import Trunks
 
 TOY = ("--config", "sample", "photos.size=32", "train.batch_size=4", "train.warmup_epochs=0", "folds.k=3")
 EARLY = ("train.stop=early", "train.schedule=plateau", "train.patience=0", "train.stop_patience=2")
@@ -300,7 +300,7 @@ def test_a_stop_while_the_inner_split_is_scored_loses_nothing(work, shelter, paw
 
 
 def test_a_stop_while_the_trunk_is_built_is_said_and_the_same_command_goes_on(work, shelter, paw, monkeypatch):
-    from pawpularity.trunk.store import TrunkFile
+    from pawpularity.features.store import TrunkFile
 
     words = ("train", "--data", shelter, *TOY, "train.epochs=2", "--fold", 1, "--run")
     append = TrunkFile.append
@@ -440,7 +440,7 @@ def _command(folder, words, log, pause):
 def processes():
     """Fresh processes that need not wait for torch: forked from a server that has imported it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pawpularity.training.train", "pawpularity.choices", "pawpularity.evaluation.table",
+    context.set_forkserver_preload(["pawpularity.training.fold", "pawpularity.context", "pawpularity.evaluation.leaderboard",
                                     "omegaconf"])  # fmt: skip
     return context
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.competition.photo_cache import Photos
+from pawpularity.data.photo_cache import Photos
 from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.predictor import score_rows, score_tails
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.trunk.build import Trunks
-from pawpularity.trunk.inputs import StateInputs
+from pawpularity.features.build import Trunks
+from pawpularity.features.load import StateInputs
 
 CPU = choose("float32", "cpu")
 SIZE = 32
@@ -97,7 +97,7 @@ def test_manifold_mixup_is_the_same_with_the_trunk_in_the_loop(photos, tmp_path)
 
 
 def test_frozen_bn_keeps_statistics_and_trains_scale(photos):
-    from pawpularity.model.network import build_network
+    from pawpularity.models.network import build_network
 
     for frozen in (True, False):
         settings = config("small/resnet152", "train.epochs=1", f"train.frozen_bn={frozen}")
@@ -131,7 +131,7 @@ def test_prediction_reads_the_states_that_training_kept(work, shelter, paw):
     from pathlib import Path
 
     from pawpularity import Predictor
-    from pawpularity.competition.dataset import Dataset
+    from pawpularity.data.dataset import Dataset
 
     words = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
     assert paw("train", "--data", shelter, *words, "--run", "r").code == 0

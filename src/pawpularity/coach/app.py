@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pawpularity.coach.arrival import PATIENCE_S, Refused, body
+from pawpularity.coach.body_reader import PATIENCE_S, Refused, body
 from pawpularity.coach.coach import Coach, ranked
-from pawpularity.coach.desk import Busy, Closed, Desk
+from pawpularity.coach.queue import Busy, Closed, Desk
 from pawpularity.coach.text import ONE_PET, promise_words
 from pawpularity.coach.upload import MOST_BYTES, Upload
-from pawpularity.competition.photos import PhotoError
+from pawpularity.data.photos import PhotoError
 from pawpularity.errors import UserError
-from pawpularity.model.network import HIGHEST, LOWEST
+from pawpularity.models.network import HIGHEST, LOWEST
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

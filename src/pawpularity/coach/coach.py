@@ -16,25 +16,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pawpularity.coach.calibration import Calibration
+from pawpularity.evaluation.calibration import Calibration
 from pawpularity.coach.crop import LEAST_GAIN, Crop, best_crop
 from pawpularity.coach.order import Band
 from pawpularity.coach.prepared import Prepared, prepare, read_prepared, write_prepared
 from pawpularity.coach.tips import Seen, Tip, tips_for
 from pawpularity.coach.traits import Tower, chances
 from pawpularity.coach.upload import Upload
-from pawpularity.competition.photos import Pixels
-from pawpularity.competition.table import ID
+from pawpularity.data.photos import Pixels
+from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import run_folds
-from pawpularity.evaluation.score import Score, score
+from pawpularity.evaluation.metrics import Score, score
 from pawpularity.explain.chosen import Chosen
 from pawpularity.explain.rise import Score as ScoreOf
 from pawpularity.explain.scored import FoldsMean, PhotoScore
-from pawpularity.hypotheses.subject import SIZE, contrast, share, subject_map
+from pawpularity.data.subject import SIZE, contrast, share, subject_map
 from pawpularity.predictor import Predictor
 from pawpularity.schema import Model
-from pawpularity.verb import say
+from pawpularity.console import say
 
 Floats = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ class Coach:
             coach.tower = Tower(run.config, predictor.compute)
         if prepared is None:
             if chosen.dataset.is_drawn:
-                from pawpularity.coach.twins import keep_promises
+                from pawpularity.coach.evaluate_tips import keep_promises
 
                 say("coach   tries its tips on drawn twins, whose true gain is known")
                 coach.prepared = keep_promises(coach)

@@ -11,11 +11,11 @@ from pathlib import Path
 from pawpularity.coach.coach import Coach
 from pawpularity.coach.text import ONE_PET, Album, Coached, as_csv, in_order, one_photo
 from pawpularity.coach.upload import MOST_BYTES, Upload
-from pawpularity.competition.photos import PhotoError, bar, fault, file_stat
+from pawpularity.data.photos import PhotoError, bar, fault, file_stat
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import choose
 from pawpularity.files import write_text
-from pawpularity.verb import give, say
+from pawpularity.console import give, say
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MOST = 100_000

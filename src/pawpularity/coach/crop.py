@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.coach.upload import Upload, cropped
-from pawpularity.competition.photos import Pixels
+from pawpularity.data.photos import Pixels
 
 SIDES = (0.95, 0.85, 0.75, 0.65, 0.55)
 PLACES = 4  # windows of one size along a side

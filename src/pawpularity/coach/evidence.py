@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.evaluation.resampling import holm
-from pawpularity.hypotheses.claims import (
+from pawpularity.evaluation.bootstrap import holm
+from pawpularity.evaluation.claims import (
     CANNOT_TELL,
     CONTRAST,
     NOT_TESTABLE,
@@ -22,9 +22,9 @@ from pawpularity.hypotheses.claims import (
     TOO_SMALL,
     verdict,
 )
-from pawpularity.hypotheses.data import Gathered
-from pawpularity.hypotheses.effects import Column, effects
-from pawpularity.hypotheses.findings import Findings, find
+from pawpularity.studies.hypotheses.data import Gathered
+from pawpularity.evaluation.effects import Column, effects
+from pawpularity.studies.hypotheses.findings import Findings, find
 
 BLUR, SHARE = "Blur", "subject share"
 _EXTRA = {BLUR: -1, SHARE: +1}

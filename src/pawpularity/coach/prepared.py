@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from pawpularity.coach.evidence import SHARE, Evidence, gather_evidence
 from pawpularity.coach.traits import COLUMNS, Judged, Probe, fit_probes, table_features
-from pawpularity.competition.table import ID
+from pawpularity.data.tables import ID
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.explain.chosen import Chosen
 from pawpularity.files import read_json, write_json, written_whole
-from pawpularity.hypotheses.claims import CONTRAST
-from pawpularity.hypotheses.data import gather
-from pawpularity.hypotheses.subject import LEAST, MOST, RULE, measure
-from pawpularity.trunk.build import Trunks
-from pawpularity.verb import say
+from pawpularity.evaluation.claims import CONTRAST
+from pawpularity.studies.hypotheses.data import gather
+from pawpularity.data.subject import LEAST, MOST, RULE, measure
+from pawpularity.features.build import Trunks
+from pawpularity.console import say
 
 FOLDER = "coach"
 DRAWS = 2000

@@ -8,7 +8,7 @@ import time
 from types import FrameType
 
 from pawpularity.errors import UserError
-from pawpularity.verb import say
+from pawpularity.console import say
 
 EXTRA = ("starlette", "uvicorn")
 
@@ -24,7 +24,7 @@ def run_app(options: argparse.Namespace) -> None:
 
         from pawpularity.coach.app import build_app
         from pawpularity.coach.command import open_coach
-        from pawpularity.coach.desk import Desk
+        from pawpularity.coach.queue import Desk
 
         desk = Desk(open_coach(options))
         desk.coach.warm()

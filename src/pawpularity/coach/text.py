@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pawpularity.coach.calibration import Calibration
+from pawpularity.evaluation.calibration import Calibration
 from pawpularity.coach.coach import Told, ranked
 from pawpularity.coach.crop import Crop
 from pawpularity.coach.tips import ADVISED, FINE, LEFT_OUT, NOT_WORTH, PERHAPS, Tip

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pawpularity.competition.photo_cache import Photos
-from pawpularity.competition.photos import Pixels
+from pawpularity.data.photo_cache import Photos
+from pawpularity.data.photos import Pixels
 from pawpularity.device import Compute
-from pawpularity.model.network import Network
-from pawpularity.probe.features import build_tower, frozen_features
-from pawpularity.probe.ridge import fold_models, ridge_oof
+from pawpularity.models.network import Network
+from pawpularity.heads.features import build_tower, frozen_features
+from pawpularity.heads.ridge import fold_models, ridge_oof
 from pawpularity.schema import Config
-from pawpularity.trunk.build import Trunks
+from pawpularity.features.build import Trunks
 
 COLUMNS = ("Face", "Eyes", "Group", "Blur")
 LEAST_AUC = 0.7

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pawpularity.competition.photo_cache import content_print
-from pawpularity.competition.photos import FORMATS, PhotoError, Pixels, decode, fault
+from pawpularity.data.photo_cache import content_print
+from pawpularity.data.photos import FORMATS, PhotoError, Pixels, decode, fault
 
 MOST_BYTES = 20_000_000
 MOST_PIXELS = {"JPEG": 64_000_000}

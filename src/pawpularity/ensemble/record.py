@@ -16,13 +16,13 @@ from pawpularity.ensemble.blend import Fitted, Partition, Rows, fit_and_predict,
 from pawpularity.ensemble.methods import HIGHEST, LOWEST
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import constant_predictions, write_oof
-from pawpularity.evaluation.score import rmse
+from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.sources import Source, joined_groups, open_sources
 from pawpularity.files import content_hash, file_hash, read_json, text_hash, write_json, write_text
-from pawpularity.folds.duplicates import numbered
-from pawpularity.folds.split import read_folds
-from pawpularity.run import OOF, Run, git_commit, machine, run_names, versions
-from pawpularity.verb import assigned, say
+from pawpularity.data.duplicates import numbered
+from pawpularity.data.folds import read_folds
+from pawpularity.runs import OOF, Run, git_commit, machine, run_names, versions
+from pawpularity.console import assigned, say
 
 _FAR = 1e4  # members may stray beyond 1..100 a little; their blend is clipped
 _KEYS = {"method", "intercept", "members"}

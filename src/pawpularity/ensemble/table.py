@@ -7,9 +7,9 @@ import numpy as np
 
 from pawpularity.ensemble.blend import Figure, Fitted, Partition
 from pawpularity.evaluation.oof import constant_predictions
-from pawpularity.evaluation.score import INDICATIVE_BELOW, rmse
+from pawpularity.evaluation.metrics import INDICATIVE_BELOW, rmse
 from pawpularity.evaluation.sources import Source
-from pawpularity.run import Run
+from pawpularity.runs import Run
 
 DECLARED = (
     "taken as declared: no member ever saw the rows it scores, nor chose its epoch on them; "

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pawpularity.verb import Verb, file_arguments, give, json_argument, say
+from pawpularity.console import Verb, file_arguments, give, json_argument, say
 
 
 def _ensemble(options: argparse.Namespace) -> None:
@@ -13,7 +13,7 @@ def _ensemble(options: argparse.Namespace) -> None:
     from pawpularity.ensemble.record import check_free, finished_runs, groups_of, open_members, write_blend
     from pawpularity.ensemble.table import blend_json, blend_text
     from pawpularity.errors import UserError
-    from pawpularity.run import OOF, check_name
+    from pawpularity.runs import OOF, check_name
 
     if options.method is not None:
         check_method(options.method)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pawpularity.competition.photo_facts import displayed_size
-from pawpularity.competition.photos import decode, in_order, thread_count
+from pawpularity.data.photo_facts import displayed_size
+from pawpularity.data.photos import decode, in_order, thread_count
 from pawpularity.files import written_whole
 
 PER_LINE = 6

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.competition.table import read_cells, shown
+from pawpularity.data.tables import read_cells, shown
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, write_text
-from pawpularity.folds.split import Folds, read_folds
-from pawpularity.run import Run
+from pawpularity.data.folds import Folds, read_folds
+from pawpularity.runs import Run
 
 COLUMNS = ("Id", "fold", "target", "prediction")
 LARGEST = 1e9  # in size: squares and counts of anything larger lose digits, and no score or fold is

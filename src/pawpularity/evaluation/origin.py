@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.competition.dataset import CONTEST, is_drawn
-from pawpularity.competition.table import ID, TARGET, read_cells, read_train
+from pawpularity.data.dataset import CONTEST, is_drawn
+from pawpularity.data.tables import ID, TARGET, read_cells, read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.sources import Source
 from pawpularity.files import read_json
-from pawpularity.shelter import SAMPLE
-from pawpularity.shelter.spec import TRAIN
-from pawpularity.shelter.truth import photo_id
+from pawpularity.sample import SAMPLE
+from pawpularity.sample.spec import TRAIN
+from pawpularity.sample.truth import photo_id
 
 CONTEST_KIND, DRAWN_KIND, OTHER_KIND = "contest", "drawn", "other"
 _SEEDS = 1000  # drawn shelters of these seeds are known by their Ids alone

@@ -18,9 +18,9 @@ from scipy.sparse.csgraph import connected_components
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import constant_predictions, read_fold, read_oof, read_run, run_folds
 from pawpularity.files import text_hash
-from pawpularity.folds.duplicates import numbered
-from pawpularity.folds.split import read_folds
-from pawpularity.run import OOF, Run
+from pawpularity.data.duplicates import numbered
+from pawpularity.data.folds import read_folds
+from pawpularity.runs import OOF, Run
 
 
 @dataclass(frozen=True, eq=False)

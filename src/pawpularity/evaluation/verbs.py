@@ -4,15 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pawpularity.verb import Verb, file_arguments, give, json_argument
+from pawpularity.console import Verb, file_arguments, give, json_argument
 
 
 def _oof(options: argparse.Namespace) -> None:
     from pawpularity.errors import UserError
     from pawpularity.evaluation.sources import is_file_word, open_source
-    from pawpularity.evaluation.table import details, details_text, run_row, seed_lines, source_row, table_text
-    from pawpularity.run import OOF, Run, run_names
-    from pawpularity.verb import say
+    from pawpularity.evaluation.leaderboard import details, details_text, run_row, seed_lines, source_row, table_text
+    from pawpularity.runs import OOF, Run, run_names
+    from pawpularity.console import say
 
     names = options.runs or run_names()
     if not names:
@@ -60,10 +60,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     from pawpularity.errors import UserError
-    from pawpularity.evaluation.paired import compare, comparison_text
-    from pawpularity.evaluation.score import score
+    from pawpularity.evaluation.compare import compare, comparison_text
+    from pawpularity.evaluation.metrics import score
     from pawpularity.evaluation.sources import groups_of_all, open_sources
-    from pawpularity.verb import say
+    from pawpularity.console import say
 
     if len(options.runs) < 2:
         raise UserError("compare: needs two or more runs or CSVs; the first is what the others are compared with")

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.choices import choose_data, default_config, default_run
-from pawpularity.competition.dataset import Dataset
-from pawpularity.competition.photo_cache import content_print
-from pawpularity.competition.photos import PhotoError, fault
-from pawpularity.competition.table import ID, METADATA
+from pawpularity.context import choose_data, default_config, default_run
+from pawpularity.data.dataset import Dataset
+from pawpularity.data.photo_cache import content_print
+from pawpularity.data.photos import PhotoError, fault
+from pawpularity.data.tables import ID, METADATA
 from pawpularity.config import resolve
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import run_folds
@@ -23,9 +23,9 @@ from pawpularity.explain.explain import Photo
 from pawpularity.explain.extremes import extremes, scored_rows
 from pawpularity.explain.methods import require_methods
 from pawpularity.predictor import Predictor
-from pawpularity.run import OOF, Run, check_name, versions
+from pawpularity.runs import OOF, Run, check_name, versions
 from pawpularity.schema import Explain
-from pawpularity.verb import say
+from pawpularity.console import say
 
 _NAMED = 5  # of many faults, in one line
 

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pawpularity.competition.photos import PhotoError
+from pawpularity.data.photos import PhotoError
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import Chosen, choose, extreme_photos, listed, named_photos, print_of
 from pawpularity.explain.explain import MAPS, RECORDS, Photo, decoded, explain_all, read_explained, score_of
@@ -26,7 +26,7 @@ from pawpularity.explain.report import finish
 from pawpularity.explain.rise import still
 from pawpularity.explain.staging import publish, staged
 from pawpularity.predictor import Predictor
-from pawpularity.verb import give, say
+from pawpularity.console import give, say
 
 N = 8
 MOST = 1000

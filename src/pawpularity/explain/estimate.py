@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from pawpularity.evaluation.resampling import Groups, bootstrap_sums, interval
+from pawpularity.evaluation.bootstrap import Groups, bootstrap_sums, interval
 
 DRAWS = 4_000
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pawpularity.competition.photo_facts import displayed_size
-from pawpularity.competition.photos import PhotoError, Pixels, decode
+from pawpularity.data.photo_facts import displayed_size
+from pawpularity.data.photos import PhotoError, Pixels, decode
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.explain.extremes import Scored
@@ -28,10 +28,10 @@ from pawpularity.explain.panel import write_maps
 from pawpularity.explain.saliency import Saliency
 from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.files import read_json, write_json
-from pawpularity.model.network import Network
+from pawpularity.models.network import Network
 from pawpularity.predictor import Predictor
 from pawpularity.schema import Explain
-from pawpularity.verb import say
+from pawpularity.console import say
 
 SMALLEST = 32  # pixels of a photo's shorter side
 RECORDS, MAPS = "records", "maps"

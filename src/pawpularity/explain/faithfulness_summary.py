@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from pawpularity.evaluation.resampling import Groups
+from pawpularity.evaluation.bootstrap import Groups
 from pawpularity.explain.estimate import Estimate, estimates, plain, table
 from pawpularity.explain.faithfulness import CENTRE, LEVEL, NOT_TOLD, RANDOM, Faithfulness
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from pawpularity.errors import UserError, nearest
 from pawpularity.explain.saliency import Saliency
 from pawpularity.explain.scored import PhotoScore
-from pawpularity.model.network import Network
+from pawpularity.models.network import Network
 
 KINDS = ("score", "squared-error")
 UNITS = {

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.competition.photos import Pixels
-from pawpularity.competition.table import ID, METADATA
+from pawpularity.data.photos import Pixels
+from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
-from pawpularity.evaluation.resampling import holm
+from pawpularity.evaluation.bootstrap import holm
 from pawpularity.explain.chosen import Chosen, listed
 from pawpularity.explain.estimate import table
 from pawpularity.explain.explain import decoded, span
@@ -46,11 +46,11 @@ from pawpularity.explain.rise import StillScore, rise, still
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.explain.staging import publish, staged
 from pawpularity.files import write_json, write_text, written_whole
-from pawpularity.hypotheses.claims import CLAIMS, CONTRAST
-from pawpularity.hypotheses.subject import LEAST, MOST, SUBJECT, share, subject_map
+from pawpularity.evaluation.claims import CLAIMS, CONTRAST
+from pawpularity.data.subject import LEAST, MOST, SUBJECT, share, subject_map
 from pawpularity.predictor import Predictor
-from pawpularity.run import versions
-from pawpularity.verb import give, say
+from pawpularity.runs import versions
+from pawpularity.console import give, say
 
 EVERY = "all"
 _BLOCKS = "blocks"
@@ -75,7 +75,7 @@ def explain_groups(
     train = chosen.dataset.train.set_index(ID).loc[[row.id for row in rows]]
     contrast: NDArray[np.float64] | None = None
     if CONTRAST in named:
-        from pawpularity.hypotheses.subject import measure
+        from pawpularity.data.subject import measure
 
         levels = pd.Series(measure(chosen.dataset, chosen.cache).levels, index=chosen.dataset.train[ID])
         contrast = np.asarray(levels.loc[train.index], dtype=np.float64)

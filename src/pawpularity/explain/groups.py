@@ -31,11 +31,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.competition.table import METADATA
+from pawpularity.data.tables import METADATA
 from pawpularity.errors import UserError, nearest
-from pawpularity.evaluation.resampling import bootstrap_sums, group_sums, interval
+from pawpularity.evaluation.bootstrap import bootstrap_sums, group_sums, interval
 from pawpularity.explain.extremes import Scored
-from pawpularity.hypotheses.claims import CLAIMS, CONTRAST
+from pawpularity.evaluation.claims import CLAIMS, CONTRAST
 
 SCORES, PREDICTIONS = "scores", "predictions"
 FIGURES = {

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pawpularity.errors import UserError
-from pawpularity.evaluation.resampling import Groups
+from pawpularity.evaluation.bootstrap import Groups
 from pawpularity.explain.estimate import Estimate, estimates, plain, proportion, table
-from pawpularity.shelter.render import ACCESSORY, BACKGROUND, BODY, CLUTTER, LEFT_EYE, RIGHT_EYE, SECOND_PET, TONGUE
+from pawpularity.sample.render import ACCESSORY, BACKGROUND, BODY, CLUTTER, LEFT_EYE, RIGHT_EYE, SECOND_PET, TONGUE
 
 # Where each part of shelter.spec.PARTS is on a label map.
 PLACES = {"tongue": (TONGUE,), "eyes": (LEFT_EYE, RIGHT_EYE), "contrast": (BACKGROUND,), "clutter": (CLUTTER,),

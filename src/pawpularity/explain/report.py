@@ -23,8 +23,8 @@ from pawpularity.explain.sanity import Sanity, cascade, draw_sanity
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.files import write_json, write_text
 from pawpularity.predictor import Predictor
-from pawpularity.run import versions
-from pawpularity.verb import say
+from pawpularity.runs import versions
+from pawpularity.console import say
 
 _LINES = 7  # of a drawing: more could not be told apart
 

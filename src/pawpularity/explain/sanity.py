@@ -30,12 +30,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pawpularity.evaluation.resampling import Groups
+from pawpularity.evaluation.bootstrap import Groups
 from pawpularity.explain.estimate import Estimate, estimates, plain
-from pawpularity.explain.likeness import LIKENESSES, Map, likeness_of
+from pawpularity.explain.map_similarity import LIKENESSES, Map, likeness_of
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.files import written_whole
-from pawpularity.model.network import Network
+from pawpularity.models.network import Network
 
 MapsOf = Callable[[PhotoScore, Tensor, int], Map]
 """A method: the score, the photo, and which masks or noise it is to draw."""

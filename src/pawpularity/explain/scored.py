@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pawpularity.competition.photos import Pixels
+from pawpularity.data.photos import Pixels
 from pawpularity.device import Compute
 from pawpularity.explain.saliency import Saliency
-from pawpularity.model.network import Network
+from pawpularity.models.network import Network
 
 _PLANES = ("cells", "channels")  # of a method's further arrays, those that mean something when averaged over folds
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from pawpularity.errors import UserError
 from pawpularity.files import read_json, write_json
-from pawpularity.verb import say
+from pawpularity.console import say
 
 _PART, _DONE, _RECIPE, _LOCK = ".part", ".done", "recipe.json", ".lock"
 

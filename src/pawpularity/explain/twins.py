@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.errors import UserError
-from pawpularity.evaluation.resampling import interval
+from pawpularity.evaluation.bootstrap import interval
 from pawpularity.explain.estimate import Estimate, estimate, plain, proportion, table
 from pawpularity.explain.known_truth import PLACES, Map, Mask, is_constant, read_labels
 

@@ -22,8 +22,8 @@ from pawpularity.explain.staging import publish, staged
 from pawpularity.explain.twins import Twin, against_twins, read_twins, summarise_twins, twins_text
 from pawpularity.files import read_json, write_json, write_text
 from pawpularity.predictor import Predictor
-from pawpularity.run import versions
-from pawpularity.verb import give, say
+from pawpularity.runs import versions
+from pawpularity.console import give, say
 
 _RECORDS = "records"
 _FILES = (MAPS, "twins.json", "twins.csv")

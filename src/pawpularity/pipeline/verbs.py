@@ -4,17 +4,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pawpularity.verb import Verb, give, json_argument, names_in, out_argument, run_argument, say
+from pawpularity.console import Verb, give, json_argument, names_in, out_argument, run_argument, say
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from pawpularity.choices import choose_data, default_config, default_run
-    from pawpularity.competition.dataset import load_test
-    from pawpularity.competition.submission import SUBMISSIONS
+    from pawpularity.context import choose_data, default_config, default_run
+    from pawpularity.data.dataset import load_test
+    from pawpularity.pipeline.submission import SUBMISSIONS
     from pawpularity.config import resolve
     from pawpularity.ensemble.record import read_weights
     from pawpularity.errors import UserError
-    from pawpularity.run import OOF, Run, check_name
+    from pawpularity.runs import OOF, Run, check_name
 
     if other := [word for word in options.settings if not word.startswith(("cache.", "predict."))]:
         raise UserError(f'predict: uses the run\'s own settings; remove "{other[0]}"')
@@ -41,7 +41,7 @@ def _predict(options: argparse.Namespace) -> None:
         say(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing of these photos")
     say(f"data    {data}")
     test = load_test(data, cache)
-    from pawpularity.pipeline.submit import submit
+    from pawpularity.pipeline.predict import submit
 
     path = Path(options.out) if options.out else SUBMISSIONS / f"{run.name}.csv"
     scores = submit(run, test, path, cache, flip=chosen.predict.flip if asked else None)
@@ -54,16 +54,16 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _all(options: argparse.Namespace) -> None:
-    from pawpularity.choices import choose_data, data_suffix, draw_if_missing, folds_of
-    from pawpularity.competition.dataset import Dataset, load_test
-    from pawpularity.competition.table import TARGET
+    from pawpularity.context import choose_data, data_suffix, draw_if_missing, folds_of
+    from pawpularity.data.dataset import Dataset, load_test
+    from pawpularity.data.tables import TARGET
     from pawpularity.device import choose as choose_device
     from pawpularity.ensemble.record import check_free
     from pawpularity.errors import UserError
-    from pawpularity.evaluation.table import run_row, table_text
+    from pawpularity.evaluation.leaderboard import run_row, table_text
     from pawpularity.files import OTHER_CACHE, require_space
-    from pawpularity.pipeline import everything
-    from pawpularity.run import OOF
+    from pawpularity.pipeline import compete
+    from pawpularity.runs import OOF
 
     if options.config:
         raise UserError(
@@ -72,28 +72,28 @@ def _all(options: argparse.Namespace) -> None:
     if own := [word for word in options.settings if word.startswith(("model.backbone", "model.args"))]:
         raise UserError(f'all: trains four backbones, and "{own[0]}" would make them one; use make train for it')
     data = choose_data(options.data)
-    configs = everything.resolved(data, options.settings)
+    configs = compete.resolved(data, options.settings)
     first = next(iter(configs.values()))
     cache = Path(first.cache.folder)
     draw_if_missing(data)
     dataset = Dataset.load(data, cache)
     suffix = data_suffix(data)
-    everything.require_weights(configs)
+    compete.require_weights(configs)
     check_free(OOF / f"mean{suffix}")
     say(f"data    {data}: {len(dataset.train)} photos; measuring a step of each backbone ...")
     scores = dataset.train[TARGET].to_numpy(dtype=float)
     compute = choose_device(first.train.dtype)
     estimates = [
-        everything.estimate(name, config, scores, choose_device(config.train.dtype)) for name, config in configs.items()
+        compete.estimate(name, config, scores, choose_device(config.train.dtype)) for name, config in configs.items()
     ]
-    cache_bytes = everything.photo_cache_bytes(list(configs.values()), len(dataset.train))
-    say(everything.plan_text(estimates, cache_bytes, compute))
+    cache_bytes = compete.photo_cache_bytes(list(configs.values()), len(dataset.train))
+    say(compete.plan_text(estimates, cache_bytes, compute))
     require_space(Path(), sum(e.disk_bytes for e in estimates) + cache_bytes, "all of this", OTHER_CACHE)
-    everything.go_ahead(options.yes)
+    compete.go_ahead(options.yes)
     folds = folds_of(dataset, first)
-    runs = everything.train_all(configs, dataset, folds, suffix)
+    runs = compete.train_all(configs, dataset, folds, suffix)
     test = load_test(data, cache) if (data / "test.csv").is_file() else None
-    blend = everything.blend_and_submit(runs, test, suffix)
+    blend = compete.blend_and_submit(runs, test, suffix)
     rows = [run_row(run) for run in [*runs, blend]]
     give({"runs": rows}, table_text(rows), options.json)
 
@@ -104,10 +104,11 @@ def _all_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _table1(options: argparse.Namespace) -> None:
-    from pawpularity.choices import choose_data, draw_if_missing, folds_of
-    from pawpularity.competition.dataset import Dataset
+    from pawpularity.context import choose_data, draw_if_missing, folds_of
+    from pawpularity.data.dataset import Dataset
     from pawpularity.errors import UserError, nearest
-    from pawpularity.pipeline import everything, table1
+    from pawpularity.pipeline import compete
+    from pawpularity.studies import table1
     from pawpularity.schema import check
 
     backbones, copies = names_in(options, "backbones"), names_in(options, "copies")
@@ -122,7 +123,7 @@ def _table1(options: argparse.Namespace) -> None:
     rules = copies or list(table1.COPIES)
     if odd := [rule for rule in rules if rule not in table1.COPIES]:
         raise UserError(f"--copies {odd[0]}: is not known{nearest(odd[0], table1.COPIES)}")
-    known = [name.split("/")[-1] for name in everything.family(data)]
+    known = [name.split("/")[-1] for name in compete.family(data)]
     if odd := [name for name in backbones if name.split("/")[-1] not in known]:
         raise UserError(f"--backbones {odd[0]}: is not one of the four{nearest(odd[0], known)}")
     configs = table1.configs_of(data, options.settings, backbones)
@@ -132,7 +133,7 @@ def _table1(options: argparse.Namespace) -> None:
     first = next(iter(configs.values()))
     dataset = Dataset.load(data, Path(first.cache.folder))
     dataset.photo_paths()
-    everything.require_weights(configs)
+    compete.require_weights(configs)
     folds = folds_of(dataset, first)
     say(
         f"data    {data}: {len(dataset.train)} photos; backbones {' '.join(configs)}; copies {' '.join(rules)}; honest and leaky"

@@ -9,10 +9,10 @@ from pawpularity.errors import UserError
 from pawpularity.explain.extremes import KINDS
 from pawpularity.explain.panel import ERROR, TITLES
 from pawpularity.files import read_json
-from pawpularity.report.blocks import Block, Cards, Cell, Section, Table, Words, as_written, flagged, number, span
+from pawpularity.report.components import Block, Cards, Cell, Section, Table, Words, as_written, flagged, number, span
 from pawpularity.report.pictures import data_uri, read_picture, tiles
-from pawpularity.report.subjects import Subject, flags_of
-from pawpularity.verb import assigned
+from pawpularity.report.inputs import Subject, flags_of
+from pawpularity.console import assigned
 
 MOST_PHOTOS = 120  # on the page: about 5 MB; the galleries themselves hold them all
 JUDGE = "blur"  # the substrate whose verdict marks a map, as in the galleries

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pawpularity.errors import UserError
 from pawpularity.files import read_json
-from pawpularity.report.blocks import (
+from pawpularity.report.components import (
     Block,
     Cell,
     Figure,
@@ -21,8 +21,8 @@ from pawpularity.report.blocks import (
     span,
 )
 from pawpularity.report.pictures import data_uri, read_picture
-from pawpularity.report.subjects import Subject
-from pawpularity.verb import assigned
+from pawpularity.report.inputs import Subject
+from pawpularity.console import assigned
 
 
 def groups_section(subjects: Sequence[Subject]) -> Section:

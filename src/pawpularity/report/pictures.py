@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pawpularity.competition.photos import fault
+from pawpularity.data.photos import fault
 from pawpularity.errors import UserError
 
 QUALITY = 82  # of 100; a tile of 224 px takes about 8 kB

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pawpularity.evaluation.paired import Comparison, compare
+from pawpularity.evaluation.compare import Comparison, compare
 from pawpularity.evaluation.sources import Source, groups_of_all
 from pawpularity.files import text_hash
-from pawpularity.report.blocks import (
+from pawpularity.report.components import (
     Block,
     Cell,
     Figure,
@@ -27,9 +27,9 @@ from pawpularity.report.blocks import (
 )
 from pawpularity.report.drawing import BLUE, ORANGE, Mark, Row, drawn, forest, forest_height
 from pawpularity.report.plots import curves, error_by_band, read_history, scatter
-from pawpularity.report.subjects import Subject, by_data, command_of, copy_lines, distinct, flags_of
-from pawpularity.run import Run
-from pawpularity.verb import assigned
+from pawpularity.report.inputs import Subject, by_data, command_of, copy_lines, distinct, flags_of
+from pawpularity.runs import Run
+from pawpularity.console import assigned
 
 MOST_DRAWN = 12  # subjects with a picture of their own: the page stays light
 MOST_LINES = 7  # in one picture: colours that can be told apart

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pawpularity.choices import data_suffix
-from pawpularity.competition.table import read_cells
+from pawpularity.context import data_suffix
+from pawpularity.data.tables import read_cells
 from pawpularity.errors import UserError
 from pawpularity.files import read_json
-from pawpularity.report.blocks import (
+from pawpularity.report.components import (
     Block,
     Cell,
     Figure,
@@ -28,9 +28,9 @@ from pawpularity.report.blocks import (
 )
 from pawpularity.report.drawing import BLUE, GREEN, INK, ORANGE, SOFT, Mark, Row, drawn, forest, forest_height
 from pawpularity.report.pictures import data_uri, read_picture
-from pawpularity.report.subjects import LEAKY, Subject, flags_of
-from pawpularity.run import OOF, Run
-from pawpularity.verb import assigned
+from pawpularity.report.inputs import LEAKY, Subject, flags_of
+from pawpularity.runs import OOF, Run
+from pawpularity.console import assigned
 
 TABLE1, HYPOTHESES, ERRORS = OOF / "table1", OOF / "hypotheses", OOF / "errors"
 

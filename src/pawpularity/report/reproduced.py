@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from pawpularity.checklist.backing import ANSWERED, MISSING, NONE, Answer, Backing
-from pawpularity.checklist.questions import answers
-from pawpularity.report.blocks import Block, Cell, Folded, Section, Table, Words, as_written, collect, flagged
-from pawpularity.report.subjects import Subject, flags_of
-from pawpularity.run import Run
-from pawpularity.verb import assigned
+from pawpularity.studies.checklist.evidence import ANSWERED, MISSING, NONE, Answer, Backing
+from pawpularity.studies.checklist.questions import answers
+from pawpularity.report.components import Block, Cell, Folded, Section, Table, Words, as_written, collect, flagged
+from pawpularity.report.inputs import Subject, flags_of
+from pawpularity.runs import Run
+from pawpularity.console import assigned
 
 _WIDE = 118  # characters of a line of a folded list
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawpularity.files import read_json
-from pawpularity.report.blocks import (
+from pawpularity.report.components import (
     Block,
     Cell,
     Figure,
@@ -22,7 +22,7 @@ from pawpularity.report.blocks import (
 )
 from pawpularity.report.drawing import drawn
 from pawpularity.report.plots import bars, trial_history
-from pawpularity.report.subjects import STUDIES
+from pawpularity.report.inputs import STUDIES
 
 if TYPE_CHECKING:
     import optuna
@@ -102,9 +102,9 @@ def _trials(name: str, place: int, scored: bool) -> list[Block]:
     """The study's own trials, as `make study` shows them."""
     import optuna
 
-    from pawpularity.search.storage import Store
-    from pawpularity.search.study import load_study
-    from pawpularity.search.views import summary
+    from pawpularity.tuning.storage import Store
+    from pawpularity.tuning.study import load_study
+    from pawpularity.tuning.views import summary
 
     store = Store(STUDIES / name, None, create=False)
     names = sorted(optuna.get_all_study_names(store.storage))

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from pawpularity.verb import Verb, assigned, file_arguments, give, json_argument, out_argument, say
+from pawpularity.console import Verb, assigned, file_arguments, give, json_argument, out_argument, say
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -11,8 +11,8 @@ def _report(options: argparse.Namespace) -> None:
 
     from pawpularity.errors import UserError
     from pawpularity.report.page import make_report, told
-    from pawpularity.report.subjects import gather
-    from pawpularity.run import OOF
+    from pawpularity.report.inputs import gather
+    from pawpularity.runs import OOF
 
     def whole(word: str) -> bool:
         try:

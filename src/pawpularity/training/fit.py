@@ -18,16 +18,16 @@ from torch import Tensor
 
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.folds.split import inner_split
-from pawpularity.model.network import Network, build_network
+from pawpularity.data.folds import inner_split
+from pawpularity.models.network import Network, build_network
 from pawpularity.schema import Config
-from pawpularity.training.items import NOTHING, Items, as_they_are, items_of
+from pawpularity.training.samples import NOTHING, Items, as_they_are, items_of
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.loop import Loop as Loop
 from pawpularity.training.loop import Report, Step
 from pawpularity.training.processes import ALONE, Processes
-from pawpularity.training.resume import Keeper
-from pawpularity.training.watch import Epoch as Epoch
+from pawpularity.training.checkpoint import Keeper
+from pawpularity.training.early_stopping import Epoch as Epoch
 
 
 @dataclass

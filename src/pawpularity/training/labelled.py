@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.competition.photo_cache import Photos
+from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute
-from pawpularity.model.network import Network
-from pawpularity.trunk.build import Trunks
-from pawpularity.trunk.inputs import Inputs, PixelInputs, open_inputs
+from pawpularity.models.network import Network
+from pawpularity.features.build import Trunks
+from pawpularity.features.load import Inputs, PixelInputs, open_inputs
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from pawpularity.run import Run
-from pawpularity.training.resume import Keeper
-from pawpularity.training.watch import Epoch
-from pawpularity.verb import say
+from pawpularity.runs import Run
+from pawpularity.training.checkpoint import Keeper
+from pawpularity.training.early_stopping import Epoch
+from pawpularity.console import say
 
 
 class Bars:

@@ -17,10 +17,10 @@ from torch import Tensor
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.files import text_hash
-from pawpularity.model.network import Network
-from pawpularity.run import Run
+from pawpularity.models.network import Network
+from pawpularity.runs import Run
 from pawpularity.training.processes import Processes, lost
-from pawpularity.training.resume import Keeper, Kept, belongings, read_state
+from pawpularity.training.checkpoint import Keeper, Kept, belongings, read_state
 from pawpularity.training.stop import StopRequest
 
 _OWN = ("random:", "sum:")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.errors import UserError
-from pawpularity.losses import LOSSES
-from pawpularity.model.network import Network
+from pawpularity.training.losses import LOSSES
+from pawpularity.models.network import Network
 from pawpularity.schema import Train
 
 Batch = tuple[Tensor, Tensor, Tensor]

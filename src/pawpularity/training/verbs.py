@@ -4,16 +4,16 @@ import argparse
 from typing import TYPE_CHECKING
 
 from pawpularity.training.launch import Launch
-from pawpularity.verb import Verb, give, json_argument, run_argument, say
+from pawpularity.console import Verb, give, json_argument, run_argument, say
 
 if TYPE_CHECKING:
-    from pawpularity.choices import Choices
+    from pawpularity.context import Choices
     from pawpularity.device import Compute
     from pawpularity.training.processes import Processes
 
 
 def _train(options: argparse.Namespace) -> None:
-    from pawpularity.choices import choose
+    from pawpularity.context import choose
     from pawpularity.errors import UserError
 
     alone = Launch.of_environment().size == 1
@@ -41,9 +41,9 @@ def _train(options: argparse.Namespace) -> None:
 def _train_together(options: argparse.Namespace, chosen: "Choices", processes: "Processes", compute: "Compute") -> None:
     import numpy as np
 
-    from pawpularity.evaluation.table import floor_line, fold_line, run_row, table_text
-    from pawpularity.training.items import items_of
-    from pawpularity.training.train import Taken, labelled_photos, prepare_trunk, start_run, train_fold
+    from pawpularity.evaluation.leaderboard import floor_line, fold_line, run_row, table_text
+    from pawpularity.training.samples import items_of
+    from pawpularity.training.fold import Taken, labelled_photos, prepare_trunk, start_run, train_fold
 
     config = chosen.config
     dataset, folds = processes.in_turn(lambda: (chosen.dataset, chosen.folds))
@@ -110,7 +110,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _jobs(options: argparse.Namespace) -> None:
-    from pawpularity.training.jobs import list_jobs
+    from pawpularity.pipeline.jobs import list_jobs
 
     due, done = list_jobs(options)
     say(

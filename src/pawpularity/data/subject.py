@@ -1,0 +1,193 @@
+"""Where the subject of a photo is, and how far it stands out from its background: the contrast, in levels of luma.
+
+There is no detector of pets here, only colours and the habit of putting a pet in the middle:
+
+1. a plain frame (collage programs, screenshots) is cut off;
+2. a first guess: each pixel's chance to be subject by naive Bayes of its colour (histograms of subject and background in
+   CIELAB) and its place (most often around the middle), four times over, smoothed along edges by a guided filter;
+3. GrabCut (Rother et al. 2004, OpenCV's) from that guess, the very middle held to be subject and the rim background;
+4. specks go and holes are filled.
+
+The contrast is |mean luma of the subject - mean luma of the background|. Cutting by colour finds more contrast than
+there is, where the subject is hard to tell. `docs/log.md` says how good the masks are. A mask below 5 % of the photo (the
+middle that is always in it is 4 %) or above 90 % is a failure: such a photo has no measured contrast.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pawpularity.data.dataset import Dataset
+from pawpularity.data.photo_cache import open_rows
+from pawpularity.data.photos import DECODER, Pixels, decode
+from pawpularity.files import text_hash
+
+RULE = "bayes-grabcut-160-1"  # in the cache's name: another rule measures anew
+SIZE = 160  # pixels a side; GrabCut's time grows with their number
+LEAST, MOST = 0.05, 0.90  # shares of the photo beyond which a mask is no subject before a background
+OUTSIDE, BACKGROUND, SUBJECT = range(3)
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+_SMALL = 80  # pixels a side of the first guess
+_BINS = 12  # of each channel of CIELAB
+_MIDDLE = (0.50, 0.55)  # x, y: subjects sit a little below the middle
+_SPREAD = (0.27, 0.36)  # sd of the place, shares of width and height
+_ROUNDS = 4
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Contrasts:
+    """Measured contrasts, aligned with the data's table."""
+
+    levels: Floats
+    """(n,) of luma, 0..255; NaN where the mask failed"""
+    share: Floats
+    """(n,) of the photo that is subject"""
+
+    @property
+    def failed(self) -> int:
+        """Photos without a measured contrast."""
+        return int(np.isnan(self.levels).sum())
+
+
+def measure(dataset: Dataset, cache_folder: Path) -> Contrasts:
+    """The contrast of every photo of the training table, kept in `cache_folder/photos/`.
+
+    Raises UserError where the data have no photos, or listing those that cannot be decoded.
+    """
+    file = cache_folder / "photos" / f"{dataset.photo_key()}-contrast-{text_hash(RULE, DECODER)}.npy"
+    rows = open_rows(dataset.photo_paths(), _row, shape=(16,), file=file, progress="measuring contrast")
+    values = np.ascontiguousarray(rows).view("<f8")
+    return Contrasts(levels=values[:, 0].copy(), share=values[:, 1].copy())
+
+
+def _row(path: Path) -> Pixels:
+    photo = decode(path, SIZE, "squash")
+    found = subject_map(photo)
+    row = np.array([contrast(photo, found), share(found)], dtype="<f8")
+    return row.view(np.uint8)
+
+
+def contrast(photo: Pixels, found: NDArray[np.uint8]) -> float:
+    """Levels of luma between subject and background of `photo` (s, s, 3) by its `subject_map`; NaN where that failed."""
+    if not LEAST <= share(found) <= MOST:
+        return float("nan")
+    luma = photo @ _LUMA
+    return float(abs(luma[found == SUBJECT].mean() - luma[found == BACKGROUND].mean()))
+
+
+def share(found: NDArray[np.uint8]) -> float:
+    """The subject's share of the photo inside its frame."""
+    inside = int((found != OUTSIDE).sum())
+    return float((found == SUBJECT).sum() / inside) if inside else 0.0
+
+
+def subject_map(photo: Pixels) -> NDArray[np.uint8]:
+    """OUTSIDE (a plain frame), BACKGROUND or SUBJECT for every pixel of `photo` (s, s, 3) RGB: (s, s)."""
+    size = len(photo)
+    top, bottom, left, right = _frame(photo)
+    inside = photo[top : size - bottom, left : size - right]
+    height, width = inside.shape[:2]
+    mask = _subject(cv2.resize(inside, (size, size)) if top + bottom + left + right else inside)
+    out = np.full((size, size), OUTSIDE, dtype=np.uint8)
+    shape = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    out[top : size - bottom, left : size - right] = np.where(shape > 0, SUBJECT, BACKGROUND)
+    return out
+
+
+def _subject(photo: Pixels) -> Mask:
+    size = len(photo)
+    guess = cv2.resize(_guess(photo), (size, size))
+    marks = np.where(guess > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    marks[_away(size, 0.10, 0.12) <= 1.0] = cv2.GC_FGD
+    marks[:2] = marks[:, :2] = marks[:, -2:] = cv2.GC_BGD  # not the lower rim: many pets leave the photo there
+    cv2.setRNGSeed(0)  # of this thread: GrabCut starts its colour models by k-means
+    cv2.grabCut(np.ascontiguousarray(photo[..., ::-1]), marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 1,
+                cv2.GC_INIT_WITH_MASK)  # fmt: skip
+    return _tidy((marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD))
+
+
+def _guess(photo: Pixels) -> Floats:
+    """Each pixel's chance to be subject, (_SMALL, _SMALL)."""
+    small = cv2.resize(photo, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
+    lab = cv2.cvtColor(small.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB).astype(np.float64)
+    scaled = np.clip((lab + np.array([0.0, 60.0, 60.0])) / np.array([100.0, 120.0, 120.0]), 0.0, 0.999)
+    bins = np.ravel_multi_index(tuple((scaled * _BINS).astype(int).transpose(2, 0, 1)), (_BINS,) * 3)
+    place = 0.03 + 0.9 * np.exp(-0.5 * _away(_SMALL, *_SPREAD))
+    logit = 0.7 * np.log(place / (1.0 - place))  # the place counts for less than the colour
+    chance = place
+    for _ in range(_ROUNDS):
+        log_odds = np.log(_colours(bins, chance) / _colours(bins, 1.0 - chance))[bins] + logit
+        chance = 1.0 / (1.0 + np.exp(-_along_edges(log_odds, scaled[..., 0])))
+    return chance
+
+
+def _colours(bins: NDArray[np.int64], weight: Floats) -> Floats:
+    """How likely each colour is, (_BINS ** 3,), smoothed over like colours."""
+    counts = np.bincount(bins.ravel(), weight.ravel(), _BINS**3).reshape((_BINS,) * 3)
+    smooth = ndimage.gaussian_filter(counts, 1.0, mode="constant").ravel()
+    found: Floats = smooth / smooth.sum() + 1e-5
+    return found
+
+
+def _along_edges(values: Floats, guide: Floats) -> Floats:
+    """`values` smoothed, but not across edges of `guide` (He et al. 2010, the guided filter)."""
+
+    def mean(a: Floats) -> Floats:
+        blurred: Floats = cv2.blur(a, (7, 7), borderType=cv2.BORDER_REFLECT)
+        return blurred
+
+    of_guide, of_values = mean(guide), mean(values)
+    slope = (mean(guide * values) - of_guide * of_values) / (mean(guide * guide) - of_guide**2 + 0.005)
+    return mean(slope) * guide + mean(of_values - slope * of_guide)
+
+
+def _away(size: int, spread_x: float, spread_y: float) -> Floats:
+    """Squared distance from the usual place of a subject, in spreads: (size, size)."""
+    y, x = np.mgrid[0:size, 0:size] / (size - 1.0)
+    away: Floats = ((x - _MIDDLE[0]) / spread_x) ** 2 + ((y - _MIDDLE[1]) / spread_y) ** 2
+    return away
+
+
+def _tidy(mask: Mask) -> Mask:
+    """Without pieces below a fifth of the largest one, and without holes below 2 % of the photo."""
+    pieces, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = np.bincount(pieces.ravel())[1:]
+    kept = np.isin(pieces, 1 + np.flatnonzero(sizes >= 0.2 * sizes.max()))
+    gaps, _ = ndimage.label(~kept)
+    small = np.bincount(gaps.ravel()) < 0.02 * mask.size
+    small[np.unique(np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]]))] = False
+    small[0] = False  # the mask itself
+    filled: Mask = kept | small[gaps]
+    return filled
+
+
+def _frame(photo: Pixels) -> tuple[int, int, int, int]:
+    """Depth of a plain frame at the top, bottom, left and right, pixels; a frame stands on both of two opposite sides."""
+    across = photo.transpose(1, 0, 2)
+    top, bottom, left, right = (_plain(lines) for lines in (photo, photo[::-1], across, across[::-1]))
+    rows = (top, bottom) if min(top, bottom) >= 3 else (0, 0)
+    return (*rows, left, right) if min(left, right) >= 3 else (*rows, 0, 0)
+
+
+def _plain(lines: Pixels) -> int:
+    """How many of the first lines are of one colour, the same, up to 4 levels of JPEG noise; 0 where no edge ends them.
+
+    A frame ends in a line that is another colour over most of its length. A plain wall does not, and is background.
+    """
+    colour = lines[0].mean(axis=0)
+    for depth, line in enumerate(lines[: len(lines) * 3 // 10]):
+        if line.std(axis=0).mean() >= 4.0 or np.abs(line - colour).mean() >= 4.0:
+            # The resize blends the edge over a line or two: what counts is the next but one.
+            beyond = np.abs(lines[depth + 2] - colour).mean(axis=1)
+            return depth if (beyond > 8.0).mean() > 0.5 else 0
+    return 0

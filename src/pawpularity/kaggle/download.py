@@ -1,0 +1,142 @@
+"""The contest's data, fetched with Kaggle's own command (see `kaggle_cli`): `download(folder)`.
+
+The archive is unpacked beside its place, checked (tables, one photo a row) and moved there as a whole, so a folder that
+exists is a folder that is complete.
+"""
+
+import shutil
+import stat
+import sys
+import tempfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from pawpularity.data.dataset import Dataset, load_test
+from pawpularity.kaggle.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain
+from pawpularity.data.tables import read_sample_submission
+from pawpularity.errors import UserError
+from pawpularity.files import DAMAGED_ZIP
+from pawpularity.console import say
+
+NEEDED = 2_200_000_000  # bytes: the archive (1.04 GB) and as much again unpacked
+_DOING = "downloading the contest's data"
+
+
+def download(folder: Path) -> None:
+    """Fetch the contest's data into `folder`, or say that it is there already.
+
+    Raises UserError, in one line, where the kaggle command, credentials, accepted rules, the network or disk space are
+    missing, where the archive is not the contest's, and where `folder` exists but is not complete (it is left alone).
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        try:
+            rows = _check(folder)
+        except UserError as error:
+            raise UserError(f"{folder}: is there but not complete ({error}); move it away and run again") from None
+        say(f"{folder}: the data is there already ({rows} training photos)")
+        return
+    kaggle = Kaggle.find(to_push=False)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as name:
+            part = Path(name)
+            _require_space(part, NEEDED)
+            _fetch(kaggle, part)
+            unpacked = part / "unpacked"
+            _unpack(_archive(part), unpacked)
+            rows = _check(unpacked)
+            if folder.exists():  # known to be empty; where it is not any more, this fails and nothing is lost
+                folder.rmdir()
+            unpacked.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}); free space or mend permissions"
+        ) from None
+    say(f"{folder}: {rows} training photos")
+
+
+def _check(folder: Path) -> int:
+    """Number of training photos of a complete data folder. Raises UserError for what is missing from it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        cache = Path(scratch)
+        dataset = Dataset.load(folder, cache)
+        test = load_test(folder, cache)
+    for part, found in (("train", dataset.has_photos), ("test", test.has_photos)):
+        if not found:
+            raise UserError(f"the folder {part}/ is missing")
+    read_sample_submission(folder)
+    return len(dataset.train)
+
+
+def _fetch(kaggle: Kaggle, into: Path) -> None:
+    """Download the archive with a bar of our own: the command's output may hold account names, so it is not passed on."""
+    with tqdm(desc="downloading", unit="B", unit_scale=True, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+        words = ["competitions", "download", "-c", COMPETITION, "-p", str(into)]
+        answer = kaggle.ask(*words, timeout_s=None, meanwhile=lambda: bar.update(_size(into) - bar.n))
+    if answer.code != 0 or not any(into.glob("*.zip")):
+        raise UserError(_explain(answer))
+
+
+def _explain(answer: Answer) -> str:
+    """What the failure means for a download and what to do; the rest is as everywhere."""
+    if "no space left" in answer.text.lower():
+        return "no disk space for the contest's data (it needs 2.2 GB); free some"
+    # Whoever has an account may download, once the rules are accepted.
+    return explain(answer, _DOING, f"accept the contest's rules at {RULES} with this account, then run again")
+
+
+def _archive(folder: Path) -> Path:
+    archives = sorted(folder.glob("*.zip"))
+    if len(archives) != 1:
+        raise UserError(f"kaggle left {len(archives)} archives, one was due; run again")
+    return archives[0]
+
+
+def _unpack(archive: Path, into: Path) -> None:
+    """Unpack a zip whose members all stay below `into`. Raises UserError for any other, and for a damaged one."""
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            members = zipped.infolist()
+            for member in members:
+                name = PurePosixPath(member.filename)
+                link = stat.S_ISLNK(member.external_attr >> 16)
+                if (
+                    name.is_absolute()
+                    or ".." in name.parts
+                    or "\\" in member.filename
+                    or ":" in member.filename
+                    or link
+                ):
+                    raise UserError(
+                        f'{archive.name}: member "{ascii(member.filename)[1:-1]}" leads out of the folder; '
+                        "nothing was unpacked, this is not the contest's archive"
+                    )
+            _require_space(archive.parent, sum(member.file_size for member in members))
+            into.mkdir()
+            with tqdm(
+                members, desc="unpacking", unit="file", file=sys.stderr, disable=not sys.stderr.isatty()
+            ) as shown:
+                for member in shown:
+                    zipped.extract(member, into)
+    except DAMAGED_ZIP as error:
+        raise UserError(f"{archive.name}: is damaged ({error}); run again") from None
+
+
+def _require_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"no disk space: the contest's data needs {needed / 1e9:.1f} GB in {folder.parent}, {free / 1e9:.1f} GB are free"
+        )
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_size
+        except OSError:  # a temporary file may go while it is being looked at
+            continue
+    return total

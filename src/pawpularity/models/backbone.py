@@ -1,0 +1,198 @@
+"""The backbone: any timm network by name, its weights, and how much of it is frozen.
+
+"Unfrozen depth" counts parameter tensors from the end, in the order the network registers them, as the paper does:
+densenet161 has 482 of them without its classifier, and the authors froze the first 400, so `unfrozen: 82`.
+Frozen parts get no gradient, and their BatchNorm, dropout and stochastic depth stay in evaluation mode.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import register_model
+from timm.models.vgg import VGG
+from torch import Tensor, nn
+
+from pawpularity.errors import UserError, nearest
+from pawpularity.models.weights import find_weights, load_backbone
+from pawpularity.schema import Model
+
+
+@register_model  # type: ignore[untyped-decorator]
+def vgg_bn(
+    pretrained: bool = False,
+    cfg: tuple[int | str, ...] = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    head: bool = True,
+    **arguments: Any,
+) -> VGG:
+    """timm's VGG with batch normalisation and free widths: `model.args: {cfg: [16, M, 32, M], head: false}`.
+
+    timm's own VGG entries fix their layers. `head: false` leaves out the two 4096-wide layers, which hold 119 of
+    VGG-19's 140 million parameters.
+    """
+    for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+        arguments.pop(key, None)
+    net = VGG(list(cfg), norm_layer=nn.BatchNorm2d, mlp_ratio=1.0 if head else 1e-3, **arguments)
+    if not head:
+        net.pre_logits = nn.Identity()
+    return net
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A timm net without its classifier and what must be known to feed it and read it."""
+
+    net: nn.Module
+    width: int
+    """Pooled features per photo, from a dry run (timm's `num_features` is wrong for VGG)."""
+    mean: tuple[float, ...]
+    """Per channel, of pixels in 0..1, from the net's own `pretrained_cfg`."""
+    std: tuple[float, ...]
+    weights_file: Path | None
+    """None = random weights."""
+
+
+def build_backbone(
+    model: Model, *, size: int, seed: int, weights: str | None = None, classifier: bool = False
+) -> Backbone:
+    """Build `model.backbone` with `num_classes=0` (with `classifier`: with its own one) and load its weights.
+
+    Random weights depend on `seed` alone, so all folds of a run share one random trunk. `weights` replaces
+    `model.weights` (a saved run rebuilds its net with "none" before it loads its own tensors).
+    Raises UserError for an unknown name, arguments timm refuses, or a photo size the net cannot take.
+    """
+    name = model.backbone
+    if not timm.is_model(name.partition(".")[0]):
+        raise UserError(f"model.backbone={name}: timm {timm.__version__} has no such network{_nearest_backbone(name)}")
+    if name.partition(".")[2] and name not in timm.list_pretrained(f"{name.partition('.')[0]}.*"):
+        tags = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")) or "none"
+        raise UserError(f"model.backbone={name}: timm knows no such weights tag; it has {tags}")
+    path = find_weights(name, model.weights if weights is None else weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            bare = {} if classifier else {"num_classes": 0}
+            net: nn.Module = timm.create_model(name, pretrained=False, **bare, **_arguments(model))
+        except (
+            TypeError,
+            ValueError,
+            AssertionError,
+            RuntimeError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:
+            raise UserError(f"model.args={model.args}: timm cannot build {name} with them ({_line(error)})") from None
+    published: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
+    if path is not None:
+        load_backbone(net, path, None if classifier else published.get("classifier"))
+    net.eval()
+    try:
+        with torch.inference_mode():
+            features = net(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, AttributeError, LookupError) as error:
+        if model.args:
+            raise UserError(f"model.args={model.args}: {name} cannot run with them ({_line(error)})") from None
+        wanted = (published.get("input_size") or (3, 0, 0))[-1]
+        raise UserError(f"photos.size={size}: {name} cannot take it ({_line(error)}); its own is {wanted}") from None
+    if features.ndim != 2:
+        raise UserError(f"model.backbone={name}: gives {tuple(features.shape)} instead of one row per photo")
+    mean, std = published.get("mean") or (0.485, 0.456, 0.406), published.get("std") or (0.229, 0.224, 0.225)
+    return Backbone(net, int(features.shape[1]), tuple(mean), tuple(std), path)
+
+
+def _arguments(model: Model) -> dict[str, Any]:
+    taken = {
+        "pretrained",
+        "num_classes",
+        "checkpoint_path",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "features_only",
+    }
+    if bad := taken & model.args.keys():
+        raise UserError(f"model.args: {sorted(bad)[0]} is set by the project; remove it")
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in model.args.items()}
+
+
+def _nearest_backbone(name: str) -> str:
+    return nearest(name.partition(".")[0], timm.list_models())[:200]
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What `freeze` did."""
+
+    trained: int
+    """Parameter tensors of the backbone that are trained."""
+    total: int
+    asked: int | None
+    """What `model.unfrozen` asked for; None = all."""
+
+    @property
+    def note(self) -> str:
+        """One line for the user."""
+        clipped = self.asked is not None and self.asked > self.total
+        more = f" (model.unfrozen={self.asked} was clipped to them)" if clipped else ""
+        return f"{self.trained} of the backbone's {self.total} parameter tensors are trained{more}"
+
+
+def freeze(net: nn.Module, unfrozen: int | None) -> Frozen:
+    """Let only the last `unfrozen` parameter tensors of `net` be trained (None = all; clipped to what the net has)."""
+    parameters = list(net.parameters())
+    trained = len(parameters) if unfrozen is None else min(unfrozen, len(parameters))
+    for position, parameter in enumerate(parameters):
+        parameter.requires_grad_(position >= len(parameters) - trained)
+    return Frozen(trained, len(parameters), unfrozen)
+
+
+def set_training(net: nn.Module, mode: bool, *, frozen_bn: bool = False) -> None:
+    """`net.train(mode)` that leaves every frozen module in evaluation mode, and with `frozen_bn` every BatchNorm.
+
+    A module with parameters trains if any of them does; a normalisation layer only if all of its do (half a frozen
+    BatchNorm must not move its statistics). A module without parameters (dropout, stochastic depth) trains if a trained
+    parameter was registered before it: until then there is nothing behind it to regularise.
+    """
+    net.train(mode)
+    if not mode:
+        return
+    reached = False
+    for module in net.modules():
+        own = list(module.parameters())
+        reached = reached or any(p.requires_grad for p in module.parameters(recurse=False))
+        if not own:
+            module.training = reached
+        elif hasattr(module, "running_mean"):
+            module.training = not frozen_bn and all(p.requires_grad for p in own)
+        else:
+            module.training = any(p.requires_grad for p in own)
+
+
+def trained_names(net: nn.Module, *, frozen_bn: bool = False) -> set[str]:
+    """Names in `net.state_dict()` that training can change: trained parameters, and statistics of trained BatchNorms."""
+    modes = {module: module.training for module in net.modules()}
+    set_training(net, True, frozen_bn=frozen_bn)
+    names = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    for prefix, module in net.named_modules():
+        if hasattr(module, "running_mean") and module.training:
+            names |= {f"{prefix}.{buffer}" if prefix else buffer for buffer, _ in module.named_buffers(recurse=False)}
+    # Asked in the middle of an epoch too, when its state is kept: that must not end the training mode.
+    for module, mode in modes.items():
+        module.training = mode
+    return names & net.state_dict().keys()
+
+
+def count_parameters(net: nn.Module, *, trained_only: bool = False) -> int:
+    """Parameters (scalars, not tensors) of `net`."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad or not trained_only)
+
+
+def as_tensor_stats(values: tuple[float, ...]) -> Tensor:
+    """Channel statistics of pixels in 0..1 as a (1, 3, 1, 1) tensor for pixels in 0..255."""
+    return torch.tensor(values, dtype=torch.float32).mul(255.0).view(1, -1, 1, 1)

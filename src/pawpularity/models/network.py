@@ -1,0 +1,181 @@
+"""The network: photo and metadata in, one raw number out, and the rule that turns it into score points.
+
+    photo    -> timm backbone -> pooled features -> linear + ReLU (image_width)      \\
+                                                                                      > MLP with dropout -> 1 raw number
+    metadata -> twelve columns + "absent" flag   -> MLP of growing widths with ReLUs  /
+
+Photos come as uint8 (B, H, W, 3) and are normalised on the device with the backbone's own statistics. Metadata may be
+absent: the columns are then zero and the flag is one, which training shows the network for a share of the rows
+(`model.metadata_dropout`).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pawpularity.models.backbone import (
+    Backbone,
+    Frozen,
+    as_tensor_stats,
+    build_backbone,
+    freeze,
+    set_training,
+    trained_names,
+)
+from pawpularity.models.split import Chain
+from pawpularity.models.weights import tensors_hash
+from pawpularity.schema import Config, Model
+
+METADATA_COLUMNS = 12
+LOWEST, HIGHEST = 1.0, 100.0
+
+
+class Network(nn.Module):
+    """Backbone, metadata branch and fusion. `forward` gives the raw number; `points` turns it into a score."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: Backbone, model: Model, *, channels_last: bool = False, frozen_bn: bool = False
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.backbone = backbone.net
+        self.channels_last, self.frozen_bn = channels_last, frozen_bn
+        self.chain = Chain(backbone.net)
+        self.cut = self.chain.cut(model.unfrozen_tensors)
+        self.register_buffer("mean", as_tensor_stats(backbone.mean), persistent=False)
+        self.register_buffer("std", as_tensor_stats(backbone.std), persistent=False)
+        self.image = nn.Sequential(nn.Linear(backbone.width, model.image_width), nn.ReLU())
+        joined = model.image_width
+        self.metadata: nn.Sequential | None = None
+        if model.metadata == "use":
+            self.metadata = _mlp(METADATA_COLUMNS + 1, model.metadata_widths, dropout=0.0)
+            joined += model.metadata_widths[-1]
+        self.fusion = nn.Sequential(nn.Dropout(model.dropout), *_mlp(joined, model.fusion_widths, model.dropout))
+        self.score = nn.Linear(model.fusion_widths[-1] if model.fusion_widths else joined, 1)
+        self.frozen: Frozen = freeze(self.backbone, model.unfrozen_tensors)
+
+    def train(self, mode: bool = True) -> "Network":
+        """Like `nn.Module.train`, but frozen parts of the backbone stay in evaluation mode."""
+        super().train(mode)
+        set_training(self.backbone, mode, frozen_bn=self.frozen_bn)
+        return self
+
+    def normalise(self, photos: Tensor) -> Tensor:
+        """(B, H, W, 3) pixels in 0..255, of any dtype, to the (B, 3, H, W) float input of the backbone."""
+        # The permuted view of a row-major photo already is channels_last; the plain layout is made explicitly.
+        x = photos.permute(0, 3, 1, 2).float()
+        return (self.laid_out(x) - self.mean) / self.std
+
+    def laid_out(self, state: Tensor) -> Tensor:
+        """`state` in the memory layout the network computes in: kept states come channels last whatever that is."""
+        if state.ndim != 4:
+            return state
+        return state.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+
+    def place(self, device: torch.device) -> "Network":
+        """Move to `device`, in the memory layout it computes in (`train.channels_last`)."""
+        self.to(device)
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
+        return self
+
+    def features(self, photos: Tensor) -> Tensor:
+        """Pooled backbone features, (B, width), of photos as in `normalise`."""
+        return self.chain.run(self.trunk(photos), self.cut)
+
+    def trunk(self, photos: Tensor) -> Tensor:
+        """The state at the cut, of photos as in `normalise`: the same for every epoch, as nothing before it is trained.
+
+        Without a frozen block (`cut` is 0) it is the normalised photo.
+        """
+        return self.chain.run(self.normalise(photos), 0, self.cut)
+
+    def tail(self, state: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """Raw numbers, (B,), from states at the cut: `forward(photos) == tail(trunk(photos))`."""
+        return self.head(self.chain.run(self.laid_out(state), self.cut), metadata)
+
+    def head(self, features: Tensor, metadata: Tensor | None) -> Tensor:
+        """Raw numbers, (B,), from pooled features and (B, 12) metadata; None = absent for every row."""
+        parts = [self.image(features)]
+        if self.metadata is not None:
+            parts.append(self.metadata(self._with_flag(metadata, len(features), features.device)))
+        raw: Tensor = self.score(self.fusion(torch.cat(parts, dim=1))).squeeze(1)
+        return raw
+
+    def forward(self, photos: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """Raw numbers, (B,), before the output rule. Shapes as in `normalise` and `head`."""
+        return self.tail(self.trunk(photos), metadata)
+
+    def _with_flag(self, metadata: Tensor | None, rows: int, device: torch.device) -> Tensor:
+        if metadata is None:
+            absent = torch.ones(rows, 1, device=device)
+            return torch.cat([torch.zeros(rows, METADATA_COLUMNS, device=device), absent], dim=1)
+        absent = torch.zeros(rows, 1, device=device)
+        if self.training and self.model.metadata_dropout > 0:
+            absent = (torch.rand(rows, 1, device=device) < self.model.metadata_dropout).float()
+        return torch.cat([metadata.float() * (1 - absent), absent], dim=1)
+
+    def points(self, raw: Tensor) -> Tensor:
+        """Score points before clipping, in float32: 100 sigmoid(raw), relu(raw) or raw, by `model.output`."""
+        raw = raw.float()
+        if self.model.output == "sigmoid":
+            return 100.0 * torch.sigmoid(raw)
+        return torch.relu(raw) if self.model.output == "relu" else raw
+
+    def clipped(self, raw: Tensor) -> Tensor:
+        """Score points as predicted: clipped to the contest's 1..100."""
+        return self.points(raw).clamp(LOWEST, HIGHEST)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What training changes (`tail.safetensors`): unfrozen backbone tensors and every head."""
+        inside = {f"backbone.{name}" for name in trained_names(self.backbone, frozen_bn=self.frozen_bn)}
+        return {k: v for k, v in self.state_dict().items() if k in inside or not k.startswith("backbone.")}
+
+    def trunk_hash(self, stop: int | None = None) -> str:
+        """12 hex digits over what decides the state before block `stop` (default: the cut), normalisation included."""
+        tensors: dict[str, Tensor] = {"mean": self.mean, "std": self.std}
+        for position, block in enumerate(self.chain.blocks[: self.cut if stop is None else stop]):
+            tensors |= {f"{position}.{name}": tensor for name, tensor in block.tensors().items()}
+        return tensors_hash(tensors)
+
+    def frozen_state(self) -> dict[str, Tensor]:
+        """What training leaves alone (`trunk.safetensors`): the rest of the backbone."""
+        trained = self.trained_state()
+        return {k: v for k, v in self.state_dict().items() if k not in trained}
+
+
+def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for out in widths:
+        layers += [nn.Linear(width, out), nn.ReLU()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        width = out
+    return nn.Sequential(*layers)
+
+
+def build_network(
+    config: Config, *, fold: int, training_mean: float | None = None, weights: str | None = None
+) -> Network:
+    """The network of `config` with heads seeded by (train.seed, fold) and the backbone by train.seed alone.
+
+    `training_mean` (score points) sets the last bias so that the untrained network answers about the mean: a relu
+    output then cannot start dead, and no epoch is spent on finding the level. `weights` as in `build_backbone`.
+    """
+    seed = config.train.seed
+    backbone = build_backbone(config.model, size=config.photos.size, seed=seed, weights=weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed * 1009 + fold + 1)
+        network = Network(
+            backbone, config.model, channels_last=config.train.channels_last, frozen_bn=config.train.frozen_bn
+        )
+    if training_mean is not None:
+        share = min(max(training_mean / 100.0, 0.01), 0.99)
+        bias = math.log(share / (1.0 - share)) if config.model.output == "sigmoid" else training_mean
+        nn.init.constant_(network.score.bias, bias)
+    return network.eval()

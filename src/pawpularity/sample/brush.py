@@ -1,0 +1,116 @@
+"""The brush that the backgrounds of the sample shelter are painted with: palette, gradients, patterns, pools of light.
+
+Drawn by `pawpularity sample --photos 600 --size 160 --seed 0 --twins 5`.
+Lengths are shares of the canvas: x of its width, y of its height.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from pawpularity.sample.canvas import Canvas, Colour, Image, Points, ellipse, tone
+
+# Hues that go well together on a page; their luminance is set by the photo.
+PALETTE: tuple[Colour, ...] = (
+    *((122, 152, 124), (196, 128, 124), (116, 160, 196), (214, 170, 92), (188, 108, 78), (150, 132, 178)),
+    *((84, 142, 142), (226, 208, 172), (226, 164, 132), (148, 194, 170), (112, 122, 144), (166, 92, 84)),
+    *((128, 84, 116), (138, 138, 88), (92, 118, 172), (204, 150, 160)),
+)
+
+
+@cache
+def grid(width: int, height: int) -> tuple[Image, Image]:
+    """x (0..1) as a row and y (0..1) as a column of float32, to build fields from by broadcasting."""
+    return (
+        np.linspace(0, 1, width, dtype=np.float32)[None, :],
+        np.linspace(0, 1, height, dtype=np.float32)[:, None],
+    )
+
+
+class Brush:
+    """Painting on one canvas, in hues and at a luminance of the photo's own. Scenes are methods of its subclasses.
+
+    `u` holds at least 80 uniform numbers; each scene reads its own slots of it.
+    """
+
+    def __init__(self, canvas: Canvas, target: float, draws: Sequence[float]) -> None:
+        self.canvas, self.target, self.u = canvas, target, draws
+        self.w, self.h = canvas.width, canvas.height
+        self.unit = math.sqrt(self.w * self.h)
+        first = int(draws[0] * len(PALETTE))
+        self.hues = [PALETTE[(first + k) % len(PALETTE)] for k in (0, 5, 11)]
+
+    def colour(self, hue: int, step: float) -> Colour:
+        """Hue 0, 1 or 2 of the photo's palette at the target luminance changed by `step` (-1 dark to 1 light)."""
+        return self.own(self.hues[hue], step)
+
+    def own(self, colour: Colour, step: float) -> Colour:
+        """A colour of its own (grass, sky) at the target luminance changed by `step`."""
+        room = 0.32 * (255.0 - self.target) if step > 0 else 0.35 * self.target
+        return tone(colour, self.target + step * max(room, 20.0))
+
+    def at(self, points: Points | list[tuple[float, float]]) -> Points:
+        """Points (N, 2) given as shares of width and height, in pixels."""
+        return np.asarray(points, float) * [self.w, self.h]
+
+    def box(self, x0: float, y0: float, x1: float, y1: float) -> Points:
+        """The corners (4, 2), in pixels, of a rectangle given in shares of width and height."""
+        return self.at([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+
+    def disc(self, x: float, y: float, r: float, squash: float = 1.0) -> Points:
+        """A disc whose radius is a share of the canvas' geometric mean side."""
+        return ellipse(x * self.w, y * self.h, r * self.unit, r * self.unit * squash)
+
+    def fade(self, y0: float, y1: float, top: Colour, foot: Colour) -> None:
+        """A vertical gradient from y0 to y1."""
+        a, b = round(y0 * self.h), round(y1 * self.h)
+        if b <= a:
+            return
+        t = np.linspace(0, 1, b - a, dtype=np.float32)[:, None]
+        self.canvas.rgb[a:b] = (np.array(top, np.float32) * (1 - t) + np.array(foot, np.float32) * t)[:, None, :]
+
+    def blend(self, field: Image, colour: Colour, y0: float = 0.0, y1: float = 1.0) -> None:
+        """Stir a colour in by a field (0..1) over the whole canvas, used between y0 and y1."""
+        a, b = round(y0 * self.h), round(y1 * self.h)
+        if b <= a:
+            return
+        region = self.canvas.planes[:, a:b]
+        region += (np.array(colour, np.float32)[:, None, None] - region) * field[a:b]
+
+    def pattern(self, kind: int, colour: Colour, u: Sequence[float], y0: float, y1: float) -> None:
+        """Wallpaper or fabric: stripes, dots, plaid, zigzag, diamonds or bricks in `colour`."""
+        x, y = grid(self.w, self.h)
+        px, py = x * (self.w / self.unit), y * (self.h / self.unit)
+        turn = float((u[0] - 0.5) * math.pi) if kind in (0, 2) else 0.0
+        a = px * math.cos(turn) + py * math.sin(turn)
+        b = -px * math.sin(turn) + py * math.cos(turn)
+        f = np.float32(2 * math.pi * (3.0 + 6.0 * u[1]))
+        shift = np.float32(6.28 * u[2])
+        sharp = np.float32(5.0)
+        if kind == 0:
+            field = np.sin(f * a + shift) * sharp
+        elif kind == 1:
+            field = (np.sin(f * a + shift) * np.sin(f * b) - 0.45) * (sharp * 3)
+        elif kind == 2:
+            field = (np.sin(f * a + shift) > 0).astype(np.float32) + (np.sin(f * b) > 0).astype(np.float32)
+            field = field * 0.5 + 0 * a
+        elif kind == 3:
+            wave = np.abs(((px * (3 + 5 * u[3])) % 1.0) - 0.5) * 0.22
+            field = np.sin(f * (py + wave) + shift) * sharp
+        elif kind == 4:
+            field = np.sin(f * 0.6 * (px + py) + shift) * np.sin(f * 0.6 * (px - py)) * sharp
+        else:
+            row = np.floor(py * f * 0.5)
+            line = np.minimum((py * f * 0.5) % 1.0, ((px * f * 0.25 + 0.5 * (row % 2)) % 1.0) * 2)
+            field = (line < 0.14).astype(np.float32)
+        strength = np.float32(0.45 + 0.5 * u[4])
+        full = np.broadcast_to(np.clip(field, 0, 1) * strength, (self.h, self.w))
+        self.blend(full.astype(np.float32), colour, y0, y1)
+
+    def glow(self, x: float, y: float, r: float, colour: Colour, strength: float) -> None:
+        """A soft pool of light."""
+        gx, gy = grid(self.w, self.h)
+        d = ((gx - x) * (self.w / self.unit)) ** 2 + ((gy - y) * (self.h / self.unit)) ** 2
+        self.blend(np.exp(d * np.float32(-1.0 / r**2)) * np.float32(strength), colour)

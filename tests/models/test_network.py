@@ -1,0 +1,226 @@
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+from pawpularity.config import resolve
+from pawpularity.errors import UserError
+from pawpularity.models.backbone import build_backbone, count_parameters, freeze, set_training, trained_names
+from pawpularity.models.network import build_network
+
+SMALL = ("small/densenet161", "small/resnet152", "small/vgg19_bn", "small/efficientnet_b7")
+# (config, parameter tensors, pooled width, trained tensors by the authors' depth): known figures of timm 1.0.31
+FOUR = {
+    "resnet152": (465, 2048, 65),
+    "vgg19_bn": (68, 4096, 18),
+    "densenet161": (482, 2208, 82),
+    "efficientnet_b7": (709, 2560, 109),
+}
+
+
+def toy(*words, config="scratch"):
+    return resolve(config, ["photos.size=32", *words])
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_the_four_have_the_papers_depths(name):
+    """On the meta device nothing is computed: counts alone."""
+    config = resolve(name)
+    tensors, width, trained = FOUR[name]
+    with torch.device("meta"):
+        net = timm.create_model(config.model.backbone, num_classes=0)
+        assert net(torch.zeros(1, 3, 224, 224, device="meta")).shape == (1, width)
+    frozen = freeze(net, config.model.unfrozen_tensors)
+    assert (frozen.total, frozen.trained) == (tensors, trained)
+    assert [p.requires_grad for p in net.parameters()] == [False] * (tensors - trained) + [True] * trained
+    assert config.photos.size == 224
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_members_stay_under_two_million_parameters(name):
+    network = build_network(resolve(name), fold=0)
+    assert count_parameters(network) < 2e6
+    family = {"densenet": "DenseNet", "resnet": "ResNet", "vgg": "VGG", "efficientnet": "EfficientNet"}
+    assert type(network.backbone).__name__ == next(v for k, v in family.items() if name.startswith(f"small/{k}"))
+
+
+def test_backbone_is_timms_own_net():
+    config = toy()
+    ours = build_network(config, fold=0)
+    torch.manual_seed(config.train.seed)
+    theirs = timm.create_model("test_resnet", num_classes=0).eval()
+    photos = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    mean, std = (torch.tensor(theirs.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    x = (photos.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    torch.testing.assert_close(ours.features(photos), theirs(x))
+
+
+def test_pooled_width_comes_from_a_dry_run():
+    vgg = build_backbone(toy(config="small/vgg19_bn").model, size=32, seed=0)
+    assert vgg.width == 128
+    assert vgg.net.head_hidden_size == 4096, "timm's own figure is wrong for it, which is why the dry run is needed"
+
+
+@pytest.mark.parametrize("config", SMALL)
+@pytest.mark.parametrize("unfrozen", [0, 1, 7, 12])
+def test_frozen_parts_do_not_move_and_get_no_gradient(config, unfrozen):
+    config = toy(f"model.unfrozen={unfrozen}", config=config)
+    network = build_network(config, fold=0)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    network.train()
+    optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    photos = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
+    for _ in range(2):
+        network(photos, torch.zeros(8, 12)).square().sum().backward()
+        optimiser.step()
+    frozen, trained = network.frozen_state(), network.trained_state()
+    assert frozen.keys() | trained.keys() == before.keys()
+    assert not frozen.keys() & trained.keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in frozen.items())
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert "score.weight" in moved
+    assert moved <= trained.keys()
+    assert sum(p.grad is not None for p in network.backbone.parameters()) == unfrozen
+
+
+def test_no_graph_is_recorded_through_the_frozen_trunk():
+    """With the last stage trained, what flows into it must not ask for gradients: nothing before it is ever walked."""
+    network = build_network(toy("model.unfrozen=9"), fold=0).train()
+    needing = {}
+    for name, module in network.backbone.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda m, i, o, name=name: needing.__setitem__(name, o.requires_grad))
+    network(torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8))
+    flags = list(needing.values())
+    assert True in flags
+    assert flags.index(True) > len(flags) // 2
+    first = next(name for name, p in network.backbone.named_parameters() if p.requires_grad).rpartition(".")[0]
+    assert next(name for name, flag in needing.items() if flag) == first
+
+
+def test_half_frozen_batchnorm_stays_in_evaluation_mode():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Sequential(nn.Conv2d(4, 4, 1), nn.Dropout(0.5))
+    )
+    freeze(net, 3)  # last conv's weight and bias, and the BatchNorm's bias
+    set_training(net, True)
+    assert not net[1].training
+    assert net[3][1].training, "dropout beside trained weights trains"
+    assert trained_names(net) == {"1.bias", "3.0.weight", "3.0.bias"}
+    freeze(net, None)
+    set_training(net, True)
+    assert all(m.training for m in net.modules())
+
+
+def test_unfrozen_is_clipped():
+    network = build_network(toy("model.unfrozen=9999"), fold=0)
+    assert network.frozen.trained == network.frozen.total
+    assert "clipped" in network.frozen.note
+    assert "clipped" not in build_network(toy("model.unfrozen=9"), fold=0).frozen.note
+
+
+@pytest.mark.parametrize(("output", "loss"), [("sigmoid", "bce"), ("relu", "mse"), ("linear", "huber")])
+def test_untrained_network_answers_about_the_training_mean(output, loss):
+    network = build_network(toy(f"model.output={output}", f"train.loss={loss}"), fold=0, training_mean=38.0)
+    raw = network(torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8))
+    assert abs(network.points(raw).mean().item() - 38) < 6
+    (gradient,) = torch.autograd.grad(network.points(raw).sum(), network.score.bias)
+    assert gradient.item() != 0, "a relu that starts dead would never learn"
+    far = torch.tensor([-1e3, 1e3])
+    assert network.clipped(far).tolist() == [1.0, 100.0]
+
+
+def test_folds_share_the_trunk_and_differ_in_the_heads():
+    config = toy("model.unfrozen=9")
+    one, two, again = (build_network(config, fold=fold) for fold in (0, 1, 0))
+    assert all(torch.equal(a, b) for a, b in zip(one.backbone.parameters(), two.backbone.parameters(), strict=True))
+    assert not torch.equal(one.score.weight, two.score.weight)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
+
+
+def test_absent_metadata_is_a_flag_and_dropout_shows_it():
+    network = build_network(toy("model.metadata_dropout=0.5"), fold=0)
+    columns = torch.ones(2000, 12)
+    seen = network.train()._with_flag(columns, 2000, torch.device("cpu"))
+    hidden = seen[:, 12] == 1
+    assert 0.45 < hidden.float().mean() < 0.55
+    assert (seen[hidden, :12] == 0).all()
+    assert (seen[~hidden, :12] == 1).all()
+    network.eval()
+    assert (network._with_flag(columns, 2000, torch.device("cpu"))[:, 12] == 0).all()
+    features = torch.zeros(1, network.image[0].in_features)
+    assert network.head(features, None) != network.head(features, torch.zeros(1, 12)), "absent is not all-zero"
+    without = build_network(toy("model.metadata=none"), fold=0)
+    assert without.metadata is None
+    assert without.head(features, None) == without.head(features, torch.ones(1, 12))
+
+
+def test_channels_last_gives_the_same_answer():
+    photos = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
+    plain = build_network(toy("train.channels_last=false"), fold=0)
+    other = build_network(toy("train.channels_last=true"), fold=0).to(memory_format=torch.channels_last)
+    assert other.normalise(photos).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(plain(photos), other(photos), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.backbone=densnet161"], 'did you mean "densenet161"'),
+        (["model.backbone=densenet161.nope"], "no such weights tag"),
+        (["model.args={growth: 3}"], "timm cannot build"),
+        (["model.backbone=vit_tiny_patch16_224", "model.args={patch_size: 0}"], "timm cannot build"),
+        (["model.backbone=convnext_atto", "model.args={depths: []}"], "timm cannot build"),
+        (["model.args={layers: []}"], "cannot run with them"),
+        (["model.args={num_classes: 3}"], "set by the project"),
+        (["model.backbone=swin_tiny_patch4_window7_224", "photos.size=96"], "its own is 224"),
+    ],
+)
+def test_bad_backbones(words, said):
+    with pytest.raises(UserError) as caught:
+        build_network(toy(*words), fold=0)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+COMPETITIVE = {
+    "swin_large": (
+        "swin_tiny_patch4_window7_224",
+        "{embed_dim: 24, depths: [1, 1, 1, 1], num_heads: [1, 2, 3, 4], img_size: 64, window_size: 2}",
+        64,
+    ),
+    "beit_large": ("beit_base_patch16_224", "{embed_dim: 32, depth: 2, num_heads: 2, img_size: 64}", 64),
+    "convnext_large": ("convnext_atto", "{dims: [8, 16, 24, 32], depths: [1, 1, 1, 1]}", 64),
+    "efficientnet_b5": ("test_efficientnet", "{}", 64),
+}
+
+
+@pytest.mark.parametrize("name", COMPETITIVE)
+def test_competitive_configs_take_a_step_with_stand_ins(name):
+    """The real towers want a GPU; the recipe (EMA, mixup, cosine) is stepped with a small net of the same family."""
+    from pawpularity.data.photo_cache import Photos
+    from pawpularity.device import choose
+    from pawpularity.training.fit import fit_fold
+    from pawpularity.training.labelled import LabelledPhotos
+
+    backbone, arguments, size = COMPETITIVE[name]
+    full = resolve(name)
+    assert timm.get_pretrained_cfg(full.model.backbone) is not None
+    config = resolve(name, [f"model.backbone={backbone}", f"model.args={arguments}", "model.weights=none", f"photos.size={size}",
+                            "train.epochs=2", "train.batch_size=8"])  # fmt: skip
+    assert (
+        type(build_network(config, fold=0).backbone).__name__.lower()[:4] == full.model.backbone.removeprefix("tf_")[:4]
+    )
+    random = np.random.default_rng(0)
+    data = LabelledPhotos(
+        Photos.of(random.integers(0, 256, (24, size, size, 3), dtype=np.uint8)), np.arange(24), np.zeros((24, 12), np.float32),
+        random.uniform(1, 100, 24), np.arange(24),
+    )  # fmt: skip
+    fitted = fit_fold(config, data, np.arange(20), fold=0, compute=choose("float32", "cpu"))
+    assert fitted.epochs == 2
+    assert config.train.ema > 0
+    assert config.train.mixup > 0
+    assert np.isnan(fitted.history[0].train_rmse)
+    start = build_network(config, fold=0, training_mean=fitted.training_mean).state_dict()
+    assert any(not torch.equal(start[k], v) for k, v in fitted.network.state_dict().items())

@@ -1,0 +1,349 @@
+"""`tune` and `study` through the real command at toy size, and the figures against their definitions."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import torch
+from optuna.trial import TrialState
+from tests.search.conftest import PASSWORD
+
+from pawpularity.context import folds_of
+from pawpularity.data.dataset import Dataset
+from pawpularity.config import resolve
+from pawpularity.device import choose
+from pawpularity.errors import UserError
+from pawpularity.tuning import objective
+from pawpularity.tuning import tune as search_tune
+from pawpularity.tuning.objective import Objective
+from pawpularity.tuning.rescore import best_trials, candidates, cross_fit
+from pawpularity.tuning.space import Rule, encoded
+from pawpularity.tuning.storage import Store, study_folder
+from pawpularity.tuning.study import load_study, pruner_of
+from pawpularity.training.fold import labelled_photos
+
+TOY = ("photos.size=32", "folds.k=2", "train.epochs=2", "train.warmup_epochs=0", "search.top=2", "train.augment=flip",
+       "search.space.model.unfrozen={low: 9, high: 21}")  # fmt: skip
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+def words(shelter: Path, name: str, trials: int, *more: str) -> list[object]:
+    return ["tune", "--data", shelter, "--run", name, "--trials", trials, *TOY, *more]
+
+
+def rmse(table: pd.DataFrame) -> float:
+    return float(np.sqrt(np.mean((table["target"] - table["prediction"]) ** 2)))
+
+
+def trials_of(name: str) -> list[optuna.trial.FrozenTrial]:
+    return load_study(Store(study_folder(name), None), name).get_trials()
+
+
+def test_cross_fitting_by_hand():
+    """Three folds of one row each; errors a: 1 1 5, b: 2 2 2. Without the last fold a is best, without the others b."""
+    target, fold = np.zeros(3), np.arange(3)
+    a, b = np.array([1.0, 1.0, 5.0]), np.array([2.0, 2.0, 2.0])
+    fitted = cross_fit(target, fold, [a, b])
+    assert fitted.chosen == {0: 1, 1: 1, 2: 0}
+    assert fitted.prediction.tolist() == [2.0, 2.0, 5.0]
+
+
+def test_choosing_at_random_is_not_flattered():
+    """Ten candidates of pure noise: chosen on their own rows they beat their mean, cross-fitted they do not."""
+    random = np.random.default_rng(0)
+    fold = np.repeat(np.arange(5), 24)
+    gains, honest = [], []
+    for _ in range(200):
+        predictions = [random.normal(0, 1, 120) for _ in range(10)]
+        each = [np.mean(p**2) for p in predictions]
+        gains.append(np.mean(each) - min(each))
+        honest.append(np.mean(each) - np.mean(cross_fit(np.zeros(120), fold, predictions).prediction ** 2))
+    assert np.mean(gains) > 0.15
+    assert abs(np.mean(honest)) < 4 * np.std(honest) / np.sqrt(200)
+
+
+@pytest.fixture
+def tuned(own_configs, shelter, paw):
+    outcome = paw(*words(shelter, "t", 4), "--json", "found.json")
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+@pytest.mark.slow
+def test_from_a_config_to_a_better_one(tuned, shelter, work, paw, refused):
+    found = json.loads(Path("found.json").read_text())
+    assert found["counts"]["trials"] == found["counts"]["complete"] + found["counts"]["pruned"] == 4
+    # The first trial is the config itself, as far as the space holds it.
+    first = trials_of("t")[0]
+    assert (first.params["train.lr"], first.params["model.unfrozen"], first.params["model.image_width"]) == (
+        1e-3,
+        21,
+        64,
+    )
+    # One trunk file a depth, for all trials, folds and runs.
+    used = {trial.params["model.unfrozen"] for trial in trials_of("t")}
+    assert len(list(Path(".cache/trunk").glob("*/states.bin"))) == len(used | {21})
+
+    # Each figure is what it says it is, from the files that are there.
+    runs = [c["run"] for c in found["candidates"]]
+    tables = {name: pd.read_csv(f"oof/{name}/oof.csv") for name in runs}
+    parts = []
+    for k in range(2):
+        best = min(runs, key=lambda name, k=k: rmse(tables[name][tables[name]["fold"] != k]))
+        assert next(c for c in found["candidates"] if c["run"] == best)["scores_folds"].count(k) == 1
+        parts.append(tables[best][tables[best]["fold"] == k])
+    crossed = pd.concat(parts).sort_values("Id", ignore_index=True)
+    pd.testing.assert_frame_equal(pd.read_csv("oof/studies/t/crossfitted.csv"), crossed)
+    headline, alone = found["headline"], found["unseen"]
+    assert (headline["rmse"], headline["n"]) == (pytest.approx(rmse(crossed), abs=1e-6), 60)
+    assert alone["rmse"] == pytest.approx(rmse(crossed[crossed["fold"] == 0]), abs=1e-6)
+    assert found["selected"]["rmse"] == pytest.approx(min(rmse(t) for t in tables.values()), abs=1e-6)
+    own = pd.read_csv("oof/sample-toy/oof.csv")
+    assert found["against_default"][0]["difference"] == pytest.approx(rmse(crossed) - rmse(own), abs=1e-6)
+    assert found["headline"]["constant_rmse"] == found["default"]["constant_rmse"]
+    for text in ("cross-fitted", "chosen on these rows", "fold 0 alone", "constant", "paired 95 %"):
+        assert text in Path("oof/studies/t/report.txt").read_text()
+
+    # The winner's file repeats its run to the last digit.
+    assert paw("train", "--config", "tuned/t", "--data", shelter, "--fold", "0", "--run", "again").code == 0
+    again = Path("oof/again/fold0/predictions.csv").read_bytes()
+    assert again == Path(f"oof/{found['winner']}/fold0/predictions.csv").read_bytes()
+    delta = Path("configs/tuned/t.yaml").read_text()
+    assert "base: sample" in delta
+    assert "batch_size" not in delta
+
+    # The same command again runs nothing; more trials go on; other settings are refused.
+    same = paw(*words(shelter, "t", 4), "--json", "same.json")
+    assert "trial " not in "".join(line for line in same.err.splitlines(keepends=True) if line.startswith("trial"))
+    assert json.loads(Path("same.json").read_text()) == found
+    assert paw(*words(shelter, "t", 5), "--search-only").code == 0
+    assert len(trials_of("t")) == 5
+    for other, said in (("train.batch_size=8", "train.batch_size was 16, is 8"), ("search.fold=1", "search.fold was 0"),
+                        ("search.space.train.lr.low=3e-4", "search.space.train.lr was"), ("folds.seed=1", "folds")):  # fmt: skip
+        assert said in refused(*words(shelter, "t", 5, other))
+
+    # And it can be looked at.
+    seen = paw("study", "t", "--json", "study.json")
+    assert seen.code == 0, seen.err
+    about = json.loads(Path("study.json").read_text())["studies"][0]
+    assert about["best"][0]["inner_rmse"] == min(t.value for t in trials_of("t") if t.state == TrialState.COMPLETE)
+    assert sum(depth["trials"] for depth in about["depths"]) == 5
+    for name in ("history", "epochs", "settings", "depth-rmse", "depth-seconds"):
+        assert Path(f"oof/studies/t/study/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "plotly" in Path(f"oof/studies/t/study/{name}.html").read_text().lower()
+    assert "there is no such study; studies there: t" in refused("study", "u")
+
+
+@pytest.fixture
+def toy_fold(shelter, own_configs):
+    """The rows of the toy shelter, fold 0's training and scored rows, and an objective on given rows."""
+    config = resolve("sample", [*TOY])
+    dataset = Dataset.load(shelter, Path(".cache"))
+    split = folds_of(dataset, config)
+    rows = labelled_photos(dataset, split, config)
+    training, scored = split.rows(sorted(dataset.train["Id"]), 0)
+
+    class NoStore:
+        def release(self) -> None:
+            pass
+
+    def objective(values: dict[str, object], **changed: np.ndarray) -> float:
+        rules = [Rule(key, choices=(value,)) for key, value in values.items()]
+        trial = optuna.trial.FixedTrial({key: encoded(value) for key, value in values.items()})
+        run = Objective(config, rules, replace(rows, **changed), training, 0, choose("float32", "cpu"), NoStore())
+        try:
+            return run(trial)
+        finally:
+            objective.said = trial.user_attrs
+
+    return rows, training, scored, objective
+
+
+def test_a_trials_figure_never_saw_the_folds_scored_rows(toy_fold):
+    """Other scores and columns on the scored rows change no digit of a trial's figure; on the training rows they do."""
+    rows, training, scored, objective = toy_fold
+    values = {"train.lr": 2e-3, "model.unfrozen": 9, "model.fusion_widths": [32]}
+    before = objective(values)
+    for at, same in ((scored, True), (training[::2], False)):
+        scores, metadata = rows.scores.copy(), rows.metadata.copy()
+        scores[at], metadata[at] = 50.0, 0.0
+        assert (objective(values, scores=scores, metadata=metadata) == before) is same
+
+
+def test_a_trial_that_diverges_or_contradicts_itself_ends_alone(toy_fold):
+    rows, _, _, objective = toy_fold
+    with pytest.raises(optuna.TrialPruned):
+        objective({"train.lr": 1e-3}, metadata=np.full_like(rows.metadata, np.inf))
+    assert "no longer finite" in objective.said["refused"]
+    with pytest.raises(optuna.TrialPruned):  # each is fine beside the config, the two are not
+        objective({"train.mixup": 0.4, "train.manifold_mixup": 0.4})
+    assert "take one of them" in objective.said["refused"]
+
+
+def test_a_study_without_a_finished_trial_is_said():
+    study = optuna.create_study()
+    study.add_trial(optuna.create_trial(state=TrialState.PRUNED))
+    with pytest.raises(UserError, match="all were pruned or diverged"):
+        candidates(study, "x", resolve("sample"), 5)
+
+
+def test_a_trial_too_large_for_the_gpu_is_ended_and_the_search_goes_on(own_configs, shelter, paw, monkeypatch):
+    fit, calls = objective.fit_fold, []
+
+    def fit_fold(*args, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return fit(*args, **more)
+
+    monkeypatch.setattr(objective, "fit_fold", fit_fold)
+    outcome = paw(*words(shelter, "t", 3), "--search-only")
+    assert outcome.code == 0, outcome.err
+    assert "trial 1: ended: the GPU has not enough memory for it" in outcome.err
+    assert [trial.state.name for trial in trials_of("t")] == ["COMPLETE", "PRUNED", "COMPLETE"]
+
+
+def test_helpers_end_with_the_search_that_started_them(own_configs, shelter, refused, monkeypatch):
+    """Else they would go on with every trial that is left, and the reason be told after hours."""
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    monkeypatch.setattr("pawpularity.tuning.verbs._helpers", lambda options, url: [helper])
+
+    def broken(*args, **more):
+        raise UserError("the database is gone")
+
+    monkeypatch.setattr(search_tune, "work", broken)
+    try:
+        assert "the database is gone" in refused(*words(shelter, "t", 3), "--workers", "2")
+        assert helper.returncode == -signal.SIGTERM
+    finally:
+        helper.kill()
+        helper.wait()
+
+
+def test_a_search_per_fold(own_configs, shelter, paw):
+    outcome = paw(*words(shelter, "n", 2, "search.nested=true", "search.pruner=hyperband"), "--json", "found.json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(Path("found.json").read_text())
+    assert (found["kind"], found["selected"], found["counts"]["trials"]) == ("nested", None, 4)
+    parts = []
+    for fold, candidate in enumerate(found["candidates"]):
+        best = min((t for t in _study("n", f"n-fold{fold}") if t.value is not None and t.state == TrialState.COMPLETE),
+                   key=lambda t: t.value)  # fmt: skip
+        assert candidate["run"] == f"n-fold{fold}-trial{best.number}"
+        assert candidate["scores_folds"] == [fold]
+        parts.append(pd.read_csv(f"oof/{candidate['run']}/fold{fold}/predictions.csv"))
+    assert found["headline"]["rmse"] == pytest.approx(rmse(pd.concat(parts)), abs=1e-6)
+    assert found["winner"] == found["candidates"][0]["run"]
+
+
+def _study(folder: str, name: str) -> list[optuna.trial.FrozenTrial]:
+    return load_study(Store(study_folder(folder), None), name).get_trials()
+
+
+@pytest.mark.slow
+def test_the_command_killed_in_a_trial_goes_on_with_two_workers(own_configs, shelter, paw, refused):
+    more = ("train.epochs=20", "search.pruner=none")
+    command = [sys.executable, "-m", "pawpularity", *map(str, words(shelter, "k", 2, *more)), "--search-only"]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    journal, end = Path("oof/studies/k/study.journal"), time.monotonic() + 300
+    try:
+        while not (journal.is_file() and re.search(r'"intermediate_value"', journal.read_text())):
+            assert time.monotonic() < end
+            assert child.poll() is None
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+    finally:
+        child.kill()
+        child.wait()
+    assert "must be 1 to 64" in refused(*words(shelter, "k", 4, *more), "--workers", "0")
+    outcome = paw(*words(shelter, "k", 4, *more), "--workers", "2", "--search-only")
+    assert outcome.code == 0, outcome.err
+    assert "its process is gone; it is run again" in outcome.err
+    trials = trials_of("k")
+    assert sorted(t.state.name for t in trials) == ["COMPLETE"] * 4 + ["FAIL"]
+    failed = next(t for t in trials if t.state == TrialState.FAIL)
+    assert [t.params for t in trials].count(failed.params) == 2
+    assert len({str(t.params) for t in trials}) == 4, "two workers drew the same settings"
+
+
+def test_a_database(postgres, own_configs, shelter, paw, refused):
+    outcome = paw(*words(shelter, "p", 2), "--search-only", "--storage", postgres)
+    assert outcome.code == 0, outcome.err
+    assert "2 trials" in outcome.err
+    assert PASSWORD not in outcome.err + outcome.out
+    wrong = postgres.replace(PASSWORD, "another-word")
+    line = refused(*words(shelter, "p", 2), "--storage", wrong)
+    assert "password authentication failed" in line
+    assert "another-word" not in line
+    assert "does not exist" in refused(*words(shelter, "p", 2), "--storage", postgres.replace("/postgres", "/nowhere"))
+    line = refused("study", "q", "--storage", postgres)
+    assert "holds no study q; it holds p" in line
+    assert PASSWORD not in line
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://paw:hidden@127.0.0.1:1/paw", "paw:***@127.0.0.1:1/paw: connection refused"),
+        ("postgresql://paw:hidden@127.0.0.1:1", "names no database"),
+        ("mysql://paw:hidden@127.0.0.1/paw", "must be postgresql://"),
+        ("hidden", "is no address"),
+        ("postgresql://paw:hidden@127.0.0.1:port/paw", "is no address"),
+    ],
+)
+def test_addresses_that_are_wrong(shelter, work, refused, url, said):
+    line = refused(*words(shelter, "x", 2), "--storage", url)
+    assert said in line
+    assert "hidden" not in line
+
+
+def test_sqlite_takes_one_worker(own_configs, shelter, paw, refused, monkeypatch):
+    monkeypatch.setenv("PAWPULARITY_STORAGE", "sqlite:///one.db")
+    assert "SQLite takes one worker" in refused(*words(shelter, "s", 2), "--workers", "2")
+    assert paw(*words(shelter, "s", 1), "--search-only").code == 0
+    held = Store(study_folder("s"), "sqlite:///one.db")
+    assert held.one_worker
+    assert "another process works on it" in refused(*words(shelter, "s", 2))
+
+
+def test_pruners_by_name():
+    pruner = pruner_of(resolve("sample"))
+    assert isinstance(pruner, optuna.pruners.MedianPruner)
+    assert isinstance(pruner_of(resolve("sample", ["search.pruner=hyperband"])), optuna.pruners.HyperbandPruner)
+    assert isinstance(pruner_of(resolve("sample", ["search.pruner=none"])), optuna.pruners.NopPruner)
+
+
+@pytest.mark.parametrize(
+    ("more", "ends"), [([], 15), (["train.schedule=plateau", "train.stop=early", "train.warmup_epochs=0"], 5)]
+)
+def test_no_trial_ends_while_its_epochs_say_nothing(more, ends):
+    """One that is the worst at every epoch ends at the first that counts: of 20 the 15th under a cosine, else the 5th."""
+    study = optuna.create_study(pruner=pruner_of(resolve("sample", more)))
+    for value in range(5):
+        study.add_trial(optuna.create_trial(value=value, intermediate_values=dict.fromkeys(range(1, 21), value)))
+    trial = study.ask()
+    for epoch in range(1, 21):
+        trial.report(9.0, epoch)
+        if trial.should_prune():
+            break
+    assert epoch == ends
+
+
+def test_the_best_trials_have_settings_of_their_own():
+    study = optuna.create_study()
+    for x, value in ((1.0, 3.0), (2.0, 1.0), (2.0, 1.0), (3.0, 2.0)):
+        study.add_trial(optuna.create_trial(params={"x": x}, value=value,
+                                            distributions={"x": optuna.distributions.FloatDistribution(0, 9)}))  # fmt: skip
+    study.add_trial(optuna.create_trial(state=TrialState.PRUNED, params={"x": 5.0},
+                                        distributions={"x": optuna.distributions.FloatDistribution(0, 9)}))  # fmt: skip
+    assert [trial.number for trial in best_trials(study, 5)] == [1, 3, 0]
