@@ -10,7 +10,7 @@ import pytest
 from importlinter.cli import lint_imports
 
 from pawpularity import cli
-from pawpularity.console import Verb
+from pawpularity.command_line import Verb
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "pawpularity"
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from pawpularity import Predictor
+from pawpularity.data.folds import read_folds
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import read_oof
-from pawpularity.data.folds import read_folds
 
 TOY = (
     "--config",

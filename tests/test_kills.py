@@ -18,10 +18,10 @@ from tests.conftest import ROOT, TOY
 from tests.test_faults import KILLED, mounted, started
 
 from pawpularity import cli
+from pawpularity.command_line import Verb
+from pawpularity.training.checkpoint import SECONDS
 from pawpularity.tuning.storage import Store, _Journal, _JournalLock, study_folder
 from pawpularity.tuning.study import load_study
-from pawpularity.training.checkpoint import SECONDS
-from pawpularity.console import Verb
 
 TRAIN = ("train", "--config", "scratch", *TOY, "train.epochs=6", "train.batch_size=4", "train.warmup_epochs=0", "folds.k=2",
          "train.workers=2", "--fold", "0")  # fmt: skip

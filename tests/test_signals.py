@@ -10,9 +10,9 @@ import time
 import pytest
 
 from pawpularity import cli
+from pawpularity.command_line import Verb
 from pawpularity.errors import UserError
 from pawpularity.signals import Stopped, deaf_children, terminable
-from pawpularity.console import Verb
 
 IMPORTED = """
 import os, signal, sys, time

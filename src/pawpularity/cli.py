@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pawpularity import __version__
+from pawpularity.command_line import Verb
 from pawpularity.errors import UserError, nearest
 from pawpularity.signals import Stopped, Told, terminable
 from pawpularity.training.launch import one_voice, refuse_several
-from pawpularity.console import Verb
 
 ROOMS = (
     *("data.verbs", "sample.verbs", "data.folds_verbs", "studies.pretraining.verbs", "training.verbs", "tuning.verbs"),

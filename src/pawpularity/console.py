@@ -1,47 +1,40 @@
-"""What a room tells the command line about its verbs. Imports nothing heavy."""
+"""What a command shows: log lines, tables, progress, durations, the next step. Importing this imports nothing heavy.
 
-import argparse
+Results go to standard output, everything else to standard error, so that a result can be piped into another program.
+"""
+
 import json
-import os
-import re
+import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pawpularity.errors import UserError
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
-
-@dataclass(frozen=True)
-class Verb:
-    """One word of the command line."""
-
-    name: str
-    help: str
-    run: Callable[[argparse.Namespace], None]
-    """Imports what it needs inside, so that other verbs need not wait for it."""
-    arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
-    configured: bool = True
-    """Takes --config, --data and key=value words."""
+Item = TypeVar("Item")
+LOG_EVERY_S = 30.0
+"""Without a terminal there is no bar; a log line appears this often instead."""
+PIPED_WIDTH = 200
+"""Columns of a table where no terminal says how wide it is."""
 
 
-def say(line: str) -> None:
-    """One line for the user, on standard error: standard output is for results that programs read."""
+def log(line: str) -> None:
+    """Print one line on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
-def agreed(question: str) -> bool:
-    """Ask at the terminal; the end of input is a no."""
-    try:
-        return input(question).strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+def next_step(command: str) -> None:
+    """Print the command that usually follows."""
+    log(f"next: {command}")
 
 
-def give(value: Any, text: str, destination: str | None) -> None:
-    """Print `text`, and write `value` as JSON to `destination` if given; for `-` the JSON is all that is printed."""
+def emit(value: Any, text: str, destination: str | None) -> None:
+    """Print the result `text`, and write `value` as JSON to the file `destination`; with `-` the JSON is printed instead."""
     from pawpularity.files import write_json
 
     if destination == "-":
@@ -52,19 +45,55 @@ def give(value: Any, text: str, destination: str | None) -> None:
         write_json(Path(destination), value)
 
 
-def names_in(options: argparse.Namespace, option: str) -> list[str]:
-    """The names given to an option that takes several, separated by spaces or commas; [] if it was not given.
+def confirm(question: str) -> bool:
+    """Ask at the terminal. The end of input is a no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
-    argparse hands key=value words that follow them to the option too: those go to `options.settings`.
+
+def duration(seconds: float) -> str:
+    """A time for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 10:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, left: Iterable[int] = (0,)) -> str:
+    """An aligned table as text, no wider than the terminal. Columns `left` are left-aligned, the others right-aligned.
+
+    A cell that does not fit is wrapped. None is an empty cell; numbers should come formatted.
     """
-    given: list[str] = getattr(options, option) or []
-    options.settings = [*options.settings, *(word for word in given if "=" in word)]
-    return [name for word in given if "=" not in word for name in re.split(r"[\s,]+", word) if name]
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    left = set(left)
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(header):
+        shown.add_column(name, justify="left" if number in left else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*("" if cell is None else Text(str(cell)) for cell in row))
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else PIPED_WIDTH
+    console = Console(file=StringIO(), width=width, force_terminal=terminal, highlight=False, legacy_windows=False)
+    console.print(shown)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 
 
-def assigned(key: str, *words: str) -> str:
-    """`RUN=a`, `RUNS="a b"`, `RUN="'my run'"`: `words` for a verb of make, quoted for the shell before and `--words` behind."""
-    inner = " ".join(quote(word) for word in words)
+def make_word(key: str, *values: str) -> str:
+    """`RUN=a`, `RUNS="a b"`, `RUN="'my run'"`: a word for `make`, quoted so that it can be pasted into a shell."""
+    inner = " ".join(quote(value) for value in values)
     if quote(inner) == inner:
         return f"{key}={inner}"
     if not set(inner) & set('"$`\\!'):
@@ -72,43 +101,56 @@ def assigned(key: str, *words: str) -> str:
     return f"{key}={quote(inner)}"
 
 
-def json_argument(parser: argparse.ArgumentParser) -> None:
-    """`--json FILE` (`-` = standard output) for verbs that print a table."""
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        type=lambda given: given if given in ("", "-") else _destination("--json", given),
-        help="also write the table as JSON (- = standard output, alone)",
-    )
+class Progress:
+    """A progress bar with the time left; without a terminal a log line every half minute. Use it in a `with` block."""
+
+    def __init__(self, total: int | None, what: str, unit: str = "photo") -> None:
+        self.total, self.what, self.unit = total, what, unit
+        self.done, self.extra = 0, ""
+        self.started = self.logged = time.perf_counter()
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self.total, desc=self.what, unit=self.unit, leave=False, dynamic_ncols=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def add(self, count: int = 1) -> None:
+        """`count` more are done."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif time.perf_counter() - self.logged > LOG_EVERY_S:
+            self.logged = time.perf_counter()
+            log(self._line())
+
+    def note(self, text: str) -> None:
+        """Show `text` behind the bar, for example the last epoch's RMSE."""
+        self.extra = text
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+
+    def _line(self) -> str:
+        line = f"{self.what}: {self.done:,}{'' if self.total is None else f' of {self.total:,}'}"
+        if self.total and self.done:
+            left = (time.perf_counter() - self.started) / self.done * (self.total - self.done)
+            line += f", {duration(left)} left"
+        return f"{line}, {self.extra}" if self.extra else line
 
 
-def out_argument(parser: argparse.ArgumentParser, about: str) -> None:
-    """`--out FILE` for verbs whose result is one file."""
-    parser.add_argument("--out", metavar="FILE", type=lambda given: given and _destination("--out", given), help=about)
-
-
-def _destination(option: str, given: str) -> str:
-    """`given`, if a file can be written there: argparse asks before the verb begins, not after hours of its work."""
-    path = Path(given)
-    if path.is_dir():
-        raise UserError(f"{option} {given}: is a folder where a file should be written; name a file")
-    if path.exists() and not path.is_file():  # /dev/null, a pipe: written into
-        place = path
-    else:
-        place = next(parent for parent in path.absolute().parents if parent.exists())
-        if not place.is_dir():
-            raise UserError(f"{option} {given}: {place} is a file where a folder is needed; name another file")
-    if not os.access(place, os.W_OK):
-        raise UserError(f"{option} {given}: {place} cannot be written; make it writable, or name another file")
-    return given
-
-
-def file_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--folds` and `--scale` for verbs that take anybody's OOF CSVs."""
-    parser.add_argument("--folds", metavar="FILE", help="a folds file, for the near-duplicates in the rows of CSVs")
-    parser.add_argument("--scale", type=float, metavar="100", help="multiply predictions that lie in 0..1")
-
-
-def run_argument(parser: argparse.ArgumentParser) -> None:
-    """`--run NAME`."""
-    parser.add_argument("--run", metavar="NAME", help="the run's folder below oof/ (default: the config's name)")
+def track(items: Iterable[Item], what: str, *, total: int | None = None, unit: str = "photo") -> Iterator[Item]:
+    """Yield `items` under a progress bar."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Progress(total, what, unit) as progress:
+        for item in items:
+            yield item
+            progress.add()

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pawpularity.data.dataset import CONTEST, Dataset, is_drawn
 from pawpularity.config import resolve, run_name
-from pawpularity.errors import UserError
+from pawpularity.console import log
+from pawpularity.data.dataset import CONTEST, Dataset, is_drawn
 from pawpularity.data.folds import Folds, make_folds
+from pawpularity.errors import UserError
 from pawpularity.runs import OOF, check_name
-from pawpularity.schema import Config
 from pawpularity.sample import SAMPLE
-from pawpularity.console import say
+from pawpularity.schema import Config
 
 FOLDS = OOF / "folds"
 
@@ -50,7 +50,7 @@ def folds_of(dataset: Dataset, config: Config) -> Folds:
         dataset, k=cfg.k, seed=cfg.seed, bins=cfg.bins, duplicate_threshold=cfg.duplicate_threshold,
         out=FOLDS, cache_folder=Path(config.cache.folder),
     )  # fmt: skip
-    say(f"folds   {folds.path}: {folds.note}")
+    log(f"folds   {folds.path}: {folds.note}")
     return folds
 
 
@@ -66,7 +66,7 @@ def draw_if_missing(data: Path) -> None:
     if data == SAMPLE and not SAMPLE.is_dir():
         from pawpularity.sample.draw import draw_shelter
 
-        say(f"no competition data in {CONTEST} (make data fetches it): drawing the sample shelter into {SAMPLE}")
+        log(f"no competition data in {CONTEST} (make data fetches it): drawing the sample shelter into {SAMPLE}")
         try:
             draw_shelter(SAMPLE)
         except UserError:
@@ -99,6 +99,6 @@ def choose(options: argparse.Namespace) -> Choices:
     configs = options.config or default_config(data)
     config = resolve(configs, options.settings)
     run = OOF / check_name(getattr(options, "run", None) or default_run(configs, data))
-    say(f"config  {configs} {' '.join(options.settings)}".rstrip())
-    say(f"data    {data}")
+    log(f"config  {configs} {' '.join(options.settings)}".rstrip())
+    log(f"data    {data}")
     return Choices(config, data, run)

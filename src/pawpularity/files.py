@@ -7,7 +7,6 @@ leaves half a file behind under the real name. Hashes are BLAKE2b, cut to 12 hex
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -28,51 +27,62 @@ says encrypted (RuntimeError), an offset before the start (ValueError)."""
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it to `path` when the block ends well, remove it when it does not."""
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and move it to `path` when the block ends well. Nothing is left when it does not.
+
+    A device or a pipe (/dev/null) is written into and not replaced. Raises UserError where `path` is a folder.
+    """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder where a file should be written; name a file")
-    if path.exists() and not path.is_file():
-        # /dev/null, a pipe: written into, never replaced (as root a rename would take the device away from everybody).
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder) / "whole"
-            with path.open("wb") as device:
-                device.write((Path(folder) / "whole").read_bytes())
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_left_overs(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        raise UserError(f"{path}: is a folder, not a file; name a file")
+    with _beside(path) as folder:
+        temporary = folder / path.name
         yield temporary
-        # mkstemp makes files of mode 600; give the artefact the mode any other new file would get.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        try:
+            if path.exists() and not path.is_file():
+                path.write_bytes(temporary.read_bytes())
+            else:
+                temporary.replace(path)
+        except OSError as error:
+            error.filename = str(path)
+            raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of `path`, whole, when the block ends well. Nothing is left when it does not."""
+    with _beside(path) as folder:
+        fresh = folder / path.name
+        fresh.mkdir()
+        yield fresh
+        if path.exists():
+            path.rename(folder / "replaced")
+        fresh.rename(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A scratch folder on the disk of `path`. What killed processes left there an hour ago or more is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name[:100]}.*.part"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent))
+    try:
+        yield scratch
     except OSError as error:
-        if error.filename in (None, name):  # a full disk names no file, and the temporary one is soon gone
+        if error.filename is None or str(scratch) in str(
+            error.filename
+        ):  # a full disk names no file, or the temporary one
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_left_overs(path: Path, *, older_than_s: float = 3600.0) -> None:
-    """Remove what killed processes left while making `path`: `.NAME.*.part` beside it.
-
-    The age keeps the hands off what another process is writing; with a lock that keeps others out it may be 0.
-    """
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime >= older_than_s:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with Unix line ends, whole or not at all."""
-    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 

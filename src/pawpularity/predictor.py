@@ -18,18 +18,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import METADATA
 from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
+from pawpularity.features.build import Trunks
+from pawpularity.features.load import Inputs, PixelInputs, StateInputs
 from pawpularity.models.network import METADATA_COLUMNS, Network, build_network
 from pawpularity.models.weights import load_strictly, read_tensors, tensors_hash
 from pawpularity.runs import Run
 from pawpularity.schema import Config
-from pawpularity.features.build import Trunks
-from pawpularity.features.load import Inputs, PixelInputs, StateInputs
-from pawpularity.data.augment import FLIP, ORIGINAL
 
 Progress = Callable[[int], Any]
 SCORED_AT_ONCE = 64

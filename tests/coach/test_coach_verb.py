@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from pawpularity import Predictor
-from pawpularity.evaluation.calibration import Calibration
 from pawpularity.coach.command import read_photo
 from pawpularity.coach.prepared import read_prepared
 from pawpularity.coach.text import COLUMNS, Album, as_csv
 from pawpularity.coach.upload import MOST_BYTES
+from pawpularity.evaluation.calibration import Calibration
 from pawpularity.evaluation.oof import read_oof
 from pawpularity.explain.chosen import choose
 from pawpularity.files import read_json, write_json
@@ -145,7 +145,8 @@ def test_what_was_prepared_is_made_anew_for_another_run_and_is_the_same_bytes(be
 
 
 def test_what_cannot_be_kept_is_said_and_the_answer_given(bench, drawn, paw, monkeypatch):
-    from pawpularity.coach import coach, evaluate_tips as twins
+    from pawpularity.coach import coach
+    from pawpularity.coach import evaluate_tips as twins
 
     monkeypatch.setattr(twins, "PAIRS", 2)
     shutil.rmtree("oof/toy/coach")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from pawpularity.data.tables import read_train
 from pawpularity.data.augment import (
     BLUR,
     BLUR_FLIPPED,
@@ -21,6 +20,7 @@ from pawpularity.data.augment import (
     Schedule,
     copies,
 )
+from pawpularity.data.tables import read_train
 
 
 def paint(photo, view):

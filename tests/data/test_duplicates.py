@@ -10,9 +10,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pawpularity.errors import UserError
 from pawpularity.data import duplicates as module
 from pawpularity.data.duplicates import Duplicates, compare, components, find_duplicates, signature
+from pawpularity.errors import UserError
 
 
 def picture(seed: int, size: tuple[int, int] = (240, 180)) -> Image.Image:

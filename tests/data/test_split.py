@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from pawpularity.data.dataset import Dataset
+from pawpularity.data.duplicates import numbered
+from pawpularity.data.folds import _DEAL, Folds, deal, inner_split, make_folds, read_folds
 from pawpularity.data.tables import ID, METADATA, TARGET
 from pawpularity.errors import UserError
 from pawpularity.files import text_hash
-from pawpularity.data.duplicates import numbered
-from pawpularity.data.folds import _DEAL, Folds, deal, inner_split, make_folds, read_folds
 
 
 def scores_like_the_contests(n: int, seed: int) -> np.ndarray:

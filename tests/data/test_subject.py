@@ -10,7 +10,6 @@ import pytest
 
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
-from pawpularity.studies.hypotheses.drawn import true_contrasts
 from pawpularity.data.subject import (
     BACKGROUND,
     OUTSIDE,
@@ -23,6 +22,7 @@ from pawpularity.data.subject import (
     subject_map,
 )
 from pawpularity.sample.draw import draw_shelter
+from pawpularity.studies.hypotheses.drawn import true_contrasts
 
 PET = (1, 2, 3, 5, 7)  # of the label maps: tongue, eyes, accessory, head and body
 SECOND = 6

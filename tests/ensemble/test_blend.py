@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pawpularity.data.folds import deal
 from pawpularity.ensemble.blend import Partition, cross_fitted, figures, fit_and_predict, partition_of
 from pawpularity.ensemble.methods import NAMES, KnownRows, fit
 from pawpularity.ensemble.record import groups_of, open_members
 from pawpularity.errors import UserError
 from pawpularity.evaluation.sources import Source, joined_groups
-from pawpularity.data.folds import deal
 
 # An independent computation: method, cross-fitted, fitted and scored on the same rows, difference to the best, its 95 %.
 KNOWN = [

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from pawpularity.cli import main
-from pawpularity.ensemble.methods import LOWEST, NAMES
-from pawpularity.evaluation.oof import read_oof, read_run
-from pawpularity.evaluation.metrics import rmse
 from pawpularity.data.folds import read_folds
+from pawpularity.ensemble.methods import LOWEST, NAMES
+from pawpularity.evaluation.metrics import rmse
+from pawpularity.evaluation.oof import read_oof, read_run
 from pawpularity.runs import Run
 
 TOY = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from pawpularity.evaluation.bands import BANDS, band_of, breakdown, calibration
-from pawpularity.evaluation.oof import constant_predictions, read_oof
 from pawpularity.evaluation.metrics import rmse
+from pawpularity.evaluation.oof import constant_predictions, read_oof
 
 # An independent computation on the real out-of-fold file v31: RMSE, share of squared error, rows.
 V31 = {"<=20": (24.82, 0.289, 1417), "21-30": (10.76, 0.106, 2779), "31-40": (9.41, 0.068, 2340),

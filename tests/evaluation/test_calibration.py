@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pawpularity.evaluation.calibration import Calibration
 from pawpularity.coach.coach import ranked
 from pawpularity.coach.order import Order
 from pawpularity.errors import UserError
+from pawpularity.evaluation.calibration import Calibration
 
 BANDS = (0, 25, 30, 35, 40, 50, 60, 101)
 

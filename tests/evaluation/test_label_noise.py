@@ -15,9 +15,9 @@ from pawpularity.evaluation.label_noise import (
     noise_for,
     noise_of_pairs,
 )
+from pawpularity.evaluation.metrics import rmse, score
 from pawpularity.evaluation.oof import constant_predictions, read_oof
 from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, OTHER_KIND, Origin
-from pawpularity.evaluation.metrics import rmse, score
 from pawpularity.evaluation.sources import Source
 from pawpularity.sample.spec import score_variance, scored
 from pawpularity.sample.truth import plan

@@ -11,8 +11,8 @@ import pytest
 
 from pawpularity.cli import main
 from pawpularity.evaluation.label_noise import LabelNoise
-from pawpularity.evaluation.oof import read_oof
 from pawpularity.evaluation.metrics import rmse
+from pawpularity.evaluation.oof import read_oof
 from pawpularity.evaluation.sources import open_source
 
 TOY = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")

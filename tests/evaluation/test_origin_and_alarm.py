@@ -10,13 +10,13 @@ import pytest
 from pawpularity.data.tables import read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import FEWEST_ROWS, known_noise, leak_signs
+from pawpularity.evaluation.metrics import score
 from pawpularity.evaluation.oof import constant_predictions, read_oof
 from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, OTHER_KIND, Origin, expected_scores, origin_of
-from pawpularity.evaluation.metrics import score
 from pawpularity.evaluation.sources import Source, open_source
-from pawpularity.studies.leakage.replay import answers_table
 from pawpularity.sample.spec import TEST, TRAIN, score_variance
 from pawpularity.sample.truth import floor, photo_id, plan
+from pawpularity.studies.leakage.replay import answers_table
 
 PEERS = ("v1", "v12", "v19", "v31", "v44", "v57", "v62", "v63")
 CONTEST = Origin(CONTEST_KIND, "it")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pawpularity.evaluation.oof import read_oof
 from pawpularity.evaluation.compare import compare, comparison_text
 from pawpularity.evaluation.metrics import rmse, score
+from pawpularity.evaluation.oof import read_oof
 
 
 def columns(real, *names):

@@ -6,9 +6,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import mean_squared_error, r2_score
 
-from pawpularity.evaluation.oof import constant_predictions, read_oof, write_oof
 from pawpularity.evaluation.bootstrap import bootstrap_sums
 from pawpularity.evaluation.metrics import rmse, score
+from pawpularity.evaluation.oof import constant_predictions, read_oof, write_oof
 
 # An independent computation's figures for eight real out-of-fold files (9,912 rows each).
 PEERS = {"v31": 17.4695, "v44": 17.4955, "v12": 17.6406, "v19": 17.6485, "v57": 17.6955, "v63": 17.7474, "v62": 17.8488,

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from pawpularity.errors import UserError
-from pawpularity.evaluation.sources import groups_of_all, is_file_word, open_source, open_sources
 from pawpularity.evaluation.leaderboard import details
+from pawpularity.evaluation.sources import groups_of_all, is_file_word, open_source, open_sources
 
 TOY = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tests.explain.conftest import QUICK, made
 
-from pawpularity import predictor, console as verb
+from pawpularity import console as verb
+from pawpularity import predictor
 from pawpularity.cli import verbs
 from pawpularity.errors import UserError
 from pawpularity.explain import explain, group_command

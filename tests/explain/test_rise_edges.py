@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.studies.benchmark.machine import PeakMemory
 from pawpularity.errors import UserError
 from pawpularity.explain.convergence import draw_convergence
 from pawpularity.explain.rise import rise, rise_together
+from pawpularity.studies.benchmark.machine import PeakMemory
 
 PHOTO = torch.ones(3, 32, 32)
 

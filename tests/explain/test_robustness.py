@@ -15,6 +15,7 @@ from tests.explain.test_gradient import COLUMNS, small
 
 from pawpularity.data.photos import decode
 from pawpularity.evaluation.oof import read_oof
+from pawpularity.schema import Photos
 from pawpularity.studies.robustness import (
     SIZES,
     Change,
@@ -28,7 +29,6 @@ from pawpularity.studies.robustness import (
     saved_again,
     summary,
 )
-from pawpularity.schema import Photos
 
 CPU = torch.device("cpu")
 

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.data.photo_cache import Photos
 from pawpularity.config import resolve
+from pawpularity.data.augment import FLIP, ORIGINAL, RANDOM, Painter
+from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
-from pawpularity.models.network import build_network
 from pawpularity.features import build, store
 from pawpularity.features.build import BATCH, Trunks, ahead
 from pawpularity.features.load import PixelInputs, StateInputs
-from pawpularity.data.augment import FLIP, ORIGINAL, RANDOM, Painter
+from pawpularity.models.network import build_network
 
 CPU = choose("float32", "cpu")
 SIZE = 32

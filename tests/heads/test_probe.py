@@ -17,13 +17,13 @@ from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run
 from pawpularity.evaluation.metrics import rmse
+from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run
+from pawpularity.features.build import Trunks
 from pawpularity.heads.features import frozen_features
 from pawpularity.heads.heads import Probe
 from pawpularity.runs import Run
 from pawpularity.schema import Model
-from pawpularity.features.build import Trunks
 
 TOY = ("--config", "scratch", "photos.size=32", "folds.k=3", "--backbones", "test_resnet")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pawpularity.data.tables import ID, METADATA, TARGET, read_train
+from pawpularity.errors import UserError
 from pawpularity.kaggle import download as module
 from pawpularity.kaggle.download import download
 from pawpularity.kaggle.kaggle_cli import COMPETITION
-from pawpularity.data.tables import ID, METADATA, TARGET, read_train
-from pawpularity.errors import UserError
 
 SECRET = "0123456789abcdef0123456789abcdef"
 

@@ -18,12 +18,13 @@ from tests.conftest import ROOT
 from tests.kernel.test_bundle import edit, reseal
 
 from pawpularity.errors import UserError
+from pawpularity.kaggle import fake_test_set as hidden
+from pawpularity.kaggle import guard, inference, sandbox
 from pawpularity.kaggle import shared_backbones as families_module
-from pawpularity.kaggle import guard, fake_test_set as hidden, inference, sandbox
 from pawpularity.kaggle.build_folders import building
-from pawpularity.kaggle.shared_backbones import load_families
 from pawpularity.kaggle.paths import find_competition
 from pawpularity.kaggle.plan import Use
+from pawpularity.kaggle.shared_backbones import load_families
 
 BUILD = Path("kernels/build")
 

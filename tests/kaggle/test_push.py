@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from pawpularity import __version__
-from pawpularity.kaggle.kaggle_cli import Kaggle, shell_line
 from pawpularity.kaggle.build_folders import slug_of
 from pawpularity.kaggle.contents import FORMAT, KIND, sha256
+from pawpularity.kaggle.kaggle_cli import Kaggle, shell_line
 from pawpularity.kaggle.progress import POLL
 
 STUB = Path(__file__).with_name("stub_kaggle.py")

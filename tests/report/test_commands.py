@@ -11,8 +11,8 @@ import pytest
 from tests.report.test_report import made
 
 from pawpularity.cli import split_words
+from pawpularity.console import make_word
 from pawpularity.evaluation.sources import open_source
-from pawpularity.console import assigned
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +88,7 @@ def test_a_blend_of_files_names_them_and_what_they_are_of(at, paw):
     ],
 )
 def test_words_pass_the_shell_and_the_command(words, due):
-    found = assigned("RUNS", *words)
+    found = make_word("RUNS", *words)
     assert due in (found, None)
     told = subprocess.run(["bash", "-c", f"printf %s {found}"], capture_output=True, text=True, check=True).stdout
     assert (

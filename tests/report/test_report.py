@@ -14,8 +14,8 @@ from PIL import Image
 from tests.conftest import ROOT
 
 from pawpularity.cli import main
-from pawpularity.evaluation.sources import open_source
 from pawpularity.evaluation.leaderboard import details
+from pawpularity.evaluation.sources import open_source
 from pawpularity.report import gallery
 from pawpularity.report.inputs import gather
 

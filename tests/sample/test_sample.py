@@ -20,6 +20,7 @@ from PIL import Image
 
 from pawpularity.errors import UserError
 from pawpularity.sample import draw as sample
+from pawpularity.sample.draw import draw_shelter, floor, plan
 from pawpularity.sample.render import (
     ACCESSORY,
     BACKGROUND,
@@ -33,7 +34,6 @@ from pawpularity.sample.render import (
     photo_size,
     render,
 )
-from pawpularity.sample.draw import draw_shelter, floor, plan
 from pawpularity.sample.spec import (
     ASPECTS,
     METADATA,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.data.photo_cache import Photos
 from pawpularity.config import resolve
+from pawpularity.data.augment import Schedule
+from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
@@ -18,7 +19,6 @@ from pawpularity.training.batches import EpochBatches
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.step import loss_of
-from pawpularity.data.augment import Schedule
 
 CPU = choose("float32", "cpu")
 

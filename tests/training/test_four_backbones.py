@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from pawpularity.config import resolve
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import METADATA, TARGET, read_train
-from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.models.network import build_network
 from pawpularity.predictor import score_rows

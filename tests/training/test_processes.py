@@ -22,23 +22,23 @@ import torch
 from safetensors.torch import load_file
 
 from pawpularity.cli import main
-from pawpularity.data.photo_cache import Photos
 from pawpularity.config import resolve
+from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
+from pawpularity.features.build import Trunks
+from pawpularity.features.load import PixelInputs
 from pawpularity.models.network import build_network
 from pawpularity.predictor import score_rows
 from pawpularity.signals import Stopped
+from pawpularity.training.checkpoint import SECONDS
 from pawpularity.training.fit import fit_fold
-from pawpularity.training.samples import fold_items
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.launch import Launch
 from pawpularity.training.processes import ALONE, Processes, joined
-from pawpularity.training.checkpoint import SECONDS
+from pawpularity.training.samples import fold_items
 from pawpularity.training.sharing import SharedKeeper
 from pawpularity.training.stop import StopRequest
-from pawpularity.features.build import Trunks
-from pawpularity.features.load import PixelInputs
 
 CPU = choose("float32", "cpu")
 # Nothing random but what all processes draw alike, and no statistics of a batch: then the sums' order alone differs.
@@ -316,7 +316,8 @@ def test_faults_are_said_once_and_nothing_is_left(work, shelter, ranks):
 
 def _failing_second(*words):
     """A fault of the second process that the others do not wait to hear of."""
-    from pawpularity.training import launch, fold as train
+    from pawpularity.training import fold as train
+    from pawpularity.training import launch
 
     def fault(*_):
         raise UserError("the second machine has no data")

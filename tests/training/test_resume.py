@@ -19,19 +19,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pawpularity.cli import main
-from pawpularity.data.photo_cache import Photos
 from pawpularity.config import resolve
+from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
+from pawpularity.features.build import Trunks
 from pawpularity.models.network import build_network
 from pawpularity.models.weights import tensors_hash
 from pawpularity.signals import Stopped
 from pawpularity.training import checkpoint as resume
-from pawpularity.training.fit import Loop, fit_fold
-from pawpularity.training.samples import fold_items
-from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.checkpoint import SECONDS, Keeper, Sums
+from pawpularity.training.fit import Loop, fit_fold
+from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.samples import fold_items
 from pawpularity.training.stop import StopRequest, stop_requests
-from pawpularity.features.build import Trunks
 
 TOY = ("--config", "sample", "photos.size=32", "train.batch_size=4", "train.warmup_epochs=0", "folds.k=3")
 EARLY = ("train.stop=early", "train.schedule=plateau", "train.patience=0", "train.stop_patience=2")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pawpularity.data.photo_cache import Photos
 from pawpularity.config import resolve
+from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
+from pawpularity.features.build import Trunks
+from pawpularity.features.load import StateInputs
 from pawpularity.predictor import score_rows, score_tails
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.features.build import Trunks
-from pawpularity.features.load import StateInputs
 
 CPU = choose("float32", "cpu")
 SIZE = 32

@@ -17,11 +17,12 @@ import torch
 from optuna.trial import TrialState
 from tests.search.conftest import PASSWORD
 
+from pawpularity.config import resolve
 from pawpularity.context import folds_of
 from pawpularity.data.dataset import Dataset
-from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.errors import UserError
+from pawpularity.training.fold import labelled_photos
 from pawpularity.tuning import objective
 from pawpularity.tuning import tune as search_tune
 from pawpularity.tuning.objective import Objective
@@ -29,7 +30,6 @@ from pawpularity.tuning.rescore import best_trials, candidates, cross_fit
 from pawpularity.tuning.space import Rule, encoded
 from pawpularity.tuning.storage import Store, study_folder
 from pawpularity.tuning.study import load_study, pruner_of
-from pawpularity.training.fold import labelled_photos
 
 TOY = ("photos.size=32", "folds.k=2", "train.epochs=2", "train.warmup_epochs=0", "search.top=2", "train.augment=flip",
        "search.space.model.unfrozen={low: 9, high: 21}")  # fmt: skip

@@ -16,25 +16,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pawpularity.evaluation.calibration import Calibration
 from pawpularity.coach.crop import LEAST_GAIN, Crop, best_crop
 from pawpularity.coach.order import Band
 from pawpularity.coach.prepared import Prepared, prepare, read_prepared, write_prepared
 from pawpularity.coach.tips import Seen, Tip, tips_for
 from pawpularity.coach.traits import Tower, chances
 from pawpularity.coach.upload import Upload
+from pawpularity.console import log
 from pawpularity.data.photos import Pixels
+from pawpularity.data.subject import SIZE, contrast, share, subject_map
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import run_folds
+from pawpularity.evaluation.calibration import Calibration
 from pawpularity.evaluation.metrics import Score, score
+from pawpularity.evaluation.oof import run_folds
 from pawpularity.explain.chosen import Chosen
 from pawpularity.explain.rise import Score as ScoreOf
 from pawpularity.explain.scored import FoldsMean, PhotoScore
-from pawpularity.data.subject import SIZE, contrast, share, subject_map
 from pawpularity.predictor import Predictor
 from pawpularity.schema import Model
-from pawpularity.console import say
 
 Floats = NDArray[np.float64]
 
@@ -98,7 +98,7 @@ class Coach:
         known = Calibration.fit(source.target, source.prediction, source.groups)
         figures = score(source.target, source.prediction, source.constant, source.groups)
         predictor = Predictor.load(run.folder)
-        say(f"device  {predictor.compute}")
+        log(f"device  {predictor.compute}")
         prints = dict(zip(chosen.dataset.rows().fingerprints, chosen.dataset.train[ID], strict=True))
         folds = dict(zip(prints, run_folds(run).folds_of(prints.values()).tolist(), strict=True))
         prepared = read_prepared(chosen)
@@ -109,12 +109,12 @@ class Coach:
             if chosen.dataset.is_drawn:
                 from pawpularity.coach.evaluate_tips import keep_promises
 
-                say("coach   tries its tips on drawn twins, whose true gain is known")
+                log("coach   tries its tips on drawn twins, whose true gain is known")
                 coach.prepared = keep_promises(coach)
             try:
                 write_prepared(chosen, coach.prepared)
             except (OSError, UserError) as error:
-                say(f"coach   cannot keep what it learnt ({error}); it will learn it again next time")
+                log(f"coach   cannot keep what it learnt ({error}); it will learn it again next time")
         return coach
 
     def warm(self) -> None:

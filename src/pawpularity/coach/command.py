@@ -11,11 +11,11 @@ from pathlib import Path
 from pawpularity.coach.coach import Coach
 from pawpularity.coach.text import ONE_PET, Album, Coached, as_csv, in_order, one_photo
 from pawpularity.coach.upload import MOST_BYTES, Upload
+from pawpularity.console import emit, log
 from pawpularity.data.photos import PhotoError, bar, fault, file_stat
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import choose
 from pawpularity.files import write_text
-from pawpularity.console import give, say
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MOST = 100_000
@@ -41,9 +41,9 @@ def run_coach(options: argparse.Namespace) -> None:
     folder = len(words) == 1 and Path(words[0]).is_dir()
     files = _files(words)
     coach = open_coach(options)
-    say(f"runs on {coach.about['metadata']}")
+    log(f"runs on {coach.about['metadata']}")
     for line in coach.about["warnings"]:
-        say(line)
+        log(line)
     album = look(coach, files, tips=folder or len(files) <= 20, crops=len(files) == 1)
     if not album.photos:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in album.faults.items()))
@@ -52,9 +52,9 @@ def run_coach(options: argparse.Namespace) -> None:
     table = as_csv(album, coach.known)
     if options.out:
         write_text(Path(options.out), table)
-        say(f"wrote   {options.out}")
+        log(f"wrote   {options.out}")
     text = table.rstrip("\n") if folder else _text(album, coach)
-    give(value, text, options.json)
+    emit(value, text, options.json)
     if album.faults:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(album.faults.items())[:20])
         raise UserError(f"{len(album.faults)} of {len(files)} photos cannot be used ({some}); the others are above")

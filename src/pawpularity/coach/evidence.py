@@ -22,8 +22,8 @@ from pawpularity.evaluation.claims import (
     TOO_SMALL,
     verdict,
 )
-from pawpularity.studies.hypotheses.data import Gathered
 from pawpularity.evaluation.effects import Column, effects
+from pawpularity.studies.hypotheses.data import Gathered
 from pawpularity.studies.hypotheses.findings import Findings, find
 
 BLUR, SHARE = "Blur", "subject share"

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 
 from pawpularity.coach.evidence import SHARE, Evidence, gather_evidence
 from pawpularity.coach.traits import COLUMNS, Judged, Probe, fit_probes, table_features
+from pawpularity.console import log
+from pawpularity.data.subject import LEAST, MOST, RULE, measure
 from pawpularity.data.tables import ID
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
+from pawpularity.evaluation.claims import CONTRAST
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.explain.chosen import Chosen
-from pawpularity.files import read_json, write_json, written_whole
-from pawpularity.evaluation.claims import CONTRAST
-from pawpularity.studies.hypotheses.data import gather
-from pawpularity.data.subject import LEAST, MOST, RULE, measure
 from pawpularity.features.build import Trunks
-from pawpularity.console import say
+from pawpularity.files import atomic_file, read_json, write_json
+from pawpularity.studies.hypotheses.data import gather
 
 FOLDER = "coach"
 DRAWS = 2000
@@ -99,7 +99,7 @@ def write_prepared(chosen: Chosen, prepared: Prepared) -> None:
     """Keep it; prepared.json comes last and vouches for the other."""
     folder = chosen.run.folder / FOLDER
     arrays = {f"{p.judged.column}.{part}": values for p in prepared.probes for part, values in p.arrays().items()}
-    with written_whole(folder / "probes.npz") as temporary, temporary.open("wb") as file:
+    with atomic_file(folder / "probes.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     write_json(
         folder / "prepared.json",
@@ -117,7 +117,7 @@ def write_prepared(chosen: Chosen, prepared: Prepared) -> None:
 def prepare(chosen: Chosen, compute: Compute) -> Prepared:
     """Measure the run's own table. Raises UserError listing photos that cannot be decoded."""
     dataset, run = chosen.dataset, chosen.run
-    say(
+    log(
         f"coach   learns from the {len(dataset.train):,} photos of {dataset.name} what is usual there: some 0.15 s each, once"
     )
     split = run_folds(run)

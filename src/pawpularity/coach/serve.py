@@ -7,8 +7,8 @@ import socket
 import time
 from types import FrameType
 
+from pawpularity.console import log
 from pawpularity.errors import UserError
-from pawpularity.console import say
 
 EXTRA = ("starlette", "uvicorn")
 
@@ -32,10 +32,10 @@ def run_app(options: argparse.Namespace) -> None:
         own = is_loopback(address)
         app = build_app(desk, frozenset({"localhost", "127.0.0.1", "::1", address}) if own else None)
         shown = f"[{address}]" if ":" in address else address
-        say(f"runs on {desk.coach.about['metadata']}")
-        say(f"page    http://{shown}:{port}/ after {time.perf_counter() - start:.1f} s; Ctrl-C ends it")
+        log(f"runs on {desk.coach.about['metadata']}")
+        log(f"page    http://{shown}:{port}/ after {time.perf_counter() - start:.1f} s; Ctrl-C ends it")
         if not own:
-            say("        whoever reaches this machine reaches the page; there is no password")
+            log("        whoever reaches this machine reaches the page; there is no password")
         config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=10,
                                 timeout_graceful_shutdown=3, limit_concurrency=200, ws="none", lifespan="off")  # fmt: skip
 
@@ -49,7 +49,7 @@ def run_app(options: argparse.Namespace) -> None:
         try:
             Server(config).run(sockets=[door])
         except KeyboardInterrupt:
-            say("page    closed")
+            log("page    closed")
         finally:
             desk.close()
 

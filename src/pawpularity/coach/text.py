@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pawpularity.evaluation.calibration import Calibration
 from pawpularity.coach.coach import Told, ranked
 from pawpularity.coach.crop import Crop
 from pawpularity.coach.tips import ADVISED, FINE, LEFT_OUT, NOT_WORTH, PERHAPS, Tip
+from pawpularity.evaluation.calibration import Calibration
 
 COLUMNS = ("rank", "photo", "score", "half_low", "half_high", "low", "high", "beats_median", "beats_top_quarter", "gap_to_next",
            "beats_next", "advice", "note")  # fmt: skip

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import Pixels
 from pawpularity.device import Compute
-from pawpularity.models.network import Network
+from pawpularity.features.build import Trunks
 from pawpularity.heads.features import build_tower, frozen_features
 from pawpularity.heads.ridge import fold_models, ridge_oof
+from pawpularity.models.network import Network
 from pawpularity.schema import Config
-from pawpularity.features.build import Trunks
 
 COLUMNS = ("Face", "Eyes", "Group", "Blur")
 LEAST_AUC = 0.7

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pawpularity.console import Verb, json_argument, out_argument, run_argument
+from pawpularity.command_line import Verb, json_argument, out_argument, run_argument
 
 HOST, PORT = "127.0.0.1", 8501
 

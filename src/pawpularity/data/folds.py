@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from pawpularity.data.dataset import Dataset
+from pawpularity.data.duplicates import RULE, THRESHOLD, check_threshold, find_duplicates, numbered
 from pawpularity.data.tables import ID, TARGET, Cells, read_cells
 from pawpularity.errors import UserError
 from pawpularity.files import content_hash, file_hash, read_json, text_hash, write_json, write_text
-from pawpularity.data.duplicates import RULE, THRESHOLD, check_threshold, find_duplicates, numbered
 
 COLUMNS = (ID, "group", "fold")
 BINS = 10

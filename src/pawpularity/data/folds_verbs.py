@@ -2,7 +2,8 @@
 
 import argparse
 
-from pawpularity.console import Verb, give, json_argument
+from pawpularity.command_line import Verb, json_argument
+from pawpularity.console import emit
 
 
 def _folds(options: argparse.Namespace) -> None:
@@ -20,7 +21,7 @@ def _folds(options: argparse.Namespace) -> None:
     lines = ["fold  photos  groups   mean     sd"]
     lines += [f"{r['fold']:4d}  {r['photos']:6d}  {r['groups']:6d}  {r['mean']:5.2f}  {r['sd']:5.2f}" for r in table]
     lines.append(f"{len(frame)} photos, {int((sizes > 1).sum())} groups of near-duplicates, hash {folds.hash}")
-    give(
+    emit(
         {"file": str(folds.path), "hash": folds.hash, "note": folds.note, "folds": table},
         "\n".join(lines),
         options.json,

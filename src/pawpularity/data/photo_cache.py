@@ -29,7 +29,7 @@ from pawpularity.data.photos import (
     thread_count,
 )
 from pawpularity.errors import UserError
-from pawpularity.files import OTHER_CACHE, remove_left_overs, require_space, text_hash, written_whole
+from pawpularity.files import OTHER_CACHE, atomic_file, require_space, text_hash
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,8 @@ def _filling(
             if found is not None:
                 yield from found
                 return
-            remove_left_overs(file, older_than_s=0)  # of a killed builder: the lock keeps others out
             require_space(file.parent, int(np.prod(whole, dtype=np.int64)), progress, OTHER_CACHE)
-            with written_whole(file) as temporary, temporary.open("wb") as out:
+            with atomic_file(file) as temporary, temporary.open("wb") as out:
                 yield from _written_rows(out, paths, make_row, whole, file, progress, threads or thread_count())
     except OSError as error:
         cause = error.strerror or error

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from pawpularity.command_line import Verb
+from pawpularity.console import confirm
 from pawpularity.errors import UserError
-from pawpularity.console import Verb, agreed
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -43,7 +44,7 @@ def _clean_cache(options: argparse.Namespace) -> None:
     if not options.yes:
         if not sys.stdin.isatty():
             raise UserError("clean-cache: add --yes (make clean-cache YES=1) to delete these")
-        if not agreed("delete? [y/N] "):
+        if not confirm("delete? [y/N] "):
             print("kept")
             return
     from filelock import FileLock, Timeout

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pawpularity.data.duplicates import numbered
+from pawpularity.data.folds import BINS, deal
 from pawpularity.ensemble.methods import Floats, KnownRows, Weights, fit
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import DRAWS, bootstrap_sums, interval
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.sources import Source
-from pawpularity.data.duplicates import numbered
-from pawpularity.data.folds import BINS, deal
 
 DEALT_FOLDS = 5
 _MOST_FOLDS = 100  # a fold column with more values is no partition worth fitting by

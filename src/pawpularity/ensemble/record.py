@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from pawpularity.console import log, make_word
+from pawpularity.data.duplicates import numbered
+from pawpularity.data.folds import read_folds
 from pawpularity.ensemble.blend import Fitted, Partition, Rows, fit_and_predict, partition_of
 from pawpularity.ensemble.methods import HIGHEST, LOWEST
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import constant_predictions, write_oof
 from pawpularity.evaluation.metrics import rmse
+from pawpularity.evaluation.oof import constant_predictions, write_oof
 from pawpularity.evaluation.sources import Source, joined_groups, open_sources
 from pawpularity.files import content_hash, file_hash, read_json, text_hash, write_json, write_text
-from pawpularity.data.duplicates import numbered
-from pawpularity.data.folds import read_folds
 from pawpularity.runs import OOF, Run, git_commit, machine, run_names, versions
-from pawpularity.console import assigned, say
 
 _FAR = 1e4  # members may stray beyond 1..100 a little; their blend is clipped
 _KEYS = {"method", "intercept", "members"}
@@ -112,7 +112,7 @@ def write_blend(
                 f"{folder}: holds a blend of other photos or targets; take another name (RUN=...), or delete it"
             )
         if set(old.get("members", {})) != {source.name for source in sources}:
-            say(f"{folder}: replaces the blend of {' '.join(old.get('members', {}))}")
+            log(f"{folder}: replaces the blend of {' '.join(old.get('members', {}))}")
     first, at = sources[0], fitted.methods.index(method)
     weights, blended = fitted.weights[at], fitted.blended[:, at]
     table = first.table.assign(fold=partition.fold, prediction=blended)
@@ -176,8 +176,8 @@ def blend_command(blend: Run, files: Mapping[str, str] | None = None) -> tuple[s
     ]
     kept = {key: record["config"].get(key) for key in ("folds", "scale", "seed")}
     settings = [word for key, value in kept.items() if value for word in (f"--{key}", str(value))]
-    command = f"make ensemble {assigned('MEMBERS', *words)} METHOD={record.get('method', 'mean')} {assigned('RUN', blend.name)}"
-    return command + (f" {assigned('ARGS', *settings)}" if settings else ""), words
+    command = f"make ensemble {make_word('MEMBERS', *words)} METHOD={record.get('method', 'mean')} {make_word('RUN', blend.name)}"
+    return command + (f" {make_word('ARGS', *settings)}" if settings else ""), words
 
 
 def check_free(folder: Path) -> None:

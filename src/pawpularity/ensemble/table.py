@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from pawpularity.ensemble.blend import Figure, Fitted, Partition
-from pawpularity.evaluation.oof import constant_predictions
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW, rmse
+from pawpularity.evaluation.oof import constant_predictions
 from pawpularity.evaluation.sources import Source
 from pawpularity.runs import Run
 

@@ -2,7 +2,8 @@
 
 import argparse
 
-from pawpularity.console import Verb, file_arguments, give, json_argument, say
+from pawpularity.command_line import Verb, file_arguments, json_argument
+from pawpularity.console import emit, log
 
 
 def _ensemble(options: argparse.Namespace) -> None:
@@ -28,7 +29,7 @@ def _ensemble(options: argparse.Namespace) -> None:
     words = options.members
     if not words:
         words = finished_runs()
-        say(f"members {' '.join(words)}: all finished runs below {OOF}/")
+        log(f"members {' '.join(words)}: all finished runs below {OOF}/")
     sources = open_members(words, scale=options.scale)
     partition = partition_of(sources, groups_of(sources, folds), options.seed)
     method = options.method or default_method(len(partition.fold))
@@ -39,13 +40,13 @@ def _ensemble(options: argparse.Namespace) -> None:
     run = write_blend(folder, sources, partition, fitted, method, settings)
     asked = options.method is not None
     value = blend_json(run, sources, partition, fitted, found, method, asked)
-    give(value, blend_text(value), options.json)
-    say(f"wrote {folder}/: weights.json for new photos, oof.csv with the cross-fitted predictions of {method}")
+    emit(value, blend_text(value), options.json)
+    log(f"wrote {folder}/: weights.json for new photos, oof.csv with the cross-fitted predictions of {method}")
     weights = fitted.weights[fitted.methods.index(method)].members
     silent = [source.name for source, weight in zip(sources, weights, strict=True)
               if source.run is None or (source.run.kind != "run" and weight)]  # fmt: skip
     if silent:
-        say(f"make predict cannot score photos with it: no networks are kept of {', '.join(silent)}")
+        log(f"make predict cannot score photos with it: no networks are kept of {', '.join(silent)}")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

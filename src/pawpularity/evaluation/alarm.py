@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
 from pawpularity.evaluation.metrics import Score
+from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin
 from pawpularity.evaluation.sources import Source
 
 R2_BAR = 0.36

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pawpularity.data.photo_facts import displayed_size
 from pawpularity.data.photos import decode, in_order, thread_count
-from pawpularity.files import written_whole
+from pawpularity.files import atomic_file
 
 PER_LINE = 6
 _SIDE = 176  # pixels of a thumbnail's longer side
@@ -72,7 +72,7 @@ def contact_sheet(
                 _paint(sheet, draw, (_GAP + place * (_SIDE + _GAP), top), next(pictures), lines, text)
             top += band_height
         top += _GAP
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         sheet.save(temporary, format="PNG")
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtri, ndtri
 
-from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin
 from pawpularity.evaluation.bootstrap import DRAWS, bootstrap_sums, group_sums, interval
+from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin
 from pawpularity.evaluation.sources import Source
 from pawpularity.files import plain
 

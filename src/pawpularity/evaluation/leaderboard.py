@@ -13,8 +13,8 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import FEWEST_ROWS, Sign, leak_signs
 from pawpularity.evaluation.bands import breakdown
 from pawpularity.evaluation.label_noise import CONTEST_SELECTION, bootstrap_r2, explainable, noise_for
-from pawpularity.evaluation.origin import Origin, floor_of, origin_of
 from pawpularity.evaluation.metrics import DRAWS, Score, rmse, score
+from pawpularity.evaluation.origin import Origin, floor_of, origin_of
 from pawpularity.evaluation.sources import Source, open_source
 from pawpularity.runs import OOF, Run, recipe, run_names
 

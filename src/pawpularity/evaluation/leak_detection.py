@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pawpularity.evaluation.alarm import Sign, leak_signs
 from pawpularity.evaluation.bands import BANDS
-from pawpularity.evaluation.origin import CONTEST_KIND, OTHER_KIND, Origin
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
 from pawpularity.evaluation.metrics import Score, rmse
+from pawpularity.evaluation.origin import CONTEST_KIND, OTHER_KIND, Origin
 from pawpularity.evaluation.sources import Source
 from pawpularity.files import plain
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.data.folds import Folds, read_folds
 from pawpularity.data.tables import read_cells, shown
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, write_text
-from pawpularity.data.folds import Folds, read_folds
 from pawpularity.runs import Run
 
 COLUMNS = ("Id", "fold", "target", "prediction")

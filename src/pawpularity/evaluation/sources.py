@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pawpularity.data.duplicates import numbered
+from pawpularity.data.folds import read_folds
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import constant_predictions, read_fold, read_oof, read_run, run_folds
 from pawpularity.files import text_hash
-from pawpularity.data.duplicates import numbered
-from pawpularity.data.folds import read_folds
 from pawpularity.runs import OOF, Run
 
 

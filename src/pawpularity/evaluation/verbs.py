@@ -4,15 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pawpularity.console import Verb, file_arguments, give, json_argument
+from pawpularity.command_line import Verb, file_arguments, json_argument
+from pawpularity.console import emit
 
 
 def _oof(options: argparse.Namespace) -> None:
+    from pawpularity.console import log
     from pawpularity.errors import UserError
-    from pawpularity.evaluation.sources import is_file_word, open_source
     from pawpularity.evaluation.leaderboard import details, details_text, run_row, seed_lines, source_row, table_text
+    from pawpularity.evaluation.sources import is_file_word, open_source
     from pawpularity.runs import OOF, Run, run_names
-    from pawpularity.console import say
 
     names = options.runs or run_names()
     if not names:
@@ -21,7 +22,7 @@ def _oof(options: argparse.Namespace) -> None:
     folds = Path(options.folds) if options.folds else None
     if len(options.runs) == 1:
         found = details(open_source(names[0], scale=options.scale, folds=folds, partly=True), data)
-        give({"runs": [found]}, details_text(found), options.json)
+        emit({"runs": [found]}, details_text(found), options.json)
         return
     found_rows = []
     for name in names:
@@ -33,14 +34,14 @@ def _oof(options: argparse.Namespace) -> None:
         except UserError as error:
             if options.runs or len(names) == 1:
                 raise
-            say(f"left out {name}: {error}")  # one damaged run must not hide the others
+            log(f"left out {name}: {error}")  # one damaged run must not hide the others
     rows = sorted(found_rows, key=_place)
     blocks = []
     for group in dict.fromkeys(row["data"] for row in rows):
         blocks.append(f"data: {group}\n{table_text([row for row in rows if row['data'] == group])}")
-    give({"runs": rows}, "\n\n".join([*blocks, *seed_lines(rows)]), options.json)
+    emit({"runs": rows}, "\n\n".join([*blocks, *seed_lines(rows)]), options.json)
     if len(rows) > 2:
-        say("the best come first; the best of several is flattered by being chosen on these rows: of five equal ones by about 0.5 "
+        log("the best come first; the best of several is flattered by being chosen on these rows: of five equal ones by about 0.5 "
             "points at 120 photos, 0.06 at 9,912")  # fmt: skip
 
 
@@ -59,11 +60,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    from pawpularity.console import log
     from pawpularity.errors import UserError
     from pawpularity.evaluation.compare import compare, comparison_text
     from pawpularity.evaluation.metrics import score
     from pawpularity.evaluation.sources import groups_of_all, open_sources
-    from pawpularity.console import say
 
     if len(options.runs) < 2:
         raise UserError("compare: needs two or more runs or CSVs; the first is what the others are compared with")
@@ -73,20 +74,20 @@ def _compare(options: argparse.Namespace) -> None:
     first, *others = sources
     for source in sources:
         if source.run is not None and source.run.leaky:
-            say(f"{source.name} is leaky by design (train.split=leaky): a better figure means nothing")
+            log(f"{source.name} is leaky by design (train.split=leaky): a better figure means nothing")
     groups = groups_of_all(sources)
     rows = compare(
         first.target, first.prediction, [(s.name, s.prediction) for s in others], groups, draws=options.draws
     )
     own = score(first.target, first.prediction, first.constant, groups)
-    give(
+    emit(
         {"first": {"run": first.name} | own.to_dict(), "n": own.n, "constant_rmse": own.constant_rmse, "sd": own.sd,
          "draws": options.draws, "grouped": groups is not None, "others": [row.to_dict() for row in rows]},
         comparison_text(first.name, own, rows, first.constant_words),
         options.json,
     )  # fmt: skip
     if len(rows) > 2:
-        say(
+        log(
             "choosing the best of several on the rows that are reported flatters it; p (Holm) corrects the question, not the figure"
         )
 

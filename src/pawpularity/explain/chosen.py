@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pawpularity.config import resolve
+from pawpularity.console import log
 from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photo_cache import content_print
 from pawpularity.data.photos import PhotoError, fault
 from pawpularity.data.tables import ID, METADATA
-from pawpularity.config import resolve
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.evaluation.sources import Source, open_source
@@ -25,7 +26,6 @@ from pawpularity.explain.methods import require_methods
 from pawpularity.predictor import Predictor
 from pawpularity.runs import OOF, Run, check_name, versions
 from pawpularity.schema import Explain
-from pawpularity.console import say
 
 _NAMED = 5  # of many faults, in one line
 
@@ -85,14 +85,14 @@ def choose(options: argparse.Namespace, words: Sequence[str]) -> Chosen:
     if not options.data and own.get("folder") is None and own["name"] != asked.resolve().name:
         raise UserError(f"{run.name} was trained on {own['name']}, not on {asked}; name its data with DATA=DIR")
     data = Path(options.data or own.get("folder") or asked)
-    say(f"run     {run.folder}, trained on {own['name']}")
+    log(f"run     {run.folder}, trained on {own['name']}")
     if run.leaky:
-        say(
+        log(
             f"{run.name} is leaky by design (train.split=leaky): its networks have seen copies of the photos they score"
         )
     if not source.complete:
-        say(f"{trained_words(run)}: only {len(source.target)} photos are looked at")
-    say(f"data    {data}")
+        log(f"{trained_words(run)}: only {len(source.target)} photos are looked at")
+    log(f"data    {data}")
     dataset = Dataset.load(data, Path(config.cache.folder))
     dataset.photo_paths()
     if dataset.hash != own["hash"]:
@@ -142,7 +142,7 @@ def named_photos(chosen: Chosen, words: Sequence[str]) -> tuple[list[Photo], lis
             )
         elif known is not None:
             if known != word:
-                say(
+                log(
                     f"{word} is {known} of {chosen.dataset.name}: explained by fold {rows[known].fold}, which never saw it"
                 )
             photos[known] = Photo(known, paths[known], rows[known], chosen.metadata(known))

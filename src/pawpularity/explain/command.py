@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from pawpularity.console import emit, log
 from pawpularity.data.photos import PhotoError
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import Chosen, choose, extreme_photos, listed, named_photos, print_of
@@ -26,7 +27,6 @@ from pawpularity.explain.report import finish
 from pawpularity.explain.rise import still
 from pawpularity.explain.staging import publish, staged
 from pawpularity.predictor import Predictor
-from pawpularity.console import give, say
 
 N = 8
 MOST = 1000
@@ -80,12 +80,12 @@ def _explain(
     outside = any(photo.row is None for photo in photos)
     folds = None if outside else sorted({photo.row.fold for photo in photos if photo.row is not None})
     predictor = Predictor.load(chosen.run.folder, folds=folds)
-    say(f"device  {predictor.compute}")
+    log(f"device  {predictor.compute}")
     if outside:
-        say(f"pictures that are not of {chosen.dataset.name}: the mean of folds {', '.join(map(str, sorted(predictor.networks)))}, "
+        log(f"pictures that are not of {chosen.dataset.name}: the mean of folds {', '.join(map(str, sorted(predictor.networks)))}, "
             "without metadata")  # fmt: skip
     if predictor.config.predict.flip:
-        say("predictions are the mean of a photo and its mirror image (predict.flip); maps are of the photo as it is")
+        log("predictions are the mean of a photo and its mirror image (predict.flip); maps are of the photo as it is")
     usable = []
     for photo in photos:
         if fault := _fault(predictor, photo):
@@ -101,9 +101,9 @@ def _explain(
         explained = read_explained(part, usable)
         value, text = finish(chosen, predictor, explained, usable, part, what)
         publish(folder, _FILES)
-    give(value, text, destination)
+    emit(value, text, destination)
     panels = "1 panel" if len(explained) == 1 else f"{len(explained)} panels"
-    say(f"wrote   {folder / 'index.html'}, with {panels}, raw maps and explain.csv beside it")
+    log(f"wrote   {folder / 'index.html'}, with {panels}, raw maps and explain.csv beside it")
     if faults:
         count = len(explained) + len(faults)
         raise UserError(

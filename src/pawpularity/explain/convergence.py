@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pawpularity.errors import UserError
-from pawpularity.files import written_whole
+from pawpularity.files import atomic_file
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -85,6 +85,6 @@ def draw_convergence(found: Mapping[str, Looks], path: Path, title: str = "RISE:
     axes.set_title(title, loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         # Without the version of matplotlib in it, so that the same result gives the same bytes.
         figure.savefig(temporary, format="png", metadata={"Software": None})

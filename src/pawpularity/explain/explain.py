@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pawpularity.console import log
 from pawpularity.data.photo_facts import displayed_size
 from pawpularity.data.photos import PhotoError, Pixels, decode
 from pawpularity.device import Compute
@@ -31,7 +32,6 @@ from pawpularity.files import read_json, write_json
 from pawpularity.models.network import Network
 from pawpularity.predictor import Predictor
 from pawpularity.schema import Explain
-from pawpularity.console import say
 
 SMALLEST = 32  # pixels of a photo's shorter side
 RECORDS, MAPS = "records", "maps"
@@ -99,11 +99,11 @@ def explain_all(predictor: Predictor, photos: Sequence[Photo], settings: Explain
             record = _explain(predictor, photo, settings, part)
         except UserError as error:
             faults.append(str(error) if isinstance(error, PhotoError) else f"{photo.name}: {error}")
-            say(f"  {number}/{len(photos)}  {faults[-1]}")
+            log(f"  {number}/{len(photos)}  {faults[-1]}")
             continue
         facts = record["methods"].get("rise", {}).get("facts", {})
         found = f"RISE {facts['masks']} masks, {facts['verdict']}; " if "masks" in facts else ""
-        say(
+        log(
             f"  {number}/{len(photos)}  {photo.name}: score {record['score']:.1f}; {found}{time.perf_counter() - start:.1f} s"
         )
     if len(faults) == len(photos):
@@ -209,7 +209,7 @@ def _announce(predictor: Predictor, todo: Sequence[Photo], settings: Explain) ->
         again = settings.sanity_photos * _STAGES * SANITY_BLOCKS * block
     masks = "" if not high else f"{high:,} masks and " if low == high else f"{low:,} to {high:,} masks and "
     times = [span(each * (len(todo) * (count + judging) + again)) for count in (low, high)]
-    say(
+    log(
         f"{len(todo)} photo{'s' if len(todo) > 1 else ''} at {1000 * each:.2f} ms a forward pass, {masks}{judging:,} passes "
         f"to judge maps for each, {again:,} with random weights: about {' to '.join(dict.fromkeys(times))}"
         f"{', and the filling of holes for ROAD' if settings.road else ''}"

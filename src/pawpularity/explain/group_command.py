@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.console import emit, log
 from pawpularity.data.photos import Pixels
+from pawpularity.data.subject import LEAST, MOST, SUBJECT, share, subject_map
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import holm
+from pawpularity.evaluation.claims import CLAIMS, CONTRAST
 from pawpularity.explain.chosen import Chosen, listed
 from pawpularity.explain.estimate import table
 from pawpularity.explain.explain import decoded, span
@@ -45,12 +48,9 @@ from pawpularity.explain.panel import Column, draw_columns, outlined, overlay, s
 from pawpularity.explain.rise import StillScore, rise, still
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.explain.staging import publish, staged
-from pawpularity.files import write_json, write_text, written_whole
-from pawpularity.evaluation.claims import CLAIMS, CONTRAST
-from pawpularity.data.subject import LEAST, MOST, SUBJECT, share, subject_map
+from pawpularity.files import atomic_file, write_json, write_text
 from pawpularity.predictor import Predictor
 from pawpularity.runs import versions
-from pawpularity.console import give, say
 
 EVERY = "all"
 _BLOCKS = "blocks"
@@ -94,14 +94,14 @@ def explain_groups(
     if not sides:
         raise UserError("; ".join(refusals))
     predictor = Predictor.load(chosen.run.folder, folds=sorted({row.fold for row in rows}))
-    say(f"device  {predictor.compute}")
+    log(f"device  {predictor.compute}")
     values, texts = [], []
     for group, drawn in sides.items():
         folder = (out or chosen.folder / "groups") / group
         value, text = _one_group(chosen, predictor, group, drawn, rows, train, blocks, folder)
         values.append(value)
         texts.append(text)
-        say(f"wrote   {folder}/groups.csv, figure.png, maps.npz")
+        log(f"wrote   {folder}/groups.csv, figure.png, maps.npz")
     tested = [value for value in values if value["p_anywhere"] is not None]
     if len(tested) > 1:  # many tests find something by luck
         adjusted = holm([value["p_anywhere"] for value in tested])
@@ -111,7 +111,7 @@ def explain_groups(
         texts.append(
             f"the maps of these {len(tested)} groups' sides differ somewhere, adjusted by Holm: {', '.join(lines)}"
         )
-    give({"run": chosen.run.name, "groups": values}, "\n\n".join(texts), destination)
+    emit({"run": chosen.run.name, "groups": values}, "\n\n".join(texts), destination)
     if refusals:
         raise UserError(f"{'; '.join(refusals)}; the other groups are in {out or chosen.folder / 'groups'}")
 
@@ -134,7 +134,7 @@ def _one_group(
         return score, decoded(paths[row.id], cfg.size, cfg.fit)
 
     _require_looks(group, (opened(place) for places in sides.values() for place in places))
-    say(f"{group}: {', '.join(f'{len(places)} photos {side}' for side, places in sides.items())}; {masks} masks each")
+    log(f"{group}: {', '.join(f'{len(places)} photos {side}' for side, places in sides.items())}; {masks} masks each")
     with staged(folder, recipe, started=(_BLOCKS,), shown=_FILES) as part:
         mapped: dict[str, list[Mapped]] = {}
         backdrop: NDArray[np.float64] = np.zeros((cfg.size, cfg.size, 3))
@@ -157,7 +157,7 @@ def _one_group(
                         found = np.zeros((blocks, *pixels.shape[:2]), dtype=np.float32)
                     except UserError as error:
                         raise UserError(f"{row.id}: {error}") from None
-                    with written_whole(file) as temporary, temporary.open("wb") as open_file:
+                    with atomic_file(file) as temporary, temporary.open("wb") as open_file:
                         np.save(open_file, found, allow_pickle=False)
                 maps = np.load(file, allow_pickle=False)
                 if not maps.any():
@@ -166,12 +166,12 @@ def _one_group(
                 done += 1
                 if done in (2, len(everyone)) or done % 16 == 0:
                     rest = (time.perf_counter() - start) / done * (len(everyone) - done)
-                    say(f"  {done}/{len(everyone)}{f', about {span(rest)} more' if rest > 1 else ''}")
+                    log(f"  {done}/{len(everyone)}{f', about {span(rest)} more' if rest > 1 else ''}")
         found_group = findings(group, mapped, np.rint(backdrop / len(everyone)).astype(np.uint8), seed=settings.seed)
         lines = rows_of(found_group)
         write_text(part / "groups.csv", pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))
         if unmoved:
-            say(f"{group}: hiding moves no score of {listed(unmoved, ', ')}: their maps count as zero")
+            log(f"{group}: hiding moves no score of {listed(unmoved, ', ')}: their maps count as zero")
         value = {"group": group, "run": chosen.run.name, "predictions_hash": chosen.source.predictions_hash, "masks": masks,
                  "unmoved": unmoved,
                  "figures": [_plain(line) for line in lines],
@@ -230,7 +230,7 @@ def _write_means(path: Path, found: GroupFindings) -> None:
     for part in parts:
         name = "difference" if part is found.difference else part.name.replace(" ", "_")
         arrays |= {name: part.map.astype(np.float32), f"{name}_standard_error": part.standard_error.astype(np.float32)}
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -22,7 +22,7 @@ from scipy import stats
 
 from pawpularity.explain.methods import TITLES as TITLES
 from pawpularity.explain.saliency import Saliency
-from pawpularity.files import written_whole
+from pawpularity.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +138,7 @@ def tiles_of(maps: Mapping[str, Saliency]) -> list[str]:
 
 def write_strip(path: Path, tiles: Pixels) -> None:
     """`tiles` as a PNG, whole or not at all."""
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         Image.fromarray(tiles).save(temporary, format="PNG")
 
 
@@ -175,7 +175,7 @@ def draw_panel(
         for number, line in enumerate(caption.under.get(name, ())):
             figure.text(left, top - (0.16 + 0.165 * number) / height, line, fontsize=7.5, va="center", color="#333333",
                         parse_math=False)  # fmt: skip
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
@@ -189,7 +189,7 @@ def write_maps(path: Path, maps: Mapping[str, Saliency]) -> None:
         if saliency.effect is not None:
             arrays[f"{name}_effect"] = np.asarray(saliency.effect, dtype=np.float32)
         arrays |= {f"{name}_{key}": np.asarray(value, dtype=np.float32) for key, value in saliency.arrays.items()}
-    with written_whole(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -267,5 +267,5 @@ def draw_columns(path: Path, title: str, columns: Sequence[Column], foot: Sequen
         for number, line in enumerate(column.lines):
             figure.text(left, (bottom - 0.6 - 0.17 * number) / height, line, fontsize=7.5, va="center", color="#333333",
                         parse_math=False)  # fmt: skip
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})

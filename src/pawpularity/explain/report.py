@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import Chosen, trained_words
 from pawpularity.explain.convergence import draw_convergence
@@ -24,7 +25,6 @@ from pawpularity.explain.scored import PhotoScore
 from pawpularity.files import write_json, write_text
 from pawpularity.predictor import Predictor
 from pawpularity.runs import versions
-from pawpularity.console import say
 
 _LINES = 7  # of a drawing: more could not be told apart
 
@@ -97,7 +97,7 @@ def _cascades(
     taken = [one for one in explained if one.record["fold"] == fold][: settings.sanity_photos]
     if len(taken) < 2:
         return []
-    say(f"what is left of the maps of {len(taken)} photos when the weights of fold {fold} are made random ...")
+    log(f"what is left of the maps of {len(taken)} photos when the weights of fold {fold} are made random ...")
     scores = [PhotoScore(predictor.networks[fold], predictor.compute, photos[one.name].metadata) for one in taken]
     xs = [score.input_of(pixels[one.name]) for score, one in zip(scores, taken, strict=True)]
     masks = SANITY_BLOCKS * MaskDesign(settings.cells).block_size

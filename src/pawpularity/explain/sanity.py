@@ -34,7 +34,7 @@ from pawpularity.evaluation.bootstrap import Groups
 from pawpularity.explain.estimate import Estimate, estimates, plain
 from pawpularity.explain.map_similarity import LIKENESSES, Map, likeness_of
 from pawpularity.explain.scored import PhotoScore
-from pawpularity.files import written_whole
+from pawpularity.files import atomic_file
 from pawpularity.models.network import Network
 
 MapsOf = Callable[[PhotoScore, Tensor, int], Map]
@@ -287,6 +287,6 @@ def draw_sanity(found: Sequence[Sanity], path: Path) -> None:
     figure.legend(
         *panels[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=5
     )
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         # Without the version of matplotlib in it, so that the same findings give the same bytes.
         figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -16,9 +16,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import read_json, write_json
-from pawpularity.console import say
 
 _PART, _DONE, _RECIPE, _LOCK = ".part", ".done", "recipe.json", ".lock"
 
@@ -59,10 +59,10 @@ def staged(
         except UserError:
             same = False
         if part.exists() and not same:
-            say(f"a stopped command with other settings had begun in {folder}; this one starts anew")
+            log(f"a stopped command with other settings had begun in {folder}; this one starts anew")
             shutil.rmtree(part)
         if same and _finished(part, started):
-            say(f"going on with what a stopped command left in {part}")
+            log(f"going on with what a stopped command left in {part}")
         part.mkdir(exist_ok=True)
         write_json(part / _RECIPE, wanted)
         yield part

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pawpularity.console import emit, log
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import Chosen
 from pawpularity.explain.explain import MAPS, Photo, decoded, maps_of, score_of
@@ -23,7 +24,6 @@ from pawpularity.explain.twins import Twin, against_twins, read_twins, summarise
 from pawpularity.files import read_json, write_json, write_text
 from pawpularity.predictor import Predictor
 from pawpularity.runs import versions
-from pawpularity.console import give, say
 
 _RECORDS = "records"
 _FILES = (MAPS, "twins.json", "twins.csv")
@@ -40,8 +40,8 @@ def explain_twins(chosen: Chosen, data: Path, out: Path | None, destination: str
     twins = read_twins(data, size=cfg.size, fit=cfg.fit)
     if not twins:
         raise UserError(f"{data}: its twins.csv names no pair; draw it with: pawpularity sample --twins 5 --into DIR")
-    say(f"device  {predictor.compute}")
-    say(
+    log(f"device  {predictor.compute}")
+    log(
         f"{len(twins)} pairs of {data}: the mean of folds {', '.join(map(str, sorted(predictor.networks)))}, without metadata"
     )
     folder = out or chosen.folder / "twins"
@@ -53,13 +53,13 @@ def explain_twins(chosen: Chosen, data: Path, out: Path | None, destination: str
             if not record.is_file():
                 write_json(record, _explain(chosen, predictor, twin, part))
             if number % 5 == 0 or number == len(twins):
-                say(f"  {number}/{len(twins)}")
+                log(f"  {number}/{len(twins)}")
         value, text, lines = _findings(chosen, twins, part)
         write_text(part / "twins.csv", pd.DataFrame(lines).to_csv(index=False, lineterminator="\n"))
         write_json(part / "twins.json", value)
         publish(folder, _FILES)
-    give(value, text, destination)
-    say(f"wrote   {folder}/twins.csv, twins.json, maps")
+    emit(value, text, destination)
+    log(f"wrote   {folder}/twins.csv, twins.json, maps")
 
 
 def _explain(chosen: Chosen, predictor: Predictor, twin: Twin, part: Path) -> dict[str, object]:
@@ -72,7 +72,7 @@ def _explain(chosen: Chosen, predictor: Predictor, twin: Twin, part: Path) -> di
     maps, refusals = maps_of(score, x, chosen.settings)
     write_maps(part / MAPS / f"{twin.photo_with.stem}.npz", maps)
     for line in refusals:
-        say(f"  {twin.photo_with.stem}: {line}")
+        log(f"  {twin.photo_with.stem}: {line}")
     return {"with": scores[1], "without": scores[0], "methods": list(maps)}
 
 

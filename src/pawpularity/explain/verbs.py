@@ -2,8 +2,8 @@
 
 import argparse
 
+from pawpularity.command_line import Verb, json_argument, run_argument
 from pawpularity.studies.robustness_command import robustness_arguments, run_robustness
-from pawpularity.console import Verb, json_argument, run_argument
 
 
 def _explain(options: argparse.Namespace) -> None:

@@ -25,15 +25,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pawpularity.console import log
+from pawpularity.data.augment import RANDOM, Painter
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import in_order, thread_count
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
+from pawpularity.features.store import TrunkFile, about_of, stored
 from pawpularity.files import OTHER_CACHE, require_space, size_text
 from pawpularity.models.network import Network
-from pawpularity.features.store import TrunkFile, about_of, stored
-from pawpularity.console import say
-from pawpularity.data.augment import RANDOM, Painter
 
 BATCH = 32
 Rows = NDArray[np.int64]
@@ -76,7 +76,7 @@ class Trunks:
         file = self._file(network, compute, network.cut)
         dropped = file.check(photos, views)
         if dropped:
-            say(f"trunk   {file.folder}: {dropped} damaged part(s) found; their states are made again")
+            log(f"trunk   {file.folder}: {dropped} damaged part(s) found; their states are made again")
         missing = np.flatnonzero(file.slots(photos, views) < 0)
         if not len(missing):
             return file
@@ -142,7 +142,7 @@ class Trunks:
         """Say a line that every fold would repeat."""
         if line not in self._said:
             self._said.add(line)
-            say(line)
+            log(line)
 
     def _shallower(self, file: TrunkFile, network: Network, compute: Compute) -> TrunkFile | None:
         """The deepest file before this cut, of the same frozen weights."""
@@ -172,7 +172,7 @@ class Trunks:
             if from_shallow.any() and shallow
             else ""
         )
-        say(
+        log(
             f"trunk   {network.model.backbone} up to {file.about['block']}: {len(pairs):,} views of "
             f"{len(np.unique(pairs[:, 0])):,} photos, {size_text(file.row_bytes)} each{note}, "
             f"{size_text(len(pairs) * file.row_bytes)} in {file.folder}; "
@@ -255,7 +255,7 @@ class _Progress:
         self.bar.update(rows)
         if self.bar.disable and time.perf_counter() - self.said > 30:
             self.said = time.perf_counter()
-            say(f"trunk   {self.done:,} of {self.total:,} states")
+            log(f"trunk   {self.done:,} of {self.total:,} states")
 
 
 def fill(

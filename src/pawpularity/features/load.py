@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from pawpularity.data.augment import Painter
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute
-from pawpularity.models.network import Network
 from pawpularity.features.build import Trunks, ahead
 from pawpularity.features.store import TrunkFile
-from pawpularity.data.augment import Painter
+from pawpularity.models.network import Network
 
 Rows = NDArray[np.int64]
 Batch = tuple[Rows, Rows]

@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import text_hash, write_json, write_text
-from pawpularity.console import say
 
 VERSION = 1
 SHARD_BYTES = 32_000_000
@@ -193,14 +193,14 @@ class TrunkFile:
             try:
                 lock.acquire(timeout=1)
             except Timeout:
-                say(f"trunk   {self.folder.name}: another process is making it; waiting")
+                log(f"trunk   {self.folder.name}: another process is making it; waiting")
                 lock.acquire()
         except OSError as error:
             raise _unwritable(self.folder, error) from None
         try:
             self._lock_inode = (self.folder / ".lock").stat().st_ino
             if (self.folder / "about.json").is_file() and about_of(self.folder) != self.about:
-                say(
+                log(
                     f"trunk   {self.folder}: was written by another version of this program, or damaged; it is made anew"
                 )
                 for left in (self.folder / "index.jsonl", self.states_file):

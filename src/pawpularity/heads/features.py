@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pawpularity.data.augment import ORIGINAL
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
+from pawpularity.features.build import Trunks
+from pawpularity.features.load import open_inputs
 from pawpularity.models.backbone import Backbone, build_backbone
 from pawpularity.models.network import Network
 from pawpularity.models.weights import find_weights, tensors_hash
 from pawpularity.schema import Model
-from pawpularity.features.build import Trunks
-from pawpularity.features.load import open_inputs
-from pawpularity.data.augment import ORIGINAL
 
 KINDS = ("pooled", "logits")
 BATCH = 64

@@ -15,22 +15,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.console import log
 from pawpularity.data.dataset import Dataset
+from pawpularity.data.folds import Folds
 from pawpularity.data.tables import METADATA, TARGET
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import assemble, write_oof
 from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.oof import assemble, write_oof
+from pawpularity.features.build import Trunks
 from pawpularity.files import file_hash, text_hash, write_json
-from pawpularity.data.folds import Folds
-from pawpularity.models.network import HIGHEST, LOWEST
 from pawpularity.heads.features import Tower, frozen_features, towers_of
 from pawpularity.heads.ridge import ALPHAS, Floats, Table, require_inner_folds, ridge_oof
 from pawpularity.heads.svr import CANDIDATES, INNER_ROWS, svr_oof
+from pawpularity.models.network import HIGHEST, LOWEST
 from pawpularity.runs import OOF, Run, check_name, git_commit, record_of, versions
 from pawpularity.schema import Config, Model, Train
-from pawpularity.features.build import Trunks
-from pawpularity.console import say
 
 HEADS = ("ridge", "svr")
 _LONGEST = 60  # letters of several towers' names in a run's name; beyond it they are counted and hashed
@@ -167,7 +167,7 @@ def run_probes(
             photos, rows.photo_rows, tower.model, kind, size, compute, seed=seed, trunks=trunks
         )
         seconds[tower.name] = time.perf_counter() - began
-        say(
+        log(
             f"tower   {tower.name}: {tower.width} {kind} features of {len(table)} photos in {seconds[tower.name]:.1f} s"
         )
     runs = []
@@ -195,7 +195,7 @@ def fit_head(head: str, features: Table, rows: Rows, seed: int) -> Fitted:
     svr = svr_oof(features, rows.scores, rows.folds, rows.groups, seed=seed)
     k = len(svr.chosen)
     if min(svr.inner_rows) < len(rows.ids) - int(np.bincount(rows.folds).max()):
-        say(f"svr     chose kernel and C on {min(svr.inner_rows)} of each fold's training rows; the fit has them all")
+        log(f"svr     chose kernel and C on {min(svr.inner_rows)} of each fold's training rows; the fit has them all")
     return Fitted(
         svr.prediction.clip(LOWEST, HIGHEST),
         [f"{svr.chosen[fold]}{_edge(svr.at_edge(fold))}" for fold in range(k)],

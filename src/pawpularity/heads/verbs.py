@@ -2,7 +2,8 @@
 
 import argparse
 
-from pawpularity.console import Verb, give, json_argument, names_in, say
+from pawpularity.command_line import Verb, json_argument, names_in
+from pawpularity.console import emit, log
 
 METADATA = {"use": (True,), "none": (False,), "both": (False, True)}
 HEADS = {"ridge": ("ridge",), "svr": ("svr",), "both": ("ridge", "svr")}
@@ -40,21 +41,21 @@ def _probe(options: argparse.Namespace) -> None:
     random = config.model.weights == "none"
     weights = "random weights" if random else f"weights {config.model.weights}"
     classifier = " and a random classifier" if random and options.features == "logits" else ""
-    say(f"towers  {', '.join(towers)}: {weights}{classifier}, {config.photos.size} px")
-    say(f"device  {compute}")
+    log(f"towers  {', '.join(towers)}: {weights}{classifier}, {config.photos.size} px")
+    log(f"device  {compute}")
     runs = run_probes(
         config, dataset, folds, compute, backbones=towers, kind=FEATURES[options.features], heads=HEADS[options.head],
         metadata=METADATA[options.metadata], word=word, suffix=data_suffix(chosen.data),
     )  # fmt: skip
     rows = [run_row(run) for run in runs]
-    give({"runs": rows}, table_text(rows), options.json)
+    emit({"runs": rows}, table_text(rows), options.json)
     if any("(edge)" in word for row in rows for word in row["chosen"]):
-        say("(edge): the smallest or largest value tried; a better one may lie beyond it")
+        log("(edge): the smallest or largest value tried; a better one may lie beyond it")
     if len(rows) > 1:
-        say(f"choosing the best of these {len(rows)} rows by these figures flatters it: five equal ones by about 0.5 points at 120 "
+        log(f"choosing the best of these {len(rows)} rows by these figures flatters it: five equal ones by about 0.5 points at 120 "
             "photos, 0.06 at 9,912")  # fmt: skip
     if (line := floor_line(chosen.data)) is not None:
-        say(line)
+        log(line)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pawpularity.kaggle.kaggle_cli import COMPETITION
 from pawpularity.config import CONFIGS
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, read_json, text_hash, write_json
 from pawpularity.kaggle import wheel
 from pawpularity.kaggle.contents import BUNDLE, SUMS, open_bundle
+from pawpularity.kaggle.kaggle_cli import COMPETITION
 
 BUILD = Path("kernels/build")
 ACCELERATOR = "NvidiaTeslaT4"

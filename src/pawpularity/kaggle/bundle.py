@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pawpularity import __version__
+from pawpularity.console import log
 from pawpularity.data.tables import read_cells
 from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError
@@ -28,7 +29,6 @@ from pawpularity.kaggle.training_data import material
 from pawpularity.models.weights import read_tensors, save_tensors, tensors_hash
 from pawpularity.predictor import load_network
 from pawpularity.runs import OOF, Run, check_name, git_commit
-from pawpularity.console import say
 
 USER = "KAGGLE_USER"
 """Stands for the name of whoever pushes, until it is known."""
@@ -99,7 +99,7 @@ def recipe_of(words: Sequence[str]) -> Recipe:
         mean = float(np.mean([member.mean for member in members]))
         recipe = Recipe("-".join(run.name for run in runs)[:100], 0.0, members, mean, None)
         if len(runs) > 1:
-            say(
+            log(
                 f"{len(runs)} runs: their mean, as nobody fitted weights; make ensemble MEMBERS=... fits and scores them"
             )
     hashes = {member.run.record["data"]["hash"]: member.run for member in recipe.members}
@@ -108,7 +108,7 @@ def recipe_of(words: Sequence[str]) -> Recipe:
         raise UserError(f"kernel: {a.name} and {b.name} were trained on different data; bundle runs of one data set")
     for member in recipe.members:
         if member.run.leaky:
-            say(f"{member.run.name} is leaky by design (train.split=leaky): its own figures say nothing of new photos")
+            log(f"{member.run.name} is leaky by design (train.split=leaky): its own figures say nothing of new photos")
     return recipe
 
 
@@ -118,7 +118,7 @@ def _member(run: Run, weight: float) -> Member:
     if not folds:
         raise UserError(f"{run.folder}: no fold is trained yet; run: {run.remedy()}")
     if missing := run.k - len(folds):
-        say(f"{run.name}: {missing} of {run.k} folds are not trained and will be missing from the bundle")
+        log(f"{run.name}: {missing} of {run.k} folds are not trained and will be missing from the bundle")
     files = [run.predictions_file(fold) for fold in folds]
     predictions = [read_cells(file, ("prediction",)).numbers("prediction", "a score") for file in files]
     return Member(run, weight, float(np.concatenate(predictions).mean()))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pawpularity.console import log
 from pawpularity.data.dataset import load_test
 from pawpularity.data.photos import decode, in_order, thread_count
 from pawpularity.data.tables import ID, METADATA, TARGET, read_cells, read_test
@@ -28,7 +29,6 @@ from pawpularity.kaggle.submission_file import check_submission
 from pawpularity.pipeline.predict import submit
 from pawpularity.predictor import Predictor
 from pawpularity.runs import OOF, Run
-from pawpularity.console import say
 
 FLOAT_BOUND = 1e-4
 """Score points between the kernel and `make predict`: the same batches of the same numbers, but for six decimals."""
@@ -81,28 +81,28 @@ def _check(build: Path, photos: int, threads: int | None, other: str | None) -> 
     _require_unchanged(bundle)
     words = ["--threads", str(threads)] if threads else []
     python = sandbox.interpreter(other) if other else sandbox.interpreter()
-    say(f"sandbox {sandbox.isolation(build)}")
-    say(f"python  {python.path}: {python}")
+    log(f"sandbox {sandbox.isolation(build)}")
+    log(f"python  {python.path}: {python}")
     # Beside the build, so that links into it need no room.
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=build) as scratch:
         root = Path(scratch).resolve()
-        say(f"drawing {min(photos, fake_test_set.DRAWN)} photos, shown as {photos} ...")
+        log(f"drawing {min(photos, fake_test_set.DRAWN)} photos, shown as {photos} ...")
         fake_test_set.noise(root / "noise")
         fake_test_set.hidden(root / "hidden", photos)
         some = fake_test_set.first(root / "hidden", min(photos, COMPARED), root / "some")
         spoiled = fake_test_set.first(root / "hidden", min(photos, 2 * BATCH), root / "spoiled")
         ways = fake_test_set.spoil(spoiled, BROKEN)
         bound = _bound(bundle) + (VERSIONS_BOUND if other else 0.0)
-        say("the contest's eight noise photos, mounts of old ...")
+        log("the contest's eight noise photos, mounts of old ...")
         eight = _session(root / "a", "of old", bundle, script, root / "noise", words, python)
         off = _compare(_scores(eight), _predicted(bundle, root / "noise", root), bound)
-        say(f"{photos} hidden photos, mounts of late ...")
+        log(f"{photos} hidden photos, mounts of late ...")
         many = _session(root / "b", "of late", bundle, script, root / "hidden", words, python, rerun=True)
         off = max(off, _compare(_scores(many)[:COMPARED], _predicted(bundle, some, root), bound))
-        say(f"{len(ways)} of {min(photos, 2 * BATCH)} photos broken ...")
+        log(f"{len(ways)} of {min(photos, 2 * BATCH)} photos broken ...")
         broken = _session(root / "c", "of late", bundle, script, spoiled, words, python, rerun=True)
         _check_broken(bundle, broken, spoiled, ways, _scores(many), bound)
-        say("its parts, one by one ...")
+        log("its parts, one by one ...")
         parts = _parts(bundle, some, threads)
     result = Result(bundle, python, many, broken, off, bound, parts)
     return result.values(), result.text()

@@ -13,12 +13,12 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from pawpularity.console import log
 from pawpularity.data.dataset import Dataset, load_test
-from pawpularity.kaggle.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain
 from pawpularity.data.tables import read_sample_submission
 from pawpularity.errors import UserError
 from pawpularity.files import DAMAGED_ZIP
-from pawpularity.console import say
+from pawpularity.kaggle.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain
 
 NEEDED = 2_200_000_000  # bytes: the archive (1.04 GB) and as much again unpacked
 _DOING = "downloading the contest's data"
@@ -35,7 +35,7 @@ def download(folder: Path) -> None:
             rows = _check(folder)
         except UserError as error:
             raise UserError(f"{folder}: is there but not complete ({error}); move it away and run again") from None
-        say(f"{folder}: the data is there already ({rows} training photos)")
+        log(f"{folder}: the data is there already ({rows} training photos)")
         return
     kaggle = Kaggle.find(to_push=False)
     try:
@@ -54,7 +54,7 @@ def download(folder: Path) -> None:
         raise UserError(
             f"{folder}: cannot be written ({error.strerror or error}); free space or mend permissions"
         ) from None
-    say(f"{folder}: {rows} training photos")
+    log(f"{folder}: {rows} training photos")
 
 
 def _check(folder: Path) -> int:

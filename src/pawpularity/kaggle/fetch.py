@@ -8,12 +8,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pawpularity.console import log
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import assemble, read_fold, run_folds
 from pawpularity.evaluation.leaderboard import fold_line, run_row, table_text
+from pawpularity.evaluation.oof import assemble, read_fold, run_folds
 from pawpularity.files import DAMAGED_ZIP, file_hash, require_space
 from pawpularity.runs import OOF, Run
-from pawpularity.console import say
 
 ARCHIVE = r"^run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip$"
 _MEMBER = r"oof/(folds|{run})/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?"
@@ -51,7 +51,7 @@ def bring_home(archive: Path, run: str | None = None) -> str:
                 with FileLock(home.folder / f".fold{fold}.lock", timeout=0):  # training's own
                     _join(fetched, home, fold)
             except Timeout:
-                say(f"fold {fold} is being trained here: that one is kept")
+                log(f"fold {fold} is being trained here: that one is kept")
     # As in training: who finds a fold missing must not remove the oof.csv that another has just completed.
     with FileLock(home.folder / ".oof.lock"):
         assemble(home)
@@ -63,7 +63,7 @@ def _join(fetched: Run, home: Run, fold: int) -> None:
     """Move a fold into the run here; one that is trained here stays. The fold's lock must be held."""
     if fold in home.trained_folds():
         same = file_hash(home.predictions_file(fold)) == file_hash(fetched.predictions_file(fold))
-        say(f"fold {fold} is trained here already{'' if same else ', to other predictions'}: kept as it is")
+        log(f"fold {fold} is trained here already{'' if same else ', to other predictions'}: kept as it is")
         return
     if home.fold(fold).exists():  # what a stopped training left
         shutil.rmtree(home.fold(fold))

@@ -17,12 +17,12 @@ from pawpularity.data.photos import decode
 from pawpularity.data.tables import ID, METADATA, read_train
 from pawpularity.device import choose
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import read_oof
 from pawpularity.evaluation.metrics import rmse
+from pawpularity.evaluation.oof import read_oof
+from pawpularity.features.load import PixelInputs
 from pawpularity.models.network import Network
 from pawpularity.predictor import score_rows
 from pawpularity.runs import Run
-from pawpularity.features.load import PixelInputs
 
 PHOTOS = 200
 """Measured on, over all folds."""

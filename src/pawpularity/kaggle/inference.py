@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity import __version__
-from pawpularity.pipeline.submission import submission_text
+from pawpularity.console import log
 from pawpularity.data.tables import ID, METADATA, read_cells, read_sample_submission, read_test
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, write_json, write_text
@@ -30,7 +30,7 @@ from pawpularity.kaggle.blend import Blend
 from pawpularity.kaggle.contents import Bundle, open_bundle
 from pawpularity.kaggle.paths import find_competition
 from pawpularity.kaggle.plan import Plan, Use
-from pawpularity.console import say
+from pawpularity.pipeline.submission import submission_text
 
 if TYPE_CHECKING:
     from pawpularity.kaggle.stream import Outcome
@@ -85,12 +85,12 @@ def _run(words: Sequence[str], bundle_folder: Path, root: Path, started: float) 
     """The whole run; returns how many photos are still being decoded by threads that were given up."""
     options = _options(words, root)
     rerun = "the hidden photos" if os.environ.get("KAGGLE_IS_COMPETITION_RERUN") else "a trial run"
-    say(f"pawpularity {__version__}, {rerun}; bundle {bundle_folder}")
+    log(f"pawpularity {__version__}, {rerun}; bundle {bundle_folder}")
     bundle = open_bundle(bundle_folder)
     data = Path(options.data) if options.data else find_competition(root / "input")
     ids, columns = read_rows(data)
     hours = float(bundle.about.get("hours", HOURS)) if options.hours is None else options.hours
-    say(f"data    {data}: {len(ids)} photos; bundle {bundle.name}: {', '.join(run.name for run in bundle.runs)}")
+    log(f"data    {data}: {len(ids)} photos; bundle {bundle.name}: {', '.join(run.name for run in bundle.runs)}")
     blend = blend_of(bundle)
     path = Path(options.working) / "submission.csv"
 
@@ -103,7 +103,7 @@ def _run(words: Sequence[str], bundle_folder: Path, root: Path, started: float) 
     keep(outcome.scores)
     warnings = check_against_sample(path, ids, data)
     for line in warnings:
-        say(f"warning: {line}")
+        log(f"warning: {line}")
     ended = time.monotonic()
     report = about | {
         "bundle": bundle.name,
@@ -121,8 +121,8 @@ def _run(words: Sequence[str], bundle_folder: Path, root: Path, started: float) 
     }
     write_json(path.with_name("inference.json"), report)
     low, high, mean = outcome.scores.min(), outcome.scores.max(), outcome.scores.mean()
-    say(f"wrote {path}: {len(ids)} rows, {low:.1f} to {high:.1f}, mean {mean:.1f}")
-    say(f"{len(outcome.faults)} photos could not be used; {ended - started:.0f} s, {report['peak_mb']:.0f} MB at most")
+    log(f"wrote {path}: {len(ids)} rows, {low:.1f} to {high:.1f}, mean {mean:.1f}")
+    log(f"{len(outcome.faults)} photos could not be used; {ended - started:.0f} s, {report['peak_mb']:.0f} MB at most")
     return outcome.stuck
 
 
@@ -166,7 +166,7 @@ def _predict(
     plan.said += [f"{name} (failed)" for name in runs if name not in of]
     computes = {str(family.compute) for family in families}
     for line in sorted(computes):
-        say(f"device  {line}")
+        log(f"device  {line}")
     paths = [data / "test" / f"{name}.jpg" for name in ids]
     shapes = sorted({(family.size, family.fit) for family in families})
     chunks = decoded(paths, shapes, options.threads, deadline=deadline)
@@ -187,7 +187,7 @@ def read_rows(data: Path) -> tuple[list[str], NDArray[np.float32] | None]:
         ids = _ids_of(data / "test.csv")
         if not ids:
             raise
-        say(f"warning: {error}; going on without metadata")
+        log(f"warning: {error}; going on without metadata")
         return ids, None
 
 

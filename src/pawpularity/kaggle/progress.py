@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pawpularity.kaggle.kaggle_cli import Answer, Kaggle, explain
+from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import read_json, text_hash
 from pawpularity.kaggle.build_folders import Names, Pair
+from pawpularity.kaggle.kaggle_cli import Answer, Kaggle, explain
 from pawpularity.kaggle.submission_file import VISIBLE, check_submission, require_answers
-from pawpularity.console import say
 
 POLL = "PAWPULARITY_KAGGLE_POLL"
 """Environment variable: seconds between two questions how far Kaggle is (default 20)."""
@@ -101,7 +101,7 @@ def wait(kaggle: Kaggle, names: Names, minutes: float, before: str | None = None
                 raise
             now = Progress("unknown", "")
         if now.status != said:
-            say(f"{names.kernel}: {now.status}")
+            log(f"{names.kernel}: {now.status}")
             said = now.status
         if now.over or time.monotonic() >= deadline:
             return now
@@ -118,7 +118,7 @@ def require_complete(kaggle: Kaggle, pair: Pair, names: Names, now: Progress) ->
             f"or look at {names.kernel_url}"
         )
     for line in log_tail(kaggle, names):
-        say(f"  {line}")
+        log(f"  {line}")
     reason = f" ({now.message})" if now.message else ""
     raise UserError(
         f"{names.kernel}: ended with {now.status}{reason}; its log's end stands above, all of it at {names.kernel_url}"

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pawpularity.kaggle.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain, shell_line
+from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import size_text
 from pawpularity.kaggle.build_folders import Names, Pair
+from pawpularity.kaggle.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain, shell_line
 from pawpularity.kaggle.progress import PATIENCE, TRIAL, Unanswered, log_mark, output_words, pause
-from pawpularity.console import say
 
 SUBMISSIONS_URL = f"https://www.kaggle.com/competitions/{COMPETITION}/submissions"
 READY_MINUTES = 60.0
@@ -84,9 +84,9 @@ def push(kaggle: Kaggle, pair: Pair, names: Names, note: str) -> dict[str, Any]:
     unchanged = before.get("dataset_hash") == bundle and before.get("dataset") == names.dataset
     arrived = {"dataset": names.dataset, "hash": bundle, "after": version or 0}
     if unchanged and version is not None and before.get("dataset_version") == version:
-        say(f"data set {names.dataset}: version {version} has these very files already")
+        log(f"data set {names.dataset}: version {version} has these very files already")
     elif version is not None and before.get("arrived") == arrived | {"after": version - 1}:
-        say(f"data set {names.dataset}: version {version} has these very files already: a push was cut off behind them")
+        log(f"data set {names.dataset}: version {version} has these very files already: a push was cut off behind them")
         version = _wait_ready(kaggle, pair, names, version - 1)
     else:
         _upload(kaggle, pair, names, note, first=version is None, keep=lambda: pair.keep(before | {"arrived": arrived}))
@@ -104,7 +104,7 @@ def push(kaggle: Kaggle, pair: Pair, names: Names, note: str) -> dict[str, Any]:
     }
     pair.keep(record)
     record["log_before"] = log_mark(kaggle, names)
-    say(f"pushing {names.kernel} ...")
+    log(f"pushing {names.kernel} ...")
     answer = kaggle.ask("kernels", "push", "-p", str(pair.kernel), timeout_s=600)
     try:
         record["kernel_version"] = _pushed_version(answer, names)
@@ -146,11 +146,11 @@ def _upload(kaggle: Kaggle, pair: Pair, names: Names, note: str, *, first: bool,
     """Create the data set or add a version. `keep` is called as soon as the last file arrived."""
     create, add = dataset_words(pair, note)
     total = sum(path.stat().st_size for path in pair.files)
-    say(f"uploading {len(pair.files)} files, {size_text(total)}, to {names.dataset} ...")
+    log(f"uploading {len(pair.files)} files, {size_text(total)}, to {names.dataset} ...")
     missing = {path.name for path in pair.files}
 
     def show(line: str) -> None:
-        say(line)
+        log(line)
         if missing and (name := _ARRIVED.match(line)):
             missing.discard(name[1])
             if not missing:
@@ -162,7 +162,7 @@ def _upload(kaggle: Kaggle, pair: Pair, names: Names, note: str, *, first: bool,
 
 def _wait_ready(kaggle: Kaggle, pair: Pair, names: Names, before: int) -> int:
     """The number of the data set's version behind `before`, once Kaggle has it ready."""
-    say("waiting for Kaggle to make it ready ...")
+    log("waiting for Kaggle to make it ready ...")
     deadline = time.monotonic() + READY_MINUTES * 60
     swallowed = 0
     while True:
@@ -176,7 +176,7 @@ def _wait_ready(kaggle: Kaggle, pair: Pair, names: Names, before: int) -> int:
                 raise
             status, version = "unknown", -1
         if status == "ready" and version > before:
-            say(f"data set {names.dataset}: version {version} is ready")
+            log(f"data set {names.dataset}: version {version} is ready")
             return version
         if status in ("failed", "deleted"):
             _forget_arrived(pair)
@@ -242,7 +242,7 @@ def _pushed_version(answer: Answer, names: Names) -> int:
     if not pushed[2].rstrip("/").lower().endswith(f"/{names.kernel}"):
         raise Mispushed(doing, f"pushed {which} to {pushed[2]}, not to {names.kernel_url}; look at both")
     if tags := re.search(r"not valid tags and could not be added.*", text):
-        say(f"kaggle: {tags[0]}")
+        log(f"kaggle: {tags[0]}")
     return int(pushed[1])
 
 

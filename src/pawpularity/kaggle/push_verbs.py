@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawpularity.console import Verb, names_in, run_argument, say
+from pawpularity.command_line import Verb, names_in, run_argument
+from pawpularity.console import log
 
 if TYPE_CHECKING:
     from pawpularity.kaggle.build_folders import Names, Pair
@@ -38,25 +39,25 @@ def _pushed(options: argparse.Namespace) -> "tuple[Pair, Names, dict[str, Any]]"
 
 def _push(options: argparse.Namespace) -> None:
     from pawpularity import __version__
-    from pawpularity.kaggle.kaggle_cli import Kaggle
     from pawpularity.kaggle import progress, push
+    from pawpularity.kaggle.kaggle_cli import Kaggle
 
     pair, names = _named(options)
     note = f"pawpularity {__version__}, {pair.dataset_hash()}"
     if not options.go:
         print(push.push_plan(pair, names, note))
-        say(_ACT)
+        log(_ACT)
         return
     kaggle = Kaggle.find()
     record = push.push(kaggle, pair, names, note)
-    say(f"pushed  {names.kernel} version {record['kernel_version']}: {names.kernel_url}")
+    log(f"pushed  {names.kernel} version {record['kernel_version']}: {names.kernel_url}")
     minutes = options.wait if options.wait is not None else 60.0 if pair.inference else 0.0
     if minutes == 0:
         print(
             f"{names.kernel} version {record['kernel_version']} is running; ask with: make kernel-status{pair.name_word}"
         )
         return
-    say("waiting for Kaggle to start it ...")
+    log("waiting for Kaggle to start it ...")
     progress.pause()
     _look(kaggle, pair, names, record, minutes)
 
@@ -80,8 +81,8 @@ def _look(kaggle: Any, pair: "Pair", names: "Names", record: dict[str, Any], min
 
 
 def _status(options: argparse.Namespace) -> None:
-    from pawpularity.kaggle.kaggle_cli import Kaggle
     from pawpularity.kaggle import progress
+    from pawpularity.kaggle.kaggle_cli import Kaggle
 
     pair, names, record = _pushed(options)
     kaggle = Kaggle.find()
@@ -94,10 +95,10 @@ def _status(options: argparse.Namespace) -> None:
 
 def _submit(options: argparse.Namespace) -> None:
     from pawpularity import __version__
-    from pawpularity.kaggle.kaggle_cli import Kaggle, shell_line
     from pawpularity.errors import UserError
     from pawpularity.kaggle import progress, push
     from pawpularity.kaggle.contents import open_bundle
+    from pawpularity.kaggle.kaggle_cli import Kaggle, shell_line
     from pawpularity.kaggle.training_data import material_of
 
     options.name = "inference"
@@ -126,12 +127,12 @@ def _submit(options: argparse.Namespace) -> None:
         if options.go:
             raise UserError(f"{names.kernel}: {material}, so its score would say nothing of the contest; train on the contest's "
                             "data (make data), or add ARGS=--anyway")  # fmt: skip
-        say(f"{material}: GO=1 would refuse it without ARGS=--anyway")
+        log(f"{material}: GO=1 would refuse it without ARGS=--anyway")
     else:
-        say(str(material))
+        log(str(material))
     if not options.go:
         print(shell_line(words))
-        say(f"version {version} is {record['status']}; {_ACT}")
+        log(f"version {version} is {record['status']}; {_ACT}")
         return
     kaggle = Kaggle.find()
     if record["status"] != "checked":
@@ -154,13 +155,13 @@ def _submit(options: argparse.Namespace) -> None:
         raise
     pair.keep(earlier | {"submitted": True})
     print(f"submitted {names.kernel} version {version}; Kaggle says: {said}")
-    say(f"it now runs on the hidden photos, which takes hours; the score will stand at {push.SUBMISSIONS_URL}")
+    log(f"it now runs on the hidden photos, which takes hours; the score will stand at {push.SUBMISSIONS_URL}")
 
 
 def _train(options: argparse.Namespace) -> None:
+    from pawpularity.config import resolve
     from pawpularity.context import default_run
     from pawpularity.data.dataset import CONTEST
-    from pawpularity.config import resolve
     from pawpularity.errors import UserError
     from pawpularity.files import size_text
     from pawpularity.kaggle.train_kernel import Wanted, build_train_kernel, fold_numbers
@@ -185,17 +186,17 @@ def _train(options: argparse.Namespace) -> None:
     print(f"{pair.dataset.parent}: fold {', '.join(map(str, wanted.folds))} of run {wanted.run}, at most {wanted.hours:g} h; "
           f"{len(pair.files)} files, {size_text(total)}")  # fmt: skip
     if wanted.user is None:
-        say("to push, build with KAGGLE_USER=you")
-    say(f"next: make kernel-push NAME={pair.name}, and GO=1 to do it")
+        log("to push, build with KAGGLE_USER=you")
+    log(f"next: make kernel-push NAME={pair.name}, and GO=1 to do it")
 
 
 def _fetch(options: argparse.Namespace) -> None:
     import tempfile
 
-    from pawpularity.kaggle.kaggle_cli import Kaggle, shell_line
     from pawpularity.errors import UserError
     from pawpularity.kaggle import progress
     from pawpularity.kaggle.fetch import ARCHIVE, bring_home
+    from pawpularity.kaggle.kaggle_cli import Kaggle, shell_line
 
     if options.zip:
         print(bring_home(Path(options.zip)))
@@ -205,7 +206,7 @@ def _fetch(options: argparse.Namespace) -> None:
     pair, names, record = _pushed(options)
     if not options.go:
         print(shell_line(progress.output_words(names, Path("DIR"), ARCHIVE)))
-        say(_ACT)
+        log(_ACT)
         return
     kaggle = Kaggle.find()
     progress.require_complete(kaggle, pair, names, progress.progress(kaggle, names, record.get("log_before")))

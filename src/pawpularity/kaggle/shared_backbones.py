@@ -15,17 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pawpularity.console import log
+from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
+from pawpularity.features.load import PixelInputs
 from pawpularity.kaggle.contents import Bundle, BundledRun
 from pawpularity.kaggle.plan import Use
 from pawpularity.kaggle.stream import BATCH
 from pawpularity.models.network import Network
 from pawpularity.predictor import load_network, score_tails
-from pawpularity.features.load import PixelInputs
-from pawpularity.console import say
-from pawpularity.data.augment import FLIP, ORIGINAL
 
 Floats = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ class Family:
         except RuntimeError as error:
             if self.reload is None or self.compute.device.type == "cpu":
                 raise
-            say(f"{self.name}: the GPU failed ({str(error).splitlines()[0][:200]}); going on with the CPU")
+            log(f"{self.name}: the GPU failed ({str(error).splitlines()[0][:200]}); going on with the CPU")
             instead = self.reload()
             # Two families may be one there: the other's networks are not ours to hold.
             own = {run: networks for run, networks in instead.networks.items() if run in self.networks}
@@ -127,7 +127,7 @@ class Family:
                     raise
                 self.batch //= 2
                 torch.cuda.empty_cache()
-                say(f"{self.name}: the GPU is out of memory; going on with {self.batch} photos at a time")
+                log(f"{self.name}: the GPU is out of memory; going on with {self.batch} photos at a time")
             except UserError:  # an answer that is no number
                 return self._one_by_one(networks, inputs, columns, view), inputs.seconds
 
@@ -168,13 +168,13 @@ def load_families(bundle: Bundle, device: str | None = None) -> list[Family]:
             networks = _networks(run, compute, trunk)
         except torch.cuda.OutOfMemoryError:
             compute = choose(dtype, "cpu")
-            say(f"{run.name}: the GPU has no room for it; it goes on with the CPU")
+            log(f"{run.name}: the GPU has no room for it; it goes on with the CPU")
             networks = _networks(run, compute, trunk)
         except UserError:
             raise  # a bundle that is not whole is not used
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            say(f"{run.name} cannot be loaded and is left out ({reason})")
+            log(f"{run.name} cannot be loaded and is left out ({reason})")
             continue
         photos, first = run.config.photos, networks[0]
         # Without a trunk the networks share nothing but the photos.

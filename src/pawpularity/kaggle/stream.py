@@ -15,12 +15,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pawpularity.console import log
 from pawpularity.data.photos import PhotoError, decode, thread_count
+from pawpularity.features.build import ahead
 from pawpularity.kaggle.blend import Blend
 from pawpularity.kaggle.plan import Cost, Plan, Use, mean_cost
 from pawpularity.predictor import SCORED_AT_ONCE
-from pawpularity.features.build import ahead
-from pawpularity.console import say
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -180,7 +180,7 @@ def stream(
     *,
     deadline: float,
     clock: Callable[[], float] = time.monotonic,
-    tell: Callable[[str], None] = say,
+    tell: Callable[[str], None] = log,
     keep: Callable[[Floats], None] = lambda scores: None,
 ) -> Outcome:
     """Scores of every Id, in 1..100, before `clock` reads `deadline` as far as `plan` can help it.

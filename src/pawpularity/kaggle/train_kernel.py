@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pawpularity
-from pawpularity.data.dataset import CONTEST
 from pawpularity.config import config_path
+from pawpularity.data.dataset import CONTEST
 from pawpularity.errors import UserError
-from pawpularity.files import read_json, remove_left_overs, write_json, write_text
+from pawpularity.files import read_json, write_json, write_text
 from pawpularity.kaggle import wheel
 from pawpularity.kaggle.build_folders import (
     Pair,
@@ -112,7 +112,6 @@ def build_train_kernel(wanted: Wanted, build: Path) -> Pair:
 
 
 def _build(wanted: Wanted, source: Path, weights: Path | None, place: Path) -> None:
-    remove_left_overs(place, older_than_s=0)
     fresh = Path(tempfile.mkdtemp(prefix=f".{wanted.run}.", suffix=".part", dir=place.parent))
     try:
         (fresh / "dataset").mkdir()

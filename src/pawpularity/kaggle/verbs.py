@@ -3,17 +3,18 @@
 import argparse
 from pathlib import Path
 
+from pawpularity.command_line import Verb, json_argument, names_in
+from pawpularity.console import emit
 from pawpularity.kaggle.push_verbs import PUSH_VERBS
-from pawpularity.console import Verb, give, json_argument, names_in
 
 
 def _kernel(options: argparse.Namespace) -> None:
+    from pawpularity.console import log
     from pawpularity.errors import UserError
     from pawpularity.files import size_text
     from pawpularity.kaggle.bundle import USER, Wishes, build, recipe_of
     from pawpularity.kaggle.inference import HOURS
     from pawpularity.kaggle.training_data import material_of
-    from pawpularity.console import say
 
     runs = names_in(options, "runs")
     if other := [*(["--config"] if options.config else []), *options.settings]:
@@ -42,10 +43,10 @@ def _kernel(options: argparse.Namespace) -> None:
     material = material_of(bundle)
     print(material)
     if not material.contest:
-        say("make submit will refuse this without ARGS=--anyway; make data fetches the contest's photos")
+        log("make submit will refuse this without ARGS=--anyway; make data fetches the contest's photos")
     if wishes.user is None:
-        say(f"{USER} stands where your Kaggle name belongs; to push, build with KAGGLE_USER=you")
-    say("next: make kernel-check, then make kernel-push")
+        log(f"{USER} stands where your Kaggle name belongs; to push, build with KAGGLE_USER=you")
+    log("next: make kernel-check, then make kernel-push")
 
 
 def _kernel_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,17 +62,17 @@ def _kernel_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
+    from pawpularity.console import log
     from pawpularity.errors import UserError
     from pawpularity.kaggle.check import check
-    from pawpularity.console import say
 
     if not 8 <= options.photos <= 100_000:
         raise UserError(f"--photos {options.photos}: must lie in 8..100000")
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: must be 1 or more")
     report, text = check(Path(options.build), photos=options.photos, threads=options.threads, python=options.python)
-    give(report, text, options.json)
-    say("next: make kernel-push")
+    emit(report, text, options.json)
+    log("next: make kernel-push")
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pawpularity
 from pawpularity import __version__
-from pawpularity.files import written_whole
+from pawpularity.files import atomic_file
 
 PACKAGE = Path(pawpularity.__file__).resolve().parent
 NAME = f"pawpularity-{__version__}-py3-none-any.whl"
@@ -66,7 +66,7 @@ def write_wheel(path: Path, files: Iterable[Path]) -> None:
     )
     record = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in contents.items()]
     contents[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
-    with written_whole(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in contents.items():
             entry = zipfile.ZipInfo(name, _LONG_AGO)
             entry.compress_type = zipfile.ZIP_DEFLATED

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pawpularity.errors import UserError
-from pawpularity.files import written_whole
+from pawpularity.files import atomic_file
 
 LOCAL_WEIGHTS = Path("input/weights")
 PACKAGED = Path(__file__).resolve().parent / "pretrained"
@@ -222,7 +222,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], belongs: Mapping[str
     from safetensors.torch import save_file
 
     header = {"pawpularity": json.dumps(dict(belongs), sort_keys=True)}
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
         except SafetensorError as error:  # a full disk comes in this guise

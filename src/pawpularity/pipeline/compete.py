@@ -8,27 +8,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pawpularity.data.dataset import Dataset, Rows, is_drawn
-from pawpularity.pipeline.submission import SUBMISSIONS
 from pawpularity.config import resolve
+from pawpularity.console import confirm, log
+from pawpularity.data.dataset import Dataset, Rows, is_drawn
+from pawpularity.data.folds import Folds
 from pawpularity.device import Compute
 from pawpularity.device import choose as choose_device
 from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leaderboard import fold_line
-from pawpularity.data.folds import Folds
+from pawpularity.features.store import stored
 from pawpularity.models.backbone import count_parameters
 from pawpularity.models.network import build_network
 from pawpularity.models.weights import find_weights
 from pawpularity.pipeline.predict import submit
+from pawpularity.pipeline.submission import SUBMISSIONS
 from pawpularity.runs import OOF, Run
-from pawpularity.schema import Config
 from pawpularity.sample import SAMPLE
+from pawpularity.schema import Config
+from pawpularity.training.fold import labelled_photos, prepare_trunk, start_run, train_fold
 from pawpularity.training.samples import as_they_are, items_of, looked_at, shown
 from pawpularity.training.step import loss_of
-from pawpularity.training.fold import labelled_photos, prepare_trunk, start_run, train_fold
-from pawpularity.features.store import stored
-from pawpularity.console import agreed, say
 
 FOUR = ("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7")
 SMALL = tuple(f"small/{name}" for name in FOUR)
@@ -147,14 +147,14 @@ def train_all(configs: dict[str, Config], dataset: Dataset, folds: Folds, suffix
     for name, config in configs.items():
         compute = choose_device(config.train.dtype)
         run, note = start_run(OOF / (config.name + suffix), config, dataset, folds)
-        say(f"{name}: {config.model.backbone} on {compute}; {note}")
+        log(f"{name}: {config.model.backbone} on {compute}; {note}")
         rows, every = labelled_photos(dataset, folds, config), np.arange(len(dataset.train))
         if len(run.trained_folds()) < folds.k:
             prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
         for fold in range(folds.k):
             if fold not in run.trained_folds():
                 train_fold(run, dataset, folds, fold, compute, rows)
-            say(fold_line(run, fold))
+            log(fold_line(run, fold))
         runs.append(run)
     return runs
 
@@ -163,11 +163,11 @@ def blend_and_submit(runs: Sequence[Run], test: Rows | None, suffix: str) -> Run
     """Average the runs; predict the test photos if there are any."""
     blend = mean_blend(runs, OOF / f"mean{suffix}")
     if test is None:
-        say("the data has no test.csv, so no submission was written")
+        log("the data has no test.csv, so no submission was written")
         return blend
     path = SUBMISSIONS / f"{blend.name}.csv"
     submit(blend, test, path, test.cache_folder)
-    say(f"wrote {path} and {path.with_suffix('.json')}")
+    log(f"wrote {path} and {path.with_suffix('.json')}")
     return blend
 
 
@@ -179,5 +179,5 @@ def go_ahead(yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UserError("all: nobody is there to agree to the estimate; add --yes (make all YES=1)")
-    if not agreed("go on? [y/N] "):
+    if not confirm("go on? [y/N] "):
         raise UserError("all: stopped before anything was trained")

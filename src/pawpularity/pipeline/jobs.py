@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pawpularity.config import resolve
 from pawpularity.context import Choices, choose, choose_data, default_config, folds_of
 from pawpularity.data.dataset import Dataset
-from pawpularity.config import resolve
-from pawpularity.errors import UserError
 from pawpularity.data.folds import Folds
+from pawpularity.errors import UserError
 from pawpularity.runs import Run
 from pawpularity.schema import Config, FoldsConfig
 

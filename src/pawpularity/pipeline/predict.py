@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pawpularity.console import log
 from pawpularity.data.dataset import Rows
-from pawpularity.pipeline.submission import require_wanted, write_submission
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.ensemble.methods import Weights
 from pawpularity.ensemble.record import read_weights
+from pawpularity.features.build import Trunks
+from pawpularity.pipeline.submission import require_wanted, write_submission
 from pawpularity.predictor import Predictor
 from pawpularity.runs import OOF, Run, git_commit, versions
-from pawpularity.features.build import Trunks
-from pawpularity.console import say
 
 
 def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = None) -> NDArray[np.float64]:
@@ -37,7 +37,7 @@ def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = No
         predictor = Predictor.load(member.folder)
         used[member.name] = sorted(predictor.networks)
         if missing := member.k - len(predictor.networks):
-            say(
+            log(
                 f"{member.name}: {missing} of {member.k} folds are not trained; the mean is over fold {_list(used[member.name])}"
             )
         cfg = predictor.config

@@ -4,16 +4,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pawpularity.console import Verb, give, json_argument, names_in, out_argument, run_argument, say
+from pawpularity.command_line import Verb, json_argument, names_in, out_argument, run_argument
+from pawpularity.console import emit, log
 
 
 def _predict(options: argparse.Namespace) -> None:
+    from pawpularity.config import resolve
     from pawpularity.context import choose_data, default_config, default_run
     from pawpularity.data.dataset import load_test
-    from pawpularity.pipeline.submission import SUBMISSIONS
-    from pawpularity.config import resolve
     from pawpularity.ensemble.record import read_weights
     from pawpularity.errors import UserError
+    from pawpularity.pipeline.submission import SUBMISSIONS
     from pawpularity.runs import OOF, Run, check_name
 
     if other := [word for word in options.settings if not word.startswith(("cache.", "predict."))]:
@@ -36,10 +37,10 @@ def _predict(options: argparse.Namespace) -> None:
                 f"{run.name} was trained on {own['name']}, not on {data}; name the photos to score with DATA=DIR"
             )
         data = Path(own.get("folder") or data)
-    say(f"run     {run.folder}, trained on {run.record['data']['name']}")
+    log(f"run     {run.folder}, trained on {run.record['data']['name']}")
     if run.leaky:
-        say(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing of these photos")
-    say(f"data    {data}")
+        log(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing of these photos")
+    log(f"data    {data}")
     test = load_test(data, cache)
     from pawpularity.pipeline.predict import submit
 
@@ -80,14 +81,14 @@ def _all(options: argparse.Namespace) -> None:
     suffix = data_suffix(data)
     compete.require_weights(configs)
     check_free(OOF / f"mean{suffix}")
-    say(f"data    {data}: {len(dataset.train)} photos; measuring a step of each backbone ...")
+    log(f"data    {data}: {len(dataset.train)} photos; measuring a step of each backbone ...")
     scores = dataset.train[TARGET].to_numpy(dtype=float)
     compute = choose_device(first.train.dtype)
     estimates = [
         compete.estimate(name, config, scores, choose_device(config.train.dtype)) for name, config in configs.items()
     ]
     cache_bytes = compete.photo_cache_bytes(list(configs.values()), len(dataset.train))
-    say(compete.plan_text(estimates, cache_bytes, compute))
+    log(compete.plan_text(estimates, cache_bytes, compute))
     require_space(Path(), sum(e.disk_bytes for e in estimates) + cache_bytes, "all of this", OTHER_CACHE)
     compete.go_ahead(options.yes)
     folds = folds_of(dataset, first)
@@ -95,7 +96,7 @@ def _all(options: argparse.Namespace) -> None:
     test = load_test(data, cache) if (data / "test.csv").is_file() else None
     blend = compete.blend_and_submit(runs, test, suffix)
     rows = [run_row(run) for run in [*runs, blend]]
-    give({"runs": rows}, table_text(rows), options.json)
+    emit({"runs": rows}, table_text(rows), options.json)
 
 
 def _all_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,8 +109,8 @@ def _table1(options: argparse.Namespace) -> None:
     from pawpularity.data.dataset import Dataset
     from pawpularity.errors import UserError, nearest
     from pawpularity.pipeline import compete
-    from pawpularity.studies import table1
     from pawpularity.schema import check
+    from pawpularity.studies import table1
 
     backbones, copies = names_in(options, "backbones"), names_in(options, "copies")
     if options.config:
@@ -135,18 +136,18 @@ def _table1(options: argparse.Namespace) -> None:
     dataset.photo_paths()
     compete.require_weights(configs)
     folds = folds_of(dataset, first)
-    say(
+    log(
         f"data    {data}: {len(dataset.train)} photos; backbones {' '.join(configs)}; copies {' '.join(rules)}; honest and leaky"
     )
 
     def done(row: dict[str, Any]) -> None:
-        say(f"{row['backbone']:22s} copies {row['copies']:8s} {row['split']:6s}  RMSE {row['rmse']:6.3f} [{row['low']:.2f}, "
+        log(f"{row['backbone']:22s} copies {row['copies']:8s} {row['split']:6s}  RMSE {row['rmse']:6.3f} [{row['low']:.2f}, "
             f"{row['high']:.2f}]  constant {row['constant_rmse']:.3f}  n {row['n']}  {row['seconds']:.0f} s")  # fmt: skip
 
     rows = table1.make_table(configs, dataset, folds, rules, done)
     csv, page = table1.write_table(rows, data)
-    say(f"wrote {csv} and {page}")
-    give({"cells": rows}, table1.markdown(rows), options.json)
+    log(f"wrote {csv} and {page}")
+    emit({"cells": rows}, table1.markdown(rows), options.json)
 
 
 def _table1_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pawpularity.console import make_word
 from pawpularity.errors import UserError
 from pawpularity.explain.extremes import KINDS
 from pawpularity.explain.panel import ERROR, TITLES
 from pawpularity.files import read_json
 from pawpularity.report.components import Block, Cards, Cell, Section, Table, Words, as_written, flagged, number, span
-from pawpularity.report.pictures import data_uri, read_picture, tiles
 from pawpularity.report.inputs import Subject, flags_of
-from pawpularity.console import assigned
+from pawpularity.report.pictures import data_uri, read_picture, tiles
 
 MOST_PHOTOS = 120  # on the page: about 5 MB; the galleries themselves hold them all
 JUDGE = "blur"  # the substrate whose verdict marks a map, as in the galleries
@@ -37,7 +37,7 @@ class Gallery:
     @property
     def command(self) -> str:
         """What makes it again."""
-        return f"make explain {assigned('RUN', self.one.name)}{' PHOTO=...' if self.asked else ''}"
+        return f"make explain {make_word('RUN', self.one.name)}{' PHOTO=...' if self.asked else ''}"
 
     @property
     def photos(self) -> Sequence[Mapping[str, Any]]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from pawpularity.console import make_word
 from pawpularity.errors import UserError
+from pawpularity.evaluation.leaderboard import details, run_row
 from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND
 from pawpularity.evaluation.sources import Source, is_file_word, open_source
-from pawpularity.evaluation.leaderboard import details, run_row
 from pawpularity.runs import OOF, Run, run_names
-from pawpularity.console import assigned
 
 CELLS = "table1-"  # runs that are cells of Table 1 begin so
 STUDIES = OOF / "studies"
@@ -130,7 +130,7 @@ def flags_of(subjects: Sequence[Subject]) -> dict[str, str]:
 
 def command_of(subjects: Sequence[Subject], verb: str = "report", word: str = "RUNS") -> str:
     """`make report RUNS="a b"`, for the subjects of a section."""
-    return f"make {verb} {assigned(word, *(one.word for one in subjects))}"
+    return f"make {verb} {make_word(word, *(one.word for one in subjects))}"
 
 
 def distinct(subjects: Sequence[Subject]) -> tuple[list[Subject], list[tuple[Subject, Subject]]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from pawpularity.console import make_word
 from pawpularity.errors import UserError
 from pawpularity.files import read_json
 from pawpularity.report.components import (
@@ -20,9 +21,8 @@ from pawpularity.report.components import (
     number,
     span,
 )
-from pawpularity.report.pictures import data_uri, read_picture
 from pawpularity.report.inputs import Subject
-from pawpularity.console import assigned
+from pawpularity.report.pictures import data_uri, read_picture
 
 
 def groups_section(subjects: Sequence[Subject]) -> Section:
@@ -37,7 +37,7 @@ def groups_section(subjects: Sequence[Subject]) -> Section:
 
 
 def _group(one: Subject, path: Path) -> list[Block]:
-    command = f"make explain {assigned('RUN', one.name)} GROUP={path.parent.name}"
+    command = f"make explain {make_word('RUN', one.name)} GROUP={path.parent.name}"
     found = read_json(path, f"the group {path.parent.name}")
     rows: list[list[str | Cell]] = []
     with as_written(path, "explain", command):
@@ -78,7 +78,7 @@ def robustness_section(subjects: Sequence[Subject]) -> Section:
 
 
 def _robustness(one: Subject, path: Path) -> list[Block]:
-    command = f"make robustness {assigned('RUN', one.name)}"
+    command = f"make robustness {make_word('RUN', one.name)}"
     found = read_json(path, f"robustness of {one.name}")
     with as_written(path, "robustness", command):
         s, photos = found["score"], found["photos"]

@@ -10,13 +10,13 @@ from typing import Any
 from pawpularity.files import size_text, write_text
 from pawpularity.report.components import MADE, Cards, Section
 from pawpularity.report.gallery import gallery_section
+from pawpularity.report.inputs import Subject, by_data, distinct
+from pawpularity.report.leaderboard import ensemble_section, leaks_section, runs_section
 from pawpularity.report.maps import groups_section, robustness_section
 from pawpularity.report.predictions import bands_section, curves_section, paired, paired_section, predicted_section
 from pawpularity.report.records import errors_section, hypotheses_section, table1_section
 from pawpularity.report.reproduced import checklist_section
-from pawpularity.report.leaderboard import ensemble_section, leaks_section, runs_section
 from pawpularity.report.studies import studies_section
-from pawpularity.report.inputs import Subject, by_data, distinct
 
 MOST_BYTES = 15_000_000  # more than that opens slowly, and mail programs refuse it
 

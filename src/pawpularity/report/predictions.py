@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from pawpularity.console import make_word
 from pawpularity.evaluation.compare import Comparison, compare
 from pawpularity.evaluation.sources import Source, groups_of_all
 from pawpularity.files import text_hash
@@ -26,10 +27,9 @@ from pawpularity.report.components import (
     span,
 )
 from pawpularity.report.drawing import BLUE, ORANGE, Mark, Row, drawn, forest, forest_height
-from pawpularity.report.plots import curves, error_by_band, read_history, scatter
 from pawpularity.report.inputs import Subject, by_data, command_of, copy_lines, distinct, flags_of
+from pawpularity.report.plots import curves, error_by_band, read_history, scatter
 from pawpularity.runs import Run
-from pawpularity.console import assigned
 
 MOST_DRAWN = 12  # subjects with a picture of their own: the page stays light
 MOST_LINES = 7  # in one picture: colours that can be told apart
@@ -210,7 +210,7 @@ def _curves(name: str, one: Subject, run: Run) -> list[Block]:
 
     caption = f"{one.name}: {len(folds)} folds, out of fold RMSE {s['rmse']:.2f}, constant {s['constant_rmse']:.2f}"
     markup = drawn(name, _LOW + 34, paint, alt)
-    return [Figure(markup, alt, caption, f"make train {assigned('RUN', one.name)}", flag=one.flag)]
+    return [Figure(markup, alt, caption, f"make train {make_word('RUN', one.name)}", flag=one.flag)]
 
 
 def _drawn(subjects: Sequence[Subject]) -> tuple[list[Subject], list[str]]:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pawpularity.console import make_word
 from pawpularity.context import data_suffix
 from pawpularity.data.tables import read_cells
 from pawpularity.errors import UserError
@@ -27,10 +28,9 @@ from pawpularity.report.components import (
     span,
 )
 from pawpularity.report.drawing import BLUE, GREEN, INK, ORANGE, SOFT, Mark, Row, drawn, forest, forest_height
-from pawpularity.report.pictures import data_uri, read_picture
 from pawpularity.report.inputs import LEAKY, Subject, flags_of
+from pawpularity.report.pictures import data_uri, read_picture
 from pawpularity.runs import OOF, Run
-from pawpularity.console import assigned
 
 TABLE1, HYPOTHESES, ERRORS = OOF / "table1", OOF / "hypotheses", OOF / "errors"
 
@@ -40,8 +40,8 @@ def data_word(data: str, subjects: Sequence[Subject]) -> str:
     for one in subjects:
         record = one.run.record["data"] if one.run is not None else {}
         if record.get("name") == data and record.get("folder"):
-            return f" {assigned('DATA', record['folder'])}" if data_suffix(Path(record["folder"])) else ""
-    return f" {assigned('DATA', f'path/to/{data}')}"
+            return f" {make_word('DATA', record['folder'])}" if data_suffix(Path(record["folder"])) else ""
+    return f" {make_word('DATA', f'path/to/{data}')}"
 
 
 def table1_section() -> Section:
@@ -128,7 +128,7 @@ def _hypotheses(path: Path, place: int, subjects: Sequence[Subject], named: bool
         if named and name is not None and name not in {one.name for one in subjects}:
             return []
         flag = "" if name is None else flags_of(subjects).get(name) or _leaky(name)
-        of = "" if name is None else f" {assigned('RUN', name)}"
+        of = "" if name is None else f" {make_word('RUN', name)}"
         command = f"make hypotheses{data_word(found['data'], subjects)}{of}"
         for one in subjects:
             if one.name == name:
@@ -210,7 +210,7 @@ def _errors(one: Subject) -> list[Block]:
     report, worst, sheet = (folder / name for name in ("report.txt", "worst.csv", "worst.png"))
     if not report.is_file():
         return []
-    command = f"make errors {assigned('RUN', one.word)}"
+    command = f"make errors {make_word('RUN', one.word)}"
     with as_written(worst, "errors", command):
         cells = read_cells(worst, ("Id", "target", "prediction"))
         figures = (cells.numbers(name, name).tolist() for name in ("target", "prediction"))

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from pawpularity.studies.checklist.evidence import ANSWERED, MISSING, NONE, Answer, Backing
-from pawpularity.studies.checklist.questions import answers
+from pawpularity.console import make_word
 from pawpularity.report.components import Block, Cell, Folded, Section, Table, Words, as_written, collect, flagged
 from pawpularity.report.inputs import Subject, flags_of
 from pawpularity.runs import Run
-from pawpularity.console import assigned
+from pawpularity.studies.checklist.evidence import ANSWERED, MISSING, NONE, Answer, Backing
+from pawpularity.studies.checklist.questions import answers
 
 _WIDE = 118  # characters of a line of a folded list
 
@@ -18,7 +18,7 @@ _WIDE = 118  # characters of a line of a folded list
 def checklist_section(subjects: Sequence[Subject]) -> Section:
     """As `make checklist`, read anew from the files of each run; CSVs tell nothing of how they were made."""
     runs = [one.run for one in subjects if one.run is not None]
-    command = f"make checklist {assigned('RUNS', *(run.name for run in runs))}" if runs else "make checklist"
+    command = f"make checklist {make_word('RUNS', *(run.name for run in runs))}" if runs else "make checklist"
     told: list[tuple[Run, list[Answer]]] = []
     lists, faults = collect(partial(_answered, run, told, command) for run in runs)
     flags = flags_of(subjects)

@@ -21,8 +21,8 @@ from pawpularity.report.components import (
     span,
 )
 from pawpularity.report.drawing import drawn
-from pawpularity.report.plots import bars, trial_history
 from pawpularity.report.inputs import STUDIES
+from pawpularity.report.plots import bars, trial_history
 
 if TYPE_CHECKING:
     import optuna

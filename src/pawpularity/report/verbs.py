@@ -3,15 +3,16 @@
 import argparse
 import re
 
-from pawpularity.console import Verb, assigned, file_arguments, give, json_argument, out_argument, say
+from pawpularity.command_line import Verb, file_arguments, json_argument, out_argument
+from pawpularity.console import emit, log, make_word
 
 
 def _report(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from pawpularity.errors import UserError
-    from pawpularity.report.page import make_report, told
     from pawpularity.report.inputs import gather
+    from pawpularity.report.page import make_report, told
     from pawpularity.runs import OOF
 
     def whole(word: str) -> bool:
@@ -30,10 +31,10 @@ def _report(options: argparse.Namespace) -> None:
     folds = Path(options.folds) if options.folds else None
     subjects, notes = gather(words, scale=options.scale, folds=folds, data=data)
     for note in notes:
-        say(note)
-    command = f"make report {assigned('RUNS', *words)}" if words else "make report"
+        log(note)
+    command = f"make report {make_word('RUNS', *words)}" if words else "make report"
     value = make_report(subjects, notes, path, command, first=words[0] if words else None)
-    give(value, told(value), options.json)
+    emit(value, told(value), options.json)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from pawpularity.errors import UserError
-from pawpularity.files import remove_left_overs, require_space, write_json, write_text
+from pawpularity.files import require_space, write_json, write_text
 from pawpularity.sample.render import render, repost
 from pawpularity.sample.spec import METADATA, PARTS, REPOST, TEST, TRAIN, Photo, expected_score
 from pawpularity.sample.spec import twins as twin_photos
@@ -121,7 +121,6 @@ def _draw_whole(
     folder: Path, *, photos: int, size: int, seed: int, twins: int, test_photos: int, workers: int | None,
     progress: bool | None,
 ) -> None:  # fmt: skip
-    remove_left_overs(folder, older_than_s=0)  # of a killed command: the lock keeps others out
     try:
         whole = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     except OSError as error:

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from pawpularity.command_line import Verb
+from pawpularity.console import log
 from pawpularity.sample import SAMPLE
-from pawpularity.console import Verb, say
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -15,7 +16,7 @@ def _sample(options: argparse.Namespace) -> None:
         folder, photos=options.photos, size=options.size, seed=options.seed, twins=options.twins,
         test_photos=options.test_photos,
     )  # fmt: skip
-    say(f"drew {options.photos} photos into {folder}; what moves each score stands in {folder / 'truth'}")
+    log(f"drew {options.photos} photos into {folder}; what moves each score stands in {folder / 'truth'}")
 
 
 def _sample_arguments(parser: argparse.ArgumentParser) -> None:

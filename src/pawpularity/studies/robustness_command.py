@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawpularity.console import give, json_argument, names_in, run_argument, say
+from pawpularity.command_line import json_argument, names_in, run_argument
+from pawpularity.console import emit, log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +35,9 @@ def robustness_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_robustness(options: argparse.Namespace) -> None:
     """Measure, print and write. Raises UserError for runs without networks, of other data, or without photos."""
+    from pawpularity.config import resolve
     from pawpularity.context import choose_data, default_config, default_run
     from pawpularity.data.dataset import Dataset
-    from pawpularity.config import resolve
     from pawpularity.errors import UserError
     from pawpularity.evaluation.sources import open_source
     from pawpularity.runs import OOF, check_name
@@ -64,7 +65,7 @@ def run_robustness(options: argparse.Namespace) -> None:
         assert source.run is not None
         source.run.require_networks()
         if source.run.leaky:
-            say(f"{name} is leaky by design (train.split=leaky): its networks have seen copies of these photos")
+            log(f"{name} is leaky by design (train.split=leaky): its networks have seen copies of these photos")
         sources.append((source.run, source))
     data = _data_of(sources[0][0], Path(options.data) if options.data else None, asked)
     dataset = Dataset.load(data, cache)
@@ -77,18 +78,18 @@ def run_robustness(options: argparse.Namespace) -> None:
             )
     for run, _ in sources:
         if len(done := run.trained_folds()) < run.k:
-            say(
+            log(
                 f"{run.name}: only folds {', '.join(map(str, done))} of {run.k} are trained; the other folds' photos are left out"
             )
     ids = _drawn([source for _, source in sources], options.photos, options.seed)
-    say(
+    log(
         f"photos  {len(ids)} of {data}, each by the fold that never saw it; attacks on the photos as the networks see them"
     )
     measured = [_measure(run, source, dataset, ids, cache, options.seed) for run, source in sources]
     for one in measured:
         one.write(OOF / one.name)
-    give({"runs": [one.figures for one in measured]}, _text([one.figures for one in measured]), options.json)
-    say(f"wrote   {', '.join(str(OOF / one.name / 'robustness.csv') for one in measured)} and .json beside")
+    emit({"runs": [one.figures for one in measured]}, _text([one.figures for one in measured]), options.json)
+    log(f"wrote   {', '.join(str(OOF / one.name / 'robustness.csv') for one in measured)} and .json beside")
 
 
 def _data_of(run: "Run", named: Path | None, default: Path) -> Path:
@@ -141,16 +142,16 @@ def _measure(run: "Run", source: "Source", dataset: "Dataset", ids: list[str], c
     from pawpularity.errors import UserError
     from pawpularity.evaluation.metrics import score as scored
     from pawpularity.explain.gradient import at_rest
-    from pawpularity.studies.robustness import Change, attacked, harmless, noise_of, pixel_score, summary
     from pawpularity.files import text_hash
     from pawpularity.models.network import HIGHEST, LOWEST
     from pawpularity.predictor import Predictor
+    from pawpularity.studies.robustness import Change, attacked, harmless, noise_of, pixel_score, summary
 
     table = source.table.set_index("Id").loc[ids]
     folds = table["fold"].to_numpy()
     predictor = Predictor.load(run.folder, folds=sorted(set(folds.tolist())))
     cfg = run.config
-    say(
+    log(
         f"run     {run.folder}: {cfg.model.backbone}, {cfg.photos.size} px; {predictor.compute.device.type}, float32 for attacks"
     )
     at = pd.Series(range(len(dataset.train)), index=dataset.train[ID])

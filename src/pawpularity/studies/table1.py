@@ -16,25 +16,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pawpularity.context import data_suffix
-from pawpularity.data.dataset import Dataset
-from pawpularity.data.tables import TARGET
 from pawpularity.config import resolve
+from pawpularity.console import log
+from pawpularity.context import data_suffix
+from pawpularity.data.augment import VIEWS
+from pawpularity.data.dataset import Dataset
+from pawpularity.data.folds import Folds
+from pawpularity.data.tables import TARGET
 from pawpularity.device import choose as choose_device
 from pawpularity.errors import UserError
-from pawpularity.evaluation.metrics import score
 from pawpularity.evaluation.leaderboard import run_row
+from pawpularity.evaluation.metrics import score
 from pawpularity.files import file_hash, read_json, text_hash, write_json, write_text
-from pawpularity.data.folds import Folds
-from pawpularity.studies.leakage.experiment import predict_items, split_by_items
 from pawpularity.pipeline.compete import SMALL, family
 from pawpularity.runs import OOF, Run, machine, recipe, record_of
 from pawpularity.schema import Config
+from pawpularity.studies.leakage.experiment import predict_items, split_by_items
 from pawpularity.training.fit import fit_items
-from pawpularity.training.samples import fold_items, items_of
 from pawpularity.training.fold import labelled_photos, prepare_trunk, start_run, train_fold
-from pawpularity.console import say
-from pawpularity.data.augment import VIEWS
+from pawpularity.training.samples import fold_items, items_of
 
 FOLDER = OOF / "table1"
 COPIES = ("none", "paper", "authors")
@@ -99,7 +99,7 @@ def _honest(backbone: str, rule: str, config: Config, dataset: Dataset, folds: F
         ) from None
     due = [fold for fold in range(folds.k) if fold not in run.trained_folds()]
     if due:
-        say(f"{run.name}: folds {', '.join(map(str, due))} on {compute}; {note}")
+        log(f"{run.name}: folds {', '.join(map(str, due))} on {compute}; {note}")
         rows, every = labelled_photos(dataset, folds, config), np.arange(len(dataset.train))
         prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
         for fold in due:
@@ -137,13 +137,13 @@ def _leaky(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Fo
         there = read_json(path, "a cell of Table 1")
         if isinstance(there, dict) and there.get("recipe") == key and _vouched(path, there):
             return dict(there["row"])
-        say(f"{path}: was made with other settings or other data, or was changed; trained again")
+        log(f"{path}: was made with other settings or other data, or was changed; trained again")
     compute = choose_device(config.train.dtype)
     started = time.perf_counter()
     rows = labelled_photos(dataset, folds, config)
     every = np.arange(len(rows.scores))
     split = split_by_items(config, rows, every)
-    say(f"{path.stem}: {len(split.training)} items to train on, {len(split.validation)} to validate, {int(split.leaked.sum())} of "
+    log(f"{path.stem}: {len(split.training)} items to train on, {len(split.validation)} to validate, {int(split.leaked.sum())} of "
         f"them with a copy of themselves in training; on {compute}")  # fmt: skip
     prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
     fitted = fit_items(config, rows, split.training, split.validation, compute=compute)

@@ -24,16 +24,16 @@ from safetensors import SafetensorError, safe_open
 from timm.utils import ModelEmaV3
 from torch import Tensor
 
+from pawpularity.console import log
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.files import remove_left_overs, text_hash
+from pawpularity.files import text_hash
 from pawpularity.models.network import Network
 from pawpularity.models.weights import read_tensors, save_tensors, tensors_hash
 from pawpularity.runs import Run, recipe
 from pawpularity.signals import Stopped
-from pawpularity.training.stop import StopRequest
 from pawpularity.training.early_stopping import Epoch
-from pawpularity.console import say
+from pawpularity.training.stop import StopRequest
 
 VERSION = 1
 SECONDS = "PAWPULARITY_RESUME_SECONDS"
@@ -184,7 +184,6 @@ class Keeper:
         Raises UserError for the state of another number of processes, whose random numbers are others: it stays.
         """
         self.belongs["weights"] = tensors_hash(network.state_dict())
-        remove_left_overs(self.path, older_than_s=0)
         if not self.path.exists():
             return None
         kept = read_state(self.path)
@@ -210,12 +209,12 @@ class Keeper:
         self.spent, self.epochs_before = float(kept.numbers["spent"]), len(kept.history)
         phase = "the refit, " if kept.chosen is not None else ""
         epoch, step = len(kept.history) - kept.before + 1, kept.numbers["steps"]
-        say(
+        log(
             f"fold {self.fold}: goes on where it was stopped, in {phase}epoch {epoch}, after step {step} (--fresh: starts anew)"
         )
 
     def _drop(self, why: str) -> None:
-        say(f"fold {self.fold}: what was kept of its training {why}; it is dropped, and the fold starts anew")
+        log(f"fold {self.fold}: what was kept of its training {why}; it is dropped, and the fold starts anew")
         self.remove()
 
     def due(self) -> bool:
@@ -265,7 +264,7 @@ class Keeper:
             self.saves, self.failed = self.saves + 1, ""
         except (OSError, UserError) as error:
             if not self.failed:
-                say(f"fold {self.fold}: its state cannot be kept ({error}); training goes on")
+                log(f"fold {self.fold}: its state cannot be kept ({error}); training goes on")
             self.failed = str(error)
 
     def stopped(self, number: int, where: str) -> Stopped:

@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pawpularity.data.folds import inner_split
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.data.folds import inner_split
 from pawpularity.models.network import Network, build_network
 from pawpularity.schema import Config
-from pawpularity.training.samples import NOTHING, Items, as_they_are, items_of
+from pawpularity.training.checkpoint import Keeper
+from pawpularity.training.early_stopping import Epoch as Epoch
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.loop import Loop as Loop
 from pawpularity.training.loop import Report, Step
 from pawpularity.training.processes import ALONE, Processes
-from pawpularity.training.checkpoint import Keeper
-from pawpularity.training.early_stopping import Epoch as Epoch
+from pawpularity.training.samples import NOTHING, Items, as_they_are, items_of
 
 
 @dataclass

@@ -3,12 +3,8 @@
 Here the scored fold meets the network for the only time: after `fit_fold`, which sees the other folds alone.
 """
 
-import contextlib
 import math
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,30 +13,30 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from pawpularity.console import log
+from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.dataset import Dataset
+from pawpularity.data.folds import Folds
 from pawpularity.data.tables import METADATA, TARGET
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import assemble, write_oof
 from pawpularity.evaluation.metrics import Score, rmse, score
-from pawpularity.files import file_hash, remove_left_overs, require_space, write_json, write_text
-from pawpularity.data.folds import Folds
+from pawpularity.evaluation.oof import assemble, write_oof
+from pawpularity.features.build import Trunks
+from pawpularity.files import atomic_folder, file_hash, require_space, write_json, write_text
 from pawpularity.models.backbone import count_parameters
 from pawpularity.models.network import build_network
 from pawpularity.models.weights import save_tensors, tensors_hash
 from pawpularity.runs import Run, git_commit, record_of, versions
 from pawpularity.schema import Config
+from pawpularity.training.early_stopping import Epoch
 from pawpularity.training.fit import Fitted, fit_fold
-from pawpularity.training.samples import Items, as_they_are, fold_items, looked_at, scored_pairs, shown
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.processes import ALONE, Processes
 from pawpularity.training.progress import progress
+from pawpularity.training.samples import Items, as_they_are, fold_items, looked_at, scored_pairs, shown
 from pawpularity.training.sharing import keeper_of
 from pawpularity.training.stop import stop_requests
-from pawpularity.training.early_stopping import Epoch
-from pawpularity.features.build import Trunks
-from pawpularity.console import say
-from pawpularity.data.augment import FLIP, ORIGINAL
 
 
 def start_run(
@@ -147,7 +143,7 @@ def train_fold(
         items = fold_items(run.config, rows.scores, training, scored, fold, folds.k)
         if run.leaky:
             copied = int((np.unique(items.rows[np.isin(items.rows, scored)])).size)
-            say(
+            log(
                 f"LEAKY BY DESIGN (train.split=leaky): copies of {copied} of the {len(scored)} photos to be scored are trained on"
             )
         started = time.perf_counter()
@@ -177,7 +173,7 @@ def train_fold(
         )
 
         def leave() -> None:
-            with _folder_whole(run.fold(fold)) as folder:
+            with atomic_folder(run.fold(fold)) as folder:
                 _leave(folder, run, fold, table, fitted, result, seconds, compute, flips, processes.size)
             keeper.remove()
             # One at a time: a process that finds a fold missing must not remove the oof.csv that another has just completed.
@@ -258,7 +254,7 @@ def _predicted(
         "rmse_without_flip": rmse(rows.scores[scored], ways[0]),
         "rmse_with_flip": rmse(rows.scores[scored], predicted),
     }
-    say(f"scored as they are {both['rmse_without_flip']:.3f}, with their mirror images {both['rmse_with_flip']:.3f}")
+    log(f"scored as they are {both['rmse_without_flip']:.3f}, with their mirror images {both['rmse_with_flip']:.3f}")
     return predicted, both
 
 
@@ -320,23 +316,3 @@ def _history(history: list[Epoch]) -> str:
         f"{e.epoch},{number(e.train_rmse, 6)},{number(e.inner_rmse, 6)},{e.lr:.6g},{e.seconds:.3f}" for e in history
     ]
     return "\n".join(lines) + "\n"
-
-
-@contextlib.contextmanager
-def _folder_whole(folder: Path) -> Iterator[Path]:
-    """Yield a new folder that takes the place of `folder` when the block ends well, and is removed when it does not."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_left_overs(folder, older_than_s=0)  # the caller's lock keeps others out
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
-    fresh.chmod(0o755)
-    try:
-        yield fresh
-        if folder.exists():
-            old = fresh.with_name(f"{fresh.name}.old.part")
-            folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)

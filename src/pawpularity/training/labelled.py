@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute
-from pawpularity.models.network import Network
 from pawpularity.features.build import Trunks
 from pawpularity.features.load import Inputs, PixelInputs, open_inputs
+from pawpularity.models.network import Network
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ from torch import Tensor
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
+from pawpularity.features.load import Inputs
 from pawpularity.models.network import Network
 from pawpularity.schema import Config
 from pawpularity.training.batches import EpochBatches, worker_count
-from pawpularity.training.samples import Items, looked_at, shown
+from pawpularity.training.checkpoint import Keeper, Kept, Parts, Sums
+from pawpularity.training.early_stopping import Epoch, Watch
 from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.processes import ALONE, Processes, Tail
-from pawpularity.training.checkpoint import Keeper, Kept, Parts, Sums
+from pawpularity.training.samples import Items, looked_at, shown
 from pawpularity.training.step import compiled, loss_of, mixed, partners
-from pawpularity.training.early_stopping import Epoch, Watch
-from pawpularity.features.load import Inputs
 
 Report = Callable[[Epoch], None]
 Step = Callable[[int, int], None]

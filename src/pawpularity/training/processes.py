@@ -26,12 +26,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pawpularity.device import Compute, choose, choose_for
 from pawpularity.errors import UserError
-from pawpularity.models.split import Chain
+from pawpularity.features.load import Inputs
 from pawpularity.models.network import METADATA_COLUMNS, Network
+from pawpularity.models.split import Chain
 from pawpularity.predictor import SCORED_AT_ONCE, score_rows
 from pawpularity.signals import Stopped
 from pawpularity.training.launch import Launch
-from pawpularity.features.load import Inputs
 
 Value = TypeVar("Value")
 Rows = NDArray[np.int64]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from pawpularity.console import log
 from pawpularity.runs import Run
 from pawpularity.training.checkpoint import Keeper
 from pawpularity.training.early_stopping import Epoch
-from pawpularity.console import say
 
 
 class Bars:
@@ -47,7 +47,7 @@ class Bars:
         # Without a terminal the bar is silent; a log gets a line every half minute, so that hours are not spent in the dark.
         if self.bar.disable and time.perf_counter() - self.said > 30:
             self.said = time.perf_counter()
-            say(f"fold {self.fold}: {', '.join(figures)}")
+            log(f"fold {self.fold}: {', '.join(figures)}")
 
 
 @contextlib.contextmanager

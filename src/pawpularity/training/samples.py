@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.schema import Config
 from pawpularity.data.augment import FLIP, ORIGINAL, Schedule, copies
+from pawpularity.schema import Config
 
 Rows = NDArray[np.int64]
 Pairs = tuple[Rows, Rows]

@@ -19,8 +19,8 @@ from pawpularity.errors import UserError
 from pawpularity.files import text_hash
 from pawpularity.models.network import Network
 from pawpularity.runs import Run
-from pawpularity.training.processes import Processes, lost
 from pawpularity.training.checkpoint import Keeper, Kept, belongings, read_state
+from pawpularity.training.processes import Processes, lost
 from pawpularity.training.stop import StopRequest
 
 _OWN = ("random:", "sum:")

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.errors import UserError
-from pawpularity.training.losses import LOSSES
 from pawpularity.models.network import Network
 from pawpularity.schema import Train
+from pawpularity.training.losses import LOSSES
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """(photos or states, metadata, scores), a row an item"""

@@ -3,8 +3,9 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from pawpularity.command_line import Verb, json_argument, run_argument
+from pawpularity.console import emit, log
 from pawpularity.training.launch import Launch
-from pawpularity.console import Verb, give, json_argument, run_argument, say
 
 if TYPE_CHECKING:
     from pawpularity.context import Choices
@@ -42,8 +43,8 @@ def _train_together(options: argparse.Namespace, chosen: "Choices", processes: "
     import numpy as np
 
     from pawpularity.evaluation.leaderboard import floor_line, fold_line, run_row, table_text
-    from pawpularity.training.samples import items_of
     from pawpularity.training.fold import Taken, labelled_photos, prepare_trunk, start_run, train_fold
+    from pawpularity.training.samples import items_of
 
     config = chosen.config
     dataset, folds = processes.in_turn(lambda: (chosen.dataset, chosen.folds))
@@ -51,8 +52,8 @@ def _train_together(options: argparse.Namespace, chosen: "Choices", processes: "
         lambda: start_run(chosen.run, config, dataset, folds, processes=processes, compute=compute)
     )
     weights = "random weights" if config.model.weights == "none" else f"weights {config.model.weights}"
-    say(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {note}")
-    say(f"device  {compute}{f'; {processes.size} processes' if processes.size > 1 else ''}")
+    log(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {note}")
+    log(f"device  {compute}{f'; {processes.size} processes' if processes.size > 1 else ''}")
     wanted = [options.fold] if options.fold is not None else list(range(folds.k))
     done = processes.from_first(run.trained_folds())
     rows = labelled_photos(dataset, folds, config)
@@ -61,28 +62,28 @@ def _train_together(options: argparse.Namespace, chosen: "Choices", processes: "
         prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute, processes)
     for fold in wanted:
         if fold in done and (options.fold is None or options.skip_taken):
-            say(f"fold {fold} is trained already (make train FOLD={fold} trains it again)")
+            log(f"fold {fold} is trained already (make train FOLD={fold} trains it again)")
             continue
         if fold in done and processes.first:
-            say(f"fold {fold} is trained already (RMSE {run.metrics(fold)['rmse']:.3f}); training it again")
+            log(f"fold {fold} is trained already (RMSE {run.metrics(fold)['rmse']:.3f}); training it again")
         try:
             again = options.fold is not None and not options.skip_taken
             train_fold(run, dataset, folds, fold, compute, rows, fresh=options.fresh, again=again, processes=processes)
         except Taken as taken:
             if not options.skip_taken:
                 raise
-            say(f"fold {fold} is left to others: {taken}")
+            log(f"fold {fold} is left to others: {taken}")
             continue
         # With --json - standard output is the JSON alone.
         if processes.first:
-            (say if options.json == "-" else print)(fold_line(run, fold))
+            (log if options.json == "-" else print)(fold_line(run, fold))
     if not processes.first:
         return
     row = run_row(run)
     if options.fold is None or options.json:
-        give(row, table_text([row]) if options.fold is None else "", options.json)
+        emit(row, table_text([row]) if options.fold is None else "", options.json)
     if (line := floor_line(chosen.data)) is not None:
-        say(line)
+        log(line)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +114,7 @@ def _jobs(options: argparse.Namespace) -> None:
     from pawpularity.pipeline.jobs import list_jobs
 
     due, done = list_jobs(options)
-    say(
+    log(
         f"jobs    {len(due)} to do, {done} done already; each line is one, to be run in this folder, in any order or at once"
     )
     for job in due:

@@ -18,14 +18,14 @@ import optuna
 import torch
 from numpy.typing import NDArray
 
+from pawpularity.console import log
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.schema import Config
-from pawpularity.tuning.space import Rule, Values, with_values
-from pawpularity.tuning.storage import Store, signature
 from pawpularity.training.fit import Epoch, fit_fold
 from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.console import say
+from pawpularity.tuning.space import Rule, Values, with_values
+from pawpularity.tuning.storage import Store, signature
 
 
 def judged(config: Config) -> Config:
@@ -83,20 +83,20 @@ class Objective:
             trial.set_user_attr("seconds", round(seconds, 3))
             trial.set_user_attr("epochs", len(figures))
             if pruned and figures:
-                say(
+                log(
                     f"trial {trial.number}: ended after {len(figures)} epochs at inner RMSE {figures[-1]:.3f}; {seconds:.1f} s"
                 )
         value = figures[-1] if last else min(figures)
         if not math.isfinite(value):
             return self._refuse(trial, "its inner RMSE is no number")
-        say(
+        log(
             f"trial {trial.number}: inner RMSE {value:.3f} after {len(figures)} epochs; {seconds:.1f} s; {words(values)}"
         )
         return value
 
     def _refuse(self, trial: optuna.Trial, why: str) -> float:
         trial.set_user_attr("refused", why)
-        say(f"trial {trial.number}: ended: {why}")
+        log(f"trial {trial.number}: ended: {why}")
         raise optuna.TrialPruned
 
 

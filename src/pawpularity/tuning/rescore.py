@@ -23,24 +23,24 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from pawpularity.data.dataset import Dataset
 from pawpularity.config import CONFIGS, resolve
+from pawpularity.console import log
+from pawpularity.data.dataset import Dataset
+from pawpularity.data.folds import Folds
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import constant_predictions, read_fold
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import rmse, score
+from pawpularity.evaluation.oof import constant_predictions, read_fold
 from pawpularity.evaluation.sources import Source, open_source
 from pawpularity.files import write_text
-from pawpularity.data.folds import Folds
 from pawpularity.runs import Run, check_name
 from pawpularity.schema import Config
+from pawpularity.training.fold import prepare_trunk, start_run, train_fold
+from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.samples import items_of
 from pawpularity.tuning.objective import values_of
 from pawpularity.tuning.space import with_values
-from pawpularity.training.samples import items_of
-from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.fold import prepare_trunk, start_run, train_fold
-from pawpularity.console import say
 
 OWN = "default"
 Floats = NDArray[np.float64]
@@ -72,7 +72,7 @@ class Trainer:
         run, _ = start_run(self.folder / check_name(name), config, self.dataset, self.folds)
         due = [fold for fold in (wanted or range(self.folds.k)) if fold not in run.trained_folds()]
         if due:
-            say(f"{run.folder}: folds {', '.join(map(str, due))}")
+            log(f"{run.folder}: folds {', '.join(map(str, due))}")
             every = np.arange(len(self.rows.scores))
             if len(due) > 1:
                 prepare_trunk(config, self.rows, items_of(config, self.rows.scores, every), every, self.compute)
@@ -85,7 +85,7 @@ class Trainer:
         try:
             run = self.train(name, config)
         except UserError as error:
-            say(f"{name} is not taken for the default config's own run ({error}); trained as {fallback}")
+            log(f"{name} is not taken for the default config's own run ({error}); trained as {fallback}")
             run = self.train(fallback, config)
         return open_source(run.name)
 

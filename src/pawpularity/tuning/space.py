@@ -17,12 +17,12 @@ from optuna.trial import Trial
 from pawpularity.config import from_dict
 from pawpularity.device import Compute
 from pawpularity.errors import UserError, nearest
+from pawpularity.features.build import run
 from pawpularity.files import size_text
 from pawpularity.models.network import build_network
 from pawpularity.schema import Config
-from pawpularity.training.samples import as_they_are, items_of, looked_at, scored_pairs, shown
 from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.features.build import run
+from pawpularity.training.samples import as_they_are, items_of, looked_at, scored_pairs, shown
 
 DEPTH = "model.unfrozen"
 MOST_DEPTHS = 8

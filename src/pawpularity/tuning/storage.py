@@ -21,10 +21,10 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartb
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import text_hash
 from pawpularity.runs import OOF, check_name
-from pawpularity.console import say
 
 STUDIES = OOF / "studies"
 VARIABLE = "PAWPULARITY_STORAGE"
@@ -309,7 +309,7 @@ def revive(store: Store, study: optuna.Study) -> None:
         if HOST not in noted or (noted[HOST] == host and process_mark(int(noted[PID])) != noted[PROCESS]):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             again(study, trial)
-            say(f"trial {trial.number}: its process is gone; it is run again")
+            log(f"trial {trial.number}: its process is gone; it is run again")
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
         # A full disk may have room for a trial's end and none for its repetition.

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import torch
 
+from pawpularity.console import log
 from pawpularity.context import Choices, default_run
 from pawpularity.device import Compute
 from pawpularity.device import choose as choose_device
@@ -16,6 +17,9 @@ from pawpularity.files import write_json, write_text
 from pawpularity.models.network import build_network
 from pawpularity.models.weights import tensors_hash
 from pawpularity.runs import OOF, check_name
+from pawpularity.signals import deaf_children
+from pawpularity.training.fold import labelled_photos
+from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.tuning.objective import Objective, own_values, words
 from pawpularity.tuning.rescore import (
     OWN,
@@ -31,10 +35,6 @@ from pawpularity.tuning.rescore import (
 from pawpularity.tuning.space import Rule, read_space, resolved
 from pawpularity.tuning.storage import Store, study_folder
 from pawpularity.tuning.study import first_try, open_study, record_of, work
-from pawpularity.signals import deaf_children
-from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.fold import labelled_photos
-from pawpularity.console import say
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def tune(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], 
     rows = labelled_photos(dataset, folds, config)
     if plan.workers > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // plan.workers))
-    say(f"study   {name} in {store.shown}: {config.model.backbone}, {config.search.trials} trials"
+    log(f"study   {name} in {store.shown}: {config.model.backbone}, {config.search.trials} trials"
         f"{' for every fold' if config.search.nested else f' on fold {config.search.fold}'}")  # fmt: skip
-    say(f"device  {compute}")
+    log(f"device  {compute}")
     weights = tensors_hash(build_network(config, fold=0).backbone.state_dict())
     searched = list(range(folds.k)) if config.search.nested else [config.search.fold]
     studies: dict[int, optuna.Study] = {}
@@ -99,9 +99,9 @@ def tune(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], 
         for helper in started:
             helper.wait()
     if any(helper.returncode for helper in started):
-        say("a worker ended badly (see above); its trials were run by others")
+        log("a worker ended badly (see above); its trials were run by others")
     if plan.search_only:
-        say(
+        log(
             f"study   {name}: all trials are done; make tune without --search-only trains the best of them on all folds"
         )
         return None
@@ -117,7 +117,7 @@ def _opened(
     record = record_of(config, written, plan.chosen.dataset.hash, plan.chosen.folds.hash, weights, fold)
 
     def made() -> Mapping[str, Any]:
-        return {rule.key: rule.to_dict() for rule in resolved(rules, config, rows, compute, say)}
+        return {rule.key: rule.to_dict() for rule in resolved(rules, config, rows, compute, log)}
 
     def of(space: Mapping[str, Any]) -> list[Rule]:
         return [Rule.of(key, space[key]) for key in sorted(space)]
@@ -150,8 +150,8 @@ def _scored(plan: Plan, studies: Mapping[int, optuna.Study], trainer: Trainer) -
     found = {"study": name, "config": plan.configs, "counts": counts, "winner_config": written.as_posix(),
              "winner_values": dict(winner.values)} | found  # fmt: skip
     write_json(folder / "search.json", found)
-    say(f"winner  {written}: {words(winner.values)}")
-    say(f"        make train CONFIG=tuned/{name}; the headline's predictions: {folder / 'crossfitted.csv'}")
+    log(f"winner  {written}: {words(winner.values)}")
+    log(f"        make train CONFIG=tuned/{name}; the headline's predictions: {folder / 'crossfitted.csv'}")
     text = report(found, counts, where)
     write_text(folder / "report.txt", text + "\n")
     return found, text

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from typing import Any
 
-from pawpularity.console import Verb, give, json_argument, run_argument, say
+from pawpularity.command_line import Verb, json_argument, run_argument
+from pawpularity.console import emit, log
 
 
 def _tune(options: argparse.Namespace) -> None:
@@ -35,7 +36,7 @@ def _tune(options: argparse.Namespace) -> None:
     found = tune(plan, lambda: _helpers(options, url))
     if found is not None:
         value, text = found
-        give(value, text, options.json)
+        emit(value, text, options.json)
 
 
 def _helpers(options: argparse.Namespace, url: str | None) -> list[subprocess.Popen[bytes]]:
@@ -88,11 +89,11 @@ def _study(options: argparse.Namespace) -> None:
             into = STUDIES / options.study / ("study" if name == options.study else f"study-{name.rpartition('-')[2]}")
             made = draw(study, into)
         if made:
-            say(f"plots   {into}: {', '.join(path.name for path in made)}")
+            log(f"plots   {into}: {', '.join(path.name for path in made)}")
     # The dashboard reads an address as SQLAlchemy does, for which postgresql:// alone is a driver that is not installed.
     live = store.shown.replace("postgresql://", "postgresql+pg8000://", 1) if url else str(folder / "study.journal")
-    say(f"live    optuna-dashboard {live} (pip install optuna-dashboard)")
-    give({"studies": found}, "\n\n".join(summary_text(one) for one in found), options.json)
+    log(f"live    optuna-dashboard {live} (pip install optuna-dashboard)")
+    emit({"studies": found}, "\n\n".join(summary_text(one) for one in found), options.json)
 
 
 def _study_arguments(parser: argparse.ArgumentParser) -> None:

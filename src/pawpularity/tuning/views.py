@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from pawpularity.files import written_whole
+from pawpularity.files import atomic_file
 from pawpularity.tuning.objective import values_of, words
 from pawpularity.tuning.rescore import best_trials
 from pawpularity.tuning.space import DEPTH
@@ -110,7 +110,7 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
         for suffix, make, save in ((".png", flat, _save_png), (".html", page, _save_page)):
             path = folder / f"{name}{suffix}"
             # Optuna lays a style over all of matplotlib: without the context it would stay for whoever draws next.
-            with matplotlib.rc_context(), warnings.catch_warnings(), written_whole(path) as temporary:
+            with matplotlib.rc_context(), warnings.catch_warnings(), atomic_file(path) as temporary:
                 warnings.simplefilter("ignore")  # its matplotlib plots are called experimental
                 save(make(), temporary, name)
             made.append(path)

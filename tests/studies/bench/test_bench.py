@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pawpularity.device import Compute
 from pawpularity.studies.benchmark import machine, roofline
 from pawpularity.studies.benchmark.machine import PeakMemory, anonymous_mb, bandwidth, side_by_side
 from pawpularity.studies.benchmark.roofline import floor_of
-from pawpularity.device import Compute
 
 CPU = torch.device("cpu")
 

@@ -14,6 +14,13 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from pawpularity.data.photo_facts import DATE, PROPERTIES, QUANTISATION, displayed_size, exif_day, facts_of
 from pawpularity.data.photos import PhotoError
 from pawpularity.data.tables import METADATA, read_train
+from pawpularity.evaluation.bands import BANDS, band_of
+from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
+from pawpularity.evaluation.label_noise import LabelNoise
+from pawpularity.evaluation.origin import OTHER_KIND, Origin
+from pawpularity.evaluation.sources import open_source
+from pawpularity.sample.spec import score_variance
+from pawpularity.sample.truth import plan
 from pawpularity.studies.errors.analysis import (
     SIDES,
     affine_cross_fitted,
@@ -24,13 +31,6 @@ from pawpularity.studies.errors.analysis import (
 )
 from pawpularity.studies.errors.recency import FILE_PROPERTIES, neighbour_link, rank_link, recency
 from pawpularity.studies.errors.report import look_up, with_groups
-from pawpularity.evaluation.bands import BANDS, band_of
-from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
-from pawpularity.evaluation.label_noise import LabelNoise
-from pawpularity.evaluation.origin import OTHER_KIND, Origin
-from pawpularity.evaluation.sources import open_source
-from pawpularity.sample.spec import score_variance
-from pawpularity.sample.truth import plan
 
 # An independent computation's figures for v31: RMSE, share of the squared error, n of each band of true score.
 V31 = {"<=20": (24.82, 0.289, 1417), "21-30": (10.76, 0.106, 2779), "31-40": (9.41, 0.068, 2340),

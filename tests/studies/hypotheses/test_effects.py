@@ -9,14 +9,14 @@ import pytest
 from scipy import stats
 
 from pawpularity.data.tables import METADATA
-from pawpularity.files import write_json
 from pawpularity.evaluation.claims import CANNOT_TELL, REJECTED, SUPPORTED, TOO_SMALL, verdict
-from pawpularity.studies.hypotheses.drawn import true_contrasts, true_effects
 from pawpularity.evaluation.effects import Column, effects, precision
-from pawpularity.studies.hypotheses.findings import find
 from pawpularity.evaluation.regression import least_squares, slope_error
+from pawpularity.files import write_json
 from pawpularity.sample import spec
 from pawpularity.sample.truth import floor, plan, truth_row
+from pawpularity.studies.hypotheses.drawn import true_contrasts, true_effects
+from pawpularity.studies.hypotheses.findings import find
 
 
 def some(n=300, seed=0):

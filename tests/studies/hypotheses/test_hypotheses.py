@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pawpularity.data.subject import Contrasts
 from pawpularity.evaluation.oof import write_oof
 from pawpularity.studies.hypotheses.report import _NAMES
-from pawpularity.data.subject import Contrasts
 
 # n with, effect, 95 %, Welch's error, permutation p, Holm of 7, smallest, smallest of 7, verdict: an independent computation's.
 KNOWN = {

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pawpularity.evaluation.leak_detection import Copies
 from pawpularity.evaluation.oof import constant_predictions
 from pawpularity.evaluation.sources import Source
-from pawpularity.evaluation.leak_detection import Copies
 
 
 def source(target, prediction, fold, groups=None):

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from tests.conftest import TOY
 
+from pawpularity.config import resolve
 from pawpularity.context import folds_of
 from pawpularity.data.dataset import Dataset
-from pawpularity.config import resolve
 from pawpularity.studies.leakage.experiment import honest_items, paper_settings, split_by_items
 from pawpularity.studies.leakage.replay import item_split
-from pawpularity.training.samples import fold_items, items_of
 from pawpularity.training.fold import labelled_photos
+from pawpularity.training.samples import fold_items, items_of
 
 CONFIG = resolve("scratch", [*TOY, "train.copies=authors", "train.warmup_epochs=0"])
 

@@ -12,12 +12,12 @@ from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import Sign
-from pawpularity.evaluation.origin import Origin
+from pawpularity.evaluation.leak_detection import Decile, Neighbours, standardised
 from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.origin import Origin
 from pawpularity.studies.leakage import check, look_alikes
 from pawpularity.studies.leakage.check import Check, check_leaks, check_text, photos_for, write_check
 from pawpularity.studies.leakage.look_alikes import LookAlikes, config_for, photo_files
-from pawpularity.evaluation.leak_detection import Decile, Neighbours, standardised
 
 CONTEST, OTHER = (Origin(kind, "so it is") for kind in ("contest", "other"))
 

@@ -13,12 +13,8 @@ from PIL import Image, ImageOps
 from sklearn.neighbors import NearestNeighbors
 from tests.leakage.rows_by_hand import source
 
-from pawpularity.data.tables import read_train
-from pawpularity.evaluation.oof import write_oof
-from pawpularity.evaluation.origin import Origin
-from pawpularity.evaluation.metrics import score
-from pawpularity.evaluation.sources import Source
 from pawpularity.data.duplicates import is_copy
+from pawpularity.data.tables import read_train
 from pawpularity.evaluation.leak_detection import (
     Neighbours,
     copies_of,
@@ -32,6 +28,10 @@ from pawpularity.evaluation.leak_detection import (
     standardised,
     verdict_of,
 )
+from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.oof import write_oof
+from pawpularity.evaluation.origin import Origin
+from pawpularity.evaluation.sources import Source
 from pawpularity.sample.truth import plan
 
 PEERS = ("v1", "v12", "v19", "v31", "v44", "v57", "v62", "v63")

@@ -7,8 +7,6 @@ from sklearn.preprocessing import StandardScaler, normalize
 from tests.leakage.rows_by_hand import copies, source
 
 from pawpularity.evaluation.alarm import Sign
-from pawpularity.evaluation.origin import Origin
-from pawpularity.evaluation.metrics import score
 from pawpularity.evaluation.leak_detection import (
     ACROSS,
     SPANNING,
@@ -21,6 +19,8 @@ from pawpularity.evaluation.leak_detection import (
     standardised,
     verdict_of,
 )
+from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.origin import Origin
 
 CONTEST, DRAWN, OTHER = (Origin(kind, "so it is") for kind in ("contest", "drawn", "other"))
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.utils.data import random_split
 
+from pawpularity.data.augment import copies
 from pawpularity.data.tables import read_train
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.studies.leakage.replay import answers_table, item_split, lookup, over_seeds, replay, siblings_of
-from pawpularity.data.augment import copies
 
 
 @pytest.fixture(scope="module")

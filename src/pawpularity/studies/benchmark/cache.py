@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from pawpularity.device import Compute
+from pawpularity.features.build import BATCH, Trunks, run
+from pawpularity.models.network import build_network
 from pawpularity.studies.benchmark.machine import PeakMemory, side_by_side
 from pawpularity.studies.benchmark.train import Shelter, settings
-from pawpularity.device import Compute
-from pawpularity.models.network import build_network
-from pawpularity.features.build import BATCH, Trunks, run
 
 
 def bench_cache(name: str, unfrozen: int | None, data: Shelter, compute: Compute, repeats: int) -> list[dict[str, Any]]:

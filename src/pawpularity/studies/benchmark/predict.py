@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from pawpularity.studies.benchmark.machine import side_by_side
-from pawpularity.studies.benchmark.train import settings
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute
+from pawpularity.features.load import PixelInputs
 from pawpularity.models.network import build_network
 from pawpularity.predictor import score_tails
-from pawpularity.features.load import PixelInputs
+from pawpularity.studies.benchmark.machine import side_by_side
+from pawpularity.studies.benchmark.train import settings
 
 FOLDS = 5
 PHOTOS = 64

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
 
-from pawpularity.studies.benchmark.train import Shelter, Way, settings, with_train
 from pawpularity.device import Compute
 from pawpularity.features.build import Trunks
+from pawpularity.studies.benchmark.train import Shelter, Way, settings, with_train
 
 SHOWN = 12
 STEPS = 5

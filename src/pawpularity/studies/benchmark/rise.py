@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pawpularity.studies.benchmark.machine import PeakMemory
+from pawpularity.console import log
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
 from pawpularity.device import Compute
@@ -29,11 +29,11 @@ from pawpularity.errors import UserError
 from pawpularity.explain.masks import SHOWN
 from pawpularity.explain.rise import rise
 from pawpularity.explain.rise_result import LEAST_BLOCKS, Rise
-from pawpularity.models.backbone import as_tensor_stats, build_backbone
 from pawpularity.heads.ridge import Weights, fold_models
-from pawpularity.schema import Model
+from pawpularity.models.backbone import as_tensor_stats, build_backbone
 from pawpularity.sample.draw import draw_shelter
-from pawpularity.console import say
+from pawpularity.schema import Model
+from pawpularity.studies.benchmark.machine import PeakMemory
 
 ALPHA = 1780.0
 """The penalty, on sums of squares of standardised features. Chosen on a hundred photos it runs off to nothing but the mean."""
@@ -99,7 +99,7 @@ def bench_rise(
         chosen = np.linspace(0, len(paths[:FITTED]), maps, endpoint=False).astype(int)
         rows = []
         for place, row in enumerate(chosen):
-            say(f"rise: photo {place + 1} of {maps} ...")
+            log(f"rise: photo {place + 1} of {maps} ...")
             x = score.input_of(paths[row], size)
             rows.append({"net": name, "size": size, "device": compute.device.type, "dtype": compute.dtype_name,
                          "photo": paths[row].stem[:8], **compared(score, x)})  # fmt: skip

@@ -31,25 +31,25 @@ import torch
 from optuna.trial import TrialState
 
 import pawpularity
-from pawpularity.studies.benchmark.machine import Timing
-from pawpularity.studies.benchmark.postgres import NoServer, temporary_server
-from pawpularity.context import Choices
 from pawpularity.config import CONFIGS, resolve
+from pawpularity.console import log
+from pawpularity.context import Choices
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.files import read_json
 from pawpularity.runs import OOF
+from pawpularity.sample.draw import draw_shelter
 from pawpularity.schema import Config
+from pawpularity.studies.benchmark.machine import Timing
+from pawpularity.studies.benchmark.postgres import NoServer, temporary_server
+from pawpularity.training.fold import labelled_photos, prepare_trunk
+from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.samples import items_of
 from pawpularity.tuning.rescore import Trainer
 from pawpularity.tuning.space import DEPTH, read_space, resolved, with_values
 from pawpularity.tuning.storage import PROCESS, VARIABLE, Store, study_folder
 from pawpularity.tuning.study import load_study
 from pawpularity.tuning.tune import Plan, tune
-from pawpularity.sample.draw import draw_shelter
-from pawpularity.training.samples import items_of
-from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.fold import labelled_photos, prepare_trunk
-from pawpularity.console import say
 
 DATA = Path("input/shelter")
 TRAININGS = 5  # what a search is measured in
@@ -97,7 +97,7 @@ class Ways:
         """
         rows = self.rows(self.config)
         every = np.arange(len(rows.scores))
-        rules = resolved(read_space(self.config), self.config, rows, self.compute, say)
+        rules = resolved(read_space(self.config), self.config, rows, self.compute, log)
         depths = next((rule.choices for rule in rules if rule.key == DEPTH), ())
         own = self.config.model.unfrozen_tensors
         for depth in sorted({*depths, own} - {None}, reverse=True):
@@ -217,12 +217,12 @@ def bench_search(name: str, photos: int, trials: int, compute: Compute, repeats:
             plan[Way("search", "postgresql")] = lambda turn: ways.search(f"one{turn}", url, 1)
             plan[Way("search", "postgresql", 2)] = lambda turn: ways.search(f"two{turn}", url, 2)
         except NoServer as error:
-            say(f"search: the rows of PostgreSQL are left out: {error}")
+            log(f"search: the rows of PostgreSQL are left out: {error}")
         before = states_kept()
         found: dict[Way, list[Counted]] = {way: [] for way in plan}
         for turn in range(repeats):  # all ways in turn, so that a disturbance of the machine hits them alike
             for way, once in plan.items():
-                say(f"search: {' '.join(map(str, astuple(way)))}, {turn + 1} of {repeats} ...")
+                log(f"search: {' '.join(map(str, astuple(way)))}, {turn + 1} of {repeats} ...")
                 used = cpu_seconds()
                 counted = once(turn)
                 found[way].append(replace(counted, cpu=cpu_seconds() - used))

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from pawpularity.studies.benchmark.machine import bandwidth, matrix_rate
 from pawpularity.device import Compute
 from pawpularity.files import write_text
 from pawpularity.runs import git_commit, machine, versions
+from pawpularity.studies.benchmark.machine import bandwidth, matrix_rate
 
 TITLES = {
     "train": "An epoch, per image (items with the paper's copies; floor = per-operator roofline of a step)",

@@ -22,21 +22,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pawpularity.studies.benchmark.machine import PeakMemory, Timing, side_by_side
-from pawpularity.studies.benchmark.roofline import Roofline, floor_of
+from pawpularity.config import resolve
 from pawpularity.data.photo_cache import Photos, content_print, photos_of
 from pawpularity.data.photos import decode
-from pawpularity.config import resolve
 from pawpularity.device import Compute, choose
+from pawpularity.features.build import Trunks
 from pawpularity.models.network import Network, build_network
-from pawpularity.schema import Config
 from pawpularity.sample.draw import draw_shelter
+from pawpularity.schema import Config
+from pawpularity.studies.benchmark.machine import PeakMemory, Timing, side_by_side
+from pawpularity.studies.benchmark.roofline import Roofline, floor_of
 from pawpularity.training.batches import EpochBatches
 from pawpularity.training.fit import Loop
-from pawpularity.training.samples import items_of, shown
 from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.samples import items_of, shown
 from pawpularity.training.step import loss_of
-from pawpularity.features.build import Trunks
 
 BATCH = 64
 LARGE = 1024  # px of the drawn photos: decoding one takes what a contest photo takes

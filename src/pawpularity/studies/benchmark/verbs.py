@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pawpularity.console import Verb, give, json_argument, say
+from pawpularity.command_line import Verb, json_argument
+from pawpularity.console import emit, log
 
 LOOPS = ("train", "predict", "cache", "profile")
 WHAT = (*LOOPS, "search", "rise", "all")  # all but the search and the maps, which take a quarter of an hour each
@@ -48,10 +49,10 @@ def _search(options: argparse.Namespace) -> None:
             "bench: a search tries depths by itself and trains as its config does; leave out --unfrozen and --trained-bn"
         )
 
-    from pawpularity.studies.benchmark.search import bench_search
-    from pawpularity.studies.benchmark.table import leave, text
     from pawpularity.config import resolve
     from pawpularity.device import choose
+    from pawpularity.studies.benchmark.search import bench_search
+    from pawpularity.studies.benchmark.table import leave, text
 
     names = options.backbones or ["sample"]
     for name in names:
@@ -62,21 +63,21 @@ def _search(options: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for name in names:
         compute = choose(resolve(name).train.dtype)
-        say(f"device  {compute}")
+        log(f"device  {compute}")
         rows += bench_search(name, photos, trials, compute, repeats)
     if options.out:
         leave(Path(options.out), "search", rows, compute)
-    give({"search": rows}, text("search", rows), options.json)
+    emit({"search": rows}, text("search", rows), options.json)
 
 
 def _loops(options: argparse.Namespace, photos: int, repeats: int) -> None:
+    from pawpularity.device import choose
+    from pawpularity.errors import UserError
     from pawpularity.studies.benchmark.cache import bench_cache
     from pawpularity.studies.benchmark.predict import bench_predict
     from pawpularity.studies.benchmark.profile import bench_profile
     from pawpularity.studies.benchmark.table import leave, text
     from pawpularity.studies.benchmark.train import DEPTHS, bench_train, settings, shelter
-    from pawpularity.device import choose
-    from pawpularity.errors import UserError
 
     if options.unfrozen is not None and options.unfrozen < 0:
         raise UserError(f"--unfrozen {options.unfrozen}: must be a count of parameter tensors, 0 or more")
@@ -89,14 +90,14 @@ def _loops(options: argparse.Namespace, photos: int, repeats: int) -> None:
             raise UserError(
                 f"bench: {name} freezes nothing, so there is no trunk to time; name a depth with --unfrozen N"
             )
-    say(f"device  {compute}, whatever train.dtype says; random weights: their values change no time")
+    log(f"device  {compute}, whatever train.dtype says; random weights: their values change no time")
     tables: dict[str, list[dict[str, Any]]] = {}
     wanted = LOOPS if options.what == "all" else (options.what,)
     with shelter(photos) as data:
         for what in wanted:
             rows: list[dict[str, Any]] = []
             for name, depth in depths.items():
-                say(f"{what}: {name} ...")
+                log(f"{what}: {name} ...")
                 if what == "train":
                     rows += bench_train(name, depth, data, compute, repeats, options.frozen_bn)
                 elif what == "predict":
@@ -108,27 +109,27 @@ def _loops(options: argparse.Namespace, photos: int, repeats: int) -> None:
             tables[what] = rows
             if options.out:
                 leave(Path(options.out), what, rows, compute)
-    give(tables, "\n\n".join(text(what, rows) for what, rows in tables.items()), options.json)
+    emit(tables, "\n\n".join(text(what, rows) for what, rows in tables.items()), options.json)
 
 
 def _rise(options: argparse.Namespace, photos: int, repeats: int) -> None:
-    from pawpularity.studies.benchmark.rise import bench_rise
-    from pawpularity.studies.benchmark.table import leave, text
     from pawpularity.device import choose
     from pawpularity.errors import UserError
+    from pawpularity.studies.benchmark.rise import bench_rise
+    from pawpularity.studies.benchmark.table import leave, text
 
     compute = choose("auto")
 
     if options.backbones and len(options.backbones) > 1:
         raise UserError("bench --what rise takes one network at a time; name one with --backbones")
-    say(f"device  {compute}")
+    log(f"device  {compute}")
     rows = bench_rise(
         Path(options.data) if options.data else None, options.weights, (options.backbones or [None])[0], compute,
         maps=options.maps, drawn=photos, repeats=repeats,
     )  # fmt: skip
     if options.out:
         leave(Path(options.out), "rise", rows, compute)
-    give({"rise": rows}, text("rise", rows), options.json)
+    emit({"rise": rows}, text("rise", rows), options.json)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

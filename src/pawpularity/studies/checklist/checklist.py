@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pawpularity.studies.checklist.evidence import MISSING, Backing
-from pawpularity.studies.checklist.questions import answers
 from pawpularity.errors import UserError
 from pawpularity.files import write_json, write_text
 from pawpularity.runs import OOF, Run
+from pawpularity.studies.checklist.evidence import MISSING, Backing
+from pawpularity.studies.checklist.questions import answers
 
 MARKDOWN, JSON = OOF / "checklist.md", OOF / "checklist.json"
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pawpularity.data.tables import ID, TARGET, read_cells
 from pawpularity.config import resolve
+from pawpularity.console import make_word
+from pawpularity.data.folds import Folds
+from pawpularity.data.tables import ID, TARGET, read_cells
 from pawpularity.ensemble.record import blend_command
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import read_fold, read_run, run_folds
 from pawpularity.files import read_json
-from pawpularity.data.folds import Folds
 from pawpularity.runs import OOF, Run
-from pawpularity.console import assigned
 
 STUDIES = OOF / "studies"
 ANSWERED, NONE, MISSING = "answered", "does not apply", "not backed"
@@ -79,7 +79,7 @@ class Backing:
         # A key that this version does not know says nothing; a network's own arguments are known to no schema.
         usual = {key: value for key, value in own.items() if not key.startswith("model.args.")} | usual
         words = [f"{key}={value}" for key, value in own.items() if key != "name" and usual.get(key) != value]
-        return f"CONFIG={name}" + (f" {assigned('ARGS', *words)}" if words else "")
+        return f"CONFIG={name}" + (f" {make_word('ARGS', *words)}" if words else "")
 
     def note(self, file: Path, key: str) -> None:
         """Name a file and key as read."""
@@ -141,7 +141,7 @@ class Backing:
     def folds_command(self) -> str:
         """What makes the folds file again."""
         how = self.run.record["config"].get("folds", {"k": self.run.k})
-        return f"make folds {self.data_word} {assigned('ARGS', *(f'folds.{key}={how[key]}' for key in how))}"
+        return f"make folds {self.data_word} {make_word('ARGS', *(f'folds.{key}={how[key]}' for key in how))}"
 
     @property
     def data_folder(self) -> str:
@@ -151,7 +151,7 @@ class Backing:
     @property
     def data_word(self) -> str:
         """`DATA=` for a command."""
-        return assigned("DATA", self.data_folder)
+        return make_word("DATA", self.data_folder)
 
     def predictions(self) -> pd.DataFrame:
         """Id, fold, target, prediction of every fold that is there, as training (or the blend) wrote them."""

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.studies.checklist.evidence import ANSWERED, MISSING, NONE, Answer, Backing, NotBacked
-from pawpularity.evaluation.oof import constant_predictions
 from pawpularity.evaluation.metrics import DRAWS, score
+from pawpularity.evaluation.oof import constant_predictions
+from pawpularity.studies.checklist.evidence import ANSWERED, MISSING, NONE, Answer, Backing, NotBacked
 
 
 class NotAsked(Exception):  # an outcome, not a fault

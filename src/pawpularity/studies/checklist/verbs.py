@@ -2,15 +2,16 @@
 
 import argparse
 
-from pawpularity.console import Verb, give, json_argument, say
+from pawpularity.command_line import Verb, json_argument
+from pawpularity.console import emit, log
 
 
 def _checklist(options: argparse.Namespace) -> None:
     import re
 
-    from pawpularity.studies.checklist.checklist import make_checklist, written
     from pawpularity.errors import UserError
     from pawpularity.runs import run_names
+    from pawpularity.studies.checklist.checklist import make_checklist, written
 
     given = [name for word in options.runs or [] for name in re.split(r"[\s,]+", word) if name]
     names = list(dict.fromkeys(given)) or run_names()
@@ -19,13 +20,13 @@ def _checklist(options: argparse.Namespace) -> None:
     value, gaps = make_checklist(names)
     asked = sum(len(one["answers"]) for one in value["runs"]) + len(names) - len(value["runs"])
     files = " and ".join(map(str, written()))
-    give(
+    emit(
         value,
         f"{files}: {asked - len(gaps)} of {asked} answers of {len(names)} runs are backed or do not apply",
         options.json,
     )
     for gap in gaps:
-        say(" ".join(gap.split()))
+        log(" ".join(gap.split()))
     if gaps:
         raise UserError(
             f"checklist: {len(gaps)} of {asked} answers are not backed, listed above; run what makes their files"

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.evaluation.bands import BANDS, band_of, calibration
-from pawpularity.evaluation.label_noise import Explainable, LabelNoise, explainable
 from pawpularity.evaluation.bootstrap import DRAWS, bootstrap_sums, holm, interval, permutations
+from pawpularity.evaluation.label_noise import Explainable, LabelNoise, explainable
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.files import plain
 

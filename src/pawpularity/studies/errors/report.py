@@ -13,8 +13,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data.dataset import Dataset
+from pawpularity.data.duplicates import find_duplicates
 from pawpularity.data.photo_facts import PROPERTIES, photo_facts
 from pawpularity.data.tables import ID, METADATA
+from pawpularity.errors import UserError
+from pawpularity.evaluation.bands import BANDS, Band, band_of, breakdown
+from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
+from pawpularity.evaluation.label_noise import LabelNoise, noise_for, noise_of_pairs
+from pawpularity.evaluation.metrics import rmse
+from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin, folder_of, origin_of, rows_known
+from pawpularity.evaluation.sources import Source
+from pawpularity.files import plain, write_text
 from pawpularity.studies.errors.analysis import (
     FEWEST_ROWS,
     SIDES,
@@ -26,15 +35,6 @@ from pawpularity.studies.errors.analysis import (
     worst_rows,
 )
 from pawpularity.studies.errors.recency import Recency, recency
-from pawpularity.errors import UserError
-from pawpularity.evaluation.bands import BANDS, Band, band_of, breakdown
-from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
-from pawpularity.evaluation.label_noise import LabelNoise, noise_for, noise_of_pairs
-from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin, folder_of, origin_of, rows_known
-from pawpularity.evaluation.metrics import rmse
-from pawpularity.evaluation.sources import Source
-from pawpularity.files import plain, write_text
-from pawpularity.data.duplicates import find_duplicates
 
 MOST_TILES = 60  # thumbnails of a side: a sheet that a viewer still opens
 FILES = ("worst.csv", "bands.csv", "shares.csv", "recency.csv", "report.txt", "worst.png")

@@ -4,8 +4,6 @@ import numpy as np
 
 from pawpularity.data.photo_facts import PROPERTIES
 from pawpularity.data.tables import ID, METADATA
-from pawpularity.studies.errors.analysis import SIDES, WORST_SHARE, Interval, Share
-from pawpularity.studies.errors.report import AtHand, Findings, worst_table
 from pawpularity.evaluation.label_noise import (
     CONTEST_SELECTION,
     FEWEST_PAIRS,
@@ -14,6 +12,8 @@ from pawpularity.evaluation.label_noise import (
     contest_noise,
 )
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW
+from pawpularity.studies.errors.analysis import SIDES, WORST_SHARE, Interval, Share
+from pawpularity.studies.errors.report import AtHand, Findings, worst_table
 
 _FEW_PAIRS = 30
 _FEW = 20  # with fewer worst rows a side, intervals are too narrow (a share of 0 or 1 has none)

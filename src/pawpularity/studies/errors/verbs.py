@@ -3,20 +3,21 @@
 import argparse
 from pathlib import Path
 
-from pawpularity.console import Verb, file_arguments, give, json_argument
+from pawpularity.command_line import Verb, file_arguments, json_argument
+from pawpularity.console import emit
 
 
 def _errors(options: argparse.Namespace) -> None:
     from time import perf_counter
 
-    from pawpularity.context import choose_data, default_config, default_run
     from pawpularity.config import resolve
-    from pawpularity.studies.errors.report import analyse, write_report
-    from pawpularity.studies.errors.text import report_text
+    from pawpularity.console import log
+    from pawpularity.context import choose_data, default_config, default_run
     from pawpularity.errors import UserError
     from pawpularity.evaluation.sources import is_file_word, open_source
     from pawpularity.runs import OOF, check_name
-    from pawpularity.console import say
+    from pawpularity.studies.errors.report import analyse, write_report
+    from pawpularity.studies.errors.text import report_text
 
     word, settings = options.source, list(options.settings)
     if word is not None and "=" in word and not is_file_word(word):
@@ -35,18 +36,18 @@ def _errors(options: argparse.Namespace) -> None:
     folder = Path(options.out) if options.out else OOF / "errors" / source.folder_name
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with --out")
-    say(f"rows    {source.path}")
+    log(f"rows    {source.path}")
     if source.run is not None and source.run.leaky:
-        say(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
+        log(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
     if source.run is not None and not source.complete:
-        say(f"only {len(source.run.trained_folds())} of {source.run.k} folds are there")
+        log(f"only {len(source.run.trained_folds())} of {source.run.k} folds are there")
     start = perf_counter()
     found = analyse(source, Path(options.data) if options.data else None, cache, top=options.top, draws=options.draws)
-    say(f"{options.draws} draws took {perf_counter() - start:.1f} s, reading included")
+    log(f"{options.draws} draws took {perf_counter() - start:.1f} s, reading included")
     text = report_text(found)
     files = write_report(found, text, folder)
-    give(found.to_dict(), text, options.json)
-    say(f"wrote   {', '.join(map(str, files))}")
+    emit(found.to_dict(), text, options.json)
+    log(f"wrote   {', '.join(map(str, files))}")
 
 
 def _errors_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data.dataset import Dataset
+from pawpularity.data.subject import measure
 from pawpularity.data.tables import ID, TARGET
 from pawpularity.errors import UserError
-from pawpularity.evaluation.sources import Source
 from pawpularity.evaluation.claims import CONTRAST
+from pawpularity.evaluation.sources import Source
 from pawpularity.studies.hypotheses.drawn import true_contrasts, true_effects
-from pawpularity.data.subject import measure
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

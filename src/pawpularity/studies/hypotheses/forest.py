@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pawpularity.files import written_whole
 from pawpularity.evaluation.effects import Effect
-from pawpularity.studies.hypotheses.findings import Finding, Findings
 from pawpularity.evaluation.regression import Coefficient
+from pawpularity.files import atomic_file
+from pawpularity.studies.hypotheses.findings import Finding, Findings
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 _PLAIN, _ADJUSTED, _BELIEF, _KNOWN = "#000000", "#0072B2", "#D55E00", "#009E73"
@@ -56,7 +56,7 @@ def draw_forest(found: Findings, title: str, name: str | None, path: Path) -> No
     inches = figure.get_figheight()
     figure.subplots_adjust(left=0.29, right=0.80, top=1 - 0.42 / inches, bottom=1.05 / inches)
     figure.legend(handles=legend, loc="lower center", ncols=len(legend), frameon=False, fontsize=9)
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         # Without the version of matplotlib in it, so that the same findings give the same bytes.
         figure.savefig(temporary, format="png", metadata={"Software": None})
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from pawpularity.evaluation.claims import ALPHA, CLAIMS, CONTRAST, FEW, NO_COLUMN, NOT_TESTABLE, TOO_SMALL
 from pawpularity.evaluation.effects import POWER, Effect
-from pawpularity.studies.hypotheses.findings import Finding, Findings
 from pawpularity.evaluation.regression import Coefficient
+from pawpularity.studies.hypotheses.findings import Finding, Findings
 
 _BONUS = "-"  # of the paper's advice, none of the five
 _NAMES = (

@@ -3,7 +3,8 @@
 import argparse
 import math
 
-from pawpularity.console import Verb, give, json_argument
+from pawpularity.command_line import Verb, json_argument
+from pawpularity.console import emit
 
 FEWEST_DRAWS, MOST_DRAWS, FEWEST_ROWS = 100, 1_000_000, 20
 
@@ -11,10 +12,10 @@ FEWEST_DRAWS, MOST_DRAWS, FEWEST_ROWS = 100, 1_000_000, 20
 def _hypotheses(options: argparse.Namespace) -> None:
     from pathlib import Path
 
+    from pawpularity.console import log
     from pawpularity.context import choose
     from pawpularity.errors import UserError
     from pawpularity.runs import OOF
-    from pawpularity.console import say
 
     draws = options.draws
     if not FEWEST_DRAWS <= draws <= MOST_DRAWS:
@@ -41,9 +42,9 @@ def _hypotheses(options: argparse.Namespace) -> None:
 
     source = None if word is None else open_source(word, scale=options.scale)
     if source is not None and source.run is not None and source.run.leaky:
-        say(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
+        log(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
     if dataset.has_photos:
-        say(f"contrast of {len(dataset.train):,} photos: some 0.1 s each the first time, then kept")
+        log(f"contrast of {len(dataset.train):,} photos: some 0.1 s each the first time, then kept")
     gathered = gather(dataset, chosen.folds.groups_of, cache, source)
     found = find(
         gathered.table, gathered.groups, contrast=gathered.contrast, prediction=gathered.prediction,
@@ -69,8 +70,8 @@ def _hypotheses(options: argparse.Namespace) -> None:
     write_text(out / "hypotheses.csv", as_csv(found))
     write_json(out / "hypotheses.json", value)
     draw_forest(found, title, name, out / "forest.png")
-    give(value, text, options.json)
-    say(f"wrote {out}/hypotheses.csv, hypotheses.json, forest.png")
+    emit(value, text, options.json)
+    log(f"wrote {out}/hypotheses.csv, hypotheses.json, forest.png")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,11 +16,6 @@ from pawpularity.device import choose as choose_device
 from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import Sign
 from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
-from pawpularity.evaluation.origin import Origin
-from pawpularity.evaluation.metrics import Score
-from pawpularity.evaluation.sources import Source
-from pawpularity.files import write_json, write_text
-from pawpularity.studies.leakage.look_alikes import LookAlikes, Rows, look_alikes, photo_files
 from pawpularity.evaluation.leak_detection import (
     Copies,
     Decile,
@@ -31,8 +26,13 @@ from pawpularity.evaluation.leak_detection import (
     signs_of,
     verdict_of,
 )
+from pawpularity.evaluation.metrics import Score
+from pawpularity.evaluation.origin import Origin
+from pawpularity.evaluation.sources import Source
+from pawpularity.files import write_json, write_text
 from pawpularity.runs import OOF
 from pawpularity.schema import Config
+from pawpularity.studies.leakage.look_alikes import LookAlikes, Rows, look_alikes, photo_files
 
 FOLDER = OOF / "leakcheck"
 SHOWN = 24  # pairs on the sheet

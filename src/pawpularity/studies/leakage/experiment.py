@@ -19,20 +19,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.data.augment import VIEWS
+from pawpularity.data.folds import inner_split
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.compare import Comparison, compare
 from pawpularity.evaluation.metrics import Score, rmse, score
 from pawpularity.files import plain
-from pawpularity.data.folds import inner_split
-from pawpularity.studies.leakage.replay import SEED, validated_items
 from pawpularity.predictor import score_rows
 from pawpularity.schema import Config
+from pawpularity.studies.leakage.replay import SEED, validated_items
 from pawpularity.training.fit import Fitted, fit_items
-from pawpularity.training.samples import Items, as_they_are, items_of, looked_at
-from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.training.fold import prepare_trunk
-from pawpularity.data.augment import VIEWS
+from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.samples import Items, as_they_are, items_of, looked_at
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

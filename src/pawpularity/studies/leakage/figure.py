@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pawpularity.files import written_whole
+from pawpularity.files import atomic_file
 from pawpularity.studies.leakage.experiment import Experiment
 
 _INK, _LEAK, _CLEAN = "#333333", "#c8553d", "#2f6690"
@@ -48,6 +48,6 @@ def draw_experiment(path: Path, experiment: Experiment, value: dict[str, Any]) -
             if known.any():
                 ax.legend(fontsize=8, loc="upper left", frameon=False)
     figure.suptitle(f"{value['data']['name']}: the same network, the same photos, two ways to split", fontsize=11)
-    with written_whole(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     plt.close(figure)

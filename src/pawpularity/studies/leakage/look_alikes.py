@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pawpularity.console import log
+from pawpularity.data.augment import CROP, FLIP, ORIGINAL
 from pawpularity.data.dataset import fingerprints
+from pawpularity.data.duplicates import is_copy
 from pawpularity.data.photo_cache import photos_of
 from pawpularity.data.photos import in_order, thread_count
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.files import text_hash
-from pawpularity.data.duplicates import is_copy
 from pawpularity.evaluation.leak_detection import Neighbours, nearest_across_folds, standardised
-from pawpularity.models.weights import find_weights
-from pawpularity.heads.features import frozen_features
-from pawpularity.schema import Config
 from pawpularity.features.build import Trunks
-from pawpularity.console import say
-from pawpularity.data.augment import CROP, FLIP, ORIGINAL
+from pawpularity.files import text_hash
+from pawpularity.heads.features import frozen_features
+from pawpularity.models.weights import find_weights
+from pawpularity.schema import Config
 
 SAMPLE = 200  # photos that are mirrored and cropped to see how alike a copy looks
 QUANTILE = 0.1  # nine of ten copies are as near as the bar
@@ -70,7 +70,7 @@ def config_for(config: Config) -> Config:
             find_weights(config.model.backbone, config.model.weights)
             return config
         except UserError as error:
-            say(f"{error}; taking the packaged {PACKAGED[0]} instead: it finds copies, but knows no photographs")
+            log(f"{error}; taking the packaged {PACKAGED[0]} instead: it finds copies, but knows no photographs")
     backbone, weights, size = PACKAGED
     model = replace(config.model, backbone=backbone, weights=weights, args={})
     return replace(config, model=model, photos=replace(config.photos, size=size))

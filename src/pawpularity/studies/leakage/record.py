@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from pawpularity.console import log
 from pawpularity.context import Choices
 from pawpularity.device import choose as choose_device
 from pawpularity.errors import UserError
 from pawpularity.files import write_json, write_text
+from pawpularity.runs import OOF, git_commit, machine, versions
 from pawpularity.studies.leakage.experiment import Experiment, paper_settings, run_experiment
 from pawpularity.studies.leakage.figure import draw_experiment
-from pawpularity.runs import OOF, git_commit, machine, versions
 from pawpularity.training.fold import labelled_photos
-from pawpularity.console import say
 
 FOLDER = OOF / "leakage"
 
@@ -33,7 +33,7 @@ def experiment_of(chosen: Choices, rule: str) -> tuple[dict[str, Any], Path]:
     rows = labelled_photos(dataset, folds, config)
     ids = sorted(dataset.train["Id"].tolist())
     held = np.flatnonzero(folds.folds_of(ids) == 0)
-    say(f"trains two networks ({config.model.backbone}, {config.train.epochs} epochs at most) on {compute}: the leaky way and the "
+    log(f"trains two networks ({config.model.backbone}, {config.train.epochs} epochs at most) on {compute}: the leaky way and the "
         f"honest way; {len(held)} photos of fold 0 are set aside for both")  # fmt: skip
     started = time.perf_counter()
     experiment = run_experiment(config, rows, ids, held, compute)

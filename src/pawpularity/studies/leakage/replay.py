@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.data.augment import VIEWS, copies
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.files import plain
-from pawpularity.data.augment import VIEWS, copies
 
 SEED = 42
 TRAINED_SHARE = 0.9

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pawpularity.console import Verb, file_arguments, give, json_argument, say
+from pawpularity.command_line import Verb, file_arguments, json_argument
+from pawpularity.console import emit, log
 
 FIXED = (
     "train.copies",
@@ -19,9 +20,9 @@ FIXED = (
 
 
 def _leakage(options: argparse.Namespace) -> None:
+    from pawpularity.config import resolve
     from pawpularity.context import choose, choose_data, default_config, draw_if_missing
     from pawpularity.data.tables import ID, TARGET, read_train
-    from pawpularity.config import resolve
     from pawpularity.errors import UserError
     from pawpularity.evaluation.oof import write_oof
     from pawpularity.studies.leakage.replay import SEED, answers_table, over_seeds, replay
@@ -63,7 +64,7 @@ def _leakage(options: argparse.Namespace) -> None:
     text = _replay_text(data, value)
     if options.answers:
         write_oof(Path(options.answers), answers_table(table[ID].tolist(), scores, rule))
-        say(f"wrote {options.answers}: the answers of somebody who looks at no photo")
+        log(f"wrote {options.answers}: the answers of somebody who looks at no photo")
     photos = not options.labels and (data / "train").is_dir()
     if photos and not options.replay_only:
         from pawpularity.studies.leakage.record import experiment_of, experiment_text
@@ -71,10 +72,10 @@ def _leakage(options: argparse.Namespace) -> None:
         chosen = choose(options)
         value["experiment"], folder = experiment_of(chosen, rule)
         text += "\n\n" + experiment_text(value["experiment"])
-        say(f"wrote {folder}/")
+        log(f"wrote {folder}/")
     elif not photos and not options.labels:
-        say(f"{data} has no photos, so no network was trained the leaky way and the honest way")
-    give(value, text, options.json)
+        log(f"{data} has no photos, so no network was trained the leaky way and the honest way")
+    emit(value, text, options.json)
 
 
 def _replay_text(data: Path, v: dict[str, Any]) -> str:
@@ -105,11 +106,11 @@ def _leakage_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _leakcheck(options: argparse.Namespace) -> None:
-    from pawpularity.context import choose_data, default_config
     from pawpularity.config import resolve
+    from pawpularity.context import choose_data, default_config
     from pawpularity.errors import UserError
-    from pawpularity.evaluation.origin import folder_of, origin_of
     from pawpularity.evaluation.metrics import score
+    from pawpularity.evaluation.origin import folder_of, origin_of
     from pawpularity.evaluation.sources import open_source
     from pawpularity.studies.leakage.check import check_leaks, check_text, photos_for, write_check
 
@@ -124,8 +125,8 @@ def _leakcheck(options: argparse.Namespace) -> None:
     config = resolve(options.config or default_config(at_hand or choose_data(options.data)), options.settings)
     found = check_leaks(source, result, origin, photos, config)
     folder = write_check(source, found, Path(options.out) if options.out else None)
-    give(found.to_dict(), check_text(found), options.json)
-    say(f"wrote {folder}/")
+    emit(found.to_dict(), check_text(found), options.json)
+    log(f"wrote {folder}/")
 
 
 def _leakcheck_arguments(parser: argparse.ArgumentParser) -> None:

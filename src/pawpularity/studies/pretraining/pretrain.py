@@ -30,13 +30,13 @@ from pawpularity.errors import UserError
 from pawpularity.files import require_space, write_json
 from pawpularity.models.backbone import as_tensor_stats, build_backbone, count_parameters
 from pawpularity.models.weights import packaged_weights, save_tensors, tensors_hash
+from pawpularity.runs import git_commit, machine, versions
+from pawpularity.sample.draw import drawers
+from pawpularity.sample.render import render
+from pawpularity.sample.spec import TEST, TRAIN, Photo, describe
+from pawpularity.schema import Model
 from pawpularity.studies.pretraining import EPOCHS, PHOTOS, RESERVED, SEED
 from pawpularity.studies.pretraining.labels import FLAGS, IN_RULE, KINDS, MEASURES, Labels, labels_of, widths
-from pawpularity.runs import git_commit, machine, versions
-from pawpularity.schema import Model
-from pawpularity.sample.render import render
-from pawpularity.sample.draw import drawers
-from pawpularity.sample.spec import TEST, TRAIN, Photo, describe
 
 BACKBONE = "test_resnet"
 SIZE, FIT = 96, "squash"  # as configs/sample.yaml decodes

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from pawpularity.command_line import Verb, out_argument
+from pawpularity.console import log
 from pawpularity.studies.pretraining import EPOCHS, PHOTOS, RESERVED, SEED
-from pawpularity.console import Verb, out_argument, say
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -12,7 +13,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     from pawpularity.studies.pretraining import pretrain as room
 
     out = Path(options.out) if options.out else packaged_weights(room.BACKBONE)
-    say(f"draws {options.photos} photos and trains {options.epochs} epochs on the CPU; "
+    log(f"draws {options.photos} photos and trains {options.epochs} epochs on the CPU; "
         f"on two idle cores about {room.estimate(options.photos, options.epochs):.0f} s")  # fmt: skip
     made = room.pretrain(out, photos=options.photos, epochs=options.epochs, seed=options.seed)
     for name, figures in made["labels"].items():
@@ -21,8 +22,8 @@ def _pretrain(options: argparse.Namespace) -> None:
             if "r2" in figures
             else f"accuracy {figures['accuracy']:.3f}, majority {figures['majority']:.3f}"
         )
-        say(f"  {name:<13}{said}")
-    say(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB), and where it came from beside it; "
+        log(f"  {name:<13}{said}")
+    log(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB), and where it came from beside it; "
         "it knows drawings, not photographs")  # fmt: skip
 
 
