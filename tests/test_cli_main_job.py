@@ -37,7 +37,7 @@ def test_a_fold_leaves_everything(work, shelter, paw):
     assert "noise floor" in done.err
     assert "the CPU" in done.err or "train.dtype" in done.err
     kept = {p.name for p in (run / "fold1").iterdir()}
-    assert kept == {"predictions.csv", "metrics.json", "history.csv", "tail.safetensors"}
+    assert kept == {"predictions.csv", "metrics.json", "history.csv", "head.safetensors"}
     assert not (run / "oof.csv").exists()
     table, folds = read_oof(run / "fold1/predictions.csv"), read_folds(Path(record("sample-toy")["folds"]["file"]))
     assert set(table["Id"]) == set(folds.frame.loc[folds.frame["fold"] == 1, "Id"])
@@ -60,15 +60,15 @@ def test_the_same_command_twice_gives_the_same_bytes(work, shelter, paw):
         assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", run, "train.augment=strong").code == 0
     one, two = (Path("oof") / run / "fold0" for run in ("one", "two"))
     assert (one / "predictions.csv").read_bytes() == (two / "predictions.csv").read_bytes()
-    before = (one / "tail.safetensors").read_bytes()
+    before = (one / "head.safetensors").read_bytes()
     for _ in range(3):
         assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", "one", "train.augment=strong").code == 0
-        assert (one / "tail.safetensors").read_bytes() == before
+        assert (one / "head.safetensors").read_bytes() == before
 
 
 def test_all_folds_then_table_then_submission(work, shelter, paw):
     assert paw("train", "--data", shelter, *TOY, "--fold", 2).code == 0
-    first = Path("oof/sample-toy/fold2/tail.safetensors").stat().st_mtime_ns
+    first = Path("oof/sample-toy/fold2/head.safetensors").stat().st_mtime_ns
     done = paw("train", "--data", shelter, *TOY, "model.weights=none", "model.unfrozen=9", "--run", "frozen")
     assert done.code == 0, done.err
     assert "only the tail is trained" in done.err
@@ -76,7 +76,7 @@ def test_all_folds_then_table_then_submission(work, shelter, paw):
     done = paw("train", "--data", shelter, *TOY)
     assert done.code == 0, done.err
     assert "fold 2 is trained already" in done.err
-    assert Path("oof/sample-toy/fold2/tail.safetensors").stat().st_mtime_ns == first
+    assert Path("oof/sample-toy/fold2/head.safetensors").stat().st_mtime_ns == first
     table = read_oof(Path("oof/sample-toy/oof.csv"))
     assert len(table) == 60
     assert list(table["Id"]) == sorted(table["Id"])
@@ -103,8 +103,8 @@ def test_all_folds_then_table_then_submission(work, shelter, paw):
     assert origin["run"] == "frozen"
 
     # A random trunk is kept by the run, once; the packaged one is not. The tails hold nothing of either.
-    assert Path("oof/frozen/trunk.safetensors").is_file()
-    assert not Path("oof/sample-toy/trunk.safetensors").exists()
+    assert Path("oof/frozen/frozen.safetensors").is_file()
+    assert not Path("oof/sample-toy/frozen.safetensors").exists()
 
     # One predictor: what it says of a photo is what out-of-fold and submission say.
     predictor = Predictor.load("oof/frozen", folds=[1])
@@ -139,10 +139,10 @@ def test_a_run_refuses_other_settings_data_and_trunks(trained, paw, refused):
 
 
 def test_damaged_runs_are_refused_by_name(trained, refused):
-    tail, trunk = Path("oof/r/fold0/tail.safetensors"), Path("oof/r/trunk.safetensors")
+    tail, trunk = Path("oof/r/fold0/head.safetensors"), Path("oof/r/frozen.safetensors")
     whole = tail.read_bytes()
     tail.write_bytes(whole[:-10])
-    assert "tail.safetensors" in refused("predict", "--data", trained, "--run", "r")
+    assert "head.safetensors" in refused("predict", "--data", trained, "--run", "r")
     tail.write_bytes(whole)
     data = bytearray(trunk.read_bytes())
     data[-1] ^= 1
@@ -263,7 +263,7 @@ def test_real_input_gives_an_oof_file_of_20_photos(work, real, paw):
     table = read_oof(Path("oof/real100/fold0/predictions.csv"))
     assert len(table) == 20
     assert "indicative" in done.out
-    assert not Path("oof/real100/trunk.safetensors").exists(), "a folder's weights are named, not copied"
+    assert not Path("oof/real100/frozen.safetensors").exists(), "a folder's weights are named, not copied"
     assert paw("predict", "--run", "real100", "--data", real / "pawpularity-100").code == 0
     assert len(pd.read_csv("submissions/real100.csv")) == 8
 

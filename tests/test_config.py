@@ -5,7 +5,7 @@ import pytest
 
 from pawpularity.config import from_dict, resolve, run_name
 from pawpularity.errors import UserError
-from pawpularity.schema import Config, check
+from pawpularity.config import Config, check
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(p.relative_to(CONFIGS).with_suffix("").as_posix() for p in CONFIGS.rglob("*.yaml"))

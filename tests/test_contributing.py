@@ -18,7 +18,7 @@ import torch
 from tests.conftest import TOY
 
 from pawpularity.cli import main
-from pawpularity.schema import Explain, Train
+from pawpularity.config import Explain, Train
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = (ROOT / "docs" / "contributing.md").read_text()

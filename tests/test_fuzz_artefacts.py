@@ -16,7 +16,7 @@ from pawpularity.config import resolve
 from pawpularity.errors import UserError
 from pawpularity.kaggle.contents import open_bundle
 from pawpularity.models.weights import _load_plainly, read_tensors
-from pawpularity.schema import Config
+from pawpularity.config import Config
 
 CALM = settings(
     derandomize=True, deadline=None, max_examples=60, database=None,

@@ -35,7 +35,7 @@ def artefacts(run: str) -> tuple[bytes, list[str], str]:
     return (
         (fold / "predictions.csv").read_bytes(),
         history,
-        json.loads((fold / "metrics.json").read_text())["tail_hash"],
+        json.loads((fold / "metrics.json").read_text())["head_hash"],
     )
 
 

@@ -217,7 +217,7 @@ def test_a_folder_with_an_odd_name(work, shelter, paw):
 def test_what_a_killed_process_left_is_swept(work, shelter, paw):
     assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a").code == 0
     Path("oof/a/.fold0.abc.part").mkdir()
-    Path("oof/a/.fold0.abc.part/tail.safetensors").write_text("half")
+    Path("oof/a/.fold0.abc.part/head.safetensors").write_text("half")
     assert paw("train", "--data", shelter, *TOY, "--fold", 0, "--run", "a").code == 0
     assert not list(Path("oof/a").glob(".fold0.*.part"))
 
@@ -230,7 +230,7 @@ def test_another_folds_tail_is_refused(work, shelter, paw):
     from pawpularity.errors import UserError
 
     assert paw("train", "--data", shelter, *TOY, "--run", "t").code == 0
-    shutil.copy("oof/t/fold1/tail.safetensors", "oof/t/fold0/tail.safetensors")
+    shutil.copy("oof/t/fold1/head.safetensors", "oof/t/fold0/head.safetensors")
     assert Predictor.load("oof/t", folds=[1]).networks
     with pytest.raises(UserError, match="is not what training fold 0 wrote"):
         Predictor.load("oof/t", folds=[0])

@@ -121,7 +121,7 @@ def test_no_verb_loads_a_pickle(trap: bytes, work: Path, shelter: Path, paw, ref
     with unharmed(Path("oof"), Path("w.safetensors")):
         said = refused(*words, "--run", "b", "model.weights=w.safetensors")
     assert "w.safetensors: is not a whole safetensors file" in said
-    for name in ("trunk.safetensors", "fold0/tail.safetensors"):
+    for name in ("frozen.safetensors", "fold0/head.safetensors"):
         kept = Path("oof/a") / name
         if not kept.is_file():
             continue

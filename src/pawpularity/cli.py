@@ -1,34 +1,34 @@
-"""The command line: `pawpularity VERB [--config NAME] [--data DIR] [--run NAME] [key=value ...]`.
+"""The command line: `pawpularity COMMAND [--config NAME] [--data DIR] [--run NAME] [key=value ...]`.
 
-Dispatches only: each room registers its own verbs in its `verbs.py`, and torch is imported only when a verb needs it.
+Each command below declares its options and names the function that does the work; that function is imported when the command
+runs, so `--help` and a typing mistake answer at once. `make COMMAND FOLD=0 train.lr=1e-4` comes here too: the Makefile
+hands its words over as text (`make_words`).
+
 Exit codes: 0 done; 2 something the user can mend, said in one line; 1 a defect of ours, with its traceback; 130 and 143
 stopped by Ctrl-C and by SIGTERM.
 """
 
-import argparse
 import errno
+import functools
 import importlib
+import inspect
 import io
 import os
 import re
 import shlex
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer import Argument, Option
+from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.exceptions import TyperException
 
 from pawpularity import __version__
-from pawpularity.command_line import Verb
 from pawpularity.errors import UserError, nearest
-from pawpularity.signals import Stopped, Told, terminable
-from pawpularity.training.launch import one_voice, refuse_several
-
-ROOMS = (
-    *("data.verbs", "sample.verbs", "data.folds_verbs", "studies.pretraining.verbs", "training.verbs", "tuning.verbs"),
-    *("heads.verbs", "evaluation.verbs", "studies.errors.verbs", "ensemble.verbs", "studies.hypotheses.verbs"),
-    *("studies.leakage.verbs", "explain.verbs", "pipeline.verbs", "kaggle.verbs", "studies.checklist.verbs"),
-    *("report.verbs", "coach.verbs", "studies.benchmark.verbs"),
-)
+from pawpularity.signals import Stopped, terminable
 
 # Set before the imports that read them. Nothing connects to a network unless the user asks for it, and threads that wait
 # sleep instead of spinning: on two cores shared with another program an epoch then takes 3 s instead of 10.
@@ -39,48 +39,484 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
-STOPPED = (
-    "stopped; what was finished is kept, what was not is left as it was before; the same command goes on from there"
+START, TRAIN, EVALUATE, EXPLAIN = "Start here", "Train and search", "Evaluate", "Explain"
+SUBMIT, SHARE, STUDY, HOUSE = "Submit", "Share", "Studies", "Housekeeping"
+
+app = typer.Typer(
+    name="pawpularity",
+    help="Predict how popular a shelter pet's photo will be, with out-of-fold figures that can be trusted.",
+    epilog="Settings are words key=value, such as train.lr=3e-4; configs/default.yaml lists them. "
+    "make COMMAND FOLD=0 CONFIG=densenet161 is pawpularity COMMAND --fold 0 --config densenet161.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
+Config = Annotated[
+    str | None, Option(metavar="NAME", help="configs/NAME.yaml; several, comma-separated, are laid over one another.")
+]
+Data = Annotated[str | None, Option(metavar="DIR", help="A folder in Kaggle's layout, or a CSV of labels.")]
+Run = Annotated[str | None, Option(metavar="NAME", help="The run's folder below oof/ (default: the config's name).")]
+Settings = Annotated[list[str] | None, Option("--set", metavar="key=value", help="A setting; --set may be left out.")]
+Json = Annotated[str | None, Option(metavar="FILE", help="Also write the result as JSON (- prints only that).")]
+Folds = Annotated[str | None, Option(metavar="FILE", help="A folds file: which rows of CSVs are near-duplicates.")]
+Scale = Annotated[float | None, Option(metavar="100", help="Multiply predictions that lie in 0..1.")]
+Yes = Annotated[bool, Option("--yes", help="Do not ask.")]
+Go = Annotated[bool, Option("--go", help="Do it; without this the steps are only shown.")]
+User = Annotated[str | None, Option(metavar="NAME", help="Your user name on Kaggle.")]
+Build = Annotated[str, Option(metavar="DIR", help="Where the kernel was built.")]
+Kernel = Annotated[str, Option(metavar="NAME", help="inference, or train-RUN.")]
+Storage = Annotated[
+    str | None, Option(metavar="URL", help="postgresql://USER:PASSWORD@HOST/DATABASE, for several machines.")
+]
+Wait = Annotated[float | None, Option(metavar="MINUTES", min=0, max=1440, help="Wait at most that long for its end.")]
+Names = Annotated[list[str] | None, Option(metavar="NAME")]
 
-class _Parser(argparse.ArgumentParser):
-    """argparse that fails as everything here fails: one line, exit code 2."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(f"{message}; see: {self.prog} --help")
+TARGETS: dict[str, str] = {}
+"""For every command the module and function that does its work."""
 
 
-def verbs() -> dict[str, Verb]:
-    """Every verb of every room, by name."""
-    found: dict[str, Verb] = {}
-    for room in ROOMS:
-        for verb in importlib.import_module(f"pawpularity.{room}").VERBS:
-            found[verb.name] = verb
-    return found
+def command(
+    group: str, target: str, example: str, name: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare a command whose work is done by `target` (`module.function` below pawpularity).
+
+    The target gets the command's options by name. Where its first argument is `context`, that is what --config, --data, --run
+    and the settings resolve to.
+    """
+
+    def declare(function: Callable[..., None]) -> Callable[..., None]:
+        word = name or function.__name__.replace("_", "-")
+        TARGETS[word] = target
+        lists = [
+            key for key, param in inspect.signature(function).parameters.items() if "list[str]" in str(param.annotation)
+        ]
+
+        @functools.wraps(function)
+        def run(**options: Any) -> None:
+            module, _, attribute = target.rpartition(".")
+            options |= {key: [] for key in lists if options[key] is None}
+            if module.startswith("old."):
+                import argparse
+
+                options |= {"words": sys.argv[1:], "frozen_bn": not options.get("trained_bn", False)}
+                getattr(importlib.import_module(f"pawpularity.{module[4:]}"), attribute)(argparse.Namespace(**options))
+                return
+            work = getattr(importlib.import_module(f"pawpularity.{module}"), attribute)
+            if "context" not in inspect.signature(work).parameters:
+                work(**options)
+                return
+            from pawpularity.context import context
+
+            given = {key: options.pop(key) for key in ("config", "data", "run", "settings") if key in options}
+            work(context(**given), **options)
+
+        app.command(word, rich_help_panel=group, epilog=f"Example: {example}")(run)
+        return run
+
+    return declare
 
 
-def parser(known: dict[str, Verb]) -> argparse.ArgumentParser:
-    """The whole command line."""
-    top = _Parser(
-        prog="pawpularity",
-        description="Predict how popular a shelter pet's photo will be, with out-of-fold figures that can be trusted.",
-        epilog="Settings are given as key=value, for example: pawpularity train --fold 0 train.lr=3e-4. "
-        "configs/default.yaml lists every key. Everyday use: make help.",
-        allow_abbrev=False,
-    )
-    top.add_argument("--version", action="version", version=f"pawpularity {__version__}")
-    words = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
-    for verb in known.values():
-        sub = words.add_parser(verb.name, help=verb.help, description=verb.help, allow_abbrev=False)
-        verb.arguments(sub)
-        if verb.configured:
-            sub.add_argument("--config", metavar="NAME", help="configs/NAME.yaml; several, separated by commas, are laid "
-                             "over one another (default: sample for the sample shelter, else densenet161)")  # fmt: skip
-            sub.add_argument("--data", metavar="DIR", help="folder in Kaggle's layout (default: "
-                             "input/petfinder-pawpularity-score if there, else input/sample)")  # fmt: skip
-            sub.add_argument("settings", nargs="*", metavar="key=value", help="settings that win over the config")
-    return top
+def Flag(name: str, about: str) -> Any:
+    """A switch that is off unless named."""
+    return Option(name, help=about)
+
+
+# --- Start here -------------------------------------------------------------------------------------------------------
+
+
+@command(START, "old.pipeline.verbs._all", "make all YES=1", name="all")
+def all_(
+    yes: Yes = False, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None
+) -> None:
+    """Data, folds, four backbones, mean blend, submission: an estimate and a question first."""
+
+
+@command(START, "old.data.verbs._data", "make data")
+def data(into: Annotated[str | None, Option(metavar="DIR", help="Where to put it.")] = None) -> None:
+    """Download the competition's data (accept its rules on Kaggle first)."""
+
+
+@command(START, "old.sample.verbs._sample", "pawpularity sample --photos 60 --seed 7 --into input/seven")
+def sample(
+    photos: Annotated[int, Option(metavar="N", help="Photos in train.csv.")] = 600,
+    test_photos: Annotated[int, Option(metavar="N", help="Photos in test.csv.")] = 8,
+    size: Annotated[int, Option(metavar="PX", help="Longer side in pixels.")] = 160,
+    seed: Annotated[int, Option(help="Another seed draws other photos.")] = 0,
+    twins: Annotated[int, Option(metavar="N", help="Counterfactual pairs, with and without one part, per part.")] = 0,
+    into: Annotated[str | None, Option(metavar="DIR", help="Where to draw (default: input/sample).")] = None,
+) -> None:
+    """Draw the sample: photos of cats and dogs whose scores follow a known rule."""
+
+
+# --- Train and search -------------------------------------------------------------------------------------------------
+
+
+@command(TRAIN, "training.command.train", "make train FOLD=0 CONFIG=densenet161 train.lr=3e-4")
+def train(
+    fold: Annotated[int | None, Option(metavar="K", help="Train this fold again (default: every fold not trained yet).")] = None,
+    jobs: Annotated[int | None, Option(metavar="N", min=1, help="Train N folds side by side.")] = None,
+    processes: Annotated[int | None, Option(metavar="N", min=1, help="Share every fold among N GPUs or CPU processes.")] = None,
+    fresh: Annotated[bool, Flag("--fresh", "Ignore checkpoints of folds that were stopped half way.")] = False,
+    skip_taken: Annotated[bool, Flag("--skip-taken", "Skip folds that are trained or being trained elsewhere.")] = False,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Train a fold, or all that are missing, and print the out-of-fold RMSE beside the constant."""
+
+
+@command(TRAIN, "old.tuning.verbs._tune", "make tune CONFIG=densenet161 TRIALS=50 WORKERS=2")
+def tune(
+    trials: Annotated[int | None, Option(metavar="N", help="Trials in all (search.trials).")] = None,
+    workers: Annotated[int, Option(metavar="N", help="Processes on this machine.")] = 1,
+    storage: Storage = None,
+    search_only: Annotated[bool, Flag("--search-only", "Run trials, and leave the rescoring to another worker.")] = False,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Search settings on one fold's inner split, then score the best on all folds, cross-fitted."""
+
+
+@command(TRAIN, "old.tuning.verbs._study", "make study RUN=densenet161")
+def study(
+    study: Annotated[str, Argument(metavar="RUN", help="The study's name.")], storage: Storage = None, json: Json = None
+) -> None:
+    """Look at a search: best trials, importances, what depth costs; plots as PNG and HTML."""
+
+
+@command(TRAIN, "old.heads.verbs._probe", 'make probe BACKBONES="densenet161.tv_in1k resnet50.a1_in1k"')
+def probe(
+    backbones: Annotated[list[str] | None, Option(metavar="NAME", help="timm names, each scored alone and all together.")] = None,
+    features: Annotated[str, Option(metavar="KIND", help="pooled = before the classifier; logits = its answers.")] = "pooled",
+    head: Annotated[str, Option(metavar="HEAD", help="ridge, svr or both.")] = "ridge",
+    metadata: Annotated[str, Option(metavar="USE", help="The twelve columns beside the features: use, none or both.")] = "both",
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Ridge or SVR on the frozen features of any timm networks, out of fold."""
+
+
+@command(TRAIN, "old.data.folds_verbs._folds", "make folds DATA=input/mine")
+def folds(config: Config = None, data: Data = None, settings: Settings = None, json: Json = None) -> None:
+    """Make the folds file: near-duplicates grouped, scores stratified."""
+
+
+@command(TRAIN, "pipeline.jobs.jobs", 'pawpularity jobs --configs "densenet161 resnet152" --seeds "0 1"')
+def jobs(
+    configs: Annotated[str | None, Option(metavar='"A B"', help="Several configurations.")] = None,
+    seeds: Annotated[str | None, Option(metavar='"0 1"', help="train.seed of each run.")] = None,
+    folds: Annotated[str | None, Option(metavar='"0 1"', help="These folds only.")] = None,
+    fresh: Annotated[bool, Flag("--fresh", "Jobs ignore checkpoints.")] = False,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None,
+) -> None:  # fmt: skip
+    """Print a shell line for every fold, config and seed not trained yet, for any scheduler."""
+
+
+# --- Evaluate ---------------------------------------------------------------------------------------------------------
+
+
+@command(EVALUATE, "old.evaluation.verbs._oof", "make oof RUN=densenet161")
+def oof(
+    runs: Annotated[list[str] | None, Argument(metavar="RUN", help="Runs or out-of-fold CSVs; a single one in detail.")] = None,
+    data: Data = None, folds: Folds = None, scale: Scale = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Every run's out-of-fold RMSE, interval, constant and n; one run or CSV in detail."""
+
+
+@command(EVALUATE, "old.evaluation.verbs._compare", 'make compare RUNS="densenet161 resnet152 theirs.csv"')
+def compare(
+    runs: Annotated[list[str] | None, Argument(metavar="RUN", help="Runs or CSVs of the same rows, the reference first.")] = None,
+    draws: Annotated[int, Option(metavar="N", help="Resamples and sign flips.")] = 10_000,
+    folds: Folds = None, scale: Scale = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Runs or CSVs beside the first, paired on the same rows: difference, interval, p."""
+
+
+@command(EVALUATE, "old.ensemble.verbs._ensemble", 'make ensemble MEMBERS="densenet161 vgg19_bn theirs.csv"')
+def ensemble(
+    members: Annotated[list[str] | None, Argument(metavar="MEMBER", help="Runs or CSVs (default: all finished runs).")] = None,
+    method: Annotated[
+        str | None, Option(metavar="METHOD", help="best, mean, nnls, nnls-intercept, simplex, ridge, ridge-gcv, hill-climb; +affine.")
+    ] = None,
+    run: Annotated[str, Option(metavar="NAME", help="The blend's folder below oof/.")] = "ensemble",
+    seed: Annotated[int, Option(metavar="N", help="Of resamples.")] = 0,
+    draws: Annotated[int, Option(metavar="N", help="Bootstrap resamples.")] = 10_000,
+    folds: Folds = None, scale: Scale = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Blend runs and CSVs: the cross-fitted RMSE of every method, and weights for new photos."""
+
+
+@command(EVALUATE, "old.studies.errors.verbs._errors", "make errors RUN=densenet161")
+def errors(
+    source: Annotated[str | None, Argument(metavar="RUN", help="A run or an out-of-fold CSV.")] = None,
+    top: Annotated[int, Option(metavar="N", help="Rows of each side to list.")] = 12,
+    draws: Annotated[int, Option(metavar="N", help="Resamples and permutations.")] = 10_000,
+    out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/errors/RUN).")] = None,
+    config: Config = None, data: Data = None, settings: Settings = None, folds: Folds = None, scale: Scale = None, json: Json = None,
+) -> None:  # fmt: skip
+    """The photos furthest off, what they share, and how much label noise explains."""
+
+
+@command(EVALUATE, "old.studies.leakage.verbs._leakcheck", "make leakcheck OOF=theirs.csv PHOTOS=DIR")
+def leakcheck(
+    oof: Annotated[str, Argument(metavar="OOF", help="A run or an out-of-fold CSV.")],
+    photos: Annotated[str | None, Option(metavar="DIR", help="Folder of ID.jpg, for what looks alike.")] = None,
+    out: Annotated[str | None, Option(metavar="DIR", help="Where the findings go (default: oof/leakcheck/NAME).")] = None,
+    config: Config = None, data: Data = None, settings: Settings = None, folds: Folds = None, scale: Scale = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Look for signs that out-of-fold predictions have seen their answers."""
+
+
+# --- Explain ----------------------------------------------------------------------------------------------------------
+
+
+@command(EXPLAIN, "old.explain.verbs._explain", "make explain RUN=densenet161 N=8")
+def explain(
+    n: Annotated[int | None, Option("--n", metavar="N", help="Photos of each extreme (8); with --group, photos a side.")] = None,
+    masks: Annotated[str | None, Option(metavar="auto", help="RISE's masks a photo: a count, or auto.")] = None,
+    photo: Annotated[list[str] | None, Option(metavar="PHOTO", help="Explain these: photo files, or Ids.")] = None,
+    group: Annotated[list[str] | None, Option(metavar="GROUP", help="Mean maps of groups: scores, eyes, face, ...; all.")] = None,
+    twins: Annotated[str | None, Option(metavar="DIR", help="Counterfactual pairs drawn by: pawpularity sample --twins.")] = None,
+    out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/RUN/explain).")] = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Maps of where scores come from, put to tests they can fail; a gallery."""
+
+
+@command(EXPLAIN, "old.coach.verbs._coach", 'make coach PHOTO="a.jpg b.jpg"')
+def coach(
+    photos: Annotated[list[str], Argument(metavar="PHOTO", help="Photo files, or a folder: then the answer is a CSV.")],
+    out: Annotated[str | None, Option(metavar="FILE", help="Also write the CSV there.")] = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """How well a photo will do, what that is worth, and what to change."""
+
+
+@command(EXPLAIN, "old.coach.verbs._app", "make app", name="app")
+def app_(
+    host: Annotated[str, Option(metavar="ADDRESS", help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, Option(metavar="N", help="Port; 0 = any free one.")] = 8501,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None,
+) -> None:  # fmt: skip
+    """The photo coach as a page in the browser."""
+
+
+@command(EXPLAIN, "old.studies.robustness_command.run_robustness", 'make robustness RUNS="densenet161 resnet152"')
+def robustness(
+    runs: Annotated[list[str] | None, Option(metavar="NAME", help="Several runs of the same data, side by side.")] = None,
+    photos: Annotated[int, Option(metavar="N", help="Photos drawn at random; 0 = all.")] = 50,
+    seed: Annotated[int, Option(metavar="N", help="Draws photos, noise and resamples.")] = 0,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """How far attacks and harmless changes move the scores."""
+
+
+# --- Submit -----------------------------------------------------------------------------------------------------------
+
+
+@command(SUBMIT, "old.pipeline.verbs._predict", "make predict RUN=densenet161")
+def predict(
+    out: Annotated[str | None, Option(metavar="FILE", help="The submission (default: submissions/RUN.csv).")] = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None,
+) -> None:  # fmt: skip
+    """Score the photos of test.csv: submissions/RUN.csv."""
+
+
+@command(SUBMIT, "old.kaggle.verbs._kernel", 'make kernel RUNS="densenet161 resnet152" KAGGLE_USER=you')
+def kernel(
+    runs: Annotated[list[str] | None, Option(metavar="NAME", help="Trained runs (their mean), or one blend.")] = None,
+    user: User = None,
+    half: Annotated[bool, Flag("--half", "Trained heads in half precision: half the size; the loss is measured.")] = False,
+    photos: Annotated[int, Option(metavar="N", help="Photos to measure it on.")] = 200,
+    hours: Annotated[float | None, Option(metavar="H", help="The kernel ends by then (default: 8.5 of Kaggle's 9).")] = None,
+    into: Build = "kernels/build",
+    config: Config = None, data: Data = None, settings: Settings = None,
+) -> None:  # fmt: skip
+    """Build the inference kernel and its data set from trained runs."""
+
+
+@command(SUBMIT, "old.kaggle.verbs._check", "make kernel-check PHOTOS=2000")
+def kernel_check(
+    build: Build = "kernels/build",
+    photos: Annotated[int, Option(metavar="N", help="Test photos to simulate.")] = 2000,
+    threads: Annotated[int | None, Option(metavar="N", help="Threads that decode (default: one a core).")] = None,
+    python: Annotated[
+        str | None, Option(metavar="PATH", help="Run the script with this Python and its libraries.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Run the built kernel as Kaggle would: no network, its libraries only, broken photos."""
+
+
+@command(SUBMIT, "old.kaggle.push_verbs._push", "make kernel-push GO=1")
+def kernel_push(
+    name: Kernel = "inference", user: User = None, build: Build = "kernels/build", go: Go = False, wait: Wait = None
+) -> None:
+    """Upload a built kernel and its data set, and wait for the trial run."""
+
+
+@command(SUBMIT, "old.kaggle.push_verbs._status", "make kernel-status")
+def kernel_status(
+    name: Kernel = "inference", user: User = None, build: Build = "kernels/build", wait: Wait = 0.0
+) -> None:
+    """What became of a pushed kernel; the end of its log if it failed."""
+
+
+@command(SUBMIT, "old.kaggle.push_verbs._submit", "make submit GO=1")
+def submit(
+    user: User = None,
+    build: Build = "kernels/build",
+    go: Go = False,
+    message: Annotated[str | None, Option(metavar="TEXT", help="The submission's description.")] = None,
+    again: Annotated[bool, Flag("--again", "Submit a version that was submitted already.")] = False,
+    anyway: Annotated[bool, Flag("--anyway", "Submit runs that were not trained on the contest's photos.")] = False,
+) -> None:
+    """Submit the pushed kernel to the contest."""
+
+
+@command(SUBMIT, "old.kaggle.push_verbs._train", "make kernel-train CONFIG=densenet161 KAGGLE_USER=you")
+def kernel_train(
+    folds: Annotated[list[str] | None, Option(metavar="K", help="These folds only (default: all).")] = None,
+    hours: Annotated[float, Option(metavar="H", help="Stop and pack up after that, of Kaggle's 12.")] = 11.0,
+    resume: Annotated[bool, Flag("--resume", "Go on from what the kernel's last version left.")] = False,
+    offline: Annotated[bool, Flag("--offline", "No internet there: pack the pretrained weights into the data set.")] = False,
+    user: User = None, build: Build = "kernels/build", run: Run = None, config: Config = None, data: Data = None,
+    settings: Settings = None,
+) -> None:  # fmt: skip
+    """Build a kernel that trains a run on Kaggle's GPUs."""
+
+
+@command(SUBMIT, "old.kaggle.push_verbs._fetch", "make kernel-fetch NAME=train-densenet161 GO=1")
+def kernel_fetch(
+    name: Kernel = "inference",
+    user: User = None,
+    build: Build = "kernels/build",
+    go: Go = False,
+    zip: Annotated[
+        str | None, Option(metavar="FILE", help="An archive downloaded by hand from the kernel's page.")
+    ] = None,
+) -> None:
+    """Download the run that a training kernel trained."""
+
+
+# --- Share ------------------------------------------------------------------------------------------------------------
+
+
+@command(SHARE, "old.report.verbs._report", 'make report RUNS="densenet161 resnet152"')
+def report(
+    runs: Annotated[list[str] | None, Option(metavar="RUN", help="Runs or CSVs; the first is the reference (default: all).")] = None,
+    out: Annotated[str | None, Option(metavar="FILE", help="The page (default: oof/report.html).")] = None,
+    data: Data = None, folds: Folds = None, scale: Scale = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Everything the runs and commands left, on one page that needs no network: oof/report.html."""
+
+
+@command(SHARE, "old.studies.checklist.verbs._checklist", "make checklist")
+def checklist(
+    runs: Annotated[list[str] | None, Option(metavar="RUN", help="Runs below oof/ (default: all).")] = None,
+    json: Json = None,
+) -> None:
+    """The reproducibility checklist of runs, every answer with its file: oof/checklist.md."""
+
+
+# --- Studies ----------------------------------------------------------------------------------------------------------
+
+
+@command(STUDY, "old.studies.leakage.verbs._leakage", "make leakage LABELS=input/train.csv")
+def leakage(
+    labels: Annotated[str | None, Option(metavar="CSV", help="Replay the split from this table only.")] = None,
+    copies: Annotated[str, Option(metavar="RULE", help="authors (their code), paper (their text) or none.")] = "authors",
+    replay_only: Annotated[bool, Flag("--replay-only", "Train no network, even where there are photos.")] = False,
+    answers: Annotated[str | None, Option(metavar="CSV", help="Also write the answers that look at no photo.")] = None,
+    config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Replay the paper's leak from labels, then train a network the leaky and the honest way."""
+
+
+@command(STUDY, "old.pipeline.verbs._table1", 'make table1 BACKBONES="densenet161 vgg19_bn"')
+def table1(
+    backbones: Annotated[list[str] | None, Option(metavar="NAME", help="Some of the four (default: all).")] = None,
+    copies: Annotated[list[str] | None, Option(metavar="RULE", help="Some of none, paper, authors (default: all).")] = None,
+    config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """The paper's Table 1: four backbones x copies x honest and leaky splits; resumable."""
+
+
+@command(STUDY, "old.studies.hypotheses.verbs._hypotheses", "make hypotheses RUN=densenet161")
+def hypotheses(
+    run: Annotated[str | None, Option(metavar="RUN", help="Also what this run or CSV believes.")] = None,
+    draws: Annotated[int, Option(metavar="N", help="Bootstrap resamples, and shuffles.")] = 10_000,
+    margin: Annotated[float | None, Option(metavar="POINTS", help="Effects within +-POINTS are too small to matter.")] = None,
+    out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/hypotheses/DATA).")] = None,
+    config: Config = None, data: Data = None, settings: Settings = None, scale: Scale = None, json: Json = None,
+) -> None:  # fmt: skip
+    """The paper's five hypotheses on the true scores: effect, interval, Holm p, verdict."""
+
+
+@command(STUDY, "old.studies.benchmark.verbs._bench", "make bench BENCH=all")
+def bench(
+    what: Annotated[
+        str, Option(metavar="WHAT", help="train, predict, cache, profile, search, rise; all = all but the last two.")
+    ] = "train",
+    backbones: Annotated[list[str] | None, Option(metavar="NAME", help="Configs (default: the paper's four).")] = None,
+    unfrozen: Annotated[int | None, Option(metavar="N", help="Tensors trained.")] = None,
+    photos: Annotated[int | None, Option(metavar="N", help="Photos to draw.")] = None,
+    repeats: Annotated[int | None, Option(metavar="N", help="Timed repeats.")] = None,
+    trials: Annotated[int | None, Option(metavar="N", help="Trials of a search.")] = None,
+    trained_bn: Annotated[bool, Flag("--trained-bn", "Train the head's BatchNorms.")] = False,
+    data: Annotated[str | None, Option(metavar="DIR", help="rise: photos to explain (default: drawn).")] = None,
+    weights: Annotated[str | None, Option(metavar="DIR", help="rise: weights of mobilenetv2_100.")] = None,
+    maps: Annotated[int, Option(metavar="N", help="rise: photos that are explained.")] = 16,
+    out: Annotated[str | None, Option(metavar="DIR", help="Also write DIR/WHAT-DEVICE.csv.")] = None,
+    json: Json = None,
+) -> None:
+    """Time this project beside the plain way, on this machine."""
+
+
+@command(STUDY, "old.studies.pretraining.verbs._pretrain", "pawpularity pretrain --out mine.safetensors")
+def pretrain(
+    out: Annotated[str | None, Option(metavar="FILE", help="The file to write (default: the packaged one).")] = None,
+    photos: Annotated[int, Option(metavar="N", help="Photos to learn from.")] = 4000,
+    epochs: Annotated[int, Option(metavar="N", help="Passes over them.")] = 30,
+    seed: Annotated[int, Option(metavar="N", help="Of the drawn photos and of the training.")] = 1000,
+) -> None:
+    """Make the packaged network of model.weights=drawn again."""
+
+
+# --- Housekeeping -----------------------------------------------------------------------------------------------------
+
+
+@command(HOUSE, "old.data.verbs._clean_cache", "make clean-cache YES=1")
+def clean_cache(
+    folder: Annotated[str, Option(metavar="DIR", help="The cache folder.")] = ".cache", yes: Yes = False
+) -> None:
+    """Show what the cache holds, then delete it."""
+
+
+# --- Running a command ------------------------------------------------------------------------------------------------
+
+
+@app.callback(invoke_without_command=True)
+def _top(context: typer.Context, version: Annotated[bool, Flag("--version", "Show the version.")] = False) -> None:
+    if version:
+        print(f"pawpularity {__version__}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def commands_text() -> str:
+    """Every command by group, as `make help` shows them; docs/commands.txt is this text."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    lines = [
+        "make COMMAND [FOLD=0] [CONFIG=densenet161] [DATA=DIR] [RUN=name] [key=value ...]    (options: make COMMAND ARGS=--help)"
+    ]
+    for group in (START, TRAIN, EVALUATE, EXPLAIN, SUBMIT, SHARE, STUDY, HOUSE):
+        lines += ["", group]
+        for name, command in root.commands.items():
+            if getattr(command, "rich_help_panel", None) == group:
+                lines.append(f"  {name:14s} {command.help}")
+    lines += ["  setup          Make .venv and install the project with its tested versions.",
+              "  test           Run the tests (SLOW=1: also those over ten seconds; ARGS=\"-k folds\": some).",
+              "  test-oldest    Run the prediction tests with the oldest libraries that are promised.",
+              "  lint           ruff, mypy, and that imports go one way."]  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,155 +525,182 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an Id that the terminal cannot write ends nothing
+            stream.reconfigure(errors="backslashreplace")  # an Id that the terminal cannot show ends nothing
     words = list(sys.argv[1:] if arguments is None else arguments)
-    return one_voice(lambda: _stoppable(words))
-
-
-def split_words(words: Sequence[str]) -> list[str]:
-    """`words`, with each `--words TEXT` replaced by what a shell would split TEXT into, a leading ~ expanded and nothing run.
-
-    `make` hands over what its user typed in this way: a name cannot become a command.
-    Raises UserError for a quote that is not closed.
-    """
-    found: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        text = next(rest, "") if word == "--words" else None
-        if text is None:
-            found.append(word)
-            continue
-        try:
-            found += (str(Path(part).expanduser()) if part.startswith("~/") else part for part in shlex.split(text))
-        except ValueError as error:
-            raise UserError(f"{text.strip()}: {str(error).lower()}; close the quote, or put a \\ before it") from error
-    return found
-
-
-def _stoppable(words: list[str]) -> int:
     try:
-        with terminable(sys._getframe()) as told:
-            return _run(words, told)
+        with terminable():
+            _run(words)
     except KeyboardInterrupt as stop:
-        line = stop.line if isinstance(stop, Stopped) else ""
-        print(f"pawpularity: {line or STOPPED}", file=sys.stderr)
+        line = str(stop) or "Stopped. Finished work is saved; run the same command to resume."
+        print(f"pawpularity: {line}", file=sys.stderr)
         return stop.exit_code if isinstance(stop, Stopped) else 130
-
-
-def _run(words: list[str], told: Told) -> int:
-    verb = ""
-    try:
-        known = verbs()
-        words = split_words(words)
-        if words and not words[0].startswith("-") and words[0] not in known:
-            raise UserError(f'there is no verb "{words[0]}"{nearest(words[0], known)}')
-        options = _parse(known, words)
-        if options.verb is None:
-            parser(known).print_help()
-            return 0
-        refuse_several(options.verb)
-        options.words = words  # for processes that are to run the same command
-        verb = options.verb
-        known[options.verb].run(options)
-    except Exception as error:
-        told.obey()
-        if isinstance(error, BrokenPipeError) and not _helper_died(error, verb):
-            # The reader (head, less) went away: not an error of anybody's.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        line = _line(error, verb)
-        if line is None:
+    except BrokenPipeError:  # the reader (head, less) went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, TyperException, OSError, MemoryError, RuntimeError) as error:
+        line = _line(error)
+        if not line:
             raise
         print(f"pawpularity: {line}", file=sys.stderr)
         return 2
     return 0
 
 
-def _line(error: Exception, verb: str) -> str | None:
-    """What the user can mend; None for a defect of ours."""
-    if isinstance(error, UserError):
-        return " ".join(str(error).split())
-    return _helper_died(error, verb) or (_mendable(error) if isinstance(error, OSError) else _too_large(error, verb))
+def entry() -> NoReturn:
+    """The `pawpularity` program."""
+    sys.exit(main())
 
 
-def _parse(known: dict[str, Verb], words: Sequence[str]) -> argparse.Namespace:
-    top = parser(known)
-    options, extra = top.parse_known_args(words)
-    # argparse takes key=value words only where they stand together; those between options come back as extra.
-    if hasattr(options, "settings"):
-        options.settings = [*options.settings, *(word for word in extra if _is_setting(word))]
-        extra = [word for word in extra if not _is_setting(word)]
-    if extra:
-        chosen = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
-        valid = list((chosen.choices[options.verb] if options.verb else top)._option_string_actions)
-        raise UserError(f"{options.verb or 'before the verb'}: unknown option {extra[0]}{nearest(extra[0], valid)}")
-    return options
+def _run(words: list[str]) -> None:
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    if words[:1] == ["--make"]:
+        words = make_words(root, words[1], os.environ.get("MAKEFLAGS", ""))
+    if words and words[0] in root.commands:
+        words = [words[0], *spread(root.commands[words[0]], words[1:])]
+    elif words and not words[0].startswith("-"):
+        raise UserError(f'there is no command "{words[0]}"{nearest(words[0], root.commands)}')
+    if "_PAWPULARITY_COMPLETE" in os.environ:  # the shell asks how to complete a word
+        root.main(words, prog_name="pawpularity")
+    try:
+        with root.make_context("pawpularity", words) as context:
+            root.invoke(context)
+    except typer.Exit:  # --help
+        return
 
 
-def _is_setting(word: str) -> bool:
-    return "=" in word and not word.startswith("-")
+SETTING = re.compile(r"[A-Za-z_][\w.]*=")
 
 
-def _mendable(error: OSError) -> str | None:
-    """One line for operating-system errors that are the user's to mend."""
-    where = error.filename or "the output"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = error.filename2 or where  # of a copy, the file that was written
-        return f"{where}: no disk space left to write it; free some on that disk, and give the same command again"
-    if error.errno == errno.ENOMEM:
-        return "out of memory; end other programs, or use a machine with more"
-    if error.errno is None:
-        return None
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{where}: {os.strerror(error.errno).lower()}; make it accessible, or work in another folder"
-    return f"{where}: {os.strerror(error.errno).lower()}; move it away, or choose another place"
+def spread(command: Any, words: Sequence[str]) -> list[str]:
+    """`words` as click reads them: `train.lr=1` becomes `--set train.lr=1`, and `--runs a b` `--runs a --runs b`."""
+    options = {name: param for param in command.params for name in param.opts if isinstance(param, TyperOption)}
+    takes_settings = "--set" in options
+    found: list[str] = []
+    several = ""
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("--"):
+            several = ""
+            name, _, value = word.partition("=")
+            option = options.get(name)
+            if option is not None and option.multiple and not value:
+                several = name
+                continue
+            found.append(word)
+            if option is not None and not option.is_flag and not value:
+                found += [following] if (following := next(rest, None)) is not None else []
+        elif takes_settings and SETTING.match(word) and not Path(word).exists():
+            found += ["--set", word]
+        elif several:
+            found += (
+                [part for name in re.split(r"[\s,]+", word) if name for part in (several, name)]
+                if not Path(word).exists()
+                else [several, word]
+            )
+        else:
+            found.append(word)
+    return found
 
 
-def _helper_died(error: Exception, verb: str) -> str | None:
-    """One line for a process that prepared batches and was killed; None for any other error, also one raised inside such a process.
+def make_words(root: TyperGroup, goal: str, flags: str) -> list[str]:
+    """The command line that `make GOAL FOLD=0 train.lr=1e-4 ARGS="..."` means; `flags` is make's variable MAKEFLAGS.
 
-    PyTorch says so itself, or its pipe breaks first.
+    make hands over what was typed as text, so a `;` or a `$(...)` in it is a character of a name. KEY=value becomes --key
+    value, or a positional word where the command has one of that name; ARGS is split as a shell would.
     """
-    frames = {str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)}
-    told = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
-    broken = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
-    # A tensor's handle comes over a socket of its own (multiprocessing.reduction), which may be the one that breaks.
-    piped = "torch.utils.data.dataloader" in frames and any(name.startswith("multiprocessing.") for name in frames)
-    if not (told or (broken and piped)):
-        return None
-    what = "shared memory (/dev/shm)" if "Bus error" in str(error) else "memory"
-    return (
-        f"{verb}: a process that prepares batches was killed, most likely because {what} ran out; lower train.workers, or end "
-        "other programs; the same command goes on with what was kept"
-    )
+    if goal not in root.commands:
+        raise UserError(f'make knows no goal "{goal}"{nearest(goal, root.commands)}; see: make help')
+    command = root.commands[goal]
+    options = {name for param in command.params for name in param.opts if isinstance(param, TyperOption)}
+    arguments = [param for param in command.params if isinstance(param, TyperArgument)]
+    found: list[str] = []
+    for key, value in _assignments(flags):
+        option = f"--{MAKE_KEYS.get(key, key).lower().replace('_', '-')}"
+        switch = next(
+            (param for param in command.params if option in param.opts and getattr(param, "is_flag", False)), None
+        )
+        if key in ("PYTHON", "VENV"):
+            continue
+        if key == "ARGS":
+            found += _split(value)
+        elif key == "STORAGE":  # it holds a password: not for a command line that others can list
+            os.environ["PAWPULARITY_STORAGE"] = value
+        elif switch is not None:
+            if value not in ("0", "1"):
+                raise UserError(f"{key}={value}: must be 1 or 0")
+            found += [option] * (value == "1")
+        elif option in options:
+            found += [option, *(_split(value) if _several(command, option) else [value])]
+        elif any(
+            key.lower().rstrip("s") in (str(param.name).rstrip("s"), (param.metavar or "").lower())
+            for param in arguments
+        ):
+            found[:0] = _split(value)
+        elif key.isupper():
+            known = [
+                name.removeprefix("--").upper().replace("-", "_") for name in options if name not in ("--set", "--help")
+            ]
+            raise UserError(f"make {goal} takes no {key}={nearest(key, [*known, 'ARGS'])}")
+        else:
+            found.append(f"{key}={value}")
+    return [goal, *found]
 
 
-# The keys that decide how much a verb holds at once. Others take photos in batches of a fixed size: another one may change
-# the last digits of what is kept, and so is the size for a training's trunk and for what its fold is scored with.
-FITTING = ("train", "all", "table1", "tune", "leakage")
-EXPLAINING = ("explain", "coach", "app")
-FIXED = {"pawpularity.features.build", "pawpularity.predictor"}
-# What PyTorch's allocators and OpenCV say where they raise no type of their own.
+MAKE_KEYS = {"KAGGLE_USER": "user", "BENCH": "what"}
+
+
+def _several(command: Any, option: str) -> bool:
+    return any(option in param.opts and getattr(param, "multiple", False) for param in command.params)
+
+
+def _assignments(flags: str) -> list[tuple[str, str]]:
+    """The KEY=value words of MAKEFLAGS in the order they were typed (make keeps the last one first)."""
+    _, found, text = f" {flags}".partition(" -- ")
+    words = re.findall(r"(?:\\.|[^\\ ])+", text, re.DOTALL) if found else []
+    plain = [re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL).replace("$$", "$") for word in reversed(words)]
+    return [
+        (key, value)
+        for word in plain
+        for key, equals, value in [word.partition("=")]
+        if equals and not key.endswith((":", "+", "!", "?"))
+    ]
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return [str(Path(part).expanduser()) if part.startswith("~/") else part for part in shlex.split(text)]
+    except ValueError as error:
+        raise UserError(f"{text.strip()}: {str(error).lower()}; close the quote, or put a \\ before it") from None
+
+
+def _line(error: Exception) -> str:
+    """What the user can mend, in one line; empty for a defect of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, TyperException):
+        context = getattr(error, "ctx", None)
+        return f"{error.format_message()} See: {context.command_path if context else 'pawpularity'} --help"
+    if isinstance(error, OSError):
+        return _of_system(error)
+    text = str(error)
+    if text.startswith("DataLoader worker (pid"):
+        return "a process that prepares photos was killed, most likely for lack of memory; lower train.workers, and run again"
+    if isinstance(error, MemoryError) or NO_MEMORY.search(text):
+        return "not enough memory; lower train.batch_size (or explain.batch_size, photos.size), or close other programs"
+    return ""
+
+
 NO_MEMORY = re.compile(
-    r"DefaultCPUAllocator|not enough memory|out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED|Insufficient memory"
+    r"out of memory|not enough memory|can't allocate memory|Insufficient memory|CUBLAS_STATUS_ALLOC_FAILED"
 )
 
 
-def _too_large(error: Exception, verb: str) -> str | None:
-    """One line for a machine whose memory, or its GPU's, was not enough: which key to lower. None for any other error."""
-    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
-    told = bool(kinds & {"builtins.RuntimeError", "cv2.error"}) and NO_MEMORY.search(str(error)) is not None
-    if not (kinds & {"builtins.MemoryError", "torch.OutOfMemoryError"} or told):
-        return None
-    on_gpu = bool(re.search("CUDA|CUBLAS|MPS", str(error)))
-    where = "the GPU has not enough memory" if on_gpu else "not enough memory"
-    frames = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
-    fixed = bool(frames & FIXED) and "pawpularity.training.loop" not in frames
-    ways = [
-        *(["lower train.batch_size"] if verb in FITTING and not fixed else []),
-        *(["lower photos.size"] if verb == "probe" or (verb in FITTING and fixed) else []),
-        *(["lower explain.batch_size"] if verb in EXPLAINING else []),
-        *(["compute on the CPU with PAWPULARITY_DEVICE=cpu"] if on_gpu else []),
-        "end other programs that use it",
-    ]
-    return f"{verb}: {where}; {', or '.join(ways)}"
+def _of_system(error: OSError) -> str:
+    if error.errno is None:
+        return ""
+    where, why = error.filename or "the output", os.strerror(error.errno).lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}: no disk space left; free some, and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{where}: {why}; make it accessible, or work in another folder"
+    return f"{where}: {why}; move it away, or choose another place"

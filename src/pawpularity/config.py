@@ -1,43 +1,328 @@
-"""The configuration: frozen dataclasses are the schema (`schema`), YAML files are deltas, `key=value` words win over both.
+"""The settings: pydantic models with a range and a line of help for every key; YAML files and `key=value` words go over them.
 
     configs/default.yaml  <-  configs/densenet161.yaml  <-  configs/paper.yaml  <-  train.lr=3e-4
 
-`resolve("densenet161,paper", ["train.lr=3e-4"])` merges them in that order. A file may start from others with
-`base: NAME` (or a comma-separated list). Unknown keys are errors with the nearest valid name, and so are values of the
-wrong type or outside their range. The resolved configuration is written into every run as `config.json`.
-
-The meaning of every key stands beside it in `configs/default.yaml`.
+`resolve("densenet161,paper", ["train.lr=3e-4"])` merges them in that order. A file starts from others with `base: NAME`
+(or a comma-separated list). Unknown keys and wrong values are errors that name the nearest key or the allowed range.
+`configs/default.yaml` is generated from these models: python -m pawpularity.config > configs/default.yaml
 """
 
-import json
+import math
 import re
-from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from pawpularity.errors import UserError, nearest
-from pawpularity.schema import Config, check
 
 CONFIGS = "configs"
+Width = Annotated[int, Field(ge=1, le=65536)]
+Tree = dict[str, Any]
 
 
-def config_path(name: str) -> Path:
-    """`configs/NAME.yaml` below the current folder, else beside the source tree, or NAME itself if it is a YAML file."""
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"--config {name}: no such file")
-        return path
-    roots = [Path(CONFIGS), Path(__file__).resolve().parents[2] / CONFIGS]
-    for root in roots:
-        path = root / f"{name}.yaml"
-        if path.is_file():
-            return path
-    known = {str(p.relative_to(root).with_suffix("")) for root in roots for p in root.rglob("*.yaml")}
-    if not known:
-        raise UserError(f"--config {name}: there is no {CONFIGS}/ folder here; run from the repository's top folder")
-    raise UserError(f"--config {name}: no such configuration{nearest(name, known - {'default'})}")
+def _require(fine: bool, message: str) -> None:
+    if not fine:
+        raise ValueError(message)
+
+
+class Section(BaseModel):
+    """A group of settings. Values are taken as they are typed: a word is no number, and true is no 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _key(default: Any, about: str, low: float | None = None, high: float | None = None, **more: Any) -> Any:
+    """A setting: its default, its line of help, and its range."""
+    return Field(default, description=about, ge=low, le=high, **more)
+
+
+class Photos(Section):
+    """How a photo becomes a square of pixels."""
+
+    size: int = _key(224, "pixels per side; the paper's four networks all saw 224", 32, 2048)
+    fit: Literal["squash", "crop"] = _key(
+        "squash", "squash = stretch to the square, as the paper did; crop = the largest centred square"
+    )
+
+
+class Folds(Section):
+    """How the rows are split."""
+
+    k: int = _key(5, "number of folds", 2, 1000)
+    seed: int = _key(0, "of the shuffle before the split", 0, 2**32 - 1)
+    bins: int = _key(10, "the score is stratified in this many bins of equal count", 1, 100)
+    duplicate_threshold: float = _key(
+        0.85, "share of equal bits over four perceptual hashes that makes two photos one", 0.8, 1
+    )
+
+
+class Model(Section):
+    """The network: a timm backbone, a metadata branch, their fusion, and one score."""
+
+    backbone: str = _key("densenet161.tv_in1k", "any timm name, with its weights tag")
+    args: dict[str, Any] = _key({}, "keyword arguments for timm.create_model, such as {growth_rate: 12}")
+    weights: str = _key(
+        "imagenet",
+        "imagenet = timm's for that tag (downloaded once); drawn = the packaged net, trained on drawings; none = random; a file; a folder of NAME[.TAG].safetensors",
+    )
+    unfrozen: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        82, description="parameter tensors trained, counted from the backbone's end (the authors froze 400 of 482)"
+    )
+    metadata: Literal["use", "none"] = _key("use", "the twelve metadata columns")
+    metadata_widths: list[Width] = _key([16, 32, 64], "layers of the metadata branch")
+    metadata_dropout: float = _key(
+        0.1, "chance that a training row hides its metadata, so that a photo alone can be scored", 0, 0.95
+    )
+    image_width: Width = _key(512, "the image branch's linear layer")
+    fusion_widths: list[Width] = _key([256], "layers after image and metadata are joined")
+    dropout: float = _key(0.3, "in the fusion layers; the paper searched 0.2 - 0.5", 0, 0.95)
+    output: Literal["sigmoid", "relu", "linear"] = _key(
+        "sigmoid", "sigmoid x 100, relu (the paper's) or linear; predictions are clipped to 1..100"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key in self.args:
+            _require(key.isidentifier(), f"model.args: {key} is not the name of an argument")
+        _require(
+            self.metadata == "none" or len(self.metadata_widths) > 0,
+            "model.metadata_widths: is empty; give widths such as [16,32,64], or model.metadata=none",
+        )
+        return self
+
+
+class Train(Section):
+    """How one fold is trained."""
+
+    loss: Literal["bce", "mse", "huber"] = _key("bce", "bce on score/100 (needs sigmoid); mse, huber in points")
+    huber_delta: float = _key(10.0, "score points", 1e-3, 1000)
+    lr: float = _key(1e-4, "AdamW's learning rate", 1e-9, 10)
+    weight_decay: float = _key(0.01, "AdamW's weight decay", 0, 10)
+    epochs: int = _key(10, "at most", 1, 100_000)
+    batch_size: int = _key(32, "photos a step, over all processes", 2, 65536)
+    accumulation: int = _key(1, "parts in which a batch is computed, to save memory", 1, 1024)
+    seed: int = _key(0, "of the trained head's start, the order of photos, dropout", 0, 2**31 - 1)
+    copies: Literal["none", "paper", "authors"] = _key(
+        "none", "fixed copies of training photos: paper = one of three for 0-20 and 50-60; authors = their code's rule"
+    )
+    split: Literal["honest", "leaky"] = _key(
+        "honest", "leaky = the paper's mistake, as a named experiment: copies are split like photos of their own"
+    )
+    augment: Literal["none", "flip", "strong"] = _key("flip", "random, every epoch; strong = crop, flip, colour")
+    views: int = _key(0, "strong: random views a photo has, shown in turn; 0 = one an epoch", 0, 100_000)
+    mixup: float = _key(0.0, "Beta(a, a) mixing of pairs of photos before the network; 0 = off", 0, 100)
+    manifold_mixup: float = _key(
+        0.0, "the same for cached features, between the frozen backbone and the trained head", 0, 100
+    )
+    frozen_bn: bool = _key(False, "trained BatchNorms keep their statistics; the pretrained configs set it")
+    schedule: Literal["plateau", "cosine"] = _key(
+        "plateau", "plateau = divide the rate by 10 when the inner split stalls; cosine = down to 0"
+    )
+    patience: int = _key(1, "plateau: epochs without a better inner RMSE before the rate drops", 0, 100_000)
+    warmup_epochs: float = _key(0.0, "cosine: linear warm-up", 0, 1e6)
+    stop: Literal["early", "none"] = _key(
+        "early", "early = stop on the inner split and keep its best epoch; none = all epochs, no inner split"
+    )
+    stop_patience: int = _key(3, "early: epochs without a better inner RMSE before stopping", 1, 100_000)
+    inner_share: float = _key(
+        0.1, "share of the TRAINING folds held out to watch; the scored fold is never looked at", 0.01, 0.5
+    )
+    refit: bool = _key(False, "then train on all training folds for the epochs that the inner split chose")
+    ema: float = _key(0.0, "decay of a moving average of the weights, which is scored; 0 = off", 0, 0.99999)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _key(
+        "auto", "auto = bfloat16 or float16 where the machine computes it natively, else float32"
+    )
+    channels_last: bool = _key(True, "memory layout; faster in bfloat16, not for VGG-19 in float32 on a CPU")
+    compile: bool = _key(False, "torch.compile of the trained head: a minute first, then steps a fifth faster")
+    workers: int = _key(-1, "processes that prepare photos; -1 = none on a CPU, else up to 8", -1, 1024)
+    checkpoint_minutes: float = _key(5.0, "between checkpoints within an epoch; 0 = after every step", 0, 1440)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        leaky, mixes = self.split == "leaky", self.mixup > 0 or self.manifold_mixup > 0
+        rules = [
+            (
+                self.warmup_epochs <= self.epochs,
+                f"train.warmup_epochs={self.warmup_epochs:g} is longer than train.epochs={self.epochs}; "
+                "add train.warmup_epochs=0, or train longer",
+            ),
+            (
+                not (leaky and self.copies == "none"),
+                "train.split=leaky leaks copies, and train.copies=none makes none; add train.copies=authors",
+            ),
+            (not (leaky and self.augment != "none"), "train.split=leaky knows copies only; add train.augment=none"),
+            (not (leaky and mixes), "train.split=leaky mixes no photos; set train.mixup and train.manifold_mixup to 0"),
+            (not (self.mixup and self.manifold_mixup), "train.mixup and train.manifold_mixup: set one of them to 0"),
+            (self.views == 0 or self.augment == "strong", f"train.views={self.views}: needs train.augment=strong"),
+            (
+                not (self.stop == "none" and self.schedule == "plateau"),
+                "train.stop=none has no inner split for train.schedule=plateau to watch; add train.schedule=cosine",
+            ),
+            (
+                not (self.stop == "none" and self.refit),
+                "train.refit=true needs the inner split that train.stop=none does not make; set one of them back",
+            ),
+            (
+                not (self.schedule == "plateau" and self.warmup_epochs),
+                "train.warmup_epochs belongs to train.schedule=cosine; set it to 0",
+            ),
+        ]
+        for fine, message in rules:
+            _require(fine, message)
+        return self
+
+
+class Predict(Section):
+    """How photos are scored."""
+
+    flip: bool = _key(False, "score the mirrored photo too, and answer with the mean of both")
+
+
+class Hypotheses(Section):
+    """How the paper's claims are judged (make hypotheses)."""
+
+    # 0.15 sd of the contest's scores; from its median, 33, to 36 is 7 percentiles (48.4 -> 55.8 % below).
+    margin: float = _key(
+        3.0, "score points: an effect whose 95 % interval lies inside +-margin is too small to matter", 0.01, 100
+    )
+
+
+class Search(Section):
+    """What a search draws from, and how it runs (make tune)."""
+
+    fold: int = _key(0, "trials split an inner set off this fold's TRAINING rows; its scored rows stay unseen", 0)
+    trials: int = _key(50, "trials in all", 1, 100_000)
+    seed: int = _key(0, "of the sampler (TPE)", 0, 2**31 - 1)
+    pruner: Literal["median", "hyperband", "none"] = _key("median", "ends trials that fall behind")
+    inner_share: float = _key(0.2, "share of the training rows that a trial is judged by", 0.01, 0.5)
+    top: int = _key(5, "the best by inner RMSE, which are then trained on all folds", 1, 100)
+    nested: bool = _key(False, "search again for every fold: k times the work, and no row chose its own settings")
+    depths: Literal["fit", "paper"] = _key(
+        "fit", "fit = block boundaries whose cached features fit cache.budget_gb; paper = all in 50-150"
+    )
+    heartbeat: int = _key(60, "seconds; a worker on PostgreSQL silent for twice as long is dead", 1, 86_400)
+    space: dict[str, Any] = _key(
+        {
+            "model.unfrozen": {"low": 50, "high": 120},
+            "model.image_width": {"choices": [128, 256, 512]},
+            "model.metadata_widths": {"choices": [[16], [16, 32], [16, 32, 64]]},
+            "model.fusion_widths": {"choices": [[64], [256], [256, 64]]},
+            "model.dropout": {"low": 0.2, "high": 0.5},
+            "train.lr": {"low": 1e-5, "high": 3e-3, "log": True},
+            "train.weight_decay": {"low": 1e-4, "high": 0.3, "log": True},
+        },
+        "KEY: {low, high, log, step} or {choices: [...]}, KEY from model and train; null = not searched",
+    )
+
+
+class Explain(Section):
+    """How a photo's score is traced back to its places (make explain)."""
+
+    methods: list[str] = _key(["gradient", "gradcam", "rise"], "maps to make", min_length=1)
+    masks: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = Field(
+        "auto", description="RISE's masks a photo: a count, or auto = blocks of 128 until precision or budget"
+    )
+    cells: int = _key(8, "RISE hides cells of a grid of this many a side", 2, 32)
+    precision: float = _key(0.2, "auto: stop when the standard error is this share of the map", 0.01, 1)
+    budget: int = _key(2048, "auto: masks a photo at most", 128, 1_000_000)
+    smooth: int = _key(16, "gradient: mean over noisy copies (SmoothGrad); 0 = the photo alone", 0, 10_000)
+    noise: float = _key(0.15, "their noise's standard deviation, as a share of the pixels' range", 0, 10)
+    road: bool = _key(True, "judge maps by ROAD too; up to half of the time")
+    sanity_photos: int = _key(8, "photos mapped again with randomised weights; 0 = no such test", 0, 1000)
+    group_photos: int = _key(48, "GROUP=...: photos a group at most", 2, 100_000)
+    group_blocks: int = _key(2, "GROUP=...: blocks of 128 masks a photo", 2, 1000)
+    batch_size: int = _key(64, "masked photos a forward pass", 1, 65536)
+    seed: int = _key(0, "of masks, noise and random orders", 0, 2**31 - 1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _require(len(set(self.methods)) == len(self.methods), "explain.methods: name each once")
+        return self
+
+
+class Cache(Section):
+    """Where derived files live."""
+
+    folder: str = _key(".cache", "decoded photos, cached features; make clean-cache shows sizes and empties it")
+    budget_gb: float = _key(
+        20.0, "disk for cached features; 0 = none: the frozen part then runs in every epoch", 0, 1e6
+    )
+
+
+class Config(Section):
+    """Everything that decides a run's figures, and where its caches are."""
+
+    name: str = "default"
+    photos: Photos = Photos()
+    folds: Folds = Folds()
+    model: Model = Model()
+    train: Train = Train()
+    predict: Predict = Predict()
+    hypotheses: Hypotheses = Hypotheses()
+    search: Search = Search()
+    explain: Explain = Explain()
+    cache: Cache = Cache()
+
+    def to_dict(self) -> Tree:
+        """Plain nested dictionary, as written to `config.json`."""
+        return self.model_dump()
+
+    def with_values(self, values: Mapping[str, Any]) -> "Config":
+        """A checked copy with settings changed by their dotted keys, such as {"train.lr": 1e-3}. Raises UserError."""
+        tree = self.to_dict()
+        for key, value in values.items():
+            section, _, leaf = key.partition(".")
+            if leaf:
+                tree[section][leaf] = value
+            else:
+                tree[section] = value
+        return _validated(tree, [])
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        loss, output = self.train.loss, self.model.output
+        _require(
+            loss != "bce" or output == "sigmoid",
+            f"train.loss=bce needs model.output=sigmoid, not {output}; or set train.loss to mse or huber",
+        )
+        _require(
+            not (self.train.manifold_mixup and self.model.unfrozen == "all"),
+            "train.manifold_mixup mixes cached features, and model.unfrozen=all caches none; use train.mixup",
+        )
+        _require(
+            self.search.fold < self.folds.k, f"search.fold={self.search.fold}: must be below folds.k={self.folds.k}"
+        )
+        return self
+
+
+def resolve(configs: str, overrides: Sequence[str] = ()) -> Config:
+    """Lay the comma-separated `configs` in order, then `key=value` words, over the defaults.
+
+    Raises UserError naming the file or word, the key, and the nearest valid key or the allowed range.
+    """
+    layers = [(str(path), _read_yaml(path)) for path in _with_bases(configs)]
+    layers += [("", _read_word(word)) for word in overrides]
+    tree: Tree = Config().to_dict()
+    for where, layer in layers:
+        _refuse_unknown(layer, where)
+        backbone = tree["model"]["backbone"]
+        tree = _merged(tree, layer)
+        if tree["model"]["backbone"] != backbone:  # arguments of another backbone mean nothing to this one
+            tree["model"]["args"] = (layer.get("model") or {}).get("args", {})
+    return _validated(tree | {"name": run_name(configs) or "default"}, layers)
+
+
+def from_dict(value: Mapping[str, Any], where: str) -> Config:
+    """The Config that `to_dict` wrote. Raises UserError naming `where` and the key."""
+    tree = dict(value)
+    _refuse_unknown({key: part for key, part in tree.items() if key != "name"}, where)
+    return _validated(tree, [(where, tree)])
 
 
 def run_name(configs: str) -> str:
@@ -46,56 +331,24 @@ def run_name(configs: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-.") for word in words if word)
 
 
-def resolve(configs: str, overrides: Sequence[str] = (), *, validate: bool = True) -> Config:
-    """Merge default.yaml, the comma-separated `configs` in order, and `key=value` words into a checked Config.
-
-    Raises UserError naming the file or word, the key, and the nearest valid key.
-    """
-    from omegaconf import OmegaConf
-
-    tree = _schema()
-    for source in [config_path("default"), *_with_bases(configs)]:
-        tree = _merge(tree, _read_yaml(source), str(source))
-    for word in overrides:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise UserError(f'"{word}": options are written key=value, for example train.lr=3e-4')
-        if key in ("name", "base"):
-            raise UserError(f"{key}: is not set by hand; use --run for the name, --config for the base")
-        if not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", part) for part in key.split(".")):
-            raise UserError(f'"{word}": a key is words joined by dots, for example train.lr=3e-4')
-        try:
-            delta = OmegaConf.from_dotlist([f"{key}={value}"])
-        except Exception as error:
-            raise UserError(f"{word}: {_first_line(error)}") from None
-        tree = _merge(tree, delta, f'"{word}"')
-    tree = OmegaConf.merge(tree, {"name": run_name(configs) or "default"})
-    config = OmegaConf.to_object(tree)
-    assert isinstance(config, Config)
-    if validate:
-        check(config)
-    return config
-
-
-def from_dict(value: Mapping[str, Any], where: str) -> Config:
-    """A Config from the `config` part of a run's config.json. Raises UserError naming `where` and the key."""
-    return _of_text(json.dumps(dict(value)), where)
-
-
-@lru_cache(maxsize=512)
-def _of_text(text: str, where: str) -> Config:
-    """A command asks for a record's Config again and again, 40 ms each time."""
-    from omegaconf import OmegaConf
-
-    tree = _merge(_schema(), OmegaConf.create(json.loads(text)), where)
-    config = OmegaConf.to_object(tree)
-    assert isinstance(config, Config)
-    check(config)
-    return config
+def config_path(name: str) -> Path:
+    """`configs/NAME.yaml` below the current folder, else beside the source tree, or NAME itself if it is a YAML file."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise UserError(f"--config {name}: no such file")
+        return Path(name)
+    roots = [Path(CONFIGS), Path(__file__).resolve().parents[2] / CONFIGS]
+    for root in roots:
+        if (root / f"{name}.yaml").is_file():
+            return root / f"{name}.yaml"
+    known = {str(path.relative_to(root).with_suffix("")) for root in roots for path in root.rglob("*.yaml")}
+    if not known:
+        raise UserError(f"--config {name}: there is no {CONFIGS}/ folder here; run from the repository's top folder")
+    raise UserError(f"--config {name}: no such configuration{nearest(name, known)}")
 
 
 def _with_bases(configs: str, seen: tuple[str, ...] = ()) -> list[Path]:
-    paths: list[Path] = []
+    paths: list[Path] = [] if seen else [config_path("default")]
     for name in (part.strip() for part in configs.split(",")):
         if not name or name == "default":
             continue
@@ -109,74 +362,184 @@ def _with_bases(configs: str, seen: tuple[str, ...] = ()) -> list[Path]:
     return paths
 
 
-def _read_yaml(path: Path, *, keep_base: bool = False) -> Any:
-    from omegaconf import DictConfig, OmegaConf
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: 1e-4 is one, while YAML 1.1 asks for 1.0e-4."""
 
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _read_yaml(path: Path, *, keep_base: bool = False) -> Tree:
     try:
-        tree = OmegaConf.load(path)
-    except Exception as error:
-        raise UserError(f"{path}: is not readable YAML ({_first_line(error)})") from None
-    if not isinstance(tree, DictConfig):
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: is not readable YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
         raise UserError(f"{path}: must hold keys and values, like configs/densenet161.yaml")
-    _refuse_placeholders(OmegaConf.to_container(tree, resolve=False), str(path))
-    if not keep_base and "base" in tree:
-        del tree["base"]
+    if not keep_base:
+        tree.pop("base", None)
     return tree
 
 
-@cache
-def _schema() -> Any:
-    """The schema's defaults as a tree to merge into: omegaconf 2.3 would refuse that for the sections of a frozen class.
-
-    Made once (33 ms): a merge copies what it merges into.
-    """
-    from omegaconf import DictConfig, OmegaConf
-
-    tree = OmegaConf.structured(Config)
-    for node in (tree, *tree.values()):
-        if isinstance(node, DictConfig):
-            OmegaConf.set_readonly(node, False)
-    return tree
-
-
-def _merge(tree: Any, delta: Any, where: str) -> Any:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-
-    _refuse_placeholders(OmegaConf.to_container(delta, resolve=False), where)
+def _read_word(word: str) -> Tree:
+    """`train.lr=3e-4` as {"train": {"lr": 3e-4}}."""
+    key, equals, text = word.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key):
+        raise UserError(f'"{word}": settings are written key=value, for example train.lr=3e-4')
+    if key in ("name", "base"):
+        raise UserError(f"{key}: use --run for the run's name, --config for the base")
     try:
-        merged = OmegaConf.merge(tree, delta)
-        # `args` of another backbone mean nothing to this one: a delta that names a backbone starts its args afresh.
-        named = OmegaConf.select(delta, "model.backbone")
-        if named is not None and named != OmegaConf.select(tree, "model.backbone"):
-            merged.model.args = OmegaConf.select(delta, "model.args") or {}
-        return merged
-    except (ConfigKeyError, ConfigAttributeError) as error:
-        key = str(error.full_key or error.key)
-        parent, _, leaf = key.rpartition(".")
-        node = OmegaConf.select(tree, parent) if parent else tree
-        valid = [str(name) for name in (node or {})]
-        dotted = [f"{parent}.{name}" if parent else name for name in valid]
-        raise UserError(
-            f"{where}: unknown key {key}{nearest(f'{parent}.{leaf}' if parent else leaf, dotted)}"
-        ) from None
-    except OmegaConfBaseException as error:
-        raise UserError(f"{where}: {error.full_key or 'value'}: {_first_line(error)}") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {_first_line(error)}") from None
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise UserError(f"{word}: the value is not readable; lists are written [16,32]") from None
+    section, _, leaf = key.partition(".")
+    if section == "search" and leaf.startswith(
+        "space."
+    ):  # search.space.train.lr.low=1e-5: the rule's own key has a dot
+        parts = leaf.removeprefix("space.").split(".")
+        name = ".".join(parts[:2])
+        return {"search": {"space": {name: {parts[2]: value} if len(parts) > 2 else value}}}
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return typing.cast("Tree", value)
 
 
-def _refuse_placeholders(value: Any, where: str) -> None:
-    """OmegaConf reads `???` as "keep the old value" and `${...}` as a reference; here both would only be surprises."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            _refuse_placeholders(item, where)
-    elif isinstance(value, list):
-        for item in value:
-            _refuse_placeholders(item, where)
-    elif isinstance(value, str) and ("${" in value or value == "???"):
-        raise UserError(f"{where}: {value} is a placeholder; write the value itself")
+def _merged(tree: Tree, layer: Mapping[str, Any]) -> Tree:
+    result = dict(tree)
+    for key, value in layer.items():
+        old = result.get(key)
+        both = isinstance(old, dict) and isinstance(value, Mapping)
+        result[key] = _merged(old, value) if both and old is not None else value
+    return result
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+def all_keys() -> dict[str, FieldInfo]:
+    """Every setting by its dotted key."""
+    return {
+        f"{name}.{leaf}": field
+        for name, section in Config.model_fields.items()
+        if isinstance(section.annotation, type) and issubclass(section.annotation, Section)
+        for leaf, field in section.annotation.model_fields.items()
+    }
+
+
+def _refuse_unknown(layer: Mapping[str, Any], where: str) -> None:
+    known = all_keys()
+    sections = {key.partition(".")[0] for key in known}
+    prefix = f"{where}: " if where else ""
+    for section, part in layer.items():
+        if section not in sections:
+            key = (
+                ".".join([str(section), *(str(leaf) for leaf in part)][:2])
+                if isinstance(part, Mapping)
+                else str(section)
+            )
+            raise UserError(f"{prefix}{key}: unknown key{_did_you_mean(key, known)}")
+        if not isinstance(part, Mapping):
+            raise UserError(f"{prefix}{section}: is a section; set a key of it, for example {_first_of(section)}=...")
+        for leaf in part:
+            if f"{section}.{leaf}" not in known:
+                raise UserError(f"{prefix}{section}.{leaf}: unknown key{_did_you_mean(f'{section}.{leaf}', known)}")
+
+
+def _first_of(section: str) -> str:
+    return next(key for key in all_keys() if key.startswith(f"{section}."))
+
+
+def _did_you_mean(key: str, known: dict[str, FieldInfo]) -> str:
+    leaf = key.rpartition(".")[2]
+    leaves = {name.rpartition(".")[2]: name for name in reversed(known)}
+    close = get_close_matches(key, known, n=1, cutoff=0.7) or get_close_matches(leaf, leaves, n=1, cutoff=0.6)
+    return f'; did you mean "{leaves.get(close[0], close[0])}"?' if close else "; configs/default.yaml lists all keys"
+
+
+def _validated(tree: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+    if "error" in first.get("ctx", {}):  # one of our own rules above
+        raise UserError(str(first["ctx"]["error"]))
+    section, leaf = (str(part) for part in first["loc"][:2])
+    key = f"{section}.{leaf}"
+    value = tree[section][leaf] if isinstance(tree[section], Mapping) else tree[section]
+    where = next((name for name, layer in reversed(layers) if leaf in (layer.get(section) or {})), "")
+    field = all_keys()[key]
+    raise UserError(
+        f"{f'{where}: ' if where else ''}{key}={_shown(value)}: must be {_expected(field)} ({field.description})"
+    )
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _expected(field: FieldInfo) -> str:
+    """The values that a setting takes, in words."""
+    kinds = typing.get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
+    return " or ".join(_kind_in_words(kind, field.metadata) for kind in kinds)
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, type(int | str))
+
+
+def _kind_in_words(kind: Any, limits: Sequence[Any]) -> str:
+    if typing.get_origin(kind) is Literal:
+        options = typing.get_args(kind)
+        return ("one of " if len(options) > 1 else "") + ", ".join(options)
+    if typing.get_origin(kind) is Annotated:
+        kind, *extra = typing.get_args(kind)
+        limits = [*limits, *(limit for info in extra for limit in info.metadata)]
+    origin = typing.get_origin(kind) or kind
+    word = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        list: "a list such as [64,32]",
+    }
+    low = next((limit.ge for limit in limits if hasattr(limit, "ge")), -math.inf)
+    high = next((limit.le for limit in limits if hasattr(limit, "le")), math.inf)
+    return f"{word.get(origin, 'keys and values')}{_range(low, high) if origin in (int, float) else ''}"
+
+
+def _range(low: float, high: float) -> str:
+    if math.isinf(high):
+        return "" if math.isinf(low) else f" from {low:g}"
+    return f" in {low:g}..{high:g}"
+
+
+def default_yaml() -> str:
+    """The text of `configs/default.yaml`."""
+    return "\n".join(_yaml_lines()) + "\n"
+
+
+def _yaml_lines() -> Iterator[str]:
+    yield "# Every setting with its default, generated from src/pawpularity/config.py. Other files here are deltas of a few lines."
+    yield "# Change a value for one run: make train FOLD=0 train.lr=3e-4 model.unfrozen=all"
+    for name, section in Config().to_dict().items():
+        if name == "name":
+            continue
+        cls = Config.model_fields[name].annotation
+        assert isinstance(cls, type)
+        assert issubclass(cls, Section)
+        yield f"\n{name}:  # {cls.__doc__}"
+        for leaf, value in section.items():
+            field = cls.model_fields[leaf]
+            if leaf == "space":
+                yield f"  {leaf}:  # {field.description}"
+                yield from (f"    {key}: {_flow(rule)}" for key, rule in value.items())
+                continue
+            yield f"  {leaf}: {_flow(value)}  # {field.description}"
+
+
+def _flow(value: Any) -> str:
+    """YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False).removesuffix("...\n").strip()
+
+
+if __name__ == "__main__":
+    print(default_yaml(), end="")

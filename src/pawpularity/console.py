@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error, so that a resu
 """
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -24,8 +25,9 @@ PIPED_WIDTH = 200
 
 
 def log(line: str) -> None:
-    """Print one line on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Print one line on standard error. Of several processes that train together only the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
 
 
 def next_step(command: str) -> None:
@@ -111,7 +113,7 @@ class Progress:
         self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
             from tqdm import tqdm
 
             self._bar = tqdm(total=self.total, desc=self.what, unit=self.unit, leave=False, dynamic_ncols=True)
@@ -122,6 +124,12 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def start(self, total: int) -> None:
+        """Set the total where it is known late."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.total = total
 
     def add(self, count: int = 1) -> None:
         """`count` more are done."""

@@ -1,50 +1,88 @@
-"""What a command works on: which data, which configuration, which run, and saying so at the start.
+"""What a command works on: which data, which settings, which run.
 
---data defaults to the contest's data if it is in input/, else to the sample shelter, which is drawn if it is not there
-yet. --config defaults to `sample` for a drawn shelter, else `densenet161`. --run defaults to the config's name, with
-`-<data folder>` added for data other than those two.
+--data defaults to the contest's data if it is in input/, else to the drawn sample, which is drawn if it is not there yet.
+--config defaults to `sample` for drawn data, else `densenet161`. --run defaults to what is trained: the config's name, or the
+backbone's where a word on the line changed it, with `-<data folder>` added for data other than those two.
 """
 
 import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pawpularity.config import resolve, run_name
+from pawpularity.config import Config, resolve, run_name
 from pawpularity.console import log
-from pawpularity.data.dataset import CONTEST, Dataset, is_drawn
-from pawpularity.data.folds import Folds, make_folds
 from pawpularity.errors import UserError
 from pawpularity.runs import OOF, check_name
 from pawpularity.sample import SAMPLE
-from pawpularity.schema import Config
 
+if TYPE_CHECKING:
+    from pawpularity.data.dataset import Dataset
+    from pawpularity.data.folds import Folds
+
+CONTEST = Path("input/petfinder-pawpularity-score")
 FOLDS = OOF / "folds"
 
 
 @dataclass(frozen=True)
-class Choices:
+class Context:
     """The resolved choices of one command."""
 
     config: Config
     data: Path
     run: Path
+    words: tuple[str, ...] = ()
+    """What to type for the same choices: --config, --data, --run and settings."""
+
+    def variant(self, config: Config, run: str) -> "Context":
+        """Another run on the same data, which is not read again."""
+        other = Context(config, self.data, OOF / check_name(run))
+        other.__dict__["dataset"] = self.dataset
+        if config.folds == self.config.folds:
+            other.__dict__["folds"] = self.folds
+        return other
 
     @cached_property
-    def dataset(self) -> Dataset:
-        """The data, read and checked; the sample shelter is drawn first if it is not there."""
-        draw_if_missing(self.data)
-        return Dataset.load(self.data, Path(self.config.cache.folder))
+    def dataset(self) -> "Dataset":
+        """The data, read and checked; the sample is drawn first if it is what was chosen and is not there."""
+        return load_dataset(self.data, self.config)
 
     @cached_property
-    def folds(self) -> Folds:
+    def folds(self) -> "Folds":
         """The data's folds file, made if it is not there yet."""
         return folds_of(self.dataset, self.config)
 
 
-def folds_of(dataset: Dataset, config: Config) -> Folds:
-    """The folds file of `dataset` under `config`, made if it is not there yet, and said."""
+def context(
+    config: str | None = None, data: str | None = None, run: str | None = None, settings: Sequence[str] = ()
+) -> Context:
+    """Resolve --config, --data, --run and key=value words. Raises UserError for whatever is wrong with them."""
+    folder = choose_data(data)
+    configs = config or default_config(folder)
+    resolved = resolve(configs, settings)
+    changed = next((word.partition("=")[2] for word in settings if word.startswith("model.backbone=")), None)
+    name = check_name(run or default_run(configs if changed is None else changed.partition(".")[0], folder))
+    log(f"config  {configs} {' '.join(settings)}".rstrip())
+    log(f"data    {folder}")
+    words = ("--config", configs, "--data", str(folder), "--run", name, *settings)
+    return Context(resolved, folder, OOF / name, words)
+
+
+def load_dataset(data: Path, config: Config) -> "Dataset":
+    """The data folder as an object; the sample is drawn first if it is asked for and is not there."""
+    from pawpularity.data.dataset import Dataset
+
+    draw_if_missing(data)
+    return Dataset.load(data, Path(config.cache.folder))
+
+
+def folds_of(dataset: "Dataset", config: Config) -> "Folds":
+    """The folds file of `dataset` under `config`, made if it is not there yet."""
+    from pawpularity.data.folds import make_folds
+
     cfg = config.folds
     folds = make_folds(
         dataset, k=cfg.k, seed=cfg.seed, bins=cfg.bins, duplicate_threshold=cfg.duplicate_threshold,
@@ -55,27 +93,31 @@ def folds_of(dataset: Dataset, config: Config) -> Folds:
 
 
 def choose_data(asked: str | None) -> Path:
-    """The data folder, which for the sample shelter need not be there yet."""
-    if asked is not None:
-        return Path(asked)
-    return CONTEST if CONTEST.is_dir() else SAMPLE
+    """The data folder. Raises UserError where it was named and is not there; the sample need not be there yet."""
+    if asked is None:
+        return CONTEST if CONTEST.is_dir() else SAMPLE
+    data = Path(asked)
+    if not data.exists() and data != SAMPLE:
+        raise UserError(f"--data {asked}: no such folder or CSV file")
+    return data
 
 
 def draw_if_missing(data: Path) -> None:
-    """Draw the sample shelter if it is what was chosen and it is not there."""
+    """Draw the sample if it is what was chosen and it is not there."""
     if data == SAMPLE and not SAMPLE.is_dir():
         from pawpularity.sample.draw import draw_shelter
 
-        log(f"no competition data in {CONTEST} (make data fetches it): drawing the sample shelter into {SAMPLE}")
-        try:
-            draw_shelter(SAMPLE)
-        except UserError:
-            if not SAMPLE.is_dir():  # else another command drew it meanwhile, whole as it always is
-                raise
+        log(f"no competition data in {CONTEST} (make data downloads it): drawing the sample into {SAMPLE}")
+        draw_shelter(SAMPLE)
+
+
+def is_drawn(data: Path) -> bool:
+    """Whether the folder holds drawn data, whose noise floor is known."""
+    return (data / "truth" / "floor.json").is_file()
 
 
 def default_config(data: Path) -> str:
-    """`sample` for a drawn shelter, else `densenet161`."""
+    """`sample` for drawn data, else `densenet161`."""
     return "sample" if data == SAMPLE or is_drawn(data) else "densenet161"
 
 
@@ -83,7 +125,6 @@ def data_suffix(data: Path) -> str:
     """`-<data folder>`, fit for a run's name; empty for the contest's data and the sample."""
     if data.resolve() in (CONTEST.resolve(), SAMPLE.resolve()):
         return ""
-    # A folder may be called anything; a run's name is part of commands.
     name = data.resolve().stem if data.is_file() else data.resolve().name
     return "-" + (re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "data")
 
@@ -93,12 +134,6 @@ def default_run(configs: str, data: Path) -> str:
     return (run_name(configs) or "run") + data_suffix(data)
 
 
-def choose(options: argparse.Namespace) -> Choices:
-    """Resolve --config, --data, --run and key=value words. Raises UserError for whatever is wrong with them."""
-    data = choose_data(options.data)
-    configs = options.config or default_config(data)
-    config = resolve(configs, options.settings)
-    run = OOF / check_name(getattr(options, "run", None) or default_run(configs, data))
-    log(f"config  {configs} {' '.join(options.settings)}".rstrip())
-    log(f"data    {data}")
-    return Choices(config, data, run)
+def choose(options: "argparse.Namespace") -> Context:
+    """Temporary: `context` for commands that still take a Namespace."""
+    return context(options.config, options.data, getattr(options, "run", None), options.settings)

@@ -18,18 +18,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pawpularity.config import Config
 from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import METADATA
 from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
-from pawpularity.features.build import Trunks
-from pawpularity.features.load import Inputs, PixelInputs, StateInputs
+from pawpularity.features.build import FeatureCache
+from pawpularity.features.load import FeatureInputs, Inputs, PixelInputs
 from pawpularity.models.network import METADATA_COLUMNS, Network, build_network
 from pawpularity.models.weights import load_strictly, read_tensors, tensors_hash
 from pawpularity.runs import Run
-from pawpularity.schema import Config
 
 Progress = Callable[[int], Any]
 SCORED_AT_ONCE = 64
@@ -76,8 +76,8 @@ def score_tails(
         x = inputs.take(batch, views[start : start + batch_size]).to(compute.device, non_blocking=True)
         columns = None if metadata is None else torch.tensor(metadata[start : start + len(batch)]).to(compute.device)
         with compute.autocast():
-            state = inputs.state(networks[0], x)
-            answers = torch.stack([network.clipped(network.tail(state, columns)) for network in networks])
+            state = inputs.features(networks[0], x)
+            answers = torch.stack([network.clipped(network.head(state, columns)) for network in networks])
         scores[:, start : start + len(batch)] = answers.cpu()
         if progress is not None:
             progress(len(batch))
@@ -116,7 +116,7 @@ class Predictor:
         networks: dict[int, Network] = {}
         for fold in folds:
             first = next(iter(networks.values()), None)
-            networks[fold] = load_network(run, fold, trunk_of=first).place(compute.device)
+            networks[fold] = load_network(run, fold, frozen_of=first).place(compute.device)
         return cls(run, config, networks, compute)
 
     def __repr__(self) -> str:
@@ -133,7 +133,7 @@ class Predictor:
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         flip: bool | None = None,
-        trunks: Trunks | None = None,
+        trunks: FeatureCache | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """Mean score of the folds, (N,), of photo files or (N, size, size, 3) uint8 pixels from the project's decoder.
@@ -150,7 +150,7 @@ class Predictor:
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         flip: bool | None = None,
-        trunks: Trunks | None = None,
+        trunks: FeatureCache | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """Scores by fold, (folds, N); the folds share one pass of the trunk.
@@ -191,7 +191,7 @@ class Predictor:
         if trunks is not None:
             where, shown = np.tile(rows, len(views)), np.repeat(views, len(rows))
             kept = trunks.open(networks[0], self.compute, where, shown, build=False)
-            inputs = inputs if kept is None else StateInputs(kept, rows)
+            inputs = inputs if kept is None else FeatureInputs(kept, rows)
         seen = [
             score_tails(networks, inputs, rows, columns, self.compute, view=view, progress=progress) for view in views
         ]
@@ -200,36 +200,36 @@ class Predictor:
 
 
 def load_network(
-    run: Run, fold: int, trunk_of: Network | None = None, trunk: Mapping[str, Tensor] | None = None
+    run: Run, fold: int, frozen_of: Network | None = None, trunk: Mapping[str, Tensor] | None = None
 ) -> Network:
     """The trained network of one fold, on the CPU, in evaluation mode. Refuses a trunk it was not trained behind.
 
-    `trunk_of`: a network of the same run whose frozen tensors are shared instead of being loaded again, on its device.
+    `frozen_of`: a network of the same run whose frozen tensors are shared instead of being loaded again, on its device.
     `trunk`: the frozen tensors, where they are at hand.
     """
     config = run.config
-    source = run.record["weights"]["trunk"]
+    source = run.record["weights"]["frozen"]
     kept = source == "kept"
     # A kept trunk, or none at all, leaves nothing of the original weights to look for.
     network = (
         build_network(config, fold=fold, weights=None if source == "named" and trunk is None else "none")
-        if trunk_of is None
-        else _sharing_trunk(trunk_of)
+        if frozen_of is None
+        else _sharing_trunk(frozen_of)
     )
-    if trunk is None or trunk_of is not None:
-        trunk = read_tensors(run.trunk_file) if kept and trunk_of is None else network.frozen_state()
-    found, wanted = tensors_hash(trunk), run.record["weights"]["trunk_hash"]
+    if trunk is None or frozen_of is not None:
+        trunk = read_tensors(run.frozen_file) if kept and frozen_of is None else network.frozen_state()
+    found, wanted = tensors_hash(trunk), run.record["weights"]["frozen_hash"]
     if found != wanted:
-        where = run.trunk_file if kept else f"model.weights={config.model.weights}"
+        where = run.frozen_file if kept else f"model.weights={config.model.weights}"
         raise UserError(
             f"{where}: its frozen tensors are {found}, {run.name} was trained behind {wanted}; restore that file"
         )
-    tail = read_tensors(run.tail_file(fold))
-    load_strictly(network, {**trunk, **tail}, run.tail_file(fold))
-    due = run.metrics(fold).get("tail_hash")
+    tail = read_tensors(run.head_file(fold))
+    load_strictly(network, {**trunk, **tail}, run.head_file(fold))
+    due = run.metrics(fold).get("head_hash")
     if due is not None and tensors_hash(tail) != due:
         # Another fold's tail fits as well, and has seen this fold's photos.
-        raise UserError(f"{run.tail_file(fold)}: is not what training fold {fold} wrote; run: {run.remedy(fold)}")
+        raise UserError(f"{run.head_file(fold)}: is not what training fold {fold} wrote; run: {run.remedy(fold)}")
     return network.eval()
 
 

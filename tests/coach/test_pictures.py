@@ -11,7 +11,7 @@ from pawpularity.coach.crop import best_crop
 from pawpularity.coach.saliency_stream import coloured, grow
 from pawpularity.coach.upload import MOST_BYTES, Upload, cropped
 from pawpularity.data.photos import PhotoError
-from pawpularity.schema import Explain
+from pawpularity.config import Explain
 
 
 def data_of(pixels, kind="PNG", **options):

@@ -8,7 +8,7 @@ from pawpularity.device import choose
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.models.backbone import Backbone
 from pawpularity.models.network import Network
-from pawpularity.schema import Model
+from pawpularity.config import Model
 
 SIZE = 8
 

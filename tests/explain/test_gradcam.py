@@ -45,7 +45,7 @@ def by_autograd(network: Network, x: torch.Tensor, layout: str = "planes") -> np
     """The map (h, w) from timm's own forward_features and forward_head: no chain, no hooks, no package."""
     net = network.backbone
     features = net.forward_features(x[None].clone()).detach().requires_grad_(True)
-    points = network.points(network.head(net.forward_head(features.clone()), torch.tensor(COLUMNS)[None]))
+    points = network.points(network.regress(net.forward_head(features.clone()), torch.tensor(COLUMNS)[None]))
     slope = torch.autograd.grad(points.sum(), features)[0].double().numpy()[0]
     value = features.detach().double().numpy()[0]
     if layout == "last":
@@ -105,7 +105,7 @@ def test_where_the_trunk_is_frozen_changes_nothing():
         network = network_of("small/densenet161", f"model.unfrozen={unfrozen}")
         score = score_of(network, COLUMNS)
         maps.append(gradcam(score, score.input_of(any_pixels(64))).arrays["cells"])
-    assert network.cut == len(network.chain)
+    assert network.frozen_blocks == len(network.split)
     for other in maps[1:]:
         np.testing.assert_allclose(other, maps[0], rtol=1e-5)
 
@@ -134,7 +134,7 @@ def test_a_head_that_sees_places_apart_gives_no_points():
     found = gradcam(score, x)
     net = apart.backbone
     features = net.forward_features(x[None].clone()).detach().requires_grad_(True)
-    points = apart.points(apart.head(net.forward_head(features.clone()), torch.tensor(COLUMNS)[None]))
+    points = apart.points(apart.regress(net.forward_head(features.clone()), torch.tensor(COLUMNS)[None]))
     (slope,) = torch.autograd.grad(points.sum(), features)
     first = (slope * features.detach())[0].sum(dim=0).numpy()
     off = np.sqrt(np.mean((found.arrays["cells"] - first) ** 2) / np.mean(first**2))

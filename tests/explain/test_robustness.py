@@ -15,7 +15,7 @@ from tests.explain.test_gradient import COLUMNS, small
 
 from pawpularity.data.photos import decode
 from pawpularity.evaluation.oof import read_oof
-from pawpularity.schema import Photos
+from pawpularity.config import Photos
 from pawpularity.studies.robustness import (
     SIZES,
     Change,

@@ -121,7 +121,7 @@ def test_batchnorm_of_random_blocks_has_the_photos_statistics(score, xs):
     inputs: list[torch.Tensor] = []
     norm.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
     with torch.no_grad():
-        network.chain.run(torch.stack(xs))
+        network.split.run(torch.stack(xs))
     np.testing.assert_allclose(norm.running_mean, inputs[0].mean(dim=(0, 2, 3)), atol=1e-5)
     assert not norm.training
     assert norm.momentum == score.network.backbone.conv1[1].momentum

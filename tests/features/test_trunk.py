@@ -21,8 +21,8 @@ from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.features import build, store
-from pawpularity.features.build import BATCH, Trunks, ahead
-from pawpularity.features.load import PixelInputs, StateInputs
+from pawpularity.features.build import BATCH, FeatureCache, ahead
+from pawpularity.features.load import PixelInputs, FeatureInputs
 from pawpularity.models.network import build_network
 
 CPU = choose("float32", "cpu")
@@ -42,7 +42,7 @@ def network(name="small/resnet152", *words):
 
 
 def trunks(tmp_path, photos, budget_gb=1.0):
-    return Trunks(tmp_path / "trunk", photos, SIZE, budget_gb)
+    return FeatureCache(tmp_path / "features", photos, SIZE, budget_gb)
 
 
 def filled(monkeypatch):
@@ -85,13 +85,13 @@ def test_states_are_what_the_trunk_answers(tmp_path, photos, name, dtype):
         painter.paint(photos.pixels[r], int(v), int(photos.seeds[r])) for r, v in zip(rows, views, strict=True)
     ])  # fmt: skip
     with torch.inference_mode(), compute.autocast():
-        expected = net.trunk(torch.from_numpy(seen))
+        expected = net.frozen_features(torch.from_numpy(seen))
     assert read.dtype == expected.dtype
     assert read.shape == expected.shape
     rtol = 1e-4 if dtype == "float32" else 0.05
     torch.testing.assert_close(read, expected, rtol=rtol, atol=rtol * float(expected.float().std()))
     with torch.inference_mode(), compute.autocast():
-        tail, whole = net.tail(read), net(torch.from_numpy(seen))
+        tail, whole = net.head(read), net(torch.from_numpy(seen))
     torch.testing.assert_close(tail, whole, rtol=0, atol=1e-4 if dtype == "float32" else 0.05)
 
 
@@ -233,13 +233,13 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_there(tmp_path, photos, monke
     net = network()
     appended = []
 
-    def full(self, part, rows, real=store.TrunkFile.append):
+    def full(self, part, rows, real=store.FeatureFile.append):
         if appended:
             raise OSError(28, "No space left on device")
         appended.append(len(part))
         real(self, part, rows)
 
-    monkeypatch.setattr(store.TrunkFile, "append", full)
+    monkeypatch.setattr(store.FeatureFile, "append", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
         trunks(tmp_path, photos).open(net, CPU, *pairs())
     monkeypatch.undo()
@@ -249,7 +249,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_there(tmp_path, photos, monke
 
 
 def test_a_cache_folder_that_cannot_be_made(tmp_path, photos):
-    (tmp_path / "trunk").write_text("a file in the way")
+    (tmp_path / "features").write_text("a file in the way")
     with pytest.raises(UserError, match="cannot be written"):
         trunks(tmp_path, photos).open(network(), CPU, *pairs(8))
 
@@ -263,17 +263,17 @@ def test_space_is_asked_for_before(tmp_path, photos, monkeypatch):
 
 def _build_one_shard(folder: Path, pixels: np.ndarray) -> None:
     store.SHARD_BYTES = 1
-    real = store.TrunkFile.append
+    real = store.FeatureFile.append
 
     def once(self, part, rows):
         real(self, part, rows)
         (folder / "one").touch()
         time.sleep(600)  # until it is killed
 
-    store.TrunkFile.append = once
+    store.FeatureFile.append = once
     photos = replace(Photos.of(pixels), key="90-photos")
     torch.set_num_threads(1)
-    Trunks(folder / "trunk", photos, SIZE, 1.0).open(network(), CPU, *pairs())
+    FeatureCache(folder / "features", photos, SIZE, 1.0).open(network(), CPU, *pairs())
 
 
 def test_a_killed_build_goes_on_where_it_stopped(tmp_path, photos, monkeypatch):
@@ -321,7 +321,7 @@ def test_two_builders_do_the_work_once(tmp_path, photos, monkeypatch):
 def test_a_cache_that_is_deleted_while_it_is_filled(tmp_path, photos, monkeypatch):
     """Another process may already be filling its successor: nothing is written into that."""
     monkeypatch.setattr(store, "SHARD_BYTES", 1)
-    real = store.TrunkFile.append
+    real = store.FeatureFile.append
 
     def append(self, part, rows):
         if self.shards:
@@ -330,7 +330,7 @@ def test_a_cache_that_is_deleted_while_it_is_filled(tmp_path, photos, monkeypatc
             (self.folder / ".lock").touch()
         real(self, part, rows)
 
-    monkeypatch.setattr(store.TrunkFile, "append", append)
+    monkeypatch.setattr(store.FeatureFile, "append", append)
     with pytest.raises(UserError, match="was deleted while it was filled"):
         trunks(tmp_path, photos).open(network(), CPU, *pairs())
 
@@ -400,7 +400,7 @@ def test_both_inputs_feed_the_same(tmp_path, photos):
     where = np.arange(90)[::-1].copy()  # the table is not in the order of the photo cache
     rows, views = pairs(90, (ORIGINAL, FLIP))
     file = trunks(tmp_path, photos).open(net, CPU, where[rows], views)
-    pixels, states = PixelInputs(photos, where), StateInputs(file, where)
+    pixels, states = PixelInputs(photos, where), FeatureInputs(file, where)
     batches = [(np.array([5, 3, 80]), np.array([ORIGINAL, FLIP, FLIP])), (np.array([1, 2]), np.array([FLIP, ORIGINAL]))]
     items = np.arange(90)
     for (x, at), (state, same) in zip(
@@ -408,7 +408,7 @@ def test_both_inputs_feed_the_same(tmp_path, photos):
     ):
         assert np.array_equal(at, same)
         with torch.inference_mode():
-            torch.testing.assert_close(net.trunk(x), states.state(net, state), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(net.frozen_features(x), states.state(net, state), rtol=1e-4, atol=1e-4)
 
 
 def test_ahead_passes_errors_on_and_stops_early():

@@ -19,11 +19,11 @@ from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.heads.features import frozen_features
 from pawpularity.heads.heads import Probe
 from pawpularity.runs import Run
-from pawpularity.schema import Model
+from pawpularity.config import Model
 
 TOY = ("--config", "scratch", "photos.size=32", "folds.k=3", "--backbones", "test_resnet")
 
@@ -121,7 +121,7 @@ def test_features_follow_the_rows_and_the_weights(tmp_path):
     for kind, width in (("logits", 1000), ("pooled", 64)):
         got = frozen_features(decoded, rows, model, kind, 32, compute)
         kept = [
-            frozen_features(decoded, rows, model, kind, 32, compute, trunks=Trunks(tmp_path / "t", decoded, 32, 1.0))
+            frozen_features(decoded, rows, model, kind, 32, compute, trunks=FeatureCache(tmp_path / "t", decoded, 32, 1.0))
             for _ in range(2)
         ]
         np.testing.assert_allclose(kept[0], got, rtol=1e-4, atol=1e-5)

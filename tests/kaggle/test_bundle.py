@@ -118,7 +118,7 @@ def test_a_run_that_was_changed_since_is_named(built, checkout, paw, refused):
     (checkout / "kept").rename(blend)
     metrics = checkout / "oof" / "far" / "fold1" / "metrics.json"
     known = metrics.read_text()
-    metrics.write_text(json.dumps(json.loads(known) | {"tail_hash": "0" * 12}))
+    metrics.write_text(json.dumps(json.loads(known) | {"head_hash": "0" * 12}))
     assert "fold 1 was trained anew" in refused("kernel-check", "--photos", 8)
     metrics.write_text(known)
     shutil.move(checkout / "oof" / "near" / "fold0", checkout / "fold0")
@@ -136,8 +136,8 @@ def test_nothing_is_there_twice(built):
                 assert key not in seen, f"{file.name}: {name} is {seen[key]} again"
                 seen[key] = f"{file.name}: {name}"
     # `far` trains more, so what it freezes `near` freezes as well: it needs no trunk of its own.
-    assert (built / "dataset" / "near.trunk.safetensors").is_file()
-    assert not (built / "dataset" / "far.trunk.safetensors").exists()
+    assert (built / "dataset" / "near.frozen.safetensors").is_file()
+    assert not (built / "dataset" / "far.frozen.safetensors").exists()
 
 
 def test_nothing_of_this_machine_is_told(built, checkout):
@@ -168,8 +168,8 @@ def test_the_wheel_holds_what_prediction_imports_and_no_more(tmp_path):
     ("damage", "said"),
     [
         (
-            lambda d: (d / "near.fold0.tail.safetensors").write_bytes(b"x"),
-            "near.fold0.tail.safetensors: is not the file",
+            lambda d: (d / "near.fold0.head.safetensors").write_bytes(b"x"),
+            "near.fold0.head.safetensors: is not the file",
         ),
         (lambda d: (d / "weights.json").unlink(), "weights.json: is missing"),
         (lambda d: (d / "SHA256SUMS").unlink(), "SHA256SUMS"),
@@ -195,14 +195,14 @@ def test_a_tail_for_other_trunk_weights_is_refused(built):
     from pawpularity.kaggle.shared_backbones import load_families
 
     dataset = built / "dataset"
-    trunk = load_file(dataset / "near.trunk.safetensors")
+    trunk = load_file(dataset / "near.frozen.safetensors")
     name = max(trunk, key=lambda name: trunk[name].numel())
     trunk[name] = trunk[name] + 1e-3
-    save_file(trunk, dataset / "near.trunk.safetensors")
+    save_file(trunk, dataset / "near.frozen.safetensors")
     reseal(dataset)
     with pytest.raises(UserError, match="was trained behind"):
         load_families(open_bundle(dataset))
-    shutil.copyfile(dataset / "whole.fold0.tail.safetensors", dataset / "whole.fold1.tail.safetensors")
+    shutil.copyfile(dataset / "whole.fold0.head.safetensors", dataset / "whole.fold1.head.safetensors")
     reseal(dataset)
     bundle = open_bundle(dataset)
     with pytest.raises(UserError, match="is not what training fold 1 wrote"):
@@ -233,12 +233,12 @@ def test_what_cannot_be_built_is_said(checkout, refused, words, said):
 
 def test_half_precision_halves_and_is_measured(checkout, paw):
     assert paw("kernel", "--runs", "whole").code == 0
-    whole = (checkout / BUILD / "dataset" / "whole.fold0.tail.safetensors").stat().st_size
+    whole = (checkout / BUILD / "dataset" / "whole.fold0.head.safetensors").stat().st_size
     done = paw("kernel", "--runs", "whole", "--half", "--photos", "20")
     assert done.code == 0, done.err
     assert "half precision moves whole" in done.out
     dataset = checkout / BUILD / "dataset"
-    assert (dataset / "whole.fold0.tail.safetensors").stat().st_size < 0.6 * whole
+    assert (dataset / "whole.fold0.head.safetensors").stat().st_size < 0.6 * whole
     loss = open_bundle(dataset).about["half"]["whole"]
     assert loss["photos"] == 20
     assert 0 < loss["largest_difference"] < 0.1

@@ -175,8 +175,8 @@ def reweigh(folder, **changed):
     ("damage", "said"),
     [
         (
-            lambda d: (d / "near.fold0.tail.safetensors").write_bytes(b"x"),
-            "near.fold0.tail.safetensors: is not the file",
+            lambda d: (d / "near.fold0.head.safetensors").write_bytes(b"x"),
+            "near.fold0.head.safetensors: is not the file",
         ),
         (lambda d: next(d.glob("*.whl")).write_bytes(b"x"), "is not the file that was built"),
         (lambda d: (d / "bundle.json").write_text("{}"), "is not a whole bundle"),

@@ -97,7 +97,7 @@ def built(work: Path) -> Path:
     member = {"name": "small", "weight": 1.0, "mean_prediction": 38.0}
     weights = {"intercept": 0.0, "members": [member], "clip": [1.0, 100.0], "mean_prediction": 38.0}
     (dataset / "weights.json").write_text(json.dumps(weights))
-    tail = dataset / "small.fold0.tail.safetensors"
+    tail = dataset / "small.fold0.head.safetensors"
     tail.write_bytes(b"tail")
     (dataset / "small.json").write_text("{}")
     files = {path.name: {"sha256": sha256(path)} for path in sorted(dataset.iterdir())}
@@ -206,9 +206,9 @@ def test_first_push_next_push_and_submit(
 
 def rebuilt(built: Path, tail: bytes, **changes: Any) -> None:
     dataset = built / "dataset"
-    (dataset / "small.fold0.tail.safetensors").write_bytes(tail)
+    (dataset / "small.fold0.head.safetensors").write_bytes(tail)
     about = json.loads((dataset / "bundle.json").read_text())
-    about["files"]["small.fold0.tail.safetensors"]["sha256"] = sha256(dataset / "small.fold0.tail.safetensors")
+    about["files"]["small.fold0.head.safetensors"]["sha256"] = sha256(dataset / "small.fold0.head.safetensors")
     (dataset / "bundle.json").write_text(json.dumps(about | changes))
     names = [*about["files"], "bundle.json"]
     (dataset / "SHA256SUMS").write_text("".join(f"{sha256(dataset / name)}  {name}\n" for name in names))
@@ -568,10 +568,10 @@ def test_nothing_is_uploaded_that_was_not_built(
             odd.symlink_to("/etc/passwd")
             assert ".env: is a link" in refused("kernel-push", "--name", name, "--go")
             odd.unlink()
-    tail = built / "dataset" / "small.fold0.tail.safetensors"
+    tail = built / "dataset" / "small.fold0.head.safetensors"
     tail.rename(work / "tail")
     tail.symlink_to(work / "tail")
-    assert "tail.safetensors: is a link" in refused("kernel-push", "--go")
+    assert "head.safetensors: is a link" in refused("kernel-push", "--go")
     assert kaggle.calls == []
 
 

@@ -31,7 +31,7 @@ def test_the_four_have_the_papers_depths(name):
     with torch.device("meta"):
         net = timm.create_model(config.model.backbone, num_classes=0)
         assert net(torch.zeros(1, 3, 224, 224, device="meta")).shape == (1, width)
-    frozen = freeze(net, config.model.unfrozen_tensors)
+    frozen = freeze(net, unfrozen_tensors(config.model))
     assert (frozen.total, frozen.trained) == (tensors, trained)
     assert [p.requires_grad for p in net.parameters()] == [False] * (tensors - trained) + [True] * trained
     assert config.photos.size == 224
@@ -116,7 +116,7 @@ def test_half_frozen_batchnorm_stays_in_evaluation_mode():
 def test_unfrozen_is_clipped():
     network = build_network(toy("model.unfrozen=9999"), fold=0)
     assert network.frozen.trained == network.frozen.total
-    assert "clipped" in network.frozen.note
+    assert "clipped" in network.depth.note
     assert "clipped" not in build_network(toy("model.unfrozen=9"), fold=0).frozen.note
 
 
@@ -150,10 +150,10 @@ def test_absent_metadata_is_a_flag_and_dropout_shows_it():
     network.eval()
     assert (network._with_flag(columns, 2000, torch.device("cpu"))[:, 12] == 0).all()
     features = torch.zeros(1, network.image[0].in_features)
-    assert network.head(features, None) != network.head(features, torch.zeros(1, 12)), "absent is not all-zero"
+    assert network.regress(features, None) != network.regress(features, torch.zeros(1, 12)), "absent is not all-zero"
     without = build_network(toy("model.metadata=none"), fold=0)
     assert without.metadata is None
-    assert without.head(features, None) == without.head(features, torch.ones(1, 12))
+    assert without.regress(features, None) == without.regress(features, torch.ones(1, 12))
 
 
 def test_channels_last_gives_the_same_answer():

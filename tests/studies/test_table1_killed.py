@@ -32,7 +32,7 @@ def _command(folder: str, words: list[str], log: str, pause: float) -> None:
 
 def _artefacts(folder: Path) -> dict[str, bytes]:
     """Every file the design promises byte for byte: predictions, tails, tables of rows; not times, locks or caches."""
-    kept = ("predictions.csv", "tail.safetensors", "oof.csv")
+    kept = ("predictions.csv", "head.safetensors", "oof.csv")
     files = [*folder.rglob("oof/table1-*/**/*"), *folder.glob("oof/table1/leaky-*.csv")]
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()

@@ -168,8 +168,8 @@ def test_two_jobs_at_once_give_the_bytes_of_one_process(work, shelter):
     subprocess.run(alone, check=True, capture_output=True, env=free | {"OMP_NUM_THREADS": str(share)})
     files = ["oof.csv", *(f"fold{fold}/predictions.csv" for fold in (0, 1))]
     assert all((Path("oof/one") / file).read_bytes() == (Path("oof/sample-toy") / file).read_bytes() for file in files)
-    assert [one["tail_hash"] for one in metrics] == [
-        json.loads(Path(f"oof/one/fold{fold}/metrics.json").read_text())["tail_hash"] for fold in (0, 1)
+    assert [one["head_hash"] for one in metrics] == [
+        json.loads(Path(f"oof/one/fold{fold}/metrics.json").read_text())["head_hash"] for fold in (0, 1)
     ]
     refused = make("train", "JOBS=2", f"ARGS={settings} train.lr=0.1")
     assert refused.returncode == 2

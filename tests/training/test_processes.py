@@ -26,7 +26,7 @@ from pawpularity.config import resolve
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.features.load import PixelInputs
 from pawpularity.models.network import build_network
 from pawpularity.predictor import score_rows
@@ -160,7 +160,7 @@ def kept(data, folder, words):
     """`data` with a place for trunk states where something is frozen."""
     if "model.unfrozen=12" not in words:
         return data
-    trunks = Trunks(folder / "trunk", replace(data.photos, key="k"), 32, 1.0)
+    trunks = FeatureCache(folder / "features", replace(data.photos, key="k"), 32, 1.0)
     return replace(data, photos=trunks.photos, trunks=trunks)
 
 
@@ -350,16 +350,16 @@ def test_batchnorms_of_several_gpus_share_statistics_and_the_network_stays_the_s
     for name in ("small/densenet161", "small/resnet152", "small/vgg19_bn", "small/efficientnet_b7", "sample"):
         words = ["photos.size=64", "train.frozen_bn=false", *(["model.unfrozen=9"] if "/" in name else [])]
         network = build_network(resolve(name, words), fold=0)
-        due, names, hashes = network(x), list(network.state_dict()), network.trunk_hash()
+        due, names, hashes = network(x), list(network.state_dict()), network.frozen_hash()
         several.share_statistics(network, gpu)
         learning = {type(m).__name__ for m in network.train().modules() if m.training and hasattr(m, "running_mean")}
         assert learning <= {"SyncBatchNorm", "SyncBatchNormAct"}, name
         assert learning, name
         network.eval()
-        assert (list(network.state_dict()), network.trunk_hash()) == (names, hashes)
+        assert (list(network.state_dict()), network.frozen_hash()) == (names, hashes)
         assert torch.equal(network(x), due), name
         assert torch.equal(ModelEmaV3(network, decay=0.9).module(x), due), name
-        blocks = {id(module) for block in network.chain.blocks for part in block.modules for module in part.modules()}
+        blocks = {id(module) for block in network.split.blocks for part in block.modules for module in part.modules()}
         assert blocks <= {id(module) for module in network.backbone.modules()}, "no block kept an old BatchNorm"
     with pytest.raises(UserError, match=r"add train\.frozen_bn=true"):
         several.share_statistics(build_network(resolve("scratch", ["photos.size=32"]), fold=0), CPU)
@@ -370,7 +370,7 @@ def test_batchnorms_of_several_gpus_share_statistics_and_the_network_stays_the_s
 def artefacts(fold):
     """What must be the same bytes, and what must be but for its times."""
     named = f'\\"run\\": \\"{fold.parent.name}\\"'.encode()
-    files = [(fold / name).read_bytes().replace(named, b"run") for name in ("predictions.csv", "tail.safetensors")]
+    files = [(fold / name).read_bytes().replace(named, b"run") for name in ("predictions.csv", "head.safetensors")]
     history = [line.rsplit(",", 1)[0] for line in (fold / "history.csv").read_text().splitlines()]
     metrics = json.loads((fold / "metrics.json").read_text())
     del metrics["seconds"], metrics["git_commit"]  # the checkout may be worked on between two commands
@@ -461,7 +461,7 @@ def test_the_folds_of_two_processes_are_those_of_one(work, shelter, ranks, paw):
     assert (one[["Id", "fold", "target"]] == two[["Id", "fold", "target"]]).all().all()
     assert (one["prediction"] - two["prediction"]).abs().max() < TOLERANCE
     for fold in range(3):
-        tails = [load_file(f"oof/{run}/fold{fold}/tail.safetensors") for run in ("one", "two")]
+        tails = [load_file(f"oof/{run}/fold{fold}/head.safetensors") for run in ("one", "two")]
         assert tails[0].keys() == tails[1].keys()
         off = torch.cat([(tails[0][key] - tails[1][key]).abs().ravel() for key in tails[0]])
         assert off.mean() < 1e-5

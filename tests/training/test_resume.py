@@ -22,7 +22,7 @@ from pawpularity.cli import main
 from pawpularity.config import resolve
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.models.network import build_network
 from pawpularity.models.weights import tensors_hash
 from pawpularity.signals import Stopped
@@ -114,7 +114,7 @@ RECIPES = {
 def test_every_recipe_goes_on_to_the_same_bytes(data, tmp_path, name):
     config = toy(*RECIPES[name])
     if "frozen" in name or name == "manifold":
-        trunks = Trunks(tmp_path / "trunk", replace(data.photos, key="k"), 32, 1.0)
+        trunks = FeatureCache(tmp_path / "features", replace(data.photos, key="k"), 32, 1.0)
         data = replace(data, photos=trunks.photos, trunks=trunks)
     whole = fingerprint(fit(config, data))
     # Pieces of 1 to 9 steps where an epoch has 5: stops fall within epochs, on their last step, and past their end.
@@ -139,7 +139,7 @@ def test_keeping_a_state_moves_nothing(data, tmp_path, monkeypatch):
 
 def artefacts(fold):
     """What must be the same bytes, and what must be but for its times."""
-    names = ("predictions.csv", "tail.safetensors")
+    names = ("predictions.csv", "head.safetensors")
     history = [line.rsplit(",", 1)[0] for line in (fold / "history.csv").read_text().splitlines()]
     metrics = json.loads((fold / "metrics.json").read_text())
     del metrics["seconds"]
@@ -300,18 +300,18 @@ def test_a_stop_while_the_inner_split_is_scored_loses_nothing(work, shelter, paw
 
 
 def test_a_stop_while_the_trunk_is_built_is_said_and_the_same_command_goes_on(work, shelter, paw, monkeypatch):
-    from pawpularity.features.store import TrunkFile
+    from pawpularity.features.store import FeatureFile
 
     words = ("train", "--data", shelter, *TOY, "train.epochs=2", "--fold", 1, "--run")
-    append = TrunkFile.append
+    append = FeatureFile.append
     with monkeypatch.context() as patch:
-        patch.setattr(TrunkFile, "shard_rows", property(lambda self: 32))
+        patch.setattr(FeatureFile, "shard_rows", property(lambda self: 32))
 
         def stopped(self, pairs, rows):
             append(self, pairs, rows)
             os.kill(os.getpid(), signal.SIGTERM)
 
-        patch.setattr(TrunkFile, "append", stopped)
+        patch.setattr(FeatureFile, "append", stopped)
         done = paw(*words, "a")
     assert done.code == 143, done.err
     assert done.err.splitlines()[-1].endswith("the same command goes on from there")

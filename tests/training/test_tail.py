@@ -9,8 +9,8 @@ import torch
 from pawpularity.config import resolve
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
-from pawpularity.features.build import Trunks
-from pawpularity.features.load import StateInputs
+from pawpularity.features.build import FeatureCache
+from pawpularity.features.load import FeatureInputs
 from pawpularity.predictor import score_rows, score_tails
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.labelled import LabelledPhotos
@@ -34,7 +34,7 @@ def labelled(photos, trunks=None):
 
 def kept(photos, folder, budget_gb=1.0):
     decoded = replace(photos[0], key="k")
-    return labelled((decoded, photos[1]), Trunks(folder / "trunk", decoded, SIZE, budget_gb))
+    return labelled((decoded, photos[1]), FeatureCache(folder / "features", decoded, SIZE, budget_gb))
 
 
 def config(name, *words):
@@ -67,7 +67,7 @@ def test_the_trunk_is_used_by_itself_and_no_photo_is_read_again(photos, tmp_path
     words = ("train.epochs=2", "train.augment=none", "train.stop=early", "train.schedule=plateau")
     fit_fold(config("small/resnet152", *words), data, np.arange(100), fold=0, compute=CPU)
     blind = replace(data.photos, opened=lambda: None, rows=lambda: iter(()))
-    blind_data = labelled((blind, photos[1]), Trunks(tmp_path / "trunk", blind, SIZE, 1.0))
+    blind_data = labelled((blind, photos[1]), FeatureCache(tmp_path / "features", blind, SIZE, 1.0))
     fit_fold(config("small/resnet152", *words), blind_data, np.arange(100), fold=1, compute=CPU)
 
 
@@ -80,7 +80,7 @@ def test_recipes_learn_behind_stored_states(photos, tmp_path, words):
     compute = choose(settings.train.dtype, "cpu")
     fitted = fit_fold(settings, data, training, fold=0, compute=compute)
     inputs = data.inputs(fitted.network, compute, held, held * 0)
-    assert isinstance(inputs, StateInputs)
+    assert isinstance(inputs, FeatureInputs)
     predicted = score_rows(fitted.network, inputs, held, data.metadata[held], compute)
     constant = np.abs(data.scores[held] - fitted.training_mean).mean()
     assert np.abs(data.scores[held] - predicted).mean() < 0.7 * constant
@@ -137,10 +137,10 @@ def test_prediction_reads_the_states_that_training_kept(work, shelter, paw):
     assert paw("train", "--data", shelter, *words, "--run", "r").code == 0
     predictor = Predictor.load("oof/r")
     photos = Dataset.load(shelter, Path(".cache")).photos(32, "squash")
-    trunks = Trunks(Path(".cache/trunk"), photos, 32, 20.0)
+    trunks = FeatureCache(Path(".cache/trunk"), photos, 32, 20.0)
     asked = []
 
-    class Watched(Trunks):
+    class Watched(FeatureCache):
         def open(self, *words, **more):
             asked.append(super().open(*words, **more))
             return asked[-1]

@@ -87,12 +87,12 @@ def test_cuts_are_the_places_training_cuts_at():
     assert total == 32
     for cut in cuts:
         network = build_network(resolve("small/vgg19_bn", ["photos.size=32", f"model.unfrozen={cut.unfrozen}"]), fold=0)
-        assert network.cut == cut.block
+        assert network.frozen_blocks == cut.block
         import torch
 
-        state = network.trunk(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+        state = network.frozen_features(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
         assert state.numel() * 4 == cut.state_bytes
-        assert sum(len(block.parameters()) for block in network.chain.blocks[cut.block :]) == cut.unfrozen
+        assert sum(len(block.parameters()) for block in network.split.blocks[cut.block :]) == cut.unfrozen
 
 
 def test_densenets_depths_are_its_dense_layers():

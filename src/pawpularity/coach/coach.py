@@ -22,6 +22,7 @@ from pawpularity.coach.prepared import Prepared, prepare, read_prepared, write_p
 from pawpularity.coach.tips import Seen, Tip, tips_for
 from pawpularity.coach.traits import Tower, chances
 from pawpularity.coach.upload import Upload
+from pawpularity.config import Model
 from pawpularity.console import log
 from pawpularity.data.photos import Pixels
 from pawpularity.data.subject import SIZE, contrast, share, subject_map
@@ -34,7 +35,6 @@ from pawpularity.explain.chosen import Chosen
 from pawpularity.explain.rise import Score as ScoreOf
 from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.predictor import Predictor
-from pawpularity.schema import Model
 
 Floats = NDArray[np.float64]
 

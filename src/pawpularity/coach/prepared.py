@@ -26,7 +26,7 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.claims import CONTRAST
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.explain.chosen import Chosen
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.files import atomic_file, read_json, write_json
 from pawpularity.studies.hypotheses.data import gather
 
@@ -59,7 +59,7 @@ def recipe(chosen: Chosen) -> dict[str, Any]:
         "rules": _RULES, "subject": RULE, "draws": DRAWS, "margin": config.hypotheses.margin, "data": chosen.dataset.hash,
         "folds": run.record["folds"]["hash"], "photos": [config.photos.size, config.photos.fit],
         "backbone": [config.model.backbone, config.model.weights, run.record["weights"].get("initial_hash"), config.train.seed],
-        "networks": {str(k): [run.metrics(k).get("tail_hash"), run.metrics(k)["predictions_hash"]] for k in folds},
+        "networks": {str(k): [run.metrics(k).get("head_hash"), run.metrics(k)["predictions_hash"]] for k in folds},
     }  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _probed(chosen: Chosen, compute: Compute, order: NDArray[np.int64]) -> tuple
     """The probes, each column's judgement, and why there are none where there are none."""
     config, dataset = chosen.run.config, chosen.dataset
     photos = dataset.photos(config.photos.size, config.photos.fit, chosen.cache)
-    trunks = Trunks(Path(chosen.cache) / "trunk", photos, config.photos.size, config.cache.budget_gb)
+    trunks = FeatureCache(Path(chosen.cache) / "features", photos, config.photos.size, config.cache.budget_gb)
     try:
         features = table_features(config, photos, order, compute, trunks)
     except UserError as error:

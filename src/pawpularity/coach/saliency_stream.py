@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from pawpularity.config import Explain
 from pawpularity.data.photos import Pixels
 from pawpularity.explain.panel import scale_of
 from pawpularity.explain.rise import Score, rise
 from pawpularity.explain.rise_result import Rise
-from pawpularity.schema import Explain
 
 SIDE = 224
 _RAISES, _LOWERS = (178, 24, 43), (33, 102, 172)

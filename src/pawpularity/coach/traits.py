@@ -7,21 +7,21 @@ poor probes, and are left out by the same rule.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pawpularity.config import Config, Model
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import Pixels
 from pawpularity.device import Compute
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.heads.features import build_tower, frozen_features
 from pawpularity.heads.ridge import fold_models, ridge_oof
 from pawpularity.models.network import Network
-from pawpularity.schema import Config
 
 COLUMNS = ("Face", "Eyes", "Group", "Blur")
 LEAST_AUC = 0.7
@@ -116,7 +116,7 @@ def fit_probes(
 
 
 def table_features(
-    config: Config, photos: Photos, rows: NDArray[np.int64], compute: Compute, trunks: Trunks
+    config: Config, photos: Photos, rows: NDArray[np.int64], compute: Compute, trunks: FeatureCache
 ) -> NDArray[np.float32]:
     """Pooled features (len(rows), width) of the table's photos. Raises UserError where the starting weights are gone."""
     return frozen_features(
@@ -129,7 +129,7 @@ class Tower:
 
     def __init__(self, config: Config, compute: Compute) -> None:
         tower = build_tower(config.model, "pooled", size=config.photos.size, seed=config.train.seed)
-        frozen = replace(config.model, unfrozen="0", metadata="none")
+        frozen = Model(**vars(config.model) | {"unfrozen": 0, "metadata": "none"})
         network = Network(tower, frozen, channels_last=compute.dtype != torch.float32, frozen_bn=True)
         self.network, self.compute = network.place(compute.device).eval(), compute
 
@@ -138,7 +138,7 @@ class Tower:
         """(n, width) of pixels (n, size, size, 3) from the project's decoder."""
         photos = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.compute.device)
         with self.compute.autocast():
-            found = self.network.trunk(photos)
+            found = self.network.frozen_features(photos)
         features: Floats = found.float().cpu().numpy().astype(np.float64)
         return features
 

@@ -28,7 +28,6 @@ from PIL import Image, UnidentifiedImageError
 
 from pawpularity.errors import UserError, nearest
 from pawpularity.files import write_text
-from pawpularity.schema import FITS
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -68,6 +67,9 @@ class PhotoError(UserError):
         name = f"{source.parent.name}/{source.name}".lstrip("/") if isinstance(source, Path) else "the photo"
         super().__init__(f"{name}: {reason}")
         self.reason = reason
+
+
+FITS = ("squash", "crop")
 
 
 def decode(source: Path | bytes, size: int, fit: str) -> Pixels:

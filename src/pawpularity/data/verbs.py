@@ -44,7 +44,7 @@ def _clean_cache(options: argparse.Namespace) -> None:
     if not options.yes:
         if not sys.stdin.isatty():
             raise UserError("clean-cache: add --yes (make clean-cache YES=1) to delete these")
-        if not confirm("delete? [y/N] "):
+        if not confirm("delete?"):
             print("kept")
             return
     from filelock import FileLock, Timeout

@@ -3,14 +3,14 @@
 import argparse
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.config import resolve
+from pawpularity.config import Explain, resolve
 from pawpularity.console import log
 from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Dataset
@@ -25,7 +25,6 @@ from pawpularity.explain.extremes import extremes, scored_rows
 from pawpularity.explain.methods import require_methods
 from pawpularity.predictor import Predictor
 from pawpularity.runs import OOF, Run, check_name, versions
-from pawpularity.schema import Explain
 
 _NAMED = 5  # of many faults, in one line
 
@@ -55,9 +54,9 @@ class Chosen:
         """Everything that decides what is found; photos as (name, file)."""
         folds = sorted(predictor.networks)
         return {
-            "what": what, "run": self.run.name, "data": self.dataset.hash, "settings": asdict(self.settings),
-            "networks": {str(k): [self.run.metrics(k).get("tail_hash"), self.run.metrics(k)["predictions_hash"]] for k in folds},
-            "trunk": self.run.record["weights"]["trunk_hash"], "device": str(predictor.compute), "versions": versions(),
+            "what": what, "run": self.run.name, "data": self.dataset.hash, "settings": self.settings.model_dump(),
+            "networks": {str(k): [self.run.metrics(k).get("head_hash"), self.run.metrics(k)["predictions_hash"]] for k in folds},
+            "trunk": self.run.record["weights"]["frozen_hash"], "device": str(predictor.compute), "versions": versions(),
             "photos": [[name, print_of(path)] for name, path in photos],
         }  # fmt: skip
 

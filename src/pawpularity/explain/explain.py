@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pawpularity.config import Explain
 from pawpularity.console import log
 from pawpularity.data.photo_facts import displayed_size
 from pawpularity.data.photos import PhotoError, Pixels, decode
@@ -31,7 +32,6 @@ from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.files import read_json, write_json
 from pawpularity.models.network import Network
 from pawpularity.predictor import Predictor
-from pawpularity.schema import Explain
 
 SMALLEST = 32  # pixels of a photo's shorter side
 RECORDS, MAPS = "records", "maps"

@@ -144,7 +144,7 @@ def _copies(x: Tensor, smooth: int, noise: float, seed: int, scale: Tensor) -> I
 def why_flat(score: PhotoScore, x: Tensor) -> str:
     """Why no pixel of a photo `x` (3, H, W) moves its score, in a few words."""
     network = score.network
-    features = network.chain.run(network.laid_out(x[None].float()))
+    features = network.split.run(network.laid_out(x[None].float()))
     points = float(score.exact(x[None])[0])
     if not features.any():
         return "the backbone's features are all zero for this photo (dead ReLUs)"

@@ -6,7 +6,6 @@ groups.json. Every photo is explained by the fold's network that never saw it.
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +174,7 @@ def _one_group(
         value = {"group": group, "run": chosen.run.name, "predictions_hash": chosen.source.predictions_hash, "masks": masks,
                  "unmoved": unmoved,
                  "figures": [_plain(line) for line in lines],
-                 "p_anywhere": found_group.difference.p, "settings": asdict(settings), "versions": versions()}  # fmt: skip
+                 "p_anywhere": found_group.difference.p, "settings": settings.model_dump(), "versions": versions()}  # fmt: skip
         write_json(part / "groups.json", value)
         _write_means(part / "maps.npz", found_group)
         _draw(part / "figure.png", found_group, chosen.run.name, masks)

@@ -142,7 +142,7 @@ def score_of_features(score: PhotoScore, features: Tensor) -> Tensor:
     columns = None
     if score.metadata is not None:
         columns = torch.tensor(score.metadata, device=features.device)[None]
-    return network.points(network.head(net.forward_head(features), columns))  # type: ignore[operator]
+    return network.points(network.regress(net.forward_head(features), columns))  # type: ignore[operator]
 
 
 def bypass(score: PhotoScore, x: Tensor, layer: Layer) -> float:

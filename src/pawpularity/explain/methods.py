@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pawpularity.config import Explain
 from pawpularity.errors import UserError
 from pawpularity.explain.saliency import Saliency
-from pawpularity.schema import Explain
 
 if TYPE_CHECKING:
     from torch import Tensor

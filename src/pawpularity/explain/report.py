@@ -1,7 +1,7 @@
 """What stands around the photos of one command: common scales, tests over all of them, pictures, tables, the page."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def finish(
         "run": chosen.run.name, "data": chosen.dataset.name, "what": what, "photos": [one.record for one in explained],
         "scales": scales, "summary": [one.to_dict() for one in summaries], "sanity": [one.to_dict() for one in cascades],
         "known_truth": {name: [row.to_dict() for row in rows] for name, rows in truth.items()},
-        "settings": asdict(chosen.settings), "versions": versions(),
+        "settings": chosen.settings.model_dump(), "versions": versions(),
     }  # fmt: skip
     write_json(part / "explain.json", value)
     blocks = [summary_text(summaries)]
@@ -101,13 +101,13 @@ def _cascades(
     scores = [PhotoScore(predictor.networks[fold], predictor.compute, photos[one.name].metadata) for one in taken]
     xs = [score.input_of(pixels[one.name]) for score, one in zip(scores, taken, strict=True)]
     masks = SANITY_BLOCKS * MaskDesign(settings.cells).block_size
-    fixed = replace(settings, masks=str(masks))
+    fixed = settings.model_copy(update={"masks": masks})
     shape = xs[0].shape[-2:]
 
     def maps_of(method: str) -> Any:
         def one(score: PhotoScore, x: Tensor, drawn: int) -> NDArray[Any]:
             try:
-                return map_of(score, x, method, replace(fixed, seed=fixed.seed + drawn)).map
+                return map_of(score, x, method, fixed.model_copy(update={"seed": fixed.seed + drawn})).map
             except UserError:  # a random network may not look at the photo at all: nothing is left of the map
                 return np.zeros(shape, dtype=np.float32)
 

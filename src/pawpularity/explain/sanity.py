@@ -174,7 +174,7 @@ def _randomised(network: Network, xs: Sequence[Tensor], seed: int, at_most: int)
         for number, module in enumerate(modules):
             _reset(module, f"{name}.{number}", seed)
         yield name
-    blocks = list(network.chain.blocks)
+    blocks = list(network.split.blocks)
     # From the last block to the first, in groups of about as many blocks each; blocks without parameters go along.
     groups = [
         g
@@ -221,7 +221,7 @@ def _renew_statistics(network: Network, blocks_from: int, xs: Sequence[Tensor]) 
 
     What is below is trained and keeps its own.
     """
-    chain = network.chain
+    chain = network.split
     norms = [
         part
         for block in chain.blocks[blocks_from:]

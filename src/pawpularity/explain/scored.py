@@ -54,11 +54,11 @@ class PhotoScore:
 
     def _points(self, x: Tensor) -> Tensor:
         network = self.network
-        state = network.chain.run(network.laid_out(x), 0, network.cut)
+        state = network.split.run(network.laid_out(x), 0, network.frozen_blocks)
         columns = None
         if self.metadata is not None:
             columns = torch.tensor(self.metadata, device=x.device).expand(len(x), -1)
-        return network.points(network.tail(state, columns))
+        return network.points(network.head(state, columns))
 
     def of(self, network: Network) -> "PhotoScore":
         """The same photo scored by another network."""
@@ -76,8 +76,10 @@ class FoldsMean:
         """Unclipped score points, (B,) float32, of inputs (B, 3, H, W)."""
         first = self.folds[0].network
         with self.folds[0].compute.autocast():
-            state = first.chain.run(first.laid_out(x), 0, first.cut)  # the trunk is one and the same, and runs once
-            scores = [fold.network.points(fold.network.tail(state, None)) for fold in self.folds]
+            state = first.split.run(
+                first.laid_out(x), 0, first.frozen_blocks
+            )  # the trunk is one and the same, and runs once
+            scores = [fold.network.points(fold.network.head(state, None)) for fold in self.folds]
         return torch.stack(scores).mean(dim=0)
 
     def input_of(self, pixels: Pixels) -> Tensor:

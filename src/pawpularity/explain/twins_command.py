@@ -8,7 +8,6 @@ oof/RUN/explain/twins/: twins.csv (a row per pair and method), twins.json (summa
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +97,7 @@ def _findings(
         lines += [{"Id": twins[place].photo_with.stem, "Id_without": twins[place].photo_without.stem, "method": method}
                   | row.to_dict() for place, row in zip(there, rows, strict=True)]  # fmt: skip
     value: dict[str, object] = {
-        "run": chosen.run.name, "pairs": len(twins), "methods": found, "settings": asdict(chosen.settings), "versions": versions(),
+        "run": chosen.run.name, "pairs": len(twins), "methods": found, "settings": chosen.settings.model_dump(), "versions": versions(),
     }  # fmt: skip
     if "gradient" in found:
         texts.append("gradient: judged as gradient x (photo - mean colour)")

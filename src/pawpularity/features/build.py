@@ -1,6 +1,6 @@
 """Fill trunk files: run the frozen part of a network once per (photo, view), as far as it was not run before.
 
-`Trunks` belongs to one table of photos. `Trunks.open(network, compute, rows, views)` gives the file that holds the states
+`FeatureCache` belongs to one table of photos. `FeatureCache.open(network, compute, rows, views)` gives the file that holds the states
 of these pairs, made on the way: photos are decoded and painted by threads while the network computes, a deeper cut starts
 from the states of a shallower one that is there, and a build that was killed goes on where it stopped. Before it starts it
 says how much disk and time it will take; where the disk budget is too small it says so and gives None.
@@ -31,7 +31,7 @@ from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import in_order, thread_count
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.features.store import TrunkFile, about_of, stored
+from pawpularity.features.store import FeatureFile, about_of, stored
 from pawpularity.files import OTHER_CACHE, require_space, size_text
 from pawpularity.models.network import Network
 
@@ -43,7 +43,7 @@ PairSource = Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Ten
 
 
 @dataclass
-class Trunks:
+class FeatureCache:
     """The trunk files of one table of photos."""
 
     folder: Path
@@ -51,7 +51,7 @@ class Trunks:
     photos: Photos
     size: int
     budget_gb: float
-    _files: dict[str, TrunkFile] = field(default_factory=dict)
+    _files: dict[str, FeatureFile] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set)
 
     @cached_property
@@ -61,19 +61,19 @@ class Trunks:
 
     def open(
         self, network: Network, compute: Compute, photos: Rows, views: Rows, *, build: bool = True
-    ) -> TrunkFile | None:
+    ) -> FeatureFile | None:
         """The file with the states of the pairs (`photos[i]`, `views[i]`) at the network's cut; None: not within the budget.
 
         `network` is on `compute.device`, in evaluation mode as far as it is frozen. None as well where nothing is frozen.
         Without `build` None as well where states are missing. Raises UserError for bad photos, or a full or unwritable disk;
         what was finished until then is kept.
         """
-        if network.cut == 0 or not self.photos.key:
+        if network.frozen_blocks == 0 or not self.photos.key:
             return None
         if self.budget_gb == 0:
-            self.say_once("trunk   cache.budget_gb is 0: the frozen part runs in every epoch, which is slower")
+            self.log_once("trunk   cache.budget_gb is 0: the frozen part runs in every epoch, which is slower")
             return None
-        file = self._file(network, compute, network.cut)
+        file = self._file(network, compute, network.frozen_blocks)
         dropped = file.check(photos, views)
         if dropped:
             log(f"trunk   {file.folder}: {dropped} damaged part(s) found; their states are made again")
@@ -97,8 +97,8 @@ class Trunks:
             file.finish()
         return file
 
-    def _file(self, network: Network, compute: Compute, cut: int) -> TrunkFile:
-        weights = network.trunk_hash(cut)
+    def _file(self, network: Network, compute: Compute, cut: int) -> FeatureFile:
+        weights = network.frozen_hash(cut)
         key = f"{cut} {weights} {compute.device.type} {compute.dtype_name} {network.channels_last}"
         if key not in self._files:
             state = run(network, compute, torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8), 0, cut)
@@ -108,7 +108,7 @@ class Trunks:
                 "dtype": str(state.dtype).removeprefix("torch."),
             }
             name = re.sub(r"[^A-Za-z0-9]+", "-", network.model.backbone.partition(".")[0])
-            self._files[key] = TrunkFile(self.folder, f"{name}-{cut}", about, len(self.photos))
+            self._files[key] = FeatureFile(self.folder, f"{name}-{cut}", about, len(self.photos))
         return self._files[key]
 
     def _about(self, network: Network, compute: Compute, cut: int, weights: str) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Trunks:
             "backbone": network.model.backbone.partition(".")[0],  # its tag changes no answer; the weights are hashed
             "args": {name: repr(value) for name, value in network.model.args.items()},
             "cut": cut,
-            "block": network.chain.blocks[cut - 1].name,
+            "block": network.split.blocks[cut - 1].name,
             "weights": weights,
             "photos": self.photos.key,
             "device": compute.device.type,
@@ -126,30 +126,30 @@ class Trunks:
             "versions": {name: version(name) for name in ("torch", "timm", "albumentations", "opencv-python-headless")},
         }
 
-    def _affordable(self, file: TrunkFile, rows: int) -> bool:
+    def _affordable(self, file: FeatureFile, rows: int) -> bool:
         there = sum(part.stat().st_size for part in self.folder.glob("*/states.bin"))
         needed = rows * file.row_bytes
         if there + needed <= self.budget_gb * 1e9:
             return True
         others = f", {size_text(there)} of them taken already (make clean-cache shows them)" if there else ""
-        self.say_once(
+        self.log_once(
             f"trunk   {rows:,} states of {size_text(file.row_bytes)} would take {size_text(needed)}, and cache.budget_gb "
             f"allows {size_text(self.budget_gb * 1e9)}{others}: the frozen part runs in every epoch, which is slower"
         )
         return False
 
-    def say_once(self, line: str) -> None:
+    def log_once(self, line: str) -> None:
         """Say a line that every fold would repeat."""
         if line not in self._said:
             self._said.add(line)
             log(line)
 
-    def _shallower(self, file: TrunkFile, network: Network, compute: Compute) -> TrunkFile | None:
+    def _shallower(self, file: FeatureFile, network: Network, compute: Compute) -> FeatureFile | None:
         """The deepest file before this cut, of the same frozen weights."""
         cuts = set()
         for about in self.folder.glob(f"{file.folder.name.rpartition('-')[0].rpartition('-')[0]}-*/about.json"):
             cut = (about_of(about.parent) or {}).get("cut")
-            if isinstance(cut, int) and 0 < cut < network.cut:
+            if isinstance(cut, int) and 0 < cut < network.frozen_blocks:
                 cuts.add(cut)
         for cut in sorted(cuts, reverse=True):
             other = self._file(network, compute, cut)
@@ -159,7 +159,7 @@ class Trunks:
                     return other
         return None
 
-    def _build(self, file: TrunkFile, network: Network, compute: Compute, pairs: NDArray[np.int64]) -> None:
+    def _build(self, file: FeatureFile, network: Network, compute: Compute, pairs: NDArray[np.int64]) -> None:
         """Compute and append the states of `pairs`, which are sorted by photo."""
         shallow = self._shallower(file, network, compute)
         from_shallow = np.zeros(len(pairs), dtype=bool)
@@ -186,7 +186,7 @@ class Trunks:
             if not from_shallow.all():
                 fill(file, network, compute, pairs[~from_shallow], self._painted, 0, progress.add)
 
-    def _states(self, shallow: TrunkFile) -> PairSource:
+    def _states(self, shallow: FeatureFile) -> PairSource:
         def source(pairs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
             for start in range(0, len(pairs), BATCH):
                 part = pairs[start : start + BATCH]
@@ -225,9 +225,9 @@ class Trunks:
         # A generator of its own: the training that waits for this draws its dropout from the global one.
         noise = torch.Generator().manual_seed(0)
         x = torch.randint(0, 256, (BATCH // 4, self.size, self.size, 3), dtype=torch.uint8, generator=noise)
-        run(network, compute, x[:2], 0, network.cut)
+        run(network, compute, x[:2], 0, network.frozen_blocks)
         started = time.perf_counter()
-        run(network, compute, x, 0, network.cut)
+        run(network, compute, x, 0, network.frozen_blocks)
         compute.synchronise()
         each = (time.perf_counter() - started) / len(x)
         painting = 0.002 * (self.size / 224) ** 2 * float((pairs[:, 1] >= RANDOM).mean())
@@ -259,7 +259,7 @@ class _Progress:
 
 
 def fill(
-    file: TrunkFile,
+    file: FeatureFile,
     network: Network,
     compute: Compute,
     pairs: NDArray[np.int64],
@@ -271,7 +271,7 @@ def fill(
     held = np.empty((file.shard_rows, file.row_bytes), dtype=np.uint8)
     first = rows = 0
     for part, x in ahead(source(pairs), 2):
-        states = stored(run(network, compute, _filled_up(x), start, network.cut))[: len(part)]
+        states = stored(run(network, compute, _filled_up(x), start, network.frozen_blocks))[: len(part)]
         taken = 0
         while taken < len(part):
             room = min(len(part) - taken, len(held) - rows)
@@ -292,7 +292,7 @@ def run(network: Network, compute: Compute, x: Tensor, start: int, stop: int) ->
     """The state before block `stop`, of photos (uint8; `start` 0) or of states before block `start`."""
     x = x.to(compute.device, non_blocking=True)
     with compute.autocast():
-        return network.chain.run(network.laid_out(x) if start else network.normalise(x), start, stop)
+        return network.split.run(network.laid_out(x) if start else network.normalise(x), start, stop)
 
 
 def _filled_up(x: Tensor) -> Tensor:

@@ -1,15 +1,12 @@
 """What a network is fed, a batch at a time: photos, or states of its trunk that were computed before.
 
 Both know (row, view) pairs and nothing of epochs; both give the tail the same states. `PixelInputs` runs the trunk each
-time, `StateInputs` reads it from the memory map.
+time, `FeatureInputs` reads it from the memory map.
 """
 
 import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Protocol
 
 import numpy as np
@@ -22,8 +19,8 @@ from torch.utils.data import Dataset as TorchDataset
 from pawpularity.data.augment import Painter
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute
-from pawpularity.features.build import Trunks, ahead
-from pawpularity.features.store import TrunkFile
+from pawpularity.features.build import FeatureCache, ahead
+from pawpularity.features.store import FeatureFile
 from pawpularity.models.network import Network
 
 Rows = NDArray[np.int64]
@@ -42,8 +39,8 @@ class Inputs(Protocol):
         """(batch, positions) for every one of `batches`, prepared ahead; `positions` index `rows`."""
         ...
 
-    def state(self, network: Network, x: Tensor) -> Tensor:
-        """States at the network's cut, of a batch on its device."""
+    def features(self, network: Network, x: Tensor) -> Tensor:
+        """What the network's frozen blocks give for a batch on its device."""
         ...
 
 
@@ -83,23 +80,22 @@ class PixelInputs:
                 collate_fn=torch.stack,
             )
             self._loader = (rows, keys, loader)
-            HELPERS.died = None
         _, keys, loader = self._loader
         due = list(batches)
         keys[:] = [list(zip(positions.tolist(), views.tolist(), strict=True)) for positions, views in due]
-        for x, (positions, _) in zip(HELPERS.awaited(loader), due, strict=True):
+        for x, (positions, _) in zip(loader, due, strict=True):
             yield x, positions
 
-    def state(self, network: Network, x: Tensor) -> Tensor:
-        """Runs the trunk."""
-        return network.trunk(x)
+    def features(self, network: Network, x: Tensor) -> Tensor:
+        """Runs the frozen blocks."""
+        return network.frozen_features(x)
 
 
 @dataclass
-class StateInputs:
+class FeatureInputs:
     """States from a trunk file."""
 
-    file: TrunkFile
+    file: FeatureFile
     photo_rows: Rows
 
     def take(self, rows: Rows, views: Rows) -> Tensor:
@@ -116,13 +112,13 @@ class StateInputs:
 
         return ahead(read(), 2)
 
-    def state(self, network: Network, x: Tensor) -> Tensor:
-        """They are states already."""
+    def features(self, network: Network, x: Tensor) -> Tensor:
+        """They are cached features already."""
         return x
 
 
 def open_inputs(
-    trunks: Trunks | None,
+    trunks: FeatureCache | None,
     photos: Photos,
     photo_rows: Rows,
     network: Network,
@@ -132,66 +128,7 @@ def open_inputs(
 ) -> Inputs:
     """States of the pairs (`rows[i]`, `views[i]`) if the network has a trunk and they fit the budget, else the photos."""
     file = None if trunks is None else trunks.open(network, compute, photo_rows[rows], views)
-    return PixelInputs(photos, photo_rows) if file is None else StateInputs(file, photo_rows)
-
-
-class Helpers:
-    """Hears of processes that prepare batches and died, and says so where a batch is awaited.
-
-    PyTorch's handler of SIGCHLD raises wherever the program is: also while it keeps its state, and while it says what else
-    the death broke. Once this one stands, it raises there only while a batch is awaited, and else at the next batch.
-    """
-
-    def __init__(self) -> None:
-        self.died: RuntimeError | None = None
-        """What PyTorch said of a death that no batch was awaited at; a new loader has new processes."""
-        self._awaiting = False
-        self._theirs: Callable[[int, FrameType | None], object] = lambda number, frame: None
-
-    def awaited(self, loader: "DataLoader[Tensor]") -> Iterator[Tensor]:
-        """The batches of `loader`.
-
-        Raises RuntimeError ("DataLoader worker (pid ...") or what the broken pipe raised (EOFError, OSError) for a process
-        that was killed.
-        """
-        with self._wait():
-            batches = iter(loader)  # the first one sets PyTorch's handler
-        self._take_over()
-        while True:
-            with self._wait():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
-
-    @contextmanager
-    def _wait(self) -> Iterator[None]:
-        self._awaiting = True
-        try:
-            if self.died is not None:
-                raise self.died
-            yield
-        finally:
-            self._awaiting = False
-
-    def _take_over(self) -> None:
-        theirs = signal.getsignal(signal.SIGCHLD)
-        if callable(theirs) and theirs != self._note and threading.current_thread() is threading.main_thread():
-            self._theirs = theirs
-            signal.signal(signal.SIGCHLD, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
-        try:
-            self._theirs(number, frame)
-        except RuntimeError as error:
-            if self._awaiting:
-                raise
-            self.died = error
-
-
-HELPERS = Helpers()
-"""Of this process: signals are a process's own."""
+    return PixelInputs(photos, photo_rows) if file is None else FeatureInputs(file, photo_rows)
 
 
 class _Keys(list[list[tuple[int, int]]]):
@@ -222,3 +159,4 @@ def _single_thread(worker: int) -> None:
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process to answer

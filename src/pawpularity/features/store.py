@@ -60,7 +60,7 @@ class Shard:
             return None
 
 
-class TrunkFile:
+class FeatureFile:
     """States of one cut of one network for one table of photos."""
 
     def __init__(self, root: Path, name: str, about: Mapping[str, Any], photos: int) -> None:

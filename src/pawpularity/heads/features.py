@@ -4,23 +4,23 @@ A *tower* is such a network. Its features are `pooled` (the state before the cla
 outputs, a thousand names of things for ImageNet weights: the contest's winner found them better than the layer below).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pawpularity.config import Model
 from pawpularity.data.augment import ORIGINAL
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.features.load import open_inputs
 from pawpularity.models.backbone import Backbone, build_backbone
 from pawpularity.models.network import Network
 from pawpularity.models.weights import find_weights, tensors_hash
-from pawpularity.schema import Model
 
 KINDS = ("pooled", "logits")
 BATCH = 64
@@ -51,7 +51,7 @@ def towers_of(model: Model, names: list[str], kind: str, *, size: int, seed: int
     """
     towers = []
     for name in names:
-        own = replace(model, backbone=name, args=model.args if name == model.backbone else {})
+        own = model.model_copy(update={"backbone": name, "args": model.args if name == model.backbone else {}})
         net = build_tower(own, kind, size=size, seed=seed)
         towers.append(Tower(own, kind, net.width, tensors_hash(net.net.state_dict())))
     return towers
@@ -89,7 +89,7 @@ def frozen_features(
     compute: Compute,
     *,
     seed: int = 0,
-    trunks: Trunks | None = None,
+    trunks: FeatureCache | None = None,
     view: int = ORIGINAL,
 ) -> NDArray[np.float32]:
     """Features of the photos `photo_rows` seen as `view`, float32 (len(photo_rows), width), a batch of photos in memory at a time.
@@ -101,7 +101,7 @@ def frozen_features(
     # In half precision channels_last was faster for every network measured, in float32 slower for some (docs/log.md).
     network = Network(
         tower,
-        replace(model, unfrozen="0", metadata="none"),
+        model.model_copy(update={"unfrozen": 0, "metadata": "none"}),
         channels_last=compute.dtype != torch.float32,
         frozen_bn=True,
     )
@@ -114,7 +114,7 @@ def frozen_features(
             part = rows[start : start + BATCH]
             x = inputs.take(part, np.full(len(part), view)).to(compute.device)
             with torch.inference_mode(), compute.autocast():
-                answer = inputs.state(network, x)
+                answer = inputs.features(network, x)
             table[start : start + len(part)] = answer.float().cpu().numpy()
             bar.update(len(part))
     if not np.isfinite(table).all():

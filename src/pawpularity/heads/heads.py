@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.config import Config, Model, Train
 from pawpularity.console import log
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.folds import Folds
@@ -23,14 +24,13 @@ from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import score
 from pawpularity.evaluation.oof import assemble, write_oof
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.files import file_hash, text_hash, write_json
 from pawpularity.heads.features import Tower, frozen_features, towers_of
 from pawpularity.heads.ridge import ALPHAS, Floats, Table, require_inner_folds, ridge_oof
 from pawpularity.heads.svr import CANDIDATES, INNER_ROWS, svr_oof
 from pawpularity.models.network import HIGHEST, LOWEST
 from pawpularity.runs import OOF, Run, check_name, git_commit, record_of, versions
-from pawpularity.schema import Config, Model, Train
 
 HEADS = ("ridge", "svr")
 _LONGEST = 60  # letters of several towers' names in a run's name; beyond it they are counted and hashed
@@ -155,7 +155,7 @@ def run_probes(
     rows = Rows.of(dataset, folds)
     cache = Path(config.cache.folder)
     photos = dataset.photos(size, config.photos.fit, cache)
-    trunks = Trunks(cache / "trunk", photos, size, config.cache.budget_gb)
+    trunks = FeatureCache(cache / "features", photos, size, config.cache.budget_gb)
     # One table for all: a tower's features are a range of its columns, the metadata stand at the end.
     starts = np.cumsum([0, *(tower.width for tower in towers)])
     table = np.empty((len(rows.ids), int(starts[-1]) + len(METADATA)), dtype=np.float32)

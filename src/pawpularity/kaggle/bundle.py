@@ -132,8 +132,8 @@ def build(recipe: Recipe, wishes: Wishes, folder: Path = BUILD) -> Bundle:
         check_user(wishes.user)
     source = source_of("kernel", _SOURCE)
     members = [member.run for member in recipe.members]
-    tails = sum(run.tail_file(fold).stat().st_size for run in members for fold in run.trained_folds())
-    trunks = sum(run.trunk_file.stat().st_size for run in members if run.trunk_file.is_file())
+    tails = sum(run.head_file(fold).stat().st_size for run in members for fold in run.trained_folds())
+    trunks = sum(run.frozen_file.stat().st_size for run in members if run.frozen_file.is_file())
     folder.mkdir(parents=True, exist_ok=True)
     require_space(
         folder, (tails // 2 if wishes.half else tails) + trunks, "the bundle", ", or name another place with --into DIR"
@@ -231,29 +231,29 @@ def _fill_run(into: Path, run: Run, wishes: Wishes, shelf: _Shelf, losses: dict[
     first = None
     for fold in run.trained_folds():
         # Loading proves that tail, trunk and record belong together, before Kaggle is asked to believe it.
-        network = load_network(run, fold, trunk_of=first)
+        network = load_network(run, fold, frozen_of=first)
         first = first or network
-        file = into / f"{run.name}.fold{fold}.tail.safetensors"
-        tail = read_tensors(run.tail_file(fold))
+        file = into / f"{run.name}.fold{fold}.head.safetensors"
+        tail = read_tensors(run.head_file(fold))
         if loss is None:
-            shutil.copyfile(run.tail_file(fold), file)
+            shutil.copyfile(run.head_file(fold), file)
         else:
             tail = halved(tail)
             save_tensors(file, tail, {"run": run.name, "fold": str(fold), "precision": "half"})
             loss.measure(fold, network, tail)
-        folds[str(fold)] = {"tail": file.name, "tail_hash": tensors_hash(tail)}
+        folds[str(fold)] = {"tail": file.name, "head_hash": tensors_hash(tail)}
     assert first is not None
     frozen = first.frozen_state()
     trunk: dict[str, list[str]] = {}
     own = {}
     for name, tensor in frozen.items():
         key = (name, tensors_hash({name: tensor}))
-        held = shelf.held.setdefault(key, f"{run.name}.trunk.safetensors")
+        held = shelf.held.setdefault(key, f"{run.name}.frozen.safetensors")
         trunk.setdefault(held, []).append(name)
-        if held == f"{run.name}.trunk.safetensors":
+        if held == f"{run.name}.frozen.safetensors":
             own[name] = tensor
     if own:
-        save_tensors(into / f"{run.name}.trunk.safetensors", own, {"backbone": run.config.model.backbone})
+        save_tensors(into / f"{run.name}.frozen.safetensors", own, {"backbone": run.config.model.backbone})
     record = into / f"{run.name}.config.json"
     write_json(record, _record(run))
     if loss is not None:
@@ -271,7 +271,7 @@ def _record(run: Run) -> dict[str, Any]:
         "config": config,
         "data": {"name": run.record["data"]["name"], "hash": run.record["data"]["hash"]},
         "folds": run.record["folds"],
-        "weights": {"trunk": "kept", "trunk_hash": run.record["weights"]["trunk_hash"]},
+        "weights": {"trunk": "kept", "frozen_hash": run.record["weights"]["frozen_hash"]},
         "git_commit": run.record.get("git_commit"),
         "versions": run.record.get("versions"),
     }

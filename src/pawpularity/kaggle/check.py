@@ -123,7 +123,7 @@ def _require_unchanged(bundle: Bundle) -> None:
         if bundled.name in (bundle.about["half"] or {}):
             continue  # halved tensors have a hash of their own
         for fold in here.trained_folds():
-            if here.metrics(fold).get("tail_hash") != bundled.metrics(fold)["tail_hash"]:
+            if here.metrics(fold).get("head_hash") != bundled.metrics(fold)["head_hash"]:
                 raise changed(bundled.name, f"fold {fold} was trained anew")
     if blend := bundle.about["ensemble"]:
         intercept, weights = read_weights(Run.open(OOF / blend))
@@ -248,11 +248,11 @@ def _parts(bundle: Bundle, data: Path, threads: int | None) -> dict[str, Part]:
             for at in range(0, len(x), BATCH)
         ]
         with torch.inference_mode(), compute.autocast():
-            states = [networks[0].trunk(batch) for batch, _ in batches]
+            states = [networks[0].frozen_features(batch) for batch, _ in batches]
 
             def trunk(network: Any = networks[0], batches: Any = batches, compute: Any = compute) -> None:
                 for batch, _ in batches:
-                    network.trunk(batch)
+                    network.frozen_features(batch)
                 compute.synchronise()
 
             def tails(
@@ -260,10 +260,10 @@ def _parts(bundle: Bundle, data: Path, threads: int | None) -> dict[str, Part]:
             ) -> None:
                 for state, (_, given) in zip(states, batches, strict=True):
                     for network in networks:
-                        network.clipped(network.tail(state, given))
+                        network.clipped(network.head(state, given))
                 compute.synchronise()
 
-            name = networks[0].trunk_hash() if networks[0].cut else run.name
+            name = networks[0].frozen_hash() if networks[0].frozen_blocks else run.name
             if name not in trunks:
                 found[f"trunk, {run.name}"] = _timed(trunk, len(x), views)
             trunks.add(name)

@@ -3,8 +3,8 @@
 bundle.json                        format, package version, name, runs, files with their sha256
 weights.json                       intercept, members with weight and mean prediction: as a blend's
 RUN.config.json                    the run's resolved record
-RUN.foldK.tail.safetensors         what training fold K changed
-RUN.trunk.safetensors              frozen tensors that no other file of the bundle holds
+RUN.foldK.head.safetensors         what training fold K changed
+RUN.frozen.safetensors              frozen tensors that no other file of the bundle holds
 pawpularity-VERSION-py3-none-any.whl   the modules that prediction imports
 SHA256SUMS                         for `sha256sum -c SHA256SUMS`
 dataset-metadata.json              for Kaggle's command, which does not upload it
@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 from pawpularity import __version__
 from pawpularity.errors import UserError
 from pawpularity.files import read_json
-from pawpularity.runs import Run
-from pawpularity.schema import Config
+from pawpularity.runs import Run, plain_config
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pawpularity.config import Config
 
 KIND = "pawpularity bundle"
 FORMAT = 1
@@ -53,9 +54,9 @@ class BundledRun(Run):
     @cached_property
     def config(self) -> Config:
         """As it was resolved when it was trained; needs no library that Kaggle may lack."""
-        return Config.of_resolved(self.record["config"], str(self.folder / self.entry["record"]))
+        return plain_config(self.record["config"])
 
-    def tail_file(self, fold: int) -> Path:
+    def head_file(self, fold: int) -> Path:
         """Trained tensors of one fold."""
         return self.folder / str(self.entry["folds"][str(fold)]["tail"])
 

@@ -44,8 +44,8 @@ def bring_home(archive: Path, run: str | None = None) -> str:
         for fold in trained:
             read_fold(fetched, fold, folds)
         home = Run.start(OOF / name[1], fetched.record)
-        if fetched.trunk_file.is_file() and not home.trunk_file.is_file():
-            fetched.trunk_file.rename(home.trunk_file)
+        if fetched.frozen_file.is_file() and not home.frozen_file.is_file():
+            fetched.frozen_file.rename(home.frozen_file)
         for fold in trained:
             try:
                 with FileLock(home.folder / f".fold{fold}.lock", timeout=0):  # training's own

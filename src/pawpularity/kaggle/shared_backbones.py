@@ -37,12 +37,12 @@ class _TimedInputs(PixelInputs):
     compute: Compute | None = None
     seconds: float = 0.0
 
-    def state(self, network: Network, x: Tensor) -> Tensor:
+    def features(self, network: Network, x: Tensor) -> Tensor:
         """Runs the trunk, by the clock."""
         assert self.compute is not None
         self.compute.synchronise()
         started = time.perf_counter()
-        state = super().state(network, x)
+        state = super().features(network, x)
         self.compute.synchronise()
         self.seconds += time.perf_counter() - started
         return state
@@ -178,8 +178,8 @@ def load_families(bundle: Bundle, device: str | None = None) -> list[Family]:
             continue
         photos, first = run.config.photos, networks[0]
         # Without a trunk the networks share nothing but the photos.
-        shared = first.trunk_hash() if first.cut else f"none of {run.name}"
-        key = f"{shared} {first.cut} {photos.size} {photos.fit} {first.channels_last} {compute.dtype_name} {compute.device.type}"
+        shared = first.frozen_hash() if first.frozen_blocks else f"none of {run.name}"
+        key = f"{shared} {first.frozen_blocks} {photos.size} {photos.fit} {first.channels_last} {compute.dtype_name} {compute.device.type}"
         family = families.setdefault(key, Family(run.name, photos.size, photos.fit, compute))
         if family.networks:
             _share(networks, next(iter(family.networks.values()))[0])
@@ -196,7 +196,7 @@ def _networks(run: BundledRun, compute: Compute, trunk: "dict[str, torch.Tensor]
     networks: list[Network] = []
     for fold in run.trained_folds():
         lender = networks[0] if networks else None
-        networks.append(load_network(run, fold, trunk_of=lender, trunk=trunk).place(compute.device))
+        networks.append(load_network(run, fold, frozen_of=lender, trunk=trunk).place(compute.device))
     return networks
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pawpularity
-from pawpularity.config import config_path
+from pawpularity.config import Config, config_path
 from pawpularity.data.dataset import CONTEST
 from pawpularity.errors import UserError
 from pawpularity.files import read_json, write_json, write_text
@@ -36,7 +36,6 @@ from pawpularity.kaggle.build_folders import (
 )
 from pawpularity.kaggle.contents import sha256
 from pawpularity.runs import OOF
-from pawpularity.schema import Config
 
 FORMAT = 1
 HOURS = 12.0

@@ -30,7 +30,7 @@ def _kernel(options: argparse.Namespace) -> None:
     bundle = build(recipe, wishes, Path(options.into))
     sizes = {name: int(entry["bytes"]) for name, entry in bundle.about["files"].items()}
     for run in bundle.runs:
-        tails = [sizes.pop(run.tail_file(fold).name) for fold in run.trained_folds()]
+        tails = [sizes.pop(run.head_file(fold).name) for fold in run.trained_folds()]
         print(f"{size_text(sum(tails)):>10s}  {run.name}: {len(tails)} tails")
     for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
         print(f"{size_text(size):>10s}  {name}")

@@ -1,13 +1,13 @@
 """The backbone: any timm network by name, its weights, and how much of it is frozen.
 
-"Unfrozen depth" counts parameter tensors from the end, in the order the network registers them, as the paper does:
-densenet161 has 482 of them without its classifier, and the authors froze the first 400, so `unfrozen: 82`.
+Unfrozen depth counts parameter tensors from the end, in the order in which the network registers them, as the paper does:
+densenet161 has 482 without its classifier, and the authors froze the first 400, so `model.unfrozen` is 82.
 Frozen parts get no gradient, and their BatchNorm, dropout and stochastic depth stay in evaluation mode.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from pawpularity.errors import UserError, nearest
 from pawpularity.models.weights import find_weights, load_backbone
-from pawpularity.schema import Model
+
+if TYPE_CHECKING:
+    from pawpularity.config import Model
 
 
 @register_model  # type: ignore[untyped-decorator]
@@ -55,36 +57,24 @@ class Backbone:
 
 
 def build_backbone(
-    model: Model, *, size: int, seed: int, weights: str | None = None, classifier: bool = False
+    model: "Model", *, size: int, seed: int, weights: str | None = None, classifier: bool = False
 ) -> Backbone:
     """Build `model.backbone` with `num_classes=0` (with `classifier`: with its own one) and load its weights.
 
-    Random weights depend on `seed` alone, so all folds of a run share one random trunk. `weights` replaces
-    `model.weights` (a saved run rebuilds its net with "none" before it loads its own tensors).
-    Raises UserError for an unknown name, arguments timm refuses, or a photo size the net cannot take.
+    Random weights depend on `seed` alone, so all folds of a run share one frozen part. `weights` replaces
+    `model.weights` (a saved run rebuilds its network with "none" before it loads its own tensors).
+    Raises UserError for an unknown name, arguments timm refuses, or a photo size the network cannot take.
     """
     name = model.backbone
-    if not timm.is_model(name.partition(".")[0]):
-        raise UserError(f"model.backbone={name}: timm {timm.__version__} has no such network{_nearest_backbone(name)}")
-    if name.partition(".")[2] and name not in timm.list_pretrained(f"{name.partition('.')[0]}.*"):
-        tags = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*")) or "none"
-        raise UserError(f"model.backbone={name}: timm knows no such weights tag; it has {tags}")
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UserError(
+            f"model.backbone={name}: timm {timm.__version__} has no such network{_did_you_mean(architecture)}"
+        )
+    if tag and name not in (published_tags := timm.list_pretrained(f"{architecture}.*")):
+        raise UserError(f"model.backbone={name}: no such weights tag; timm has {', '.join(published_tags) or 'none'}")
     path = find_weights(name, model.weights if weights is None else weights)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            bare = {} if classifier else {"num_classes": 0}
-            net: nn.Module = timm.create_model(name, pretrained=False, **bare, **_arguments(model))
-        except (
-            TypeError,
-            ValueError,
-            AssertionError,
-            RuntimeError,
-            LookupError,
-            AttributeError,
-            ArithmeticError,
-        ) as error:
-            raise UserError(f"model.args={model.args}: timm cannot build {name} with them ({_line(error)})") from None
+    net = _create(name, model.args, seed, classifier)
     published: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
     if path is not None:
         load_backbone(net, path, None if classifier else published.get("classifier"))
@@ -93,41 +83,47 @@ def build_backbone(
         with torch.inference_mode():
             features = net(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, AttributeError, LookupError) as error:
-        if model.args:
-            raise UserError(f"model.args={model.args}: {name} cannot run with them ({_line(error)})") from None
         wanted = (published.get("input_size") or (3, 0, 0))[-1]
-        raise UserError(f"photos.size={size}: {name} cannot take it ({_line(error)}); its own is {wanted}") from None
+        cause = f"model.args={model.args}" if model.args else f"photos.size={size} (its own is {wanted})"
+        raise UserError(f"{name} cannot run with {cause}: {_first_line(error)}") from None
     if features.ndim != 2:
-        raise UserError(f"model.backbone={name}: gives {tuple(features.shape)} instead of one row per photo")
+        raise UserError(f"model.backbone={name}: gives {tuple(features.shape)} instead of one row a photo")
     mean, std = published.get("mean") or (0.485, 0.456, 0.406), published.get("std") or (0.229, 0.224, 0.225)
     return Backbone(net, int(features.shape[1]), tuple(mean), tuple(std), path)
 
 
-def _arguments(model: Model) -> dict[str, Any]:
-    taken = {
-        "pretrained",
-        "num_classes",
-        "checkpoint_path",
-        "pretrained_cfg",
-        "pretrained_cfg_overlay",
-        "features_only",
-    }
-    if bad := taken & model.args.keys():
+def _create(name: str, args: dict[str, Any], seed: int, classifier: bool) -> nn.Module:
+    ours = {"pretrained", "num_classes", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only"}
+    if bad := ours & args.keys():
         raise UserError(f"model.args: {sorted(bad)[0]} is set by the project; remove it")
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in model.args.items()}
+    own = {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            net: nn.Module = timm.create_model(
+                name, pretrained=False, **({} if classifier else {"num_classes": 0}), **own
+            )
+            return net
+        except Exception as error:  # timm's networks raise many kinds
+            raise UserError(f"model.args={args}: timm cannot build {name} with them ({_first_line(error)})") from None
 
 
-def _nearest_backbone(name: str) -> str:
-    return nearest(name.partition(".")[0], timm.list_models())[:200]
+def _did_you_mean(name: str) -> str:
+    return nearest(name, timm.list_models())[:200]
 
 
-def _line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
+def unfrozen_tensors(model: "Model") -> int | None:
+    """Parameter tensors that `model.unfrozen` trains, counted from the backbone's end; None means all."""
+    return None if model.unfrozen == "all" else model.unfrozen
+
+
 @dataclass(frozen=True)
-class Frozen:
-    """What `freeze` did."""
+class Depth:
+    """How much of a backbone is trained."""
 
     trained: int
     """Parameter tensors of the backbone that are trained."""
@@ -143,13 +139,13 @@ class Frozen:
         return f"{self.trained} of the backbone's {self.total} parameter tensors are trained{more}"
 
 
-def freeze(net: nn.Module, unfrozen: int | None) -> Frozen:
-    """Let only the last `unfrozen` parameter tensors of `net` be trained (None = all; clipped to what the net has)."""
+def freeze(net: nn.Module, unfrozen: int | None) -> Depth:
+    """Let only the last `unfrozen` parameter tensors of `net` be trained (None = all; clipped to what the network has)."""
     parameters = list(net.parameters())
     trained = len(parameters) if unfrozen is None else min(unfrozen, len(parameters))
     for position, parameter in enumerate(parameters):
         parameter.requires_grad_(position >= len(parameters) - trained)
-    return Frozen(trained, len(parameters), unfrozen)
+    return Depth(trained, len(parameters), unfrozen)
 
 
 def set_training(net: nn.Module, mode: bool, *, frozen_bn: bool = False) -> None:

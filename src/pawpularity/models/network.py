@@ -11,22 +11,26 @@ absent: the columns are then zero and the flag is one, which training shows the 
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pawpularity.models.backbone import (
     Backbone,
-    Frozen,
+    Depth,
     as_tensor_stats,
     build_backbone,
     freeze,
     set_training,
     trained_names,
+    unfrozen_tensors,
 )
-from pawpularity.models.split import Chain
+from pawpularity.models.split import Split
 from pawpularity.models.weights import tensors_hash
-from pawpularity.schema import Config, Model
+
+if TYPE_CHECKING:
+    from pawpularity.config import Config, Model
 
 METADATA_COLUMNS = 12
 LOWEST, HIGHEST = 1.0, 100.0
@@ -39,14 +43,14 @@ class Network(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, model: Model, *, channels_last: bool = False, frozen_bn: bool = False
+        self, backbone: Backbone, model: "Model", *, channels_last: bool = False, frozen_bn: bool = False
     ) -> None:
         super().__init__()
         self.model = model
         self.backbone = backbone.net
         self.channels_last, self.frozen_bn = channels_last, frozen_bn
-        self.chain = Chain(backbone.net)
-        self.cut = self.chain.cut(model.unfrozen_tensors)
+        self.split = Split(backbone.net)
+        self.frozen_blocks = self.split.frozen_blocks(unfrozen_tensors(model))
         self.register_buffer("mean", as_tensor_stats(backbone.mean), persistent=False)
         self.register_buffer("std", as_tensor_stats(backbone.std), persistent=False)
         self.image = nn.Sequential(nn.Linear(backbone.width, model.image_width), nn.ReLU())
@@ -57,7 +61,7 @@ class Network(nn.Module):
             joined += model.metadata_widths[-1]
         self.fusion = nn.Sequential(nn.Dropout(model.dropout), *_mlp(joined, model.fusion_widths, model.dropout))
         self.score = nn.Linear(model.fusion_widths[-1] if model.fusion_widths else joined, 1)
-        self.frozen: Frozen = freeze(self.backbone, model.unfrozen_tensors)
+        self.depth: Depth = freeze(self.backbone, unfrozen_tensors(model))
 
     def train(self, mode: bool = True) -> "Network":
         """Like `nn.Module.train`, but frozen parts of the backbone stay in evaluation mode."""
@@ -71,11 +75,11 @@ class Network(nn.Module):
         x = photos.permute(0, 3, 1, 2).float()
         return (self.laid_out(x) - self.mean) / self.std
 
-    def laid_out(self, state: Tensor) -> Tensor:
-        """`state` in the memory layout the network computes in: kept states come channels last whatever that is."""
-        if state.ndim != 4:
-            return state
-        return state.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+    def laid_out(self, features: Tensor) -> Tensor:
+        """`features` in the memory layout the network computes in: cached features come channels last in any case."""
+        if features.ndim != 4:
+            return features
+        return features.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
     def place(self, device: torch.device) -> "Network":
         """Move to `device`, in the memory layout it computes in (`train.channels_last`)."""
@@ -84,32 +88,28 @@ class Network(nn.Module):
             self.to(memory_format=torch.channels_last)
         return self
 
-    def features(self, photos: Tensor) -> Tensor:
-        """Pooled backbone features, (B, width), of photos as in `normalise`."""
-        return self.chain.run(self.trunk(photos), self.cut)
+    def frozen_features(self, photos: Tensor) -> Tensor:
+        """What the frozen blocks give for photos as in `normalise`: the same in every epoch, as nothing there is trained.
 
-    def trunk(self, photos: Tensor) -> Tensor:
-        """The state at the cut, of photos as in `normalise`: the same for every epoch, as nothing before it is trained.
-
-        Without a frozen block (`cut` is 0) it is the normalised photo.
+        With no frozen block it is the normalised photo.
         """
-        return self.chain.run(self.normalise(photos), 0, self.cut)
+        return self.split.run(self.normalise(photos), 0, self.frozen_blocks)
 
-    def tail(self, state: Tensor, metadata: Tensor | None = None) -> Tensor:
-        """Raw numbers, (B,), from states at the cut: `forward(photos) == tail(trunk(photos))`."""
-        return self.head(self.chain.run(self.laid_out(state), self.cut), metadata)
+    def head(self, features: Tensor, metadata: Tensor | None = None) -> Tensor:
+        """The trained head: raw numbers, (B,), from frozen features and (B, 12) metadata; None = absent for every row."""
+        return self.regress(self.split.run(self.laid_out(features), self.frozen_blocks), metadata)
 
-    def head(self, features: Tensor, metadata: Tensor | None) -> Tensor:
-        """Raw numbers, (B,), from pooled features and (B, 12) metadata; None = absent for every row."""
-        parts = [self.image(features)]
+    def regress(self, pooled: Tensor, metadata: Tensor | None) -> Tensor:
+        """Raw numbers, (B,), from the backbone's pooled features and metadata."""
+        parts = [self.image(pooled)]
         if self.metadata is not None:
-            parts.append(self.metadata(self._with_flag(metadata, len(features), features.device)))
+            parts.append(self.metadata(self._with_flag(metadata, len(pooled), pooled.device)))
         raw: Tensor = self.score(self.fusion(torch.cat(parts, dim=1))).squeeze(1)
         return raw
 
     def forward(self, photos: Tensor, metadata: Tensor | None = None) -> Tensor:
-        """Raw numbers, (B,), before the output rule. Shapes as in `normalise` and `head`."""
-        return self.tail(self.trunk(photos), metadata)
+        """Raw numbers, (B,), before the output rule: head(frozen_features(photos), metadata)."""
+        return self.head(self.frozen_features(photos), metadata)
 
     def _with_flag(self, metadata: Tensor | None, rows: int, device: torch.device) -> Tensor:
         if metadata is None:
@@ -132,21 +132,21 @@ class Network(nn.Module):
         return self.points(raw).clamp(LOWEST, HIGHEST)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """What training changes (`tail.safetensors`): unfrozen backbone tensors and every head."""
+        """What training changes (`head.safetensors`): unfrozen backbone tensors and every layer behind them."""
         inside = {f"backbone.{name}" for name in trained_names(self.backbone, frozen_bn=self.frozen_bn)}
         return {k: v for k, v in self.state_dict().items() if k in inside or not k.startswith("backbone.")}
 
-    def trunk_hash(self, stop: int | None = None) -> str:
-        """12 hex digits over what decides the state before block `stop` (default: the cut), normalisation included."""
-        tensors: dict[str, Tensor] = {"mean": self.mean, "std": self.std}
-        for position, block in enumerate(self.chain.blocks[: self.cut if stop is None else stop]):
-            tensors |= {f"{position}.{name}": tensor for name, tensor in block.tensors().items()}
-        return tensors_hash(tensors)
-
     def frozen_state(self) -> dict[str, Tensor]:
-        """What training leaves alone (`trunk.safetensors`): the rest of the backbone."""
+        """What training leaves alone (`frozen.safetensors`): the rest of the backbone."""
         trained = self.trained_state()
         return {k: v for k, v in self.state_dict().items() if k not in trained}
+
+    def frozen_hash(self, stop: int | None = None) -> str:
+        """12 hex digits over what decides the features before block `stop` (default: all frozen blocks)."""
+        tensors: dict[str, Tensor] = {"mean": self.mean, "std": self.std}
+        for position, block in enumerate(self.split.blocks[: self.frozen_blocks if stop is None else stop]):
+            tensors |= {f"{position}.{name}": tensor for name, tensor in block.tensors().items()}
+        return tensors_hash(tensors)
 
 
 def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
@@ -160,7 +160,7 @@ def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
 
 
 def build_network(
-    config: Config, *, fold: int, training_mean: float | None = None, weights: str | None = None
+    config: "Config", *, fold: int, training_mean: float | None = None, weights: str | None = None
 ) -> Network:
     """The network of `config` with heads seeded by (train.seed, fold) and the backbone by train.seed alone.
 

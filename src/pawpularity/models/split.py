@@ -1,17 +1,17 @@
-"""A timm backbone as a chain of blocks, so that it can be cut: `chain(x) == chain.run(chain.run(x, 0, cut), cut)`.
+"""A timm backbone as a list of blocks, so that it can be split between any two: run(run(x, 0, n), n) equals the backbone.
 
 The blocks are timm's own modules, called in timm's own order; nothing of timm is copied. On the same batch, in float32 and
-evaluation mode, the chain equals timm's own output to the last bit at every cut. (Another batch size may pick other
-convolution kernels and so differ in the last digits.)
+evaluation mode, a split backbone equals timm's own output to the last bit. (Another batch size may pick other convolution
+kernels and so differ in the last digits.)
 
 - ResNet: stem, then every residual block, then pooling.
 - VGG: every convolution with its BatchNorm and ReLU (the ReLU works in place, so it stays with what it overwrites) and
   every pooling; the two wide layers; pooling.
-- DenseNet: stem, then every dense layer (the state between them is the features concatenated so far), every transition,
+- DenseNet: stem, then every dense layer (what passes between them is the features concatenated so far), every transition,
   the last norm, pooling.
 - EfficientNet, MobileNet: stem, then every block of every stage, the last convolution, pooling.
 - ConvNeXt, Swin, ViT: stem, then every block (with a stage's reduction before its first), the norm, pooling.
-- Any other net is one block: it runs whole.
+- Any other network is one block: it runs whole.
 """
 
 import copy
@@ -33,13 +33,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Block:
-    """One link: a function of the state, and the modules whose parameters it uses."""
+    """One step of the backbone: a function of the features before it, and the modules whose parameters it uses."""
 
     name: str
     run: Callable[[Tensor], Tensor]
     modules: tuple[nn.Module, ...]
     own: tuple[nn.Parameter, ...] = ()
-    """Parameters that belong to no module but the net itself (a ViT's class token and position table)."""
+    """Parameters that belong to the network itself (a ViT's class token and position table)."""
 
     def parameters(self) -> list[nn.Parameter]:
         """The block's parameter tensors, in timm's order."""
@@ -53,20 +53,20 @@ class Block:
         return found
 
 
-class Chain:
+class Split:
     """The blocks of a backbone built with `num_classes=0`, from photo to pooled features."""
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
         self.blocks: list[Block] = list(_blocks(net))
-        # A cut is only a cut if every parameter lies on one side of it, in the order that unfrozen depth counts.
+        # A split needs every parameter on one side of it, in the order in which unfrozen depth counts.
         chained = [id(p) for block in self.blocks for p in block.parameters()]
         if chained != [id(p) for p in net.parameters()]:
             self.blocks = [_whole(net)]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Chain":
-        # The blocks hold on to the net's modules; a copy (of a moving average, say) must be a chain of the copied ones.
-        return Chain(copy.deepcopy(self.net, memo))
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Split":
+        # The blocks hold the network's modules; a copy (a moving average) must hold the copied ones.
+        return Split(copy.deepcopy(self.net, memo))
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -75,20 +75,17 @@ class Chain:
         """The pooled features of photos (B, 3, H, W): every block."""
         return self.run(x)
 
-    def run(self, state: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """The state before block `stop` (None: the pooled features), from the state before block `start`.
+    def run(self, features: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """The features before block `stop` (None: the pooled ones), from those before block `start`.
 
-        The state before block 0 is the normalised photo, (B, 3, H, W).
+        The features before block 0 are the normalised photo, (B, 3, H, W).
         """
         for block in self.blocks[start:stop]:
-            state = block.run(state)
-        return state
+            features = block.run(features)
+        return features
 
-    def cut(self, unfrozen: int | None) -> int:
-        """Blocks that are wholly frozen when the last `unfrozen` parameter tensors are trained (None: all are).
-
-        The block boundary before the first trained tensor; 0 = there is no trunk.
-        """
+    def frozen_blocks(self, unfrozen: int | None) -> int:
+        """Blocks that are wholly frozen when the last `unfrozen` parameter tensors are trained (None: all are)."""
         left = sum(len(block.parameters()) for block in self.blocks)
         frozen = 0 if unfrozen is None else max(0, left - unfrozen)
         seen = 0
@@ -96,7 +93,7 @@ class Chain:
             seen += len(block.parameters())
             if seen > frozen:
                 return position
-        # Nothing of the backbone is trained: the trunk is all of it, and its features are the pooled ones.
+        # Nothing of the backbone is trained: its features are the pooled ones.
         return len(self.blocks)
 
 
@@ -175,7 +172,7 @@ def _densenet(net: nn.Module) -> Iterable[Block]:
 
 
 def _dense(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda state: torch.cat([state, layer(state)], 1)
+    return lambda features: torch.cat([features, layer(features)], 1)
 
 
 def _efficientnet(net: nn.Module) -> Iterable[Block]:
@@ -213,5 +210,5 @@ def _vit(net: nn.Module) -> Iterable[Block]:
     for name, block in vit.blocks.named_children():
         yield _sequence(f"blocks.{name}", [block])
     yield _sequence("norm", [vit.norm])
-    # What is no plain pooling (an attention pool, say) has parameters of its own, and the check above keeps the net whole.
+    # An attention pool has parameters of its own; the check above then keeps the network whole.
     yield _head(net, vit.fc_norm, vit.head)

@@ -1,15 +1,14 @@
 """Weights: where a backbone's come from, and how what was trained is saved and loaded, strictly.
 
 `model.weights` is `imagenet` (timm's file for the backbone's tag: `input/weights/`, else the Hugging Face cache, else a
-download), `drawn` (the small net that comes with the package: `pretrained/NAME.drawn.safetensors`), `none` (random,
+download), `drawn` (the packaged network, trained on drawings: `pretrained/NAME.drawn.safetensors`), `none` (random,
 seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors`.
-Only safetensors are read and written, never a pickle. A run keeps `tail.safetensors` (what was trained) per fold; the
-frozen trunk is named by the hash of its tensors and kept as `trunk.safetensors` only where nobody else has it.
+Only safetensors are read and written, never a pickle. A run keeps `head.safetensors` (what was trained) per fold; the frozen
+part is named by the hash of its tensors, and kept as `frozen.safetensors` only where it cannot be had elsewhere.
 """
 
 import hashlib
 import json
-import math
 import socket
 import sys
 import urllib.request
@@ -26,8 +25,6 @@ from pawpularity.files import atomic_file
 LOCAL_WEIGHTS = Path("input/weights")
 PACKAGED = Path(__file__).resolve().parent / "pretrained"
 _DRAWN = ".drawn.safetensors"
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-           "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}  # fmt: skip
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -128,53 +125,15 @@ def _imagenet(backbone: str) -> Path:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file. Raises UserError when it is absent, damaged, or something else (a pickle)."""
-    try:
-        return _load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; train the run again, or restore the file") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is not a whole safetensors file ({error}); fetch or make it again") from None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-
-def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError:  # a machine that is not ours: timm wants the library, but works without it
-        return _load_plainly(path)
     try:
         return dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(str(error)) from None
-
-
-def _load_plainly(path: Path) -> dict[str, Tensor]:
-    """What safetensors' own reader gives: eight bytes hold the length of a JSON header, which says where each tensor lies."""
-    data = bytearray(path.read_bytes())
-    start = 8 + int.from_bytes(data[:8], "little")
-    if len(data) < 8 or start > len(data):
-        raise ValueError("its header is not whole")
-    try:
-        return _tensors_of(data, start)
-    except (AttributeError, KeyError, TypeError, OverflowError, RecursionError, RuntimeError) as error:
-        raise ValueError(f"its header says nothing that could be read: {type(error).__name__}") from None
-
-
-def _tensors_of(data: bytearray, start: int) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name, entry in json.loads(data[8:start]).items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
-        if begin < 0 or start + end > len(data) or end - begin != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{name} is not whole")
-        flat = (
-            torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=start + begin) if end > begin else None
-        )
-        # A copy: what is cut from one buffer keeps all of it alive, and a header's length aligns nothing.
-        tensors[name] = torch.empty(shape, dtype=dtype) if flat is None else flat.clone().reshape(shape)
-    return tensors
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; train the run again, or restore the file") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: is damaged, or no safetensors file ({error}); download or make it again") from None
 
 
 def load_backbone(net: nn.Module, path: Path, classifier: str | tuple[str, ...] | None) -> None:
@@ -225,5 +184,6 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], belongs: Mapping[str
     with atomic_file(path) as temporary:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+            temporary.chmod(0o644)  # safetensors makes files that only their owner can read
         except SafetensorError as error:  # a full disk comes in this guise
             raise UserError(f"{path}: cannot be written ({error}); free disk space, or mend the folder") from None

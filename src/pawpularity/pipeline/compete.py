@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pawpularity.config import resolve
+from pawpularity.config import Config, resolve
 from pawpularity.console import confirm, log
-from pawpularity.data.dataset import Dataset, Rows, is_drawn
-from pawpularity.data.folds import Folds
+from pawpularity.context import Context
+from pawpularity.data.dataset import Rows, is_drawn
 from pawpularity.device import Compute
-from pawpularity.device import choose as choose_device
 from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leaderboard import fold_line
@@ -25,10 +24,10 @@ from pawpularity.pipeline.predict import submit
 from pawpularity.pipeline.submission import SUBMISSIONS
 from pawpularity.runs import OOF, Run
 from pawpularity.sample import SAMPLE
-from pawpularity.schema import Config
-from pawpularity.training.fold import labelled_photos, prepare_trunk, start_run, train_fold
-from pawpularity.training.samples import as_they_are, items_of, looked_at, shown
-from pawpularity.training.step import loss_of
+from pawpularity.training.fit import look_at
+from pawpularity.training.fold import train_run
+from pawpularity.training.losses import LOSSES
+from pawpularity.training.samples import samples_of
 
 FOUR = ("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7")
 SMALL = tuple(f"small/{name}" for name in FOUR)
@@ -64,27 +63,28 @@ def estimate(configs: str, config: Config, scores: np.ndarray, compute: Compute)
         network.train()
         started = time.perf_counter()
         with torch.no_grad(), compute.autocast():
-            state = network.trunk(pixels)
+            state = network.frozen_features(pixels)
         compute.synchronise()
         trunk_s.append(time.perf_counter() - started)
         started = time.perf_counter()
         with compute.autocast():
-            raw = network.tail(state, columns)
-        loss_of(network, raw, target, config.train).backward()  # type: ignore[no-untyped-call]
+            raw = network.head(state, columns)
+        raw = raw.float()
+        LOSSES[config.train.loss](raw, network.points(raw), target, config.train).backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
         compute.synchronise()
         step_s.append(time.perf_counter() - started)
         network.eval()
         started = time.perf_counter()
         with torch.inference_mode(), compute.autocast():
-            network.tail(state, columns)
+            network.head(state, columns)
         compute.synchronise()
         look_s.append(time.perf_counter() - started)
     photos, k = len(scores), config.folds.k
-    items = items_of(config, scores, np.arange(photos))
-    pairs = looked_at(shown(config, items), as_they_are(np.arange(photos)))
+    items = samples_of(config, scores, np.arange(photos))
+    pairs = look_at(config, items, np.arange(photos))
     states = len(np.unique(np.stack(pairs), axis=1)[0])
-    trunk_bytes = states * stored(state).shape[1] if network.cut else 0
+    trunk_bytes = states * stored(state).shape[1] if network.frozen_blocks else 0
     kept = 0 < trunk_bytes <= config.cache.budget_gb * 1e9 and not config.train.mixup
     share = 1.0 if config.train.stop == "none" else 1.0 - config.train.inner_share
     seen = len(items) * (k - 1) / k * share * config.train.epochs
@@ -141,19 +141,13 @@ def photo_cache_bytes(configs: Sequence[Config], photos: int) -> int:
     return sum(3 * photos * size * size for size, _ in {(c.photos.size, c.photos.fit) for c in configs})
 
 
-def train_all(configs: dict[str, Config], dataset: Dataset, folds: Folds, suffix: str) -> list[Run]:
+def train_all(configs: dict[str, Config], context: Context, suffix: str) -> list[Run]:
     """Train every fold that is not trained yet of every configuration."""
     runs = []
     for name, config in configs.items():
-        compute = choose_device(config.train.dtype)
-        run, note = start_run(OOF / (config.name + suffix), config, dataset, folds)
-        log(f"{name}: {config.model.backbone} on {compute}; {note}")
-        rows, every = labelled_photos(dataset, folds, config), np.arange(len(dataset.train))
-        if len(run.trained_folds()) < folds.k:
-            prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
-        for fold in range(folds.k):
-            if fold not in run.trained_folds():
-                train_fold(run, dataset, folds, fold, compute, rows)
+        run = train_run(context.variant(config, config.name + suffix))
+        log(f"{name}: {config.model.backbone}")
+        for fold in range(run.k):
             log(fold_line(run, fold))
         runs.append(run)
     return runs
@@ -179,5 +173,5 @@ def go_ahead(yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UserError("all: nobody is there to agree to the estimate; add --yes (make all YES=1)")
-    if not confirm("go on? [y/N] "):
+    if not confirm("go on?"):
         raise UserError("all: stopped before anything was trained")

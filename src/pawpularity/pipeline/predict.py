@@ -16,7 +16,7 @@ from pawpularity.data.dataset import Rows
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.ensemble.methods import Weights
 from pawpularity.ensemble.record import read_weights
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.pipeline.submission import require_wanted, write_submission
 from pawpularity.predictor import Predictor
 from pawpularity.runs import OOF, Run, git_commit, versions
@@ -42,7 +42,7 @@ def submit(run: Run, test: Rows, path: Path, cache: Path, flip: bool | None = No
             )
         cfg = predictor.config
         photos = test.photos(cfg.photos.size, cfg.photos.fit, cache)
-        trunks = Trunks(cache / "trunk", photos, cfg.photos.size, cfg.cache.budget_gb)
+        trunks = FeatureCache(cache / "features", photos, cfg.photos.size, cfg.cache.budget_gb)
         columns = test.table[list(METADATA)].to_numpy(dtype=np.float32)
         both = cfg.predict.flip if flip is None else flip
         total = len(photos) * (2 if both else 1)

@@ -55,7 +55,7 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _all(options: argparse.Namespace) -> None:
-    from pawpularity.context import choose_data, data_suffix, draw_if_missing, folds_of
+    from pawpularity.context import Context, choose_data, data_suffix, draw_if_missing
     from pawpularity.data.dataset import Dataset, load_test
     from pawpularity.data.tables import TARGET
     from pawpularity.device import choose as choose_device
@@ -91,8 +91,9 @@ def _all(options: argparse.Namespace) -> None:
     log(compete.plan_text(estimates, cache_bytes, compute))
     require_space(Path(), sum(e.disk_bytes for e in estimates) + cache_bytes, "all of this", OTHER_CACHE)
     compete.go_ahead(options.yes)
-    folds = folds_of(dataset, first)
-    runs = compete.train_all(configs, dataset, folds, suffix)
+    base = Context(first, data, OOF / "all")
+    base.__dict__["dataset"] = dataset
+    runs = compete.train_all(configs, base, suffix)
     test = load_test(data, cache) if (data / "test.csv").is_file() else None
     blend = compete.blend_and_submit(runs, test, suffix)
     rows = [run_row(run) for run in [*runs, blend]]
@@ -109,7 +110,6 @@ def _table1(options: argparse.Namespace) -> None:
     from pawpularity.data.dataset import Dataset
     from pawpularity.errors import UserError, nearest
     from pawpularity.pipeline import compete
-    from pawpularity.schema import check
     from pawpularity.studies import table1
 
     backbones, copies = names_in(options, "backbones"), names_in(options, "copies")
@@ -128,8 +128,6 @@ def _table1(options: argparse.Namespace) -> None:
     if odd := [name for name in backbones if name.split("/")[-1] not in known]:
         raise UserError(f"--backbones {odd[0]}: is not one of the four{nearest(odd[0], known)}")
     configs = table1.configs_of(data, options.settings, backbones)
-    for config in configs.values():
-        check(config)
     draw_if_missing(data)
     first = next(iter(configs.values()))
     dataset = Dataset.load(data, Path(first.cache.folder))

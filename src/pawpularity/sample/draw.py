@@ -41,7 +41,6 @@ from pawpularity.sample.render import render, repost
 from pawpularity.sample.spec import METADATA, PARTS, REPOST, TEST, TRAIN, Photo, expected_score
 from pawpularity.sample.spec import twins as twin_photos
 from pawpularity.sample.truth import Entry, floor, photo_id, plan, readme, truth_row
-from pawpularity.signals import deaf_children
 
 MAX_PHOTOS, MIN_SIZE, MAX_SIZE = 100_000, 48, 1024
 
@@ -187,8 +186,7 @@ def drawers(workers: int) -> Iterator[Pool]:
     if sys.platform != "win32":
         resource_tracker.ensure_running()  # else the pool starts it, and that unblocks Ctrl-C
     with ExitStack() as stack:
-        with deaf_children():
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, _quiet_drawer))
+        pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, _quiet_drawer))
         yield pool
 
 

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from pawpularity.config import Photos as PhotoSettings
 from pawpularity.data.augment import FLIP, Painter
 from pawpularity.data.photos import decode
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
 from pawpularity.models.network import Network
-from pawpularity.schema import Photos as PhotoSettings
 
 SIZES = (1, 2, 4)  # levels of 255
 STEPS = 10

@@ -9,14 +9,13 @@ they are no out-of-fold predictions. What is there is not trained again, so a ki
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pawpularity.config import resolve
+from pawpularity.config import Config, resolve
 from pawpularity.console import log
 from pawpularity.context import data_suffix
 from pawpularity.data.augment import VIEWS
@@ -30,7 +29,6 @@ from pawpularity.evaluation.metrics import score
 from pawpularity.files import file_hash, read_json, text_hash, write_json, write_text
 from pawpularity.pipeline.compete import SMALL, family
 from pawpularity.runs import OOF, Run, machine, recipe, record_of
-from pawpularity.schema import Config
 from pawpularity.studies.leakage.experiment import predict_items, split_by_items
 from pawpularity.training.fit import fit_items
 from pawpularity.training.fold import labelled_photos, prepare_trunk, start_run, train_fold
@@ -55,10 +53,7 @@ FIGURES = ("rmse", "low", "high", "constant_rmse", "sd", "r2", "n")
 def configs_of(data: Path, settings: Sequence[str], backbones: Sequence[str] | None) -> dict[str, Config]:
     """The family's configurations under the paper's protocol, by name."""
     names = [name for name in family(data) if not backbones or name.split("/")[-1] in backbones or name in backbones]
-    return {
-        name: resolve(f"{name},{'small/paper' if name in SMALL else 'paper'}", settings, validate=False)
-        for name in names
-    }
+    return {name: resolve(f"{name},{'small/paper' if name in SMALL else 'paper'}", settings) for name in names}
 
 
 def make_table(
@@ -82,7 +77,7 @@ def make_table(
 
 def with_copies(config: Config, rule: str) -> Config:
     """`config` with the copies of `rule`."""
-    return replace(config, train=replace(config.train, copies=rule))
+    return config.with_values({"train.copies": rule})
 
 
 def _name(kind: str, backbone: str, rule: str, data: Path) -> str:

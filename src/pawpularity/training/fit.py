@@ -1,33 +1,31 @@
-"""Fit one fold: plain torch, seeded, never looking at the rows it will be scored on.
+"""Fit a network on rows of the training data, never looking at the rows it will be scored on.
 
-`fit_fold` gets the training rows only. `train.stop: early` splits an inner set off them (grouped, stratified) that the
-plateau schedule, early stopping and the choice of the epoch watch; `train.refit` then trains on all of them at the
-rates and for the epochs the inner set chose. `train.stop: none` trains on all of them from the start, cosine to zero.
+`fit_fold` gets the training rows only. `train.stop: early` splits an inner set off them (grouped, stratified) that the plateau
+schedule, early stopping and the choice of the epoch watch; `train.refit` then trains on all of them at the rates and for the
+epochs the inner set chose. `train.stop: none` trains on all of them from the start, with cosine to zero.
 
-With a `Keeper` the fit's state is kept between steps, and a fit that was stopped goes on from it.
-
-`fit_items` fits on any items and watches any others: `train.split: leaky`, the paper's mistake, goes through it.
+`fit_samples` fits on any samples and watches any others: `train.split: leaky`, the paper's mistake, goes through it.
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from pawpularity.config import Config
+from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.folds import inner_split
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
+from pawpularity.features.load import Inputs
 from pawpularity.models.network import Network, build_network
-from pawpularity.schema import Config
-from pawpularity.training.checkpoint import Keeper
-from pawpularity.training.early_stopping import Epoch as Epoch
-from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.loop import Loop as Loop
-from pawpularity.training.loop import Report, Step
-from pawpularity.training.processes import ALONE, Processes
-from pawpularity.training.samples import NOTHING, Items, as_they_are, items_of
+from pawpularity.training.loop import Hooks, Loop
+from pawpularity.training.optim import Epoch
+from pawpularity.training.samples import Pairs, Samples, TrainingData, augmented, originals, required_views, samples_of
+
+Rows = NDArray[np.int64]
+NOTHING = originals(np.empty(0, dtype=np.int64))
 
 
 @dataclass
@@ -35,6 +33,7 @@ class Fitted:
     """A fitted network and how it came about."""
 
     network: Network
+    inputs: Inputs
     history: list[Epoch]
     epochs: int
     """Epochs behind the weights that were kept."""
@@ -42,105 +41,132 @@ class Fitted:
     """Mean score of the training rows: the constant prediction."""
     training_rows: int
     inner_rows: int
-    items: int
-    """Training items an epoch, copies counted."""
-    notes: list[str] = field(default_factory=list)
+    samples: int
+    """Training samples an epoch, copies counted."""
+    notes: list[str]
+
+
+def training_mean(data: TrainingData, rows: Rows) -> float:
+    """The constant prediction: the mean score of the training rows."""
+    return float(data.scores[rows].mean())
+
+
+def training_inputs(
+    config: Config, data: TrainingData, network: Network, compute: Compute, samples: Samples, seen: Rows
+) -> Inputs:
+    """What a fit on `samples` is fed, with everything that is looked at when rows `seen` are watched or scored.
+
+    Cached features are computed here as far as they are missing. The frozen part looks at photos and never at scores, so rows
+    that will be scored may pass through it before the fit.
+    """
+    if config.train.mixup:
+        if network.frozen_blocks and data.cache is not None:
+            data.cache.log_once(
+                "features train.mixup mixes photos, so the frozen part runs in every epoch (train.manifold_mixup mixes "
+                "cached features)"
+            )
+        return data.pixels  # a mix of two photos is another photo: it has no cached features
+    return data.inputs(network, compute, look_at(config, samples, seen))
+
+
+def look_at(config: Config, samples: Samples, seen: Rows) -> Pairs:
+    """(rows, views) of everything that training on `samples`, watching and scoring rows `seen` looks at."""
+    views = (ORIGINAL, FLIP) if config.predict.flip else (ORIGINAL,)
+    return required_views(augmented(config, samples), *((seen, np.full(len(seen), view)) for view in views))
 
 
 def fit_fold(
     config: Config,
-    rows: LabelledPhotos,
-    training: NDArray[np.int64],
+    data: TrainingData,
+    training: Rows,
     *,
     fold: int,
     compute: Compute,
-    items: Items | None = None,
-    on_epoch: Report | None = None,
-    on_step: Step | None = None,
-    keeper: Keeper | None = None,
-    processes: Processes = ALONE,
+    samples: Samples | None = None,
+    network: Network | None = None,
+    inputs: Inputs | None = None,
+    hooks: Hooks | None = None,
 ) -> Fitted:
     """Fit a network on the row numbers `training` and return it, on `compute.device`, in evaluation mode.
 
-    `items`: what is trained on, where that is not `training` and its copies (`items.fold_items`). `on_epoch` is told
-    every epoch; an exception it raises ends the fit (a search prunes that way). `on_step` is told (steps done, steps in
-    the epoch). `keeper`: keeps the fit's state, and goes on from what it finds. `processes`: share
-    the fit. Raises UserError for too few rows, or a loss that is no longer finite; Stopped where the keeper was asked to stop.
+    `samples`: what is trained on, where that is not `training` and its copies (`fold_samples`). `network`, `inputs`: where
+    they are at hand. An exception that `hooks.on_epoch` raises ends the fit (a search prunes that way).
+    Raises UserError for too few rows, or a loss that is no longer finite; Stopped after a checkpoint when asked to stop.
     """
-    train = config.train
+    train, hooks = config.train, hooks or Hooks()
     if len(training) < 4:
         raise UserError(f"fold {fold}: only {len(training)} training rows are left; use fewer folds or more photos")
-    mean = float(rows.scores[training].mean())
-    network = build_network(config, fold=fold, training_mean=mean)
-    processes.share_statistics(network, compute)
-    notes = [network.frozen.note]
-    initial = copy.deepcopy(network.trained_state()) if train.refit else None
-    every = items_of(config, rows.scores, training) if items is None else items
-    inner, fitting = np.empty(0, dtype=np.int64), every
-    if train.stop != "none":
-        _, inner_at = inner_split(
-            rows.groups[training], rows.scores[training], share=train.inner_share, seed=train.seed * 1009 + fold
-        )
-        inner = training[inner_at]
-        fitting = every.take(~np.isin(every.rows, inner))
-    kept = None if keeper is None else keeper.find(network)
-    loop = Loop(config, rows, network, compute, fold, on_epoch, on_step, keeper=keeper, processes=processes)
-    state: dict[str, Tensor] = {}
-    if kept is None or kept.chosen is None:
-        best, state = loop.run(fitting, as_they_are(inner), rates=None, kept=kept)
-        kept = None
+    mean = training_mean(data, training)
+    network = network or build_network(config, fold=fold, training_mean=mean)
+    samples = samples or samples_of(config, data.scores, training)
+    inputs = inputs or training_inputs(config, data, network.place(compute.device), compute, samples, training)
+    initial = copy.deepcopy(network.trained_state()) if train.refit else {}
+    inner = _inner_rows(config, data, training, fold)
+    fitting = samples.take(~np.isin(samples.rows, inner))
+    found = hooks.checkpointer.find() if hooks.checkpointer is not None else None
+    loop = Loop(config, data, network, inputs, compute, fold, hooks)
+    notes = [network.depth.note]
+    if found is None or found.state["chosen"] is None:
+        best, state = loop.run(fitting, originals(inner), resume=found)
+        history, found = loop.history, None
     else:
-        best, loop.history = kept.chosen, kept.history[: kept.before]
+        best, state, history = found.state["chosen"], {}, found.history[: found.state["before"]]
     if train.refit:
-        assert initial is not None
-        rates = [epoch.lr for epoch in loop.history[:best]]
         notes.append(f"refitted on all {len(training)} training rows for the {best} epochs the inner split chose")
         network.load_state_dict(initial, strict=False)
-        loop = Loop(config, rows, network, compute, fold, on_epoch, on_step, history=loop.history, keeper=keeper,
-                    processes=processes, tail=loop.tail)  # fmt: skip
-        best, state = loop.run(every, NOTHING, rates=rates, kept=kept)
+        loop = Loop(config, data, network, inputs, compute, fold, hooks)
+        loop.history, loop.before = history, len(history)
+        best, state = loop.run(samples, NOTHING, rates=[epoch.lr for epoch in history[:best]], resume=found)
     network.load_state_dict(state, strict=False)
     return Fitted(
         network=network.eval(),
+        inputs=inputs,
         history=loop.history,
         epochs=best,
         training_mean=mean,
         training_rows=len(training),
         inner_rows=len(inner),
-        items=loop.items,
+        samples=loop.samples,
         notes=notes,
     )
 
 
-def fit_items(
+def _inner_rows(config: Config, data: TrainingData, training: Rows, fold: int) -> Rows:
+    """The rows among `training` that are watched and not trained on; none with `train.stop: none`."""
+    train = config.train
+    if train.stop == "none":
+        return np.empty(0, dtype=np.int64)
+    groups, scores = data.groups[training], data.scores[training]
+    _, inner = inner_split(groups, scores, share=train.inner_share, seed=train.seed * 1009 + fold)
+    return training[inner]
+
+
+def fit_samples(
     config: Config,
-    rows: LabelledPhotos,
-    items: Items,
-    watched: Items,
+    data: TrainingData,
+    samples: Samples,
+    watched: Samples,
     *,
     compute: Compute,
-    fold: int = 0,
-    on_epoch: Report | None = None,
-    on_step: Step | None = None,
+    hooks: Hooks | None = None,
 ) -> Fitted:
-    """Fit on `items` while watching `watched` (with `train.stop: none`: not even watching) and keep the best epoch on them.
+    """Fit on `samples` while watching `watched` (with `train.stop: none`: not even that) and keep the best epoch on them.
 
-    This is how the paper chose its epoch: on the very items its RMSE was then reported of. Raises UserError as `fit_fold`.
+    This is how the paper chose its epoch: on the very samples its RMSE was then reported for. Raises UserError as `fit_fold`.
     """
-    if len(items) < 4:
-        raise UserError(f"only {len(items)} training items are left; take more photos")
-    mean = float(rows.scores[items.rows].mean())
-    network = build_network(config, fold=fold, training_mean=mean)
-    loop = Loop(config, rows, network, compute, fold, on_epoch, on_step)
-    best, state = loop.run(items, NOTHING if config.train.stop == "none" else watched, rates=None)
+    if len(samples) < 4:
+        raise UserError(f"only {len(samples)} training samples are left; use more photos")
+    mean = training_mean(data, samples.rows)
+    network = build_network(config, fold=0, training_mean=mean).place(compute.device)
+    if config.train.stop == "none":
+        watched = NOTHING
+    inputs: Inputs = data.pixels
+    if not config.train.mixup:
+        inputs = data.inputs(network, compute, required_views(augmented(config, samples), watched.pairs))
+    loop = Loop(config, data, network, inputs, compute, 0, hooks or Hooks())
+    best, state = loop.run(samples, watched)
     network.load_state_dict(state, strict=False)
+    rows = len(np.unique(samples.rows))
     return Fitted(
-        network=network.eval(),
-        history=loop.history,
-        epochs=best,
-        training_mean=mean,
-        training_rows=len(np.unique(items.rows)),
-        inner_rows=len(watched),
-        items=loop.items,
-        notes=[network.frozen.note],
+        network.eval(), inputs, loop.history, best, mean, rows, len(watched), loop.samples, [network.depth.note]
     )

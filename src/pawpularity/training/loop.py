@@ -1,252 +1,311 @@
-"""Epochs over one set of items with one optimiser: the training loop itself.
-
-Plain torch, seeded. With a `Keeper` its state is kept between two steps, and a loop that was stopped goes on from there;
-with `Processes` every one of them trains on its share of each batch.
-"""
+"""The training loop: epochs over samples with one optimiser, in plain torch with accelerate around it."""
 
 import contextlib
-import copy
 import math
+import os
+import shutil
+import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 
+from pawpularity.config import Config
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.features.load import Inputs
+from pawpularity.files import text_hash
 from pawpularity.models.network import Network
-from pawpularity.schema import Config
-from pawpularity.training.batches import EpochBatches, worker_count
-from pawpularity.training.checkpoint import Keeper, Kept, Parts, Sums
-from pawpularity.training.early_stopping import Epoch, Watch
-from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.processes import ALONE, Processes, Tail
-from pawpularity.training.samples import Items, looked_at, shown
-from pawpularity.training.step import compiled, loss_of, mixed, partners
+from pawpularity.predictor import score_rows
+from pawpularity.training.checkpoint import Checkpoint, Checkpointer, Training
+from pawpularity.training.distributed import accelerator_for, score_together
+from pawpularity.training.losses import LOSSES
+from pawpularity.training.optim import EarlyStopping, Epoch, cosine, make_optimiser, set_rate
+from pawpularity.training.samples import EpochBatches, Samples, TrainingData
 
-Report = Callable[[Epoch], None]
-Step = Callable[[int, int], None]
+Batch = tuple[Tensor, Tensor, Tensor]
+"""(photos or cached features, metadata, scores), a row a sample"""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Who is told how far the training is, and who keeps its checkpoints."""
+
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    on_step: Callable[[int], None] = lambda steps_an_epoch: None
+    checkpointer: Checkpointer | None = None
+
+
+@dataclass
+class EpochSums:
+    """What an epoch has added up so far. The tensors stay on the device: reading them would make every step wait."""
+
+    squared: Tensor
+    loss: Tensor
+    seen: int = 0
+    step: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def zero(cls, device: torch.device) -> "EpochSums":
+        """Nothing yet."""
+        return cls(torch.zeros((), device=device), torch.zeros((), device=device))
+
+
+class TrainedHead(nn.Module):
+    """The trained part of a network as a module: what accelerate wraps, and torch.compile compiles."""
+
+    def __init__(self, network: Network, *, compiled: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.run = _compiled(network.head) if compiled else network.head
+
+    def forward(self, features: Tensor, metadata: Tensor) -> Tensor:
+        """Raw numbers, (B,)."""
+        return self.run(features, metadata)
+
+
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    named = os.environ.get("CXX", "").split()[:1]
+    if not any(shutil.which(name) for name in (*named, "g++", "clang++", "c++")):
+        raise UserError("train.compile=true needs a C++ compiler (g++); install one, or leave it false")
+    faster: Callable[..., Tensor] = torch.compile(function)
+    return faster
 
 
 class Loop:
-    """Epochs over one set of rows with one optimiser."""
+    """Epochs over one set of samples with one optimiser."""
 
     def __init__(
         self,
         config: Config,
-        rows: LabelledPhotos,
+        data: TrainingData,
         network: Network,
+        inputs: Inputs,
         compute: Compute,
         fold: int,
-        on_epoch: Report | None,
-        on_step: Step | None,
-        history: list[Epoch] | None = None,
-        keeper: Keeper | None = None,
-        processes: Processes = ALONE,
-        tail: Tail | None = None,
+        hooks: Hooks,
     ) -> None:
-        """`tail`: what an earlier loop over the same network went through."""
-        self.config, self.train, self.rows, self.compute = config, config.train, rows, compute
-        self.network, self.processes = network.place(compute.device), processes
-        self.on_epoch, self.on_step, self.keeper = on_epoch, on_step, keeper
+        """`inputs` must hold what training and watching look at (`training_inputs`)."""
+        self.config, self.train, self.data, self.hooks = config, config.train, data, hooks
+        self.inputs = inputs
+        self.accelerator, self.compute = accelerator_for(compute)
+        self.network = network.place(self.compute.device)
         self.seed = self.train.seed * 1009 + fold
-        self.history: list[Epoch] = history if history is not None else []
-        self.items = 0
-        trained = [p for p in network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            trained, lr=self.train.lr, weight_decay=self.train.weight_decay, fused=compute.device.type != "mps"
-        )
-        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
+        self.history: list[Epoch] = []
+        self.before = 0
+        """Epochs of `history` before this phase."""
+        self.samples = 0
+        optimiser = make_optimiser(network, self.train, fused=self.compute.device.type != "mps")
         self.ema = ModelEmaV3(network, decay=self.train.ema, use_warmup=True) if self.train.ema else None
-        if tail is None:
-            tail = compiled(network.tail) if self.train.compile else network.tail
-            tail = processes.parallel(network, tail, config.photos.size)
-        self.tail = tail
-        torch.manual_seed(self.seed + processes.seed_offset)  # dropout, metadata dropout
-        self.scores = torch.tensor(rows.scores, dtype=torch.float32)
-        self.metadata = torch.tensor(rows.metadata)
-        self.mixing = np.random.default_rng([self.seed, 0x313])
-        self.parts = Parts(network, self.optimiser, self.scaler, self.ema, self.mixing, compute.device)
+        self.head, self.optimiser = self.accelerator.prepare(
+            TrainedHead(network, compiled=self.train.compile), optimiser
+        )
+        rank = self.accelerator.process_index
+        torch.manual_seed(self.seed + 7919 * rank)  # dropout, metadata dropout
+        self.mixing = np.random.default_rng([self.seed, 0x313, *([rank] if rank else [])])
+        self.scores = torch.tensor(data.scores, dtype=torch.float32)
+        self.metadata = torch.tensor(data.metadata)
+        scaler = self.accelerator.scaler
+        self.training = Training(network, self.optimiser, scaler, self.ema, self.mixing, self.compute.device)
 
     def run(
-        self, items: Items, watched: Items, rates: list[float] | None, kept: Kept | None = None
+        self, samples: Samples, watched: Samples, rates: list[float] | None = None, resume: Checkpoint | None = None
     ) -> tuple[int, dict[str, Tensor]]:
-        """Train on `items`; returns the epochs behind the kept weights, and those weights.
+        """Train on `samples`; returns the epochs behind the kept weights, and those weights.
 
-        With `watched` items the best epoch on them is kept; with `rates` (one an epoch) those are replayed. `kept`: a state
-        of this very run, to go on from.
+        With `watched` samples the best epoch on them is kept; with `rates` (one an epoch) those are repeated. `resume`: a
+        checkpoint of this very run.
         """
-        train = self.train
-        schedule = items.schedule(self.config, self.seed)
-        self.items = len(items)
-        batches = EpochBatches(len(items), train.batch_size, self.seed)
-        self.processes.require_shares(len(items) // len(batches))
-        self.inputs = self.processes.in_turn(partial(self._inputs, items, watched))
-        self.rates, self.before, first = rates, len(self.history), 0
-        self.watch = Watch(train, self.optimiser, watching=len(watched) > 0)
-        self.best, sums = self._state(), Sums.none(self.compute.device)
-        if kept is not None:
-            for line in kept.history[self.before :]:
-                self.history.append(line)
-                self.watch.see(line.inner_rmse)
-            self.best, first, sums = kept.best or self.best, self.watch.epochs, kept.sums(self.compute.device)
-            self.parts.restore(kept.tensors, kept.numbers)
-        for epoch in range(first, train.epochs if rates is None else len(rates)):
+        train, self.samples, self.rates = self.train, len(samples), rates
+        schedule = samples.schedule(self.config, self.seed)
+        batches = EpochBatches(len(samples), train.batch_size, self.seed)
+        self.stopping = EarlyStopping(train, self.optimiser, watching=len(watched) > 0)
+        self.best, sums = self._scored_state(), EpochSums.zero(self.compute.device)
+        if resume is not None:
+            sums = self._resume(resume)
+        for epoch in range(self.stopping.epochs, train.epochs if rates is None else len(rates)):
             lr = rates[epoch] if rates is not None else float(self.optimiser.param_groups[0]["lr"])
             if rates is not None and train.schedule == "plateau":
-                self._set_lr(lr)
-            train_rmse = self.epoch(items.rows, schedule.of(epoch), batches, epoch, sums)
-            inner_rmse = self._watched(watched, partial(self._keep, epoch, sums, len(batches)))
+                set_rate(self.optimiser, lr)
+            train_rmse = self._epoch(samples.rows, schedule.of(epoch), batches, epoch, sums)
             if train.schedule == "cosine":
-                lr = self._cosine((epoch + 0.5) * len(batches), len(batches))
-            line = Epoch(len(self.history) + 1, train_rmse, inner_rmse, lr, sums.elapsed)
+                lr = cosine(train, (epoch + 0.5) * len(batches), len(batches))
+            inner_rmse = self._inner_rmse(watched)
+            line = Epoch(len(self.history) + 1, train_rmse, inner_rmse, lr, time.perf_counter() - sums.started)
             self.history.append(line)
-            if self.on_epoch is not None:
-                self.on_epoch(line)
-            better = self.watch.see(inner_rmse)
+            self.hooks.on_epoch(line)
+            better = self.stopping.see(inner_rmse)
             if better and len(watched):
-                self.best = self._state()
-            elif len(watched) and self.watch.over:
+                self.best = self._scored_state()
+            elif len(watched) and self.stopping.over:
                 break
-            sums = Sums.none(self.compute.device)
-        return self.watch.best, self.best if len(watched) else self._state()
+            sums = EpochSums.zero(self.compute.device)
+            self._checkpoint(epoch + 1, sums, batches)
+        return self.stopping.best, self.best if len(watched) else self._scored_state()
 
-    def _watched(self, watched: Items, keep: Callable[[], None]) -> float:
-        """RMSE on the watched items; `keep()` where this is broken off, which moves nothing."""
-        if not len(watched):
-            return math.nan
-        with self.keeper.scoring(keep) if self.keeper is not None else contextlib.nullcontext():
-            return self._inner_rmse(watched)
-
-    def _keep(self, epoch: int, sums: Sums, steps: int) -> None:
-        """Keep the state between two steps."""
-        assert self.keeper is not None
-        epochs, phase = (self.train.epochs, "") if self.rates is None else (len(self.rates), "the refit, ")
-        self.keeper.save(
-            self.parts,
-            self.history,
-            sums,
-            before=self.before,
-            chosen=None if self.rates is None else len(self.rates),
-            best=self.best if self.watch.watching and self.watch.best else {},
-            where=f"{phase}epoch {epoch + 1} of {epochs}, step {sums.steps} of {steps}",
-        )
-
-    def _inputs(self, items: Items, watched: Items) -> Inputs:
-        if self.train.mixup:
-            return self.rows.pixels  # a mix of two photos is another photo: it has no state yet
-        rows, views = looked_at(shown(self.config, items, self.seed), watched)
-        return self.rows.inputs(self.network, self.compute, rows, views)
-
-    def _scored(self) -> Network:
-        scored: Network = self.ema.module if self.ema is not None else self.network
-        return scored
-
-    def _state(self) -> dict[str, Tensor]:
-        # The names come from the network itself: the moving average's copy has no gradients to tell them by.
-        names, tensors = self.network.trained_state().keys(), self._scored().state_dict()
-        return {name: tensors[name].detach().clone() for name in names}
-
-    def _inner_rmse(self, watched: Items) -> float:
-        at = watched.rows
-        predicted = self.processes.score_rows(
-            self._scored(), self.inputs, at, self.rows.metadata[at], self.compute, view=watched.copies
-        )
-        # Machines may add up in another order, and all processes must decide alike.
-        return self.processes.from_first(rmse(self.rows.scores[at], predicted))
-
-    def _set_lr(self, lr: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
-
-    def _cosine(self, step: float, steps_an_epoch: int) -> float:
-        """Rate at `step`: linear warm-up, then half a cosine to zero at the last step."""
-        warm, total = self.train.warmup_epochs * steps_an_epoch, self.train.epochs * steps_an_epoch
-        if step < warm:
-            return self.train.lr * (step + 1) / (warm + 1)
-        return self.train.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
-
-    def epoch(
+    def _epoch(
         self,
-        item_rows: NDArray[np.int64],
+        sample_rows: NDArray[np.int64],
         views: NDArray[np.int64],
         batches: EpochBatches,
         epoch: int,
-        sums: Sums | None = None,
+        sums: EpochSums,
     ) -> float:
-        """One pass, or the rest of one after `sums`; returns the RMSE of the running network on the items as it trained.
-
-        NaN under mixup.
-        """
+        """One pass, or the rest of one; returns the RMSE of the running network on the samples (NaN under mixup)."""
         self.network.train()
-        device, steps = self.compute.device, len(batches)
-        sums = Sums.none(device) if sums is None else sums
-        workers = worker_count(self.train.workers, device.type)
-        due = list(batches.of(epoch))[sums.steps :]
-        order = [(items, views[items]) for items in self._shares(due)]
-        feed = self.inputs.feed(item_rows, order, workers, pin=device.type == "cuda")
-        for step, (batch, (x, items)) in enumerate(zip(due, feed, strict=True), start=sums.steps):
+        steps = len(batches)
+        due = list(batches.of(epoch))[sums.step :]
+        order = [(mine, views[mine]) for mine in map(self._share, due)]
+        workers, pin = worker_count(self.train.workers, self.compute.device.type), self.compute.device.type == "cuda"
+        feed = self.inputs.feed(sample_rows, order, workers, pin)
+        for step, (batch, (x, mine)) in enumerate(zip(due, feed, strict=True), start=sums.step):
             if self.train.schedule == "cosine":
-                self._set_lr(self._cosine(epoch * steps + step, steps))
-            where = torch.from_numpy(item_rows[items])
-            x = x.to(device, non_blocking=True)
-            target = self.scores[where].to(device, non_blocking=True)
-            columns = self.metadata[where].to(device, non_blocking=True)
-            if self.train.mixup:
-                x, columns, target = self._mixed(x, columns, target, len(batch))
-            with self.compute.autocast():
-                state = self.inputs.state(self.network, x)
-                if self.train.manifold_mixup:
-                    state, columns, target = self._mixed(state, columns, target, len(batch))
-                raw = self.tail(state, columns)
-            loss = self.processes.mean_loss(loss_of(self.network, raw, target, self.train), len(target), len(batch))
-            self.optimiser.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            self.scaler.step(self.optimiser)
-            self.scaler.update()
+                set_rate(self.optimiser, cosine(self.train, epoch * steps + step, steps))
+            self._step(x, torch.from_numpy(sample_rows[mine]), len(batch), sums)
             if self.ema is not None:
                 self.ema.update(self.network, step=epoch * steps + step)
-            # Sums stay on the device: reading them here would make every step wait for the one before.
-            sums.squared += (self.network.clipped(raw.detach()) - target).square().sum()
-            sums.loss += loss.detach()
-            sums.seen += len(batch)
-            sums.steps = step + 1
-            if self.on_step is not None:
-                self.on_step(step + 1, steps)
-            if self.keeper is not None and self.keeper.due():
-                self._keep(epoch, sums, steps)
-        loss_sum, squared = self.processes.total(sums.loss, sums.squared)
-        if not math.isfinite(loss_sum):
+            sums.step = step + 1
+            self.hooks.on_step(steps)
+            if self._checkpoint_due():
+                self._checkpoint(epoch, sums, batches)
+        loss, squared = self.accelerator.reduce(torch.stack([sums.loss, sums.squared]), "sum").tolist()
+        if not math.isfinite(loss):
             raise UserError(
                 f"the loss is no longer finite in epoch {epoch + 1}; lower train.lr (it is {self.train.lr:g})"
             )
         return math.nan if self.train.mixup or self.train.manifold_mixup else math.sqrt(squared / sums.seen)
 
-    @property
-    def _beta(self) -> float:
-        """Of the mixing of photos or of states, whichever there is; 0 = none."""
-        return self.train.mixup or self.train.manifold_mixup
+    def _step(self, x: Tensor, where: Tensor, whole: int, sums: EpochSums) -> None:
+        """One step on this process's share of a batch of `whole` samples; `where` are the rows of the share."""
+        device = self.compute.device
+        x = x.to(device, non_blocking=True)
+        target = self.scores[where].to(device, non_blocking=True)
+        columns = self.metadata[where].to(device, non_blocking=True)
+        if self.train.mixup:
+            x, columns, target = self._mixed((x, columns, target), self.train.mixup)
+        with self.accelerator.autocast():
+            features = self.inputs.features(self.network, x)
+        if self.train.manifold_mixup:
+            features, columns, target = self._mixed((features, columns, target), self.train.manifold_mixup)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts = [part for part in torch.arange(len(target), device=device).chunk(self.train.accumulation) if len(part)]
+        for number, part in enumerate(parts):
+            at = slice(None) if len(parts) == 1 else part
+            last = number == len(parts) - 1
+            # Gradients are averaged over processes, so a share counts by its size.
+            share = len(part) * self.accelerator.num_processes / whole
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.head):
+                raw = self.head(features[at], columns[at]).float()
+                loss = LOSSES[self.train.loss](raw, self.network.points(raw), target[at], self.train) * share
+                self.accelerator.backward(loss)
+            sums.squared += (self.network.clipped(raw.detach()) - target[at]).square().sum()
+            sums.loss += loss.detach()
+        self.optimiser.step()
+        sums.seen += whole
 
-    def _shares(self, due: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-        """What this process is fed of the batches `due`: where they are mixed, its items, then those they are mixed with."""
-        shares = [self.processes.share(batch) for batch in due]
-        if self.processes.size == 1 or not self._beta:
-            return shares
-        drawn = copy.deepcopy(self.mixing)  # the steps draw the same again
-        others = [self.processes.share(batch[partners(self._beta, len(batch), drawn)[1]]) for batch in due]
-        return [np.concatenate(pair) for pair in zip(shares, others, strict=True)]
+    def _share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This process's part of a batch."""
+        if self.accelerator.num_processes == 1:
+            return batch
+        share: NDArray[np.int64] = np.array_split(batch, self.accelerator.num_processes)[self.accelerator.process_index]
+        return share
 
-    def _mixed(self, x: Tensor, columns: Tensor, target: Tensor, whole: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Mixup of a batch of `whole` items, of which these are this process's share."""
-        share, other = partners(self._beta, whole, self.mixing)
-        if self.processes.size == 1:
-            at = torch.from_numpy(other).to(target.device)
-            return mixed((x, columns, target), (x[at], columns[at], target[at]), share)
-        half = len(target) // 2
-        return mixed((x[:half], columns[:half], target[:half]), (x[half:], columns[half:], target[half:]), share)
+    def _mixed(self, batch: Batch, beta: float) -> Batch:
+        """Mixup (Zhang et al. 2018): photos, metadata and scores mixed with those of other samples of the batch.
+
+        Of cached features instead of photos it is manifold mixup (Verma et al. 2019) at that one layer.
+        """
+        share = float(self.mixing.beta(beta, beta))
+        x, columns, target = batch
+        other = torch.from_numpy(self.mixing.permutation(len(target))).to(target.device)
+        mixed = x.float().mul(share).add_(x[other].float(), alpha=1 - share)
+        mixed = mixed.to(x.dtype) if x.is_floating_point() else mixed
+        return mixed, share * columns + (1 - share) * columns[other], share * target + (1 - share) * target[other]
+
+    def _inner_rmse(self, watched: Samples) -> float:
+        if not len(watched):
+            return math.nan
+        rows = watched.rows
+
+        def score(at: NDArray[np.int64]) -> NDArray[np.float64]:
+            metadata, views = self.data.metadata[rows[at]], watched.copies[at]
+            return score_rows(self._scored(), self.inputs, rows[at], metadata, self.compute, view=views)
+
+        return rmse(self.data.scores[rows], score_together(self.accelerator, score, len(rows)))
+
+    def _scored(self) -> Network:
+        scored: Network = self.ema.module if self.ema is not None else self.network
+        return scored
+
+    def _scored_state(self) -> dict[str, Tensor]:
+        # The names come from the network itself: the moving average's copy has no gradients to tell them by.
+        names, tensors = self.network.trained_state().keys(), self._scored().state_dict()
+        return {name: tensors[name].detach().clone() for name in names}
+
+    def _checkpoint_due(self) -> bool:
+        keeper = self.hooks.checkpointer
+        if keeper is None:
+            return False
+        if self.accelerator.num_processes == 1:
+            return keeper.due()
+        if keeper.request.number is not None:  # any process may be asked to stop, and all stop after the same step
+            self.accelerator.set_trigger()
+        asked = bool(self.accelerator.check_trigger())
+        if asked and keeper.request.number is None:
+            keeper.request.number = 15
+        return asked
+
+    def _checkpoint(self, epoch: int, sums: EpochSums, batches: EpochBatches) -> None:
+        """Write a checkpoint between two steps; ends with Stopped where that was asked for."""
+        keeper = self.hooks.checkpointer
+        if keeper is None:
+            return
+        if self.accelerator.is_main_process:
+            tensors = self.training.tensors() | {"sum:squared": sums.squared, "sum:loss": sums.loss}
+            if self.stopping.watching and self.stopping.best:
+                tensors |= {f"best:{name}": tensor for name, tensor in self.best.items()}
+            # As text: JSON has no NaN.
+            lines = [
+                [str(value) for value in (e.epoch, e.train_rmse, e.inner_rmse, e.lr, e.seconds)] for e in self.history
+            ]
+            chosen = None if self.rates is None else len(self.rates)
+            state = {"epoch": epoch, "step": sums.step, "seen": sums.seen, "history": lines, "before": self.before,
+                     "chosen": chosen, "seconds": time.perf_counter() - sums.started, "order": _order(batches, epoch),
+                     "processes": self.accelerator.num_processes}  # fmt: skip
+            keeper.save(tensors, state | self.training.state())
+        self.accelerator.wait_for_everyone()
+        keeper.stop_if_asked(f"epoch {epoch + 1}, step {sums.step} of {len(batches)} is saved")
+
+    def _resume(self, found: Checkpoint) -> EpochSums:
+        """Go back to the checkpoint's step; returns what its epoch had added up."""
+        for line in found.history[self.before :]:
+            self.history.append(line)
+            self.stopping.see(line.inner_rmse)
+        self.best = found.part("best:") or self.best
+        self.training.restore(found)
+        state, device = found.state, self.compute.device
+        if rank := self.accelerator.process_index:
+            torch.manual_seed(self.seed + 7919 * rank + state["epoch"] * 1_000_003 + state["step"])
+        squared, loss = (found.tensors[f"sum:{name}"].to(device) for name in ("squared", "loss"))
+        if rank:
+            squared, loss = torch.zeros_like(squared), torch.zeros_like(loss)
+        return EpochSums(squared, loss, state["seen"], state["step"], time.perf_counter() - state["seconds"])
+
+
+def _order(batches: EpochBatches, epoch: int) -> dict[str, Any]:
+    """Which order of data an epoch has: its seed, and a hash to look at."""
+    return {"seed": batches.seed, "hash": text_hash(*(",".join(map(str, batch)) for batch in batches.of(epoch)))}
+
+
+def worker_count(asked: int, device: str) -> int:
+    """`train.workers`: -1 means none on a CPU (it has better things to do), else up to 8, one per core but one."""
+    if asked >= 0:
+        return asked
+    return 0 if device == "cpu" else max(0, min(8, (os.cpu_count() or 1) - 1))

@@ -1,17 +1,28 @@
-"""What is trained on and what is watched: items, (row, copy) pairs, where a photo and each of its copies is one item.
+"""What is trained on: samples, where a photo and each of its copies is one, and the batches they make.
 
-`honest`: the items of a fold are its training rows and their copies. `leaky` repeats the paper's mistake on purpose, to
-show what it does: copies are dealt out like photos of their own, so that a photo may be scored while its mirror image, with
-the very score to be predicted, was trained on.
+`honest`: the samples of a fold are its training rows and their copies. `leaky` repeats the paper's mistake on purpose, to show
+what it does: copies are split like photos of their own, so that a photo may be scored while its mirror image, with the very
+score to be predicted, was trained on.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pawpularity.config import Config
 from pawpularity.data.augment import FLIP, ORIGINAL, Schedule, copies
-from pawpularity.schema import Config
+from pawpularity.data.dataset import Dataset
+from pawpularity.data.folds import Folds
+from pawpularity.data.photo_cache import Photos
+from pawpularity.data.tables import METADATA, TARGET
+from pawpularity.device import Compute
+from pawpularity.features.build import FeatureCache
+from pawpularity.features.load import Inputs, PixelInputs, open_inputs
+from pawpularity.models.network import Network
 
 Rows = NDArray[np.int64]
 Pairs = tuple[Rows, Rows]
@@ -19,8 +30,52 @@ Pairs = tuple[Rows, Rows]
 
 
 @dataclass(frozen=True, eq=False)
-class Items:
-    """Photos and copies of photos: item i is copy `copies[i]` (0 = the photo as it is) of row `rows[i]`."""
+class TrainingData:
+    """A data set as arrays aligned by row and sorted by Id, so that the table's row order decides nothing."""
+
+    photos: Photos
+    """in the order of the table file"""
+    photo_rows: Rows
+    """(N,) where in `photos` each row's photo is"""
+    metadata: NDArray[np.float32]
+    """(N, 12)"""
+    scores: NDArray[np.float64]
+    """(N,) points"""
+    groups: Rows
+    """(N,) near-duplicates share a number"""
+    cache: FeatureCache | None = None
+    """cached features of these photos; None = none are kept, the frozen part runs every time"""
+
+    @classmethod
+    def load(cls, dataset: Dataset, folds: Folds, config: Config) -> "TrainingData":
+        """The photos of `dataset` as `config` decodes them."""
+        ids = dataset.train["Id"].tolist()
+        order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+        table = dataset.train.iloc[order]
+        folder = Path(config.cache.folder)
+        photos = dataset.photos(config.photos.size, config.photos.fit, folder)
+        return cls(
+            photos=photos,
+            photo_rows=order,
+            metadata=table[list(METADATA)].to_numpy(dtype=np.float32),
+            scores=table[TARGET].to_numpy(dtype=np.float64),
+            groups=folds.groups_of(table["Id"]),
+            cache=FeatureCache(folder / "features", photos, config.photos.size, config.cache.budget_gb),
+        )
+
+    @cached_property
+    def pixels(self) -> PixelInputs:
+        """The photos as a network's input."""
+        return PixelInputs(self.photos, self.photo_rows)
+
+    def inputs(self, network: Network, compute: Compute, pairs: Pairs) -> Inputs:
+        """What `network` is fed for (row, view) `pairs`: cached features if they fit the budget, else photos."""
+        return open_inputs(self.cache, self.photos, self.photo_rows, network, compute, *pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Photos and copies of photos: sample i is copy `copies[i]` (0 = the photo itself) of row `rows[i]`."""
 
     rows: Rows
     copies: Rows
@@ -28,63 +83,84 @@ class Items:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def pairs(self) -> Pairs:
+        """(rows, views) of the samples without augmentation."""
+        return self.rows, self.copies
+
     def schedule(self, config: Config, seed: int) -> Schedule:
-        """When each item is shown how."""
+        """Which augmentation of each sample is shown in which epoch."""
         train = config.train
         return Schedule(train.augment, self.copies, epochs=train.epochs, views=train.views, seed=seed)
 
-    def take(self, chosen: NDArray[np.bool_] | Rows) -> "Items":
+    def take(self, chosen: NDArray[np.bool_] | Rows) -> "Samples":
         """Some of them."""
-        return Items(self.rows[chosen], self.copies[chosen])
+        return Samples(self.rows[chosen], self.copies[chosen])
 
 
-def as_they_are(rows: Rows) -> Items:
-    """The photos of `rows`, uncopied: what is watched and scored."""
-    return Items(rows, np.full(len(rows), ORIGINAL, dtype=np.int64))
+def originals(rows: Rows) -> Samples:
+    """The photos of `rows` without copies: what is watched and scored."""
+    return Samples(rows, np.full(len(rows), ORIGINAL, dtype=np.int64))
 
 
-NOTHING = as_they_are(np.empty(0, dtype=np.int64))
-
-
-def items_of(config: Config, scores: NDArray[np.float64], rows: Rows) -> Items:
+def samples_of(config: Config, scores: NDArray[np.float64], rows: Rows) -> Samples:
     """`rows` and their copies under `train.copies`, in row order.
 
     `scores` are the whole table's, (N,): a photo's copies must not depend on the fold.
     """
     at, copy_of = np.nonzero(copies(scores, config.train.copies, config.train.seed)[rows])
-    return Items(rows[at], copy_of.astype(np.int64))
+    return Samples(rows[at], copy_of.astype(np.int64))
 
 
-def fold_items(config: Config, scores: NDArray[np.float64], training: Rows, scored: Rows, fold: int, k: int) -> Items:
-    """What a fold is trained on besides its training rows' photos as they are: their copies, and what leaks.
+def fold_samples(
+    config: Config, scores: NDArray[np.float64], training: Rows, scored: Rows, fold: int, k: int
+) -> Samples:
+    """What a fold is trained on: its training rows and their copies.
 
-    Under `train.split=leaky` every copy is dealt into a fold of its own, whatever its photo's: copies of scored photos in
-    other folds leak into the training, and as many copies of training photos are missing from it.
+    Under `train.split=leaky` every copy is put into a fold of its own, whatever its photo's: copies of scored photos in other
+    folds leak into the training, and as many copies of training photos are missing from it.
     """
-    honest = items_of(config, scores, training)
     if config.train.split == "honest":
-        return honest
-    every = items_of(config, scores, np.arange(len(scores)))
-    # One lot per item of the whole table, so that all folds deal the same way.
-    dealt = np.random.default_rng([config.train.seed, 0x1EA4]).integers(k, size=len(every))
+        return samples_of(config, scores, training)
+    every = samples_of(config, scores, np.arange(len(scores)))
+    # One draw per sample of the whole table, so that all folds split the same way.
+    drawn = np.random.default_rng([config.train.seed, 0x1EA4]).integers(k, size=len(every))
     known = np.isin(every.rows, np.concatenate([training, scored]))
     mine = np.isin(every.rows, training)
-    return every.take(np.where(every.copies == ORIGINAL, mine, known & (dealt != fold)))
+    return every.take(np.where(every.copies == ORIGINAL, mine, known & (drawn != fold)))
 
 
-def shown(config: Config, items: Items, seed: int = 0) -> Pairs:
-    """(rows, views) of every pair that any epoch of a fit on `items` shows."""
-    at, views = items.schedule(config, seed).all()
-    return items.rows[at], views
-
-
-def looked_at(*parts: Pairs | Items) -> Pairs:
-    """Pairs and items, as they are, in one list."""
-    pairs = [(part.rows, part.copies) if isinstance(part, Items) else part for part in parts]
-    return np.concatenate([rows for rows, _ in pairs]), np.concatenate([views for _, views in pairs])
+def augmented(config: Config, samples: Samples, seed: int = 0) -> Pairs:
+    """(rows, views) of every pair that any epoch of a fit on `samples` shows."""
+    at, views = samples.schedule(config, seed).all()
+    return samples.rows[at], views
 
 
 def scored_pairs(config: Config, rows: Rows) -> Pairs:
     """(rows, views) that scoring `rows` looks at: the photos, and with `predict.flip` their mirror images."""
-    own = as_they_are(rows)
-    return looked_at(own, (rows, np.full(len(rows), FLIP))) if config.predict.flip else (own.rows, own.copies)
+    own = originals(rows).pairs
+    return required_views(own, (rows, np.full(len(rows), FLIP))) if config.predict.flip else own
+
+
+def required_views(*parts: Pairs) -> Pairs:
+    """Several lists of (rows, views) as one."""
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([views for _, views in parts])
+
+
+class EpochBatches:
+    """Shuffled batches of equal size, give or take one: a function of (seed, epoch) alone.
+
+    A last batch of one photo would have no variance for BatchNorm, and a short one a loud gradient.
+    """
+
+    def __init__(self, samples: int, batch_size: int, seed: int) -> None:
+        self.samples, self.seed = samples, seed
+        self.batches = max(1, min(-(-samples // batch_size), samples // 2))
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def of(self, epoch: int) -> Iterator[Rows]:
+        """Positions of the samples in every batch of `epoch`."""
+        order = np.random.default_rng([self.seed, epoch, 0x5F]).permutation(self.samples)
+        yield from np.array_split(order, self.batches)

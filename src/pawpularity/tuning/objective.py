@@ -10,7 +10,7 @@ best of them would flatter. `train.refit` is left out: what it trains has no inn
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,15 @@ import optuna
 import torch
 from numpy.typing import NDArray
 
+from pawpularity.config import Config
 from pawpularity.console import log
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.schema import Config
-from pawpularity.training.fit import Epoch, fit_fold
-from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.models.backbone import unfrozen_tensors
+from pawpularity.training.fit import fit_fold
+from pawpularity.training.loop import Hooks
+from pawpularity.training.optim import Epoch
+from pawpularity.training.samples import TrainingData
 from pawpularity.tuning.space import Rule, Values, with_values
 from pawpularity.tuning.storage import Store, signature
 
@@ -32,8 +35,8 @@ def judged(config: Config) -> Config:
     """`config` as a trial trains it: with the search's inner split, watched or only looked at."""
     train = config.train
     patience = train.epochs if train.stop == "none" else train.stop_patience
-    inner = replace(train, stop="early", stop_patience=patience, inner_share=config.search.inner_share, refit=False)
-    return replace(config, train=inner)
+    inner = {"stop": "early", "stop_patience": patience, "inner_share": config.search.inner_share, "refit": False}
+    return config.with_values({f"train.{key}": value for key, value in inner.items()})
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Objective:
 
     config: Config
     rules: Sequence[Rule]
-    rows: LabelledPhotos
+    rows: TrainingData
     training: NDArray[np.int64]
     fold: int
     compute: Compute
@@ -70,7 +73,8 @@ class Objective:
 
         pruned = True
         try:
-            fit_fold(judged(config), self.rows, self.training, fold=self.fold, compute=self.compute, on_epoch=on_epoch)
+            hooks = Hooks(on_epoch=on_epoch)
+            fit_fold(judged(config), self.rows, self.training, fold=self.fold, compute=self.compute, hooks=hooks)
             pruned = False
         except UserError as error:
             if "no longer finite" not in str(error):
@@ -114,7 +118,7 @@ def own_values(config: Config, rules: Sequence[Rule]) -> dict[str, Any]:
     tree, found = config.to_dict(), {}
     for rule in rules:
         section, _, leaf = rule.key.partition(".")
-        value = config.model.unfrozen_tensors if rule.key == DEPTH else tree[section][leaf]
+        value = unfrozen_tensors(config.model) if rule.key == DEPTH else tree[section][leaf]
         if rule.holds(value):
             found[rule.key] = encoded(value)
     return found

@@ -23,22 +23,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from pawpularity.config import CONFIGS, resolve
+from pawpularity.config import CONFIGS, Config, resolve
 from pawpularity.console import log
-from pawpularity.data.dataset import Dataset
+from pawpularity.context import Context
 from pawpularity.data.folds import Folds
-from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import rmse, score
 from pawpularity.evaluation.oof import constant_predictions, read_fold
 from pawpularity.evaluation.sources import Source, open_source
 from pawpularity.files import write_text
-from pawpularity.runs import Run, check_name
-from pawpularity.schema import Config
-from pawpularity.training.fold import prepare_trunk, start_run, train_fold
-from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.samples import items_of
+from pawpularity.runs import Run
+from pawpularity.training.fold import train_run
+from pawpularity.training.samples import TrainingData
 from pawpularity.tuning.objective import values_of
 from pawpularity.tuning.space import with_values
 
@@ -60,25 +57,17 @@ class Candidate:
 class Trainer:
     """Trains runs of one data set, as far as they are not trained yet."""
 
-    folder: Path
-    """where runs are: `oof`"""
-    dataset: Dataset
-    folds: Folds
-    rows: LabelledPhotos
-    compute: Compute
+    context: Context
+    data: TrainingData
+
+    @property
+    def folds(self) -> Folds:
+        """The folds file of all runs."""
+        return self.context.folds
 
     def train(self, name: str, config: Config, wanted: Sequence[int] | None = None) -> Run:
         """The run `name` with all folds (or those `wanted`) there. Raises UserError where another run has the name."""
-        run, _ = start_run(self.folder / check_name(name), config, self.dataset, self.folds)
-        due = [fold for fold in (wanted or range(self.folds.k)) if fold not in run.trained_folds()]
-        if due:
-            log(f"{run.folder}: folds {', '.join(map(str, due))}")
-            every = np.arange(len(self.rows.scores))
-            if len(due) > 1:
-                prepare_trunk(config, self.rows, items_of(config, self.rows.scores, every), every, self.compute)
-            for fold in due:
-                train_fold(run, self.dataset, self.folds, fold, self.compute, self.rows)
-        return run
+        return train_run(self.context.variant(config, name), wanted=wanted, data=self.data)
 
     def baseline(self, name: str, config: Config, fallback: str) -> Source:
         """The config's own run, under its usual name, or `fallback` where another run stands there."""
@@ -201,9 +190,9 @@ def _figures(table: pd.DataFrame, default: Source, unseen: int, groups: NDArray[
 
 def write_winner(name: str, configs: str, config: Config, line: str, root: Path | None = None) -> Path:
     """Write `configs/tuned/NAME.yaml`: what `config` sets otherwise than `configs` does, so that training repeats it."""
-    from omegaconf import OmegaConf
+    import yaml
 
-    before, after = resolve(configs, validate=False).to_dict(), config.to_dict()
+    before, after = resolve(configs).to_dict(), config.to_dict()
     delta: dict[str, Any] = {}
     if configs != "default":
         delta["base"] = configs
@@ -217,7 +206,7 @@ def write_winner(name: str, configs: str, config: Config, line: str, root: Path 
     if "backbone" in delta.get("model", {}):
         delta["model"]["args"] = after["model"]["args"]
     path = (root or Path(CONFIGS)) / "tuned" / f"{name}.yaml"
-    write_text(path, f"# {line}\n{OmegaConf.to_yaml(OmegaConf.create(delta))}")
+    write_text(path, f"# {line}\n{yaml.safe_dump(delta, sort_keys=False)}")
     return path
 
 

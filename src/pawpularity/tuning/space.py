@@ -7,22 +7,22 @@ boundaries inside it (`depths`), since trials that are cut at the same block sha
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from optuna.trial import Trial
 
-from pawpularity.config import from_dict
+from pawpularity.config import Config, from_dict
 from pawpularity.device import Compute
 from pawpularity.errors import UserError, nearest
 from pawpularity.features.build import run
 from pawpularity.files import size_text
+from pawpularity.models.backbone import unfrozen_tensors
 from pawpularity.models.network import build_network
-from pawpularity.schema import Config
-from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.samples import as_they_are, items_of, looked_at, scored_pairs, shown
+from pawpularity.training.fit import look_at
+from pawpularity.training.samples import TrainingData, samples_of
 
 DEPTH = "model.unfrozen"
 MOST_DEPTHS = 8
@@ -99,7 +99,7 @@ def with_values(config: Config, values: Values) -> Config:
     tree = config.to_dict()
     for key, value in values.items():
         section, _, leaf = key.partition(".")
-        tree[section][leaf] = str(value) if key == DEPTH else value
+        tree[section][leaf] = value
     return from_dict(tree, "search.space")
 
 
@@ -127,7 +127,7 @@ def read_space(config: Config) -> list[Rule]:
 
 def _flat(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Rules by dotted key: `train.lr: ...` and `train: {lr: ...}` (as key=value words make it) are one; the later wins."""
-    sections = {part.name for part in fields(Config)}
+    sections = set(Config.model_fields)
     found: dict[str, Any] = {}
     for name, value in space.items():
         key = f"{prefix}{name}"
@@ -211,7 +211,7 @@ def cuts_of(config: Config, compute: Compute) -> tuple[list[Cut], int]:
     Boundaries with the same tensors behind them (a pooling lies between) are one cut, at the later place, as in training.
     """
     network = build_network(config, fold=0).place(compute.device)
-    chain, size = network.chain, config.photos.size
+    chain, size = network.split, config.photos.size
     total = left = sum(len(block.parameters()) for block in chain.blocks)
     state = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     found: dict[int, Cut] = {}
@@ -223,13 +223,13 @@ def cuts_of(config: Config, compute: Compute) -> tuple[list[Cut], int]:
     return list(found.values()), total
 
 
-def resolved(rules: Sequence[Rule], config: Config, rows: LabelledPhotos, compute: Compute, say: Callable[[str], None]
+def resolved(rules: Sequence[Rule], config: Config, rows: TrainingData, compute: Compute, say: Callable[[str], None]
              ) -> list[Rule]:  # fmt: skip
     """`rules` with the range of `model.unfrozen` as a list of depths. Raises UserError for depths beyond the net."""
     return [_depths(rule, config, rows, compute, say) if rule.key == DEPTH else rule for rule in rules]
 
 
-def _depths(rule: Rule, config: Config, rows: LabelledPhotos, compute: Compute, say: Callable[[str], None]) -> Rule:
+def _depths(rule: Rule, config: Config, rows: TrainingData, compute: Compute, say: Callable[[str], None]) -> Rule:
     cuts, total = cuts_of(config, compute)
     highest = max(rule.choices) if rule.choices else rule.high
     if highest > total and config.search.depths != "paper":
@@ -245,10 +245,10 @@ def _depths(rule: Rule, config: Config, rows: LabelledPhotos, compute: Compute, 
         raise UserError(
             f"search.space.{DEPTH}: no block boundary lies in {rule.low:g}..{rule.high:g}; they are {there}"
         )
-    own = config.model.unfrozen_tensors
+    own = unfrozen_tensors(config.model)
     if own is not None and rule.low <= own <= rule.high:
         # The config's own depth stands for its cut, so that its own settings are among those drawn.
-        block = build_network(config, fold=0).cut
+        block = build_network(config, fold=0).frozen_blocks
         inside = [Cut(own, cut.block, cut.state_bytes) if cut.block == block else cut for cut in inside]
     chosen = (
         inside
@@ -263,12 +263,10 @@ def _depths(rule: Rule, config: Config, rows: LabelledPhotos, compute: Compute, 
     return Rule(DEPTH, choices=tuple(values))
 
 
-def _pairs(config: Config, rows: LabelledPhotos) -> int:
+def _pairs(config: Config, rows: TrainingData) -> int:
     """(photo, view) pairs that training on the whole table looks at: the rows of a trunk file."""
     every = np.arange(len(rows.scores))
-    pairs = looked_at(
-        shown(config, items_of(config, rows.scores, every)), as_they_are(every), scored_pairs(config, every)
-    )
+    pairs = look_at(config, samples_of(config, rows.scores, every), every)
     return len(np.unique(np.stack(pairs, axis=1), axis=0))
 
 

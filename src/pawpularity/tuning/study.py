@@ -16,8 +16,8 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from pawpularity.config import Config
 from pawpularity.errors import UserError
-from pawpularity.schema import Config
 from pawpularity.tuning.storage import MOST_RETRIES, Store, again, repeated, revive
 
 RECORD = "record"

@@ -1,14 +1,14 @@
 """From a configuration to a better one: the search, then the best trials on all folds, then `configs/tuned/NAME.yaml`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import torch
 
 from pawpularity.console import log
-from pawpularity.context import Choices, default_run
+from pawpularity.context import Context, default_run
 from pawpularity.device import Compute
 from pawpularity.device import choose as choose_device
 from pawpularity.errors import UserError
@@ -16,10 +16,8 @@ from pawpularity.evaluation.oof import write_oof
 from pawpularity.files import write_json, write_text
 from pawpularity.models.network import build_network
 from pawpularity.models.weights import tensors_hash
-from pawpularity.runs import OOF, check_name
-from pawpularity.signals import deaf_children
-from pawpularity.training.fold import labelled_photos
-from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.runs import check_name
+from pawpularity.training.samples import TrainingData
 from pawpularity.tuning.objective import Objective, own_values, words
 from pawpularity.tuning.rescore import (
     OWN,
@@ -41,7 +39,7 @@ from pawpularity.tuning.study import first_try, open_study, record_of, work
 class Plan:
     """What one `tune` command asks for."""
 
-    chosen: Choices
+    chosen: Context
     configs: str
     url: str | None
     workers: int
@@ -69,7 +67,7 @@ def tune(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], 
     dataset, folds = plan.chosen.dataset, plan.chosen.folds
     dataset.photo_paths()
     compute = choose_device(config.train.dtype)
-    rows = labelled_photos(dataset, folds, config)
+    rows = TrainingData.load(dataset, folds, config)
     if plan.workers > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // plan.workers))
     log(f"study   {name} in {store.shown}: {config.model.backbone}, {config.search.trials} trials"
@@ -87,8 +85,7 @@ def tune(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], 
     started: list[Any] = []
     try:
         if plan.workers > 1:
-            with deaf_children():
-                started += helpers()
+            started += helpers()
         for fold in searched:
             work(store, studies[fold], config.search.trials, config.search.seed + fold * 7919, objectives[fold])
     except BaseException:  # they would go on with all trials that are left, and this one's reason be told after hours
@@ -105,11 +102,11 @@ def tune(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], 
             f"study   {name}: all trials are done; make tune without --search-only trains the best of them on all folds"
         )
         return None
-    return _scored(plan, studies, Trainer(OOF, dataset, folds, rows, compute))
+    return _scored(plan, studies, Trainer(plan.chosen, rows))
 
 
 def _opened(
-    plan: Plan, store: Store, title: str, fold: int, rows: LabelledPhotos, compute: Compute, weights: str
+    plan: Plan, store: Store, title: str, fold: int, rows: TrainingData, compute: Compute, weights: str
 ) -> tuple[optuna.Study, list[Rule]]:
     config = plan.chosen.config
     rules = read_space(config)
@@ -144,7 +141,9 @@ def _scored(plan: Plan, studies: Mapping[int, optuna.Study], trainer: Trainer) -
         where = f"searched on fold {config.search.fold}, {share}"
     counts = counts_of(list(studies.values()), first_try)
     winner = next(c for c in best if c.name == found["winner"])
-    written = write_winner(name, plan.configs, replace(winner.config, name=config.name), _remark(name, winner))
+    written = write_winner(
+        name, plan.configs, winner.config.model_copy(update={"name": config.name}), _remark(name, winner)
+    )
     folder = study_folder(name)
     write_oof(folder / "crossfitted.csv", table)
     found = {"study": name, "config": plan.configs, "counts": counts, "winner_config": written.as_posix(),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pawpularity.device import Compute
-from pawpularity.features.build import BATCH, Trunks, run
+from pawpularity.features.build import BATCH, FeatureCache, run
 from pawpularity.models.network import build_network
 from pawpularity.studies.benchmark.machine import PeakMemory, side_by_side
 from pawpularity.studies.benchmark.train import Shelter, settings
@@ -23,12 +23,14 @@ def bench_cache(name: str, unfrozen: int | None, data: Shelter, compute: Compute
 
     def bare() -> None:
         for _ in range(-(-count // BATCH)):
-            run(network, compute, noise, 0, network.cut).cpu()
+            run(network, compute, noise, 0, network.frozen_blocks).cpu()
 
     def build(cache: str, *, decoded: bool) -> None:
         folder = data.folder / cache
-        shutil.rmtree(folder / "trunk" if decoded else folder, ignore_errors=True)
-        file = Trunks(folder / "trunk", data.photos(size, cache), size, 1e6).open(network, compute, rows, views)
+        shutil.rmtree(folder / "features" if decoded else folder, ignore_errors=True)
+        file = FeatureCache(folder / "features", data.photos(size, cache), size, 1e6).open(
+            network, compute, rows, views
+        )
         assert file is not None
 
     with PeakMemory() as peak:

@@ -26,17 +26,17 @@ def bench_predict(name: str, unfrozen: int | None, compute: Compute, repeats: in
     inputs, rows = PixelInputs(Photos.of(pixels), np.arange(PHOTOS)), np.arange(PHOTOS)
     x = torch.from_numpy(pixels).to(compute.device)
     with torch.inference_mode(), compute.autocast():
-        state = networks[0].trunk(x)
+        state = networks[0].frozen_features(x)
 
     @torch.inference_mode()
     def trunk() -> None:
         with compute.autocast():
-            networks[0].trunk(x)
+            networks[0].frozen_features(x)
 
     @torch.inference_mode()
     def tail() -> None:
         with compute.autocast():
-            networks[0].clipped(networks[0].tail(state))
+            networks[0].clipped(networks[0].head(state))
 
     def one() -> None:
         score_tails(networks[:1], inputs, rows, None, compute)

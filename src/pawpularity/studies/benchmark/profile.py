@@ -5,7 +5,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 from pawpularity.device import Compute
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.studies.benchmark.train import Shelter, Way, settings, with_train
 
 SHOWN = 12
@@ -19,7 +19,7 @@ def bench_profile(
     base = settings(name, unfrozen)
     size = base.photos.size
     photos = data.photos(size, f"profile-{name}")
-    trunks = Trunks(data.folder / f"profile-{name}" / "trunk", photos, size, 1e6)
+    trunks = FeatureCache(data.folder / f"profile-{name}" / "features", photos, size, 1e6)
     config = with_train(base, channels_last=True, dtype=compute.dtype_name, frozen_bn=frozen_bn)
     way = Way(config, data.rows(photos, trunks), compute)
     way.open()

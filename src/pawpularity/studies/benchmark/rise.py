@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pawpularity.config import Model
 from pawpularity.console import log
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
@@ -32,7 +33,6 @@ from pawpularity.explain.rise_result import LEAST_BLOCKS, Rise
 from pawpularity.heads.ridge import Weights, fold_models
 from pawpularity.models.backbone import as_tensor_stats, build_backbone
 from pawpularity.sample.draw import draw_shelter
-from pawpularity.schema import Model
 from pawpularity.studies.benchmark.machine import PeakMemory
 
 ALPHA = 1780.0

@@ -31,15 +31,15 @@ import torch
 from optuna.trial import TrialState
 
 import pawpularity
-from pawpularity.config import CONFIGS, resolve
+from pawpularity.config import CONFIGS, Config, resolve
 from pawpularity.console import log
-from pawpularity.context import Choices
+from pawpularity.context import Context
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.files import read_json
+from pawpularity.models.backbone import unfrozen_tensors
 from pawpularity.runs import OOF
 from pawpularity.sample.draw import draw_shelter
-from pawpularity.schema import Config
 from pawpularity.studies.benchmark.machine import Timing
 from pawpularity.studies.benchmark.postgres import NoServer, temporary_server
 from pawpularity.training.fold import labelled_photos, prepare_trunk
@@ -83,8 +83,8 @@ class Ways:
         chosen = self._chosen("any")
         self.dataset, self.folds = chosen.dataset, chosen.folds
 
-    def _chosen(self, run: str) -> Choices:
-        return Choices(self.config, DATA, OOF / run)
+    def _chosen(self, run: str) -> Context:
+        return Context(self.config, DATA, OOF / run)
 
     def rows(self, config: Config) -> LabelledPhotos:
         """The shelter as `config` reads it."""
@@ -99,7 +99,7 @@ class Ways:
         every = np.arange(len(rows.scores))
         rules = resolved(read_space(self.config), self.config, rows, self.compute, log)
         depths = next((rule.choices for rule in rules if rule.key == DEPTH), ())
-        own = self.config.model.unfrozen_tensors
+        own = unfrozen_tensors(self.config.model)
         for depth in sorted({*depths, own} - {None}, reverse=True):
             config = with_values(self.config, {DEPTH: depth})
             prepare_trunk(config, rows, items_of(config, rows.scores, every), every, self.compute)
@@ -110,7 +110,7 @@ class Ways:
         """All folds, from decoded photos; `plain`: without kept states."""
         config = self.config
         if plain:
-            config = replace(config, cache=replace(config.cache, budget_gb=0.0))
+            config = config.with_values({"cache.budget_gb": 0.0})
         trainer = Trainer(OOF, self.dataset, self.folds, self.rows(config), self.compute)
         started = time.perf_counter()
         trained = trainer.train(run, config)

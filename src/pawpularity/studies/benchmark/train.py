@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pawpularity.config import resolve
+from pawpularity.config import Config, resolve
 from pawpularity.data.photo_cache import Photos, content_print, photos_of
 from pawpularity.data.photos import decode
 from pawpularity.device import Compute, choose
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.models.network import Network, build_network
 from pawpularity.sample.draw import draw_shelter
-from pawpularity.schema import Config
 from pawpularity.studies.benchmark.machine import PeakMemory, Timing, side_by_side
 from pawpularity.studies.benchmark.roofline import Roofline, floor_of
 from pawpularity.training.batches import EpochBatches
@@ -73,7 +72,7 @@ class Shelter:
         pixels: Any = DecodedEachTime(self.paths, size)
         return Photos("", np.arange(len(self.paths), dtype=np.uint64), lambda: iter(()), lambda: pixels)
 
-    def rows(self, photos: Photos, trunks: Trunks | None = None) -> LabelledPhotos:
+    def rows(self, photos: Photos, trunks: FeatureCache | None = None) -> LabelledPhotos:
         """As the training loop takes them."""
         n = len(self.scores)
         return LabelledPhotos(photos, np.arange(n), np.zeros((n, 12), np.float32), self.scores, np.arange(n), trunks)
@@ -131,7 +130,7 @@ class Way:
 
         def step() -> None:
             with self.compute.autocast():
-                raw = self.network.tail(self.loop.inputs.state(self.network, x), columns)
+                raw = self.network.head(self.loop.inputs.state(self.network, x), columns)
             self.loop.optimiser.zero_grad(set_to_none=True)
             loss_of(self.network, raw, target, self.config.train).backward()  # type: ignore[no-untyped-call]
             self.loop.optimiser.step()
@@ -153,7 +152,7 @@ def bench_train(
     slow = Way(with_train(base, channels_last=False, dtype="float32"), data.rows(data.undecoded(size)), float32)
     half = Way(with_train(base, channels_last=True, dtype=compute.dtype_name), data.rows(data.undecoded(size)), compute)
     photos = data.photos(size, f"cold-{name}")
-    trunks = Trunks(data.folder / f"cold-{name}" / "trunk", photos, size, 1e6)
+    trunks = FeatureCache(data.folder / f"cold-{name}" / "features", photos, size, 1e6)
     ours_config = with_train(base, channels_last=True, dtype=compute.dtype_name, frozen_bn=frozen_bn)
     ours = Way(ours_config, data.rows(photos, trunks), compute)
     # Warm kernels, cold files: what a second backbone of a session would meet.
@@ -192,7 +191,7 @@ def bench_train(
         ("trunk warm", each[2], timings[2], floors[2], peaks[2]),
     ):
         least = floor.seconds / _batch_of(n) if floor is not None else None
-        rows.append(common | {
+        rows.append(common | {  # type: ignore[arg-type]
             "way": label,
             "ms_per_image": 1e3 * seconds,
             "images_per_s": 1 / seconds,
@@ -215,11 +214,11 @@ def _batch_of(items: int) -> float:
 
 def with_train(config: Config, **train: Any) -> Config:
     """`config` with other `train` settings; nothing is checked."""
-    return replace(config, train=replace(config.train, **train))
+    return config.with_values({f"train.{key}": value for key, value in train.items()})
 
 
 def _warm(network: Network, compute: Compute, size: int) -> None:
     network.to(compute.device).eval()
     with torch.inference_mode(), compute.autocast():
-        network.trunk(torch.zeros(32, size, size, 3, dtype=torch.uint8, device=compute.device))
+        network.frozen_features(torch.zeros(32, size, size, 3, dtype=torch.uint8, device=compute.device))
     network.train()

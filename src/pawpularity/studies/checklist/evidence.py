@@ -72,7 +72,7 @@ class Backing:
     def _settings(self) -> str:
         name = str(self.run.record["config"].get("name", "default"))
         try:
-            usual = _leaves(resolve(name, validate=False).to_dict())
+            usual = _leaves(resolve(name).to_dict())
         except UserError:
             return f"with the settings that {self.run.folder}/config.json keeps (there is no configs/{name}.yaml)"
         own = _leaves(self.run.record["config"])

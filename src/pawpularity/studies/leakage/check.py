@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pawpularity.config import Config
 from pawpularity.device import choose as choose_device
 from pawpularity.errors import UserError
 from pawpularity.evaluation.alarm import Sign
@@ -31,7 +32,6 @@ from pawpularity.evaluation.origin import Origin
 from pawpularity.evaluation.sources import Source
 from pawpularity.files import write_json, write_text
 from pawpularity.runs import OOF
-from pawpularity.schema import Config
 from pawpularity.studies.leakage.look_alikes import LookAlikes, Rows, look_alikes, photo_files
 
 FOLDER = OOF / "leakcheck"

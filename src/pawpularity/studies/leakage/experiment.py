@@ -12,13 +12,14 @@ with a copy among the validation items, so fewer of the rare scores), which wide
 printed. `split_by_items` is the paper's split without a fold set aside, for Table 1.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.config import Config
 from pawpularity.data.augment import VIEWS
 from pawpularity.data.folds import inner_split
 from pawpularity.device import Compute
@@ -27,7 +28,6 @@ from pawpularity.evaluation.compare import Comparison, compare
 from pawpularity.evaluation.metrics import Score, rmse, score
 from pawpularity.files import plain
 from pawpularity.predictor import score_rows
-from pawpularity.schema import Config
 from pawpularity.studies.leakage.replay import SEED, validated_items
 from pawpularity.training.fit import Fitted, fit_items
 from pawpularity.training.fold import prepare_trunk
@@ -110,9 +110,16 @@ class Experiment:
 def paper_settings(config: Config) -> Config:
     """`config` with the paper's copies and no other augmentation: its list of items is fixed."""
     rule = config.train.copies if config.train.copies != "none" else "authors"
-    train = replace(config.train, copies=rule, augment="none", views=0, mixup=0.0, manifold_mixup=0.0, split="honest",
-                    refit=False)  # fmt: skip
-    return replace(config, train=train)
+    own = {
+        "copies": rule,
+        "augment": "none",
+        "views": 0,
+        "mixup": 0.0,
+        "manifold_mixup": 0.0,
+        "split": "honest",
+        "refit": False,
+    }
+    return config.with_values({f"train.{key}": value for key, value in own.items()})
 
 
 def split_by_items(config: Config, rows: LabelledPhotos, of: Rows) -> Split:

@@ -1,12 +1,13 @@
 """Photos of the rows of an OOF table, their frozen features, and how alike a copy looks to that network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pawpularity.config import Config
 from pawpularity.console import log
 from pawpularity.data.augment import CROP, FLIP, ORIGINAL
 from pawpularity.data.dataset import fingerprints
@@ -16,11 +17,10 @@ from pawpularity.data.photos import in_order, thread_count
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leak_detection import Neighbours, nearest_across_folds, standardised
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.files import text_hash
 from pawpularity.heads.features import frozen_features
 from pawpularity.models.weights import find_weights
-from pawpularity.schema import Config
 
 SAMPLE = 200  # photos that are mirrored and cropped to see how alike a copy looks
 QUANTILE = 0.1  # nine of ten copies are as near as the bar
@@ -72,8 +72,8 @@ def config_for(config: Config) -> Config:
         except UserError as error:
             log(f"{error}; taking the packaged {PACKAGED[0]} instead: it finds copies, but knows no photographs")
     backbone, weights, size = PACKAGED
-    model = replace(config.model, backbone=backbone, weights=weights, args={})
-    return replace(config, model=model, photos=replace(config.photos, size=size))
+    own = {"model.backbone": backbone, "model.weights": weights, "model.args": {}, "photos.size": size}
+    return config.with_values(own)
 
 
 def look_alikes(rows: Rows, paths: list[Path], fold: Rows, config: Config, compute: Compute) -> LookAlikes:
@@ -87,7 +87,7 @@ def look_alikes(rows: Rows, paths: list[Path], fold: Rows, config: Config, compu
     photos = photos_of(
         paths, prints, size=size, fit=config.photos.fit, folder=cache, key=text_hash("leakcheck", *prints)
     )
-    trunks = Trunks(cache / "trunk", photos, size, config.cache.budget_gb)
+    trunks = FeatureCache(cache / "features", photos, size, config.cache.budget_gb)
 
     def features(at: Rows, view: int) -> Features:
         return frozen_features(photos, at, config.model, "pooled", size, compute, trunks=trunks, view=view)

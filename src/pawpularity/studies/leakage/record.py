@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pawpularity.console import log
-from pawpularity.context import Choices
+from pawpularity.context import Context
 from pawpularity.device import choose as choose_device
 from pawpularity.errors import UserError
 from pawpularity.files import write_json, write_text
@@ -19,15 +19,13 @@ from pawpularity.training.fold import labelled_photos
 FOLDER = OOF / "leakage"
 
 
-def experiment_of(chosen: Choices, rule: str) -> tuple[dict[str, Any], Path]:
+def experiment_of(chosen: Context, rule: str) -> tuple[dict[str, Any], Path]:
     """Run the experiment on the chosen data and config; returns its figures and the folder they were written to."""
-    from dataclasses import replace
-
     if rule == "none":
         raise UserError(
             "--copies none leaks nothing, so there is nothing to train; leave it away, or add --replay-only"
         )
-    config = replace(chosen.config, train=replace(chosen.config.train, copies=rule))
+    config = chosen.config.with_values({"train.copies": rule})
     dataset, folds = chosen.dataset, chosen.folds
     compute = choose_device(config.train.dtype)
     rows = labelled_photos(dataset, folds, config)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from pawpularity.config import Model
 from pawpularity.data.photos import DECODER, Pixels, decode, thread_count
 from pawpularity.errors import UserError
 from pawpularity.files import require_space, write_json
@@ -34,7 +35,6 @@ from pawpularity.runs import git_commit, machine, versions
 from pawpularity.sample.draw import drawers
 from pawpularity.sample.render import render
 from pawpularity.sample.spec import TEST, TRAIN, Photo, describe
-from pawpularity.schema import Model
 from pawpularity.studies.pretraining import EPOCHS, PHOTOS, RESERVED, SEED
 from pawpularity.studies.pretraining.labels import FLAGS, IN_RULE, KINDS, MEASURES, Labels, labels_of, widths
 

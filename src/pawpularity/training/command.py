@@ -1,0 +1,111 @@
+"""`pawpularity train`: train one fold, or all that are missing, in one process, several folds at once, or one fold on several GPUs."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pawpularity.console import duration, emit, log, next_step
+from pawpularity.context import Context
+from pawpularity.errors import UserError
+
+
+def train(
+    context: Context,
+    *,
+    fold: int | None = None,
+    jobs: int | None = None,
+    processes: int | None = None,
+    fresh: bool = False,
+    skip_taken: bool = False,
+    json: str | None = None,
+) -> None:
+    """Train, and print the out-of-fold RMSE with its interval beside the constant.
+
+    Raises UserError before torch is imported where words, data or folds are wrong.
+    """
+    if jobs and (fold is not None or processes):
+        raise UserError("--jobs trains the missing folds side by side; leave out --fold and --processes")
+    k = context.config.folds.k
+    if fold is not None and not 0 <= fold < k:
+        raise UserError(f"--fold {fold}: must be 0..{k - 1} (folds.k is {k})")
+    context.dataset.photo_paths()
+    _ = context.folds
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if (processes or 1) > 1 and not launched:
+        from pawpularity.training.distributed import launch
+
+        options = [*(["--fold", str(fold)] if fold is not None else []), *(["--fresh"] if fresh else []),
+                   *(["--skip-taken"] if skip_taken else []), *(["--json", json] if json else [])]  # fmt: skip
+        launch(processes or 1, ["train", *options, *context.words])
+        return
+    if (jobs or 1) > 1:
+        _side_by_side(context, jobs or 1)
+    _train(context, fold, fresh=fresh, skip_taken=skip_taken, json=json)
+
+
+def _side_by_side(context: Context, jobs: int) -> None:
+    """Train the missing folds, `jobs` processes at once, each with its share of the cores."""
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = os.environ | {"OMP_NUM_THREADS": threads}
+
+    def run(fold: int) -> int:
+        return subprocess.run(
+            fold_command(context, fold), env=environment, stdout=subprocess.DEVNULL, check=False
+        ).returncode
+
+    with ThreadPoolExecutor(jobs) as pool:
+        codes = list(pool.map(run, missing_folds(context)))
+    if failed := [code for code in codes if code]:
+        raise UserError(
+            f"{len(failed)} of {len(codes)} folds failed (see above); run the same command to train them again"
+        )
+
+
+def missing_folds(context: Context) -> list[int]:
+    """Folds of the context's run that are not trained yet. Raises UserError where another run stands there."""
+    from pawpularity.runs import Run, record_of
+
+    if not (context.run / "config.json").is_file():
+        return list(range(context.folds.k))
+    there = Run.open(context.run)
+    data, folds = {"hash": context.dataset.hash}, {"hash": context.folds.hash}
+    weights = there.record.get("weights", {})  # the network that would tell is not built here
+    run = Run.same(context.run, record_of(context.config, data=data, folds=folds, weights=weights))
+    trained = run.trained_folds() if run is not None else []
+    return [fold for fold in range(context.folds.k) if fold not in trained]
+
+
+def fold_command(context: Context, fold: int, *, fresh: bool = False) -> list[str]:
+    """The command that trains one fold, and does nothing where it is trained or being trained elsewhere."""
+    more = ["--fresh"] if fresh else []
+    return [sys.executable, "-m", "pawpularity", "train", "--fold", str(fold), "--skip-taken", *more, *context.words]
+
+
+def _train(context: Context, fold: int | None, *, fresh: bool, skip_taken: bool, json: str | None) -> None:
+    from pawpularity.evaluation.leaderboard import floor_line, fold_line, run_row, table_text
+    from pawpularity.runs import Run
+    from pawpularity.training.fold import train_run
+
+    def on_fold(run: Run, trained: int) -> None:
+        line = f"{fold_line(run, trained)}; {duration(run.metrics(trained)['seconds'])}"
+        log(line) if json == "-" else print(line)
+
+    again = fold is not None and not skip_taken
+    run = train_run(
+        context, wanted=None if fold is None else [fold], again=again, fresh=fresh, skip_taken=skip_taken, on_fold=on_fold
+    )  # fmt: skip
+    if int(os.environ.get("RANK", "0")) > 0:
+        return
+    if fold is None or json:
+        row = run_row(run)
+        emit(row, table_text([row]) if fold is None else "", json)
+    if (line := floor_line(Path(context.data))) is not None:
+        log(line)
+    missing = run.k - len(run.trained_folds())
+    next_step(
+        f"make train RUN={run.name} (the {missing} folds that are missing)"
+        if missing
+        else f"make explain RUN={run.name}"
+    )
