@@ -124,7 +124,7 @@ def Flag(name: str, about: str) -> Any:
 # --- Start here -------------------------------------------------------------------------------------------------------
 
 
-@command(START, "old.pipeline.verbs._all", "make all YES=1", name="all")
+@command(START, "pipeline.compete.compete", "make all YES=1", name="all")
 def all_(
     yes: Yes = False, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None
 ) -> None:
@@ -310,7 +310,7 @@ def robustness(
 # --- Submit -----------------------------------------------------------------------------------------------------------
 
 
-@command(SUBMIT, "old.pipeline.verbs._predict", "make predict RUN=densenet161")
+@command(SUBMIT, "kaggle.submission.predict", "make predict RUN=densenet161")
 def predict(
     out: Annotated[str | None, Option(metavar="FILE", help="The submission (default: submissions/RUN.csv).")] = None,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None,
@@ -429,7 +429,7 @@ def leakage(
     """Replay the paper's leak from labels, then train a network the leaky and the honest way."""
 
 
-@command(STUDY, "old.pipeline.verbs._table1", 'make table1 BACKBONES="densenet161 vgg19_bn"')
+@command(STUDY, "old.studies.table1_verb._table1", 'make table1 BACKBONES="densenet161 vgg19_bn"')
 def table1(
     backbones: Annotated[list[str] | None, Option(metavar="NAME", help="Some of the four (default: all).")] = None,
     copies: Annotated[list[str] | None, Option(metavar="RULE", help="Some of none, paper, authors (default: all).")] = None,

@@ -1,4 +1,4 @@
-"""Which device computes, in which number format, and why: said at the start of every verb that computes.
+"""Which device computes, in which number format, and why: logged at the start of every command that computes.
 
 The dtype follows capability, not `is_bf16_supported()`, which says yes where bfloat16 is emulated (a T4 is then four
 times slower): bfloat16 on GPUs >= 8.0 and CPUs with AMX or AVX512-BF16, float16 on 7.x GPUs, float32 elsewhere.
@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -53,35 +53,6 @@ def choose(dtype: str = "auto", device: str | None = None) -> Compute:
         return Compute(torch.device(name), getattr(torch, dtype), "asked for by train.dtype")
     kind, reason = _native(name)
     return Compute(torch.device(name), kind, f"{why}{reason}")
-
-
-def usable_gpus() -> int:
-    """GPUs that processes would be given; 0 where `PAWPULARITY_DEVICE` asks for something else. Takes none of them."""
-    wanted = os.environ.get("PAWPULARITY_DEVICE", "").partition(":")[0]
-    return torch.cuda.device_count() if wanted in ("", "cuda") and torch.cuda.is_available() else 0
-
-
-def require_gpus(processes: int, gpus: int) -> None:
-    """Raise UserError for more processes than GPUs."""
-    if processes > gpus:
-        raise UserError(
-            f"{processes} processes and {gpus} GPU{'s' * (gpus > 1)}: each needs one of its own; start {gpus} at most "
-            "(PAWPULARITY_DEVICE=cpu trains on the CPU)"
-        )
-
-
-def choose_for(dtype: str, process: int, processes: int) -> Compute:
-    """As `choose`, for one of several processes on this machine: a GPU for each, or the CPU for all.
-
-    Of `PAWPULARITY_DEVICE` only the kind counts. Raises UserError for more processes than GPUs.
-    """
-    if gpus := usable_gpus():
-        require_gpus(processes, gpus)
-        torch.cuda.set_device(process)
-    compute = choose(dtype, os.environ.get("PAWPULARITY_DEVICE", "").partition(":")[0] or None)
-    if compute.device.type == "mps":
-        raise UserError(f"{processes} processes cannot share mps; start one, or set PAWPULARITY_DEVICE=cpu")
-    return replace(compute, device=torch.device("cuda", process)) if compute.device.type == "cuda" else compute
 
 
 def _device(wanted: str | None) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pawpularity.config import Config
 from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import decode
@@ -31,6 +30,10 @@ from pawpularity.models.network import METADATA_COLUMNS, Network, build_network
 from pawpularity.models.weights import load_strictly, read_tensors, tensors_hash
 from pawpularity.runs import Run
 
+if TYPE_CHECKING:
+    from pawpularity.config import Config
+
+Rows = NDArray[np.int64]
 Progress = Callable[[int], Any]
 SCORED_AT_ONCE = 64
 """Rows of a batch; another size may pick other kernels, and differ in the last digits."""
@@ -39,33 +42,33 @@ SCORED_AT_ONCE = 64
 def score_rows(
     network: Network,
     inputs: Inputs,
-    rows: NDArray[np.int64],
+    rows: Rows,
     metadata: NDArray[np.float32] | None,
     compute: Compute,
     *,
-    view: int | NDArray[np.int64] = ORIGINAL,
+    view: int | Rows = ORIGINAL,
 ) -> NDArray[np.float64]:
-    """Clipped score points, (len(rows),), of `rows` seen as `view` (one for all, or (len(rows),)); see `score_tails`."""
-    scores: NDArray[np.float64] = score_tails([network], inputs, rows, metadata, compute, view=view)[0]
+    """Clipped score points, (len(rows),), of `rows` seen as `view` (one for all, or (len(rows),)); see `score_heads`."""
+    scores: NDArray[np.float64] = score_heads([network], inputs, rows, metadata, compute, view=view)[0]
     return scores
 
 
 @torch.inference_mode()
-def score_tails(
+def score_heads(
     networks: Sequence[Network],
     inputs: Inputs,
-    rows: NDArray[np.int64],
+    rows: Rows,
     metadata: NDArray[np.float32] | None,
     compute: Compute,
     *,
-    view: int | NDArray[np.int64] = ORIGINAL,
+    view: int | Rows = ORIGINAL,
     batch_size: int = SCORED_AT_ONCE,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """Clipped score points, (networks, len(rows)), by networks behind one and the same trunk, which runs once a photo.
+    """Clipped score points, (networks, len(rows)), by networks that share one frozen part, which runs once a photo.
 
     `metadata` is (len(rows), 12) or None (absent). The networks are put in evaluation mode and stay so. Raises UserError
-    where a network answers something that is no number.
+    where a network's answer is not a number.
     """
     for network in networks:
         network.eval()
@@ -76,13 +79,13 @@ def score_tails(
         x = inputs.take(batch, views[start : start + batch_size]).to(compute.device, non_blocking=True)
         columns = None if metadata is None else torch.tensor(metadata[start : start + len(batch)]).to(compute.device)
         with compute.autocast():
-            state = inputs.features(networks[0], x)
-            answers = torch.stack([network.clipped(network.head(state, columns)) for network in networks])
+            features = inputs.features(networks[0], x)
+            answers = torch.stack([network.clipped(network.head(features, columns)) for network in networks])
         scores[:, start : start + len(batch)] = answers.cpu()
         if progress is not None:
             progress(len(batch))
     if not torch.isfinite(scores).all():
-        raise UserError("the network answers what is no number (its training diverged); train it with a lower train.lr")
+        raise UserError("the network's answers are not numbers (its training diverged); train with a lower train.lr")
     return scores.double().numpy()
 
 
@@ -91,7 +94,7 @@ class Predictor:
     """The fold networks of one run."""
 
     run: Run
-    config: Config
+    config: "Config"
     networks: dict[int, Network]
     compute: Compute
 
@@ -99,7 +102,7 @@ class Predictor:
     def load(cls, folder: str | Path, folds: Sequence[int] | None = None, device: str | None = None) -> "Predictor":
         """Rebuild the networks of `folder` (oof/RUN), of the given folds or all that are trained.
 
-        Raises UserError when the run, a fold, its weights or its trunk is absent or is not the one it was trained with.
+        Raises UserError when the run, a fold, its weights or its frozen part are missing or are not those it was trained with.
         """
         run = Run.open(Path(folder))
         config = run.config
@@ -133,14 +136,14 @@ class Predictor:
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         flip: bool | None = None,
-        trunks: FeatureCache | None = None,
+        cache: FeatureCache | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """Mean score of the folds, (N,), of photo files or (N, size, size, 3) uint8 pixels from the project's decoder.
 
         The other arguments as for `predict_folds`.
         """
-        scores = self.predict_folds(photos, metadata, flip=flip, trunks=trunks, progress=progress)
+        scores = self.predict_folds(photos, metadata, flip=flip, cache=cache, progress=progress)
         mean: NDArray[np.float64] = scores.mean(axis=0)
         return mean
 
@@ -150,91 +153,96 @@ class Predictor:
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         flip: bool | None = None,
-        trunks: FeatureCache | None = None,
+        cache: FeatureCache | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
-        """Scores by fold, (folds, N); the folds share one pass of the trunk.
+        """Scores by fold, (folds, N); the folds share one pass of the frozen part.
 
         Without metadata the run must have been trained to do without it. `flip`: the mean of the photo and its mirror
-        image (default: as the run's own rows were scored, `predict.flip`). `trunks`, of the table's `photos`: states that
-        training kept are read instead of being computed again. `progress` is told photos per pass.
+        image (default: as the run's own rows were scored, `predict.flip`). `cache`, of the table's `photos`: features that
+        training cached are read instead of being computed again. `progress` is told photos per pass.
         """
+        decoded = self._photos(photos)
+        columns = self._metadata(metadata, len(decoded))
+        rows = np.arange(len(decoded))
+        views = (ORIGINAL, FLIP) if (self.config.predict.flip if flip is None else flip) else (ORIGINAL,)
+        networks = list(self.networks.values())
+        inputs: Inputs = PixelInputs(decoded, rows)
+        if cache is not None:
+            every, seen = np.tile(rows, len(views)), np.repeat(views, len(rows))
+            file = cache.open(networks[0], self.compute, every, seen, build=False)
+            inputs = inputs if file is None else FeatureInputs(file, rows)
+        ways = [
+            score_heads(networks, inputs, rows, columns, self.compute, view=view, progress=progress) for view in views
+        ]
+        scores: NDArray[np.float64] = np.mean(ways, axis=0)
+        return scores
+
+    def _photos(self, photos: str | Path | Sequence[str | Path] | NDArray[np.uint8] | Photos) -> Photos:
+        if isinstance(photos, Photos):
+            return photos
         if isinstance(photos, str | Path):
             photos = [photos]
         if len(photos) == 0:
             raise UserError("there are no photos to predict")
-        if not isinstance(photos, Photos):
-            size, pixels = self.config.photos.size, photos if isinstance(photos, np.ndarray) else self.decode(photos)
-            if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
-                raise UserError(
-                    f"photos must be uint8 of shape (N, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}"
-                )
-            photos = Photos.of(pixels)
-        if isinstance(metadata, pd.DataFrame):
-            # By name: a table's columns may stand in any order.
+        size, pixels = self.config.photos.size, photos if isinstance(photos, np.ndarray) else self.decode(photos)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
+            raise UserError(f"photos must be uint8 of shape (N, {size}, {size}, 3), not {pixels.dtype} {pixels.shape}")
+        return Photos.of(pixels)
+
+    def _metadata(self, metadata: ArrayLike | pd.DataFrame | None, photos: int) -> NDArray[np.float32] | None:
+        model = self.config.model
+        if metadata is None:
+            if model.metadata == "use" and model.metadata_dropout == 0:
+                raise UserError(f"{self.run.folder}: was trained with metadata always there; give it, or train with "
+                                "model.metadata_dropout > 0")  # fmt: skip
+            return None
+        if isinstance(metadata, pd.DataFrame):  # by name: a table's columns may stand in any order
             if missing := [name for name in METADATA if name not in metadata.columns]:
                 raise UserError(f"metadata has no column {missing[0]}; it needs {', '.join(METADATA)}")
             metadata = metadata[list(METADATA)].to_numpy()
-        columns = None if metadata is None else np.asarray(metadata, dtype=np.float32)
-        if columns is not None and columns.shape != (len(photos), METADATA_COLUMNS):
-            raise UserError(f"metadata must have shape ({len(photos)}, {METADATA_COLUMNS}), not {columns.shape}")
-        if columns is not None and not np.isfinite(columns).all():
+        columns = np.asarray(metadata, dtype=np.float32)
+        if columns.shape != (photos, METADATA_COLUMNS):
+            raise UserError(f"metadata must have shape ({photos}, {METADATA_COLUMNS}), not {columns.shape}")
+        if not np.isfinite(columns).all():
             raise UserError("metadata must be numbers (0 or 1); leave it out where it is not known")
-        model = self.config.model
-        if columns is None and model.metadata == "use" and model.metadata_dropout == 0:
-            raise UserError(f"{self.run.folder}: was trained with metadata always there; give it, or train with "
-                            "model.metadata_dropout > 0")  # fmt: skip
-        rows = np.arange(len(photos))
-        views = (ORIGINAL, FLIP) if (self.config.predict.flip if flip is None else flip) else (ORIGINAL,)
-        networks = list(self.networks.values())
-        inputs: Inputs = PixelInputs(photos, rows)
-        if trunks is not None:
-            where, shown = np.tile(rows, len(views)), np.repeat(views, len(rows))
-            kept = trunks.open(networks[0], self.compute, where, shown, build=False)
-            inputs = inputs if kept is None else FeatureInputs(kept, rows)
-        seen = [
-            score_tails(networks, inputs, rows, columns, self.compute, view=view, progress=progress) for view in views
-        ]
-        scores: NDArray[np.float64] = np.mean(seen, axis=0)
-        return scores
+        return columns
 
 
 def load_network(
-    run: Run, fold: int, frozen_of: Network | None = None, trunk: Mapping[str, Tensor] | None = None
+    run: Run, fold: int, frozen_of: Network | None = None, frozen: Mapping[str, Tensor] | None = None
 ) -> Network:
-    """The trained network of one fold, on the CPU, in evaluation mode. Refuses a trunk it was not trained behind.
+    """The trained network of one fold, on the CPU, in evaluation mode. Refuses a frozen part it was not trained behind.
 
     `frozen_of`: a network of the same run whose frozen tensors are shared instead of being loaded again, on its device.
-    `trunk`: the frozen tensors, where they are at hand.
+    `frozen`: the frozen tensors, where they are at hand.
     """
-    config = run.config
-    source = run.record["weights"]["frozen"]
-    kept = source == "kept"
-    # A kept trunk, or none at all, leaves nothing of the original weights to look for.
-    network = (
-        build_network(config, fold=fold, weights=None if source == "named" and trunk is None else "none")
-        if frozen_of is None
-        else _sharing_trunk(frozen_of)
-    )
-    if trunk is None or frozen_of is not None:
-        trunk = read_tensors(run.frozen_file) if kept and frozen_of is None else network.frozen_state()
-    found, wanted = tensors_hash(trunk), run.record["weights"]["frozen_hash"]
-    if found != wanted:
+    config, weights = run.config, run.record["weights"]
+    kept = weights["frozen"] == "kept"
+    if frozen_of is not None:
+        network = _sharing_frozen(frozen_of)
+        frozen = network.frozen_state()
+    else:
+        # Where the frozen tensors are kept or at hand, the original weights need not be looked for.
+        named = weights["frozen"] == "named" and frozen is None
+        network = build_network(config, fold=fold, weights=None if named else "none")
+        if frozen is None:
+            frozen = read_tensors(run.frozen_file) if kept else network.frozen_state()
+    if (found := tensors_hash(frozen)) != weights["frozen_hash"]:
         where = run.frozen_file if kept else f"model.weights={config.model.weights}"
         raise UserError(
-            f"{where}: its frozen tensors are {found}, {run.name} was trained behind {wanted}; restore that file"
+            f"{where}: its frozen tensors are {found}, {run.name} was trained with {weights['frozen_hash']}; restore that file"
         )
-    tail = read_tensors(run.head_file(fold))
-    load_strictly(network, {**trunk, **tail}, run.head_file(fold))
-    due = run.metrics(fold).get("head_hash")
-    if due is not None and tensors_hash(tail) != due:
-        # Another fold's tail fits as well, and has seen this fold's photos.
+    head = read_tensors(run.head_file(fold))
+    load_strictly(network, {**frozen, **head}, run.head_file(fold))
+    if tensors_hash(head) != run.metrics(fold).get("head_hash"):
+        # Another fold's head fits as well, and has seen this fold's photos.
         raise UserError(f"{run.head_file(fold)}: is not what training fold {fold} wrote; run: {run.remedy(fold)}")
     return network.eval()
 
 
-def _sharing_trunk(network: Network) -> Network:
-    """A copy whose frozen tensors are those of `network`: much faster than building another, whose random start is lost."""
+def _sharing_frozen(network: Network) -> Network:
+    """A copy whose frozen tensors are those of `network`: much faster than building another with a random start."""
     shared = network.frozen_state().keys()
     own = dict(network.named_parameters()) | dict(network.named_buffers())
     return copy.deepcopy(network, {id(tensor): tensor for name, tensor in own.items() if name in shared})

@@ -11,7 +11,7 @@ from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.features.build import FeatureCache
 from pawpularity.features.load import FeatureInputs
-from pawpularity.predictor import score_rows, score_tails
+from pawpularity.predictor import score_rows, score_heads
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.labelled import LabelledPhotos
 
@@ -117,7 +117,7 @@ def test_many_tails_behind_one_trunk_answer_as_whole_networks(photos):
         fit_fold(config("small/densenet161", "train.epochs=2"), data, np.arange(100), fold=fold, compute=CPU).network
         for fold in range(3)
     ]
-    together = score_tails(fitted, data.pixels, rows, None, CPU)
+    together = score_heads(fitted, data.pixels, rows, None, CPU)
     with torch.inference_mode():
         pixels = torch.from_numpy(data.photos.pixels)
         apart = np.stack([

@@ -1,21 +1,19 @@
-"""Fill trunk files: run the frozen part of a network once per (photo, view), as far as it was not run before.
+"""Compute cached features: run the frozen part of a network once per (photo, view), as far as that was not done before.
 
-`FeatureCache` belongs to one table of photos. `FeatureCache.open(network, compute, rows, views)` gives the file that holds the states
-of these pairs, made on the way: photos are decoded and painted by threads while the network computes, a deeper cut starts
-from the states of a shallower one that is there, and a build that was killed goes on where it stopped. Before it starts it
-says how much disk and time it will take; where the disk budget is too small it says so and gives None.
+`FeatureCache` belongs to one table of photos. `FeatureCache.open(network, compute, photos, views)` gives the file that holds the
+features of these pairs, computed on the way: photos are decoded and augmented by threads while the network computes, a deeper
+block starts from the features of a shallower one, and a build that was killed goes on where it stopped. It first says how much
+disk it needs; where the budget is too small it says so and gives None.
 
-Every batch has the same size (the last one is filled up), so that a state does not depend on which other photos were
-asked for: other batch sizes may pick other kernels, and differ in the last digits.
+Every batch has the same size (the last one is filled up), so that features do not depend on which other photos were asked
+for: other batch sizes may pick other kernels, and differ in the last digits.
 """
 
 import queue
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,280 +23,202 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pawpularity.console import log
-from pawpularity.data.augment import RANDOM, Painter
+from pawpularity.console import Progress, log
+from pawpularity.data.augment import Painter
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import in_order, thread_count
 from pawpularity.device import Compute
-from pawpularity.errors import UserError
-from pawpularity.features.store import FeatureFile, about_of, stored
+from pawpularity.features.store import FeatureFile, Rows, about_of, to_rows
 from pawpularity.files import OTHER_CACHE, require_space, size_text
 from pawpularity.models.network import Network
 
 BATCH = 32
-Rows = NDArray[np.int64]
 Item = TypeVar("Item")
-PairSource = Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Tensor]]]
-"""From (photo, view) pairs to some of them and what the network is fed for these, a batch at a time."""
+Source = Callable[[Rows], Iterator[tuple[Rows, Tensor]]]
+"""From (photo, view) pairs to batches of them with what the network is fed"""
 
 
 @dataclass
 class FeatureCache:
-    """The trunk files of one table of photos."""
+    """The cached features of one table of photos."""
 
     folder: Path
-    """`cache.folder`/trunk"""
+    """`cache.folder`/features"""
     photos: Photos
     size: int
     budget_gb: float
     _files: dict[str, FeatureFile] = field(default_factory=dict)
-    _said: set[str] = field(default_factory=set)
-
-    @cached_property
-    def painter(self) -> Painter:
-        """Makes the views."""
-        return Painter(self.size)
+    _logged: set[str] = field(default_factory=set)
 
     def open(
         self, network: Network, compute: Compute, photos: Rows, views: Rows, *, build: bool = True
     ) -> FeatureFile | None:
-        """The file with the states of the pairs (`photos[i]`, `views[i]`) at the network's cut; None: not within the budget.
+        """The file with the features of the pairs (`photos[i]`, `views[i]`) behind the network's frozen blocks.
 
-        `network` is on `compute.device`, in evaluation mode as far as it is frozen. None as well where nothing is frozen.
-        Without `build` None as well where states are missing. Raises UserError for bad photos, or a full or unwritable disk;
-        what was finished until then is kept.
+        None where nothing is frozen, where they do not fit the budget, and without `build` where some are missing. `network` is
+        on `compute.device`. Raises UserError for bad photos or a full disk; what was finished until then is kept.
         """
         if network.frozen_blocks == 0 or not self.photos.key:
             return None
         if self.budget_gb == 0:
-            self.log_once("trunk   cache.budget_gb is 0: the frozen part runs in every epoch, which is slower")
+            self.log_once("features cache.budget_gb is 0: the frozen part runs in every epoch, which is slower")
             return None
         file = self._file(network, compute, network.frozen_blocks)
-        dropped = file.check(photos, views)
-        if dropped:
-            log(f"trunk   {file.folder}: {dropped} damaged part(s) found; their states are made again")
-        missing = np.flatnonzero(file.slots(photos, views) < 0)
-        if not len(missing):
-            return file
-        if not build:
+        file.verify(photos, views)
+        missing = _missing(file, photos, views)
+        if len(missing) and not (build and self._affordable(file, len(missing))):
             return None
-        pairs = np.unique(np.stack([photos[missing], views[missing]], axis=1), axis=0)
-        if not self._affordable(file, len(pairs)):
-            return None
-        decoded = self.photos.undecoded_bytes if self.photos.opened() is None else 0
-        needed = len(pairs) * file.row_bytes + decoded
-        require_space(self.folder, needed, "the trunk's states and the decoded photos", OTHER_CACHE)
-        with file.building():
-            file.check(photos, views)
-            file.mend()
-            pairs = pairs[file.slots(pairs[:, 0], pairs[:, 1]) < 0]
-            if len(pairs):
-                self._build(file, network, compute, pairs)
-            file.finish()
+        if len(missing):
+            decoded = self.photos.undecoded_bytes if self.photos.opened() is None else 0
+            needed = len(missing) * file.row_bytes + decoded
+            require_space(self.folder, needed, "cached features and decoded photos", OTHER_CACHE)
+            with file.building():
+                self._build(file, network, compute, _missing(file, photos, views))
+        if build:
+            self.log_once(
+                f"features {file.folder}: the first {network.frozen_blocks} of {len(network.split)} blocks are frozen and their "
+                "features cached"
+            )
         return file
 
-    def _file(self, network: Network, compute: Compute, cut: int) -> FeatureFile:
-        weights = network.frozen_hash(cut)
-        key = f"{cut} {weights} {compute.device.type} {compute.dtype_name} {network.channels_last}"
+    def log_once(self, line: str) -> None:
+        """Log a line that every fold would repeat."""
+        if line not in self._logged:
+            self._logged.add(line)
+            log(line)
+
+    def _file(self, network: Network, compute: Compute, blocks: int) -> FeatureFile:
+        weights = network.frozen_hash(blocks)
+        key = f"{blocks} {weights} {compute.device.type} {compute.dtype_name} {network.channels_last}"
         if key not in self._files:
-            state = run(network, compute, torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8), 0, cut)
-            shape = (state.shape[2], state.shape[3], state.shape[1]) if state.ndim == 4 else tuple(state.shape[1:])
-            about = self._about(network, compute, cut, weights) | {
+            probe = run_blocks(network, compute, torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8), 0, blocks)
+            shape = (probe.shape[2], probe.shape[3], probe.shape[1]) if probe.ndim == 4 else tuple(probe.shape[1:])
+            about = {
+                "backbone": _plain(network.model.backbone),  # its tag changes nothing; the weights are hashed
+                "args": {name: repr(value) for name, value in network.model.args.items()},
+                "blocks": blocks,
+                "block": network.split.blocks[blocks - 1].name,
+                "weights": weights,
+                "photos": self.photos.key,
+                "device": compute.device.type,
+                "compute": compute.dtype_name,
+                "channels_last": network.channels_last,
+                "batch": BATCH,
                 "shape": list(shape),
-                "dtype": str(state.dtype).removeprefix("torch."),
+                "dtype": str(probe.dtype).removeprefix("torch."),
+                "versions": {
+                    name: version(name) for name in ("torch", "timm", "albumentations", "opencv-python-headless")
+                },
             }
-            name = re.sub(r"[^A-Za-z0-9]+", "-", network.model.backbone.partition(".")[0])
-            self._files[key] = FeatureFile(self.folder, f"{name}-{cut}", about, len(self.photos))
+            self._files[key] = FeatureFile(
+                self.folder, f"{_plain(network.model.backbone)}-{blocks}", about, len(self.photos)
+            )
         return self._files[key]
 
-    def _about(self, network: Network, compute: Compute, cut: int, weights: str) -> dict[str, Any]:
-        return {
-            "backbone": network.model.backbone.partition(".")[0],  # its tag changes no answer; the weights are hashed
-            "args": {name: repr(value) for name, value in network.model.args.items()},
-            "cut": cut,
-            "block": network.split.blocks[cut - 1].name,
-            "weights": weights,
-            "photos": self.photos.key,
-            "device": compute.device.type,
-            "compute": compute.dtype_name,
-            "channels_last": network.channels_last,
-            "batch": BATCH,
-            "versions": {name: version(name) for name in ("torch", "timm", "albumentations", "opencv-python-headless")},
-        }
-
     def _affordable(self, file: FeatureFile, rows: int) -> bool:
-        there = sum(part.stat().st_size for part in self.folder.glob("*/states.bin"))
+        there = sum(part.stat().st_size for part in self.folder.glob("*/features.bin"))
         needed = rows * file.row_bytes
         if there + needed <= self.budget_gb * 1e9:
             return True
-        others = f", {size_text(there)} of them taken already (make clean-cache shows them)" if there else ""
+        taken = f" and {size_text(there)} are taken (make clean-cache shows them)" if there else ""
         self.log_once(
-            f"trunk   {rows:,} states of {size_text(file.row_bytes)} would take {size_text(needed)}, and cache.budget_gb "
-            f"allows {size_text(self.budget_gb * 1e9)}{others}: the frozen part runs in every epoch, which is slower"
+            f"features {rows:,} rows of {size_text(file.row_bytes)} would take {size_text(needed)}; cache.budget_gb allows "
+            f"{size_text(self.budget_gb * 1e9)}{taken}: the frozen part runs in every epoch, which is slower"
         )
         return False
 
-    def log_once(self, line: str) -> None:
-        """Say a line that every fold would repeat."""
-        if line not in self._said:
-            self._said.add(line)
-            log(line)
-
     def _shallower(self, file: FeatureFile, network: Network, compute: Compute) -> FeatureFile | None:
-        """The deepest file before this cut, of the same frozen weights."""
-        cuts = set()
-        for about in self.folder.glob(f"{file.folder.name.rpartition('-')[0].rpartition('-')[0]}-*/about.json"):
-            cut = (about_of(about.parent) or {}).get("cut")
-            if isinstance(cut, int) and 0 < cut < network.frozen_blocks:
-                cuts.add(cut)
-        for cut in sorted(cuts, reverse=True):
-            other = self._file(network, compute, cut)
-            if other.folder.is_dir():
-                other.load()
-                if other.shards:
-                    return other
+        """The deepest file before this block, of the same frozen weights."""
+        depths = set()
+        for about in self.folder.glob(f"{_plain(network.model.backbone)}-*/about.json"):
+            blocks = (about_of(about.parent) or {}).get("blocks")
+            if isinstance(blocks, int) and 0 < blocks < network.frozen_blocks:
+                depths.add(blocks)
+        for blocks in sorted(depths, reverse=True):
+            other = self._file(network, compute, blocks)
+            other.load()
+            if other.shards:
+                return other
         return None
 
-    def _build(self, file: FeatureFile, network: Network, compute: Compute, pairs: NDArray[np.int64]) -> None:
-        """Compute and append the states of `pairs`, which are sorted by photo."""
-        shallow = self._shallower(file, network, compute)
-        from_shallow = np.zeros(len(pairs), dtype=bool)
-        if shallow is not None:
-            shallow.check(pairs[:, 0], pairs[:, 1])
-            from_shallow = shallow.slots(pairs[:, 0], pairs[:, 1]) >= 0
+    def _build(self, file: FeatureFile, network: Network, compute: Compute, pairs: Rows) -> None:
+        """Compute and append the features of `pairs`, which are sorted by photo."""
+        if not len(pairs):
+            return
         network.place(compute.device).eval()
-        note = (
-            f", {from_shallow.sum():,} of them from kept states at {shallow.about['block']}"
-            if from_shallow.any() and shallow
-            else ""
-        )
+        shallow = self._shallower(file, network, compute)
+        known = np.zeros(len(pairs), dtype=bool)
+        if shallow is not None:
+            shallow.verify(pairs[:, 0], pairs[:, 1])
+            known = shallow.slots(pairs[:, 0], pairs[:, 1]) >= 0
         log(
-            f"trunk   {network.model.backbone} up to {file.about['block']}: {len(pairs):,} views of "
-            f"{len(np.unique(pairs[:, 0])):,} photos, {size_text(file.row_bytes)} each{note}, "
-            f"{size_text(len(pairs) * file.row_bytes)} in {file.folder}; "
-            f"{_clock(self._seconds(network, compute, pairs, from_shallow))}"
+            f"features {network.model.backbone} up to {file.about['block']}: {len(pairs):,} views of "
+            f"{len(np.unique(pairs[:, 0])):,} photos, {size_text(file.row_bytes)} each, {known.sum():,} of them from a shallower "
+            f"block; {size_text(len(pairs) * file.row_bytes)} in {file.folder}"
         )
-        with _Progress(len(pairs)) as progress:
-            if from_shallow.any():
-                assert shallow is not None
-                source = self._states(shallow)
-                fill(file, network, compute, pairs[from_shallow], source, shallow.about["cut"], progress.add)
-            if not from_shallow.all():
-                fill(file, network, compute, pairs[~from_shallow], self._painted, 0, progress.add)
+        with Progress(len(pairs), "caching features", "view") as progress:
+            if shallow is not None and known.any():
+                _fill(file, network, compute, pairs[known], _rows_of(shallow), shallow.about["blocks"], progress)
+            if not known.all():
+                _fill(file, network, compute, pairs[~known], self._augmented, 0, progress)
 
-    def _states(self, shallow: FeatureFile) -> PairSource:
-        def source(pairs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-            for start in range(0, len(pairs), BATCH):
-                part = pairs[start : start + BATCH]
-                yield part, shallow.take(shallow.slots(part[:, 0], part[:, 1]))
-
-        return source
-
-    def _painted(self, pairs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def _augmented(self, pairs: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """Batches of augmented photos, decoded and painted by threads."""
         photos, first = np.unique(pairs[:, 0], return_index=True)
         views = dict(zip(photos.tolist(), np.split(pairs[:, 1], first[1:]), strict=True))
+        augmenter = Painter(self.size)
 
-        def paint(item: tuple[int, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-            row, pixels = item
-            seed = int(self.photos.seeds[row])
-            return [self.painter.paint(pixels, int(view), seed) for view in views[row]]
+        def augment(decoded: tuple[int, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+            row, pixels = decoded
+            return [augmenter.paint(pixels, int(view), int(self.photos.seeds[row])) for view in views[row]]
 
-        batch = np.empty((BATCH, self.size, self.size, 3), dtype=np.uint8)
-        start = filled = 0
-        for painted in in_order(paint, self.photos.each(photos), thread_count()):
-            for image in painted:
-                batch[filled] = image
-                filled += 1
-                if filled == BATCH:
-                    yield pairs[start : start + BATCH], torch.from_numpy(batch)
-                    batch = np.empty_like(batch)
-                    start, filled = start + BATCH, 0
-        if filled:
-            yield pairs[start:], torch.from_numpy(batch[:filled])
-
-    def _seconds(
-        self, network: Network, compute: Compute, pairs: NDArray[np.int64], from_shallow: NDArray[np.bool_]
-    ) -> float:
-        """Seconds the build will take, by a few photos of noise; decoding runs beside it and is not counted."""
-        if len(pairs) < 4 * BATCH:
-            return 0.0
-        # A generator of its own: the training that waits for this draws its dropout from the global one.
-        noise = torch.Generator().manual_seed(0)
-        x = torch.randint(0, 256, (BATCH // 4, self.size, self.size, 3), dtype=torch.uint8, generator=noise)
-        run(network, compute, x[:2], 0, network.frozen_blocks)
-        started = time.perf_counter()
-        run(network, compute, x, 0, network.frozen_blocks)
-        compute.synchronise()
-        each = (time.perf_counter() - started) / len(x)
-        painting = 0.002 * (self.size / 224) ** 2 * float((pairs[:, 1] >= RANDOM).mean())
-        return float((~from_shallow).sum()) * (each + painting)
+        images = (image for photo in in_order(augment, self.photos.each(photos), thread_count()) for image in photo)
+        for start in range(0, len(pairs), BATCH):
+            part = pairs[start : start + BATCH]
+            yield part, torch.from_numpy(np.stack([next(images) for _ in part]))
 
 
-class _Progress:
-    """A bar over states; where standard error is no terminal, a line every half minute."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.said = total, 0, time.perf_counter()
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=total, desc="trunk", unit="state", leave=False, disable=None)
-
-    def __enter__(self) -> "_Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def add(self, rows: int) -> None:
-        """`rows` more are done."""
-        self.done += rows
-        self.bar.update(rows)
-        if self.bar.disable and time.perf_counter() - self.said > 30:
-            self.said = time.perf_counter()
-            log(f"trunk   {self.done:,} of {self.total:,} states")
+def _plain(backbone: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", backbone.partition(".")[0])
 
 
-def fill(
-    file: FeatureFile,
-    network: Network,
-    compute: Compute,
-    pairs: NDArray[np.int64],
-    source: PairSource,
-    start: int,
-    done: Callable[[int], None],
+def _missing(file: FeatureFile, photos: Rows, views: Rows) -> Rows:
+    """The (photo, view) pairs that are not in the file, each once, sorted, (n, 2)."""
+    absent = np.flatnonzero(file.slots(photos, views) < 0)
+    return np.unique(np.stack([photos[absent], views[absent]], axis=1), axis=0)
+
+
+def _rows_of(shallow: FeatureFile) -> Source:
+    def source(pairs: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        for start in range(0, len(pairs), BATCH):
+            part = pairs[start : start + BATCH]
+            yield part, shallow.take(shallow.slots(part[:, 0], part[:, 1]))
+
+    return source
+
+
+def _fill(
+    file: FeatureFile, network: Network, compute: Compute, pairs: Rows, source: Source, start: int, progress: Progress
 ) -> None:
-    """Run blocks `start` .. cut over what `source` yields for `pairs`, and append the states shard by shard."""
-    held = np.empty((file.shard_rows, file.row_bytes), dtype=np.uint8)
+    """Run blocks from `start` on over what `source` yields for `pairs`, and append the features shard by shard."""
+    held: list[NDArray[np.uint8]] = []
     first = rows = 0
     for part, x in ahead(source(pairs), 2):
-        states = stored(run(network, compute, _filled_up(x), start, network.frozen_blocks))[: len(part)]
-        taken = 0
-        while taken < len(part):
-            room = min(len(part) - taken, len(held) - rows)
-            held[rows : rows + room] = states[taken : taken + room]
-            rows, taken = rows + room, taken + room
-            if rows == len(held):
-                file.append(pairs[first : first + rows], held)
-                first, rows = first + rows, 0
-        done(len(part))
-    if rows:
-        file.append(pairs[first : first + rows], np.ascontiguousarray(held[:rows]))
-    if first + rows != len(pairs):
-        raise UserError(f"{file.folder}: {len(pairs) - first - rows} photos did not come; run again")
+        full = x if len(x) == BATCH else torch.cat([x, x[-1:].expand(BATCH - len(x), *x.shape[1:])])
+        held.append(to_rows(run_blocks(network, compute, full, start, network.frozen_blocks))[: len(part)])
+        rows += len(part)
+        if rows >= file.shard_rows or first + rows == len(pairs):
+            file.append(pairs[first : first + rows], np.ascontiguousarray(np.concatenate(held)))
+            held, first, rows = [], first + rows, 0
+        progress.add(len(part))
 
 
 @torch.inference_mode()
-def run(network: Network, compute: Compute, x: Tensor, start: int, stop: int) -> Tensor:
-    """The state before block `stop`, of photos (uint8; `start` 0) or of states before block `start`."""
+def run_blocks(network: Network, compute: Compute, x: Tensor, start: int, stop: int) -> Tensor:
+    """The features before block `stop`, of photos (uint8; `start` 0) or of features before block `start`."""
     x = x.to(compute.device, non_blocking=True)
     with compute.autocast():
         return network.split.run(network.laid_out(x) if start else network.normalise(x), start, stop)
-
-
-def _filled_up(x: Tensor) -> Tensor:
-    if len(x) == BATCH:
-        return x
-    return torch.cat([x, x[-1:].expand(BATCH - len(x), *x.shape[1:])])
 
 
 def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
@@ -336,9 +256,3 @@ def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
     finally:
         stopped.set()
         thread.join()
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 1:
-        return "a moment"
-    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"

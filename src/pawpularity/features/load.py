@@ -1,7 +1,7 @@
-"""What a network is fed, a batch at a time: photos, or states of its trunk that were computed before.
+"""What a network is fed, a batch at a time: photos, or cached features of its frozen part.
 
-Both know (row, view) pairs and nothing of epochs; both give the tail the same states. `PixelInputs` runs the trunk each
-time, `FeatureInputs` reads it from the memory map.
+Both know (row, view) pairs and nothing of epochs; both give the trained head the same features. `PixelInputs` runs the frozen part
+each time, `FeatureInputs` reads from the memory map.
 """
 
 import signal
@@ -18,24 +18,24 @@ from torch.utils.data import Dataset as TorchDataset
 
 from pawpularity.data.augment import Painter
 from pawpularity.data.photo_cache import Photos
+from pawpularity.data.photos import in_order
 from pawpularity.device import Compute
-from pawpularity.features.build import FeatureCache, ahead
-from pawpularity.features.store import FeatureFile
+from pawpularity.features.build import FeatureCache
+from pawpularity.features.store import FeatureFile, Rows
 from pawpularity.models.network import Network
 
-Rows = NDArray[np.int64]
 Batch = tuple[Rows, Rows]
 """(positions in a list of rows, their views)"""
 
 
 class Inputs(Protocol):
-    """Where batches come from. `rows` are rows of the labelled table, not of the photo cache."""
+    """Where batches come from. `rows` are rows of the training data, not of the photo cache."""
 
     def take(self, rows: Rows, views: Rows) -> Tensor:
         """One batch, on the CPU."""
         ...
 
-    def feed(self, rows: Rows, batches: "Iterable[Batch]", workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
+    def feed(self, rows: Rows, batches: Iterable[Batch], workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
         """(batch, positions) for every one of `batches`, prepared ahead; `positions` index `rows`."""
         ...
 
@@ -46,7 +46,7 @@ class Inputs(Protocol):
 
 @dataclass
 class PixelInputs:
-    """Photos as uint8, (B, size, size, 3): the trunk runs each time they are seen."""
+    """Photos as uint8, (B, size, size, 3): the frozen part runs each time they are seen."""
 
     photos: Photos
     photo_rows: Rows
@@ -55,28 +55,26 @@ class PixelInputs:
 
     def take(self, rows: Rows, views: Rows) -> Tensor:
         """(B, size, size, 3) uint8."""
-        pixels, seeds = self.photos.pixels, self.photos.seeds
+        pixels, seeds, at = self.photos.pixels, self.photos.seeds, self.photo_rows[rows]
         if not views.any():
-            return torch.from_numpy(np.array(pixels[self.photo_rows[rows]]))
-        painter = Painter(pixels.shape[1])
-        at = self.photo_rows[rows]
-        painted = (painter.paint(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True))
-        return torch.from_numpy(np.stack(list(painted)))
+            return torch.from_numpy(np.array(pixels[at]))
+        augmenter = Painter(pixels.shape[1])
+        seen = (augmenter.paint(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True))
+        return torch.from_numpy(np.stack(list(seen)))
 
     def feed(self, rows: Rows, batches: Iterable[Batch], workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
-        """As `Inputs.feed`; `workers` processes paint, 0 = this one."""
+        """As `Inputs.feed`; `workers` processes augment, 0 = this one."""
         if self._loader is None or self._loader[0] is not rows:
             keys = _Keys()
-            items = _Painted(self.photos.pixels, self.photos.seeds, self.photo_rows[rows])
             loader = DataLoader(
-                items,
+                _Augmented(self.photos.pixels, self.photos.seeds, self.photo_rows[rows]),
                 batch_sampler=keys,
                 num_workers=workers,
                 persistent_workers=workers > 0,
                 # Its own generator: else each pass takes a number from torch's global one, and dropout depends on workers.
                 generator=torch.Generator(),
                 pin_memory=pin,
-                worker_init_fn=_single_thread,
+                worker_init_fn=_start_worker,
                 collate_fn=torch.stack,
             )
             self._loader = (rows, keys, loader)
@@ -93,24 +91,24 @@ class PixelInputs:
 
 @dataclass
 class FeatureInputs:
-    """States from a trunk file."""
+    """Cached features from a file."""
 
     file: FeatureFile
     photo_rows: Rows
 
     def take(self, rows: Rows, views: Rows) -> Tensor:
-        """(B, *state)."""
+        """(B, *shape)."""
         return self.file.take(self.file.slots(self.photo_rows[rows], views))
 
     def feed(self, rows: Rows, batches: Iterable[Batch], workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
         """As `Inputs.feed`; one thread reads ahead."""
 
-        def read() -> Iterator[tuple[Tensor, Rows]]:
-            for positions, views in batches:
-                states = self.take(rows[positions], views)
-                yield (states.pin_memory() if pin else states), positions
+        def read(batch: Batch) -> tuple[Tensor, Rows]:
+            positions, views = batch
+            found = self.take(rows[positions], views)
+            return (found.pin_memory() if pin else found), positions
 
-        return ahead(read(), 2)
+        return in_order(read, batches, 1)
 
     def features(self, network: Network, x: Tensor) -> Tensor:
         """They are cached features already."""
@@ -118,7 +116,7 @@ class FeatureInputs:
 
 
 def open_inputs(
-    trunks: FeatureCache | None,
+    cache: FeatureCache | None,
     photos: Photos,
     photo_rows: Rows,
     network: Network,
@@ -126,8 +124,8 @@ def open_inputs(
     rows: Rows,
     views: Rows,
 ) -> Inputs:
-    """States of the pairs (`rows[i]`, `views[i]`) if the network has a trunk and they fit the budget, else the photos."""
-    file = None if trunks is None else trunks.open(network, compute, photo_rows[rows], views)
+    """Cached features of the pairs (`rows[i]`, `views[i]`) if the network has frozen blocks and they fit the budget, else photos."""
+    file = None if cache is None else cache.open(network, compute, photo_rows[rows], views)
     return PixelInputs(photos, photo_rows) if file is None else FeatureInputs(file, photo_rows)
 
 
@@ -135,26 +133,26 @@ class _Keys(list[list[tuple[int, int]]]):
     """The (position, view) pairs of every batch of the next pass; worker processes outlive a pass."""
 
 
-class _Painted(TorchDataset[Tensor]):
-    """Item (position, view): a training item as it is seen in one epoch."""
+class _Augmented(TorchDataset[Tensor]):
+    """Item (position, view): a training sample as it is seen in one epoch."""
 
     def __init__(self, pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], photo_rows: Rows) -> None:
         self.pixels, self.seeds, self.photo_rows = pixels, seeds, photo_rows
-        self.painter: Painter | None = None  # made by the process that paints: its thread-local part cannot travel
+        self.augmenter: Painter | None = None  # made by the process that augments: its thread-local part cannot travel
 
     def __len__(self) -> int:
         return len(self.photo_rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        if self.painter is None:
-            self.painter = Painter(self.pixels.shape[1])
+        if self.augmenter is None:
+            self.augmenter = Painter(self.pixels.shape[1])
         position, view = key
         at = self.photo_rows[position]
-        # A copy: a painter may hand back a view of the read-only map, which torch must not write to.
-        return torch.from_numpy(np.array(self.painter.paint(np.asarray(self.pixels[at]), view, int(self.seeds[at]))))
+        # A copy: the augmenter may give a view of the read-only map, which torch must not write to.
+        return torch.from_numpy(np.array(self.augmenter.paint(np.asarray(self.pixels[at]), view, int(self.seeds[at]))))
 
 
-def _single_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)

@@ -1,13 +1,12 @@
-"""The file of trunk states: what the frozen part of a network answered, one row per (photo, view), memory-mapped.
+"""The file of cached features: one row per (photo, view), memory-mapped.
 
-    .cache/trunk/NAME-HASH/
-      about.json     what the states are of: weights, cut, photos, decoding, dtype, device, versions; the folder's HASH is its
-      states.bin     rows of equal size, channels last
-      index.jsonl    one line per finished shard: where its rows begin, which (photo, view) pairs they are, their checksum
+    .cache/features/NAME-HASH/
+      about.json     what the features are of: weights, block, photos, dtype, device, versions; HASH is its
+      features.bin   rows of equal size, channels last
+      index.jsonl    one line per finished shard: its first row, its (photo, view) pairs, the checksum of its rows
 
-A line is appended to the index after its rows were written, so a killed build loses the shard in hand and no more; a row
-that no line vouches for does not exist. Checksums are compared when a process first reads a shard: a shard that does not
-match is forgotten and made again. Only the holder of the lock writes.
+A line is appended to the index after its rows were written, so a killed build loses one shard. A shard whose checksum does not
+match when a process first reads it is forgotten and computed again. Only the holder of the lock writes.
 """
 
 import json
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -25,237 +24,157 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.console import log
-from pawpularity.errors import UserError
 from pawpularity.files import text_hash, write_json, write_text
 
-VERSION = 1
 SHARD_BYTES = 32_000_000
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows `start` .. `start + len(pairs)` of states.bin."""
+    """Rows `start` .. `start + len(pairs)` of features.bin."""
 
     start: int
-    pairs: NDArray[np.int64]
+    pairs: Rows
     """(rows, 2): photo, view"""
     checksum: int
 
-    def line(self) -> str:
-        """The shard's line of the index, which carries a checksum of its own."""
-        body = json.dumps({"start": self.start, "pairs": self.pairs.ravel().tolist(), "checksum": self.checksum})
-        return f"{zlib.crc32(body.encode()):08x} {body}\n"
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells it from another shard at the same place."""
+        return self.start, self.checksum
 
-    @staticmethod
-    def read(line: str) -> "Shard | None":
-        """The shard of a line; None for a torn or altered one."""
-        check, _, body = line.rstrip("\n").partition(" ")
-        if check != f"{zlib.crc32(body.encode()):08x}":
-            return None
-        try:
-            fields = json.loads(body)
-            pairs = np.array(fields["pairs"], dtype=np.int64).reshape(-1, 2)
-            return Shard(int(fields["start"]), pairs, int(fields["checksum"]))
-        except (ValueError, KeyError, TypeError):
-            return None
+    def line(self) -> str:
+        """The shard's line of the index."""
+        return json.dumps([self.start, self.pairs.ravel().tolist(), self.checksum]) + "\n"
 
 
 class FeatureFile:
-    """States of one cut of one network for one table of photos."""
+    """Features before one block of one network, for one table of photos."""
 
     def __init__(self, root: Path, name: str, about: Mapping[str, Any], photos: int) -> None:
-        """`about` must hold `shape` (of one stored state), `dtype` (torch's name) and everything that decides the states."""
-        self.about = dict(about) | {"version": VERSION}
-        identity = json.dumps({k: v for k, v in self.about.items() if k != "version"}, sort_keys=True)
-        self.folder = root / f"{name}-{text_hash(identity)}"
+        """`about` holds `shape` (of one row), `dtype` (torch's name) and everything else that decides the features."""
+        self.about = dict(about)
+        self.folder = root / f"{name}-{text_hash(json.dumps(self.about, sort_keys=True))}"
         self.photos = photos
         self.shape: tuple[int, ...] = tuple(about["shape"])
         self.dtype: torch.dtype = getattr(torch, about["dtype"])
         self.row_bytes: int = math.prod(self.shape) * self.dtype.itemsize
-        self.shards: list[Shard] = []
-        self._checked: set[int] = set()
-        self._slots: dict[int, NDArray[np.int64]] = {}
-        self._rows: Tensor | None = None
-        self._torn = False
-        self._lock_inode = 0
+        self.shard_rows = max(32, min(1024, SHARD_BYTES // self.row_bytes // 32 * 32))
+        self._sound: set[tuple[int, int]] = set()
+        self._damaged: set[tuple[int, int]] = set()
         self.load()
 
     @property
-    def states_file(self) -> Path:
+    def rows_file(self) -> Path:
         """The rows."""
-        return self.folder / "states.bin"
-
-    @property
-    def shard_rows(self) -> int:
-        """Rows of a shard: about 32 MB, so that a killed build loses seconds."""
-        rows: int = SHARD_BYTES // self.row_bytes // 32 * 32
-        return max(32, min(1024, rows))
+        return self.folder / "features.bin"
 
     def load(self) -> None:
-        """Read the index anew. What another version wrote is not looked at."""
-        checked = {(shard.start, shard.checksum) for shard in self.shards if shard.start in self._checked}
-        self.shards, self._slots, self._rows, self._torn = [], {}, None, False
-        self._read()
-        self._checked = {shard.start for shard in self.shards if (shard.start, shard.checksum) in checked}
-
-    def _read(self) -> None:
-        if about_of(self.folder) != self.about:
-            return
-        try:
-            index = (self.folder / "index.jsonl").read_bytes()
-        except FileNotFoundError:
-            return
-        size = self.states_file.stat().st_size if self.states_file.is_file() else 0
-        for line in index.splitlines(keepends=True):
-            shard = Shard.read(line.decode(errors="replace")) if line.endswith(b"\n") else None
-            if shard is None or not self._possible(shard, size):
-                self._torn = True
-                continue
-            self.shards.append(shard)
+        """Read the index."""
+        index, rows = self.folder / "index.jsonl", self.rows_file
+        self.shards: list[Shard] = []
+        size = rows.stat().st_size // self.row_bytes if rows.is_file() else 0
+        for line in index.read_text(encoding="utf-8", errors="replace").splitlines() if index.is_file() else []:
+            try:
+                start, pairs, checksum = json.loads(line)
+                shard = Shard(int(start), np.array(pairs, dtype=np.int64).reshape(-1, 2), int(checksum))
+            except (ValueError, TypeError):
+                continue  # the line of a killed build
+            inside = shard.start + len(shard.pairs) <= size and (shard.pairs[:, 0] < self.photos).all()
+            if inside and shard.key not in self._damaged:
+                self.shards.append(shard)
         self._map()
 
-    def _possible(self, shard: Shard, size: int) -> bool:
-        """Whether the file has these rows and the table these photos."""
-        photos = shard.pairs[:, 0]
-        inside = shard.start >= 0 and (shard.start + len(photos)) * self.row_bytes <= size
-        return bool(inside and len(photos) and photos.min() >= 0 and photos.max() < self.photos)
-
     def _map(self) -> None:
-        self._slots = {}
+        self._slots: dict[int, Rows] = {}
         for shard in self.shards:
             for view in np.unique(shard.pairs[:, 1]):
                 slots = self._slots.setdefault(int(view), np.full(self.photos, -1, dtype=np.int64))
                 at = np.flatnonzero(shard.pairs[:, 1] == view)
                 slots[shard.pairs[at, 0]] = shard.start + at
-        self._rows = None
+        self._rows: Tensor | None = None
 
-    def slots(self, photos: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the pairs lie, (pairs,); -1 for those that are not there."""
+    def slots(self, photos: Rows, views: Rows) -> Rows:
+        """Where the pairs lie, (pairs,); -1 for those that are missing."""
         found = np.full(len(photos), -1, dtype=np.int64)
         for view in np.unique(views):
-            table = self._slots.get(int(view))
-            if table is not None:
+            if (table := self._slots.get(int(view))) is not None:
                 at = views == view
                 found[at] = table[photos[at]]
         return found
 
-    def check(self, photos: NDArray[np.int64], views: NDArray[np.int64]) -> int:
-        """Compare the checksums of the shards that hold these pairs, forget those that differ, and say how many."""
+    def verify(self, photos: Rows, views: Rows) -> None:
+        """Forget shards that hold any of these pairs and do not match their checksum."""
         used = self.slots(photos, views)
         starts = np.array(sorted(shard.start for shard in self.shards), dtype=np.int64)
         touched = set(starts[np.unique(np.searchsorted(starts, used[used >= 0], side="right") - 1)].tolist())
-        bad = set()
-        with self.states_file.open("rb") if touched - self._checked else _nothing() as file:
-            for shard in self.shards:
-                if shard.start in touched and shard.start not in self._checked:
-                    assert file is not None
-                    if self._checksum(file, shard) == shard.checksum:
-                        self._checked.add(shard.start)
-                    else:
-                        bad.add(shard.start)
-        if bad:
-            self.shards = [shard for shard in self.shards if shard.start not in bad]
-            self._torn = True
-            self._map()
-        return len(bad)
+        unread = [shard for shard in self.shards if shard.start in touched and shard.key not in self._sound]
+        if not unread:
+            return
+        with self.rows_file.open("rb") as file:
+            damaged = {shard.key for shard in unread if self._checksum(file, shard) != shard.checksum}
+        self._sound |= {shard.key for shard in unread} - damaged
+        if damaged:
+            log(f"features {self.folder}: {len(damaged)} damaged part(s) found; they are computed again")
+            self._damaged |= damaged
+            self.load()
 
-    def _checksum(self, file: Any, shard: Shard) -> int:
+    def _checksum(self, file: BinaryIO, shard: Shard) -> int:
         file.seek(shard.start * self.row_bytes)
         left, value = len(shard.pairs) * self.row_bytes, 0
-        while left:
-            part = file.read(min(left, 1 << 22))
-            if not part:
-                return -1
+        while left and (part := file.read(min(left, 1 << 22))):
             value, left = zlib.crc32(part, value), left - len(part)
         return value
 
-    def take(self, slots: NDArray[np.int64]) -> Tensor:
-        """States in `slots`, (B, *state), channels_last where they have channels; one copy out of the memory map."""
+    def take(self, slots: Rows) -> Tensor:
+        """Features in `slots`, (B, *shape), channels first where they have channels; one copy out of the memory map."""
         if self._rows is None:
             # Copy-on-write, because torch wants writable memory; nothing writes, so nothing is copied.
             end = max(shard.start + len(shard.pairs) for shard in self.shards)
-            raw = np.memmap(self.states_file, dtype=np.uint8, mode="c", shape=(end, self.row_bytes))
+            raw = np.memmap(self.rows_file, dtype=np.uint8, mode="c", shape=(end, self.row_bytes))
             self._rows = torch.from_numpy(raw).view(self.dtype)
         rows = self._rows.index_select(0, torch.from_numpy(slots)).view(len(slots), *self.shape)
         return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Hold the write lock; what another builder did meanwhile is known inside.
-
-        Raises UserError for a folder that cannot be written.
-        """
+        """Hold the write lock, and know what another builder did meanwhile."""
         from filelock import FileLock, Timeout
 
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
-            try:
-                lock.acquire(timeout=1)
-            except Timeout:
-                log(f"trunk   {self.folder.name}: another process is making it; waiting")
-                lock.acquire()
-        except OSError as error:
-            raise _unwritable(self.folder, error) from None
+            lock.acquire(timeout=1)
+        except Timeout:
+            log(f"features {self.folder.name}: another process is computing them; waiting")
+            lock.acquire()
         try:
-            self._lock_inode = (self.folder / ".lock").stat().st_ino
-            if (self.folder / "about.json").is_file() and about_of(self.folder) != self.about:
-                log(
-                    f"trunk   {self.folder}: was written by another version of this program, or damaged; it is made anew"
-                )
-                for left in (self.folder / "index.jsonl", self.states_file):
-                    left.unlink(missing_ok=True)
-            write_json(self.folder / "about.json", self.about)
+            if about_of(self.folder) != self.about:
+                write_json(self.folder / "about.json", self.about)
             self.load()
+            if self._damaged:
+                write_text(self.folder / "index.jsonl", "".join(shard.line() for shard in self.shards))
             yield
-        except OSError as error:
-            raise _unwritable(self.folder, error) from None
         finally:
             lock.release()
 
-    def mend(self) -> None:
-        """Inside `building`: write the index without torn lines and forgotten shards."""
-        if self._torn:
-            write_text(self.folder / "index.jsonl", "".join(shard.line() for shard in self.shards))
-            self._torn = False
-
-    def append(self, pairs: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
+    def append(self, pairs: Rows, rows: NDArray[np.uint8]) -> None:
         """Inside `building`: write a shard, `rows` (len(pairs), row_bytes), and then its line of the index."""
-        shard = Shard(self._room(len(pairs)), pairs, zlib.crc32(rows.data))
-        lock = self.folder / ".lock"
-        if not lock.is_file() or lock.stat().st_ino != self._lock_inode:
-            raise UserError(f"{self.folder}: was deleted while it was filled; run again")
-        self.states_file.touch()
-        with self.states_file.open("r+b") as file:
-            try:
-                file.seek(shard.start * self.row_bytes)
-                file.write(rows.data)
-                file.flush()
-            except OSError:
-                # A full disk: what no line of the index will vouch for need not fill it.
-                file.truncate(max((s.start + len(s.pairs) for s in self.shards), default=0) * self.row_bytes)
-                raise
+        start = max((shard.start + len(shard.pairs) for shard in self.shards), default=0)
+        shard = Shard(start, pairs, zlib.crc32(rows.data))
+        with self.rows_file.open("r+b" if self.rows_file.is_file() else "w+b") as file:
+            file.seek(start * self.row_bytes)
+            file.write(rows.data)
         with (self.folder / "index.jsonl").open("a", encoding="utf-8", newline="\n") as index:
             index.write(shard.line())
+        self._sound.add(shard.key)
         self.shards.append(shard)
-        self._checked.add(shard.start)
-
-    def _room(self, rows: int) -> int:
-        """The first row where `rows` of them fit: a hole that a forgotten shard left, else the end."""
-        end = 0
-        for shard in sorted(self.shards, key=lambda shard: shard.start):
-            if shard.start - end >= rows:
-                return end
-            end = shard.start + len(shard.pairs)
-        return end
-
-    def finish(self) -> None:
-        """Make what was appended readable."""
         self._map()
 
 
 def about_of(folder: Path) -> dict[str, Any] | None:
-    """What a trunk folder's about.json says; None for one that says nothing we could have written."""
+    """What a folder's about.json says; None where it is missing or damaged."""
     try:
         found = json.loads((folder / "about.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -263,22 +182,7 @@ def about_of(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
-
-
-def _unwritable(folder: Path, error: OSError) -> UserError:
-    cause = error.strerror or error
-    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError | FileNotFoundError):
-        return UserError(
-            f"{folder}: cannot be written ({cause}: {error.filename}); delete it (make clean-cache) and run again"
-        )
-    return UserError(f"{folder}: cannot be written ({cause}); free space, or set cache.folder elsewhere; what is there "
-                     "already stays good")  # fmt: skip
-
-
-def stored(state: Tensor) -> NDArray[np.uint8]:
-    """A batch of states as bytes, (B, row_bytes), channels last."""
-    rows = state.permute(0, 2, 3, 1) if state.ndim == 4 else state
+def to_rows(features: Tensor) -> NDArray[np.uint8]:
+    """A batch of features as bytes, (B, row_bytes), channels last."""
+    rows = features.permute(0, 2, 3, 1) if features.ndim == 4 else features
     return rows.contiguous().cpu().flatten(1).view(torch.uint8).numpy()

@@ -25,8 +25,8 @@ from pawpularity.kaggle.build_folders import building, clear
 from pawpularity.kaggle.check_report import Part, Result
 from pawpularity.kaggle.contents import BUNDLE, Bundle, open_bundle
 from pawpularity.kaggle.stream import BATCH, PATIENCE_S, STUCK
+from pawpularity.kaggle.submission import submit
 from pawpularity.kaggle.submission_file import check_submission
-from pawpularity.pipeline.predict import submit
 from pawpularity.predictor import Predictor
 from pawpularity.runs import OOF, Run
 
@@ -187,7 +187,7 @@ def _predicted(bundle: Bundle, data: Path, scratch: Path) -> Floats:
     names = [bundle.about["ensemble"]] if bundle.about["ensemble"] else [run.name for run in bundle.runs]
     test = load_test(data, scratch / "cache")
     place, cache = scratch / "predicted.csv", scratch / "cache"
-    scores: Floats = np.mean([submit(Run.open(OOF / name), test, place, cache) for name in names], axis=0)
+    scores: Floats = np.mean([submit(Run.open(OOF / name), test, place) for name in names], axis=0)
     return scores
 
 

@@ -30,7 +30,7 @@ from pawpularity.kaggle.blend import Blend
 from pawpularity.kaggle.contents import Bundle, open_bundle
 from pawpularity.kaggle.paths import find_competition
 from pawpularity.kaggle.plan import Plan, Use
-from pawpularity.pipeline.submission import submission_text
+from pawpularity.kaggle.submission_file import submission_text
 
 if TYPE_CHECKING:
     from pawpularity.kaggle.stream import Outcome

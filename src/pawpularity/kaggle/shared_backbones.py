@@ -1,6 +1,6 @@
 """The networks of a bundle, by the trunk they share: a photo goes through each trunk once, however many tails stand behind it.
 
-Prediction itself is `predictor.score_tails`, as everywhere; here is what may go wrong with it on a machine nobody looks
+Prediction itself is `predictor.score_heads`, as everywhere; here is what may go wrong with it on a machine nobody looks
 at: a GPU that runs out of memory gets smaller batches, half precision that overflows is computed again in float32, and a
 network that answers what is no number is left out for those photos.
 """
@@ -25,7 +25,7 @@ from pawpularity.kaggle.contents import Bundle, BundledRun
 from pawpularity.kaggle.plan import Use
 from pawpularity.kaggle.stream import BATCH
 from pawpularity.models.network import Network
-from pawpularity.predictor import load_network, score_tails
+from pawpularity.predictor import load_network, score_heads
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ class Family:
         while True:
             inputs = _TimedInputs(Photos.of(pixels), rows, compute=self.compute)
             try:
-                answers = score_tails(networks, inputs, rows, columns, self.compute, view=view, batch_size=self.batch)
+                answers = score_heads(networks, inputs, rows, columns, self.compute, view=view, batch_size=self.batch)
                 return answers, inputs.seconds
             except torch.cuda.OutOfMemoryError:
                 if self.batch == 1:
@@ -134,20 +134,20 @@ class Family:
     def _one_by_one(
         self, networks: Sequence[Network], inputs: PixelInputs, columns: NDArray[np.float32] | None, view: int
     ) -> Floats:
-        """As `score_tails`, a network and a photo's answer at a time: NaN for those that are no number even in float32."""
+        """As `score_heads`, a network and a photo's answer at a time: NaN for those that are no number even in float32."""
         precise = replace(self.compute, dtype=torch.float32, reason="half precision gave no number")
         rows = np.arange(len(inputs.photos))
         answers = np.full((len(networks), len(rows)), np.nan)
         for at, network in enumerate(networks):
             try:
-                answers[at] = score_tails([network], inputs, rows, columns, precise, view=view, batch_size=self.batch)[
+                answers[at] = score_heads([network], inputs, rows, columns, precise, view=view, batch_size=self.batch)[
                     0
                 ]
             except UserError:
                 for row in rows:
                     given = None if columns is None else columns[row : row + 1]
                     try:
-                        answers[at, row] = score_tails(
+                        answers[at, row] = score_heads(
                             [network], inputs, rows[row : row + 1], given, precise, view=view
                         )[0, 0]
                     except UserError:
@@ -196,7 +196,7 @@ def _networks(run: BundledRun, compute: Compute, trunk: "dict[str, torch.Tensor]
     networks: list[Network] = []
     for fold in run.trained_folds():
         lender = networks[0] if networks else None
-        networks.append(load_network(run, fold, frozen_of=lender, trunk=trunk).place(compute.device))
+        networks.append(load_network(run, fold, frozen_of=lender, frozen=trunk).place(compute.device))
     return networks
 
 

@@ -2,7 +2,12 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from pawpularity.data.dataset import CONTEST
 from pawpularity.data.tables import ID, TARGET, read_sample_submission
@@ -10,6 +15,12 @@ from pawpularity.errors import UserError
 
 VISIBLE = 8
 """Test photos that the contest shows, all of noise: rows of a kernel's trial before it is submitted."""
+
+
+def submission_text(ids: Sequence[str], scores: NDArray[np.float64]) -> str:
+    """What a submission file holds: `Id,Pawpularity`, six decimals, in the order of `ids`."""
+    table = pd.DataFrame({ID: list(ids), TARGET: scores})
+    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
 
 def check_submission(path: Path, whose: str, data: Path = CONTEST, rows: int | None = None) -> int:

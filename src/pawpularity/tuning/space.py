@@ -17,7 +17,7 @@ from optuna.trial import Trial
 from pawpularity.config import Config, from_dict
 from pawpularity.device import Compute
 from pawpularity.errors import UserError, nearest
-from pawpularity.features.build import run
+from pawpularity.features.build import run_blocks
 from pawpularity.files import size_text
 from pawpularity.models.backbone import unfrozen_tensors
 from pawpularity.models.network import build_network
@@ -216,7 +216,7 @@ def cuts_of(config: Config, compute: Compute) -> tuple[list[Cut], int]:
     state = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     found: dict[int, Cut] = {}
     for position, block in enumerate(chain.blocks):
-        state = run(network, compute, state, position, position + 1)
+        state = run_blocks(network, compute, state, position, position + 1)
         left -= len(block.parameters())
         if left:
             found[left] = Cut(left, position + 1, state.numel() * state.dtype.itemsize)

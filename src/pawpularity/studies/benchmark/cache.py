@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from pawpularity.device import Compute
-from pawpularity.features.build import BATCH, FeatureCache, run
+from pawpularity.features.build import BATCH, FeatureCache
+from pawpularity.features.build import run_blocks as run
 from pawpularity.models.network import build_network
 from pawpularity.studies.benchmark.machine import PeakMemory, side_by_side
 from pawpularity.studies.benchmark.train import Shelter, settings

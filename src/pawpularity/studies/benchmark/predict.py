@@ -9,7 +9,7 @@ from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute
 from pawpularity.features.load import PixelInputs
 from pawpularity.models.network import build_network
-from pawpularity.predictor import score_tails
+from pawpularity.predictor import score_heads
 from pawpularity.studies.benchmark.machine import side_by_side
 from pawpularity.studies.benchmark.train import settings
 
@@ -39,10 +39,10 @@ def bench_predict(name: str, unfrozen: int | None, compute: Compute, repeats: in
             networks[0].clipped(networks[0].head(state))
 
     def one() -> None:
-        score_tails(networks[:1], inputs, rows, None, compute)
+        score_heads(networks[:1], inputs, rows, None, compute)
 
     def five() -> None:
-        score_tails(networks, inputs, rows, None, compute)
+        score_heads(networks, inputs, rows, None, compute)
 
     alone, together, trunk_s, tail_s = side_by_side([one, five, trunk, tail], compute, repeats)
     parts = trunk_s.median + FOLDS * tail_s.median
