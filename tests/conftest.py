@@ -127,47 +127,33 @@ TOY = ("photos.size=32", "model.backbone=test_resnet", "model.weights=none", "tr
 
 
 @pytest.fixture
-def make(tmp_path):
-    """make in an empty checkout whose commands write down what they are told, as the real one would split it."""
+def make(tmp_path: Path):
+    """make in an empty checkout whose command writes down the words that it would run."""
     binaries = tmp_path / "venv/bin"
     binaries.mkdir(parents=True)
-    note = (
-        f"#!{sys.executable}\nimport json, os, sys\n"
-        "from pathlib import Path\n"
-        "def told():\n"
-        "    if 'pytest' in sys.argv:\n"
-        "        return [*sys.argv[1:], os.environ['PYTEST_ADDOPTS']]\n"
-        "    from pawpularity.cli import split_words\n"
-        "    return split_words(sys.argv[1:])\n"
-        "with Path('told').open('a') as file:\n"
-        "    file.write(json.dumps(told()) + '\\n')\n"
+    (binaries / "pawpularity").write_text(
+        f"#!{sys.executable}\nimport json, os, sys\nimport typer\nfrom pathlib import Path\n"
+        "from pawpularity import cli\nfrom pawpularity.errors import UserError\n"
+        "try:\n    words = cli.make_words(typer.main.get_command(cli.app), sys.argv[2], os.environ.get('MAKEFLAGS', ''))\n"
+        "except UserError as error:\n    print(error, file=sys.stderr)\n    sys.exit(2)\n"
+        "Path('told.json').write_text(json.dumps(words + [os.environ.get('PAWPULARITY_STORAGE', '')]))\n"
     )
-    for name in ("pawpularity", "python"):
-        (binaries / name).write_text(note)
-        (binaries / name).chmod(0o755)
-    shutil.copytree(binaries, tmp_path / "venv-oldest/bin")
-    for name in (
-        "pyproject.toml",
-        "constraints.txt",
-        "venv/.installed",
-        "constraints-oldest.txt",
-        "venv-oldest/.installed",
-    ):
+    (binaries / "pawpularity").chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt", "venv/.installed"):
         (tmp_path / name).touch()
-    (tmp_path / "x.csv").touch()
-
     # These tests may themselves have been started by make, with words of its own.
-    ours = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "PYTEST_ADDOPTS")}
+    ours = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
 
-    def run(*words, environment=None):
+    def run(*words: str) -> tuple[int, list[str], str]:
+        """Exit code, the command's words (the storage's address last), standard error."""
         done = subprocess.run(
             ["make", "--no-print-directory", "-f", ROOT / "Makefile", "VENV=venv", *words],
-            cwd=tmp_path, capture_output=True, text=True, env=ours | (environment or {}), check=False,
+            cwd=tmp_path, capture_output=True, text=True, env=ours, check=False,
         )  # fmt: skip
-        file = tmp_path / "told"
-        told = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        file.unlink(missing_ok=True)
+        told = tmp_path / "told.json"
+        found = json.loads(told.read_text()) if told.exists() else []
+        told.unlink(missing_ok=True)
         assert not (tmp_path / "pwned").exists(), done
-        return done, told
+        return done.returncode, found, done.stderr
 
     return run

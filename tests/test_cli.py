@@ -1,102 +1,138 @@
-"""The command line itself: help, speed, unknown words, exit codes, one-way imports, no network."""
+"""The command line and the Makefile: words arrive as they were typed, faults are one line, and help is quick."""
 
-import errno
-import os
+import importlib
+import inspect
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from importlinter.cli import lint_imports
+import typer
+from tests.conftest import ROOT
 
 from pawpularity import cli
-from pawpularity.command_line import Verb
+from pawpularity.errors import UserError
 
-SRC = Path(__file__).resolve().parents[1] / "src" / "pawpularity"
+COMMANDS = typer.main.get_command(cli.app).commands
 
 
-def test_help_lists_every_verb_and_imports_nothing_heavy():
-    code = (
-        "import sys; from pawpularity.cli import main; main(['--help']);"
-        "print([m for m in ('torch', 'numpy', 'pandas', 'omegaconf', 'PIL') if m in sys.modules], file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    # --help ends with SystemExit(0) before the second print; the modules are asked for in another way then.
-    assert done.returncode == 0
-    for verb in ("data", "sample", "folds", "train", "oof", "predict", "all", "clean-cache"):
-        assert verb in done.stdout
-    code = "import sys; from pawpularity import cli; cli.parser(cli.verbs()).format_help(); print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "numpy", "pandas", "omegaconf", "PIL", "timm"} & set(loaded)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_group_an_example_and_a_function_that_takes_its_options(name):
+    command = COMMANDS[name]
+    assert command.rich_help_panel
+    assert command.epilog.startswith("Example: ")
+    module, _, attribute = cli.TARGETS[name].rpartition(".")
+    takes = inspect.signature(getattr(importlib.import_module(f"pawpularity.{module}"), attribute)).parameters
+    options = {param.name for param in command.params} - {"help"}
+    if "context" in takes:
+        options = options - {"config", "data", "run", "settings"} | {"context"}
+    assert set(takes) == options
+
+
+def test_make_help_and_the_makefile_name_every_command():
+    assert (ROOT / "docs/commands.txt").read_text() == cli.commands_text()
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    (line,) = [line for line in makefile.splitlines() if line.startswith("COMMANDS := ")]
+    assert sorted(line.split()[2:]) == sorted(COMMANDS)
+
+
+def run_in_a_new_process(*words):
+    """Exit code, standard error, and whether torch or pandas was imported."""
+    code = f"import sys\nfrom pawpularity.cli import main\ncode = main({list(words)!r})\nprint('torch' in sys.modules, code)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    heavy, code = done.stdout.split()[-2:]
+    return int(code), done.stderr, heavy == "True"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "key"),
     [
-        (["trian"], 'there is no verb "trian"; did you mean "train"?'),
-        (["train", "--fodl", "0"], 'unknown option --fodl; did you mean "--fold"?'),
-        (["train", "--fold", "x"], "invalid int value"),
-        (["train", "--fold"], "expected one argument"),
-        (["train", "train.lrr=1"], 'did you mean "train.lr"'),
-        (["train", "--run", "../x", "--config", "sample"], "must be letters"),
-        (["train", "--config", "densnet161"], 'did you mean "densenet161"'),
+        (["trian"], "train"),
+        (["train", "--flod", "0"], "--flod"),
+        (["train", "--fold", "x"], "--fold"),
+        (["train", "--fold", "7"], "--fold"),
+        (["train", "lr=0.1"], "train.lr"),
+        (["train", "train.lr=20"], "1e-09..10"),
+        (["train", "--config", "densenet"], "densenet161"),
         (["train", "--data", "nowhere"], "nowhere"),
-        (["oof"], "make train FOLD=0"),
-        (["oof", "nothing"], "holds no run"),
-        (["sample", "--photos", "0"], "photos"),
-        (["sample", "extra"], "unknown option extra"),
+        (["train", "--run", "a/b"], "a/b"),
+        (["predict", "--run", "none"], "oof/none"),
+        (["oof", "train.lr=1"], "train.lr=1"),
     ],
 )
-def test_wrong_words_end_with_two_and_one_line(work, refused, words, said):
-    assert said in refused(*words)
-    assert not (work / "input").exists(), "no shelter is drawn for a command that cannot run"
+def test_a_typing_mistake_is_one_line_before_torch_is_imported(words, key):
+    code, err, heavy = run_in_a_new_process(*words)
+    (line,) = [line for line in err.splitlines() if line.startswith("pawpularity: ")]
+    assert (code, heavy) == (2, False)
+    assert key in line
 
 
-def test_settings_may_stand_between_options(work, refused):
-    assert "train.lrr" in refused("train", "train.lr=1", "--fold", "0", "train.lrr=1", "--config", "sample")
+def test_help_names_options_and_needs_nothing_heavy():
+    code, _, heavy = run_in_a_new_process("train", "--help")
+    assert (code, heavy) == (0, False)
 
 
-def test_a_defect_is_a_traceback_and_not_two(monkeypatch, work):
-    def broken(options):
-        raise ValueError("a defect of ours")
-
-    monkeypatch.setattr(cli, "verbs", lambda: {"oof": Verb("oof", "", broken, configured=False)})
-    with pytest.raises(ValueError, match="defect"):
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch, capfd):
+    monkeypatch.setattr("pawpularity.runs.run_names", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
         cli.main(["oof"])
 
 
-@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "no disk space"), (errno.EACCES, "permission denied")])
-def test_a_full_or_closed_disk_is_the_users_to_mend(monkeypatch, work, refused, number, said):
-    def full(options):
-        raise OSError(number, os.strerror(number), "oof/x")
+@pytest.mark.parametrize("error", [OSError(28, "x", "full"), PermissionError(13, "x", "locked"), MemoryError()])
+def test_what_the_machine_lacks_is_one_line(error, monkeypatch, refused):
+    def fail(*_):
+        raise error
 
-    monkeypatch.setattr(cli, "verbs", lambda: {"oof": Verb("oof", "", full, configured=False)})
-    assert said in refused("oof")
-
-
-def test_imports_go_one_way():
-    """The FLOORS of the house stand in pyproject.toml, under [tool.importlinter]: a new room is named there, or this fails."""
-    assert lint_imports(config_filename=str(SRC.parents[1] / "pyproject.toml"), no_cache=True) == 0
+    monkeypatch.setattr("pawpularity.runs.run_names", fail)
+    assert (error.filename if isinstance(error, OSError) else "memory") in refused("oof")
 
 
-def test_albumentations_is_imported_in_one_place():
-    users = [p for p in SRC.rglob("*.py") if "import albumentations" in p.read_text()]
-    assert users == [SRC / "views.py"]
+HOSTILE = ["a;touch pwned", "a&&touch pwned", "$(touch pwned)", "`touch pwned`", "$(shell touch pwned)", "${file >pwned,x}",
+           "a\ntouch pwned", "$HOME", "$$HOME", "*", "a#b", "%", "a\\b", "it's", 'say "a"', "a  b", "--x=1 -- y"]  # fmt: skip
 
 
-def test_everything_imports_without_a_network():
-    """Every module is imported with sockets forbidden: nothing may phone home on import."""
-    code = """
-import importlib, pkgutil, socket, pawpularity
-from pawpularity import cli
-import os
-os.environ.update(cli.ENVIRONMENT)
-def refuse(*a, **k): raise AssertionError("a connection was tried")
-socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-for module in pkgutil.walk_packages(pawpularity.__path__, "pawpularity."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-print("quiet")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "quiet", done.stderr
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_character_of_a_word_is_a_command(make, text):
+    code, told, err = make("predict", f"RUN={text}", f"ARGS={shlex.quote('k=' + text)}", f"model.weights={text}")
+    assert code == 0, err
+    assert told == ["predict", "--run", text, f"k={text}", f"model.weights={text}", ""]
+
+
+def test_words_become_options_positions_and_settings(make):
+    assert make("train", "FOLD=0", "train.lr=1e-4", "CONFIG=x")[1][:-1] == ["train", "--fold", "0", "train.lr=1e-4", "--config", "x"]
+    assert make("compare", "RUNS=a 'b c.csv' d")[1][:-1] == ["compare", "a", "b c.csv", "d"]
+    assert make("coach", "PHOTO=a.jpg b.jpg", "RUN=r")[1][:-1] == ["coach", "a.jpg", "b.jpg", "--run", "r"]
+    assert make("oof", "RUN=a")[1][:-1] == ["oof", "a"]
+    assert make("submit", "GO=1", "KAGGLE_USER=me")[1][:-1] == ["submit", "--go", "--user", "me"]
+    assert make("submit", "GO=0")[1][:-1] == ["submit"]
+    assert make("bench", "BENCH=all")[1][:-1] == ["bench", "--what", "all"]
+    assert make("tune", "STORAGE=postgresql://me:secret@host/x")[1] == ["tune", "postgresql://me:secret@host/x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [(["train", "FLOD=0"], "FOLD"), (["submit", "GO=yes"], "GO=yes"), (["oof", "FOLD=0"], "FOLD"), (["trian"], "train"),
+     (["oof", "RUN='a"], "quote")],
+)  # fmt: skip
+def test_misspelt_and_misplaced_words_end_it(make, words, key):
+    code, told, err = make(*words)
+    assert (code, told) == (2, [])
+    assert key in err.splitlines()[0]
+
+
+def test_several_names_behind_one_option():
+    spread = cli.spread(COMMANDS["report"], ["--runs", "a", "b,c", "--out", "x", "--json", "-"])
+    assert spread == ["--runs", "a", "--runs", "b", "--runs", "c", "--out", "x", "--json", "-"]
+    assert cli.spread(COMMANDS["train"], ["train.lr=1", "--fold", "0"]) == ["--set", "train.lr=1", "--fold", "0"]
+
+
+def test_a_quote_left_open_is_refused():
+    with pytest.raises(UserError, match="quote"):
+        cli._split("it's")
+
+
+def test_importing_the_package_reaches_no_network_and_nothing_heavy():
+    code = ("import socket, sys\nsocket.socket.connect = None\nimport pawpularity\nassert 'torch' not in sys.modules\n"
+            "from pawpularity import Predictor")  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

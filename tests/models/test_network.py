@@ -6,7 +6,14 @@ from torch import nn
 
 from pawpularity.config import resolve
 from pawpularity.errors import UserError
-from pawpularity.models.backbone import build_backbone, count_parameters, freeze, set_training, trained_names
+from pawpularity.models.backbone import (
+    build_backbone,
+    count_parameters,
+    freeze,
+    set_training,
+    trained_names,
+    unfrozen_tensors,
+)
 from pawpularity.models.network import build_network
 
 SMALL = ("small/densenet161", "small/resnet152", "small/vgg19_bn", "small/efficientnet_b7")
@@ -53,7 +60,7 @@ def test_backbone_is_timms_own_net():
     photos = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
     mean, std = (torch.tensor(theirs.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     x = (photos.permute(0, 3, 1, 2).float() / 255 - mean) / std
-    torch.testing.assert_close(ours.features(photos), theirs(x))
+    torch.testing.assert_close(ours.split.run(ours.normalise(photos)), theirs(x))
 
 
 def test_pooled_width_comes_from_a_dry_run():
@@ -84,7 +91,7 @@ def test_frozen_parts_do_not_move_and_get_no_gradient(config, unfrozen):
     assert sum(p.grad is not None for p in network.backbone.parameters()) == unfrozen
 
 
-def test_no_graph_is_recorded_through_the_frozen_trunk():
+def test_no_graph_is_recorded_through_the_frozen_part():
     """With the last stage trained, what flows into it must not ask for gradients: nothing before it is ever walked."""
     network = build_network(toy("model.unfrozen=9"), fold=0).train()
     needing = {}
@@ -115,9 +122,9 @@ def test_half_frozen_batchnorm_stays_in_evaluation_mode():
 
 def test_unfrozen_is_clipped():
     network = build_network(toy("model.unfrozen=9999"), fold=0)
-    assert network.frozen.trained == network.frozen.total
+    assert network.depth.trained == network.depth.total
     assert "clipped" in network.depth.note
-    assert "clipped" not in build_network(toy("model.unfrozen=9"), fold=0).frozen.note
+    assert "clipped" not in build_network(toy("model.unfrozen=9"), fold=0).depth.note
 
 
 @pytest.mark.parametrize(("output", "loss"), [("sigmoid", "bce"), ("relu", "mse"), ("linear", "huber")])
@@ -131,7 +138,7 @@ def test_untrained_network_answers_about_the_training_mean(output, loss):
     assert network.clipped(far).tolist() == [1.0, 100.0]
 
 
-def test_folds_share_the_trunk_and_differ_in_the_heads():
+def test_folds_share_the_frozen_part_and_differ_in_the_heads():
     config = toy("model.unfrozen=9")
     one, two, again = (build_network(config, fold=fold) for fold in (0, 1, 0))
     assert all(torch.equal(a, b) for a, b in zip(one.backbone.parameters(), two.backbone.parameters(), strict=True))
@@ -172,7 +179,7 @@ def test_channels_last_gives_the_same_answer():
         (["model.args={growth: 3}"], "timm cannot build"),
         (["model.backbone=vit_tiny_patch16_224", "model.args={patch_size: 0}"], "timm cannot build"),
         (["model.backbone=convnext_atto", "model.args={depths: []}"], "timm cannot build"),
-        (["model.args={layers: []}"], "cannot run with them"),
+        (["model.args={layers: []}"], "cannot run with"),
         (["model.args={num_classes: 3}"], "set by the project"),
         (["model.backbone=swin_tiny_patch4_window7_224", "photos.size=96"], "its own is 224"),
     ],
@@ -202,7 +209,7 @@ def test_competitive_configs_take_a_step_with_stand_ins(name):
     from pawpularity.data.photo_cache import Photos
     from pawpularity.device import choose
     from pawpularity.training.fit import fit_fold
-    from pawpularity.training.labelled import LabelledPhotos
+    from pawpularity.training.samples import TrainingData
 
     backbone, arguments, size = COMPETITIVE[name]
     full = resolve(name)
@@ -213,7 +220,7 @@ def test_competitive_configs_take_a_step_with_stand_ins(name):
         type(build_network(config, fold=0).backbone).__name__.lower()[:4] == full.model.backbone.removeprefix("tf_")[:4]
     )
     random = np.random.default_rng(0)
-    data = LabelledPhotos(
+    data = TrainingData(
         Photos.of(random.integers(0, 256, (24, size, size, 3), dtype=np.uint8)), np.arange(24), np.zeros((24, 12), np.float32),
         random.uniform(1, 100, 24), np.arange(24),
     )  # fmt: skip

@@ -70,11 +70,11 @@ def test_imagenet_without_a_network_fails_at_once_with_the_cure(tmp_path, monkey
 def test_a_pickle_and_a_damaged_file_are_refused(tmp_path):
     bad = tmp_path / "evil.safetensors"
     bad.write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="damaged"):
         read_tensors(bad)
     save_tensors(bad, {"a": torch.ones(100)}, {})
     bad.write_bytes(bad.read_bytes()[:-7])
-    with pytest.raises(UserError, match="not a whole safetensors file"):
+    with pytest.raises(UserError, match="damaged"):
         read_tensors(bad)
 
 

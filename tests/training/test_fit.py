@@ -14,11 +14,10 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.models.network import build_network
 from pawpularity.predictor import score_rows
-from pawpularity.training import fit
-from pawpularity.training.batches import EpochBatches
 from pawpularity.training.fit import fit_fold
-from pawpularity.training.labelled import LabelledPhotos
-from pawpularity.training.step import loss_of
+from pawpularity.training.loop import Hooks, Loop
+from pawpularity.training.losses import LOSSES
+from pawpularity.training.samples import EpochBatches, TrainingData
 
 CPU = choose("float32", "cpu")
 
@@ -32,7 +31,7 @@ def data():
         np.uint8
     )
     photos.setflags(write=False)
-    return LabelledPhotos(Photos.of(photos), np.arange(120), np.zeros((120, 12), np.float32), scores, np.arange(120))
+    return TrainingData(Photos.of(photos), np.arange(120), np.zeros((120, 12), np.float32), scores, np.arange(120))
 
 
 def toy(*words):
@@ -66,7 +65,7 @@ def test_scored_rows_are_never_touched(data):
     """Photos and scores of the held-out rows are poisoned: nothing of the fit may change."""
     pixels = data.photos.pixels.copy()
     pixels[100:] = 255 - pixels[100:]
-    poisoned = LabelledPhotos(Photos.of(pixels), data.photo_rows, data.metadata.copy(), data.scores.copy(), data.groups)
+    poisoned = TrainingData(Photos.of(pixels), data.photo_rows, data.metadata.copy(), data.scores.copy(), data.groups)
     poisoned.scores[100:] = np.nan
     poisoned.metadata[100:] = np.nan
     for words in ((), (*EARLY, "train.refit=true", "train.copies=authors")):
@@ -81,7 +80,7 @@ def test_scored_rows_are_never_touched(data):
 def test_best_inner_epoch_is_kept_and_scored_rows_do_not_choose_it(data):
     config = toy(*EARLY, "train.stop_patience=8", "train.lr=2e-2")
     seen = []
-    fitted = fit_fold(config, data, np.arange(100), fold=0, compute=CPU, on_epoch=seen.append)
+    fitted = fit_fold(config, data, np.arange(100), fold=0, compute=CPU, hooks=Hooks(on_epoch=seen.append))
     inner = [e.inner_rmse for e in seen]
     assert fitted.epochs == int(np.argmin(inner)) + 1
     assert fitted.inner_rows == 10
@@ -93,7 +92,7 @@ def test_best_inner_epoch_is_kept_and_scored_rows_do_not_choose_it(data):
 
 
 def test_plateau_divides_the_rate_by_ten_and_early_stopping_stops(data, monkeypatch):
-    monkeypatch.setattr(fit.Loop, "_inner_rmse", lambda self, inner: 10.0)
+    monkeypatch.setattr(Loop, "_inner_rmse", lambda self, inner: 10.0)
     fitted = fit_fold(toy(*EARLY, "train.epochs=30", "train.patience=1", "train.stop_patience=5"), data, np.arange(60), fold=0,
                       compute=CPU)  # fmt: skip
     assert [e.lr for e in fitted.history] == pytest.approx([3e-3, 3e-3, 3e-3, 3e-4, 3e-4, 3e-5])
@@ -102,7 +101,7 @@ def test_plateau_divides_the_rate_by_ten_and_early_stopping_stops(data, monkeypa
 
 def test_refit_replays_the_chosen_rates_on_all_rows(data, monkeypatch):
     figures = iter([10.0, 9.0, 9.5, 9.6, 8.0, 9.0, 9.0, 9.0])
-    monkeypatch.setattr(fit.Loop, "_inner_rmse", lambda self, inner: next(figures))
+    monkeypatch.setattr(Loop, "_inner_rmse", lambda self, inner: next(figures))
     config = toy(*EARLY, "train.refit=true", "train.patience=1", "train.stop_patience=3")
     fitted = fit_fold(config, data, np.arange(60), fold=0, compute=CPU)
     first, second = fitted.history[:8], fitted.history[8:]
@@ -134,6 +133,10 @@ def test_the_same_seed_gives_the_same_network_and_another_does_not(data, words):
     torch.rand(7)  # what was drawn before must not matter
     assert torch.equal(first, run())
     assert not torch.equal(first, run("train.seed=1"))
+
+
+def loss_of(network, raw, target, train):
+    return LOSSES[train.loss](raw, network.points(raw), target, train)
 
 
 def test_losses_against_closed_forms():

@@ -12,7 +12,7 @@ from pawpularity.device import choose
 from pawpularity.models.network import build_network
 from pawpularity.predictor import score_rows
 from pawpularity.training.fit import fit_fold
-from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.samples import TrainingData
 
 
 @pytest.mark.slow
@@ -22,7 +22,7 @@ def test_a_step_on_real_photos(real, name):
                             "train.batch_size=4", "train.copies=none"])  # fmt: skip
     table = read_train(real / "pawpularity-100").head(6)
     photos = np.stack([decode(real / "pawpularity-100" / "train" / f"{i}.jpg", 224, "squash") for i in table["Id"]])
-    data = LabelledPhotos(
+    data = TrainingData(
         Photos.of(photos),
         np.arange(6),
         table[list(METADATA)].to_numpy(np.float32),

@@ -5,7 +5,7 @@ from torch import nn
 
 from pawpularity.config import resolve
 from pawpularity.models.backbone import build_backbone
-from pawpularity.models.split import Chain
+from pawpularity.models.split import Split
 
 # name: parameter tensors, and how many of them the authors trained
 FOUR = {
@@ -14,7 +14,7 @@ FOUR = {
     "densenet161": (482, 82),
     "tf_efficientnet_b7": (709, 109),
 }
-STATES = {
+SHAPES = {
     "resnet152": (1024, 14, 14),
     "vgg19_bn": (512, 14, 14),
     "densenet161": (1536, 7, 7),
@@ -34,56 +34,56 @@ def shaken(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-def assert_exact_at_every_cut(net: nn.Module, size: int, batch: int = 2) -> None:
-    chain = Chain(net)
+def assert_exact_at_every_split(net: nn.Module, size: int, batch: int = 2) -> None:
+    split = Split(net)
     x = torch.randn(batch, 3, size, size)
     with torch.inference_mode():
         wanted = net(x.clone())
         assert wanted.std() > 0
-        states = [x.clone()]
-        for position in range(len(chain)):
+        features = [x.clone()]
+        for position in range(len(split)):
             # Every state is kept as it was: a later in-place step would show as a difference below.
-            states.append(chain.run(states[-1].clone(), position, position + 1))
-        assert torch.equal(states[-1], wanted)
-        for cut in range(len(chain) + 1):
-            assert torch.equal(chain.run(states[cut].clone(), cut), wanted), chain.blocks[min(cut, len(chain) - 1)].name
+            features.append(split.run(features[-1].clone(), position, position + 1))
+        assert torch.equal(features[-1], wanted)
+        for at in range(len(split) + 1):
+            assert torch.equal(split.run(features[at].clone(), at), wanted), split.blocks[min(at, len(split) - 1)].name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FOUR)
-def test_the_four_equal_timms_output_to_the_last_bit_at_every_cut(name):
+def test_the_four_equal_timms_output_to_the_last_bit_at_every_split(name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = shaken(timm.create_model(name, num_classes=0))
-        assert_exact_at_every_cut(net, size=64)
+        assert_exact_at_every_split(net, size=64)
         small = torch.randn(1, 3, 64, 64)
         with torch.inference_mode():
-            chain = Chain(net)
-            together = chain(torch.cat([small, torch.randn(2, 3, 64, 64)]))[:1]
-            torch.testing.assert_close(together, chain(small), rtol=1e-4, atol=1e-4)
+            split = Split(net)
+            together = split(torch.cat([small, torch.randn(2, 3, 64, 64)]))[:1]
+            torch.testing.assert_close(together, split(small), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FOUR)
-def test_the_four_are_cut_where_the_authors_froze(name):
+def test_the_four_are_split_where_the_authors_froze(name):
     tensors, unfrozen = FOUR[name]
     with torch.device("meta"):
         net = timm.create_model(name, num_classes=0)
-        chain = Chain(net)
-        assert sum(len(block.parameters()) for block in chain.blocks) == tensors
-        cut = chain.cut(unfrozen)
-        assert chain.run(torch.zeros(1, 3, 224, 224), 0, cut).shape[1:] == STATES[name]
-    behind = sum(len(block.parameters()) for block in chain.blocks[cut:])
-    assert unfrozen <= behind < unfrozen + len(chain.blocks[cut].parameters())
-    assert chain.cut(None) == chain.cut(tensors) == chain.cut(10_000) == 0
-    assert chain.cut(0) == len(chain)
+        split = Split(net)
+        assert sum(len(block.parameters()) for block in split.blocks) == tensors
+        at = split.frozen_blocks(unfrozen)
+        assert split.run(torch.zeros(1, 3, 224, 224), 0, at).shape[1:] == SHAPES[name]
+    behind = sum(len(block.parameters()) for block in split.blocks[at:])
+    assert unfrozen <= behind < unfrozen + len(split.blocks[at].parameters())
+    assert split.frozen_blocks(None) == split.frozen_blocks(tensors) == split.frozen_blocks(10_000) == 0
+    assert split.frozen_blocks(0) == len(split)
 
 
 @pytest.mark.parametrize(
     "name", ["small/densenet161", "small/resnet152", "small/vgg19_bn", "small/efficientnet_b7", "scratch"]
 )
-def test_the_small_family_is_exact_at_every_cut(name):
+def test_the_small_family_is_exact_at_every_split(name):
     with torch.random.fork_rng(devices=[]):
-        assert_exact_at_every_cut(shaken(build_backbone(resolve(name).model, size=64, seed=0).net), size=64)
+        assert_exact_at_every_split(shaken(build_backbone(resolve(name).model, size=64, seed=0).net), size=64)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_other_members_of_the_families_are_exact(name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = shaken(timm.create_model(name, num_classes=0))
-        assert len(Chain(net)) > 5
-        assert_exact_at_every_cut(net, size=64, batch=1)
+        assert len(Split(net)) > 5
+        assert_exact_at_every_split(net, size=64, batch=1)
 
 
 @pytest.mark.parametrize(
@@ -106,31 +106,31 @@ def test_transformers_and_convnext_are_exact(name, arguments):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = timm.create_model(name, num_classes=0, **arguments).eval()
-        assert len(Chain(net)) > 3
-        assert_exact_at_every_cut(net, size=arguments.get("img_size", net.pretrained_cfg["input_size"][-1]), batch=1)
+        assert len(Split(net)) > 3
+        assert_exact_at_every_split(net, size=arguments.get("img_size", net.pretrained_cfg["input_size"][-1]), batch=1)
 
 
-def test_a_copied_chain_is_of_the_copied_net():
+def test_a_copied_split_is_of_the_copied_net():
     import copy
 
-    chain = Chain(timm.create_model("test_resnet", num_classes=0).eval())
-    other = copy.deepcopy(chain)
+    split = Split(timm.create_model("test_resnet", num_classes=0).eval())
+    other = copy.deepcopy(split)
     with torch.no_grad():
         next(other.net.parameters()).zero_()
     x = torch.randn(1, 3, 32, 32)
     with torch.inference_mode():
-        assert torch.equal(chain(x), chain.net(x))
+        assert torch.equal(split(x), split.net(x))
         assert torch.equal(other(x), other.net(x))
-        assert not torch.equal(chain(x), other(x))
+        assert not torch.equal(split(x), other(x))
 
 
 @pytest.mark.parametrize("name", ["eva02_tiny_patch14_224", "levit_128s", "test_vit3"])
 def test_other_nets_run_whole(name):
     net = timm.create_model(name, num_classes=0).eval()
-    chain = Chain(net)
-    assert len(chain) == 1
-    assert chain.cut(5) == 0
+    split = Split(net)
+    assert len(split) == 1
+    assert split.frozen_blocks(5) == 0
     size = net.pretrained_cfg["input_size"][-1]
     x = torch.randn(1, 3, size, size)
     with torch.inference_mode():
-        assert torch.equal(chain(x), net(x))
+        assert torch.equal(split(x), net(x))

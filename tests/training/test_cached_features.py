@@ -1,4 +1,4 @@
-"""Training the tail behind stored states is the plain loop, only faster: same batches, same answers."""
+"""Training the head on cached features is the plain loop, only faster: same batches, same answers."""
 
 from dataclasses import replace
 
@@ -11,9 +11,9 @@ from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.features.build import FeatureCache
 from pawpularity.features.load import FeatureInputs
-from pawpularity.predictor import score_rows, score_heads
+from pawpularity.predictor import score_heads, score_rows
 from pawpularity.training.fit import fit_fold
-from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.samples import TrainingData
 
 CPU = choose("float32", "cpu")
 SIZE = 32
@@ -27,9 +27,9 @@ def photos():
     return Photos.of(np.clip(pixels, 0, 255).astype(np.uint8)), scores
 
 
-def labelled(photos, trunks=None):
+def labelled(photos, cache=None):
     decoded, scores = photos
-    return LabelledPhotos(decoded, np.arange(120), np.zeros((120, 12), np.float32), scores, np.arange(120), trunks)
+    return TrainingData(decoded, np.arange(120), np.zeros((120, 12), np.float32), scores, np.arange(120), cache)
 
 
 def kept(photos, folder, budget_gb=1.0):
@@ -57,12 +57,12 @@ def test_same_answer_as_the_plain_loop(photos, tmp_path, name, words):
 
     one = [predicted(1, data) for data in (labelled(photos), kept(photos, tmp_path))]
     assert np.abs(one[0] - one[1]).max() <= 1e-3
-    assert list(tmp_path.rglob("states.bin"))
+    assert list(tmp_path.rglob("features.bin"))
     ten = [predicted(10, data) for data in (labelled(photos), kept(photos, tmp_path))]
     assert np.corrcoef(*ten)[0, 1] >= 0.999
 
 
-def test_the_trunk_is_used_by_itself_and_no_photo_is_read_again(photos, tmp_path, monkeypatch):
+def test_cached_features_are_used_by_themselves_and_no_photo_is_read_again(photos, tmp_path, monkeypatch):
     data = kept(photos, tmp_path)
     words = ("train.epochs=2", "train.augment=none", "train.stop=early", "train.schedule=plateau")
     fit_fold(config("small/resnet152", *words), data, np.arange(100), fold=0, compute=CPU)
@@ -74,19 +74,19 @@ def test_the_trunk_is_used_by_itself_and_no_photo_is_read_again(photos, tmp_path
 @pytest.mark.parametrize("words", [("train.manifold_mixup=0.3",), ("train.ema=0.9",), ("train.dtype=bfloat16",),
                                    ("train.stop=early", "train.schedule=plateau", "train.refit=true")],
                          ids=lambda words: words[0])  # fmt: skip
-def test_recipes_learn_behind_stored_states(photos, tmp_path, words):
+def test_recipes_learn_on_cached_features(photos, tmp_path, words):
     data, training, held = kept(photos, tmp_path), np.arange(100), np.arange(100, 120)
     settings = config("small/resnet152", "train.epochs=15", "train.augment=strong", "train.views=3", *words)
     compute = choose(settings.train.dtype, "cpu")
     fitted = fit_fold(settings, data, training, fold=0, compute=compute)
-    inputs = data.inputs(fitted.network, compute, held, held * 0)
+    inputs = data.inputs(fitted.network, compute, (held, held * 0))
     assert isinstance(inputs, FeatureInputs)
     predicted = score_rows(fitted.network, inputs, held, data.metadata[held], compute)
     constant = np.abs(data.scores[held] - fitted.training_mean).mean()
     assert np.abs(data.scores[held] - predicted).mean() < 0.7 * constant
 
 
-def test_manifold_mixup_is_the_same_with_the_trunk_in_the_loop(photos, tmp_path):
+def test_manifold_mixup_is_the_same_with_the_frozen_part_in_the_loop(photos, tmp_path):
     words = ("train.manifold_mixup=0.3", "train.epochs=1", "train.frozen_bn=true")
     states = [
         fit_fold(config("small/vgg19_bn", *words), data, np.arange(100), fold=0, compute=CPU).network.trained_state()
@@ -111,7 +111,7 @@ def test_frozen_bn_keeps_statistics_and_trains_scale(photos):
         assert not torch.equal(start["backbone.layer4.1.bn3.weight"], now["backbone.layer4.1.bn3.weight"])
 
 
-def test_many_tails_behind_one_trunk_answer_as_whole_networks(photos):
+def test_many_heads_on_one_frozen_part_answer_as_whole_networks(photos):
     data, rows = labelled(photos), np.arange(120)
     fitted = [
         fit_fold(config("small/densenet161", "train.epochs=2"), data, np.arange(100), fold=fold, compute=CPU).network
@@ -127,7 +127,7 @@ def test_many_tails_behind_one_trunk_answer_as_whole_networks(photos):
     assert len({row.tobytes() for row in together}) == 3
 
 
-def test_prediction_reads_the_states_that_training_kept(work, shelter, paw):
+def test_prediction_reads_the_features_that_training_cached(work, shelter, paw):
     from pathlib import Path
 
     from pawpularity import Predictor
@@ -137,7 +137,7 @@ def test_prediction_reads_the_states_that_training_kept(work, shelter, paw):
     assert paw("train", "--data", shelter, *words, "--run", "r").code == 0
     predictor = Predictor.load("oof/r")
     photos = Dataset.load(shelter, Path(".cache")).photos(32, "squash")
-    trunks = FeatureCache(Path(".cache/trunk"), photos, 32, 20.0)
+    cache = FeatureCache(Path(".cache/features"), photos, 32, 20.0)
     asked = []
 
     class Watched(FeatureCache):
@@ -145,10 +145,10 @@ def test_prediction_reads_the_states_that_training_kept(work, shelter, paw):
             asked.append(super().open(*words, **more))
             return asked[-1]
 
-    kept = predictor.predict(photos, trunks=Watched(trunks.folder, photos, 32, 20.0))
+    kept = predictor.predict(photos, cache=Watched(cache.folder, photos, 32, 20.0))
     assert asked[0] is not None
     np.testing.assert_allclose(kept, predictor.predict(photos), atol=1e-4)
     np.testing.assert_allclose(kept, predictor.predict(photos.pixels), atol=1e-4)
-    both = predictor.predict(photos, flip=True, trunks=Watched(trunks.folder, photos, 32, 20.0))
+    both = predictor.predict(photos, flip=True, cache=Watched(cache.folder, photos, 32, 20.0))
     assert asked[1] is None, "mirror images were never asked for in training: the photos are used"
     assert not np.array_equal(both, kept)

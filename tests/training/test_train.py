@@ -1,0 +1,124 @@
+"""`train` and `jobs` as commands: one fold, all folds, several at once, several processes; what stands there is checked."""
+
+import json
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+from tests.conftest import TOY
+
+WORDS = ("--config", "scratch", *TOY, "train.warmup_epochs=0", "folds.k=3")
+
+
+def train(paw, data, *more):
+    return paw("train", "--data", data, *WORDS, *more)
+
+
+def test_all_folds_leave_the_contract(work, drawn, paw):
+    done = train(paw, drawn, "--run", "a", "--json", "-", "predict.flip=true")
+    assert done.code == 0, done.err
+    row = json.loads(done.out)
+    oof = pd.read_csv("oof/a/oof.csv", dtype={"Id": str})
+    table = pd.read_csv(drawn / "train.csv", dtype={"Id": str}).sort_values("Id", ignore_index=True)
+    assert oof["Id"].tolist() == table["Id"].tolist()
+    np.testing.assert_array_equal(oof["target"], table["Pawpularity"])
+    assert row["score"]["rmse"] == pytest.approx(float(np.sqrt(np.mean((oof["target"] - oof["prediction"]) ** 2))), abs=1e-6)
+    for fold in range(3):
+        names = {path.name for path in Path(f"oof/a/fold{fold}").iterdir()}
+        assert names == {"predictions.csv", "metrics.json", "history.csv", "head.safetensors"}
+    metrics = json.loads(Path("oof/a/fold0/metrics.json").read_text())
+    assert {"rmse_with_flip", "rmse_without_flip", "constant_rmse", "seconds", "dtype_reason", "versions"} <= metrics.keys()
+    assert "next: make" in done.err
+    assert train(paw, drawn, "--run", "a", "predict.flip=true").code == 0, "nothing is left to do"
+
+
+@pytest.mark.parametrize("words", [("train.lr=0.001",), ("folds.seed=1",), ("model.weights=none", "train.seed=1")])
+def test_a_run_refuses_other_settings(words, work, drawn, paw, refused):
+    assert train(paw, drawn, "--run", "a", "--fold", 0, "train.epochs=1").code == 0
+    line = refused("train", "--data", drawn, *WORDS, "--run", "a", "--fold", 1, "train.epochs=1", *words)
+    assert "oof/a" in line
+    assert train(paw, drawn, "--run", "a", "--fold", 1, "train.epochs=1", "cache.budget_gb=3", "train.workers=0").code == 0
+
+
+def test_a_run_refuses_other_data(work, shelter, paw, refused):
+    assert train(paw, shelter, "--run", "a", "--fold", 0, "train.epochs=1").code == 0
+    table = pd.read_csv(shelter / "train.csv", dtype={"Id": str})
+    table.loc[0, "Pawpularity"] = 101 - table.loc[0, "Pawpularity"]
+    table.to_csv(shelter / "train.csv", index=False)
+    assert "data" in refused("train", "--data", shelter, *WORDS, "--run", "a", "--fold", 1, "train.epochs=1")
+
+
+def test_a_fold_that_another_process_trains_is_left_to_it(work, drawn, paw, refused):
+    assert train(paw, drawn, "--run", "a", "--fold", 0, "train.epochs=1").code == 0
+    with FileLock("oof/a/.fold1.lock"):
+        words = ("train", "--data", drawn, *WORDS, "--run", "a", "--fold", 1, "train.epochs=1")
+        assert "fold1" in refused(*words)
+        done = paw(*words, "--skip-taken")
+    assert done.code == 0
+    assert not Path("oof/a/fold1").exists()
+
+
+def test_labels_alone_cannot_be_trained_on(work, drawn, refused):
+    shutil.copy(drawn / "train.csv", "labels.csv")
+    assert "labels.csv" in refused("train", "--data", "labels.csv", *WORDS)
+    assert not Path("oof/scratch-labels").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(work, drawn, paw):
+    """Without BatchNorm's statistics and dropout, which see another part of a batch in each process."""
+    words = ("--fold", 0, "train.epochs=2", "train.frozen_bn=true", "model.dropout=0", "model.metadata_dropout=0")
+    for run, more in (("one", ()), ("two", ("--processes", 2)), ("parts", ("train.accumulation=3",))):
+        done = train(paw, drawn, "--run", run, *words, *more)
+        assert done.code == 0, done.err
+    one, two, parts = (pd.read_csv(f"oof/{run}/fold0/predictions.csv")["prediction"] for run in ("one", "two", "parts"))
+    np.testing.assert_allclose(two, one, atol=0.05)
+    np.testing.assert_allclose(parts, one, atol=0.05)
+    assert json.loads(Path("oof/two/fold0/metrics.json").read_text())["processes"] == 2
+
+
+def test_more_processes_than_cores_are_refused(work, drawn, refused):
+    assert "--processes 999" in refused("train", "--data", drawn, *WORDS, "--processes", 999)
+
+
+@pytest.mark.slow
+def test_jobs_prints_lines_that_train_what_is_missing(work, drawn, paw):
+    words = ("jobs", "--data", drawn, "--configs", "scratch small/resnet152", "--seeds", "0 1", *TOY, "folds.k=2", "train.warmup_epochs=0",
+             "train.epochs=1")  # fmt: skip
+    lines = paw(*words).out.splitlines()
+    assert len(lines) == 2 * 2 * 2
+    for line in lines[:2]:
+        assert subprocess.run(shlex.split(line), check=False).returncode == 0
+    assert len(paw(*words).out.splitlines()) == 6
+    assert paw("oof").code == 0
+
+
+@pytest.mark.slow
+def test_folds_side_by_side(work, drawn, paw):
+    assert train(paw, drawn, "--run", "a", "--jobs", 2, "train.epochs=1").code == 0
+    assert train(paw, drawn, "--run", "b", "train.epochs=1").code == 0
+    ours, theirs = (pd.read_csv(f"oof/{run}/oof.csv")["prediction"] for run in "ab")
+    np.testing.assert_allclose(ours, theirs, atol=3)  # another number of threads sums in another order
+
+
+@pytest.mark.parametrize(("words", "key"), [(("--seeds", "x"), "--seeds"), (("--folds", "9"), "--folds"),
+                                            (("--configs", "scratch scratch"), "scratch"),
+                                            (("--configs", "a", "--config", "b"), "--configs"),
+                                            (("--run", "a", "--seeds", "0 1"), "--run")])  # fmt: skip
+def test_jobs_that_make_no_sense(words, key, work, drawn, refused):
+    assert key in refused("jobs", "--data", drawn, *TOY, "train.warmup_epochs=0", *words)
+
+
+def test_jobs_quote_every_word(work, drawn, paw):
+    data = shutil.copytree(drawn, work / "my $(touch x); 'pets'")
+    words = ("model.weights=a b'c", 'model.weights=$(touch x);"y"')
+    for word in words:
+        done = paw("jobs", "--config", "scratch", "--data", data, *TOY, "train.warmup_epochs=0", word)
+        for line in done.out.splitlines():
+            assert {word, str(data)} <= set(shlex.split(line))
+    assert not Path("x").exists()
