@@ -111,7 +111,7 @@ $(READY): pyproject.toml constraints.txt
 data: $(READY) ## download the competition's data with the kaggle command (its rules must be accepted there)
 	@$(PAW) data --words "$$ARGS"
 
-sample: $(READY) ## draw the sample shelter: make sample ARGS="--photos 600 --seed 0 --twins 5"
+sample: $(READY) ## draw photos whose scores follow a known rule: make sample ARGS="--photos 600 --seed 0 --twins 5"
 	@$(PAW) sample --words "$$ARGS"
 
 folds: $(READY) ## make the folds file: near-duplicates grouped, scores stratified

@@ -64,11 +64,11 @@ def choose_data(asked: str | None) -> Path:
 def draw_if_missing(data: Path) -> None:
     """Draw the sample shelter if it is what was chosen and it is not there."""
     if data == SAMPLE and not SAMPLE.is_dir():
-        from pawpularity.sample.draw import draw_shelter
+        from pawpularity.sample.draw import draw_sample
 
         log(f"no competition data in {CONTEST} (make data fetches it): drawing the sample shelter into {SAMPLE}")
         try:
-            draw_shelter(SAMPLE)
+            draw_sample(SAMPLE)
         except UserError:
             if not SAMPLE.is_dir():  # else another command drew it meanwhile, whole as it always is
                 raise

@@ -5,7 +5,7 @@ photo's size and shrunk by `Canvas.finish`. OpenCV fills the polygons: at this s
 and it places them to 1/16 pixel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TypedDict, Unpack
 
@@ -184,16 +184,18 @@ class Pen:
     canvas: Canvas
     frame: Frame
     label: int
+    fixed: bool = False
 
-    def paint(
-        self, points: Line, colour: Colour, label: int | None = None, clip: Mask | None = None,
-        **shading: Unpack[Shading],
-    ) -> None:  # fmt: skip
+    def labelled(self, label: int) -> "Pen":
+        """This pen with another label, unless its label is fixed."""
+        return self if self.fixed else replace(self, label=label)
+
+    def paint(self, points: Line, colour: Colour, clip: Mask | None = None, **shading: Unpack[Shading]) -> None:
         """`Canvas.paint`."""
         if "soft" in shading:
             shading["soft"] *= self.frame.scale
-        self.canvas.paint(self.frame(points), colour, self.label if label is None else label, clip, **shading)
+        self.canvas.paint(self.frame(points), colour, self.label, clip, **shading)
 
-    def line(self, points: Line, width: float, colour: Colour, label: int | None = None, alpha: float = 1.0) -> None:
+    def line(self, points: Line, width: float, colour: Colour, alpha: float = 1.0) -> None:
         """`Canvas.line`; the width is in pixels."""
-        self.canvas.line(self.frame(points), width, colour, self.label if label is None else label, alpha)
+        self.canvas.line(self.frame(points), width, colour, self.label, alpha)

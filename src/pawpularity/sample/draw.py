@@ -2,10 +2,9 @@
 
     pawpularity sample --photos 600 --size 160 --seed 0 --twins 5
 
-The drawn sample stands in for the photos of Kaggle's "PetFinder.my Pawpularity": train.csv, train/, test.csv, test/ and
-sample_submission.csv as they are there. Beside them `truth/` says what the contest cannot: the points of every part of
-every photo, a label map of where the parts are, the noise floor, and which photos are the same pet posted twice. `pairs/`
-holds counterfactual pairs: the same pet with and without one part. `spec` has the rule of the score.
+Beside the contest's tables and photos, `truth/` says what the contest cannot: the points of every part of every photo, a
+label map of where the parts are, the noise floor, and which photos are the same pet posted twice. `pairs/` holds
+counterfactual pairs: the same pet with and without one part. `spec` has the rule of the score.
 
 The same options give the same bytes for any number of processes, and photo i is the same photo in a sample of any size.
 """
@@ -16,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from itertools import product
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import cv2
@@ -110,6 +110,14 @@ def in_processes(function: Callable[[Work], Result], work: Sequence[Work]) -> It
 def _start_worker() -> None:
     cv2.setNumThreads(1)  # OpenCV's own threads would fight those of the other processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _draw(job: Job) -> None:
@@ -135,13 +143,13 @@ def _write_tables(whole: Path, train: list[Entry], test: list[Entry], size: int,
     """The contest's tables and truth/, rows sorted by Id. Returns the pictures that are to be drawn."""
     train, test = (sorted(entries, key=lambda entry: entry.id) for entries in (train, test))
     scores = pd.Series([entry.score for entry in train])
-    _write_csv(whole / "train.csv", _public(train).assign(**{TARGET: scores}))
-    _write_csv(whole / "test.csv", _public(test))
-    _write_csv(whole / "sample_submission.csv", _public(test)[[ID]].assign(**{TARGET: 38.0}))
+    _public(train).assign(**{TARGET: scores}).to_csv(whole / "train.csv", index=False)
+    _public(test).to_csv(whole / "test.csv", index=False)
+    _public(test)[[ID]].assign(**{TARGET: 38.0}).to_csv(whole / "sample_submission.csv", index=False)
     truth = whole / "truth"
-    _write_csv(truth / "parts.csv", pd.DataFrame([truth_row(entry) for entry in (*train, *test)]))
+    pd.DataFrame([truth_row(entry) for entry in (*train, *test)]).to_csv(truth / "parts.csv", index=False)
     duplicates = [(entry.duplicate_of, entry.id) for entry in train if entry.duplicate_of]
-    _write_csv(truth / "duplicates.csv", pd.DataFrame(duplicates, columns=["Id_a", "Id_b"]))
+    pd.DataFrame(duplicates, columns=["Id_a", "Id_b"]).to_csv(truth / "duplicates.csv", index=False)
     summary = floor(train, seed)
     write_json(truth / "floor.json", summary)
     write_text(truth / "README.md", readme(summary))
@@ -171,12 +179,8 @@ def _write_pairs(folder: Path, pairs: int, size: int, seed: int) -> list[Job]:
         for name, photo in zip(ids, photos, strict=True):
             jobs.append(Job(photo, size, folder / "photos" / f"{name}.jpg", folder / "labels" / f"{name}.png"))
     columns = ["Id_with", "Id_without", "part", "effect", "effect_expected"]
-    _write_csv(folder / "pairs.csv", pd.DataFrame(rows, columns=columns))
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "pairs.csv", index=False)
     return jobs
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    table.to_csv(path, index=False, lineterminator="\n")
 
 
 def readme(summary: dict[str, float | int]) -> str:
@@ -202,11 +206,11 @@ A program drew these pets. Their scores follow this rule:
 The contrast is between the usual luma of a pet of this coat and the mean luma of the background. The background also
 grows more vivid with c: its saturation is scaled by {saturation}.
 
-The points add up to `mean_unclipped`. Normal noise of sd {spec.NOISE_SD:g} is added. {spec.SPIKE:g} and above becomes 100; the
-rest is rounded and clipped to 1..99. `expected` is the exact mean of the score, given the photo.
+The points add up to `mean_unclipped`. Normal noise of sd {spec.NOISE_SD:g} is added. {spec.SPIKE:g} and above becomes 100;
+the rest is rounded and clipped to 1..99. `expected` is the exact mean of the score, given the photo.
 
-No model can be expected to beat the noise floor: RMSE {summary["floor"]:.3f} on the photos of train.csv, where a
-constant gives {summary["constant_rmse"]:.3f}. `floor.json` has both; its `floor` is drawn {FLOOR_DRAWS} times per photo.
+No model can be expected to beat the noise floor: RMSE {summary["floor"]:.3f} on the photos of train.csv, where a constant
+gives {summary["constant_rmse"]:.3f}. `floor.json` has both; its `floor` averages {FLOOR_DRAWS} draws of the noise per photo.
 
 - `parts.csv`: what was drawn on each photo, the points of each part, `mean_unclipped`, `expected`, the `score` (of test
   photos too), and `duplicate_of`, the Id of the earlier posting of the same photo.

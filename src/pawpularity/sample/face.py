@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pawpularity.sample.canvas import Colour, Draws, Mask, Pen, mix
+from pawpularity.sample.canvas import WHITE, Colour, Draws, Mask, Pen, mix
 from pawpularity.sample.coats import BLACK_INK, PINK, Look
-from pawpularity.sample.labels import PetLabels
+from pawpularity.sample.labels import LEFT_EYE, RIGHT_EYE, TONGUE
 from pawpularity.sample.shapes import Line, Points, as_points, ellipse, mirrored, ribbon, smooth
 
 SIDES = (-1.0, 1.0)
@@ -78,7 +78,7 @@ def shaggy(outline: Points, fluff: float, size: float, draws: Draws) -> Points:
     return tufted
 
 
-def draw_head(pen: Pen, look: Look, eyes: str, tongue: bool, labels: PetLabels, draws: Draws) -> None:
+def draw_head(pen: Pen, look: Look, eyes: str, tongue: bool, draws: Draws) -> None:
     """Draw a head. `eyes` is one of the kinds of `Photo.eyes`; `draws` are at least 40 uniform numbers."""
     outline = shaggy(smooth(HEADS[look.species]), look.fluff, 0.15, draws[:31])
     hanging = look.ears in ("floppy", "curly", "folded")
@@ -93,12 +93,12 @@ def draw_head(pen: Pen, look: Look, eyes: str, tongue: bool, labels: PetLabels, 
         _ears(pen, look, away, draws)
     if away:
         return
-    _muzzle(pen, look, tongue, labels.tongue)
-    for side, label, shut in zip(SIDES, (labels.left_eye, labels.right_eye), ("left shut", "right shut"), strict=True):
+    _muzzle(pen, look, tongue)
+    for side, label, shut in ((-1.0, LEFT_EYE, "left shut"), (1.0, RIGHT_EYE, "right shut")):
         if eyes in (shut, "shut"):
             _lid(pen, look, side)
         else:
-            _eye(pen, look, side, label)
+            _eye(pen.labelled(label), look, side)
     if look.species == "cat":
         for side in SIDES:
             for drop in (-0.10, 0.04, 0.18):
@@ -140,7 +140,7 @@ def _markings(pen: Pen, look: Look, head: Mask, away: bool, draws: Draws) -> Non
             pen.paint(patch.points, colour, clip=head, soft=patch.soft, alpha=patch.alpha, light=0.12, fur=0.03)
 
 
-def _muzzle(pen: Pen, look: Look, tongue: bool, tongue_label: int) -> None:
+def _muzzle(pen: Pen, look: Look, tongue: bool) -> None:
     cat, dark = look.species == "cat", look.pattern in ("muzzle", "points")
     light = mix(look.mark, look.second, 0.25) if dark else look.second
     if cat:
@@ -161,19 +161,19 @@ def _muzzle(pen: Pen, look: Look, tongue: bool, tongue_label: int) -> None:
         curl = [(0.0, 0.0), (side * 0.14, 0.11), (side * 0.28, 0.07), (side * 0.36, -0.03)]
         pen.line([(x, mouth_y + y) for x, y in curl], width, ink, alpha=0.8)
     if tongue:
-        _tongue(pen, mouth_y, 0.62 if cat else 0.74, 1.28 if cat else 1.50, width, tongue_label)
+        _tongue(pen.labelled(TONGUE), mouth_y, 0.62 if cat else 0.74, 1.28 if cat else 1.50, width)
     pen.paint(smooth(mirrored(nose)), look.nose, light=0.35, edge=0.15)
     pen.paint(ellipse(-0.06, nose_y - 0.08, 0.055, 0.028), (255, 252, 250), alpha=0.75)
 
 
-def _tongue(pen: Pen, mouth: float, chin: float, length: float, width: float, label: int) -> None:
+def _tongue(pen: Pen, mouth: float, chin: float, length: float, width: float) -> None:
     """Mouth and tongue are one part: both are there, or neither is."""
     hole = [(0, mouth + 0.02), (0.22, mouth + 0.08), (0.27, mouth + 0.22), (0, chin + 0.22)]
-    pen.paint(smooth(mirrored(hole)), (104, 36, 46), label=label, light=0.3)
+    pen.paint(smooth(mirrored(hole)), (104, 36, 46), light=0.3)
     flap = [(0, mouth + 0.14), (0.17, mouth + 0.16), (0.26, chin + 0.14), (0.25, length - 0.22), (0.13, length - 0.04)]
-    pen.paint(smooth(mirrored([*flap, (0, length)])), (240, 98, 122), label=label, light=0.28, edge=0.22)
-    pen.line([(0, chin), (0, length - 0.28)], width, (196, 62, 92), label=label, alpha=0.8)
-    pen.paint(ellipse(-0.10, length - 0.34, 0.05, 0.12), (255, 196, 206), label=label, alpha=0.7)
+    pen.paint(smooth(mirrored([*flap, (0, length)])), (240, 98, 122), light=0.28, edge=0.22)
+    pen.line([(0, chin), (0, length - 0.28)], width, (196, 62, 92), alpha=0.8)
+    pen.paint(ellipse(-0.10, length - 0.34, 0.05, 0.12), (255, 196, 206), alpha=0.7)
 
 
 def _eye_place(look: Look, side: float) -> tuple[float, float, float, float]:
@@ -189,14 +189,14 @@ def _lid(pen: Pen, look: Look, side: float) -> None:
     pen.line(curve, 0.10 * pen.frame.scale, BLACK_INK if dark else (206.0, 196.0, 186.0))
 
 
-def _eye(pen: Pen, look: Look, side: float, label: int) -> None:
+def _eye(pen: Pen, look: Look, side: float) -> None:
     cat = look.species == "cat"
     x, y, rx, ry = _eye_place(look, side)
 
     def oval(share: float, dx: float, dy: float, colour: Colour, soft: float = 0.0, alpha: float = 1.0) -> None:
         angle = 8.0 * side if cat else 0.0
         points = ellipse(x + dx * rx, y + dy * ry, rx * share, ry * share, angle)
-        pen.paint(points, colour, label=label, soft=soft, alpha=alpha)
+        pen.paint(points, colour, soft=soft, alpha=alpha)
 
     oval(1.0, 0, 0, BLACK_INK)
     oval(0.86, 0, 0, mix((250, 248, 242), look.iris, 0.85 if cat else 0.1))
@@ -205,8 +205,8 @@ def _eye(pen: Pen, look: Look, side: float, label: int) -> None:
     # Lit from above, an iris glows at its foot.
     oval(0.56, 0, 0.26, mix(look.iris, (255, 246, 206), 0.5), soft=0.05, alpha=0.8)
     if cat:
-        pen.paint(ellipse(x, y, 0.36 * rx, 0.76 * ry), PUPIL, label=label)
+        pen.paint(ellipse(x, y, 0.36 * rx, 0.76 * ry), PUPIL)
     else:
         oval(0.50, 0, 0, PUPIL)
-    oval(0.26, -0.28, -0.36, (255, 255, 255))
-    oval(0.12, 0.34, 0.36, (255, 255, 255), alpha=0.85)
+    oval(0.26, -0.28, -0.36, WHITE)
+    oval(0.12, 0.34, 0.36, WHITE, alpha=0.85)

@@ -1,7 +1,5 @@
 """The numbers of the label maps, which say where the parts of a drawn photo are."""
 
-from typing import NamedTuple
-
 # The order matters: where one thing lies faintly over another (a shadow, a soft rim), the lower number is kept.
 NOTHING, TONGUE, LEFT_EYE, RIGHT_EYE, CLUTTER, ACCESSORY, SECOND_PET, BODY, BACKGROUND = range(9)
 LABELS = {
@@ -15,17 +13,3 @@ LABELS = {
     BODY: "the pet: head and body, whose pose counts, with its shadow",
     BACKGROUND: "background, whose difference from the pet is the contrast",
 }
-
-
-class PetLabels(NamedTuple):
-    """The numbers of a pet's parts."""
-
-    body: int
-    left_eye: int
-    right_eye: int
-    tongue: int
-    accessory: int
-
-
-MAIN = PetLabels(BODY, LEFT_EYE, RIGHT_EYE, TONGUE, ACCESSORY)
-SECOND = PetLabels(*[SECOND_PET] * 5)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pawpularity.sample.canvas import SHADOW, WHITE, Canvas, Colour, Draws, Mask, Pen, mix
+from pawpularity.sample.canvas import SHADOW, WHITE, Colour, Draws, Mask, Pen, mix
 from pawpularity.sample.coats import BLACK_INK, Look
 from pawpularity.sample.face import SIDES, draw_head, shaggy
-from pawpularity.sample.labels import PetLabels
-from pawpularity.sample.shapes import Frame, Points, as_points, ellipse, mirrored, ribbon, smooth
+from pawpularity.sample.labels import ACCESSORY
+from pawpularity.sample.shapes import Points, as_points, ellipse, mirrored, ribbon, smooth
+from pawpularity.sample.spec import Photo
 
 Oval = tuple[float, float, float, float]  # x, y, rx, ry
 
@@ -83,33 +84,20 @@ BODIES = {
 }
 
 
-@dataclass(frozen=True)
-class Pet:
-    """A pet to draw. `eyes` is one of the kinds of `Photo.eyes`, `tilt` the turn of the head in degrees."""
-
-    look: Look
-    labels: PetLabels
-    pose: str = "sitting"
-    tilt: float = 0.0
-    eyes: str = "open"
-    tongue: bool = False
-    accessory: str = ""
-
-
-def draw_pet(canvas: Canvas, pet: Pet, head: Frame, draws: Draws) -> None:
-    """Draw a pet whose head lies at `head`; `draws` are at least 60 uniform numbers."""
-    shape = BODIES["sitting" if pet.pose == "on its side" else pet.pose]
-    body_turn, head_turn = _turns(pet.pose, 1.0 if head.mirror else -1.0, draws[40])
-    body = Pen(canvas, replace(head, angle=body_turn), pet.labels.body)
-    if pet.pose != "portrait":
-        _shadow(body, body.frame(shape.outline), 0.9 if pet.pose == "leaping" else 0.0)
-    _body(body, pet, shape, draws)
-    if pet.accessory and pet.accessory != "hat":
-        _neckwear(replace(body, label=pet.labels.accessory), pet.accessory, draws)
-    upright = replace(body, frame=replace(head, angle=pet.tilt + head_turn, mirror=False))
-    draw_head(upright, pet.look, pet.eyes, pet.tongue, pet.labels, draws)
-    if pet.accessory == "hat":
-        _hat(replace(upright, label=pet.labels.accessory), pet.look.species, draws)
+def draw_pet(pen: Pen, look: Look, photo: Photo, draws: Draws) -> None:
+    """Draw the pet that `photo` describes, its head at the pen's frame; `draws` are at least 60 uniform numbers."""
+    shape = BODIES["sitting" if photo.pose == "on its side" else photo.pose]
+    body_turn, head_turn = _turns(photo.pose, 1.0 if pen.frame.mirror else -1.0, draws[40])
+    body = replace(pen, frame=replace(pen.frame, angle=body_turn))
+    head = replace(pen, frame=replace(pen.frame, angle=photo.tilt + head_turn, mirror=False))
+    if photo.pose != "portrait":
+        _shadow(body, body.frame(shape.outline), 0.9 if photo.pose == "leaping" else 0.0)
+    _body(body, look, photo, shape, draws)
+    if photo.accessory and photo.accessory != "hat":
+        _neckwear(body.labelled(ACCESSORY), photo.accessory, draws)
+    draw_head(head, look, photo.eyes, photo.tongue, draws)
+    if photo.accessory == "hat":
+        _hat(head.labelled(ACCESSORY), look.species, draws)
 
 
 def _turns(pose: str, side: float, draw: float) -> tuple[float, float]:
@@ -133,8 +121,7 @@ def _shadow(pen: Pen, outline: Points, drop: float) -> None:
     pen.canvas.paint(oval, SHADOW, pen.label, alpha=0.42, soft=0.28 * scale)
 
 
-def _body(pen: Pen, pet: Pet, shape: Body, draws: Draws) -> None:
-    look = pet.look
+def _body(pen: Pen, look: Look, photo: Photo, shape: Body, draws: Draws) -> None:
     outline = shaggy(shape.outline, look.fluff, 0.20, draws[:37])
     if shape.tail:
         _tail(pen, look, as_points(shape.tail), draws)
@@ -148,7 +135,7 @@ def _body(pen: Pen, pet: Pet, shape: Body, draws: Draws) -> None:
     for thigh in shape.thighs:
         points = smooth(ellipse(*thigh, steps=10))
         pen.paint(points, flank, soft=0.10, light=0.34, edge=0.26, fur=0.035, alpha=0.85)
-    if pet.eyes != "turned away":
+    if photo.eyes != "turned away":
         half = look.pattern in ("points", "muzzle", "spots")
         pale = mix(look.base, look.second, 0.5) if half else look.second
         chest = shaggy(ellipse(*shape.chest), 1.0, 0.12, draws[3:30])
@@ -158,7 +145,7 @@ def _body(pen: Pen, pet: Pet, shape: Body, draws: Draws) -> None:
         pen.paint(ribbon(leg, 0.36, 0.27), look.ink, alpha=0.30, soft=0.13)
         pen.paint(ribbon(leg, 0.33, 0.26), look.base, alpha=0.9, soft=0.10, edge=0.18, fur=0.03)
     for leg in (*shape.far_legs, *shape.near_legs):
-        _paw(pen, look, *as_points(leg)[-1].tolist(), pads=pet.pose in ("on its back", "leaping"))
+        _paw(pen, look, *as_points(leg)[-1].tolist(), pads=photo.pose in ("on its back", "leaping"))
 
 
 def _rimmed(pen: Pen, look: Look, points: Points, colour: Colour, rim: float = 0.45) -> None:

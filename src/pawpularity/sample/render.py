@@ -5,6 +5,7 @@ the same picture elsewhere: that makes counterfactual pairs.
 """
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,10 +13,10 @@ import numpy.typing as npt
 
 from pawpularity.sample import indoors, outdoors, props
 from pawpularity.sample.brush import Brush, grid
-from pawpularity.sample.canvas import LUMA, SUPERSAMPLE, Canvas, Draws, Mask, texture
+from pawpularity.sample.canvas import LUMA, SUPERSAMPLE, Canvas, Draws, Mask, Pen, texture
 from pawpularity.sample.coats import look
-from pawpularity.sample.labels import BACKGROUND, CLUTTER, MAIN, SECOND
-from pawpularity.sample.pet import Pet, draw_pet
+from pawpularity.sample.labels import BACKGROUND, BODY, CLUTTER, SECOND_PET
+from pawpularity.sample.pet import draw_pet
 from pawpularity.sample.shapes import Frame
 from pawpularity.sample.spec import CONTRAST_SPAN, DULLEST, FAINTEST, VIVID, Photo
 
@@ -57,11 +58,10 @@ def render(photo: Photo, size: int) -> tuple[Picture, Picture]:
     target = coat.luma + step if coat.luma < 128.0 else coat.luma - step
     _background(canvas, photo, target, _seen(canvas, head), scenery)
     if photo.second:
-        other_coat = look(photo.second_species, photo.second_coat, 24.0 * (shape[6] - 0.5))
-        other = Pet(other_coat, SECOND, tilt=20.0 * (shape[7] - 0.5))
-        draw_pet(canvas, other, _second_head(canvas, photo, head, roomier, shape), second_draws)
-    pet = Pet(coat, MAIN, photo.pose, photo.tilt, photo.eyes, photo.tongue, photo.accessory)
-    draw_pet(canvas, pet, head, pet_draws)
+        second = replace(photo, pose="sitting", tilt=20.0 * (shape[7] - 0.5), eyes="open", tongue=False, accessory="")
+        pen = Pen(canvas, _second_head(canvas, photo, head, roomier, shape), SECOND_PET, fixed=True)
+        draw_pet(pen, look(photo.second_species, photo.second_coat, 24.0 * (shape[6] - 0.5)), second, second_draws)
+    draw_pet(Pen(canvas, head, BODY), coat, photo, pet_draws)
     if photo.occlusion:
         props.draw_occlusion(canvas, photo.occlusion, face, things[48:])
     banner_at_top = head.y - 0.85 * head.scale > props.BANNER * canvas.height

@@ -38,7 +38,7 @@ from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.files import read_json
 from pawpularity.runs import OOF
-from pawpularity.sample.draw import draw_shelter
+from pawpularity.sample.draw import draw_sample
 from pawpularity.schema import Config
 from pawpularity.studies.benchmark.machine import Timing
 from pawpularity.studies.benchmark.postgres import NoServer, temporary_server
@@ -197,7 +197,7 @@ def place(photos: int) -> Iterator[None]:
         folder = Path(name)
         (folder / "configs").symlink_to(Path(CONFIGS).resolve())
         with contextlib.chdir(folder):
-            draw_shelter(DATA, photos=photos, test_photos=1, progress=False)
+            draw_sample(DATA, photos=photos, test_photos=1)
             yield
 
 
