@@ -15,7 +15,7 @@ import pytest
 
 from pawpularity.cli import main
 from pawpularity.files import file_hash
-from pawpularity.sample.draw import draw_shelter
+from pawpularity.sample.draw import draw_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +37,7 @@ def real() -> Path:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shelter of 60 photos of 64 px, drawn once."""
     folder = tmp_path_factory.mktemp("drawn") / "toy"
-    draw_shelter(folder, photos=60, size=64, seed=3, test_photos=5)
+    draw_sample(folder, photos=60, size=64, seed=3, test_photos=5)
     return folder
 
 

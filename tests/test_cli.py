@@ -100,7 +100,14 @@ def test_no_character_of_a_word_is_a_command(make, text):
 
 
 def test_words_become_options_positions_and_settings(make):
-    assert make("train", "FOLD=0", "train.lr=1e-4", "CONFIG=x")[1][:-1] == ["train", "--fold", "0", "train.lr=1e-4", "--config", "x"]
+    assert make("train", "FOLD=0", "train.lr=1e-4", "CONFIG=x")[1][:-1] == [
+        "train",
+        "--fold",
+        "0",
+        "train.lr=1e-4",
+        "--config",
+        "x",
+    ]
     assert make("compare", "RUNS=a 'b c.csv' d")[1][:-1] == ["compare", "a", "b c.csv", "d"]
     assert make("coach", "PHOTO=a.jpg b.jpg", "RUN=r")[1][:-1] == ["coach", "a.jpg", "b.jpg", "--run", "r"]
     assert make("oof", "RUN=a")[1][:-1] == ["oof", "a"]

@@ -262,18 +262,6 @@ def test_two_identical_commands_at_once_leave_what_one_does(checkout, undisturbe
     assert not list(checkout.rglob("*.part"))
 
 
-def test_a_shelter_is_drawn_by_one_command_at_a_time(work, paw, refused):
-    from filelock import FileLock
-
-    (work / "input" / ".new.abc.part").mkdir(parents=True)
-    words = ("sample", "--photos", "3", "--size", "48", "--into", "input/new")
-    with FileLock("input/.new.lock"):
-        assert "another command is drawing it" in refused(*words)
-        assert Path("input/.new.abc.part").exists(), "it may be the other's"
-    assert paw(*words).code == 0
-    assert [path.name for path in Path("input").iterdir()] == ["new"], "what a killed command left goes at once"
-
-
 # The process kills itself at its n-th file moved into place, synced, or opened for writing, whichever comes.
 KILLED = """
 import io, os, signal

@@ -136,14 +136,16 @@ def data(into: Annotated[str | None, Option(metavar="DIR", help="Where to put it
     """Download the competition's data (accept its rules on Kaggle first)."""
 
 
-@command(START, "old.sample.verbs._sample", "pawpularity sample --photos 60 --seed 7 --into input/seven")
+@command(START, "sample.draw.sample", "pawpularity sample --photos 60 --seed 7 --into input/seven")
 def sample(
     photos: Annotated[int, Option(metavar="N", help="Photos in train.csv.")] = 600,
     test_photos: Annotated[int, Option(metavar="N", help="Photos in test.csv.")] = 8,
     size: Annotated[int, Option(metavar="PX", help="Longer side in pixels.")] = 160,
     seed: Annotated[int, Option(help="Another seed draws other photos.")] = 0,
-    twins: Annotated[int, Option(metavar="N", help="Counterfactual pairs, with and without one part, per part.")] = 0,
-    into: Annotated[str | None, Option(metavar="DIR", help="Where to draw (default: input/sample).")] = None,
+    pairs: Annotated[
+        int, Option("--twins", metavar="N", help="Counterfactual pairs per part: with and without it.")
+    ] = 0,
+    into: Annotated[str, Option(metavar="DIR", help="A new folder.")] = "input/sample",
 ) -> None:
     """Draw the sample: photos of cats and dogs whose scores follow a known rule."""
 

@@ -105,10 +105,10 @@ def choose_data(asked: str | None) -> Path:
 def draw_if_missing(data: Path) -> None:
     """Draw the sample if it is what was chosen and it is not there."""
     if data == SAMPLE and not SAMPLE.is_dir():
-        from pawpularity.sample.draw import draw_shelter
+        from pawpularity.sample.draw import draw_sample
 
         log(f"no competition data in {CONTEST} (make data downloads it): drawing the sample into {SAMPLE}")
-        draw_shelter(SAMPLE)
+        draw_sample(SAMPLE)
 
 
 def is_drawn(data: Path) -> bool:

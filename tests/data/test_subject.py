@@ -21,7 +21,7 @@ from pawpularity.data.subject import (
     share,
     subject_map,
 )
-from pawpularity.sample.draw import draw_shelter
+from pawpularity.sample.draw import draw_sample
 from pawpularity.studies.hypotheses.drawn import true_contrasts
 
 PET = (1, 2, 3, 5, 7)  # of the label maps: tongue, eyes, accessory, head and body
@@ -32,7 +32,7 @@ SECOND = 6
 def photos(tmp_path_factory):
     """A shelter other than the one the mask's numbers were chosen on."""
     folder = tmp_path_factory.mktemp("drawn") / "photos"
-    draw_shelter(folder, photos=170, size=128, seed=11, test_photos=1)
+    draw_sample(folder, photos=170, size=128, seed=11, test_photos=1)
     return folder
 
 

@@ -20,7 +20,7 @@ from pawpularity.explain.known_truth import (
 )
 from pawpularity.explain.orders import centre_first, random_fields
 from pawpularity.explain.twins import TwinRow, TwinSummary, against_twins, read_twins, summarise_twins, twins_text
-from pawpularity.sample.draw import draw_shelter
+from pawpularity.sample.draw import draw_sample
 
 SIZE = 64
 
@@ -34,7 +34,7 @@ def known(drawn) -> tuple[list[str], list[dict[str, Part]]]:
 @pytest.fixture(scope="module")
 def paired(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("paired") / "toy"
-    draw_shelter(folder, photos=4, size=64, seed=5, twins=3, test_photos=1)
+    draw_sample(folder, photos=4, size=64, seed=5, pairs=3, test_photos=1)
     return folder
 
 
@@ -239,6 +239,6 @@ def test_other_data_are_refused_in_one_line(drawn, paired, tmp_path):
     (damaged / "truth" / "labels" / f"{photo}.png").unlink()
     with pytest.raises(UserError, match=r"is missing; draw the shelter again"):
         read_parts(damaged, photo, size=SIZE)
-    (damaged / "twins" / "twins.csv").write_text("Id_with,part\na,b\n")
+    (damaged / "pairs" / "pairs.csv").write_text("Id_with,part\na,b\n")
     with pytest.raises(UserError, match="draw the shelter again"):
         read_twins(damaged, size=SIZE)

@@ -115,7 +115,9 @@ def test_what_decides_the_features_names_the_file(tmp_path, photos):
     assert folder(network("small/resnet152", "train.lr=1e-4", "model.dropout=0.5")) == own
 
 
-@pytest.mark.parametrize("harm", ["flipped byte", "rows cut short", "index torn", "index gone", "rows gone", "about gone"])
+@pytest.mark.parametrize(
+    "harm", ["flipped byte", "rows cut short", "index torn", "index gone", "rows gone", "about gone"]
+)
 def test_damage_is_found_and_mended(tmp_path, photos, harm, monkeypatch, capsys):
     monkeypatch.setattr(store, "SHARD_BYTES", 1)  # shards of 32 rows
     net = network()

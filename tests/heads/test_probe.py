@@ -121,7 +121,9 @@ def test_features_follow_the_rows_and_the_weights(tmp_path):
     for kind, width in (("logits", 1000), ("pooled", 64)):
         got = frozen_features(decoded, rows, model, kind, 32, compute)
         kept = [
-            frozen_features(decoded, rows, model, kind, 32, compute, trunks=FeatureCache(tmp_path / "t", decoded, 32, 1.0))
+            frozen_features(
+                decoded, rows, model, kind, 32, compute, trunks=FeatureCache(tmp_path / "t", decoded, 32, 1.0)
+            )
             for _ in range(2)
         ]
         np.testing.assert_allclose(kept[0], got, rtol=1e-4, atol=1e-5)

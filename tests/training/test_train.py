@@ -27,12 +27,21 @@ def test_all_folds_leave_the_contract(work, drawn, paw):
     table = pd.read_csv(drawn / "train.csv", dtype={"Id": str}).sort_values("Id", ignore_index=True)
     assert oof["Id"].tolist() == table["Id"].tolist()
     np.testing.assert_array_equal(oof["target"], table["Pawpularity"])
-    assert row["score"]["rmse"] == pytest.approx(float(np.sqrt(np.mean((oof["target"] - oof["prediction"]) ** 2))), abs=1e-6)
+    assert row["score"]["rmse"] == pytest.approx(
+        float(np.sqrt(np.mean((oof["target"] - oof["prediction"]) ** 2))), abs=1e-6
+    )
     for fold in range(3):
         names = {path.name for path in Path(f"oof/a/fold{fold}").iterdir()}
         assert names == {"predictions.csv", "metrics.json", "history.csv", "head.safetensors"}
     metrics = json.loads(Path("oof/a/fold0/metrics.json").read_text())
-    assert {"rmse_with_flip", "rmse_without_flip", "constant_rmse", "seconds", "dtype_reason", "versions"} <= metrics.keys()
+    assert {
+        "rmse_with_flip",
+        "rmse_without_flip",
+        "constant_rmse",
+        "seconds",
+        "dtype_reason",
+        "versions",
+    } <= metrics.keys()
     assert "next: make" in done.err
     assert train(paw, drawn, "--run", "a", "predict.flip=true").code == 0, "nothing is left to do"
 
@@ -42,7 +51,9 @@ def test_a_run_refuses_other_settings(words, work, drawn, paw, refused):
     assert train(paw, drawn, "--run", "a", "--fold", 0, "train.epochs=1").code == 0
     line = refused("train", "--data", drawn, *WORDS, "--run", "a", "--fold", 1, "train.epochs=1", *words)
     assert "oof/a" in line
-    assert train(paw, drawn, "--run", "a", "--fold", 1, "train.epochs=1", "cache.budget_gb=3", "train.workers=0").code == 0
+    assert (
+        train(paw, drawn, "--run", "a", "--fold", 1, "train.epochs=1", "cache.budget_gb=3", "train.workers=0").code == 0
+    )
 
 
 def test_a_run_refuses_other_data(work, shelter, paw, refused):

@@ -21,7 +21,7 @@ from pawpularity.data.photo_facts import displayed_size
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
 from pawpularity.evaluation.claims import CONTRAST
 from pawpularity.sample.render import render
-from pawpularity.sample.spec import Photo, expected_score, twins
+from pawpularity.sample.spec import Photo, counterfactual_pair, expected_score
 
 if TYPE_CHECKING:
     from pawpularity.coach.coach import Coach
@@ -88,11 +88,11 @@ def keep_promises(coach: "Coach") -> Prepared:
 def pair_for(key: str, pair: int) -> tuple[Photo, Photo]:
     """(the photo that lacks what the tip asks for, the same pet with the tip followed)."""
     if key in ("contrast", "eyes"):
-        has, lacks = twins(SEED, key, pair)
+        has, lacks = counterfactual_pair(SEED, key, pair)
         return lacks, has
     if key == "pets":
-        return twins(SEED, "pets", pair)
-    plain = twins(SEED, "pose", pair)[1]
+        return counterfactual_pair(SEED, "pets", pair)
+    plain = counterfactual_pair(SEED, "pose", pair)[1]
     if key == "blur":
         return replace(plain, blur=True), plain
     # A face that is turned away hides the eyes and the tongue with it: turning it to the camera shows all of them.
@@ -126,7 +126,7 @@ def _tried(coach: "Coach", key: str, pairs: int, size: int) -> Promise:
 
 def _cropped(coach: "Coach", pairs: int, size: int) -> Promise:
     """Crops of plain photos of one pet and no clutter, of which the rule pays for none."""
-    crops = [coach.crop(_upload(twins(SEED, "pose", pair)[1], size)) for pair in range(pairs)]
+    crops = [coach.crop(_upload(counterfactual_pair(SEED, "pose", pair)[1], size)) for pair in range(pairs)]
     gains = [crop.gain for crop in crops if crop.worth]
     share = len(gains) / pairs
     return _promise(CROP, pairs, share, share, gains, [0.0] * len(gains), gains)

@@ -21,8 +21,7 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.sources import Source
 from pawpularity.files import read_json
 from pawpularity.sample import SAMPLE
-from pawpularity.sample.spec import TRAIN
-from pawpularity.sample.truth import photo_id
+from pawpularity.sample.spec import TRAIN, photo_id
 
 CONTEST_KIND, DRAWN_KIND, OTHER_KIND = "contest", "drawn", "other"
 _SEEDS = 1000  # drawn shelters of these seeds are known by their Ids alone

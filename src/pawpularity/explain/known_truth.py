@@ -26,9 +26,9 @@ from PIL import Image
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Groups
 from pawpularity.explain.estimate import Estimate, estimates, plain, proportion, table
-from pawpularity.sample.render import ACCESSORY, BACKGROUND, BODY, CLUTTER, LEFT_EYE, RIGHT_EYE, SECOND_PET, TONGUE
+from pawpularity.sample.labels import ACCESSORY, BACKGROUND, BODY, CLUTTER, LEFT_EYE, RIGHT_EYE, SECOND_PET, TONGUE
 
-# Where each part of shelter.spec.PARTS is on a label map.
+# Where each part of sample.spec.PARTS is on a label map.
 PLACES = {"tongue": (TONGUE,), "eyes": (LEFT_EYE, RIGHT_EYE), "contrast": (BACKGROUND,), "clutter": (CLUTTER,),
           "pose": (BODY,), "pets": (SECOND_PET,), "accessory": (ACCESSORY,)}  # fmt: skip
 FEW = 5  # photos below which nothing is concluded

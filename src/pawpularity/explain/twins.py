@@ -47,8 +47,8 @@ class Twin:
 
 def read_twins(data: Path, *, size: int, fit: str = "squash") -> list[Twin]:
     """The pairs of `data`, in the geometry of the network's input. Raises UserError where it has none."""
-    folder = data / "twins"
-    file = folder / "twins.csv"
+    folder = data / "pairs"
+    file = folder / "pairs.csv"
     if not file.is_file():
         if not (data / "truth" / "parts.csv").is_file():
             raise UserError(f"{data}: is no drawn shelter, so it has no twins; draw one with: make sample")

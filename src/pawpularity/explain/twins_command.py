@@ -38,7 +38,7 @@ def explain_twins(chosen: Chosen, data: Path, out: Path | None, destination: str
     cfg = predictor.config.photos
     twins = read_twins(data, size=cfg.size, fit=cfg.fit)
     if not twins:
-        raise UserError(f"{data}: its twins.csv names no pair; draw it with: pawpularity sample --twins 5 --into DIR")
+        raise UserError(f"{data}: its pairs.csv names no pair; draw it with: pawpularity sample --twins 5 --into DIR")
     log(f"device  {predictor.compute}")
     log(
         f"{len(twins)} pairs of {data}: the mean of folds {', '.join(map(str, sorted(predictor.networks)))}, without metadata"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pawpularity.data.tables import ID, METADATA, TARGET, read_test
 from pawpularity.kaggle.submission_file import VISIBLE
-from pawpularity.sample.draw import draw_shelter
+from pawpularity.sample.draw import draw_sample
 
 DRAWN = 150
 SIZE = 224
@@ -37,7 +37,7 @@ def hidden(folder: Path, photos: int, size: int = SIZE) -> None:
     """A hidden test set of `photos` photos whose longer side is `size` pixels, at most 150 different ones."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         drawn = Path(scratch) / "drawn"
-        draw_shelter(drawn, photos=1, size=size, seed=_SEED, test_photos=min(DRAWN, photos), progress=False)
+        draw_sample(drawn, photos=1, size=size, seed=_SEED, test_photos=min(DRAWN, photos))
         table = read_test(drawn)
         chosen = table.iloc[np.arange(photos) % len(table)].reset_index(drop=True)
         ids = [_name(f"hidden {number}") for number in range(photos)]

@@ -1,4 +1,4 @@
-"""The sample shelter: drawn photos whose scores follow a known rule, in Kaggle's layout."""
+"""The drawn sample: photos of cats and dogs whose scores follow a known rule, in the contest's layout."""
 
 from pathlib import Path
 

@@ -1,18 +1,19 @@
-"""The brush that the backgrounds of the sample shelter are painted with: palette, gradients, patterns, pools of light.
+"""The brush that backgrounds are painted with: palette, gradients, patterns, pools of light.
 
-Drawn by `pawpularity sample --photos 600 --size 160 --seed 0 --twins 5`.
-Lengths are shares of the canvas: x of its width, y of its height.
+Positions are shares of the canvas: x of its width, y of its height. Radii are shares of its geometric mean side.
 """
 
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Unpack
 
 import numpy as np
 
-from pawpularity.sample.canvas import Canvas, Colour, Image, Points, ellipse, tone
+from pawpularity.sample.canvas import Canvas, Colour, Image, Shading, tone
+from pawpularity.sample.shapes import Line, as_points, ellipse, rectangle
 
-# Hues that go well together on a page; their luminance is set by the photo.
+# Hues that go well together; their luminance is set by the photo.
 PALETTE: tuple[Colour, ...] = (
     *((122, 152, 124), (196, 128, 124), (116, 160, 196), (214, 170, 92), (188, 108, 78), (150, 132, 178)),
     *((84, 142, 142), (226, 208, 172), (226, 164, 132), (148, 194, 170), (112, 122, 144), (166, 92, 84)),
@@ -23,61 +24,68 @@ PALETTE: tuple[Colour, ...] = (
 @cache
 def grid(width: int, height: int) -> tuple[Image, Image]:
     """x (0..1) as a row and y (0..1) as a column of float32, to build fields from by broadcasting."""
-    return (
-        np.linspace(0, 1, width, dtype=np.float32)[None, :],
-        np.linspace(0, 1, height, dtype=np.float32)[:, None],
-    )
+    x, y = np.linspace(0, 1, width, dtype=np.float32), np.linspace(0, 1, height, dtype=np.float32)
+    return x[None, :], y[:, None]
 
 
 class Brush:
-    """Painting on one canvas, in hues and at a luminance of the photo's own. Scenes are methods of its subclasses.
+    """Paints on one canvas in three hues, at a luminance near `target` (0..255).
 
     `u` holds at least 80 uniform numbers; each scene reads its own slots of it.
     """
 
-    def __init__(self, canvas: Canvas, target: float, draws: Sequence[float]) -> None:
-        self.canvas, self.target, self.u = canvas, target, draws
+    def __init__(self, canvas: Canvas, target: float, u: Sequence[float]) -> None:
+        self.canvas, self.target, self.u = canvas, target, u
         self.w, self.h = canvas.width, canvas.height
         self.unit = math.sqrt(self.w * self.h)
-        first = int(draws[0] * len(PALETTE))
+        first = int(u[0] * len(PALETTE))
         self.hues = [PALETTE[(first + k) % len(PALETTE)] for k in (0, 5, 11)]
 
-    def colour(self, hue: int, step: float) -> Colour:
+    def hue(self, number: int, step: float) -> Colour:
         """Hue 0, 1 or 2 of the photo's palette at the target luminance changed by `step` (-1 dark to 1 light)."""
-        return self.own(self.hues[hue], step)
+        return self.own(self.hues[number], step)
 
     def own(self, colour: Colour, step: float) -> Colour:
         """A colour of its own (grass, sky) at the target luminance changed by `step`."""
         room = 0.32 * (255.0 - self.target) if step > 0 else 0.35 * self.target
         return tone(colour, self.target + step * max(room, 20.0))
 
-    def at(self, points: Points | list[tuple[float, float]]) -> Points:
-        """Points (N, 2) given as shares of width and height, in pixels."""
-        return np.asarray(points, float) * [self.w, self.h]
+    def shape(self, points: Line, colour: Colour, **shading: Unpack[Shading]) -> None:
+        """A polygon. `shading` is that of `Canvas.paint`."""
+        self.canvas.paint(as_points(points) * [self.w, self.h], colour, **shading)
 
-    def box(self, x0: float, y0: float, x1: float, y1: float) -> Points:
-        """The corners (4, 2), in pixels, of a rectangle given in shares of width and height."""
-        return self.at([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, **shading: Unpack[Shading]) -> None:
+        """An upright rectangle."""
+        self.shape(rectangle(x0, y0, x1, y1), colour, **shading)
 
-    def disc(self, x: float, y: float, r: float, squash: float = 1.0) -> Points:
-        """A disc whose radius is a share of the canvas' geometric mean side."""
-        return ellipse(x * self.w, y * self.h, r * self.unit, r * self.unit * squash)
+    def disc(
+        self, x: float, y: float, r: float, colour: Colour, squash: float = 1.0, **shading: Unpack[Shading]
+    ) -> None:
+        """A disc, `squash` times as high as wide."""
+        points = ellipse(x * self.w, y * self.h, r * self.unit, r * self.unit * squash)
+        self.canvas.paint(points, colour, **shading)
+
+    def line(self, points: Line, width: float, colour: Colour, alpha: float) -> None:
+        """A smooth line."""
+        self.canvas.line(as_points(points) * [self.w, self.h], width * self.unit, colour, alpha=alpha)
 
     def fade(self, y0: float, y1: float, top: Colour, foot: Colour) -> None:
         """A vertical gradient from y0 to y1."""
         a, b = round(y0 * self.h), round(y1 * self.h)
-        if b <= a:
-            return
-        t = np.linspace(0, 1, b - a, dtype=np.float32)[:, None]
+        t = np.linspace(0, 1, max(b - a, 0), dtype=np.float32)[:, None]
         self.canvas.rgb[a:b] = (np.array(top, np.float32) * (1 - t) + np.array(foot, np.float32) * t)[:, None, :]
 
     def blend(self, field: Image, colour: Colour, y0: float = 0.0, y1: float = 1.0) -> None:
         """Stir a colour in by a field (0..1) over the whole canvas, used between y0 and y1."""
         a, b = round(y0 * self.h), round(y1 * self.h)
-        if b <= a:
-            return
         region = self.canvas.planes[:, a:b]
         region += (np.array(colour, np.float32)[:, None, None] - region) * field[a:b]
+
+    def glow(self, x: float, y: float, r: float, colour: Colour, strength: float) -> None:
+        """A soft pool of light."""
+        gx, gy = grid(self.w, self.h)
+        d = ((gx - x) * (self.w / self.unit)) ** 2 + ((gy - y) * (self.h / self.unit)) ** 2
+        self.blend(np.exp(d * np.float32(-1.0 / r**2)) * np.float32(strength), colour)
 
     def pattern(self, kind: int, colour: Colour, u: Sequence[float], y0: float, y1: float) -> None:
         """Wallpaper or fabric: stripes, dots, plaid, zigzag, diamonds or bricks in `colour`."""
@@ -108,9 +116,3 @@ class Brush:
         strength = np.float32(0.45 + 0.5 * u[4])
         full = np.broadcast_to(np.clip(field, 0, 1) * strength, (self.h, self.w))
         self.blend(full.astype(np.float32), colour, y0, y1)
-
-    def glow(self, x: float, y: float, r: float, colour: Colour, strength: float) -> None:
-        """A soft pool of light."""
-        gx, gy = grid(self.w, self.h)
-        d = ((gx - x) * (self.w / self.unit)) ** 2 + ((gy - y) * (self.h / self.unit)) ** 2
-        self.blend(np.exp(d * np.float32(-1.0 / r**2)) * np.float32(strength), colour)

@@ -1,9 +1,6 @@
-"""Coats of the sample shelter's cats and dogs: colours, patterns, ears. `look` gives the coat a drawing uses.
+"""Coats of the sample's cats and dogs: colours, patterns, ears. `look` gives the coat a drawing uses."""
 
-The shelter is drawn by `pawpularity sample --photos 600 --size 160 --seed 0 --twins 5`.
-"""
-
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pawpularity.sample.canvas import Colour, luminance, mix, tone
 
@@ -12,11 +9,10 @@ PINK: Colour = (228.0, 150.0, 146.0)
 GREEN, AMBER, BLUE, BROWN = (128.0, 172.0, 96.0), (214.0, 158.0, 62.0), (104.0, 166.0, 214.0), (122.0, 78.0, 44.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Look:
     """A coat. `second` colours muzzle, chest and paws, `mark` the pattern; `fluff` (0..1) makes the outline shaggy."""
 
-    species: str
     base: Colour
     second: Colour
     mark: Colour
@@ -24,33 +20,26 @@ class Look:
     ears: str
     iris: Colour
     fluff: float
-    nose: Colour
     rest: float  # how much lighter the whole pet is than its base colour, found by measuring drawings
+    species: str = "dog"
+    nose: Colour = (44.0, 38.0, 40.0)
 
     @property
     def luma(self) -> float:
         """Mean luma of a pet of this coat, face and all (0..255), near enough to set the contrast by."""
         return luminance(self.base) + self.rest
 
+    @property
+    def ink(self) -> Colour:
+        """Of the soft dark rims that part one limb from another."""
+        return mix(self.base, BLACK_INK, 0.75)
+
 
 def _cat(
-    base: Colour, second: Colour, mark: Colour, pattern: str, iris: Colour, fluff: float = 0.15, rest: float = 0.0
+    base: Colour, second: Colour, mark: Colour, pattern: str, iris: Colour, fluff: float = 0.15, *, rest: float
 ) -> Look:
     nose = PINK if luminance(base) > 90 else (84.0, 62.0, 66.0)
-    return Look("cat", base, second, mark, pattern, "cat", iris, fluff, nose, rest)
-
-
-def _dog(
-    base: Colour,
-    second: Colour,
-    mark: Colour,
-    pattern: str,
-    ears: str,
-    fluff: float,
-    iris: Colour = BROWN,
-    rest: float = 0.0,
-) -> Look:
-    return Look("dog", base, second, mark, pattern, ears, iris, fluff, (44.0, 38.0, 40.0), rest)
+    return Look(base, second, mark, pattern, "cat", iris, fluff, rest, "cat", nose)
 
 
 LOOKS: dict[str, tuple[Look, ...]] = {
@@ -68,19 +57,19 @@ LOOKS: dict[str, tuple[Look, ...]] = {
         _cat((104, 92, 86), (238, 232, 224), (56, 50, 48), "patches", AMBER, 0.3, rest=15),  # smoke and white
     ),
     "dog": (
-        _dog((218, 168, 100), (242, 214, 164), (196, 142, 78), "plain", "floppy", 0.6, rest=-16),  # golden retriever
-        _dog((50, 47, 50), (66, 62, 64), (50, 47, 50), "plain", "floppy", 0.1, rest=4),  # black Labrador
-        _dog((112, 72, 48), (134, 92, 64), (112, 72, 48), "plain", "floppy", 0.1, AMBER, rest=1),  # chocolate Labrador
-        _dog((194, 126, 74), (248, 242, 232), (64, 50, 44), "saddle", "floppy", 0.1, rest=-26),  # beagle
-        _dog((118, 122, 134), (244, 244, 244), (84, 88, 98), "mask", "pointed", 0.4, BLUE, rest=23),  # husky
-        _dog((192, 140, 86), (216, 174, 124), (64, 52, 46), "saddle", "pointed", 0.35, rest=-33),  # shepherd
-        _dog((244, 241, 236), (250, 248, 244), (44, 42, 46), "spots", "floppy", 0.05, rest=-65),  # Dalmatian
-        _dog((222, 148, 82), (250, 244, 234), (222, 148, 82), "blaze", "pointed", 0.3, rest=-1),  # corgi
-        _dog((240, 230, 214), (248, 242, 232), (224, 208, 186), "plain", "curly", 1.0, rest=-29),  # bichon
-        _dog((54, 51, 56), (246, 243, 238), (54, 51, 56), "blaze", "folded", 0.6, rest=39),  # border collie
-        _dog((222, 190, 146), (232, 206, 168), (72, 58, 54), "muzzle", "folded", 0.05, rest=-38),  # pug
-        _dog((146, 142, 138), (196, 192, 186), (110, 106, 104), "muzzle", "folded", 0.9, rest=-17),  # schnauzer
-        _dog((202, 130, 84), (222, 158, 112), (176, 108, 66), "plain", "curly", 1.0, rest=-15),  # apricot poodle
+        Look((218, 168, 100), (242, 214, 164), (196, 142, 78), "plain", "floppy", BROWN, 0.6, -16),  # golden retriever
+        Look((50, 47, 50), (66, 62, 64), (50, 47, 50), "plain", "floppy", BROWN, 0.1, 4),  # black Labrador
+        Look((112, 72, 48), (134, 92, 64), (112, 72, 48), "plain", "floppy", AMBER, 0.1, 1),  # chocolate Labrador
+        Look((194, 126, 74), (248, 242, 232), (64, 50, 44), "saddle", "floppy", BROWN, 0.1, -26),  # beagle
+        Look((118, 122, 134), (244, 244, 244), (84, 88, 98), "mask", "pointed", BLUE, 0.4, 23),  # husky
+        Look((192, 140, 86), (216, 174, 124), (64, 52, 46), "saddle", "pointed", BROWN, 0.35, -33),  # shepherd
+        Look((244, 241, 236), (250, 248, 244), (44, 42, 46), "spots", "floppy", BROWN, 0.05, -65),  # Dalmatian
+        Look((222, 148, 82), (250, 244, 234), (222, 148, 82), "blaze", "pointed", BROWN, 0.3, -1),  # corgi
+        Look((240, 230, 214), (248, 242, 232), (224, 208, 186), "plain", "curly", BROWN, 1.0, -29),  # bichon
+        Look((54, 51, 56), (246, 243, 238), (54, 51, 56), "blaze", "folded", BROWN, 0.6, 39),  # border collie
+        Look((222, 190, 146), (232, 206, 168), (72, 58, 54), "muzzle", "folded", BROWN, 0.05, -38),  # pug
+        Look((146, 142, 138), (196, 192, 186), (110, 106, 104), "muzzle", "folded", BROWN, 0.9, -17),  # schnauzer
+        Look((202, 130, 84), (222, 158, 112), (176, 108, 66), "plain", "curly", BROWN, 1.0, -15),  # apricot poodle
     ),
 }
 
@@ -92,15 +81,5 @@ def look(species: str, coat: int, shift: float) -> Look:
     def moved(colour: Colour) -> Colour:
         return tone(colour, min(max(luminance(colour) + shift, 30.0), 246.0))
 
-    return Look(
-        plain.species,
-        moved(plain.base),
-        moved(plain.second),
-        mix(plain.mark, moved(plain.mark), 0.5),
-        plain.pattern,
-        plain.ears,
-        plain.iris,
-        plain.fluff,
-        plain.nose,
-        plain.rest,
-    )
+    mark = mix(plain.mark, moved(plain.mark), 0.5)
+    return replace(plain, base=moved(plain.base), second=moved(plain.second), mark=mark)

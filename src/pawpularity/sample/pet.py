@@ -1,298 +1,238 @@
-"""Whole cats and dogs for the sample shelter: bodies in all poses, tails, paws, accessories, shadows.
+"""Whole cats and dogs: bodies in all poses, tails, legs, accessories, shadows.
 
-Drawn by `pawpularity sample --photos 600 --size 160 --seed 0 --twins 5`. Coordinates are those of the head
-(`face`): the head's half width is 1 and its centre the origin, so turning a body about the head leaves the face
-where it is.
+Coordinates are those of the head (`face`): its half width is 1 and its centre the origin, so turning a body about the
+head leaves the face where it is.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from pawpularity.sample.canvas import (
-    Canvas,
-    Colour,
-    Frame,
-    Points,
-    ellipse,
-    mirrored,
-    mix,
-    ribbon,
-    smooth,
-)
+from pawpularity.sample.canvas import SHADOW, WHITE, Colour, Draws, Mask, Pen, mix
 from pawpularity.sample.coats import BLACK_INK, Look
-from pawpularity.sample.face import Draws, Labels, draw_head, shaggy
+from pawpularity.sample.face import SIDES, draw_head, shaggy
+from pawpularity.sample.labels import ACCESSORY
+from pawpularity.sample.shapes import Points, as_points, ellipse, mirrored, ribbon, smooth
+from pawpularity.sample.spec import Photo
 
-Line = list[tuple[float, float]]
+Oval = tuple[float, float, float, float]  # x, y, rx, ry
 
-# One body per pose: outline, legs as lines from hip to paw, tail, where the lighter chest lies (x, y, rx, ry).
-SITTING = smooth(
-    mirrored([(0, 0.40), (0.60, 0.62), (0.86, 1.30), (1.22, 2.20), (1.34, 2.86), (1.05, 3.24), (0.5, 3.30), (0, 3.30)])
-)
-LYING = smooth(
-    [
-        *((-0.98, 1.60), (-0.92, 0.86), (-0.40, 0.30), (0.70, 0.22), (1.80, 0.34), (2.66, 0.80)),
-        *((2.92, 1.42), (2.60, 1.78), (1.40, 1.86), (0.20, 1.88), (-0.70, 1.86)),
-    ]
-)
-STANDING = smooth(
-    [
-        *((-0.62, 0.90), (-0.30, 0.40), (0.50, 0.46), (1.60, 0.62), (2.70, 0.54), (3.24, 0.90)),
-        *((3.24, 1.60), (2.70, 1.92), (1.50, 1.98), (0.30, 2.10), (-0.48, 1.70)),
-    ]
-)
-PORTRAIT = smooth(mirrored([(0, 0.40), (0.70, 0.66), (1.22, 1.30), (1.62, 2.30), (1.80, 3.60), (1.80, 6.0), (0, 6.4)]))
-LEAPING = smooth(
-    [
-        *((-0.70, 0.60), (-0.10, 0.06), (0.90, 0.14), (1.90, 0.60), (2.76, 1.30)),
-        *((2.90, 2.00), (2.30, 2.24), (1.30, 1.98), (0.20, 1.62), (-0.50, 1.20)),
-    ]
-)
-LEGS: dict[str, tuple[Line, ...]] = {
-    "sitting": ([(-0.36, 1.5), (-0.38, 2.4), (-0.40, 3.16)], [(0.36, 1.5), (0.38, 2.4), (0.40, 3.16)]),
-    "lying": ([(-0.52, 1.1), (-0.62, 1.5), (-0.66, 1.80)], [(0.44, 1.1), (0.40, 1.5), (0.34, 1.82)]),
-    "standing": (
-        *([(-0.10, 1.4), (-0.16, 2.4), (-0.20, 3.16)], [(0.52, 1.5), (0.56, 2.4), (0.54, 3.22)]),
-        *([(2.50, 1.4), (2.44, 2.3), (2.52, 3.16)], [(2.94, 1.3), (3.06, 2.2), (3.04, 3.22)]),
-    ),
-    "portrait": (),
-    "leaping": (
-        *([(-0.1, 1.0), (-0.9, 1.55), (-1.75, 1.45)], [(0.2, 1.3), (-0.4, 2.1), (-1.2, 2.35)]),
-        *([(2.4, 1.7), (3.1, 2.3), (3.9, 2.15)], [(2.1, 1.9), (2.6, 2.7), (3.35, 3.0)]),
-    ),
-    "on its back": (
-        *([(-0.5, 1.1), (-1.15, 1.15), (-1.25, 0.72)], [(0.5, 1.1), (1.15, 1.15), (1.25, 0.72)]),
-        *([(-0.8, 2.6), (-1.45, 2.9), (-1.70, 3.45)], [(0.8, 2.6), (1.45, 2.9), (1.70, 3.45)]),
-    ),
-}
-TAILS: dict[str, Line] = {
-    "sitting": [(0.9, 3.02), (1.55, 3.08), (1.98, 2.70), (1.92, 2.10), (1.72, 1.72)],
-    "lying": [(2.6, 1.5), (3.10, 1.78), (2.7, 2.02), (1.9, 2.02), (1.30, 1.92)],
-    "standing": [(3.0, 0.9), (3.5, 0.7), (3.8, 0.1), (3.66, -0.5)],
-    "leaping": [(2.7, 1.4), (3.3, 1.0), (3.7, 0.4), (3.6, -0.3)],
-    "on its back": [(0.2, 3.1), (0.5, 3.7), (1.0, 4.0)],
-}
+
+@dataclass(frozen=True)
+class Body:
+    """The body of one pose. Lines in text run from hip to paw, and from the root of the tail to its tip."""
+
+    outline: Points
+    chest: Oval  # the lighter fur
+    flanks: list[str]  # lines along which stripes and saddles are laid
+    tail: str = ""
+    far_legs: tuple[str, ...] = ()  # behind the body
+    near_legs: tuple[str, ...] = ()
+    thighs: tuple[Oval, ...] = ()
+
+
+_LYING = "-0.98,1.6 -0.92,0.86 -0.4,0.3 0.7,0.22 1.8,0.34 2.66,0.8 2.92,1.42 2.6,1.78 1.4,1.86 0.2,1.88 -0.7,1.86"
+_STANDING = "-0.62,0.9 -0.3,0.4 0.5,0.46 1.6,0.62 2.7,0.54 3.24,0.9 3.24,1.6 2.7,1.92 1.5,1.98 0.3,2.1 -0.48,1.7"
+_LEAPING = "-0.7,0.6 -0.1,0.06 0.9,0.14 1.9,0.6 2.76,1.3 2.9,2 2.3,2.24 1.3,1.98 0.2,1.62 -0.5,1.2"
+_SITTING = mirrored("0,0.4 0.6,0.62 0.86,1.3 1.22,2.2 1.34,2.86 1.05,3.24 0.5,3.3 0,3.3")
+_PORTRAIT = mirrored("0,0.4 0.7,0.66 1.22,1.3 1.62,2.3 1.8,3.6 1.8,6 0,6.4")
 BODIES = {
-    "sitting": SITTING,
-    "lying": LYING,
-    "standing": STANDING,
-    "portrait": PORTRAIT,
-    "leaping": LEAPING,
-    "on its back": SITTING,
-}
-CHESTS = {
-    "sitting": (0.0, 1.35, 0.46, 0.85),
-    "lying": (-0.1, 1.10, 0.52, 0.62),
-    "standing": (-0.05, 1.30, 0.44, 0.60),
-    "portrait": (0.0, 1.75, 0.74, 1.20),
-    "leaping": (0.0, 1.0, 0.55, 0.45),
-    "on its back": (0.0, 1.80, 0.72, 1.15),
-}
-# Centre line of the back, along which stripes, saddles and spots are laid.
-SPINES: dict[str, Line] = {
-    "sitting": [(-1.0, 1.0), (-1.2, 2.7), (1.0, 1.0), (1.2, 2.7)],
-    "lying": [(0.9, 0.3), (2.7, 0.9)],
-    "standing": [(0.7, 0.5), (3.1, 0.7)],
-    "portrait": [(-1.2, 1.3), (-1.6, 3.4), (1.2, 1.3), (1.6, 3.4)],
-    "leaping": [(0.8, 0.2), (2.6, 1.3)],
-    "on its back": [(-1.0, 1.2), (-1.2, 2.8), (1.0, 1.2), (1.2, 2.8)],
+    "sitting": Body(
+        smooth(_SITTING),
+        chest=(0.0, 1.35, 0.46, 0.85),
+        flanks=["-1,1 -1.2,2.7", "1,1 1.2,2.7"],
+        tail="0.9,3.02 1.55,3.08 1.98,2.7 1.92,2.1 1.72,1.72",
+        near_legs=("-0.36,1.5 -0.38,2.4 -0.4,3.16", "0.36,1.5 0.38,2.4 0.4,3.16"),
+        thighs=((-0.94, 2.70, 0.46, 0.58), (0.94, 2.70, 0.46, 0.58)),
+    ),
+    "lying": Body(
+        smooth(_LYING),
+        chest=(-0.1, 1.10, 0.52, 0.62),
+        flanks=["0.9,0.3 2.7,0.9"],
+        tail="2.6,1.5 3.1,1.78 2.7,2.02 1.9,2.02 1.3,1.92",
+        near_legs=("-0.52,1.1 -0.62,1.5 -0.66,1.8", "0.44,1.1 0.4,1.5 0.34,1.82"),
+        thighs=((2.06, 1.30, 0.68, 0.58),),
+    ),
+    "standing": Body(
+        smooth(_STANDING),
+        chest=(-0.05, 1.30, 0.44, 0.60),
+        flanks=["0.7,0.5 3.1,0.7"],
+        tail="3,0.9 3.5,0.7 3.8,0.1 3.66,-0.5",
+        far_legs=("-0.1,1.4 -0.16,2.4 -0.2,3.16", "2.5,1.4 2.44,2.3 2.52,3.16"),
+        near_legs=("0.52,1.5 0.56,2.4 0.54,3.22", "2.94,1.3 3.06,2.2 3.04,3.22"),
+        thighs=((2.76, 1.26, 0.50, 0.66),),
+    ),
+    "portrait": Body(smooth(_PORTRAIT), chest=(0.0, 1.75, 0.74, 1.20), flanks=["-1.2,1.3 -1.6,3.4", "1.2,1.3 1.6,3.4"]),
+    "leaping": Body(
+        smooth(_LEAPING),
+        chest=(0.0, 1.0, 0.55, 0.45),
+        flanks=["0.8,0.2 2.6,1.3"],
+        tail="2.7,1.4 3.3,1 3.7,0.4 3.6,-0.3",
+        far_legs=("-0.1,1 -0.9,1.55 -1.75,1.45", "2.4,1.7 3.1,2.3 3.9,2.15"),
+        near_legs=("0.2,1.3 -0.4,2.1 -1.2,2.35", "2.1,1.9 2.6,2.7 3.35,3"),
+    ),
+    "on its back": Body(
+        smooth(_SITTING),
+        chest=(0.0, 1.80, 0.72, 1.15),
+        flanks=["-1,1.2 -1.2,2.8", "1,1.2 1.2,2.8"],
+        tail="0.2,3.1 0.5,3.7 1,4",
+        near_legs=(
+            *("-0.5,1.1 -1.15,1.15 -1.25,0.72", "0.5,1.1 1.15,1.15 1.25,0.72"),
+            *("-0.8,2.6 -1.45,2.9 -1.7,3.45", "0.8,2.6 1.45,2.9 1.7,3.45"),
+        ),
+    ),
 }
 
 
-def body_frame(pose: str, head: Frame, draws: Draws) -> tuple[str, Frame]:
-    """The body drawn for a pose and the frame it lies in: an odd pose is a body turned about its head."""
+def draw_pet(pen: Pen, look: Look, photo: Photo, draws: Draws) -> None:
+    """Draw the pet that `photo` describes, its head at the pen's frame; `draws` are at least 60 uniform numbers."""
+    shape = BODIES["sitting" if photo.pose == "on its side" else photo.pose]
+    body_turn, head_turn = _turns(photo.pose, 1.0 if pen.frame.mirror else -1.0, draws[40])
+    body = replace(pen, frame=replace(pen.frame, angle=body_turn))
+    head = replace(pen, frame=replace(pen.frame, angle=photo.tilt + head_turn, mirror=False))
+    if photo.pose != "portrait":
+        _shadow(body, body.frame(shape.outline), 0.9 if photo.pose == "leaping" else 0.0)
+    _body(body, look, photo, shape, draws)
+    if photo.accessory and photo.accessory != "hat":
+        _neckwear(body.labelled(ACCESSORY), photo.accessory, draws)
+    draw_head(head, look, photo.eyes, photo.tongue, draws)
+    if photo.accessory == "hat":
+        _hat(head.labelled(ACCESSORY), look.species, draws)
+
+
+def _turns(pose: str, side: float, draw: float) -> tuple[float, float]:
+    """Degrees by which the body and, beside its own tilt, the head are turned."""
     if pose == "on its side":
-        turn = (72.0 + 36.0 * draws[0]) * (-1.0 if head.mirror else 1.0)
-        return "sitting", replace(head, angle=-turn)
+        angle = side * (72.0 + 36.0 * draw)
+        return angle, 0.8 * angle
     if pose == "on its back":
-        return pose, replace(head, angle=180.0 + 44.0 * (draws[0] - 0.5))
+        return 180.0 + 44.0 * (draw - 0.5), 180.0
     if pose == "leaping":
-        return pose, replace(head, angle=(8.0 + 22.0 * draws[0]) * (1.0 if head.mirror else -1.0))
-    return pose, head
+        angle = side * (8.0 + 22.0 * draw)
+        return angle, angle
+    return 0.0, 0.0
 
 
-def draw_pet(
-    canvas: Canvas,
-    look: Look,
-    frame: Frame,
-    pose: str,
-    tilt: float,
-    eyes: str,
-    tongue: bool,
-    accessory: str,
-    labels: Labels,
-    draws: Draws,
-) -> None:
-    """Draw a pet whose head lies at `frame`, tilted by `tilt` degrees; `draws` are at least 60 uniform numbers."""
-    shape, body = body_frame(pose, frame, draws[40:])
-    _shadow(canvas, frame, shape, body, pose, labels.body)
-    _body(canvas, look, body, shape, labels.body, draws, eyes == "turned away")
-    turn = tilt
-    if pose == "on its side":
-        turn += body.angle * 0.8
-    elif pose == "on its back":
-        turn += 180.0
-    elif pose == "leaping":
-        turn += body.angle
-    head = replace(frame, angle=turn, mirror=False)
-    if accessory and accessory != "hat":
-        _neckwear(canvas, accessory, body, labels.accessory, draws)
-    draw_head(canvas, look, head, eyes, tongue, labels, draws)
-    if accessory == "hat":
-        _hat(canvas, head, labels.accessory, look.species, draws)
+def _shadow(pen: Pen, outline: Points, drop: float) -> None:
+    scale = pen.frame.scale
+    left, right = outline[:, 0].min(), outline[:, 0].max()
+    low = outline[:, 1].max() + drop * scale
+    oval = ellipse((left + right) / 2 + 0.12 * scale, low - 0.02 * scale, (right - left) * 0.55, 0.26 * scale)
+    pen.canvas.paint(oval, SHADOW, pen.label, alpha=0.42, soft=0.28 * scale)
 
 
-def _shadow(canvas: Canvas, frame: Frame, shape: str, body: Frame, pose: str, label: int) -> None:
-    if shape == "portrait":
-        return
-    outline = body(BODIES[shape])
-    low, left, right = outline[:, 1].max(), outline[:, 0].min(), outline[:, 0].max()
-    if pose == "leaping":
-        low += 0.9 * frame.scale
-    wide = (right - left) * 0.55
-    oval = ellipse((left + right) / 2 + 0.12 * frame.scale, low - 0.02 * frame.scale, wide, 0.26 * frame.scale)
-    canvas.paint(oval, (30, 24, 34), label, alpha=0.42, soft=0.28 * frame.scale)
-
-
-def _body(canvas: Canvas, look: Look, frame: Frame, shape: str, label: int, draws: Draws, away: bool) -> None:
-    outline = shaggy(BODIES[shape], look.fluff, 0.20, draws[:37])
-    ink = mix(look.base, BLACK_INK, 0.75)
-    cat = look.species == "cat"
-
-    def rimmed(points: Points, colour: Colour, rim: float = 0.45) -> None:
-        canvas.paint(frame(points), ink, label, alpha=rim, soft=0.08 * frame.scale)
-        canvas.paint(frame(points), colour, label, light=0.18, edge=0.20, fur=0.035)
-
-    if shape in TAILS:
-        tail = np.array(TAILS[shape])
-        if not cat:  # dogs carry shorter, thicker tails
-            tail = tail[0] + (tail - tail[0]) * 0.72
-        tip = look.mark if look.pattern in ("points", "saddle") else look.base
-        thick = 0.17 if cat else 0.20
-        band = shaggy(ribbon(tail, thick * 1.1, thick * (0.8 if cat else 0.6)), max(look.fluff, 0.1), 0.2, draws[:23])
-        rimmed(band, tip)
-    if shape in ("standing", "leaping"):
-        for leg in LEGS[shape][::2]:
-            rimmed(ribbon(leg, 0.30, 0.21), mix(look.base, BLACK_INK, 0.22))
-    canvas.paint(frame(outline * [1.02, 1.0]), ink, label, alpha=0.5, soft=0.09 * frame.scale)
-    canvas.paint(frame(outline), look.base, label, light=0.24, edge=0.24, fur=0.04)
-    inside = canvas.whole(frame(outline))
-    _coat(canvas, look, frame, shape, label, inside, draws)
-    if shape in ("sitting", "lying", "standing"):
-        x, y, rx, ry = {"sitting": (0.94, 2.70, 0.46, 0.58), "lying": (2.06, 1.30, 0.68, 0.58)}.get(
-            shape, (2.76, 1.26, 0.50, 0.66)
-        )
-        sides = (-1.0, 1.0) if shape == "sitting" else (1.0,)
-        flank = look.mark if look.pattern == "saddle" and shape != "sitting" else look.base
-        for side in sides:
-            thigh = smooth(ellipse(side * x, y, rx, ry, steps=10))
-            canvas.paint(
-                frame(thigh), flank, label, soft=0.10 * frame.scale, light=0.34, edge=0.26, fur=0.035, alpha=0.85
-            )
-    x, y, rx, ry = CHESTS[shape]
-    chest = shaggy(ellipse(x, y, rx, ry), 1.0, 0.12, draws[3:30])
-    chest_colour = (
-        look.second if look.pattern not in ("points", "muzzle", "spots") else mix(look.base, look.second, 0.5)
-    )
-    if not away:
-        canvas.paint(frame(chest), chest_colour, label, soft=0.13 * frame.scale, clip=inside, light=0.2, fur=0.05)
-    white_feet = look.pattern in ("tuxedo", "blaze", "mask", "patches") or (
-        look.pattern == "saddle" and look.ears == "floppy"
-    )
-    front = LEGS[shape][1::2] if shape in ("standing", "leaping") else LEGS[shape]
-    for leg in front:
+def _body(pen: Pen, look: Look, photo: Photo, shape: Body, draws: Draws) -> None:
+    outline = shaggy(shape.outline, look.fluff, 0.20, draws[:37])
+    if shape.tail:
+        _tail(pen, look, as_points(shape.tail), draws)
+    for leg in shape.far_legs:
+        _rimmed(pen, look, ribbon(leg, 0.30, 0.21), mix(look.base, BLACK_INK, 0.22))
+    pen.paint(outline * [1.02, 1.0], look.ink, alpha=0.5, soft=0.09)
+    pen.paint(outline, look.base, light=0.24, edge=0.24, fur=0.04)
+    inside = pen.canvas.mask(pen.frame(outline))
+    _coat(pen, look, shape, inside, draws)
+    flank = look.mark if look.pattern == "saddle" and len(shape.thighs) == 1 else look.base
+    for thigh in shape.thighs:
+        points = smooth(ellipse(*thigh, steps=10))
+        pen.paint(points, flank, soft=0.10, light=0.34, edge=0.26, fur=0.035, alpha=0.85)
+    if photo.eyes != "turned away":
+        half = look.pattern in ("points", "muzzle", "spots")
+        pale = mix(look.base, look.second, 0.5) if half else look.second
+        chest = shaggy(ellipse(*shape.chest), 1.0, 0.12, draws[3:30])
+        pen.paint(chest, pale, soft=0.13, clip=inside, light=0.2, fur=0.05)
+    for leg in shape.near_legs:
         # Soft, so that the leg grows out of the body instead of being stuck on it.
-        soft = 0.10 * frame.scale
-        canvas.paint(frame(ribbon(leg, 0.36, 0.27)), ink, label, alpha=0.30, soft=1.3 * soft)
-        canvas.paint(frame(ribbon(leg, 0.33, 0.26)), look.base, label, alpha=0.9, soft=soft, edge=0.18, fur=0.03)
-    for leg in LEGS[shape]:
-        x, y = leg[-1]
-        paw = look.second if white_feet else (look.mark if look.pattern == "points" else look.base)
-        rimmed(ellipse(x, y, 0.33, 0.23), paw, 0.35)
-        if shape in ("on its back", "leaping"):
-            canvas.paint(frame(ellipse(x, y + 0.02, 0.13, 0.09)), (214, 168, 158), label)
-        else:
-            for dx in (-0.11, 0.11):
-                toe = frame([(x + dx, y + 0.04), (x + dx, y + 0.18)])
-                canvas.line(toe, max(1.0, 0.045 * frame.scale), ink, label, alpha=0.55)
+        pen.paint(ribbon(leg, 0.36, 0.27), look.ink, alpha=0.30, soft=0.13)
+        pen.paint(ribbon(leg, 0.33, 0.26), look.base, alpha=0.9, soft=0.10, edge=0.18, fur=0.03)
+    for leg in (*shape.far_legs, *shape.near_legs):
+        _paw(pen, look, *as_points(leg)[-1].tolist(), pads=photo.pose in ("on its back", "leaping"))
 
 
-def _coat(
-    canvas: Canvas, look: Look, frame: Frame, shape: str, label: int, inside: npt.NDArray[np.uint8], draws: Draws
-) -> None:
+def _rimmed(pen: Pen, look: Look, points: Points, colour: Colour, rim: float = 0.45) -> None:
+    pen.paint(points, look.ink, alpha=rim, soft=0.08)
+    pen.paint(points, colour, light=0.18, edge=0.20, fur=0.035)
+
+
+def _tail(pen: Pen, look: Look, line: Points, draws: Draws) -> None:
+    if look.species == "cat":
+        band = ribbon(line, 0.17 * 1.1, 0.17 * 0.8)
+    else:  # dogs carry shorter, thicker tails
+        band = ribbon(line[0] + (line - line[0]) * 0.72, 0.20 * 1.1, 0.20 * 0.6)
+    colour = look.mark if look.pattern in ("points", "saddle") else look.base
+    _rimmed(pen, look, shaggy(band, look.fluff, 0.2, draws[:23]), colour)
+
+
+def _paw(pen: Pen, look: Look, x: float, y: float, *, pads: bool) -> None:
+    white = look.pattern in ("tuxedo", "blaze", "mask", "patches")
+    if white or (look.pattern == "saddle" and look.ears == "floppy"):
+        colour = look.second
+    else:
+        colour = look.mark if look.pattern == "points" else look.base
+    _rimmed(pen, look, ellipse(x, y, 0.33, 0.23), colour, 0.35)
+    if pads:
+        pen.paint(ellipse(x, y + 0.02, 0.13, 0.09), (214, 168, 158))
+        return
+    for dx in (-0.11, 0.11):
+        toe = [(x + dx, y + 0.04), (x + dx, y + 0.18)]
+        pen.line(toe, max(1.0, 0.045 * pen.frame.scale), look.ink, alpha=0.55)
+
+
+def _coat(pen: Pen, look: Look, shape: Body, inside: Mask, draws: Draws) -> None:
     def patch(points: Points, colour: Colour, soft: float) -> None:
-        canvas.paint(
-            frame(points), colour, label, soft=soft * frame.scale, clip=inside, light=0.15, fur=0.04, alpha=0.95
-        )
+        pen.paint(points, colour, soft=soft, clip=inside, light=0.15, fur=0.04, alpha=0.95)
 
-    spine = np.array(SPINES[shape])
-    lines = spine.reshape(-1, 2, 2)
+    upright = len(shape.flanks) == 2
     if look.pattern == "tabby":
-        for start, end in lines:
+        for start, end in map(as_points, shape.flanks):
             for k in range(5):
                 x, y = start + (end - start) * (k + 0.2 + 0.5 * draws[k]) / 5
-                if len(lines) == 2:  # stripes wrap in from both flanks
+                stripe, width = [(x, y - 0.3), (x + 0.1, y + 0.35), (x + 0.02, y + 0.85)], 0.13
+                if upright:  # stripes wrap in from both flanks
                     inward = -np.sign(x) * 0.62
-                    patch(
-                        ribbon([(x * 1.25, y - 0.05), (x + inward * 0.5, y + 0.1), (x + inward, y + 0.02)], 0.12, 0.03),
-                        look.mark,
-                        0.04,
-                    )
-                else:
-                    patch(
-                        ribbon([(x, y - 0.3), (x + 0.1, y + 0.35), (x + 0.02, y + 0.85)], 0.13, 0.03), look.mark, 0.04
-                    )
+                    stripe, width = [(x * 1.25, y - 0.05), (x + inward * 0.5, y + 0.1), (x + inward, y + 0.02)], 0.12
+                patch(ribbon(stripe, width, 0.03), look.mark, 0.04)
     elif look.pattern == "saddle":
-        for start, end in lines:
-            middle = (start + end) / 2
+        for start, end in map(as_points, shape.flanks):
+            x, y = (start + end) / 2
             along = np.hypot(*(end - start)) / 2
-            rx, ry = (along, 0.8) if len(lines) == 1 else (0.5, along)
-            patch(ellipse(middle[0], middle[1], rx, ry), look.mark, 0.22)
+            patch(ellipse(x, y, 0.5, along) if upright else ellipse(x, y, along, 0.8), look.mark, 0.22)
     elif look.pattern in ("spots", "patches"):
-        low, high = BODIES[shape].min(axis=0), np.minimum(BODIES[shape].max(axis=0), 4.0)
+        low, high = shape.outline.min(axis=0), np.minimum(shape.outline.max(axis=0), 4.0)
         count, size = (16, 0.17) if look.pattern == "spots" else (5, 0.55)
         across, down = np.resize(draws[5:], count), np.resize(draws[22:47], count)
         for k in range(count):
             x = low[0] + (high[0] - low[0]) * ((k * 0.618 + 0.4 * across[k]) % 1.0)
             y = low[1] + (high[1] - low[1]) * ((k + down[k]) / count)
+            spot = smooth(ellipse(x, y, size * (0.6 + 0.6 * across[k]), size * (0.5 + 0.5 * down[k]), steps=9))
             colour = look.mark if look.pattern == "spots" or k % 2 else mix(look.mark, BLACK_INK, 0.72)
-            patch(
-                smooth(ellipse(x, y, size * (0.6 + 0.6 * across[k]), size * (0.5 + 0.5 * down[k]), steps=9)),
-                colour,
-                0.05,
-            )
+            patch(spot, colour, 0.05)
 
 
-def _neckwear(canvas: Canvas, kind: str, frame: Frame, label: int, draws: Draws) -> None:
+def _neckwear(pen: Pen, kind: str, draws: Draws) -> None:
     colours: tuple[Colour, ...] = ((84, 196, 206), (52, 120, 190), (60, 150, 104), (236, 176, 56), (140, 84, 168))
     colour = colours[int(draws[35] * len(colours))]
-    neck: Line = [(-0.70, 0.84), (-0.38, 1.14), (0.0, 1.22), (0.38, 1.14), (0.70, 0.84)]
-    canvas.paint(frame(ribbon(neck, 0.14, 0.14)), colour, label, light=0.3)
+    neck = "-0.7,0.84 -0.38,1.14 0,1.22 0.38,1.14 0.7,0.84"
+    pen.paint(ribbon(neck, 0.14, 0.14), colour, light=0.3)
     if kind == "collar":
-        canvas.paint(frame(ellipse(0, 1.46, 0.22, 0.22)), (240, 200, 92), label, light=0.5, edge=0.2)
+        pen.paint(ellipse(0, 1.46, 0.22, 0.22), (240, 200, 92), light=0.5, edge=0.2)
     elif kind == "bow tie":
-        for side in (-1.0, 1.0):
-            wing = smooth([(side * 0.02, 1.2), (side * 0.52, 0.94), (side * 0.58, 1.24), (side * 0.52, 1.5)], steps=4)
-            canvas.paint(frame(wing), colour, label, light=0.35, edge=0.15)
-        canvas.paint(frame(ellipse(0, 1.2, 0.13, 0.14)), mix(colour, (255, 255, 255), 0.25), label)
+        for side in SIDES:
+            wing = [(side * 0.02, 1.2), (side * 0.52, 0.94), (side * 0.58, 1.24), (side * 0.52, 1.5)]
+            pen.paint(smooth(wing, steps=4), colour, light=0.35, edge=0.15)
+        pen.paint(ellipse(0, 1.2, 0.13, 0.14), mix(colour, WHITE, 0.25))
     else:
-        cloth = mirrored([(0, 0.98), (0.74, 0.84), (0.5, 1.34), (0, 1.86)])
-        canvas.paint(frame(cloth), colour, label, light=0.3)
+        pen.paint(mirrored("0,0.98 0.74,0.84 0.5,1.34 0,1.86"), colour, light=0.3)
         for x, y in ((-0.3, 1.2), (0.3, 1.2), (0, 1.5), (0, 1.16)):
-            canvas.paint(frame(ellipse(x, y, 0.07, 0.07)), (250, 246, 240), label)
+            pen.paint(ellipse(x, y, 0.07, 0.07), (250, 246, 240))
 
 
-def _hat(canvas: Canvas, frame: Frame, label: int, species: str, draws: Draws) -> None:
+def _hat(pen: Pen, species: str, draws: Draws) -> None:
     colours: tuple[Colour, ...] = ((134, 108, 200), (72, 130, 202), (250, 190, 70), (122, 188, 132))
     colour = colours[int(draws[36] * len(colours))]
     foot = -0.66 if species == "cat" else -0.74
     cone = [(-0.42, foot), (0.0, foot + 0.10), (0.42, foot), (0.06, foot - 0.98), (-0.06, foot - 0.98)]
-    canvas.paint(frame(cone), colour, label, light=0.35, edge=0.1)
+    pen.paint(cone, colour, light=0.35, edge=0.1)
     for y, half in ((-0.25, 0.31), (-0.52, 0.20)):
-        canvas.paint(
-            frame(ribbon([(-half, foot + y), (0, foot + y + 0.07), (half, foot + y)], 0.05, 0.05)),
-            (255, 246, 228),
-            label,
-        )
-    canvas.paint(frame(ellipse(0, foot - 1.0, 0.15, 0.15)), (255, 250, 240), label, edge=0.2)
+        band = [(-half, foot + y), (0, foot + y + 0.07), (half, foot + y)]
+        pen.paint(ribbon(band, 0.05, 0.05), (255, 246, 228))
+    pen.paint(ellipse(0, foot - 1.0, 0.15, 0.15), (255, 250, 240), edge=0.2)

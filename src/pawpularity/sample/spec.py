@@ -1,27 +1,14 @@
-"""What is on a photo of the sample shelter, and how many points each part is worth: the published rule of its score.
+"""What is on a photo of the drawn sample, and the published rule of its score. Nothing here draws.
 
-`pawpularity sample --photos 600 --size 160 --seed 0 --twins 5` draws it. Nothing here draws: `describe` answers for any
-photo of any shelter in microseconds, so the distribution of the scores can be studied without pictures.
+The points of the parts (`Photo.points`) and BASE add up to `mean_unclipped`. Normal noise of sd 10 is added. 79 and above
+becomes 100 (the spike: the most popular pets all score 100); the rest is rounded and clipped to 1..99. So the mean and
+the variance of the score, given the photo, have a closed form (`expected_score`, `score_variance`).
 
-| part      | points                                                                  |
-|-----------|-------------------------------------------------------------------------|
-| base      | 19                                                                      |
-| tongue    | +30 if it is out                                                        |
-| eyes      | +9 if both are visible (one or none: 0)                                 |
-| contrast  | +43 c; the pet and its background differ by 10 + 100 c levels of luma   |
-| clutter   | -3.5 per object, 0 to 4 of them                                         |
-| pose      | -9 if odd (leaping, lying on its side, on its back)                     |
-| pets      | -9 if there is a second one                                             |
-| accessory | 0                                                                       |
-
-With c the background also grows more vivid (its colours' saturation is scaled by 0.15 + 1.2 sqrt c): a pet on a drab
-background stands out less.
-
-The points add up to `mean_unclipped`; normal noise of sd 10, the same for every photo, is added; 79 and above becomes
-100 (the spike: the most popular pets are all "100"); the rest is rounded and clipped to 1..99. So both the mean and the
-variance of the score, given the photo, have a closed form (`expected_score`, `score_variance`).
+`describe` answers for any photo of any sample in microseconds.
 """
 
+import hashlib
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,13 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-BASE, TONGUE, EYES, CONTRAST, CLUTTER, POSE, PETS = 19.0, 30.0, 9.0, 43.0, -3.5, -9.0, -9.0
+from pawpularity.data.tables import METADATA
+
+Floats = npt.NDArray[np.float64]
+
+BASE = 19.0
+TONGUE = 30.0  # if it is out
+EYES = 9.0  # if both are visible; one or none: 0
+CONTRAST = 43.0  # times c, 0..1
+CLUTTER = -3.5  # per object, 0 to 4 of them
+POSE = -9.0  # if it is odd
+PETS = -9.0  # if there is a second one
 NOISE_SD, SPIKE = 10.0, 79.0
-PARTS = ("tongue", "eyes", "contrast", "clutter", "pose", "pets", "accessory")
-METADATA = (
-    *("Subject Focus", "Eyes", "Face", "Near", "Action", "Accessory"),
-    *("Group", "Collage", "Human", "Occlusion", "Info", "Blur"),
-)
+PARTS = ("tongue", "eyes", "contrast", "clutter", "pose", "pets", "accessory")  # an accessory is worth 0
 FAINTEST, CONTRAST_SPAN = 10.0, 100.0  # levels of luma between pet and background: at c = 0, and added at c = 1
 DULLEST, VIVID = 0.15, 1.35  # saturation of the background's colours at c = 0 and c = 1, by the root of c
 
@@ -44,20 +37,20 @@ POSES = ("sitting", "lying", "standing", "portrait")
 ODD_POSES = ("leaping", "on its side", "on its back")
 ACCESSORIES = ("collar", "bow tie", "bandana", "hat")
 OCCLUSIONS = ("grass", "box", "blanket", "bars")
-ASPECTS = (0.75, 0.75, 2 / 3, 0.5625, 1.0, 0.8, 4 / 3, 1.5)  # width / height; most shelter photos are upright
+ASPECTS = (0.75, 0.75, 2 / 3, 0.5625, 1.0, 0.8, 4 / 3, 1.5)  # width / height; most photos of pets are upright
 COATS = {"cat": 11, "dog": 13}
 
 # Random numbers come from default_rng([seed, split, purpose, index]): no photo depends on how many others there are, and
-# one thing's absence never moves another.
-TRAIN, TEST, TWINS = range(3)
+# the absence of one thing never moves another.
+TRAIN, TEST, PAIRS = range(3)
 SPEC, NOISE, ART, COPY, REPOST = range(5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Photo:
     """One photo, described. Lengths are shares of the square root of its area, positions shares of width and height."""
 
-    art: tuple[int, int, int, int]  # address of the random numbers its drawing uses
+    art: tuple[int, int, int, int]  # the seed of the random numbers that its drawing uses
     species: str
     coat: int
     second_species: str
@@ -86,24 +79,8 @@ class Photo:
 
     @property
     def odd(self) -> bool:
-        """Whether the pose is one that costs points."""
+        """Whether the pose costs points."""
         return self.pose in ODD_POSES
-
-    def kinds(self) -> dict[str, str]:
-        """What was drawn, in words: a column each in truth/parts.csv."""
-        return {
-            "species": self.species,
-            "coat": str(self.coat),
-            "scene": self.scene,
-            "tongue_kind": "out" if self.tongue else "in",
-            "eyes_kind": self.eyes,
-            "contrast_c": f"{self.contrast:.6f}",
-            "clutter_count": str(self.clutter),
-            "pose_kind": self.pose,
-            "pets_count": "2" if self.second else "1",
-            "accessory_kind": self.accessory or "none",
-            "occlusion_kind": self.occlusion or "none",
-        }
 
     def points(self) -> dict[str, float]:
         """Points of each part, by the rule above, in the order of PARTS."""
@@ -123,49 +100,33 @@ class Photo:
 
     def metadata(self) -> dict[str, int]:
         """The contest's twelve columns, true to the drawing."""
-        values = (
+        shown = (
             *(self.focus, self.eyes == "open", self.face, self.near, self.odd, bool(self.accessory)),
             *(self.second, self.collage, self.human, bool(self.occlusion), self.info, self.blur),
         )
-        return {name: int(value) for name, value in zip(METADATA, values, strict=True)}
-
-
-def _pick(options: tuple[str, ...], u: float) -> str:
-    return options[int(u * len(options))]
+        return {name: int(value) for name, value in zip(METADATA, shown, strict=True)}
 
 
 def describe(seed: int, split: int, index: int) -> Photo:
-    """Photo `index` of TRAIN, TEST or TWINS of the shelter `seed`, whether or not it is ever drawn."""
+    """Photo `index` of TRAIN, TEST or PAIRS of the sample `seed`, whether or not it is ever drawn."""
     rng = np.random.default_rng([seed, split, SPEC, index])
     u = rng.random(40).tolist()
     contrast = float(rng.beta(0.7, 2.3))
     species, second_species = ("cat" if u[0] < 0.5 else "dog"), ("cat" if u[1] < 0.5 else "dog")
     face = u[2] >= 0.10
-    eyes = "turned away"
-    if face:
-        shut = ("left shut", "right shut", "shut", "shut")
-        eyes = "open" if u[3] < 0.855 else shut[int(u[4] * 4)]
+    eyes = "open" if u[3] < 0.855 else _pick(("left shut", "right shut", "shut", "shut"), u[4])
     aspect = ASPECTS[int(u[5] * len(ASPECTS))]
-    odd, near, collage = u[6] < 0.10, u[7] < 0.86, u[8] < 0.05
-    if odd:
-        pose = _pick(ODD_POSES, u[9])
+    near, collage = u[7] < 0.86, u[8] < 0.05
+    if u[6] < 0.10:
+        poses = ODD_POSES
     elif near:
-        pose = _pick(("sitting", "lying", "portrait") if aspect <= 1 else ("lying", "lying", "portrait"), u[9])
+        poses = ("sitting" if aspect <= 1 else "lying", "lying", "portrait")
     else:
-        pose = _pick(("sitting", "lying", "standing"), u[9])
-    # The head's half width. Its least value keeps eyes and tongue above 4 % of the picture's width.
-    root = aspect**0.5
-    largest = 0.29 * min(root, 1.0 / root)
-    radius = (0.72 + 0.28 * u[10]) * largest if near else 0.0
-    if pose in ("leaping", "on its side", "on its back"):
-        radius *= 0.88
-    radius = max(radius, (0.122 + 0.016 * u[10]) * root)
-    if collage:
-        radius = max(radius, 0.135 * root)
-    x = 0.36 + 0.28 * u[11]
-    y = (0.40 if pose != "on its back" else 0.56) + 0.12 * (u[12] - 0.5)
-    if not near:
-        x, y = 0.24 + 0.52 * u[11], 0.50 + 0.16 * (u[12] - 0.5)
+        poses = ("sitting", "lying", "standing")
+    pose = _pick(poses, u[9])
+    x, y = 0.24 + 0.52 * u[11], 0.50 + 0.16 * (u[12] - 0.5)
+    if near:
+        x, y = 0.36 + 0.28 * u[11], (0.56 if pose == "on its back" else 0.40) + 0.12 * (u[12] - 0.5)
     return Photo(
         art=(seed, split, ART, index),
         species=species,
@@ -176,7 +137,7 @@ def describe(seed: int, split: int, index: int) -> Photo:
         aspect=aspect,
         pose=pose,
         face=face,
-        eyes=eyes,
+        eyes=eyes if face else "turned away",
         tongue=face and u[16] < 0.28,
         contrast=contrast,
         clutter=int(np.searchsorted((0.45, 0.67, 0.83, 0.93), u[17])),
@@ -189,37 +150,53 @@ def describe(seed: int, split: int, index: int) -> Photo:
         collage=collage,
         focus=u[26] < 0.03,
         near=near,
-        radius=radius,
+        radius=_head_radius(aspect, near, pose, collage, u[10]),
         x=x,
         y=y,
         tilt=24.0 * (u[27] - 0.5),
     )
 
 
-def twins(seed: int, part: str, pair: int) -> tuple[Photo, Photo]:
-    """The same pet with and without one part of PARTS. The photo is a plain one, so that the part is all there is to see.
+def _pick(options: tuple[str, ...], u: float) -> str:
+    return options[int(u * len(options))]
+
+
+def _head_radius(aspect: float, near: bool, pose: str, collage: bool, u: float) -> float:
+    """The head's half width. Its least value keeps eyes and tongue above 4 % of the picture's width."""
+    root = math.sqrt(aspect)
+    radius = (0.72 + 0.28 * u) * 0.29 * min(root, 1.0 / root) if near else 0.0
+    if pose in ODD_POSES:
+        radius *= 0.88
+    return max(radius, (0.122 + 0.016 * u) * root, 0.135 * root if collage else 0.0)
+
+
+def counterfactual_pair(seed: int, part: str, pair: int) -> tuple[Photo, Photo]:
+    """The same pet with and without one part of PARTS, on a plain photo, so that the part is all there is to see.
 
     The part is at its usual strength: contrast c = 0.6 against 0, three objects of clutter, both eyes against shut.
     """
-    index = pair * len(PARTS) + PARTS.index(part)
-    plain = describe(seed, TWINS, index)
-    eyes = "open" if not plain.face else plain.eyes
+    plain = describe(seed, PAIRS, pair * len(PARTS) + PARTS.index(part))
+    eyes = plain.eyes if plain.face else "open"
     plain = replace(plain, blur=False, info=False, collage=False, human=False, occlusion="", face=True, eyes=eyes)
     # Only one thing may change: where a second pet sits depends on the pose, and clutter throws shadows on pets.
     if part in ("pose", "pets"):
         plain = replace(plain, second=False, clutter=0)
-    usual = plain.pose if not plain.odd else "lying"
-    changes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-        "tongue": ({"tongue": True}, {"tongue": False}),
-        "eyes": ({"eyes": "open"}, {"eyes": "shut"}),
-        "contrast": ({"contrast": 0.6}, {"contrast": 0.0}),
-        "clutter": ({"clutter": 3}, {"clutter": 0}),
-        "pose": ({"pose": ODD_POSES[pair % 3]}, {"pose": usual}),
-        "pets": ({"second": True}, {"second": False}),
-        "accessory": ({"accessory": ACCESSORIES[pair % 4]}, {"accessory": ""}),
+    changes: dict[str, tuple[str, Any, Any]] = {
+        "tongue": ("tongue", True, False),
+        "eyes": ("eyes", "open", "shut"),
+        "contrast": ("contrast", 0.6, 0.0),
+        "clutter": ("clutter", 3, 0),
+        "pose": ("pose", ODD_POSES[pair % 3], "lying" if plain.odd else plain.pose),
+        "pets": ("second", True, False),
+        "accessory": ("accessory", ACCESSORIES[pair % 4], ""),
     }
-    with_part, without = changes[part]
-    return replace(plain, **with_part), replace(plain, **without)
+    field, with_part, without = changes[part]
+    return replace(plain, **{field: with_part}), replace(plain, **{field: without})
+
+
+def photo_id(seed: int, *address: object) -> str:
+    """32 hex digits like the contest's Ids: they say nothing about the order or about what the photo shows."""
+    return hashlib.blake2b("/".join(map(str, (seed, *address))).encode(), digest_size=16).hexdigest()
 
 
 def source_of(seed: int, index: int) -> int | None:
@@ -231,33 +208,31 @@ def source_of(seed: int, index: int) -> int | None:
 
 
 def noise(seed: int, split: int, index: int) -> float:
-    """The noise of photo `index` of TRAIN or TEST, in points: it depends on the posting, not on what is seen, so copies differ."""
+    """The noise of a photo's score, points. It belongs to the posting, not to what is seen, so duplicates differ."""
     return NOISE_SD * float(np.random.default_rng([seed, split, NOISE, index]).standard_normal())
 
 
-def scored(latent: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def scored(latent: Floats) -> npt.NDArray[np.int64]:
     """Scores (integers 1..100) of `mean_unclipped` plus noise, any shape."""
-    whole = np.clip(np.rint(latent), 1, 99).astype(np.int64)
-    scores: npt.NDArray[np.int64] = np.where(latent >= SPIKE, 100, whole)
-    return scores
+    return np.where(latent >= SPIKE, 100, np.clip(np.rint(latent), 1, 99)).astype(np.int64)
 
 
-def _reached(mean: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """P(score >= k) for k = 2..100, of shape (len(mean), 99), and those k."""
-    k = np.arange(2.0, 101.0)
-    bar = np.minimum(k - 0.5, SPIKE)
-    return ndtr((np.asarray(mean, float)[:, None] - bar) / NOISE_SD), k
-
-
-def expected_score(mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def expected_score(mean: Floats) -> Floats:
     """E[score | photo] for each `mean_unclipped`, exact: the sum of P(score >= k)."""
-    expected: npt.NDArray[np.float64] = 1.0 + _reached(mean)[0].sum(axis=1)
+    expected: Floats = 1.0 + _at_least(mean)[0].sum(axis=1)
     return expected
 
 
-def score_variance(mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Var[score | photo] for each `mean_unclipped`, exact; the root of its mean is the noise floor of a shelter."""
-    reached, k = _reached(mean)
-    square = 1.0 + (reached * (2.0 * k - 1.0)).sum(axis=1)
-    variance: npt.NDArray[np.float64] = square - expected_score(mean) ** 2
+def score_variance(mean: Floats) -> Floats:
+    """Var[score | photo] for each `mean_unclipped`, exact; the root of its mean is the noise floor of a sample."""
+    probability, k = _at_least(mean)
+    square = 1.0 + (probability * (2.0 * k - 1.0)).sum(axis=1)
+    variance: Floats = square - expected_score(mean) ** 2
     return variance
+
+
+def _at_least(mean: Floats) -> tuple[Floats, Floats]:
+    """P(score >= k) for k = 2..100, of shape (len(mean), 99), and those k."""
+    k = np.arange(2.0, 101.0)
+    threshold = np.minimum(k - 0.5, SPIKE)
+    return ndtr((np.asarray(mean, float)[:, None] - threshold) / NOISE_SD), k

@@ -212,7 +212,7 @@ def test_the_rules_effects_are_the_twins(planned):
     """Over many twins, exact: the twins' photos are plainer, so the clip at 1 and the spike at 100 count a little less."""
     known = true_effects(planned, pd.read_csv(planned / "train.csv")["Id"].tolist())
     for column, part in (("Eyes", "eyes"), ("Action", "pose"), ("Group", "pets"), ("Accessory", "accessory")):
-        pairs = [spec.twins(0, part, pair) for pair in range(1000)]
+        pairs = [spec.counterfactual_pair(0, part, pair) for pair in range(1000)]
         on, off = (np.array([pair[side].mean_unclipped() for pair in pairs]) for side in range(2))
         assert known[column] == pytest.approx((spec.expected_score(on) - spec.expected_score(off)).mean(), abs=0.6)
     assert true_effects(planned, ["of", "other", "photos"]) == {}

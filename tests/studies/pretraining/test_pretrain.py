@@ -118,7 +118,7 @@ def test_labels_know_nothing_of_the_score(monkeypatch):
 
 
 def test_the_room_imports_no_score():
-    scores = {"noise", "scored", "expected_score", "score_variance", "plan", "floor", "truth_row", "draw_shelter"}
+    scores = {"noise", "scored", "expected_score", "score_variance", "plan", "floor", "truth_row", "draw_sample"}
     for path in Path(label_module.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pawpularity.sample"):

@@ -32,7 +32,7 @@ from pawpularity.explain.rise import rise
 from pawpularity.explain.rise_result import LEAST_BLOCKS, Rise
 from pawpularity.heads.ridge import Weights, fold_models
 from pawpularity.models.backbone import as_tensor_stats, build_backbone
-from pawpularity.sample.draw import draw_shelter
+from pawpularity.sample.draw import draw_sample
 from pawpularity.studies.benchmark.machine import PeakMemory
 
 ALPHA = 1780.0
@@ -219,6 +219,6 @@ def _paths(data: Path | None, drawn: int) -> Iterator[tuple[list[Path], np.ndarr
     with tempfile.TemporaryDirectory(prefix="pawpularity-bench-") as name:
         if data is None:
             data = Path(name) / "drawn"
-            draw_shelter(data, photos=drawn, size=160, seed=11, test_photos=1, progress=False)
+            draw_sample(data, photos=drawn, size=160, seed=11, test_photos=1)
         table = Dataset.load(data, Path(name))
         yield table.photo_paths(), table.train["Pawpularity"].to_numpy(dtype=np.float64)

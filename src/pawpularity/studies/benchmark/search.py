@@ -39,7 +39,7 @@ from pawpularity.errors import UserError
 from pawpularity.files import read_json
 from pawpularity.models.backbone import unfrozen_tensors
 from pawpularity.runs import OOF
-from pawpularity.sample.draw import draw_shelter
+from pawpularity.sample.draw import draw_sample
 from pawpularity.studies.benchmark.machine import Timing
 from pawpularity.studies.benchmark.postgres import NoServer, temporary_server
 from pawpularity.training.fold import labelled_photos, prepare_trunk
@@ -197,7 +197,7 @@ def place(photos: int) -> Iterator[None]:
         folder = Path(name)
         (folder / "configs").symlink_to(Path(CONFIGS).resolve())
         with contextlib.chdir(folder):
-            draw_shelter(DATA, photos=photos, test_photos=1, progress=False)
+            draw_sample(DATA, photos=photos, test_photos=1)
             yield
 
 

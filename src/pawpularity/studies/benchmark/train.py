@@ -28,7 +28,7 @@ from pawpularity.data.photos import decode
 from pawpularity.device import Compute, choose
 from pawpularity.features.build import FeatureCache
 from pawpularity.models.network import Network, build_network
-from pawpularity.sample.draw import draw_shelter
+from pawpularity.sample.draw import draw_sample
 from pawpularity.studies.benchmark.machine import PeakMemory, Timing, side_by_side
 from pawpularity.studies.benchmark.roofline import Roofline, floor_of
 from pawpularity.training.batches import EpochBatches
@@ -85,7 +85,7 @@ def shelter(photos: int) -> Iterator[Shelter]:
 
     with tempfile.TemporaryDirectory(prefix="pawpularity-bench-") as name:
         folder = Path(name)
-        draw_shelter(folder / "photos", photos=photos, size=LARGE, seed=11, test_photos=1, progress=False)
+        draw_sample(folder / "photos", photos=photos, size=LARGE, seed=11, test_photos=1)
         table = pd.read_csv(folder / "photos" / "train.csv")
         paths = [folder / "photos" / "train" / f"{one}.jpg" for one in table["Id"]]
         yield Shelter(paths, table["Pawpularity"].to_numpy(dtype=np.float64), folder)

@@ -12,8 +12,7 @@ The same command gives the same bytes on one CPU machine.
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from pawpularity.config import Model
-from pawpularity.data.photos import DECODER, Pixels, decode, thread_count
+from pawpularity.data.photos import DECODER, Pixels, decode
 from pawpularity.errors import UserError
 from pawpularity.files import require_space, write_json
 from pawpularity.models.backbone import as_tensor_stats, build_backbone, count_parameters
 from pawpularity.models.weights import packaged_weights, save_tensors, tensors_hash
 from pawpularity.runs import git_commit, machine, versions
-from pawpularity.sample.draw import drawers
+from pawpularity.sample.draw import in_processes
 from pawpularity.sample.render import render
 from pawpularity.sample.spec import TEST, TRAIN, Photo, describe
 from pawpularity.studies.pretraining import EPOCHS, PHOTOS, RESERVED, SEED
@@ -168,18 +167,8 @@ def _check(out: Path, photos: int, epochs: int, seed: int) -> None:
 def draw(photos: Sequence[Photo]) -> Pixels:
     """The photos as the project decodes them from a drawn shelter, uint8 (len(photos), SIZE, SIZE, 3), all in memory."""
     pixels = np.empty((len(photos), SIZE, SIZE, 3), np.uint8)
-    # Processes, not threads: drawing is many small calls, which threads only make slower. Few photos are not worth them.
-    workers = min(thread_count(), 1 + len(photos) // 200)
-    bar = tqdm(total=len(photos), desc="drawing", unit="photo", file=sys.stderr, disable=None)
-    with ExitStack() as stack:
-        stack.enter_context(bar)
-        if workers > 1:
-            rows: Iterable[Pixels] = stack.enter_context(drawers(workers)).imap(_drawn, photos, chunksize=16)
-        else:
-            rows = map(_drawn, photos)
-        for row, picture in enumerate(rows):
-            pixels[row] = picture
-            bar.update()
+    for row, picture in enumerate(in_processes(_drawn, photos)):
+        pixels[row] = picture
     return pixels
 
 
