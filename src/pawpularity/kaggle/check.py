@@ -186,7 +186,7 @@ def _predicted(bundle: Bundle, data: Path, scratch: Path) -> Floats:
     """What `make predict` says of the photos of `data`: of the blend, of the run, or the mean of the runs'."""
     names = [bundle.about["ensemble"]] if bundle.about["ensemble"] else [run.name for run in bundle.runs]
     test = load_test(data, scratch / "cache")
-    place, cache = scratch / "predicted.csv", scratch / "cache"
+    place = scratch / "predicted.csv"
     scores: Floats = np.mean([submit(Run.open(OOF / name), test, place) for name in names], axis=0)
     return scores
 
