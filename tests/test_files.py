@@ -1,94 +1,81 @@
-"""Files that appear whole, and what must never be replaced by one."""
+"""Files and folders that appear whole or not at all."""
 
-import io
 import json
 import os
-import random
 import stat
 import threading
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pawpularity.errors import UserError
-from pawpularity.files import DAMAGED_ZIP, plain, write_json, write_text, written_whole
+from pawpularity.errors import UserError, nearest
+from pawpularity.files import atomic_file, atomic_folder, plain, read_json, write_json, write_text
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path):
-    file = tmp_path / "a.txt"
-    write_text(file, "old")
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_nothing_is_half_written(kind, tmp_path):
+    place = tmp_path / "a.txt"
+    with (atomic_file if kind == "file" else atomic_folder)(place) as temporary:
+        (temporary if kind == "file" else temporary / "x").write_text("old")
 
-    def fail() -> None:
-        with written_whole(file) as temporary:
-            temporary.write_text("half")
+    def fail():
+        with (atomic_file if kind == "file" else atomic_folder)(place) as temporary:
+            (temporary if kind == "file" else temporary / "x").write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert file.read_text() == "old"
-    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+    assert (place if kind == "file" else place / "x").read_text() == "old"
+    with (atomic_file if kind == "file" else atomic_folder)(place) as temporary:
+        (temporary if kind == "file" else temporary / "y").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    if kind == "folder":
+        assert [path.name for path in place.iterdir()] == ["y"]
 
 
 def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
-    left = tmp_path / ".a.txt.xyz.part"
-    left.write_text("half")
-    os.utime(left, (time.time() - 7200, time.time() - 7200))
-    write_text(tmp_path / "a.txt", "new")
-    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+    for name, age in ((".a.txt.old.part", 7200), (".a.txt.new.part", 60)):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    write_text(tmp_path / "a.txt", "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.txt.new.part", "a.txt"]
 
 
-def test_what_json_does_not_know_becomes_null_at_any_depth(tmp_path):
-    value = {
-        "a": float("nan"),
-        2: (1.5, [np.float32("inf"), {"b": -np.inf, "c": np.int64(3)}]),
-        "d": "nan",
-        "e": None,
-        "f": True,
-    }
-    due = {"a": None, "2": [1.5, [None, {"b": None, "c": 3}]], "d": "nan", "e": None, "f": True}
-    assert plain(value) == due
-    write_json(tmp_path / "x.json", plain(value))
-    assert json.loads((tmp_path / "x.json").read_text()) == due
-    assert [plain(number) for number in (1.5, float("-inf"), 0)] == [1.5, None, 0]
+def test_a_full_disk_names_the_file(tmp_path):
+    def fill():
+        with atomic_file(tmp_path / "a.txt"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space") as caught:
+        fill()
+    assert caught.value.filename == str(tmp_path / "a.txt")
 
 
-def test_a_pipe_is_written_into_and_stays_one(tmp_path):
+def test_a_pipe_and_a_device_are_written_into(tmp_path):
     pipe, heard = tmp_path / "pipe", []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: heard.append(pipe.read_text()))
     reader.start()
     write_json(pipe, {"a": 1})
     reader.join(10)
-    assert heard == ['{\n  "a": 1\n}\n']
-    assert stat.S_ISFIFO(pipe.stat().st_mode)
-
-
-def test_devices_are_not_replaced():
+    assert json.loads(heard[0]) == {"a": 1}
     write_json(Path("/dev/null"), {"a": 1})
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
-def test_a_folder_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is a folder"):
-        write_text(tmp_path, "x")
+def test_json_takes_what_numpy_gives_and_no_nan(tmp_path):
+    value = {"a": float("nan"), 2: (1.5, [np.float32("inf"), np.int64(3)]), "d": "nan", "e": None, "f": True}
+    assert plain(value) == {"a": None, "2": [1.5, [None, 3]], "d": "nan", "e": None, "f": True}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    for text in ("{", "\xff", "[" * 100_000):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(UserError, match=r"x\.json"):
+            read_json(tmp_path / "x.json", "a thing")
 
 
-def test_whatever_zipfile_makes_of_a_changed_archive_is_named():
-    whole, draw, met = io.BytesIO(), random.Random(0), set()
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as zipped:
-        zipped.writestr("run/a.csv", "Id,Pawpularity\n" * 100)
-        zipped.writestr("b.json", "{}")
-    for _ in range(3000):
-        changed = bytearray(whole.getvalue())
-        for _ in range(draw.choice((1, 2, 4))):
-            changed[draw.randrange(len(changed))] = draw.randrange(256)
-        try:
-            with zipfile.ZipFile(io.BytesIO(bytes(changed))) as zipped:
-                for member in zipped.infolist():
-                    zipped.read(member)
-        except DAMAGED_ZIP as error:
-            met.add(next(kind for kind in DAMAGED_ZIP if isinstance(error, kind)))
-    assert len(met) >= 3, "which of them is the Python version's affair"
+def test_nearest_name():
+    assert '"train"' in nearest("trian", ["train", "tune"])
+    assert "train, tune" in nearest("zzz", ["train", "tune"])

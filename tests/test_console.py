@@ -1,0 +1,52 @@
+"""What a command prints: it fits the terminal, and shows how long things take."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pawpularity import console
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.9, "9.9 s"), (12.2, "12 s"), (59.7, "1 min"), (200, "3 min 20 s"), (3599, "1 h 0 min"), (7500, "2 h 5 min")],
+)  # fmt: skip
+def test_durations(seconds, text):
+    assert console.duration(seconds) == text
+
+
+def test_a_table_is_aligned_and_plain_where_no_terminal_reads_it():
+    text = console.table(("run", "RMSE"), [("a", "17.24"), ("long name", None)])
+    assert text.splitlines() == ["run         RMSE", "a          17.24", "long name"]
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_table_fits_a_terminal(columns):
+    """In a pseudo-terminal of that width."""
+    code = "from pawpularity import console; print(console.table(('run', 'what it is'), [('r' * 30, 'w ' * 60)]))"
+    script = f"import pty, sys; sys.exit(pty.spawn([sys.executable, '-c', {code!r}]))"
+    environment = {"COLUMNS": str(columns), "TERM": "xterm", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    plain = [line.split("\x1b[0m")[-1] for line in done.stdout.splitlines()]
+    assert len(plain) > 2
+    assert all(len(line.rstrip()) <= columns for line in plain)
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LOG_EVERY_S", -1)
+    with console.Progress(4, "counting") as progress:
+        progress.note("half way")
+        progress.add(2)
+    line = capsys.readouterr().err
+    assert "counting: 2 of 4" in line
+    assert "left" in line
+    assert "half way" in line
+    assert list(console.track("abc", "letters")) == ["a", "b", "c"]
+
+
+def test_only_the_first_of_several_processes_speaks(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    console.log("x")
+    assert not capsys.readouterr().err
