@@ -8,8 +8,8 @@ oof/RUN/foldK/history.csv         epoch,train_rmse,inner_rmse,lr,seconds
 oof/RUN/foldK/tail.safetensors    what was trained
 oof/RUN/oof.csv                   all folds, once they are there
 
-A probe of frozen features leaves config.json, predictions and metrics per fold, and oof.csv; a blend config.json, weights.json,
-oof.csv (cross-fitted), and folds.csv where its members share no folds file.
+A run of heads on frozen features leaves head.safetensors and head.json in foldK/ and no history; a blend config.json,
+weights.json, oof.csv (cross-fitted), and folds.csv where its members share no folds file.
 """
 
 import importlib.metadata
@@ -43,8 +43,8 @@ RESERVED = (
 _FREE = ("cache.", "train.workers", "hypotheses.", "search.", "explain.")
 # What metrics.json must hold of which type, because its readers take it for granted.
 _FIGURES = ("n", "rmse", "low", "high", "constant_rmse", "seconds", "training_mean")
-_OF_KIND: dict[str, dict[str, type]] = {"run": {"epochs": int}, "probe": {"chosen": str}}
-_KINDS = {"run": "a trained run", "probe": "a probe of frozen features", "ensemble": "a blend of other runs"}
+_OF_KIND: dict[str, dict[str, type]] = {"run": {"epochs": int}, "head": {"chosen": str}}
+_KINDS = {"run": "a trained run", "head": "a head on frozen features", "ensemble": "a blend of other runs"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """`run` = trained folds; `probe` = folds fitted on frozen features; `ensemble` = other runs' predictions."""
+        """`run` = trained folds; `head` = heads fitted on frozen features; `ensemble` = other runs' predictions."""
         return str(self.record.get("kind", "run"))
 
     @property
@@ -94,13 +94,13 @@ class Run:
 
     def remedy(self, fold: int | None = None) -> str:
         """The command that makes the run's folds (or `fold`) again, for messages."""
-        if self.kind == "probe":
+        if self.kind == "head":
             return "make probe, with the words it was made with"
         return f"make train {'' if fold is None else f'FOLD={fold} '}RUN={self.name}"
 
     @cached_property
     def config(self) -> Config:
-        """The resolved configuration the run was trained with. Raises UserError for probes and blends."""
+        """The resolved configuration the run was trained with. Raises UserError for heads and blends."""
         self.require_networks()
         return from_dict(self.record["config"], str(self.folder / "config.json"))
 
@@ -299,8 +299,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     # Through the schema: a run of an older version lacks the keys that came later, which had their defaults.
     configs = (from_dict(record["config"], "config.json").to_dict() for record in (old, new))
-    probes = (record.get("probe", {}) for record in (old, new))
-    before, after = (_flat(c) | _flat(p, "probe.") for c, p in zip(configs, probes, strict=True))
+    heads = (record.get("head", {}) for record in (old, new))
+    before, after = (_flat(c) | _flat(h, "head.") for c, h in zip(configs, heads, strict=True))
     other = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     other = [key for key in other if not key.startswith(_FREE) and key != "name"]
     if other:

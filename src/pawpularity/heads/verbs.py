@@ -1,61 +1,17 @@
-"""`pawpularity probe`: what frozen networks know about the scores, by a ridge or a support vector machine."""
+"""`pawpularity probe`, until cli.py declares it."""
 
 import argparse
 
 from pawpularity.command_line import Verb, json_argument, names_in
-from pawpularity.console import emit, log
-
-METADATA = {"use": (True,), "none": (False,), "both": (False, True)}
-HEADS = {"ridge": ("ridge",), "svr": ("svr",), "both": ("ridge", "svr")}
-FEATURES = {"pooled": "pooled", "logits": "logits"}
 
 
 def _probe(options: argparse.Namespace) -> None:
-    from pawpularity.context import choose, data_suffix
-    from pawpularity.errors import UserError, nearest
-    from pawpularity.runs import check_name
+    from pawpularity.context import choose
+    from pawpularity.heads.probe import probe
 
-    def one_of(option: str, value: str, valid: dict[str, object]) -> None:
-        if value not in valid:
-            raise UserError(f"--{option} {value}: is not known{nearest(value, valid)}")
-
-    one_of("features", options.features, dict(FEATURES))
-    one_of("head", options.head, dict(HEADS))
-    one_of("metadata", options.metadata, dict(METADATA))
-    named = names_in(options, "backbones")
-    if repeated := next((name for name in named if named.count(name) > 1), None):
-        raise UserError(f"--backbones: names {repeated} twice; name it once")
-    word = check_name(options.run or "probe")
-    chosen = choose(options)
-    dataset = chosen.dataset
-    dataset.photo_paths()  # labels alone are refused before a folds file is made
-    folds = chosen.folds
-
-    from pawpularity.device import choose as choose_device
-    from pawpularity.evaluation.leaderboard import floor_line, run_row, table_text
-    from pawpularity.heads.heads import run_probes
-
-    config = chosen.config
-    compute = choose_device(config.train.dtype)
-    towers = named or [config.model.backbone]
-    random = config.model.weights == "none"
-    weights = "random weights" if random else f"weights {config.model.weights}"
-    classifier = " and a random classifier" if random and options.features == "logits" else ""
-    log(f"towers  {', '.join(towers)}: {weights}{classifier}, {config.photos.size} px")
-    log(f"device  {compute}")
-    runs = run_probes(
-        config, dataset, folds, compute, backbones=towers, kind=FEATURES[options.features], heads=HEADS[options.head],
-        metadata=METADATA[options.metadata], word=word, suffix=data_suffix(chosen.data),
-    )  # fmt: skip
-    rows = [run_row(run) for run in runs]
-    emit({"runs": rows}, table_text(rows), options.json)
-    if any("(edge)" in word for row in rows for word in row["chosen"]):
-        log("(edge): the smallest or largest value tried; a better one may lie beyond it")
-    if len(rows) > 1:
-        log(f"choosing the best of these {len(rows)} rows by these figures flatters it: five equal ones by about 0.5 points at 120 "
-            "photos, 0.06 at 9,912")  # fmt: skip
-    if (line := floor_line(chosen.data)) is not None:
-        log(line)
+    backbones = names_in(options, "backbones")
+    probe(choose(options), backbones=backbones, features=options.features, head=options.head,
+          metadata=options.metadata, run=options.run, json=options.json)  # fmt: skip
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
