@@ -3,7 +3,8 @@
 Features are standardised on the training rows. What a head chooses (a penalty; a kernel and C) it chooses on its training
 rows alone, so out of fold the scored rows are never looked at.
 
-- Ridge: the penalty of ALPHAS with the lowest leave-one-out error (`RidgeCV`: one decomposition a fit).
+- Ridge: the penalty of ALPHAS with the lowest leave-one-out error (`RidgeCV`: one decomposition a fit). A near-duplicate in the
+  training rows can lower that penalty a little; the scored rows stay unseen.
 - SVR: kernel and C by cross-validation over groups of near-duplicates, on a draw of about INNER_ROWS rows where there are more;
   the final fit has all rows. Kernels are made by matrix products, because libsvm's own loops take many times as long.
   C and EPSILON are in standard deviations of the targets; gamma = 1 / columns. The loss aims nearer to the median of the scores
