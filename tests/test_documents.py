@@ -14,7 +14,10 @@ from tests.conftest import ROOT
 from pawpularity import cli
 from pawpularity.config import resolve
 
-DOCUMENTS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in ("log.md", "changelog.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in ("log.md", "changelog.md")),
+]
 GROUP = typer.main.get_command(cli.app)
 HOUSE = {"help", "setup", "test", "test-oldest", "lint"}
 
@@ -56,7 +59,11 @@ def take(words, line):
 def test_every_command_is_run_by_ci_or_a_test():
     ci = set(re.findall(r"\bmake ([a-z0-9-]+)", (ROOT / ".ci/run").read_text()))
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path.name != Path(__file__).name)
-    run = {name for name in GROUP.commands if re.search(rf"""(paw|refused|main|words|run)\(\[?\*?\(?['"]{name}['"]""", tests)}
+    run = {
+        name
+        for name in GROUP.commands
+        if re.search(rf"""(paw|refused|main|words|run)\(\[?\*?\(?['"]{name}['"]""", tests)
+    }
     assert set(GROUP.commands) - run - ci == set()
 
 
@@ -81,9 +88,15 @@ def test_the_oldest_versions_are_the_lower_bounds():
 
 
 def test_licences_in_the_model_card_are_those_timm_states():
-    stated = dict(re.findall(r"^\| `([^`]+\.[^`]+)` \| (\S+) \|$", (ROOT / "docs/model_card.md").read_text(), re.MULTILINE))
+    stated = dict(
+        re.findall(r"^\| `([^`]+\.[^`]+)` \| (\S+) \|$", (ROOT / "docs/model_card.md").read_text(), re.MULTILINE)
+    )
     configs = [yaml.safe_load(path.read_text()) or {} for path in (ROOT / "configs").glob("*.yaml")]
-    used = {c["model"]["backbone"] for c in configs if "backbone" in c.get("model", {}) and c["model"].get("weights") != "none"}
+    used = {
+        c["model"]["backbone"]
+        for c in configs
+        if "backbone" in c.get("model", {}) and c["model"].get("weights") != "none"
+    }
     assert set(stated) == used
     for name, licence in stated.items():
         assert timm.models.get_pretrained_cfg(name).license == licence

@@ -73,7 +73,9 @@ HARMS = [
 ]
 
 
-@pytest.mark.parametrize(("file", "harm", "words"), HARMS, ids=lambda value: getattr(value, "__name__", str(value)[:40]))
+@pytest.mark.parametrize(
+    ("file", "harm", "words"), HARMS, ids=lambda value: getattr(value, "__name__", str(value)[:40])
+)
 def test_a_damaged_artefact_is_one_line_that_names_it(file, harm, words, place, refused):
     (path,) = Path().glob(file)
     if harm is flatter and file == FOLDS:
@@ -147,7 +149,9 @@ def test_the_cache_is_cleaned_whole_and_nothing_else(place, paw, refused):
     assert not Path(".cache").exists()
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "/tmp/x", "..", "", "a\n", "a b", "$(id)", "-x", "a\0", "é", "folds", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "/tmp/x", "..", "", "a\n", "a b", "$(id)", "-x", "a\0", "é", "folds", "x" * 200]
+)
 def test_a_runs_name_is_one_folders(name):
     with pytest.raises(UserError):
         check_name(name)

@@ -70,7 +70,9 @@ def test_no_secret_is_told(work, drawn, paw, monkeypatch):
     monkeypatch.setenv("PAWPULARITY_STORAGE", "postgresql://me:S3cretWord@127.0.0.1:1/none")
     monkeypatch.setenv("KAGGLE_KEY", "K3yWord")
     tuned = paw("tune", "--config", "sample", "--data", drawn, "--run", "t", "--trials", 1)
-    trained = paw("train", "--data", drawn, "--config", "sample", *TOY, "train.epochs=1", "train.warmup_epochs=0", "--fold", 0)
+    trained = paw(
+        "train", "--data", drawn, "--config", "sample", *TOY, "train.epochs=1", "train.warmup_epochs=0", "--fold", 0
+    )
     assert (tuned.code, trained.code) == (2, 0), tuned.err + trained.err
     files = [path for path in work.rglob("*") if path.is_file() and "configs" not in path.parts]
     for secret in ("S3cretWord", "K3yWord"):

@@ -58,7 +58,7 @@ Data = Annotated[str | None, Option(metavar="DIR", help="A folder in Kaggle's la
 Run = Annotated[str | None, Option(metavar="NAME", help="The run's folder below oof/ (default: the config's name).")]
 Settings = Annotated[list[str] | None, Option("--set", metavar="key=value", help="A setting; --set may be left out.")]
 Json = Annotated[str | None, Option(metavar="FILE", help="Also write the result as JSON (- prints only that).")]
-Folds = Annotated[str | None, Option(metavar="FILE", help="A folds file: which rows of CSVs are near-duplicates.")]
+Folds = Annotated[Path | None, Option(metavar="FILE", help="A folds file: which rows of CSVs are near-duplicates.")]
 Scale = Annotated[float | None, Option(metavar="100", help="Multiply predictions that lie in 0..1.")]
 Yes = Annotated[bool, Option("--yes", help="Do not ask.")]
 Go = Annotated[bool, Option("--go", help="Do it; without this the steps are only shown.")]
@@ -102,13 +102,14 @@ def command(
                 getattr(importlib.import_module(f"pawpularity.{module[4:]}"), attribute)(argparse.Namespace(**options))
                 return
             work = getattr(importlib.import_module(f"pawpularity.{module}"), attribute)
-            if "context" not in inspect.signature(work).parameters:
+            takes = inspect.signature(work).parameters
+            if "context" not in takes:
                 work(**options)
                 return
             from pawpularity.context import context
 
-            given = {key: options.pop(key) for key in ("config", "data", "run", "settings") if key in options}
-            work(context(**given), **options)
+            given = {key: options[key] for key in ("config", "data", "run", "settings") if key in options}
+            work(context(**given), **{key: value for key, value in options.items() if key not in given or key in takes})
 
         app.command(word, rich_help_panel=group, epilog=f"Example: {example}")(run)
         return run
@@ -183,7 +184,7 @@ def study(
     """Look at a search: best trials, importances, what depth costs; plots as PNG and HTML."""
 
 
-@command(TRAIN, "old.heads.verbs._probe", 'make probe BACKBONES="densenet161.tv_in1k resnet50.a1_in1k"')
+@command(TRAIN, "heads.probe.probe", 'make probe BACKBONES="densenet161.tv_in1k resnet50.a1_in1k"')
 def probe(
     backbones: Annotated[list[str] | None, Option(metavar="NAME", help="timm names, each scored alone and all together.")] = None,
     features: Annotated[str, Option(metavar="KIND", help="pooled = before the classifier; logits = its answers.")] = "pooled",
@@ -230,7 +231,7 @@ def compare(
     """Runs or CSVs beside the first, paired on the same rows: difference, interval, p."""
 
 
-@command(EVALUATE, "old.ensemble.verbs._ensemble", 'make ensemble MEMBERS="densenet161 vgg19_bn theirs.csv"')
+@command(EVALUATE, "ensemble.ensemble.ensemble", 'make ensemble MEMBERS="densenet161 vgg19_bn theirs.csv"')
 def ensemble(
     members: Annotated[list[str] | None, Argument(metavar="MEMBER", help="Runs or CSVs (default: all finished runs).")] = None,
     method: Annotated[

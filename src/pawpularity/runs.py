@@ -36,7 +36,7 @@ RESERVED = ("folds", "hypotheses", "errors", "leakage", "leakcheck", "table1", "
 """Folders below oof/ that are not runs."""
 FREE = ("name", "cache.", "train.workers", "train.checkpoint_minutes", "hypotheses.", "search.", "explain.")
 """Settings that change where and how fast a run computes, not what: they may differ between its folds."""
-KINDS = {"run": "a trained run", "probe": "a head on frozen features", "ensemble": "a blend of other runs"}
+KINDS = {"run": "a trained run", "head": "a head on frozen features", "ensemble": "a blend of other runs"}
 
 
 def check_name(name: str) -> str:
@@ -98,7 +98,7 @@ class Run:
 
     def remedy(self, fold: int | None = None) -> str:
         """The command that makes the run's folds (or `fold`) again."""
-        if self.kind == "probe":
+        if self.kind == "head":
             return "make probe, with the words it was made with"
         return f"make train {'' if fold is None else f'FOLD={fold} '}RUN={self.name}"
 
@@ -191,7 +191,7 @@ def fingerprint(record: Mapping[str, Any]) -> dict[str, Any]:
     for section, part in record["config"].items():
         for key, value in part.items() if isinstance(part, Mapping) else [("", part)]:
             found[f"{section}.{key}".rstrip(".")] = value
-    found |= {f"probe.{key}": value for key, value in record.get("probe", {}).items()}
+    found |= {f"head.{key}": value for key, value in record.get("head", {}).items()}
     found = {key: value for key, value in found.items() if not key.startswith(FREE)}
     found["data"], found["folds"] = record["data"]["hash"], record["folds"]["hash"]
     weights = record.get("weights", {})

@@ -217,7 +217,7 @@ def test_figures_that_lack_one_leave_the_run_out(runs, paw, key):
 
 def test_a_probe_that_lost_what_it_chose_is_left_out(runs, paw):
     """Made of a trained run: of its folders a probe's differ in their kind, and in what was chosen for how many epochs."""
-    record = json.loads(Path("oof/s1/config.json").read_text()) | {"kind": "probe"}
+    record = json.loads(Path("oof/s1/config.json").read_text()) | {"kind": "head"}
     Path("oof/s1/config.json").write_text(json.dumps(record))
     for fold in (0, 1):
         without(f"oof/s1/fold{fold}/metrics.json", "epochs", chosen="alpha 10")

@@ -1,4 +1,4 @@
-"""`pawpularity probe` through the real command: the out-of-fold contract, the table, blends, and what is refused."""
+"""`pawpularity probe` through the command: the out-of-fold contract, saved heads, the table, blends, and what is refused."""
 
 import json
 import shutil
@@ -12,25 +12,26 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from pawpularity import Predictor
 from pawpularity.data.photo_cache import Photos
+from pawpularity.data.tables import METADATA
 from pawpularity.device import choose
 from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run
-from pawpularity.features.build import FeatureCache
-from pawpularity.heads.features import frozen_features
-from pawpularity.heads.heads import Probe
+from pawpularity.features.build import Trunks
+from pawpularity.heads.features import Encoder, frozen_features
+from pawpularity.heads.head import load_head
+from pawpularity.heads.run import Recipe
 from pawpularity.runs import Run
-from pawpularity.config import Model
+from pawpularity.schema import Model
 
-TOY = ("--config", "scratch", "photos.size=32", "folds.k=3", "--backbones", "test_resnet")
+TOY = ("--config", "scratch", "photos.size=32", "folds.k=3", "train.dtype=float32", "--backbones", "test_resnet")
 
 
 @pytest.fixture
 def probed(work, shelter, paw):
-    """One tower, with metadata and without, and what was printed."""
+    """One encoder under both heads, with metadata and without, and what was printed."""
     done = paw("probe", "--data", shelter, *TOY, "--head", "both")
     assert done.code == 0, done.err
     return shelter, done
@@ -38,50 +39,63 @@ def probed(work, shelter, paw):
 
 def test_a_probe_leaves_the_contract(probed):
     shelter, done = probed
-    names = ["probe-test_resnet", "probe-test_resnet-meta", "probe-test_resnet-svr", "probe-test_resnet-svr-meta"]
-    assert {p.name for p in Path("oof").iterdir()} == {"folds", *(f"{name}-toy" for name in names)}
+    names = [f"probe-test_resnet{mark}-toy" for mark in ("", "-meta", "-svr", "-svr-meta")]
+    assert {p.name for p in Path("oof").iterdir()} == {"folds", *names}
     truth = pd.read_csv(shelter / "train.csv").set_index("Id")["Pawpularity"]
     for name in names:
-        run = Run.open(Path(f"oof/{name}-toy"))
-        assert run.kind == "probe"
-        assert run.trained_folds() == [0, 1, 2]
+        run = Run.open(Path("oof") / name)
+        assert (run.kind, run.trained_folds()) == ("head", [0, 1, 2])
         table = read_run(run)
         assert list(table["Id"]) == sorted(truth.index)
         assert (table["target"].to_numpy() == truth.loc[table["Id"]].to_numpy()).all()
-        assert table["prediction"].between(1, 100).all()
-        assert {p.name for p in (run.folder / "fold1").iterdir()} == {"predictions.csv", "metrics.json"}
+        assert {p.name for p in run.fold(1).iterdir()} == {
+            "predictions.csv", "metrics.json", "head.safetensors", "head.json"
+        }  # fmt: skip
         constant = constant_predictions(table)
         for fold in range(3):
             metrics, rows = run.metrics(fold), table["fold"] == fold
-            assert {"rmse", "constant_rmse", "n", "seconds", "seed", "device", "dtype", "chosen"} <= metrics.keys()
             assert metrics["rmse"] == pytest.approx(rmse(table["target"][rows], table["prediction"][rows]), abs=1e-6)
             assert metrics["training_mean"] == pytest.approx(constant[rows][0])
-    assert "by these figures flatters it" in done.err
-    assert "random weights" in done.err
-    assert "alpha" in done.out
-    assert str(shelter.parent) not in Path("oof/probe-test_resnet-toy/config.json").read_text()
+    assert "flatters" in done.err
+    assert str(shelter.parent) not in (run.folder / "config.json").read_text()
 
 
-def test_the_table_and_the_blend_take_probes(probed, paw):
+def test_saved_heads_give_the_scores_of_their_folds(probed):
+    """From the photos on: features computed again, metadata beside them, clipped to the contest's scores."""
+    shelter, _ = probed
+    run = Run.open(Path("oof/probe-test_resnet-svr-meta-toy"))
+    table = read_run(run)
+    train = pd.read_csv(shelter / "train.csv").set_index("Id").loc[table["Id"]]
+    from pawpularity.data.photos import decode
+
+    pixels = np.stack([decode(shelter / "train" / f"{name}.jpg", 32, "squash") for name in table["Id"]])
+    model = Model(**{key: run.record["config"]["model"][key] for key in ("backbone", "args", "weights")})
+    features = frozen_features(Photos.of(pixels), np.arange(60), model, "pooled", 32, choose("float32", "cpu"))
+    x = np.concatenate([features, train[list(METADATA)].to_numpy(np.float32)], axis=1)
+    for fold in range(3):
+        head, about = load_head(run.fold(fold))
+        assert (about["method"], about["metadata"], about["widths"]) == ("svr", True, [features.shape[1]])
+        rows = table["fold"] == fold
+        np.testing.assert_allclose(head.predict(x[rows]).clip(1, 100), table["prediction"][rows], atol=1e-3)
+
+
+def test_the_table_and_the_blend_take_them(probed, paw):
     listed = json.loads(paw("oof", "--json", "-").out)["runs"]
-    assert len(listed) == 4
-    assert all(len(row["chosen"]) == 3 for row in listed)
+    assert [len(row["chosen"]) for row in listed] == [3] * 4
     runs = [Run.open(Path("oof") / f"probe-test_resnet{mark}-toy") for mark in ("", "-svr-meta")]
     blend = mean_blend(runs, Path("oof/mean"))
     tables = [read_oof(run.oof_file)["prediction"] for run in (*runs, blend)]
     np.testing.assert_allclose(tables[2], (tables[0] + tables[1]) / 2, atol=1e-6)
-    assert "mean" in paw("oof").out
 
 
 def test_the_same_command_gives_the_same_bytes_and_replaces_the_run(probed, paw, refused):
     shelter, _ = probed
-    file = Path("oof/probe-test_resnet-meta-toy/fold1/predictions.csv")
-    before = file.read_bytes()
-    file.write_text("Id,fold,target,prediction\n")
-    said = refused("oof", "probe-test_resnet-meta-toy")
-    assert "make probe" in said or "a header and no rows" in said
-    assert paw("probe", "--data", shelter, *TOY, "--metadata", "use").code == 0
-    assert file.read_bytes() == before
+    folder = Path("oof/probe-test_resnet-meta-toy/fold1")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "metrics.json"}
+    (folder / "predictions.csv").write_text("Id,fold,target,prediction\n")
+    refused("oof", "probe-test_resnet-meta-toy")
+    assert paw("probe", "--data", shelter, *TOY, "--metadata", "use", "train.lr=0.1").code == 0, "a head has no lr"
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "metrics.json"} == before
 
 
 def test_metadata_is_one_column_set_more(work, shelter, paw):
@@ -95,64 +109,22 @@ def test_metadata_is_one_column_set_more(work, shelter, paw):
     assert with_ < without - 2
 
 
-def test_several_towers_stand_alone_and_together(work, shelter, paw):
-    words = ("--features", "logits", "--metadata", "none", "--run", "two", "--json", "-", "model.args.num_x=1")
-    done = paw("probe", "--data", shelter, *TOY, "test_vit3.r160_in1k", *words, "photos.size=160")
-    assert done.code == 2, "the arguments are of the first backbone"
-    done = paw("probe", "--data", shelter, *TOY, "test_efficientnet", *words[:-1])
+def test_several_encoders_stand_alone_and_together(work, shelter, paw):
+    words = ("test_efficientnet", "--features", "logits", "--metadata", "none", "--run", "two", "--json", "-")
+    done = paw("probe", "--data", shelter, *TOY, *words)
     assert done.code == 0, done.err
-    assert "a random classifier" in done.err
     names = [row["run"] for row in json.loads(done.out)["runs"]]
     assert names == ["two-test_resnet-logits-toy", "two-test_efficientnet-logits-toy",
                      "two-test_resnet-test_efficientnet-logits-toy"]  # fmt: skip
-    record = json.loads(Path(f"oof/{names[2]}/config.json").read_text())
-    assert record["probe"]["widths"] == [1000, 1000]
-    assert Run.open(Path("oof") / names[2]).metrics(0)["features"] == 2000
-
-
-def test_features_follow_the_rows_and_the_weights(tmp_path):
-    torch.manual_seed(5)
-    net = timm.create_model("test_resnet")
-    save_file(net.state_dict(), tmp_path / "test_resnet.safetensors")
-    photos = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
-    decoded = replace(Photos.of(photos), key="k")
-    model, compute = Model(backbone="test_resnet", weights=str(tmp_path)), choose("float32", "cpu")
-    rows = np.arange(70)[::-1].copy()
-    for kind, width in (("logits", 1000), ("pooled", 64)):
-        got = frozen_features(decoded, rows, model, kind, 32, compute)
-        kept = [
-            frozen_features(
-                decoded, rows, model, kind, 32, compute, trunks=FeatureCache(tmp_path / "t", decoded, 32, 1.0)
-            )
-            for _ in range(2)
-        ]
-        np.testing.assert_allclose(kept[0], got, rtol=1e-4, atol=1e-5)
-        assert np.array_equal(kept[0], kept[1]), "read from the disk the second time"
-        assert got.dtype == np.float32
-        assert got.shape[0] == 70
-        cfg = net.pretrained_cfg
-        pixels = torch.from_numpy(photos[:3]).permute(0, 3, 1, 2).float() / 255
-        x = (pixels - torch.tensor(cfg["mean"]).view(3, 1, 1)) / torch.tensor(cfg["std"]).view(3, 1, 1)
-        with torch.inference_mode():
-            states = net.eval().forward_features(x)
-            wanted = net.forward_head(states, pre_logits=kind == "pooled")
-        np.testing.assert_allclose(got[::-1][:3], wanted.numpy(), rtol=1e-3, atol=1e-3)
-        assert kind == "pooled" or got.shape[1] == width
-    save_file({k: v for k, v in net.state_dict().items() if "fc" not in k}, tmp_path / "test_resnet.safetensors")
-    assert frozen_features(decoded, rows, model, "pooled", 32, compute).shape[0] == 70
-    with pytest.raises(UserError, match="needs the classifier"):
-        frozen_features(decoded, rows, model, "logits", 32, compute)
+    run = Run.open(Path("oof") / names[2])
+    assert (run.record["head"]["widths"], run.metrics(0)["features"]) == ([1000, 1000], 2000)
 
 
 def test_long_lists_get_a_short_name():
     def name(*names):
-        return Probe(tuple(_Named(n) for n in names), "ridge", True).name("probe", "-x")
-
-    class _Named:
-        kind = "pooled"
-
-        def __init__(self, name):
-            self.name = name
+        return Recipe(tuple(Encoder(Model(backbone=n), "pooled", 1, "") for n in names), "ridge", True).name(
+            "probe", "-x"
+        )
 
     assert name("a.b_c", "d") == "probe-a.b_c-d-meta-x"
     long = [f"a_rather_long_name_{i}.tag" for i in range(9)]
@@ -160,19 +132,49 @@ def test_long_lists_get_a_short_name():
     assert name(*long) != name(*long[:8], "b")
 
 
+@pytest.mark.parametrize("kind", ["logits", "pooled"])
+def test_features_are_timms_and_follow_the_rows(tmp_path, kind):
+    torch.manual_seed(5)
+    net = timm.create_model("test_resnet")
+    save_file(net.state_dict(), tmp_path / "test_resnet.safetensors")
+    photos = np.random.default_rng(0).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
+    decoded = replace(Photos.of(photos), key="k")
+    model, compute = Model(backbone="test_resnet", weights=str(tmp_path)), choose("float32", "cpu")
+    rows = np.arange(70)[::-1].copy()
+    got = frozen_features(decoded, rows, model, kind, 32, compute)
+    cached = [
+        frozen_features(decoded, rows, model, kind, 32, compute, trunks=Trunks(tmp_path / "t", decoded, 32, 1.0))
+        for _ in range(2)
+    ]
+    np.testing.assert_allclose(cached[0], got, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(cached[0], cached[1]), "read from the disk the second time"
+    pixels = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(net.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.inference_mode():
+        wanted = net.eval().forward_head(net.forward_features((pixels - mean) / std), pre_logits=kind == "pooled")
+    np.testing.assert_allclose(got[::-1], wanted.numpy(), rtol=1e-3, atol=1e-3)
+    save_file({k: v for k, v in net.state_dict().items() if "fc" not in k}, tmp_path / "test_resnet.safetensors")
+    if kind == "pooled":
+        np.testing.assert_array_equal(frozen_features(decoded, rows, model, kind, 32, compute), got)
+    else:
+        with pytest.raises(UserError, match="needs the classifier"):
+            frozen_features(decoded, rows, model, kind, 32, compute)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--features", "foo"), "--features foo: is not known"),
-        (("--features", "logit"), 'did you mean "logits"?'),
-        (("--head", "rigde"), 'did you mean "ridge"?'),
-        (("--metadata", "yes"), "valid: both, none, use"),
-        (("--run", "../x"), "must be letters"),
-        (("--backbones", "mobilenet_v2_100"), 'did you mean "mobilenetv2_100"'),
-        (("--backbones", "test_resnet,test_resnet"), "names test_resnet twice"),
-        (("--backbones", "test_resnet", "model.weights=nowhere"), "must be imagenet"),
-        (("--fold", "0"), "unknown option --fold"),
-        (("folds.k=2",), "take 3 or more"),
+        (("--features", "logit"), '"logits"'),
+        (("--head", "rigde"), '"ridge"'),
+        (("--metadata", "yes"), "--metadata"),
+        (("--run", "../x"), "--run"),
+        (("--backbones", "mobilenet_v2_100"), '"mobilenetv2_100"'),
+        (("--backbones", "test_resnet,test_resnet"), "twice"),
+        (("--backbones", "test_resnet", "model.weights=nowhere"), "model.weights"),
+        (
+            ("--backbones", "test_resnet", "test_efficientnet", "model.args.num_x=1", "model.backbone=test_resnet"),
+            "model.args",
+        ),
     ],
 )
 def test_wrong_words(work, shelter, refused, words, said):
@@ -182,54 +184,27 @@ def test_wrong_words(work, shelter, refused, words, said):
 
 def test_labels_alone_are_refused(work, shelter, refused):
     shutil.rmtree(shelter / "train")
-    assert "has labels only" in refused("probe", "--data", shelter, *TOY)
+    assert "labels only" in refused("probe", "--data", shelter, *TOY)
     assert not Path("oof").exists()
 
 
-def test_other_settings_other_kinds_and_networks_are_refused(probed, paw, refused):
+def test_other_settings_weights_and_kinds_are_refused(probed, paw, refused):
     shelter, _ = probed
-    assert "photos.fit was squash, is crop" in refused("probe", "--data", shelter, *TOY, "photos.fit=crop")
+    assert "photos.fit" in refused("probe", "--data", shelter, *TOY, "photos.fit=crop")
     words = ("probe", "--data", shelter, *TOY, "--metadata", "none", "--run", "w", "model.weights=weights")
-    _make_weights(1)
-    assert paw(*words).code == 0
-    _make_weights(2)
-    assert "its weights had hash" in refused(*words)
-    assert "it is a probe of frozen features" in refused(
-        "train",
-        "--data",
-        shelter,
-        *TOY[:4],
-        "train.epochs=1",
-        "train.warmup_epochs=0",
-        "--run",
-        "probe-test_resnet-toy",
-    )
-    with pytest.raises(UserError, match="probe of frozen features and keeps no network"):
-        Predictor.load("oof/probe-test_resnet-toy")
+    Path("weights").mkdir()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), "weights/test_resnet.safetensors")
+        if seed == 1:
+            assert paw(*words).code == 0
+    assert "weights" in refused(*words)
+    quick = ("--config", "scratch", "photos.size=32", "folds.k=3", "train.epochs=1", "train.warmup_epochs=0")
+    assert "head on frozen features" in refused("train", "--data", shelter, *quick, "--run", "probe-test_resnet-toy")
     assert "keeps no network" in refused("predict", "--run", "probe-test_resnet-toy", "--data", shelter)
-    # What a probe does not use may differ.
-    assert paw("probe", "--data", shelter, *TOY, "train.lr=0.1", "--metadata", "none").code == 0
 
 
-def _make_weights(seed):
-    torch.manual_seed(seed)
-    Path("weights").mkdir(exist_ok=True)
-    save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), "weights/test_resnet.safetensors")
-
-
-def test_a_stopped_start_binds_nobody(work, shelter, paw, refused, monkeypatch):
-    import pawpularity.heads.heads as probe
-
-    with monkeypatch.context() as patch:
-        patch.setattr(probe, "assemble", lambda run: (_ for _ in ()).throw(UserError("stopped")))
-        assert "stopped" in refused("probe", "--data", shelter, *TOY, "--metadata", "none")
-    with monkeypatch.context() as patch:
-        patch.setattr(probe, "write_json", lambda *a: (_ for _ in ()).throw(UserError("stopped")))
-        assert "stopped" in refused("probe", "--data", shelter, *TOY, "--metadata", "none")
-    assert Run.open(Path("oof/probe-test_resnet-toy")).trained_folds() == []
-    assert paw("probe", "--data", shelter, *TOY, "--metadata", "none", "photos.fit=crop").code == 0
-
-
+@pytest.mark.slow
 def test_real_photos_and_real_weights(work, real, paw):
     words = (
         "--backbones",
@@ -242,4 +217,4 @@ def test_real_photos_and_real_weights(work, real, paw):
     assert done.code == 0, done.err
     for row in json.loads(done.out)["runs"]:
         assert row["score"]["n"] == 100
-        assert row["score"]["rmse"] < row["score"]["constant_rmse"]
+        assert row["score"]["rmse"] < row["score"]["constant_rmse"] - 0.5

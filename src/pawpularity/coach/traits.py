@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pawpularity.config import Config, Model
+from pawpularity.config import Config
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import Pixels
 from pawpularity.device import Compute
 from pawpularity.features.build import FeatureCache
-from pawpularity.heads.features import build_tower, frozen_features
-from pawpularity.heads.ridge import fold_models, ridge_oof
-from pawpularity.models.network import Network
+from pawpularity.heads.features import frozen_features, frozen_network
+from pawpularity.heads.fit import fit_ridge, out_of_fold
 
 COLUMNS = ("Face", "Eyes", "Group", "Blur")
 LEAST_AUC = 0.7
@@ -103,24 +102,23 @@ def fit_probes(
         if min(n_with, n_without) < FEWEST or len(np.unique(folds)) < 3:
             every.append(Judged(name, n_with, n_without, None))
             continue
-        told = ridge_oof(features, values, folds)
-        platt = LogisticRegression(C=1e6).fit(told.prediction[:, None], values)
-        judged = Judged(name, n_with, n_without, float(roc_auc_score(values, told.prediction)))
+        told, _ = out_of_fold("ridge", features, values, folds, folds)
+        platt = LogisticRegression(C=1e6).fit(told[:, None], values)
+        judged = Judged(name, n_with, n_without, float(roc_auc_score(values, told)))
         every.append(judged)
         if judged.usable:
-            alpha = float(np.median([told.alpha(fold) for fold in range(len(told.chosen))]))
-            whole = fold_models(features, values, folds).weights((), [alpha])
-            probes.append(Probe(judged, whole.mean, whole.columns[:, 0], whole.intercept, float(platt.coef_[0, 0]),
-                                float(platt.intercept_[0])))  # fmt: skip
+            whole = fit_ridge(features, values)
+            probes.append(Probe(judged, whole.head.mean, whole.head.weights, float(whole.head.intercept),
+                                float(platt.coef_[0, 0]), float(platt.intercept_[0])))  # fmt: skip
     return probes, every
 
 
 def table_features(
-    config: Config, photos: Photos, rows: NDArray[np.int64], compute: Compute, trunks: FeatureCache
+    config: Config, photos: Photos, rows: NDArray[np.int64], compute: Compute, cache: FeatureCache
 ) -> NDArray[np.float32]:
     """Pooled features (len(rows), width) of the table's photos. Raises UserError where the starting weights are gone."""
     return frozen_features(
-        photos, rows, config.model, "pooled", config.photos.size, compute, seed=config.train.seed, trunks=trunks
+        photos, rows, config.model, "pooled", config.photos.size, compute, seed=config.train.seed, cache=cache
     )
 
 
@@ -128,10 +126,8 @@ class Tower:
     """The same network kept at hand, for one photo at a time."""
 
     def __init__(self, config: Config, compute: Compute) -> None:
-        tower = build_tower(config.model, "pooled", size=config.photos.size, seed=config.train.seed)
-        frozen = Model(**vars(config.model) | {"unfrozen": 0, "metadata": "none"})
-        network = Network(tower, frozen, channels_last=compute.dtype != torch.float32, frozen_bn=True)
-        self.network, self.compute = network.place(compute.device).eval(), compute
+        size, seed = config.photos.size, config.train.seed
+        self.network, self.compute = frozen_network(config.model, "pooled", compute, size=size, seed=seed), compute
 
     @torch.inference_mode()
     def __call__(self, pixels: Pixels) -> Floats:

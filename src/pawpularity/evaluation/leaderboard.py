@@ -49,7 +49,7 @@ def _row(source: Source, result: Score, origin: Origin, signs: list[Sign]) -> di
         row = _head(run) | {"folds": f"{len(there)}/{run.k}"}
         if run.has_folds:
             seconds = sum(run.metrics(fold)["seconds"] for fold in there)
-        if run.kind == "probe":
+        if run.kind == "head":
             row["chosen"] = [run.metrics(fold)["chosen"] for fold in there]
     return row | {
         "score": result.to_dict(),
@@ -86,7 +86,7 @@ def details(source: Source, data: Path | None = None, *, seeds: bool = True) -> 
 
 
 def seed_spread(run: Run) -> dict[str, Any] | None:
-    """RMSE of the complete runs that differ from `run` in nothing but `train.seed`; None for probes and blends.
+    """RMSE of the complete runs that differ from `run` in nothing but `train.seed`; None for heads and blends.
 
     The bootstrap covers rows; what another seed would have given is a second, independent doubt.
     """

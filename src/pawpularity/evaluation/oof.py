@@ -81,7 +81,7 @@ def read_fold(run: Run, fold: int, folds: Folds) -> pd.DataFrame:
         raise UserError(f"{path}: {min(odd)} is {'missing from' if min(odd) in due else 'not of'} fold {fold}; {cure}")
     if file_hash(path) != run.metrics(fold)["predictions_hash"]:
         raise UserError(
-            f"{path}: was changed since {'training' if run.kind == 'run' else 'the probe'} wrote it; {cure}"
+            f"{path}: was changed since {'training' if run.kind == 'run' else 'make probe'} wrote it; {cure}"
         )
     return table
 
@@ -104,7 +104,7 @@ def assemble(run: Run) -> pd.DataFrame | None:
 
 
 def read_run(run: Run) -> pd.DataFrame | None:
-    """All out-of-fold predictions of a run, a probe or a blend, checked; None while a fold is missing."""
+    """All out-of-fold predictions of a run, a head or a blend, checked; None while a fold is missing."""
     if run.has_folds:
         return assemble(run)
     if not run.oof_file.is_file() or file_hash(run.oof_file) != run.record.get("oof_hash"):

@@ -1,7 +1,7 @@
-"""Frozen features: what a timm network that never saw our scores answers about every photo.
+"""Frozen features: what an encoder, a timm network that never saw the scores, computes from each photo.
 
-A *tower* is such a network. Its features are `pooled` (the state before the classifier) or `logits` (the classifier's own
-outputs, a thousand names of things for ImageNet weights: the contest's winner found them better than the layer below).
+They are `pooled` (the output before the classifier) or `logits` (the classifier's own output, a thousand classes for ImageNet
+weights; the contest's winner found them better than the layer below).
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pawpularity.config import Model
+from pawpularity.console import Progress
 from pawpularity.data.augment import ORIGINAL
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import Compute
@@ -20,18 +20,17 @@ from pawpularity.features.build import FeatureCache
 from pawpularity.features.load import open_inputs
 from pawpularity.models.backbone import Backbone, build_backbone
 from pawpularity.models.network import Network
-from pawpularity.models.weights import find_weights, tensors_hash
+from pawpularity.models.weights import tensors_hash
 
-KINDS = ("pooled", "logits")
 BATCH = 64
 
 
 @dataclass(frozen=True)
-class Tower:
+class Encoder:
     """A network to take features from, checked but not kept in memory."""
 
     model: Model
-    """`backbone`, `args` and `weights` decide; the rest of it means nothing here."""
+    """Only `backbone`, `args` and `weights` count."""
     kind: str
     width: int
     """Features per photo."""
@@ -44,40 +43,38 @@ class Tower:
         return self.model.backbone
 
 
-def towers_of(model: Model, names: list[str], kind: str, *, size: int, seed: int) -> list[Tower]:
-    """Build each network once to see that it can be had: its name, weights, photo size and width.
+def open_encoder(model: Model, kind: str, *, size: int, seed: int) -> Encoder:
+    """Build the network once, to check its name, weights and photo size. Raises UserError as `build_encoder` does."""
+    backbone = build_encoder(model, kind, size=size, seed=seed)
+    return Encoder(model, kind, backbone.width, tensors_hash(backbone.net.state_dict()))
 
-    `model.args` go to `model.backbone` alone. Raises UserError as `build_tower` does.
+
+def build_encoder(model: Model, kind: str, *, size: int, seed: int) -> Backbone:
+    """The network whose output is the features of `kind`, in evaluation mode. Random weights depend on `seed`.
+
+    Raises UserError as `build_backbone` does, and for `logits` of a network or a weights file without a classifier.
     """
-    towers = []
-    for name in names:
-        own = model.model_copy(update={"backbone": name, "args": model.args if name == model.backbone else {}})
-        net = build_tower(own, kind, size=size, seed=seed)
-        towers.append(Tower(own, kind, net.width, tensors_hash(net.net.state_dict())))
-    return towers
-
-
-def build_tower(model: Model, kind: str, *, size: int, seed: int) -> Backbone:
-    """The network whose outputs are the features of `kind`, with its weights, in evaluation mode.
-
-    Random weights depend on `seed`. Raises UserError for whatever `build_backbone` refuses, and for `logits` of a network
-    that has no classifier, or of a weights file that holds none.
-    """
-    if kind == "pooled":
-        return build_backbone(model, size=size, seed=seed)
-    if find_weights(model.backbone, model.weights) is None:
-        tower = build_backbone(model, size=size, seed=seed, classifier=True)
-    else:
+    try:
+        backbone = build_backbone(model, size=size, seed=seed, classifier=kind == "logits")
+    except UserError as error:
+        if kind == "pooled":
+            raise
         build_backbone(
             model, size=size, seed=seed
-        )  # says what is wrong with the name, the size, or the rest of the file
-        try:
-            tower = build_backbone(model, size=size, seed=seed, classifier=True)
-        except UserError as error:
-            raise UserError(f"--features logits needs the classifier too, pooled does not: {error}") from None
-    if not getattr(tower.net, "num_classes", 0):
+        )  # raises what is wrong with the name, the size or the rest of the file
+        raise UserError(f"--features logits needs the classifier too, pooled does not: {error}") from None
+    if kind == "logits" and not getattr(backbone.net, "num_classes", 0):
         raise UserError(f"--features logits: {model.backbone} has no classifier; take --features pooled")
-    return tower
+    return backbone
+
+
+def frozen_network(model: Model, kind: str, compute: Compute, *, size: int, seed: int) -> Network:
+    """The encoder as a network that is frozen as a whole, on its device: `frozen_features(photos)` gives the features."""
+    backbone = build_encoder(model, kind, size=size, seed=seed)
+    frozen = Model(backbone=model.backbone, args=model.args, weights=model.weights, unfrozen=0, metadata="none")
+    # In half precision channels_last was faster for every network measured, in float32 slower for some (docs/log.md).
+    network = Network(backbone, frozen, channels_last=compute.dtype != torch.float32, frozen_bn=True)
+    return network.place(compute.device).eval()
 
 
 def frozen_features(
@@ -89,36 +86,26 @@ def frozen_features(
     compute: Compute,
     *,
     seed: int = 0,
-    trunks: FeatureCache | None = None,
+    cache: FeatureCache | None = None,
     view: int = ORIGINAL,
 ) -> NDArray[np.float32]:
-    """Features of the photos `photo_rows` seen as `view`, float32 (len(photo_rows), width), a batch of photos in memory at a time.
+    """Features (len(photo_rows), width), float32, of the photos `photo_rows` seen as `view`, cached on disk in `cache`.
 
-    A tower is a network that is all trunk: with `trunks` its answers are kept on disk like any trunk's states, and read
-    from there the next time. Raises UserError as `build_tower`, and where the network answers something that is no number.
+    Raises UserError as `build_encoder` does, and for features that are not finite.
     """
-    tower = build_tower(model, kind, size=size, seed=seed)
-    # In half precision channels_last was faster for every network measured, in float32 slower for some (docs/log.md).
-    network = Network(
-        tower,
-        model.model_copy(update={"unfrozen": 0, "metadata": "none"}),
-        channels_last=compute.dtype != torch.float32,
-        frozen_bn=True,
-    )
-    network.place(compute.device).eval()
-    rows = np.arange(len(photo_rows))
-    inputs = open_inputs(trunks, photos, photo_rows, network, compute, rows, np.full(len(rows), view))
-    table = np.empty((len(rows), tower.width), dtype=np.float32)
-    with tqdm(total=len(table), desc=f"{kind} {model.backbone}", unit="photo", leave=False, disable=None) as bar:
-        for start in range(0, len(table), BATCH):
-            part = rows[start : start + BATCH]
-            x = inputs.take(part, np.full(len(part), view)).to(compute.device)
-            with torch.inference_mode(), compute.autocast():
-                answer = inputs.features(network, x)
-            table[start : start + len(part)] = answer.float().cpu().numpy()
-            bar.update(len(part))
-    if not np.isfinite(table).all():
+    network = frozen_network(model, kind, compute, size=size, seed=seed)
+    rows, views = np.arange(len(photo_rows)), np.full(len(photo_rows), view)
+    inputs = open_inputs(cache, photos, photo_rows, network, compute, rows, views)
+    parts = []
+    with Progress(len(rows), f"{kind} {model.backbone}") as progress, torch.inference_mode():
+        for start in range(0, len(rows), BATCH):
+            x = inputs.take(rows[start : start + BATCH], views[start : start + BATCH]).to(compute.device)
+            with compute.autocast():
+                parts.append(inputs.features(network, x).float().cpu().numpy())
+            progress.add(len(x))
+    features: NDArray[np.float32] = np.concatenate(parts)
+    if not np.isfinite(features).all():
         raise UserError(
-            f"{model.backbone}: gives features that are no numbers in {compute.dtype_name}; try train.dtype=float32"
+            f"{model.backbone}: its features are not finite in {compute.dtype_name}; try train.dtype=float32"
         )
-    return table
+    return features

@@ -55,7 +55,6 @@ NEEDS: list[dict[str, Any]] = [
     {"module": "imagehash", "name": "ImageHash", "at_least": "4.3.1"},
     {"module": "omegaconf", "name": "omegaconf", "at_least": "2.3"},
     {"module": "safetensors", "name": "safetensors", "at_least": "0.4.5"},
-    {"module": "threadpoolctl", "name": "threadpoolctl", "at_least": "3.1"},
     {"module": "tqdm", "name": "tqdm", "at_least": "4.66"},
     {"module": "filelock", "name": "filelock", "at_least": "3.16"},
 ]  # fmt: skip

@@ -64,8 +64,8 @@ class Subject:
             return "file, taken as declared"
         if self.run.kind == "ensemble":
             return "blend, cross-fitted"
-        if self.run.kind == "probe":
-            return "probe of frozen features"
+        if self.run.kind == "head":
+            return "head on frozen features"
         return str(self.run.record["config"].get("model", {}).get("backbone", "network"))
 
     def holds(self, predictions: Iterable[tuple[str, float, float]]) -> bool:

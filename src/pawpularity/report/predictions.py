@@ -193,7 +193,7 @@ def curves_section(subjects: Sequence[Subject]) -> Section:
         line = ("A line a fold. Inner rows are a tenth of the training folds that chooses the epoch; recipes of a fixed length "
                 "have none. Training rows are seen through augmentation and dropout.")  # fmt: skip
         blocks.insert(0, Words([line, *left]))
-    why = "" if blocks or faults else "Blends, probes and files of predictions have no epochs."
+    why = "" if blocks or faults else "Blends, heads on frozen features and files of predictions have no epochs."
     return Section("curves", "Learning curves", "learning curves", "make train", blocks, faults, why)
 
 

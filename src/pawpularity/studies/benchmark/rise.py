@@ -30,7 +30,7 @@ from pawpularity.errors import UserError
 from pawpularity.explain.masks import SHOWN
 from pawpularity.explain.rise import rise
 from pawpularity.explain.rise_result import LEAST_BLOCKS, Rise
-from pawpularity.heads.ridge import Weights, fold_models
+from pawpularity.heads.fit import fit_ridge
 from pawpularity.models.backbone import as_tensor_stats, build_backbone
 from pawpularity.sample.draw import draw_sample
 from pawpularity.studies.benchmark.machine import PeakMemory
@@ -125,9 +125,8 @@ def fitted(
     bare = RidgeScore(net, mean, std, compute)
     parts = [torch.stack([bare.input_of(path, size) for path in paths[i : i + 64]]) for i in range(0, len(paths), 64)]
     features = torch.cat([bare.features(part) for part in parts]).cpu().numpy()
-    head: Weights = fold_models(features, scores, np.zeros(len(scores), dtype=np.int64)).weights((), [ALPHA])
-    slopes = head.columns[:, 0]
-    intercept = head.intercept - float(head.mean @ slopes)
+    head = fit_ridge(features, scores, [ALPHA]).head
+    slopes, intercept = head.weights, float(head.intercept - head.mean @ head.weights)
     return RidgeScore(net, mean, std, compute, torch.from_numpy(slopes).float().to(compute.device), intercept)
 
 

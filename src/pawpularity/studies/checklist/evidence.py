@@ -61,7 +61,7 @@ class Backing:
         run, study = self.run, self.study()
         if run.kind == "ensemble":
             return blend_command(run)[0]
-        if run.kind == "probe":
+        if run.kind == "head":
             return run.remedy()
         if study is not None and run.name != study.name:
             return f"make tune RUN={study.name} {self.data_word}"

@@ -46,8 +46,8 @@ def _kind(b: Backing) -> str:
 def _model(b: Backing) -> str:
     if _kind(b) == "ensemble":
         return f"blend by {b.record('method')} of {', '.join(b.record('members'))}, cross-fitted"
-    if b.run.kind == "probe":
-        return f"frozen features: {_flat(b.record('probe'))}"
+    if b.run.kind == "head":
+        return f"frozen features: {_flat(b.record('head'))}"
     return f"one network of photo and metadata: {_flat(b.record('config.model'))}; loss {b.record('config.train.loss')}"
 
 
@@ -59,7 +59,7 @@ def _size(b: Backing) -> str:
         return f"intercept {intercept:g} and {len(members)} weights: " + ", ".join(
             f"{one['name']} {one['weight']:.4f}" for one in members
         )
-    if b.run.kind == "probe":
+    if b.run.kind == "head":
         return f"features a photo: {_flat(sorted(set(b.metric('features').values())))}; the networks stay frozen"
     every, trained = set(b.metric("parameters").values()), set(b.metric("trained_parameters").values())
     return (f"{_flat(sorted(every))} parameters, {_flat(sorted(trained))} of them trained; unfrozen "
@@ -115,7 +115,7 @@ def _splits(b: Backing) -> str:
 def _preprocessing(b: Backing) -> str:
     if _kind(b) == "ensemble":
         raise NotAsked("a blend reads predictions, no photos")
-    if b.run.kind == "probe":
+    if b.run.kind == "head":
         return f"photos {_flat(b.record('config.photos'))}; no augmentation: features are frozen"
     keys = ("augment", "copies", "split", "mixup", "manifold_mixup", "views")
     train = b.record("config.train")
@@ -130,7 +130,7 @@ def _commit(b: Backing) -> str:
 
 
 def _versions(b: Backing) -> str:
-    if b.run.kind == "probe" and "versions" not in b.run.record:
+    if b.run.kind == "head" and "versions" not in b.run.record:
         return _flat(next(iter(b.metric("versions").values())))
     return _flat(b.record("versions"))
 
@@ -143,8 +143,8 @@ def _commands(b: Backing) -> str:
 
 
 def _ranges(b: Backing) -> str:
-    if b.run.kind == "probe":
-        return f"tried {_flat(b.record('probe.tried'))}"
+    if b.run.kind == "head":
+        return f"tried {_flat(b.record('head.tried'))}"
     folder = b.study()
     if folder is None:
         b.record("config.name")
@@ -153,7 +153,7 @@ def _ranges(b: Backing) -> str:
 
 
 def _chosen(b: Backing) -> str:
-    if b.run.kind == "probe":
+    if b.run.kind == "head":
         return "on each fold's training rows: " + ", ".join(f"fold {k} {v}" for k, v in b.metric("chosen").items())
     folder = b.study()
     if folder is None:
@@ -167,7 +167,7 @@ def _chosen(b: Backing) -> str:
 def _final(b: Backing) -> str:
     if _kind(b) == "ensemble":
         return f"{_flat(b.record('config'))}, method {b.record('method')}"
-    return _flat(b.record("config.train") if b.run.kind == "run" else b.record("probe"))
+    return _flat(b.record("config.train") if b.run.kind == "run" else b.record("head"))
 
 
 def _seeds(b: Backing) -> str:

@@ -1,0 +1,126 @@
+"""`pawpularity ensemble`: blend runs and CSVs, score every method cross-fitted, keep one blend as a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pawpularity.console import emit, log, make_word, next_step, table
+from pawpularity.ensemble.blend import cross_fit, figures, groups_of, open_members, partition_of
+from pawpularity.ensemble.methods import NAMES, default_method
+from pawpularity.ensemble.record import check_free, weights_of, write_blend
+from pawpularity.errors import UserError, nearest
+from pawpularity.evaluation.bootstrap import DRAWS
+from pawpularity.evaluation.metrics import INDICATIVE_BELOW
+from pawpularity.runs import OOF, Run, check_name, run_names
+
+DECLARED = (
+    "Taken as declared: no member saw the rows it scores, nor chose its epoch on them. "
+    "`pawpularity leakcheck` looks for signs."
+)
+
+
+def ensemble(
+    members: Sequence[str] = (),
+    *,
+    method: str | None = None,
+    run: str = "ensemble",
+    folds: Path | None = None,
+    scale: float | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+    json: str | None = None,
+) -> None:
+    """Blend `members` (runs below oof/ or CSVs; default: all finished runs) and keep the blend by `method` as `run`.
+
+    `folds`: a folds file whose near-duplicates are kept together. `scale`: multiplies predictions that lie in 0..1.
+    `seed`: of the resamples, and of the folds where they must be dealt. `draws`: bootstrap resamples.
+    """
+    if method not in (None, *NAMES):
+        raise UserError(f"--method {method}: is not known{nearest(str(method), NAMES)}")
+    if not 100 <= draws <= 1_000_000:
+        raise UserError(f"--draws {draws}: must be 100 to 1000000")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: must be 0 or more")
+    folder = OOF / check_name(run)
+    check_free(folder)
+    if not members:
+        members = finished_runs()
+        log(f"members {' '.join(members)}: all finished runs below {OOF}/")
+    sources = open_members(members, scale)
+    partition = partition_of(sources, groups_of(sources, folds), seed)
+    kept = method or default_method(len(partition.fold))
+    blends = {name: cross_fit(name, sources, partition) for name in NAMES}
+    rows = figures(sources[0].target, list(blends.values()), partition.groups, draws=draws, seed=seed)
+    settings = {"seed": seed, "scale": scale, "folds": None if folds is None else folds.as_posix()}
+    write_blend(folder, sources, partition, blends[kept], {k: v for k, v in settings.items() if v is not None})
+    weights = weights_of(sources, partition, blends[kept])
+    result = weights | {"run": run, "declared": DECLARED, "indicative": weights["n"] < INDICATIVE_BELOW,
+                        "constant_rmse": weights["rmse"]["constant"], "method_asked": method is not None,
+                        "methods": rows}  # fmt: skip
+    emit(result, _text(result), json)
+    log(f"wrote {folder}/: weights.json for new photos, oof.csv with the cross-fitted predictions of {kept}")
+    used = zip(sources, blends[kept].weights.members, strict=True)
+    silent = [s.name for s, weight in used if s.run is None or (s.run.kind != "run" and weight)]
+    if silent:
+        log(f"make predict cannot score photos with it: no networks are kept of {', '.join(silent)}")
+    next_step(f"make {'oof' if silent else 'predict'} {make_word('RUN', run)}")
+
+
+def finished_runs() -> list[str]:
+    """All finished runs below oof/ but blends and leaky ones. Raises UserError unless they are two or more of one data set."""
+    found: dict[str, list[Run]] = {}
+    for name in run_names():
+        try:
+            run = Run.open(OOF / name)
+        except UserError:
+            continue  # `make oof` reports a damaged run
+        # Cells of Table 1 are variants of one another, made to be compared.
+        if run.has_folds and not run.leaky and not name.startswith("table1-") and len(run.trained_folds()) == run.k:
+            found.setdefault(run.record["data"]["hash"], []).append(run)
+    sets = [runs for runs in found.values() if len(runs) > 1]
+    if len(sets) == 1:
+        return [run.name for run in sets[0]]
+    there = "; ".join(
+        f"{runs[0].record['data']['name']}: {' '.join(run.name for run in runs)}" for runs in found.values()
+    )
+    raise UserError(f"ensemble: needs two or more finished runs of one data set below {OOF}/; name those to blend, or CSVs "
+                    f"(finished: {there or 'none'})")  # fmt: skip
+
+
+def _text(result: dict[str, Any]) -> str:
+    partition, method = result["partition"], result["method"]
+    methods = [
+        [f"{'*' if row['method'] == method else ' '} {row['method']}",
+         f"{row['rmse']:.4f}", f"[{row['low']:.3f}, {row['high']:.3f}]",
+         f"{row['difference']:+.4f}", f"[{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]",
+         f"{row['same_rows_rmse']:.4f}"]
+        for row in result["methods"]
+    ]  # fmt: skip
+    methods[0][3:5] = ["-", ""]
+    members = [[one["name"], f"{one['rmse']:.3f}", f"{one['weight']:.3f}"] for one in result["members"]]
+    few = "; intervals indicative (n < 50)" if result["indicative"] else ""
+    why = "asked for" if result["method_asked"] else f"the default for {result['n']} rows"
+    return "\n".join([
+        result["declared"],
+        f"Weights saw neither a row's fold nor its near-duplicates: {partition['k']} folds, {partition['why']}.",
+        _duplicates(partition),
+        f"n = {result['n']}; constant (the other folds' mean) {result['constant_rmse']:.3f}{few}",
+        "",
+        table(["  method", "RMSE", "95 %", "to best member", "95 % paired", "same rows (optimistic)"], methods),
+        "",
+        table(["member", "RMSE", f"weight in {method}"], members),
+        f"weights fitted on all rows; intercept {result['intercept']:.3f}",
+        "",
+        f"* {method}: {why}. Choosing the best of {len(methods)} methods by this table would flatter it: on eight public models",
+        "  of the contest (9,912 rows) they lay within 0.02 of one another, and another partition moved them by 0.005.",
+        "best: the member with the lowest RMSE on the other folds. same rows: weights fitted and scored on the same rows.",
+    ])  # fmt: skip
+
+
+def _duplicates(partition: dict[str, Any]) -> str:
+    if not partition["groups_known"]:
+        return "Near-duplicates are not known; every row is its own group (--folds FILE names them)."
+    text = f"Near-duplicates: {partition['rows_in_groups']} rows in {partition['groups']} group(s), kept together"
+    if spanning := partition["groups_spanning"]:
+        text += f"; {spanning} span(s) folds: left out of the fits, but members may have seen a copy of what they score"
+    return f"{text}."

@@ -1,0 +1,95 @@
+"""Heads against scikit-learn and closed forms, their choices, and what a scored fold can change: nothing."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+
+from pawpularity.errors import UserError
+from pawpularity.heads.fit import ALPHAS, draw_groups, fit_head, fit_ridge, fit_svr, out_of_fold
+from pawpularity.heads.head import KernelHead, load_head, save_head
+
+
+def made_up(n=90, p=20, k=4, seed=0):
+    """Columns of very different scales far from zero; one constant, one that only fold 2 moves. Rows come in pairs."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(n, p)) * 10 ** random.uniform(-3, 3, p) + random.normal(size=p) * 100
+    groups = np.arange(n) // 2
+    folds = groups % k
+    x[:, 5], x[folds != 2, 6] = 7.1, 0.1
+    y = 38 + 20 * random.normal(size=n) + 8 * (x[:, 0] - x[:, 0].mean()) / x[:, 0].std()
+    return x.astype(np.float32), y, folds, groups
+
+
+@pytest.mark.parametrize("p", [10, 60])
+def test_a_ridge_has_the_penalty_of_the_least_leave_one_out_error(p):
+    x, y, _, _ = made_up(30, p)
+    z = StandardScaler().fit_transform(x.astype(np.float64))
+    fitted = fit_ridge(x, y)
+    errors = []
+    for alpha in ALPHAS:
+        left_out = [Ridge(alpha).fit(np.delete(z, i, 0), np.delete(y, i)).predict(z[i : i + 1])[0] for i in range(30)]
+        errors.append(np.sum((np.array(left_out) - y) ** 2))
+    alpha = ALPHAS[int(np.argmin(errors))]
+    assert fitted.chosen == {"alpha": pytest.approx(alpha)}
+    assert fitted.words.endswith("(edge)") == (alpha in (ALPHAS[0], ALPHAS[-1]))
+    np.testing.assert_allclose(fitted.head.predict(x), Ridge(alpha).fit(z, y).predict(z), atol=1e-6)
+
+
+def test_an_svr_is_scikit_learns_with_kernels_of_its_own():
+    random = np.random.default_rng(0)
+    x = (random.normal(size=(120, 15)) * 3 + 5).astype(np.float32)
+    curved, straight = 38 + 15 * np.sin(x[:, 0] / 2), 38 + 3 * x[:, 1] + random.normal(size=120)
+    z = StandardScaler().fit_transform(x.astype(np.float64))
+    for y, kernel in ((curved, "rbf"), (straight, "linear")):
+        fitted = fit_svr(x, y, np.arange(120))
+        assert fitted.chosen["kernel"] == kernel
+        assert isinstance(fitted.head, KernelHead) == (kernel == "rbf")
+        rows = z if kernel == "rbf" else z / np.sqrt(15)
+        theirs = SVR(kernel=kernel, C=fitted.chosen["c"], gamma=1 / 15, epsilon=0.1).fit(rows, (y - y.mean()) / y.std())
+        np.testing.assert_allclose(fitted.head.predict(x), theirs.predict(rows) * y.std() + y.mean(), atol=0.1)
+        assert np.sqrt(np.mean((fitted.head.predict(x) - y) ** 2)) < 0.5 * y.std()
+
+
+@pytest.mark.parametrize("p", [20, 150])
+@pytest.mark.parametrize("method", ["ridge", "svr"])
+def test_a_scored_fold_touches_neither_its_predictions_nor_the_choice(method, p):
+    x, y, folds, groups = made_up(80, p)
+    before, heads = out_of_fold(method, x, y, folds, groups)
+    for fold in range(4):
+        scored = folds == fold
+        after, others = out_of_fold(method, x, np.where(scored, -50 * y[::-1], y), folds, groups)
+        np.testing.assert_array_equal(after[scored], before[scored])
+        assert others[fold].chosen == heads[fold].chosen
+        assert not np.array_equal(after[~scored], before[~scored])
+    photos = np.where((folds == 1)[:, None], 1e6, x).astype(np.float32)
+    _, others = out_of_fold(method, photos, y, folds, groups)
+    np.testing.assert_array_equal(others[1].head.predict(x), heads[1].head.predict(x))
+
+
+@pytest.mark.parametrize("method", ["ridge", "svr"])
+def test_a_saved_head_predicts_the_same(tmp_path, method):
+    x, y, _, groups = made_up()
+    if method == "svr":
+        y = 38 + 15 * np.sin(2 * StandardScaler().fit_transform(x)[:, 0])
+    head = fit_head(method, x, y, groups).head
+    assert isinstance(head, KernelHead) == (method == "svr")
+    save_head(tmp_path, head, {"method": method})
+    loaded, about = load_head(tmp_path)
+    np.testing.assert_array_equal(loaded.predict(x), head.predict(x))
+    assert about["method"] == method
+    save_head(tmp_path / "other", fit_ridge(x, y + 1).head, {})
+    (tmp_path / "other/head.safetensors").rename(tmp_path / "head.safetensors")
+    with pytest.raises(UserError, match="was changed"):
+        load_head(tmp_path)
+
+
+def test_the_rows_of_an_svrs_choice_are_whole_groups():
+    groups = np.repeat(np.arange(40), 3)
+    rows = draw_groups(groups, 50, seed=0)
+    assert len(rows) == 48
+    assert (np.bincount(groups[rows])[np.unique(groups[rows])] == 3).all()
+    assert not np.array_equal(rows, draw_groups(groups, 50, seed=1))
+    x, y, _, pairs = made_up()
+    assert fit_svr(x, y, pairs, inner_rows=40).chosen["inner_rows"] == 40
