@@ -166,7 +166,7 @@ def train(
     """Train a fold, or all that are missing, and print the out-of-fold RMSE beside the constant."""
 
 
-@command(TRAIN, "old.tuning.verbs._tune", "make tune CONFIG=densenet161 TRIALS=50 WORKERS=2")
+@command(TRAIN, "tuning.command.tune", "make tune CONFIG=densenet161 TRIALS=50 WORKERS=2")
 def tune(
     trials: Annotated[int | None, Option(metavar="N", help="Trials in all (search.trials).")] = None,
     workers: Annotated[int, Option(metavar="N", help="Processes on this machine.")] = 1,
@@ -177,7 +177,7 @@ def tune(
     """Search settings on one fold's inner split, then score the best on all folds, cross-fitted."""
 
 
-@command(TRAIN, "old.tuning.verbs._study", "make study RUN=densenet161")
+@command(TRAIN, "tuning.command.study", "make study RUN=densenet161")
 def study(
     study: Annotated[str, Argument(metavar="RUN", help="The study's name.")], storage: Storage = None, json: Json = None
 ) -> None:

@@ -40,7 +40,6 @@ class Plan:
     """What one `tune` command asks for."""
 
     chosen: Context
-    configs: str
     url: str | None
     workers: int
     search_only: bool
@@ -50,8 +49,14 @@ class Plan:
         """The study's name."""
         return self.chosen.run.name
 
+    @property
+    def configs(self) -> str:
+        """The configuration that was named, which the winner's file builds on."""
+        words = self.chosen.words
+        return words[1] if words else self.chosen.config.name
 
-def tune(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], str] | None:
+
+def search(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], str] | None:
     """Search, and score what was found: the figures and their text; None where only the search was asked for.
 
     `helpers` starts the other workers of this machine. Raises UserError for whatever is wrong with the space, the storage,
