@@ -401,7 +401,7 @@ def kernel_fetch(
 # --- Share ------------------------------------------------------------------------------------------------------------
 
 
-@command(SHARE, "old.report.verbs._report", 'make report RUNS="densenet161 resnet152"')
+@command(SHARE, "report.command.report", 'make report RUNS="densenet161 resnet152"')
 def report(
     runs: Annotated[list[str] | None, Option(metavar="RUN", help="Runs or CSVs; the first is the reference (default: all).")] = None,
     out: Annotated[str | None, Option(metavar="FILE", help="The page (default: oof/report.html).")] = None,

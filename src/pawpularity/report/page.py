@@ -82,7 +82,7 @@ def page(sections: Sequence[Section], title: str, command: str, foot: Sequence[s
     )
 
 
-def told(value: dict[str, Any]) -> str:
+def summary(value: dict[str, Any]) -> str:
     """What the command prints: the runs in a line each, which sections there are, and how to make the others."""
     lines = []
     for row in value["runs"]:

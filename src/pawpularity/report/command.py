@@ -1,0 +1,33 @@
+"""`pawpularity report`: everything that runs and commands left, on one page that opens anywhere."""
+
+import re
+from pathlib import Path
+
+from pawpularity.console import emit, log, make_word, next_step
+from pawpularity.errors import UserError
+from pawpularity.runs import OOF
+
+
+def report(
+    *, runs: list[str], out: str | None, data: str | None, folds: Path | None, scale: float | None, json: str | None
+) -> None:
+    """Write the page about `runs` (runs or CSVs; default: all runs). The first one named is what the others are compared with."""
+    from pawpularity.report.inputs import gather
+    from pawpularity.report.page import make_report, summary
+
+    path = Path(out) if out else OOF / "report.html"
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {path}: must end in .html")
+    # "a,b" and "a b" are two, unless there is a file or a run of that name.
+    names = [name for word in runs for name in ([word] if _is_one(word) else re.split(r"[\s,]+", word)) if name]
+    inputs, notes = gather(names, scale=scale, folds=folds, data=Path(data) if data else None)
+    for note in notes:
+        log(note)
+    command = f"make report {make_word('RUNS', *names)}" if names else "make report"
+    value = make_report(inputs, notes, path, command, first=names[0] if names else None)
+    emit(value, summary(value), json)
+    next_step(f"open {path}")
+
+
+def _is_one(word: str) -> bool:
+    return Path(word).is_file() or (OOF / word / "config.json").is_file()
