@@ -31,23 +31,10 @@ class Server:
     def __init__(self, place, data, temporary, *settings):
         temporary.mkdir()
         self.temporary, self.log = temporary, temporary.with_suffix(".log")
-        words = [
-            sys.executable,
-            "-m",
-            "pawpularity",
-            "app",
-            "--run",
-            "toy",
-            "--data",
-            str(data),
-            "--port",
-            "0",
-            *settings,
-        ]
+        words = [sys.executable, *f"-m pawpularity app --run toy --data {data} --port 0".split(), *settings]
+        surroundings = {**os.environ, "TMPDIR": str(temporary)}
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                words, cwd=place, stderr=log, stdout=log, env={**os.environ, "TMPDIR": str(temporary)}
-            )
+            self.process = subprocess.Popen(words, cwd=place, stderr=log, stdout=log, env=surroundings)
         while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/", self.log.read_text())):
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.1)
@@ -76,13 +63,8 @@ class Server:
     def stalled(self, path, sent):
         """A connection that announces a photo, sends a part of it and stops."""
         line = socket.create_connection(("127.0.0.1", self.port), timeout=300)
-        head = (
-            f"POST {path} HTTP/1.1",
-            "Host: 127.0.0.1",
-            f"Content-Type: {BYTES['content-type']}",
-            "Content-Length: 500000",
-        )
-        line.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + sent)
+        line.sendall(f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {BYTES['content-type']}\r\n".encode())
+        line.sendall(b"Content-Length: 500000\r\n\r\n" + sent)
         return line
 
     @property

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from pawpularity import Predictor
-from pawpularity.coach.coach import ranked
 from pawpularity.coach.evaluate_tips import pair_for
 from pawpularity.evaluation.calibration import Calibration
 from pawpularity.evaluation.oof import read_oof
@@ -116,18 +115,6 @@ def test_what_is_hardly_a_photo_is_doubted_and_equal_photos_are_not_told_apart(c
     assert [bool(report["doubt"]) for report in found["photos"]] == [False, True, True]
     done, _ = coach(photo, shutil.copy(photo, "copy.jpg"))
     assert "told apart" in done.out
-
-
-def test_an_order_is_as_sure_as_the_pairs_of_its_band():
-    rng = np.random.default_rng(0)
-    prediction = rng.uniform(20, 60, 400)
-    known = Calibration.fit(np.clip(prediction + rng.normal(0, 12, 400), 1, 100), prediction)
-    rows = ranked([30.0, 55.0, 30.5], known)
-    assert [row["place"] for row in rows] == [1, 2, 0]
-    assert [row["gap"] for row in rows] == [24.5, 0.5, None]
-    assert rows[0]["reliability"] == known.order.reliability(24.5) > 0.85
-    assert rows[2]["best_is_better"] == known.order.reliability(25.0)
-    assert (rows[0]["told_apart"], rows[1]["told_apart"]) == (True, False)
 
 
 def test_the_rule_of_the_drawn_score_pays_what_the_pairs_say(bench):
