@@ -282,7 +282,7 @@ def explain(
     """Maps of where scores come from, put to tests they can fail; a gallery."""
 
 
-@command(EXPLAIN, "old.coach.verbs._coach", 'make coach PHOTO="a.jpg b.jpg"')
+@command(EXPLAIN, "coach.command.coach", 'make coach PHOTO="a.jpg b.jpg"')
 def coach(
     photos: Annotated[list[str], Argument(metavar="PHOTO", help="Photo files, or a folder: then the answer is a CSV.")],
     out: Annotated[str | None, Option(metavar="FILE", help="Also write the CSV there.")] = None,
@@ -291,10 +291,10 @@ def coach(
     """How well a photo will do, what that is worth, and what to change."""
 
 
-@command(EXPLAIN, "old.coach.verbs._app", "make app", name="app")
+@command(EXPLAIN, "coach.app.app", "make app", name="app")
 def app_(
     host: Annotated[str, Option(metavar="ADDRESS", help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
-    port: Annotated[int, Option(metavar="N", help="Port; 0 = any free one.")] = 8501,
+    port: Annotated[int, Option(metavar="N", min=0, max=65535, help="Port; 0 = any free one.")] = 8501,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None,
 ) -> None:  # fmt: skip
     """The photo coach as a page in the browser."""

@@ -1,114 +1,151 @@
-"""`pawpularity coach`: photos by their files, or a folder of them, with a run of ours.
+"""`pawpularity coach`: photo files, or a folder of them, with a trained run.
 
-One photo is told in full; several are put in order; of a folder the answer is a CSV from the best photo down. Photos that
-cannot be used are named at the end, and do not keep the others from being looked at.
+One photo is shown in full; several are put in order; a folder gives a CSV from the best photo down. Photos that cannot be
+used are named at the end, and do not keep the others from being scored.
 """
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pawpularity.coach.coach import Coach
-from pawpularity.coach.text import ONE_PET, Album, Coached, as_csv, in_order, one_photo
-from pawpularity.coach.upload import MOST_BYTES, Upload
-from pawpularity.console import emit, log
-from pawpularity.data.photos import PhotoError, bar, fault, file_stat
+from pawpularity.console import emit, log, make_word, next_step, table, track
+from pawpularity.context import Context
 from pawpularity.errors import UserError
-from pawpularity.explain.chosen import choose
 from pawpularity.files import write_text
 
+if TYPE_CHECKING:
+    from pawpularity.coach.coach import Coach
+
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-MOST = 100_000
+COLUMNS = ("rank", "photo", "score", "half_low", "half_high", "low", "high", "beats_median", "beats_top_quarter", "gap_to_next",
+           "beats_next", "advice", "note")  # fmt: skip
+
+Row = Mapping[str, Any]
 
 
-def open_coach(options: argparse.Namespace) -> Coach:
-    """The coach of the run that `options` name. Raises UserError for words that mean nothing here, and as `Coach.open` does."""
-    if other := [word for word in options.settings if not word.startswith(("explain.", "cache."))]:
-        raise UserError(f'{options.verb}: uses the run\'s own settings; remove "{other[0]}"')
-    options.masks = None  # as `explain` has them
-    return Coach.open(choose(options, options.settings))
+def coach(context: Context, *, photos: Sequence[str], out: str | None = None, json: str | None = None) -> None:
+    """Score `photos` and say what to change. Raises UserError for wrong words, and at the end for photos that cannot be used."""
+    if out and Path(out).is_dir():
+        raise UserError(f"--out {out}: is a folder where a file should be written; name a file")
+    files = _files(photos)
+    folder = len(photos) == 1 and Path(photos[0]).is_dir()
+    import pandas as pd
 
+    from pawpularity.coach.coach import ONE_PET, Coach, ranked
 
-def run_coach(options: argparse.Namespace) -> None:
-    """One command. Raises UserError for whatever is wrong with its words, and after the others for photos that cannot be used."""
-    words = [word for word in options.photos if "=" not in word or Path(word).exists()]
-    options.settings = [*options.settings, *(word for word in options.photos if word not in words)]
-    if not words:
-        raise UserError("coach: names no photo; give photo files, or a folder of photos")
-    for word in words:
-        if not Path(word).exists():
-            raise UserError(f"{word}: there is no such photo or folder")
-    folder = len(words) == 1 and Path(words[0]).is_dir()
-    files = _files(words)
-    coach = open_coach(options)
-    log(f"runs on {coach.about['metadata']}")
-    for line in coach.about["warnings"]:
-        log(line)
-    album = look(coach, files, tips=folder or len(files) <= 20, crops=len(files) == 1)
-    if not album.photos:
-        raise UserError("; ".join(f"{name}: {reason}" for name, reason in album.faults.items()))
-    value = {"about": coach.about, "photos": [photo.to_dict() for photo in album.photos], "faults": dict(album.faults),
-             "order": album.order(coach.known), "order_note": ONE_PET}  # fmt: skip
-    table = as_csv(album, coach.known)
-    if options.out:
-        write_text(Path(options.out), table)
-        log(f"wrote   {options.out}")
-    text = table.rstrip("\n") if folder else _text(album, coach)
-    emit(value, text, options.json)
-    if album.faults:
-        some = "; ".join(f"{name}: {reason}" for name, reason in list(album.faults.items())[:20])
-        raise UserError(f"{len(album.faults)} of {len(files)} photos cannot be used ({some}); the others are above")
-
-
-def look(coach: Coach, files: Sequence[Path], *, tips: bool, crops: bool) -> Album:
-    """Every photo of `files`, with tips and the best crop if asked for."""
-    photos, faults = [], {}
-    with bar(len(files), "looking at photos") as shown:
-        for file in files:
-            try:
-                upload = Upload.of(read_photo(file))
-                told = coach.score(upload)
-                found = coach.tips(upload) if tips else []
-                photos.append(Coached(str(file), told, found, coach.crop(upload) if crops else None))
-            except PhotoError as error:
-                faults[str(file)] = error.reason
-            shown.update()
-    return Album(photos, faults)
-
-
-def read_photo(file: Path) -> bytes:
-    """A file's bytes, no more of them than may be. Raises PhotoError where it is absent or no file."""
-    file_stat(file)
-    try:
-        with file.open("rb") as opened:
-            return opened.read(MOST_BYTES + 1)  # one more than `Upload` takes, so that it refuses
-    except OSError as error:
-        raise PhotoError(file, fault(error, file)) from None
-
-
-def _text(album: Album, coach: Coach) -> str:
-    parts = [one_photo(photo, coach.about) for photo in album.photos]
-    if len(album.photos) > 1:
-        parts.insert(0, in_order(album, coach.known))
-    return "\n\n".join(
-        [*parts, "\n".join([*coach.about["statements"], *(row["words"] for row in coach.about["promises"])])]
-    )
+    opened = Coach.open(context)
+    about = opened.about
+    if about["drawn"]:
+        log(
+            f"{about['run']} learned from drawn pets and knows nothing of real photographs: use it to try the coach only"
+        )
+    if not about["beats_constant"]:
+        log(f"{about['run']} is not shown to beat always answering the mean: use it to try the coach only")
+    found, faults = _look(opened, files)
+    if not found:
+        raise UserError("; ".join(f"{name}: {reason}" for name, reason in faults.items()))
+    order = ranked([photo["score"] for photo in found], opened.calibration)
+    order = [{"photo": found[row["place"]]["photo"], **row} for row in order]
+    rows = [_row(found[row["place"]], row) for row in order]
+    unusable = [{"photo": name, "note": reason} for name, reason in faults.items()]
+    frame = pd.DataFrame([*rows, *unusable], columns=list(COLUMNS), dtype=object)
+    text: str = frame.to_csv(index=False, lineterminator="\n")
+    if out:
+        write_text(Path(out), text)
+        log(f"wrote   {out}")
+    if not folder:
+        text = _one(found[0], about) if len(found) == 1 else _several(rows, bool(order[0]["told_apart"]), ONE_PET)
+    value = {"about": about, "photos": found, "faults": faults, "order": order, "order_note": ONE_PET}
+    emit(value, text.rstrip("\n"), json)
+    next_step(f"make app {make_word('RUN', opened.run.name)}")
+    if faults:
+        some = "; ".join(f"{name}: {reason}" for name, reason in list(faults.items())[:20])
+        raise UserError(f"{len(faults)} of {len(files)} photos cannot be used ({some}); the others are above")
 
 
 def _files(words: Sequence[str]) -> list[Path]:
-    """The photos that `words` name: files as they are, folders by what is in them (not below), in the order of names."""
+    """The photos that `words` name: files, and what is directly inside folders, by name."""
+    if not words:
+        raise UserError("coach: names no photo; give photo files, or a folder of photos")
     files: list[Path] = []
-    for word in words:
-        path = Path(word)
-        if path.is_dir():
-            inside = sorted(
-                file for file in path.iterdir() if file.suffix.lower() in ENDINGS and not file.name.startswith(".")
-            )
-            if not inside:
-                raise UserError(f"{word}: holds no photo ({', '.join(ENDINGS)}); folders below it are not looked into")
-            files += inside
-        else:
-            files.append(path)
-    if len(files) > MOST:
-        raise UserError(f"{len(files)} photos are more than {MOST}; take fewer at a time")
+    for path in map(Path, words):
+        if not path.exists():
+            raise UserError(f"{path}: there is no such photo or folder")
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"{path}: holds no photo ({', '.join(ENDINGS)}); folders below it are not looked into")
+        files += inside
     return list(dict.fromkeys(files))
+
+
+def _look(opened: "Coach", files: Sequence[Path]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Every photo's report for JSON, with a crop where there is one photo, and why the others cannot be used."""
+    from pawpularity.coach.upload import MAX_BYTES, Upload
+    from pawpularity.data.photos import PhotoError, file_stat
+
+    found, faults = [], {}
+    for path in track(files, "looking at photos"):
+        try:
+            file_stat(path)  # opening a pipe would hang
+            with path.open("rb") as file:
+                upload = Upload.of(file.read(MAX_BYTES + 1))
+            photo = {"photo": str(path), **asdict(opened.score(upload))}
+            photo["tips"] = [asdict(tip) for tip in opened.tips(upload)]
+            photo["crop"] = asdict(opened.crop(upload)) if len(files) == 1 else None
+            found.append(photo)
+        except PhotoError as error:
+            faults[str(path)] = error.reason
+    return found, faults
+
+
+def _row(photo: Row, order: Row) -> dict[str, Any]:
+    """One photo's row of the CSV, formatted."""
+    digits = {"score": 2, "half_low": 1, "half_high": 1, "low": 1, "high": 1, "beats_median": 3, "beats_top_quarter": 3}
+    after = order["gap"] is not None
+    return {
+        "rank": order["rank"], "photo": photo["photo"], **{name: f"{photo[name]:.{places}f}" for name, places in digits.items()},
+        "gap_to_next": f"{order['gap']:.2f}" if after else "", "beats_next": f"{order['reliability']:.3f}" if after else "",
+        "advice": " ".join(tip["key"] for tip in photo["tips"] if tip["kind"] == "advised"),
+        "note": "; ".join(note for note in (photo["doubt"], *photo["notes"]) if note),
+    }  # fmt: skip
+
+
+def _several(rows: Sequence[Row], sure: bool, note: str) -> str:
+    """Which photo to use first, and all in order."""
+    lead = f"Use {rows[0]['photo']} first." if sure else "The first two cannot be told apart."
+    if sure and "means nothing" in rows[0]["note"]:
+        lead = "The first is hardly a photo of a pet."
+    shown = ("rank", "photo", "score", "half_low", "half_high", "beats_median", "beats_next", "advice", "note")
+    text = table(
+        [name.replace("_", " ") for name in shown], [[row[name] for name in shown] for row in rows], left=(1, 7, 8)
+    )
+    return f"{lead}\n{text}\nHow sure the order is: {note}."
+
+
+def _one(photo: Row, about: Row) -> str:
+    """One photo in full."""
+    few = f" (indicative: {about['rows']} rows)" if about["indicative"] else ""
+    lines = [
+        f"{photo['photo']}: score {photo['score']:.1f} of 100",
+        f"{100 * photo['beats_median']:.0f} % chance to beat the middle photo ({about['median']:g}), "
+        f"{100 * photo['beats_top_quarter']:.0f} % to reach the best quarter (over {about['top_quarter']:g})",
+        f"half of photos predicted so scored {photo['half_low']:.0f} to {photo['half_high']:.0f}",
+        f"nine of ten scored {photo['low']:.0f} to {photo['high']:.0f}{few}",
+        *(note for note in (photo["doubt"], *photo["notes"]) if note),
+    ]  # fmt: skip
+    if crop := photo["crop"]:
+        left, top, right, bottom = (f"{100 * edge:.0f}" for edge in crop["box"])
+        found = f"{left} to {right} % from the left, {top} to {bottom} % from the top scores {crop['score']:.1f}, the best of " \
+                f"{crop['tried']} and flattered by the choice"  # fmt: skip
+        none = f"none of {crop['tried']} scores {crop['least']:.1f} points more than the whole photo"
+        lines.append(f"crop: {found if crop['worth'] else none}")
+    rows = []
+    for tip in photo["tips"]:
+        gain = f"{tip['gain']:+.0f} ({tip['gain_low']:+.0f} to {tip['gain_high']:+.0f})" if tip["promise"] else ""
+        rows.append((tip["key"], tip["kind"], gain, tip["seen"], tip["figures"]))
+    lines.append(table(("tip", "verdict", "points", "this photo", "true scores"), rows, left=(0, 1, 3, 4)))
+    lines += [f"{tip['key']}: {tip['advice']}" for tip in photo["tips"] if tip["promise"]]
+    lines.append(f"A guess about the photo, not the pet: on {about['rows']:,} photos it never saw it is off by {about['rmse']:.1f} "
+                 f"points, always answering the mean by {about['constant_rmse']:.1f}.")  # fmt: skip
+    return "\n".join(lines)

@@ -1,129 +1,89 @@
-"""What a photo shows, told by probes: a ridge on the pooled features of the run's backbone as it was before training.
+"""What a photo shows: probes of the contest's 0/1 columns on the pooled features of the run's backbone before training.
 
-A probe is fitted on one of the table's own 0/1 columns (Face, Eyes, Group, Blur) and judged out of fold by its AUC: how often a
-photo that has it is ranked above one that has not. Those below .7 say too little to advise anybody. The features come from the
-weights that training started with, which never saw a score, so every out-of-fold figure is an honest one; random weights make
-poor probes, and are left out by the same rule.
+A probe is a ridge regression judged out of fold by its AUC: how often a photo that has the trait ranks above one that has
+not. Below 0.7 it is not used. The features come from the weights that training started with, which never saw a score.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pawpularity.config import Config
-from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import Pixels
 from pawpularity.device import Compute
-from pawpularity.features.build import FeatureCache
-from pawpularity.heads.features import frozen_features, frozen_network
-from pawpularity.heads.fit import fit_ridge, out_of_fold
+from pawpularity.heads.features import frozen_network
 
 COLUMNS = ("Face", "Eyes", "Group", "Blur")
-LEAST_AUC = 0.7
-FEWEST = 20
+MIN_AUC = 0.7
+MIN_PHOTOS = 20
 """Photos of either kind below which no probe is fitted."""
+ALPHAS = np.logspace(0, 6, 13)
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """How well a probe tells its column, out of fold."""
+class Probe:
+    """One column's probe: the logit of having it is `features @ weights + bias`."""
 
-    column: str
     n_with: int
     n_without: int
-    auc: float | None
-    """None: too few photos of either kind"""
+    auc: float | None = None
+    """out of fold; None = too few photos of either kind"""
+    weights: list[float] = field(default_factory=list, repr=False)
+    bias: float = 0.0
 
     @property
     def usable(self) -> bool:
-        """Whether advice may rest on it."""
-        return self.auc is not None and self.auc >= LEAST_AUC
+        """Whether a tip may rest on it."""
+        return self.auc is not None and self.auc >= MIN_AUC
 
     @property
     def words(self) -> str:
         """One line."""
         if self.auc is None:
-            return f"no probe: {self.n_with} photos with it and {self.n_without} without; {FEWEST} of either are needed"
-        return f"a probe that tells it with AUC {self.auc:.2f}{'' if self.usable else f', below {LEAST_AUC:g}'}"
+            return f"no probe: {self.n_with} photos with it and {self.n_without} without; {MIN_PHOTOS} of either are needed"
+        return f"a probe that tells it with AUC {self.auc:.2f}{'' if self.usable else f', below {MIN_AUC:g}'}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """One column's probe: the logit of having it is `slope * (intercept + (x - mean) @ weights) + offset`."""
-
-    judged: Judged
-    mean: Floats
-    weights: Floats
-    intercept: float
-    slope: float
-    offset: float
-
-    def __call__(self, features: Floats) -> Floats:
-        """(n,) chance that photos with pooled features (n, width) have it."""
-        raw = self.intercept + (features - self.mean) @ self.weights
-        chance: Floats = 1.0 / (1.0 + np.exp(-(self.slope * raw + self.offset)))
-        return chance
-
-    def arrays(self) -> dict[str, Floats]:
-        """What `of_arrays` makes it from again."""
-        scalars = np.array([self.intercept, self.slope, self.offset])
-        return {"mean": self.mean, "weights": self.weights, "scalars": scalars}
-
-    @classmethod
-    def of_arrays(cls, judged: Judged, arrays: Mapping[str, Floats]) -> "Probe":
-        """A kept one."""
-        return cls(judged, arrays["mean"], arrays["weights"], *(float(value) for value in arrays["scalars"]))
+    def chance(self, features: Floats) -> Floats:
+        """(n,) the chance, 0 to 1, that photos with pooled features (n, width) have it."""
+        return np.asarray(1.0 / (1.0 + np.exp(-(features @ np.array(self.weights) + self.bias))))
 
 
-def fit_probes(
-    features: NDArray[np.float32], columns: Mapping[str, Floats], folds: NDArray[np.int64]
-) -> tuple[list[Probe], list[Judged]]:
-    """The probes that may be used, and how good each of `columns` (name -> (n,) of 0 and 1) was told out of fold.
+def fit_probes(features: Floats, columns: Mapping[str, Floats], folds: NDArray[np.int64]) -> dict[str, Probe]:
+    """A probe for each of `columns`, name -> (n,) of 0 and 1.
 
-    `features` (n, width); `folds` (n,) of three or more, near-duplicates never in two of them.
+    `features` (n, width); `folds` (n,) of two or more, near-duplicates never in two of them.
     """
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    probes, every = [], []
-    for name, values in columns.items():
-        n_with = int(values.sum())
-        n_without = len(values) - n_with
-        if min(n_with, n_without) < FEWEST or len(np.unique(folds)) < 3:
-            every.append(Judged(name, n_with, n_without, None))
-            continue
-        told, _ = out_of_fold("ridge", features, values, folds, folds)
-        platt = LogisticRegression(C=1e6).fit(told[:, None], values)
-        judged = Judged(name, n_with, n_without, float(roc_auc_score(values, told)))
-        every.append(judged)
-        if judged.usable:
-            whole = fit_ridge(features, values)
-            probes.append(Probe(judged, whole.head.mean, whole.head.weights, float(whole.head.intercept),
-                                float(platt.coef_[0, 0]), float(platt.intercept_[0])))  # fmt: skip
-    return probes, every
-
-
-def table_features(
-    config: Config, photos: Photos, rows: NDArray[np.int64], compute: Compute, cache: FeatureCache
-) -> NDArray[np.float32]:
-    """Pooled features (len(rows), width) of the table's photos. Raises UserError where the starting weights are gone."""
-    return frozen_features(
-        photos, rows, config.model, "pooled", config.photos.size, compute, seed=config.train.seed, cache=cache
-    )
+    probes = {name: Probe(int(values.sum()), int((1 - values).sum())) for name, values in columns.items()}
+    names = [name for name, probe in probes.items() if min(probe.n_with, probe.n_without) >= MIN_PHOTOS]
+    if not names:
+        return probes
+    truth = np.column_stack([columns[name] for name in names])
+    ridge = make_pipeline(StandardScaler(), RidgeCV(ALPHAS, alpha_per_target=True))
+    unseen = cross_val_predict(ridge, features, truth, groups=folds, cv=LeaveOneGroupOut()).reshape(truth.shape)
+    scaler, model = (step for _, step in ridge.fit(features, truth).steps)
+    weights = np.reshape(model.coef_, (len(names), -1)) / scaler.scale_
+    biases = np.ravel(model.intercept_) - weights @ scaler.mean_
+    for i, name in enumerate(names):
+        platt = LogisticRegression(C=1e6).fit(unseen[:, [i]], truth[:, i])  # from a ridge's answer to a chance
+        slope, offset = float(platt.coef_[0, 0]), float(platt.intercept_[0])
+        probes[name] = Probe(probes[name].n_with, probes[name].n_without, float(roc_auc_score(truth[:, i], unseen[:, i])),
+                             (slope * weights[i]).tolist(), slope * float(biases[i]) + offset)  # fmt: skip
+    return probes
 
 
-class Tower:
-    """The same network kept at hand, for one photo at a time."""
+class Encoder:
+    """The run's backbone as it was before training."""
 
     def __init__(self, config: Config, compute: Compute) -> None:
         size, seed = config.photos.size, config.train.seed
@@ -131,15 +91,7 @@ class Tower:
 
     @torch.inference_mode()
     def __call__(self, pixels: Pixels) -> Floats:
-        """(n, width) of pixels (n, size, size, 3) from the project's decoder."""
+        """Pooled features (n, width) of pixels (n, size, size, 3)."""
         photos = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.compute.device)
         with self.compute.autocast():
-            found = self.network.frozen_features(photos)
-        features: Floats = found.float().cpu().numpy().astype(np.float64)
-        return features
-
-
-def chances(probes: Sequence[Probe], features: Floats) -> list[dict[str, float]]:
-    """For each photo of features (n, width) the chance of every probe's column."""
-    told = {probe.judged.column: probe(features) for probe in probes}
-    return [{name: float(values[row]) for name, values in told.items()} for row in range(len(features))]
+            return np.asarray(self.network.frozen_features(photos).float().cpu(), dtype=np.float64)

@@ -1,7 +1,4 @@
-"""A photo that somebody sent: looked at before it is decoded, and refused where it is too large to be worth the memory.
-
-Nothing is written anywhere: bytes in, pixels out by the project's own decoder.
-"""
+"""A photo that somebody sent: its header is checked before it is decoded, and it is never written to disk."""
 
 import io
 from dataclasses import dataclass
@@ -12,53 +9,46 @@ from PIL import Image
 from pawpularity.data.photo_cache import content_print
 from pawpularity.data.photos import FORMATS, PhotoError, Pixels, decode, fault
 
-MOST_BYTES = 20_000_000
-MOST_PIXELS = {"JPEG": 64_000_000}
-"""JPEGs are reduced while they are decoded (photos.py); other formats unfold whole, four bytes a pixel."""
-MOST_PIXELS_ELSE = 25_000_000
-SMALLEST = 32
-"""Pixels of the shorter side: below it nothing can be told apart."""
+MAX_BYTES = 20_000_000
+MAX_PIXELS, MAX_PIXELS_JPEG = 25_000_000, 64_000_000
+"""JPEGs are reduced while they are decoded; other formats unfold whole, four bytes a pixel."""
+MIN_SIDE = 32
 _ORIENTATION = 0x0112
+
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom as shares of the photo as shown"""
 
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """One photo's bytes, whose head was read."""
+    """A photo's bytes and its size in pixels as shown, that is, turned as its EXIF says."""
 
     data: bytes
     width: int
-    """pixels, as shown: turned as its EXIF says"""
     height: int
 
     @classmethod
     def of(cls, data: bytes) -> "Upload":
-        """Look at the head of a photo. Raises PhotoError for what is no photo, too small, or too large."""
+        """Read a photo's header. Raises PhotoError for what is no photo, too small or too large."""
+        if not data:
+            raise PhotoError(data, "empty")
+        if len(data) > MAX_BYTES:
+            raise PhotoError(data, f"too large a file ({MAX_BYTES / 1e6:.0f} MB at most)")
         try:
-            if not data:
-                raise PhotoError(data, "empty")
-            if len(data) > MOST_BYTES:
-                raise PhotoError(data, f"too large a file ({MOST_BYTES / 1e6:.0f} MB at most)")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                (width, height), kind = image.size, image.format or ""
-                turned = _turned(image)
-        except PhotoError:
-            raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own limit lies above ours
-            raise PhotoError(data, f"too large ({_limits()}); shrink it") from None
-        except Exception as error:  # a photo is foreign input: Pillow's plugins raise dozens of types on broken files
+                (width, height), limit = image.size, MAX_PIXELS_JPEG if image.format == "JPEG" else MAX_PIXELS
+                turned = _on_its_side(image)
+        except Exception as error:  # foreign input: Pillow's plugins raise dozens of types on broken files
             raise PhotoError(data, fault(error, data)) from None
-        most = MOST_PIXELS.get(kind, MOST_PIXELS_ELSE)
-        if width * height > most:
-            raise PhotoError(
-                data, f"too large ({width} x {height}; {most / 1e6:.0f} Mpx at most for {kind}); shrink it"
-            )
-        if min(width, height) < SMALLEST:
-            raise PhotoError(data, f"too small ({width} x {height}; {SMALLEST} px a side at least)")
-        return cls(data, *((height, width) if turned else (width, height)))
+        if width * height > limit:
+            raise PhotoError(data, f"too large ({width} x {height}; {limit / 1e6:.0f} Mpx at most); shrink it")
+        if min(width, height) < MIN_SIDE:
+            raise PhotoError(data, f"too small ({width} x {height}; {MIN_SIDE} px a side at least)")
+        return cls(data, height, width) if turned else cls(data, width, height)
 
     @property
-    def print(self) -> str:
-        """Names its content, as the tables of photos do."""
+    def fingerprint(self) -> str:
+        """Names the content, as the tables of photos do."""
         return content_print(self.data)
 
     def pixels(self, size: int, fit: str) -> Pixels:
@@ -66,22 +56,15 @@ class Upload:
         return decode(self.data, size, fit)
 
 
-def _limits() -> str:
-    every = "; ".join(f"{most / 1e6:.0f} Mpx at most for {kind}" for kind, most in MOST_PIXELS.items())
-    return f"{every}, {MOST_PIXELS_ELSE / 1e6:.0f} Mpx for all others"
-
-
-def _turned(image: Image.Image) -> bool:
-    """Whether EXIF turns the photo on its side."""
+def _on_its_side(image: Image.Image) -> bool:
     try:
         return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
     except Exception:  # broken metadata around good pixels is common
         return False
 
 
-def cropped(pixels: Pixels, box: tuple[float, float, float, float], size: int) -> Pixels:
-    """The part `box` (left, top, right, bottom as shares) of pixels (s, s, 3), as (size, size, 3)."""
-    side = len(pixels)
-    left, top, right, bottom = (round(edge * side) for edge in box)
+def cropped(pixels: Pixels, box: Box, size: int) -> Pixels:
+    """The part `box` of pixels (s, s, 3), as (size, size, 3)."""
+    left, top, right, bottom = (round(edge * len(pixels)) for edge in box)
     part = Image.fromarray(pixels[top:bottom, left:right])
     return np.array(part.resize((size, size), Image.Resampling.BICUBIC))

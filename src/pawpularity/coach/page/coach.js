@@ -10,8 +10,8 @@
   const REST = { fine: "fine as it is", "not worth it": "no reason in the true scores to change it", "left out": "not looked at" };
   let shown = [], chosen = new AbortController();
 
-  // A busy coach says so and is asked again; what it says of a photo is said to the user. Nobody asks for photos that are no longer
-  // shown: `signal` ends the request, and the waiting for a next one.
+  // A busy coach says so and is asked again. `signal` ends the requests, and the waiting, for photos that are no longer shown.
+  const LOST = "The coach does not answer. Is the program still running?";
   const ask = async (where, body, signal) => {
     for (let turn = 0; ; turn++) {
       signal.throwIfAborted();
@@ -20,7 +20,7 @@
         answer = await fetch(where, { method: "POST", headers: { "content-type": "application/octet-stream" }, body, signal });
       } catch {
         signal.throwIfAborted();
-        throw new Error("The coach does not answer. Is the program still running?");
+        throw new Error(LOST);
       }
       if (answer.ok) return answer;
       const said = await answer.json().catch(() => ({}));
@@ -32,8 +32,8 @@
   const showScore = (card, found) => {
     const at = value => (100 * (value - 1)) / 99 + "%";
     one(card, ".number").textContent = found.score.toFixed(0);
-    one(card, ".chance").textContent = percent(found.beats_median) + " chance to beat the shelter's middle photo, "
-      + percent(found.beats_top_quarter) + " to reach its best quarter";
+    one(card, ".chance").textContent = percent(found.beats_median) + " chance to beat the middle photo, "
+      + percent(found.beats_top_quarter) + " to reach the best quarter";
     const rounded = Object.fromEntries(["low", "high", "half_low", "half_high"].map(key => [key, Math.round(found[key])]));
     one(card, ".half").textContent = "Half of such photos truly got " + rounded.half_low + " to " + rounded.half_high + " of 100.";
     one(card, ".most-words").textContent = "; nine of ten such photos truly got " + rounded.low + " to " + rounded.high + "."
@@ -91,7 +91,7 @@
   const showCrop = (card, crop, shot) => {
     const place = one(card, ".crops");
     if (!crop.worth) {
-      place.replaceChildren(element("p", "soft", "Crop: none of " + crop.tried + " scores " + (crop.least || 1).toFixed(0) + " points more than the whole photo: less is the networks' own flattery."));
+      place.replaceChildren(element("p", "soft", "Crop: none of " + crop.tried + " scores " + (crop.least || 1).toFixed(0) + " points more than the whole photo; a smaller gain is within the networks' own error."));
     } else {
       const draw = (canvas, [left, top, right, bottom], text) => {
         const wide = shot.naturalWidth * (right - left), high = shot.naturalHeight * (bottom - top), shrink = Math.min(1, 480 / Math.max(wide, high));
@@ -103,9 +103,9 @@
       };
       draw(one(place, ".before"), [0, 0, 1, 1], "as it is: " + crop.whole.toFixed(1));
       draw(one(place, ".after"), crop.box, "cropped: " + crop.score.toFixed(1));
-      const known = about.promises.find(row => row.tip === "crop");
+      const known = about.tip_results.find(row => row.tip === "crop");
       one(place, ".words").textContent = "The best of " + crop.tried + " crops in the networks' own opinion, by about " + crop.gain.toFixed(0)
-        + (Math.round(crop.gain) === 1 ? " point" : " points") + ": choosing the best of many flatters it, and nobody has measured whether such crops truly do better."
+        + (Math.round(crop.gain) === 1 ? " point" : " points") + ": choosing the best of many flatters it, and whether such crops truly do better was not measured."
         + (known && known.promised !== null ? " On " + Math.round(known.noticed * known.pairs) + " of "
           + known.pairs + " drawn pets, where a crop is worth nothing, they would propose one too, and promise about " + known.promised.toFixed(0) + " points." : "");
     }
@@ -114,7 +114,6 @@
 
   const showMap = (card, found) => {
     const heat = one(card, ".heat"), progress = one(card, ".progress");
-    if (found.fault) { progress.textContent = found.fault; return; }
     heat.src = found.picture;
     heat.alt = "Map over the photo: red places raise the score, blue places lower it";
     heat.hidden = false;
@@ -147,7 +146,7 @@
       button.hidden = true;
     } catch (error) {
       if (item.signal.aborted) return;
-      one(item.card, ".progress").textContent = error.message;
+      one(item.card, ".progress").textContent = error instanceof TypeError ? LOST : error.message;  // the stream broke off
       button.disabled = false;
     }
   };

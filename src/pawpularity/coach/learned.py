@@ -1,0 +1,95 @@
+"""What the coach learns once from a run's own photos, kept in oof/RUN/coach.json: evidence, probes, usual contrast and framing.
+
+It is learnt again when the run, its data or these rules change.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pawpularity.coach.evidence import SHARE, Evidence, gather_evidence
+from pawpularity.coach.traits import COLUMNS, Probe, fit_probes
+from pawpularity.config import Config
+from pawpularity.console import log
+from pawpularity.data.dataset import Dataset
+from pawpularity.data.subject import RULE, measure
+from pawpularity.data.tables import ID
+from pawpularity.device import Compute
+from pawpularity.errors import UserError
+from pawpularity.evaluation.claims import CONTRAST
+from pawpularity.evaluation.oof import run_folds
+from pawpularity.features.build import FeatureCache
+from pawpularity.files import read_json, text_hash, write_json
+from pawpularity.heads.features import frozen_features
+from pawpularity.runs import Run, fingerprint
+
+_VERSION = 3
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What is known of the run's photos."""
+
+    evidence: dict[str, Evidence]
+    """by column"""
+    probes: dict[str, Probe] = field(repr=False)
+    """by column; none where the starting weights cannot be had"""
+    quantiles: dict[str, list[float]] = field(repr=False)
+    """(101,) of `contrast` (levels of luma) and `subject share` over the photos"""
+    notes: list[str]
+    tip_results: list[dict[str, Any]] = field(default_factory=list)
+    """on a drawn sample: what tips promised beside what following them gave, see `evaluate_tips`"""
+
+
+def key_of(run: Run, dataset: Dataset) -> str:
+    """12 hex digits over everything that decides what is learnt."""
+    predictions = [run.metrics(fold)["predictions_hash"] for fold in run.trained_folds()]
+    recipe = sorted(fingerprint(run.record).items())
+    return text_hash(repr([_VERSION, RULE, run.config.hypotheses.margin, dataset.hash, predictions, recipe]))
+
+
+def read_learned(path: Path, key: str) -> Learned | None:
+    """What was kept, where it is of `key` and sound."""
+    try:
+        kept = read_json(path, "coach")
+        if kept.pop("key") != key:
+            return None
+        evidence = {name: Evidence(**row) for name, row in kept.pop("evidence").items()}
+        probes = {name: Probe(**row) for name, row in kept.pop("probes").items()}
+        return Learned(evidence, probes, **kept)
+    except (KeyError, TypeError, AttributeError, UserError):
+        return None
+
+
+def write_learned(path: Path, key: str, learned: Learned) -> None:
+    """Keep it."""
+    write_json(path, {"key": key, **asdict(learned)})
+
+
+def learn(run: Run, config: Config, dataset: Dataset, compute: Compute) -> Learned:
+    """Measure the run's photos. Raises UserError listing photos that cannot be decoded."""
+    log(f"coach   learns from the {len(dataset.train):,} photos of {dataset.name}: some 0.15 s each, once")
+    order = np.argsort(dataset.train[ID].to_numpy(dtype=str), kind="stable")
+    table, split = dataset.train.iloc[order].reset_index(drop=True), run_folds(run)
+    measured = measure(dataset, dataset.cache_folder)
+    contrast = measured.levels[order]
+    seen = np.isfinite(contrast)
+    share = np.where(seen, measured.share[order], np.nan)
+    evidence = gather_evidence(table, contrast, share, split.groups_of(table[ID]), margin=config.hypotheses.margin)
+    notes = [f"contrast: measured on {int(seen.sum()):,} of {len(seen):,} photos, those with a plausible subject"]
+    levels = {CONTRAST: contrast, SHARE: share} if seen.any() else {}
+    quantiles = {name: np.quantile(values[seen], np.linspace(0, 1, 101)).tolist() for name, values in levels.items()}
+    photos, size = dataset.photos(config.photos.size, config.photos.fit), config.photos.size
+    cache = FeatureCache(dataset.cache_folder / "features", photos, size, config.cache.budget_gb)
+    probes: dict[str, Probe] = {}
+    try:
+        features = frozen_features(
+            photos, order, config.model, "pooled", size, compute, seed=config.train.seed, cache=cache
+        )
+        columns = {name: table[name].to_numpy(float) for name in COLUMNS}
+        probes = fit_probes(features.astype(np.float64), columns, split.folds_of(table[ID]))
+    except UserError as error:  # the starting weights are gone
+        notes.append(f"no probes of face, eyes, pets or blur: {error}")
+    return Learned(evidence, probes, quantiles, notes)

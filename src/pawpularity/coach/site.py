@@ -1,0 +1,244 @@
+"""The coach's page and its answers, as a Starlette application (the extra `app`).
+
+    GET  /                     the page, its style and its script: no font, script or picture from anywhere else
+    POST /score /tips /crop    a photo's bytes -> JSON
+    POST /map                  a photo's bytes -> lines of JSON, coarse first
+    POST /order                {"scores": [...]} -> which one first, and how sure that is
+
+A photo is the bare body of a request, is never written to disk, and is forgotten with the answer. Bodies must come as
+application/octet-stream, which a page of another site cannot send without asking first (that is not answered). Memory is
+bounded: MAX_HELD bytes of photos; PLACES requests that are computed or wait, MAPS of them maps. One thread computes, in
+the order it was asked; a map asks batch by batch, so that a score waits for a batch and not for a whole map.
+"""
+
+import asyncio
+import json
+import threading
+import traceback
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from torch import Tensor
+
+from pawpularity.coach.coach import ONE_PET, Coach, ranked
+from pawpularity.coach.saliency_stream import stream
+from pawpularity.coach.upload import MAX_BYTES, Upload
+from pawpularity.data.photos import PhotoError
+from pawpularity.errors import UserError
+
+PLACES, MAPS = 8, 2
+MAX_HELD = PLACES * MAX_BYTES
+MAX_SCORES_BYTES = 100_000
+PATIENCE_S, LONGEST_S = 10.0, 120.0
+"""Without a byte; for a whole body (20 MB at 1.4 Mbit/s)."""
+BYTES = "application/octet-stream"
+PAGE = Path(__file__).parent / "page"
+FILES = {"coach.css": "text/css", "coach.js": "text/javascript", "icon.svg": "image/svg+xml"}
+HEADERS = {
+    "content-security-policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; connect-src "
+    "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class Site:
+    """One coach behind a page. `hosts` are the names it answers to; None = any."""
+
+    def __init__(self, coach: Coach, hosts: set[str] | None) -> None:
+        self.coach, self.hosts, self.held = coach, hosts, 0
+        self.places, self.maps = asyncio.Semaphore(PLACES), asyncio.Semaphore(MAPS)
+        self.network = ThreadPoolExecutor(1, thread_name_prefix="network")
+
+    def application(self) -> Starlette:
+        """The application, for one event loop."""
+        photo_routes: dict[str, Callable[[Upload], Any]] = {
+            "/score": lambda upload: asdict(self.coach.score(upload)),
+            "/tips": lambda upload: [asdict(tip) for tip in self.coach.tips(upload)],
+            "/crop": lambda upload: asdict(self.coach.crop(upload)),
+        }
+        routes = [Route(path, self._photo(work), methods=["POST"]) for path, work in photo_routes.items()]
+        routes += [Route("/map", self._map, methods=["POST"]), Route("/order", self._order, methods=["POST"])]
+        routes += [Route("/", self._index), Route("/{name}", _file)]
+        faults: dict[Any, Any] = {
+            HTTPException: lambda _, error: _fault(error.status_code, error.detail, error.headers),
+            PhotoError: lambda _, error: _fault(422, f"This file cannot be used as a photo: {error.reason}."),
+            UserError: lambda _, error: _fault(422, str(error)),
+            TimeoutError: lambda *_: _fault(408, "The photo took too long to arrive."),
+            ClientDisconnect: lambda *_: _fault(400, "The photo did not arrive whole."),
+            Exception: _defect,
+        }
+        return Starlette(routes=routes, middleware=[Middleware(Guard, self.hosts)], exception_handlers=faults)
+
+    async def _index(self, _: Request) -> Response:
+        page = Environment(loader=FileSystemLoader(PAGE), autoescape=True).get_template("index.html.j2")
+        return HTMLResponse(page.render(about=self.coach.about, most=MAX_BYTES, one_pet=ONE_PET))
+
+    def _photo(self, work: Callable[[Upload], Any]) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            async with self._body(request, MAX_BYTES) as data, _place(self.places):
+                return JSONResponse(await self._in_turn(lambda: work(Upload.of(data))))
+
+        return answer
+
+    async def _order(self, request: Request) -> Response:
+        async with self._body(request, MAX_SCORES_BYTES) as data:
+            try:
+                scores = [float(value) for value in json.loads(data)["scores"]]
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+                scores = []
+        if not scores or not all(1 <= value <= 100 for value in scores):
+            raise HTTPException(422, 'Send {"scores": [...]}: numbers from 1 to 100.')
+        return JSONResponse({"order": ranked(scores, self.coach.calibration), "note": ONE_PET})
+
+    async def _map(self, request: Request) -> Response:
+        lines = self._map_lines(request)
+        first = await anext(lines)  # what goes wrong until then is a fault, not a broken stream
+
+        async def every_line() -> AsyncIterator[bytes]:
+            yield first
+            async for line in lines:
+                yield line
+
+        return StreamingResponse(every_line(), media_type="application/x-ndjson")
+
+    async def _map_lines(self, request: Request) -> AsyncIterator[bytes]:
+        """The map as it grows, a line of JSON each. Closing the iterator ends the work."""
+        loop, gone = asyncio.get_running_loop(), threading.Event()
+        frames: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
+        async with self._body(request, MAX_BYTES) as data, _place(self.maps), _place(self.places):
+            score, x = await self._in_turn(lambda: self.coach.saliency_input(Upload.of(data)))
+
+            def scored(batch: Tensor) -> Tensor:
+                if gone.is_set():
+                    raise ConnectionAbortedError
+                answer: Tensor = self.network.submit(score, batch).result()
+                return answer
+
+            def show(found: dict[str, Any] | Exception) -> None:
+                with suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(frames.put_nowait, found)
+
+            def work() -> None:
+                try:
+                    stream(scored, x, self.coach.settings, show)
+                except Exception as error:
+                    show(error)
+
+            loop.run_in_executor(None, work)
+            try:
+                done = False
+                while not done:
+                    found = await frames.get()
+                    if isinstance(found, Exception):
+                        raise found
+                    yield json.dumps(found).encode() + b"\n"
+                    done = found["done"]
+            finally:
+                gone.set()
+
+    async def _in_turn(self, work: Callable[[], Any]) -> Any:
+        """What `work` gives in the one thread that computes."""
+        return await asyncio.get_running_loop().run_in_executor(self.network, work)
+
+    @asynccontextmanager
+    async def _body(self, request: Request, limit: int) -> AsyncIterator[bytes]:
+        """A request's bytes, which count as held inside the block.
+
+        A body on its way takes no place, so that a slow or dead line keeps nobody waiting. Of a refused one the rest is read
+        and forgotten: a client that is still sending when the connection closes never hears why.
+        """
+        if request.headers.get("content-type", "").split(";")[0].strip().lower() != BYTES:
+            raise HTTPException(415, f"Send bytes, with content-type {BYTES}.")
+        data, held, refusal, loop = bytearray(), 0, None, asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(LONGEST_S), asyncio.timeout(PATIENCE_S) as patience:
+                async for chunk in request.stream():
+                    patience.reschedule(loop.time() + PATIENCE_S)
+                    if held + len(chunk) > limit:
+                        refusal = HTTPException(413, f"This is too large: {limit / 1e6:g} MB at most.")
+                    elif self.held + len(chunk) > MAX_HELD:
+                        refusal = refusal or _busy()
+                    if refusal is None:
+                        data += chunk
+                        held += len(chunk)
+                        self.held += len(chunk)
+            if refusal is not None:
+                raise refusal
+            whole = bytes(data)
+            data.clear()
+            yield whole
+        finally:
+            self.held -= held
+
+
+@asynccontextmanager
+async def _place(places: asyncio.Semaphore) -> AsyncIterator[None]:
+    """One of `places`; 503 where there is none."""
+    if places.locked():
+        raise _busy()
+    async with places:
+        yield
+
+
+def _busy() -> HTTPException:
+    words = "Many photos are being looked at just now. Please try again in a moment."
+    return HTTPException(503, words, {"retry-after": "2"})
+
+
+async def _file(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in FILES:
+        raise HTTPException(404, "There is no such page.")
+    return Response((PAGE / name).read_bytes(), media_type=FILES[name])
+
+
+def _fault(status: int, words: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"fault": words}, status, headers)
+
+
+def _defect(_: Request, error: Exception) -> Response:
+    traceback.print_exception(error)
+    return _fault(500, "Something went wrong here; it is not your photo's fault. The terminal says more.")
+
+
+class Guard:
+    """Answers to the names of `hosts` alone, and tells browsers that the page may do nothing but use itself."""
+
+    def __init__(self, app: ASGIApp, hosts: set[str] | None) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        known = self.hosts is None or _hostname(Headers(scope=scope).get("host", "")) in self.hosts
+        answer = self.app if known else _fault(421, "This page answers on this machine alone.")
+        await answer(scope, receive, sent)
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
