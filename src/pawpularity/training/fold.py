@@ -72,11 +72,12 @@ def train_run(
     log(f"device  {compute}{f'; {accelerator.num_processes} processes' if accelerator.num_processes > 1 else ''}")
     run: Run | None = None
     for fold in due:
+        if run is not None and not again and fold in run.trained_folds():
+            continue
         with accelerator.main_process_first():
             network = _build(context, data, fold)
             run = _open_run(context, network, first=run is None)
-        done = fold in run.trained_folds()
-        if done and not again:
+        if not again and fold in run.trained_folds():
             continue
         accelerator.wait_for_everyone()
         try:
