@@ -24,7 +24,7 @@ from pawpularity.signals import Stopped, Told, terminable
 from pawpularity.training.launch import one_voice, refuse_several
 
 ROOMS = (
-    *("data.verbs", "sample.verbs", "data.folds_verbs", "studies.pretraining.verbs", "training.verbs", "tuning.verbs"),
+    *("data.verbs", "sample.verbs", "studies.pretraining.verbs", "training.verbs", "tuning.verbs"),
     *("heads.verbs", "evaluation.verbs", "studies.errors.verbs", "ensemble.verbs", "studies.hypotheses.verbs"),
     *("studies.leakage.verbs", "explain.verbs", "pipeline.verbs", "kaggle.verbs", "studies.checklist.verbs"),
     *("report.verbs", "coach.verbs", "studies.benchmark.verbs"),

@@ -48,7 +48,7 @@ def folds_of(dataset: Dataset, config: Config) -> Folds:
     cfg = config.folds
     folds = make_folds(
         dataset, k=cfg.k, seed=cfg.seed, bins=cfg.bins, duplicate_threshold=cfg.duplicate_threshold,
-        out=FOLDS, cache_folder=Path(config.cache.folder),
+        out=FOLDS,
     )  # fmt: skip
     log(f"folds   {folds.path}: {folds.note}")
     return folds

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pawpularity.config import resolve
-from pawpularity.data.augment import FLIP, ORIGINAL, RANDOM, Painter
+from pawpularity.data.augment import FLIP, ORIGINAL, RANDOM, Augmenter
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
@@ -80,9 +80,9 @@ def test_states_are_what_the_trunk_answers(tmp_path, photos, name, dtype):
     rows, views = pairs(views=(ORIGINAL, FLIP, RANDOM + 5))
     file = trunks(tmp_path, photos).open(net, compute, rows, views)
     read = file.take(file.slots(rows, views))
-    painter = Painter(SIZE)
+    augmenter = Augmenter(SIZE)
     seen = np.stack([
-        painter.paint(photos.pixels[r], int(v), int(photos.seeds[r])) for r, v in zip(rows, views, strict=True)
+        augmenter.apply(photos.pixels[r], int(v), int(photos.seeds[r])) for r, v in zip(rows, views, strict=True)
     ])  # fmt: skip
     with torch.inference_mode(), compute.autocast():
         expected = net.trunk(torch.from_numpy(seen))

@@ -99,7 +99,7 @@ class Coach:
         figures = score(source.target, source.prediction, source.constant, source.groups)
         predictor = Predictor.load(run.folder)
         log(f"device  {predictor.compute}")
-        prints = dict(zip(chosen.dataset.rows().fingerprints, chosen.dataset.train[ID], strict=True))
+        prints = dict(zip(chosen.dataset.fingerprints, chosen.dataset.train[ID], strict=True))
         folds = dict(zip(prints, run_folds(run).folds_of(prints.values()).tolist(), strict=True))
         prepared = read_prepared(chosen)
         coach = cls(chosen, predictor, known, prepared or prepare(chosen, predictor.compute), figures, None, folds)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pawpularity.coach.coach import Coach
 from pawpularity.coach.text import ONE_PET, Album, Coached, as_csv, in_order, one_photo
-from pawpularity.coach.upload import MOST_BYTES, Upload
-from pawpularity.console import emit, log
-from pawpularity.data.photos import PhotoError, bar, fault, file_stat
+from pawpularity.coach.upload import Upload
+from pawpularity.console import emit, log, track
+from pawpularity.data.photos import PhotoError, read_photo
 from pawpularity.errors import UserError
 from pawpularity.explain.chosen import choose
 from pawpularity.files import write_text
@@ -63,27 +63,15 @@ def run_coach(options: argparse.Namespace) -> None:
 def look(coach: Coach, files: Sequence[Path], *, tips: bool, crops: bool) -> Album:
     """Every photo of `files`, with tips and the best crop if asked for."""
     photos, faults = [], {}
-    with bar(len(files), "looking at photos") as shown:
-        for file in files:
-            try:
-                upload = Upload.of(read_photo(file))
-                told = coach.score(upload)
-                found = coach.tips(upload) if tips else []
-                photos.append(Coached(str(file), told, found, coach.crop(upload) if crops else None))
-            except PhotoError as error:
-                faults[str(file)] = error.reason
-            shown.update()
+    for file in track(files, "looking at photos"):
+        try:
+            upload = Upload.of(read_photo(file))
+            told = coach.score(upload)
+            found = coach.tips(upload) if tips else []
+            photos.append(Coached(str(file), told, found, coach.crop(upload) if crops else None))
+        except PhotoError as error:
+            faults[str(file)] = error.reason
     return Album(photos, faults)
-
-
-def read_photo(file: Path) -> bytes:
-    """A file's bytes, no more of them than may be. Raises PhotoError where it is absent or no file."""
-    file_stat(file)
-    try:
-        with file.open("rb") as opened:
-            return opened.read(MOST_BYTES + 1)  # one more than `Upload` takes, so that it refuses
-    except OSError as error:
-        raise PhotoError(file, fault(error, file)) from None
 
 
 def _text(album: Album, coach: Coach) -> str:

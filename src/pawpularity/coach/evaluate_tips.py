@@ -78,7 +78,7 @@ class Promise:
 
 def keep_promises(coach: "Coach") -> Prepared:
     """`coach.prepared` with the table of promises."""
-    width, height = displayed_size(coach.chosen.dataset.photo_paths()[0])
+    width, height = displayed_size(coach.chosen.dataset.paths[0])
     size = max(width, height)
     rows = [_tried(coach, key, PAIRS, size) for key in _TRIED]
     rows.append(_cropped(coach, min(PAIRS, CROPS), size))

@@ -124,7 +124,7 @@ def prepare(chosen: Chosen, compute: Compute) -> Prepared:
     gathered = gather(dataset, split.groups_of, chosen.cache, None)
     ids = dataset.train[ID].to_numpy(dtype=str)
     order = np.argsort(ids, kind="stable")
-    share = measure(dataset, chosen.cache).share[order]
+    share = measure(dataset).share[order]
     share = np.where((share >= LEAST) & (share <= MOST), share, np.nan)
     evidence = gather_evidence(gathered, share, draws=DRAWS, margin=run.config.hypotheses.margin)
     contrast = np.full(len(share), np.nan) if isinstance(gathered.contrast, str) else gathered.contrast

@@ -1,61 +1,23 @@
-"""`pawpularity data`, `pawpularity clean-cache`."""
+"""Temporary: `pawpularity folds` and `pawpularity clean-cache` for the argparse command line."""
 
 import argparse
 from pathlib import Path
 
-from pawpularity.command_line import Verb
-from pawpularity.console import confirm
-from pawpularity.errors import UserError
+from pawpularity.command_line import Verb, json_argument
 
 
-def _data(options: argparse.Namespace) -> None:
-    from pawpularity.data.dataset import CONTEST
-    from pawpularity.kaggle.download import download
+def _folds(options: argparse.Namespace) -> None:
+    from pawpularity.context import choose
+    from pawpularity.data.folds import show_folds
 
-    download(Path(options.into or CONTEST))
-
-
-def _data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--into", metavar="DIR", help="where to put it (default: input/petfinder-pawpularity-score)")
-
-
-# What this project puts into its cache folder.
-OURS = ("photos", "duplicates", "fingerprints", "missing-", "trunk")
+    chosen = choose(options)
+    show_folds(chosen.folds, chosen.dataset, json=options.json)
 
 
 def _clean_cache(options: argparse.Namespace) -> None:
-    import shutil
-    import sys
+    from pawpularity.data.clean_cache import clean_cache
 
-    folder = Path(options.folder)
-    if not folder.is_dir():
-        print(f"{folder}: nothing is cached")
-        return
-    foreign = [part.name for part in folder.iterdir() if not part.name.startswith(OURS)]
-    if folder.is_symlink() or foreign:
-        raise UserError(f"clean-cache: {folder} is no cache of ours ({foreign[0] if foreign else 'a link'} is in it); "
-                        "nothing was deleted")  # fmt: skip
-    total = 0
-    for part in sorted(folder.iterdir()):
-        size = sum(file.stat().st_size for file in ([part] if part.is_file() else part.rglob("*")) if file.is_file())
-        total += size
-        print(f"{size / 1e6:10.1f} MB  {part}")
-    print(f"{total / 1e6:10.1f} MB  in all; everything here can be made again from input/")
-    if not options.yes:
-        if not sys.stdin.isatty():
-            raise UserError("clean-cache: add --yes (make clean-cache YES=1) to delete these")
-        if not confirm("delete? [y/N] "):
-            print("kept")
-            return
-    from filelock import FileLock, Timeout
-
-    for name in folder.rglob("*.lock"):  # `.lock` is one too
-        try:
-            FileLock(name, timeout=0).acquire().lock.release()
-        except Timeout:
-            raise UserError(f"clean-cache: another process is filling {name.parent}; wait for it") from None
-    shutil.rmtree(folder)
-    print(f"deleted {folder}")
+    clean_cache(Path(options.folder), yes=options.yes)
 
 
 def _clean_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +26,11 @@ def _clean_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 VERBS = [
-    Verb("data", "download the competition's data with the kaggle command", _data, _data_arguments, configured=False),
+    Verb(
+        "folds",
+        "make the grouped, stratified folds file (every command that needs it makes it too)",
+        _folds,
+        json_argument,
+    ),
     Verb("clean-cache", "show what the cache holds, and delete it", _clean_cache, _clean_arguments, configured=False),
 ]

@@ -1,7 +1,7 @@
 """Fill trunk files: run the frozen part of a network once per (photo, view), as far as it was not run before.
 
 `Trunks` belongs to one table of photos. `Trunks.open(network, compute, rows, views)` gives the file that holds the states
-of these pairs, made on the way: photos are decoded and painted by threads while the network computes, a deeper cut starts
+of these pairs, made on the way: photos are decoded and augmented by threads while the network computes, a deeper cut starts
 from the states of a shallower one that is there, and a build that was killed goes on where it stopped. Before it starts it
 says how much disk and time it will take; where the disk budget is too small it says so and gives None.
 
@@ -9,16 +9,14 @@ Every batch has the same size (the last one is filled up), so that a state does 
 asked for: other batch sizes may pick other kernels, and differ in the last digits.
 """
 
-import queue
 import re
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.console import log
-from pawpularity.data.augment import RANDOM, Painter
+from pawpularity.data.augment import RANDOM, Augmenter
 from pawpularity.data.photo_cache import Photos
-from pawpularity.data.photos import in_order, thread_count
+from pawpularity.data.photos import ordered_map, prefetch, thread_count
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.features.store import TrunkFile, about_of, stored
@@ -37,7 +35,6 @@ from pawpularity.models.network import Network
 
 BATCH = 32
 Rows = NDArray[np.int64]
-Item = TypeVar("Item")
 PairSource = Callable[[NDArray[np.int64]], Iterator[tuple[NDArray[np.int64], Tensor]]]
 """From (photo, view) pairs to some of them and what the network is fed for these, a batch at a time."""
 
@@ -55,9 +52,9 @@ class Trunks:
     _said: set[str] = field(default_factory=set)
 
     @cached_property
-    def painter(self) -> Painter:
-        """Makes the views."""
-        return Painter(self.size)
+    def augmenter(self) -> Augmenter:
+        """Makes the augmentations."""
+        return Augmenter(self.size)
 
     def open(
         self, network: Network, compute: Compute, photos: Rows, views: Rows, *, build: bool = True
@@ -85,8 +82,7 @@ class Trunks:
         pairs = np.unique(np.stack([photos[missing], views[missing]], axis=1), axis=0)
         if not self._affordable(file, len(pairs)):
             return None
-        decoded = self.photos.undecoded_bytes if self.photos.opened() is None else 0
-        needed = len(pairs) * file.row_bytes + decoded
+        needed = len(pairs) * file.row_bytes + self.photos.undecoded_bytes
         require_space(self.folder, needed, "the trunk's states and the decoded photos", OTHER_CACHE)
         with file.building():
             file.check(photos, views)
@@ -184,7 +180,7 @@ class Trunks:
                 source = self._states(shallow)
                 fill(file, network, compute, pairs[from_shallow], source, shallow.about["cut"], progress.add)
             if not from_shallow.all():
-                fill(file, network, compute, pairs[~from_shallow], self._painted, 0, progress.add)
+                fill(file, network, compute, pairs[~from_shallow], self._augmented, 0, progress.add)
 
     def _states(self, shallow: TrunkFile) -> PairSource:
         def source(pairs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
@@ -194,19 +190,19 @@ class Trunks:
 
         return source
 
-    def _painted(self, pairs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def _augmented(self, pairs: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         photos, first = np.unique(pairs[:, 0], return_index=True)
         views = dict(zip(photos.tolist(), np.split(pairs[:, 1], first[1:]), strict=True))
 
-        def paint(item: tuple[int, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        def augment(item: tuple[int, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
             row, pixels = item
             seed = int(self.photos.seeds[row])
-            return [self.painter.paint(pixels, int(view), seed) for view in views[row]]
+            return [self.augmenter.apply(pixels, int(view), seed) for view in views[row]]
 
         batch = np.empty((BATCH, self.size, self.size, 3), dtype=np.uint8)
         start = filled = 0
-        for painted in in_order(paint, self.photos.each(photos), thread_count()):
-            for image in painted:
+        for augmented in ordered_map(augment, self.photos.each(photos), thread_count()):
+            for image in augmented:
                 batch[filled] = image
                 filled += 1
                 if filled == BATCH:
@@ -230,8 +226,8 @@ class Trunks:
         run(network, compute, x, 0, network.cut)
         compute.synchronise()
         each = (time.perf_counter() - started) / len(x)
-        painting = 0.002 * (self.size / 224) ** 2 * float((pairs[:, 1] >= RANDOM).mean())
-        return float((~from_shallow).sum()) * (each + painting)
+        augmenting = 0.002 * (self.size / 224) ** 2 * float((pairs[:, 1] >= RANDOM).mean())
+        return float((~from_shallow).sum()) * (each + augmenting)
 
 
 class _Progress:
@@ -270,7 +266,7 @@ def fill(
     """Run blocks `start` .. cut over what `source` yields for `pairs`, and append the states shard by shard."""
     held = np.empty((file.shard_rows, file.row_bytes), dtype=np.uint8)
     first = rows = 0
-    for part, x in ahead(source(pairs), 2):
+    for part, x in prefetch(source(pairs), 2):
         states = stored(run(network, compute, _filled_up(x), start, network.cut))[: len(part)]
         taken = 0
         while taken < len(part):
@@ -299,43 +295,6 @@ def _filled_up(x: Tensor) -> Tensor:
     if len(x) == BATCH:
         return x
     return torch.cat([x, x[-1:].expand(BATCH - len(x), *x.shape[1:])])
-
-
-def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """`items`, prepared by a thread up to `depth` of them before they are asked for."""
-    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def offer(value: Any) -> None:
-        while not stopped.is_set():
-            try:
-                return waiting.put(value, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def prepare() -> None:
-        try:
-            for item in items:
-                offer((item, None))
-                if stopped.is_set():
-                    return
-            offer((None, StopIteration()))
-        except BaseException as error:
-            offer((None, error))
-
-    thread = threading.Thread(target=prepare, daemon=True, name="ahead")
-    thread.start()
-    try:
-        while True:
-            item, error = waiting.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def _clock(seconds: float) -> str:

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from pawpularity.data.augment import Painter
+from pawpularity.data.augment import Augmenter
 from pawpularity.data.photo_cache import Photos
+from pawpularity.data.photos import prefetch
 from pawpularity.device import Compute
-from pawpularity.features.build import Trunks, ahead
+from pawpularity.features.build import Trunks
 from pawpularity.features.store import TrunkFile
 from pawpularity.models.network import Network
 
@@ -61,13 +62,15 @@ class PixelInputs:
         pixels, seeds = self.photos.pixels, self.photos.seeds
         if not views.any():
             return torch.from_numpy(np.array(pixels[self.photo_rows[rows]]))
-        painter = Painter(pixels.shape[1])
+        augmenter = Augmenter(pixels.shape[1])
         at = self.photo_rows[rows]
-        painted = (painter.paint(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True))
-        return torch.from_numpy(np.stack(list(painted)))
+        augmented = (
+            augmenter.apply(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True)
+        )
+        return torch.from_numpy(np.stack(list(augmented)))
 
     def feed(self, rows: Rows, batches: Iterable[Batch], workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
-        """As `Inputs.feed`; `workers` processes paint, 0 = this one."""
+        """As `Inputs.feed`; `workers` processes augment, 0 = this one."""
         if self._loader is None or self._loader[0] is not rows:
             keys = _Keys()
             items = _Painted(self.photos.pixels, self.photos.seeds, self.photo_rows[rows])
@@ -114,7 +117,7 @@ class StateInputs:
                 states = self.take(rows[positions], views)
                 yield (states.pin_memory() if pin else states), positions
 
-        return ahead(read(), 2)
+        return prefetch(read(), 2)
 
     def state(self, network: Network, x: Tensor) -> Tensor:
         """They are states already."""
@@ -203,18 +206,18 @@ class _Painted(TorchDataset[Tensor]):
 
     def __init__(self, pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], photo_rows: Rows) -> None:
         self.pixels, self.seeds, self.photo_rows = pixels, seeds, photo_rows
-        self.painter: Painter | None = None  # made by the process that paints: its thread-local part cannot travel
+        self.augmenter: Augmenter | None = None  # made by the process that uses it: its thread-local part cannot travel
 
     def __len__(self) -> int:
         return len(self.photo_rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        if self.painter is None:
-            self.painter = Painter(self.pixels.shape[1])
+        if self.augmenter is None:
+            self.augmenter = Augmenter(self.pixels.shape[1])
         position, view = key
         at = self.photo_rows[position]
-        # A copy: a painter may hand back a view of the read-only map, which torch must not write to.
-        return torch.from_numpy(np.array(self.painter.paint(np.asarray(self.pixels[at]), view, int(self.seeds[at]))))
+        # A copy: an augmenter may hand back a view of the read-only map, which torch must not write to.
+        return torch.from_numpy(np.array(self.augmenter.apply(np.asarray(self.pixels[at]), view, int(self.seeds[at]))))
 
 
 def _single_thread(worker: int) -> None:

@@ -141,7 +141,7 @@ def run_probes(
     Every place is looked at before anything is computed. Raises UserError for labels without photos, a network that
     cannot be had, fewer than three folds, and a run of the same name with other settings.
     """
-    dataset.photo_paths()
+    dataset.require_photos()
     require_inner_folds(folds.k)
     size, seed = config.photos.size, config.train.seed
     towers = towers_of(config.model, list(backbones), kind, size=size, seed=seed)

@@ -28,7 +28,7 @@ def _probe(options: argparse.Namespace) -> None:
     word = check_name(options.run or "probe")
     chosen = choose(options)
     dataset = chosen.dataset
-    dataset.photo_paths()  # labels alone are refused before a folds file is made
+    dataset.require_photos()  # labels alone are refused before a folds file is made
     folds = chosen.folds
 
     from pawpularity.device import choose as choose_device

@@ -133,7 +133,7 @@ def _table1(options: argparse.Namespace) -> None:
     draw_if_missing(data)
     first = next(iter(configs.values()))
     dataset = Dataset.load(data, Path(first.cache.folder))
-    dataset.photo_paths()
+    dataset.require_photos()
     compete.require_weights(configs)
     folds = folds_of(dataset, first)
     log(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pawpularity.data.augment import FLIP, Painter
+from pawpularity.data.augment import FLIP, Augmenter
 from pawpularity.data.photos import decode
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
 from pawpularity.models.network import Network
@@ -150,7 +150,7 @@ def harmless(path: Path, pixels: Pixels, settings: PhotoSettings) -> dict[str, P
         found[f"{cut} {word}"] = larger[at : at + size, at : at + size]
     for factor in BRIGHTNESS:
         found[f"brightness {100 * (factor - 1):+.0f} %"] = np.clip(np.rint(pixels * factor), 0, 255).astype(np.uint8)
-    found["mirrored"] = Painter(size).paint(pixels, FLIP, 0)
+    found["mirrored"] = Augmenter(size).apply(pixels, FLIP, 0)
     return found
 
 

@@ -49,7 +49,7 @@ def start_run(
 
     Raises UserError when a run with other settings, data, folds or trunk stands there, or `processes` cannot share `compute`.
     """
-    dataset.photo_paths()  # labels alone cannot be trained on: said before anything is written
+    dataset.require_photos()  # labels alone cannot be trained on: said before anything is written
     network = build_network(config, fold=0)
     frozen = network.frozen_state()
     home_made = config.model.weights == "none" or Path(config.model.weights).is_file()

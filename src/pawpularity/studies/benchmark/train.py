@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from pawpularity.config import resolve
-from pawpularity.data.photo_cache import Photos, content_print, photos_of
+from pawpularity.data.photo_cache import Photos, fingerprint, photos_of
 from pawpularity.data.photos import decode
 from pawpularity.device import Compute, choose
 from pawpularity.features.build import Trunks
@@ -65,13 +65,13 @@ class Shelter:
 
     def photos(self, size: int, cache: str) -> Photos:
         """The photos through a photo cache of its own; another `cache` starts cold."""
-        prints = [content_print(path.read_bytes()) for path in self.paths]
+        prints = [fingerprint(path.read_bytes()) for path in self.paths]
         return photos_of(self.paths, prints, size=size, fit="squash", folder=self.folder / cache, key="bench")
 
     def undecoded(self, size: int) -> Photos:
         """The photos without any cache."""
         pixels: Any = DecodedEachTime(self.paths, size)
-        return Photos("", np.arange(len(self.paths), dtype=np.uint64), lambda: iter(()), lambda: pixels)
+        return Photos("", np.arange(len(self.paths), dtype=np.uint64), pixels)
 
     def rows(self, photos: Photos, trunks: Trunks | None = None) -> LabelledPhotos:
         """As the training loop takes them."""

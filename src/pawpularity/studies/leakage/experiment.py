@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.data.augment import VIEWS
+from pawpularity.data.augment import AUGMENTATIONS
 from pawpularity.data.folds import inner_split
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
@@ -176,7 +176,7 @@ def run_experiment(config: Config, rows: LabelledPhotos, ids: list[str], held: R
         table=pd.concat(
             [
                 pd.DataFrame({
-                    "Id": np.array(ids)[what.rows], "copy": np.array(VIEWS)[what.copies], "scored": scored,
+                    "Id": np.array(ids)[what.rows], "copy": np.array(AUGMENTATIONS)[what.copies], "scored": scored,
                     "copy_trained_on": leaked if scored == "leaky" else False, "target": rows.scores[what.rows],
                     "leaky": answers["leaky", scored], "honest": answers["honest", scored],
                 })
