@@ -137,11 +137,11 @@ def test_a_legal_table_mutated(kind: str, data: st.DataObject) -> None:
     if found is None:
         return
     assert how != "twice" or (kind == "sample" and i == 0), "an Id stands twice"
-    due, kept = base.astype(dict.fromkeys(base.columns[1:], float)).set_index("Id"), found.set_index("Id")
-    both = kept.index.intersection(due.index)
+    expected, kept = base.astype(dict.fromkeys(base.columns[1:], float)).set_index("Id"), found.set_index("Id")
+    both = kept.index.intersection(expected.index)
     # One row at most may differ from the original: the one that was touched (or, cut, the last one).
-    differing = (kept.loc[both].astype(float) != due.loc[both, kept.columns].astype(float)).any(axis=1).sum()
-    assert differing + len(kept.index.difference(due.index)) <= 1
+    differing = (kept.loc[both].astype(float) != expected.loc[both, kept.columns].astype(float)).any(axis=1).sum()
+    assert differing + len(kept.index.difference(expected.index)) <= 1
 
 
 def test_the_contests_labels(real: Path) -> None:

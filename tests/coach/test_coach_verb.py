@@ -12,10 +12,8 @@ import pytest
 from PIL import Image
 
 from pawpularity import Predictor
-from pawpularity.coach.command import read_photo
 from pawpularity.coach.prepared import read_prepared
 from pawpularity.coach.text import COLUMNS, Album, as_csv
-from pawpularity.coach.upload import MOST_BYTES
 from pawpularity.evaluation.calibration import Calibration
 from pawpularity.evaluation.oof import read_oof
 from pawpularity.explain.chosen import choose
@@ -190,7 +188,7 @@ def test_what_is_hardly_a_photo_is_doubted_and_not_put_first(bench, drawn, paw):
 def test_no_more_of_a_file_is_read_than_may_be(bench, drawn, paw, tmp_path):
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(900_000_000)
-    assert len(read_photo(tmp_path / "huge.jpg")) == MOST_BYTES + 1
+    assert "20 MB" in paw("coach", tmp_path / "huge.jpg", "--run", "toy", "--data", drawn).err
 
 
 def run_like(place, name, **settings):

@@ -53,8 +53,8 @@ def test_a_random_one_is_a_function_of_photo_number_and_seed(photo):
 def test_the_authors_copy_by_score():
     samples = copies(np.arange(1, 101, dtype=float), "authors", seed=0)
     named = [{AUGMENTATIONS[c] for c in np.flatnonzero(row)} for row in samples]
-    for score, due in ((10, 4), (11, 2), (20, 2), (21, 1), (49, 1), (50, 2), (59, 2), (60, 4), (100, 4)):
-        assert named[score - 1] == [{"original"}, {"original", "flip"}, set(AUGMENTATIONS[:4])][due // 2]
+    for score, expected in ((10, 4), (11, 2), (20, 2), (21, 1), (49, 1), (50, 2), (59, 2), (60, 4), (100, 4)):
+        assert named[score - 1] == [{"original"}, {"original", "flip"}, set(AUGMENTATIONS[:4])][expected // 2]
 
 
 def test_the_papers_text_draws_one_of_three_once():

@@ -104,7 +104,7 @@ def test_pairs_against_counting_every_bit(monkeypatch: pytest.MonkeyPatch, tile:
     rows[:, 128:] = np.clip(rows[:, 128:] + rng.normal(0, 25, (150, 256)), 0, 255).astype(np.uint8)
     rows[::17, 128:] = 7
     bits, thumbs = np.unpackbits(rows[:, :128], axis=1), rows[:, 128:].astype(float)
-    due = {
+    expected = {
         (a, b)
         for a in range(150)
         for b in range(a + 1, 150)
@@ -112,9 +112,9 @@ def test_pairs_against_counting_every_bit(monkeypatch: pytest.MonkeyPatch, tile:
         and min(thumbs[a].std(), thumbs[b].std()) >= 4
         and np.corrcoef(thumbs[a], thumbs[b])[0, 1] >= 0.9
     }
-    assert 100 < len(due) < 150 * 149 / 2
+    assert 100 < len(expected) < 150 * 149 / 2
     monkeypatch.setattr(module, "_TILE", tile)
-    assert set(zip(*(side.tolist() for side in similar_pairs(rows, 0.85)), strict=True)) == due
+    assert set(zip(*(side.tolist() for side in similar_pairs(rows, 0.85)), strict=True)) == expected
 
 
 def test_the_threshold_is_met_exactly_and_ten_thousand_photos_take_seconds() -> None:
@@ -167,7 +167,7 @@ def test_duplicates_planted_in_the_sample_are_found(tmp_path: Path, seed: int) -
     folds = make_folds(Dataset.load(tmp_path / "sample", tmp_path / "cache"), out=tmp_path / "folds")
     group = folds.frame.set_index("Id")["group"]
     planted = pd.read_csv(tmp_path / "sample" / "truth" / "duplicates.csv")
-    due = {frozenset(pair) for pair in planted.itertuples(index=False)}
+    expected = {frozenset(pair) for pair in planted.itertuples(index=False)}
     found = {frozenset((a, b)) for _, part in group.groupby(group) for a in part.index for b in part.index if a < b}
-    assert len(due) >= 10
-    assert len(due & found) >= 0.95 * max(len(due), len(found))
+    assert len(expected) >= 10
+    assert len(expected & found) >= 0.95 * max(len(expected), len(found))

@@ -201,18 +201,18 @@ def test_parts_are_as_even_as_scikit_learns_or_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "share", "seed", "due"),
+    ("n", "share", "seed", "expected"),
     [(300, 0.1, 3, "f37c50abc10c"), (300, 0.3, 4, "af2327c786cc"), (300, 0.5, 1, "f095f99ec6f0"), (300, 0.004, 2, "54b2e504e071"),
      (15, 0.1, 3, "bbcd1c9ba135")],
 )  # fmt: skip
-def test_the_rule_that_a_files_name_stands_for_does_not_change(n: int, share: float, seed: int, due: str) -> None:
+def test_the_rule_that_a_files_name_stands_for_does_not_change(n: int, share: float, seed: int, expected: str) -> None:
     """Folds and inner splits that others hold stay theirs. Whoever changes how they are dealt gives `_DEAL` another name."""
     i = np.arange(300)
     groups, scores = np.where(i < 30, i // 3, i - 20), (1 + (i * i * 37 + 11 * i) % 100).astype(float)
     assert _DEAL == "deal-1"
     assert text_hash("".join(map(str, deal(groups, scores, k=5, seed=7, bins=10)))) == "41ead45ea776"
     inner = inner_split(groups[-n:], scores[-n:], share=share, seed=seed)[1]
-    assert text_hash(str(inner.tolist())) == due
+    assert text_hash(str(inner.tolist())) == expected
 
 
 def test_duplicates_share_a_fold(tmp_path: Path) -> None:

@@ -34,12 +34,12 @@ def test_photos_are_the_decoded_rows_read_only_and_decoded_once(many: list[Path]
     rows = photos(many, tmp_path).pixels
     assert isinstance(rows, np.memmap)
     assert not rows.flags.writeable
-    due = np.stack([decode(path, 20, "squash") for path in many])
-    np.testing.assert_array_equal(rows, due)
+    expected = np.stack([decode(path, 20, "squash") for path in many])
+    np.testing.assert_array_equal(rows, expected)
     again = photos(many, tmp_path)
     for path in many:
         path.unlink()
-    np.testing.assert_array_equal(again.pixels, due)
+    np.testing.assert_array_equal(again.pixels, expected)
 
 
 def test_rows_are_handed_out_while_they_are_decoded(many: list[Path], tmp_path: Path) -> None:

@@ -64,10 +64,10 @@ def test_exif_orientation(kind: str, fit: str, orientation: int) -> None:
 def test_sixteen_bit_grey_is_its_high_byte(kind: str) -> None:
     high = np.asarray(smooth(50, 40).convert("L")).astype(np.uint16)
     low = np.random.default_rng(0).integers(0, 256, high.shape, dtype=np.uint16)
-    due = squashed(Image.fromarray(high.astype(np.uint8)), 24)
-    np.testing.assert_array_equal(decode(encoded(Image.fromarray(high << 8 | low), kind), 24, "squash"), due)
+    expected = squashed(Image.fromarray(high.astype(np.uint8)), 24)
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(high << 8 | low), kind), 24, "squash"), expected)
     wide = Image.fromarray(high.astype(np.int32) << 8)
-    np.testing.assert_array_equal(decode(encoded(wide, "TIFF"), 24, "squash"), due)
+    np.testing.assert_array_equal(decode(encoded(wide, "TIFF"), 24, "squash"), expected)
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop"])

@@ -107,9 +107,9 @@ def test_hypothesis_two_on_drawn_photos(work, photos, cache, paw):
     found = json.loads(Path("found/hypotheses.json").read_text())
     (row,) = [row for row in found["tested"] if row["column"] == "contrast"]
     (note,) = [note for note in found["notes"] if note.startswith("contrast: measured on")]
-    due = float(note.rsplit("= ", 1)[1].split()[0])
+    expected = float(note.rsplit("= ", 1)[1].split()[0])
     assert row["verdict"] == "supported"
-    assert row["low"] < due < row["high"] + 2
-    assert 0.5 * row["true_effect"] < due < row["true_effect"]
+    assert row["low"] < expected < row["high"] + 2
+    assert 0.5 * row["true_effect"] < expected < row["true_effect"]
     assert row["per_10_levels"] == pytest.approx(row["effect"] / row["levels"] * 10)
     assert found["joint"]["coefficients"].keys() >= {"contrast", "Eyes", "Blur"}

@@ -17,11 +17,11 @@ import torch
 
 from pawpularity.config import resolve
 from pawpularity.data.augment import FLIP, ORIGINAL, RANDOM, Augmenter
-from pawpularity.data.photo_cache import Photos
+from pawpularity.data.photo_cache import CachedRows, Photos, photos_of
 from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.features import build, store
-from pawpularity.features.build import BATCH, Trunks, ahead
+from pawpularity.features.build import BATCH, Trunks
 from pawpularity.features.load import PixelInputs, StateInputs
 from pawpularity.models.network import build_network
 
@@ -372,26 +372,23 @@ def test_a_full_disk_is_not_left_full(tmp_path, photos, monkeypatch):
 def test_photos_are_decoded_while_the_network_computes(tmp_path):
     """Without a photo cache rows come one after the other; the cache is filled on the way."""
     pixels = np.random.default_rng(1).integers(0, 256, (70, SIZE, SIZE, 3), dtype=np.uint8)
-    cached = []
-
-    def rows():
-        yield from pixels
-        cached.append(pixels)
-
-    stream = Photos("k", np.arange(70, dtype=np.uint64), rows, lambda: cached[0] if cached else None)
-    file = trunks(tmp_path, stream).open(network(), CPU, *pairs(70))
-    assert cached
+    rows = CachedRows(
+        tmp_path / "rows.npy",
+        [Path(str(i)) for i in range(70)],
+        lambda path: pixels[int(path.name)],
+        (SIZE, SIZE, 3),
+        "x",
+    )
+    file = trunks(tmp_path, Photos("k", np.arange(70, dtype=np.uint64), rows)).open(network(), CPU, *pairs(70))
+    assert np.array_equal(rows.opened(), pixels)
     whole = trunks(tmp_path / "b", replace(Photos.of(pixels), key="k")).open(network(), CPU, *pairs(70))
     assert torch.equal(file.take(file.slots(*pairs(70))), whole.take(whole.slots(*pairs(70))))
 
 
 def test_a_bad_photo_ends_the_build(tmp_path):
-    def rows():
-        yield np.zeros((SIZE, SIZE, 3), np.uint8)
-        raise UserError("1 of 2 photos cannot be used")
-
-    stream = Photos("k", np.arange(2, dtype=np.uint64), rows, lambda: None)
-    with pytest.raises(UserError, match="1 of 2"):
+    paths = [tmp_path / "none.jpg"] * 2
+    stream = photos_of(paths, ["0" * 16] * 2, size=SIZE, fit="squash", folder=tmp_path, key="k")
+    with pytest.raises(UserError, match="2 of 2"):
         trunks(tmp_path, stream).open(network(), CPU, *pairs(2))
 
 
@@ -409,21 +406,6 @@ def test_both_inputs_feed_the_same(tmp_path, photos):
         assert np.array_equal(at, same)
         with torch.inference_mode():
             torch.testing.assert_close(net.trunk(x), states.state(net, state), rtol=1e-4, atol=1e-4)
-
-
-def test_ahead_passes_errors_on_and_stops_early():
-    def failing():
-        yield 1
-        raise ValueError("x")
-
-    got = ahead(failing(), 2)
-    assert next(got) == 1
-    with pytest.raises(ValueError, match="x"):
-        next(got)
-    endless = ahead(iter(int, 1), 2)
-    assert next(endless) == 0
-    endless.close()
-    assert not any(thread.name == "ahead" for thread in threading.enumerate())
 
 
 def test_batch_is_what_the_kernels_see(tmp_path, photos, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pawpularity.coach.coach import Coach
 from pawpularity.coach.text import ONE_PET, Album, Coached, as_csv, in_order, one_photo
-from pawpularity.coach.upload import Upload
+from pawpularity.coach.upload import MOST_BYTES, Upload
 from pawpularity.console import emit, log, track
 from pawpularity.data.photos import PhotoError, read_photo
 from pawpularity.errors import UserError
@@ -65,7 +65,7 @@ def look(coach: Coach, files: Sequence[Path], *, tips: bool, crops: bool) -> Alb
     photos, faults = [], {}
     for file in track(files, "looking at photos"):
         try:
-            upload = Upload.of(read_photo(file))
+            upload = Upload.of(read_photo(file, MOST_BYTES))
             told = coach.score(upload)
             found = coach.tips(upload) if tips else []
             photos.append(Coached(str(file), told, found, coach.crop(upload) if crops else None))

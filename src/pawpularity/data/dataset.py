@@ -45,8 +45,8 @@ class Rows:
     def require_photos(self) -> None:
         """Raise UserError where the folder has no photos."""
         if not self.has_photos:
-            due = self.folder / self.part / "ID.jpg"
-            raise UserError(f"{self.folder}: has labels only; this needs the photos, as {due} beside {self.part}.csv")
+            photo = self.folder / self.part / "ID.jpg"
+            raise UserError(f"{self.folder}: has labels only; this needs the photos, as {photo} beside {self.part}.csv")
 
     @cached_property
     def paths(self) -> list[Path]:

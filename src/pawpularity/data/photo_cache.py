@@ -143,8 +143,8 @@ class Photos:
     def each(self, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Pixels]]:
         """(row, pixels) of the rows `wanted`, ascending. Photos that are not cached are decoded on the way."""
         if isinstance(self.rows, CachedRows) and self.rows.opened() is None:
-            due = set(wanted.tolist())
-            yield from ((row, pixels) for row, pixels in enumerate(self.rows.stream()) if row in due)
+            needed = set(wanted.tolist())
+            yield from ((row, pixels) for row, pixels in enumerate(self.rows.stream()) if row in needed)
         else:
             yield from ((row, np.asarray(self.pixels[row])) for row in wanted.tolist())
 
@@ -154,12 +154,12 @@ def photos_of(paths: Sequence[Path], prints: Sequence[str], *, size: int, fit: s
 
     `key` must name the photos' content and their order; `size` and `fit` are as for `decode`.
     """
-    due = dict(zip(paths, prints, strict=True))
+    expected = dict(zip(paths, prints, strict=True))
 
     def make(path: Path) -> Pixels:
         # The cache is named by content: what is decoded must be the very bytes that were hashed.
         data = read_photo(path)
-        if fingerprint(data) != due[path]:
+        if fingerprint(data) != expected[path]:
             raise PhotoError(path, "changed while it was read")
         return decode(data, size, fit)
 

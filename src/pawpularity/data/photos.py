@@ -88,16 +88,16 @@ def decode(source: Path | bytes, size: int, fit: str) -> Pixels:
         raise PhotoError(source, fault(error, data)) from None
 
 
-def read_photo(path: Path) -> bytes:
-    """The bytes of a photo file. Raises PhotoError where it is absent, above 1 GB, unreadable, or no regular file."""
-    photo_stat(path)
+def read_photo(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a photo file. Raises PhotoError where it is absent, too large, unreadable, or no regular file."""
+    photo_stat(path, max_bytes)
     try:
         return path.read_bytes()
     except OSError as error:
         raise PhotoError(path, fault(error)) from None
 
 
-def photo_stat(path: Path) -> os.stat_result:
+def photo_stat(path: Path, max_bytes: int = MAX_BYTES) -> os.stat_result:
     """Size and times of a photo file. Raises PhotoError as `read_photo` does: opening a pipe would hang."""
     try:
         about = path.stat()
@@ -106,8 +106,8 @@ def photo_stat(path: Path) -> os.stat_result:
         raise PhotoError(path, "a broken link" if broken else fault(error)) from None
     if not stat.S_ISREG(about.st_mode):
         raise PhotoError(path, "a folder, not a photo" if stat.S_ISDIR(about.st_mode) else "not a regular file")
-    if about.st_size > MAX_BYTES:
-        raise PhotoError(path, f"too large a file ({about.st_size / 1e6:.0f} MB; {MAX_BYTES / 1e6:.0f} MB at most)")
+    if about.st_size > max_bytes:
+        raise PhotoError(path, f"too large a file ({about.st_size / 1e6:.0f} MB; {max_bytes / 1e6:.0f} MB at most)")
     return about
 
 
