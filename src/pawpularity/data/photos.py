@@ -103,7 +103,7 @@ def photo_stat(path: Path, max_bytes: int = MAX_BYTES) -> os.stat_result:
         about = path.stat()
     except OSError as error:
         broken = isinstance(error, FileNotFoundError) and path.is_symlink()
-        raise PhotoError(path, "a broken link" if broken else fault(error)) from None
+        raise PhotoError(path, "a link that leads nowhere" if broken else fault(error)) from None
     if not stat.S_ISREG(about.st_mode):
         raise PhotoError(path, "a folder, not a photo" if stat.S_ISDIR(about.st_mode) else "not a regular file")
     if about.st_size > max_bytes:
