@@ -132,7 +132,7 @@ def all_(
     """Data, folds, four backbones, mean blend, submission: an estimate and a question first."""
 
 
-@command(START, "old.data.verbs._data", "make data")
+@command(START, "old.kaggle.verbs._data", "make data")
 def data(into: Annotated[str | None, Option(metavar="DIR", help="Where to put it.")] = None) -> None:
     """Download the competition's data (accept its rules on Kaggle first)."""
 
@@ -195,7 +195,7 @@ def probe(
     """Ridge or SVR on the frozen features of any timm networks, out of fold."""
 
 
-@command(TRAIN, "old.data.folds_verbs._folds", "make folds DATA=input/mine")
+@command(TRAIN, "context.folds", "make folds DATA=input/mine")
 def folds(config: Config = None, data: Data = None, settings: Settings = None, json: Json = None) -> None:
     """Make the folds file: near-duplicates grouped, scores stratified."""
 
@@ -485,9 +485,9 @@ def pretrain(
 # --- Housekeeping -----------------------------------------------------------------------------------------------------
 
 
-@command(HOUSE, "old.data.verbs._clean_cache", "make clean-cache YES=1")
+@command(HOUSE, "data.clean_cache.clean_cache", "make clean-cache YES=1")
 def clean_cache(
-    folder: Annotated[str, Option(metavar="DIR", help="The cache folder.")] = ".cache", yes: Yes = False
+    folder: Annotated[Path, Option(metavar="DIR", help="The cache folder.")] = Path(".cache"), yes: Yes = False
 ) -> None:
     """Show what the cache holds, then delete it."""
 

@@ -86,10 +86,17 @@ def folds_of(dataset: "Dataset", config: Config) -> "Folds":
     cfg = config.folds
     folds = make_folds(
         dataset, k=cfg.k, seed=cfg.seed, bins=cfg.bins, duplicate_threshold=cfg.duplicate_threshold,
-        out=FOLDS, cache_folder=Path(config.cache.folder),
+        out=FOLDS,
     )  # fmt: skip
     log(f"folds   {folds.path}: {folds.note}")
     return folds
+
+
+def folds(context: Context, *, json: str | None = None) -> None:
+    """The command `folds`: make the folds file, and show it."""
+    from pawpularity.data.folds import show_folds
+
+    show_folds(context.folds, context.dataset, json=json)
 
 
 def choose_data(asked: str | None) -> Path:

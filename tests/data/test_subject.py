@@ -1,4 +1,4 @@
-"""The subject's mask and the contrast, against the label maps of a drawn shelter; then hypothesis 2 through the command."""
+"""The subject's mask and the contrast, against the label maps of a drawn sample; then hypothesis 2 through the command."""
 
 import json
 from pathlib import Path
@@ -8,31 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pawpularity.cli import main
+from pawpularity.data import photo_cache, subject
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
-from pawpularity.data.subject import (
-    BACKGROUND,
-    OUTSIDE,
-    SIZE,
-    SUBJECT,
-    Contrasts,
-    contrast,
-    measure,
-    share,
-    subject_map,
-)
-from pawpularity.sample.draw import draw_sample
+from pawpularity.data.subject import BACKGROUND, OUTSIDE, SIZE, SUBJECT, contrast, measure, share, subject_map
 from pawpularity.studies.hypotheses.drawn import true_contrasts
 
-PET = (1, 2, 3, 5, 7)  # of the label maps: tongue, eyes, accessory, head and body
-SECOND = 6
+PET, SECOND = (1, 2, 3, 5, 7), 6  # of the label maps: tongue, eyes, accessory, head, body; a second pet
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A shelter other than the one the mask's numbers were chosen on."""
+    """A sample other than the one the mask's numbers were chosen on."""
     folder = tmp_path_factory.mktemp("drawn") / "photos"
-    draw_sample(folder, photos=170, size=128, seed=11, test_photos=1)
+    words = ("sample", "--photos", "170", "--size", "128", "--seed", "11", "--test-photos", "1", "--into", str(folder))
+    assert main(words) == 0
     return folder
 
 
@@ -42,27 +33,19 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def disc(pet, ground, size=SIZE):
-    """A photo of a disc of one grey on another."""
-    photo = np.full((size, size, 3), ground, dtype=np.uint8)
-    noise = np.random.default_rng(0).integers(-3, 4, photo.shape)
-    cv2.circle(photo, (size // 2 + 8, size // 2 + 10), size // 4, (pet, pet, pet), -1)
-    return np.clip(photo + noise, 0, 255).astype(np.uint8)
-
-
 def test_a_disc_is_found_and_its_contrast_is_exact():
-    photo = disc(60, 170)
+    photo = np.full((SIZE, SIZE, 3), 170, dtype=np.uint8)
+    cv2.circle(photo, (SIZE // 2 + 8, SIZE // 2 + 10), SIZE // 4, (60, 60, 60), -1)
+    true = photo[..., 0] == 60
+    photo = (photo + np.random.default_rng(0).integers(-3, 4, photo.shape)).astype(np.uint8)
     found = subject_map(photo)
-    true = np.hypot(*(np.mgrid[0:SIZE, 0:SIZE] - np.array([SIZE // 2 + 10, SIZE // 2 + 8])[:, None, None])) <= SIZE // 4
-    subject = found == SUBJECT
-    assert (subject & true).sum() / (subject | true).sum() > 0.95
+    assert ((found == SUBJECT) & true).sum() / ((found == SUBJECT) | true).sum() > 0.95
     assert contrast(photo, found) == pytest.approx(110, abs=1)
     # White paper around it is no background: 30 px on two sides would make the contrast another.
     framed = np.full_like(photo, 255)
     framed[:, 30:-30] = cv2.resize(photo, (SIZE - 60, SIZE))
     found = subject_map(framed)
-    assert (found[:, :30] == OUTSIDE).all()
-    assert (found[:, -30:] == OUTSIDE).all()
+    assert (found[:, [*range(30), *range(-30, 0)]] == OUTSIDE).all()
     assert (found[:, 31:-31] != OUTSIDE).all()
     assert contrast(framed, found) == pytest.approx(110, abs=5)
 
@@ -92,7 +75,7 @@ def test_masks_are_the_drawn_pets(photos):
 
 @pytest.mark.slow
 def test_contrasts_follow_the_drawn_ones(photos, cache):
-    measured = measure(Dataset.load(photos, cache), cache)
+    measured = measure(Dataset.load(photos, cache))
     ids = pd.read_csv(photos / "train.csv")["Id"].tolist()
     assert measured.failed <= 2
     there = np.isfinite(measured.levels)
@@ -101,61 +84,32 @@ def test_contrasts_follow_the_drawn_ones(photos, cache):
 
 
 def test_a_contrast_is_measured_once_whatever_the_threads(shelter, tmp_path, monkeypatch):
-    import pawpularity.data.photo_cache as photo_cache
-    import pawpularity.data.subject as subject
-
-    table = pd.read_csv(shelter / "train.csv").iloc[:8]
-    table.to_csv(shelter / "train.csv", index=False)
-    results = []
+    pd.read_csv(shelter / "train.csv").iloc[:8].to_csv(shelter / "train.csv", index=False)
+    found = []
     for threads in (1, 3):
         monkeypatch.setattr(photo_cache, "thread_count", lambda threads=threads: threads)
-        results.append(measure(Dataset.load(shelter, tmp_path / str(threads)), tmp_path / str(threads)).levels)
-    assert np.array_equal(*results, equal_nan=True)
-    (kept,) = (tmp_path / "1" / "photos").glob("*-contrast-*.npy")
-    assert kept.read_bytes() == next((tmp_path / "3" / "photos").glob("*-contrast-*.npy")).read_bytes()
-    monkeypatch.setattr(subject, "_row", None)  # from the cache now, in whatever order the table is
-    assert np.array_equal(measure(Dataset.load(shelter, tmp_path / "1"), tmp_path / "1").levels, results[0])
+        found.append(measure(Dataset.load(shelter, tmp_path / str(threads))).levels)
+    assert np.array_equal(*found, equal_nan=True)
+    monkeypatch.setattr(subject, "subject_map", None)  # from the cache now
+    assert np.array_equal(measure(Dataset.load(shelter, tmp_path / "1")).levels, found[0], equal_nan=True)
     monkeypatch.setattr(subject, "RULE", "another")
     with pytest.raises(TypeError):
-        measure(Dataset.load(shelter, tmp_path / "1"), tmp_path / "1")
+        measure(Dataset.load(shelter, tmp_path / "1"))
 
 
 @pytest.mark.slow
 def test_hypothesis_two_on_drawn_photos(work, photos, cache, paw):
-    words = ("hypotheses", "--data", photos, "--draws", 2000, f"cache.folder={cache}")
-    done = paw(*words, "--out", "found")
-    assert done.code == 0, done.err
-    found = json.loads(Path("found/hypotheses.json").read_text())
-    (row,) = [row for row in found["tested"] if row["column"] == "contrast"]
-    assert row["verdict"] == "supported"
-    (note,) = [note for note in found["notes"] if note.startswith("contrast: measured on")]
-    assert note in done.out
-    due = float(note.rsplit("= ", 1)[1].split()[0])
-    assert row["low"] < due < row["high"] + 2
-    assert 0.5 * row["true_effect"] < due < row["true_effect"]
-    assert row["per_10_levels"] == pytest.approx(row["effect"] / row["levels"] * 10)
-    assert found["joint"]["coefficients"].keys() >= {"contrast", "Eyes", "Blur"}
-    assert len(found["tested"]) == 8
-    again = paw(*words, "--out", "again")
-    assert again.out == done.out
+    for out in ("found", "again"):
+        done = paw("hypotheses", "--data", photos, "--draws", 2000, f"cache.folder={cache}", "--out", out)
+        assert done.code == 0, done.err
     for name in ("hypotheses.csv", "hypotheses.json", "forest.png"):
         assert Path("found", name).read_bytes() == Path("again", name).read_bytes()
-
-
-def test_photos_whose_subject_was_not_found_are_counted_and_left_out(work, photos, cache, paw, monkeypatch):
-    import pawpularity.studies.hypotheses.data as data
-
-    def some(levels):
-        monkeypatch.setattr(data, "measure", lambda dataset, cache: Contrasts(levels, np.full(len(levels), 0.3)))
-        done = paw("hypotheses", "--data", photos, "--draws", 100, "--json", "-", f"cache.folder={cache}")
-        return json.loads(done.out)
-
-    levels = np.random.default_rng(2).gamma(2, 20, 170)
-    levels[:30] = np.nan
-    found = some(levels)
+    found = json.loads(Path("found/hypotheses.json").read_text())
     (row,) = [row for row in found["tested"] if row["column"] == "contrast"]
-    assert (row["with"], row["without"], found["joint"]["photos"]) == (140, 30, 140)
-    assert "30 without a plausible subject are left out" in found["notes"][0]
-    found = some(np.full(170, np.nan))
-    assert "measured on 0 photos" in found["not_testable"]["contrast"]
-    assert found["joint"]["photos"] == 170
+    (note,) = [note for note in found["notes"] if note.startswith("contrast: measured on")]
+    expected = float(note.rsplit("= ", 1)[1].split()[0])
+    assert row["verdict"] == "supported"
+    assert row["low"] < expected < row["high"] + 2
+    assert 0.5 * row["true_effect"] < expected < row["true_effect"]
+    assert row["per_10_levels"] == pytest.approx(row["effect"] / row["levels"] * 10)
+    assert found["joint"]["coefficients"].keys() >= {"contrast", "Eyes", "Blur"}

@@ -260,7 +260,7 @@ def test_a_json_goes_where_it_can(at, paw):
 
 
 def test_a_photo_is_called_what_it_was_called(at, refused):
-    assert refused("explain", "--run", "toy", "--photo", "/dev/null", *RISE) == "/dev/null: is not a regular file"
+    assert refused("explain", "--run", "toy", "--photo", "/dev/null", *RISE) == "/dev/null: not a regular file"
     Path("some/where").mkdir(parents=True)
     Path("some/where/x.jpg").write_text("no photo")
     assert refused("explain", "--run", "toy", "--photo", "some/where/x.jpg", *RISE).startswith(

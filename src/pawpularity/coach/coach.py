@@ -108,7 +108,7 @@ class Coach:
         metrics = score(source.target, source.prediction, source.constant, source.groups)
         predictor = Predictor.load(run.folder)
         log(f"device  {predictor.compute}")
-        fingerprints = dataset.rows().fingerprints
+        fingerprints = dataset.fingerprints
         folds = dict(zip(fingerprints, run_folds(run).folds_of(dataset.train[ID]).tolist(), strict=True))
         path, key = run.folder / "coach.json", key_of(run, dataset)
         kept = read_learned(path, key)
@@ -208,7 +208,7 @@ def _dataset_of(run: Run, context: Context) -> Dataset:
     if folder == default and folder.resolve().name != own["name"]:
         raise UserError(f"{folder}: {cure}")
     dataset = context.dataset if folder == context.data else load_dataset(folder, context.config)
-    dataset.photo_paths()
+    dataset.require_photos()
     if dataset.hash != own["hash"]:
         raise UserError(f"{folder}: {cure}")
     return dataset

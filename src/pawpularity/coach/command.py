@@ -82,14 +82,12 @@ def _files(words: Sequence[str]) -> list[Path]:
 def _look(opened: "Coach", files: Sequence[Path]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Every photo's report for JSON, with a crop where there is one photo, and why the others cannot be used."""
     from pawpularity.coach.upload import MAX_BYTES, Upload
-    from pawpularity.data.photos import PhotoError, file_stat
+    from pawpularity.data.photos import PhotoError, read_photo
 
     found, faults = [], {}
     for path in track(files, "looking at photos"):
         try:
-            file_stat(path)  # opening a pipe would hang
-            with path.open("rb") as file:
-                upload = Upload.of(file.read(MAX_BYTES + 1))
+            upload = Upload.of(read_photo(path, MAX_BYTES))
             photo = {"photo": str(path), **asdict(opened.score(upload))}
             photo["tips"] = [asdict(tip) for tip in opened.tips(upload)]
             photo["crop"] = asdict(opened.crop(upload)) if len(files) == 1 else None

@@ -32,7 +32,7 @@ _NOTICED = (ADVISED, PERHAPS, NOT_WORTH)
 
 def evaluate_tips(coach: "Coach") -> list[dict[str, Any]]:
     """Evaluate every tip, and crops, on drawn pairs of the size of the sample's photos: a row as `_result` gives; logs a table."""
-    with Image.open(coach.dataset.photo_paths()[0]) as image:
+    with Image.open(coach.dataset.paths[0]) as image:
         size = max(image.size)
     traits = [trait for trait in TRAITS if trait.key in _TRIED]
     results = [_try(coach, trait, size) for trait in track(traits, "evaluating tips", unit="tip")]

@@ -73,7 +73,7 @@ def learn(run: Run, config: Config, dataset: Dataset, compute: Compute) -> Learn
     log(f"coach   learns from the {len(dataset.train):,} photos of {dataset.name}: some 0.15 s each, once")
     order = np.argsort(dataset.train[ID].to_numpy(dtype=str), kind="stable")
     table, split = dataset.train.iloc[order].reset_index(drop=True), run_folds(run)
-    measured = measure(dataset, dataset.cache_folder)
+    measured = measure(dataset)
     contrast = measured.levels[order]
     seen = np.isfinite(contrast)
     share = np.where(seen, measured.share[order], np.nan)

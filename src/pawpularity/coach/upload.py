@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pawpularity.data.photo_cache import content_print
+from pawpularity.data.photo_cache import fingerprint
 from pawpularity.data.photos import FORMATS, PhotoError, Pixels, decode, fault
 
 MAX_BYTES = 20_000_000
@@ -49,7 +49,7 @@ class Upload:
     @property
     def fingerprint(self) -> str:
         """Names the content, as the tables of photos do."""
-        return content_print(self.data)
+        return fingerprint(self.data)
 
     def pixels(self, size: int, fit: str) -> Pixels:
         """(size, size, 3) by the project's decoder. Raises PhotoError."""

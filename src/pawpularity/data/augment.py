@@ -1,16 +1,16 @@
-"""Views of a photo: itself, the paper's fixed copies, and numbered random ones. The only user of albumentations.
+"""Augmentations of a photo: the paper's fixed copies, and numbered random ones. The only user of albumentations.
 
-A view is a number, and `Painter.paint(photo, view, seed)` is a function of its arguments alone, so what a network sees of
-a photo can be computed once and kept. 0-5 are fixed: the photo, the paper's three transforms of it (a horizontal flip, a
-Gaussian blur of sigma 0.3, a 90 % centre crop resized back; section "data augmentation"), and the last two flipped. From 8
-on come random ones (crop, flip, colour): `8 + 4 k + c` is the k-th random view of copy c, drawn from the photo's content,
-so folds, trials and seeds share them.
+An augmentation is a number, and `Augmenter.apply(photo, augmentation, seed)` is a function of its arguments alone, so
+what a network sees of a photo can be computed once and kept. 0-5 are fixed: the photo, the paper's three transforms of it
+(a horizontal flip, a Gaussian blur of sigma 0.3, a 90 % centre crop resized back; section "data augmentation"), and the
+last two flipped. From 8 on they are random (crop, flip, colour): `8 + 4 k + c` is the k-th random augmentation of copy c,
+drawn from the photo's content, so folds, trials and seeds share them.
 
-`copies` says which photos get which of the fixed copies as training items of their own; `Schedule` says which view of an
-item is shown in which epoch. Only training rows come to either: inner and scored rows are seen as they are.
+`copies` says which photos get which fixed copies as training samples of their own; `Schedule` says which augmentation of a
+sample is shown in which epoch. Only training rows are augmented: inner and scored rows are not.
 
 Albumentations is pinned to 2.0.8, the last MIT release; newer code of that import name is under the AGPL, so another
-version is refused. It is imported when a view needs it: prediction does not.
+version is refused. It is imported when an augmentation needs it: prediction does not.
 """
 
 import importlib.metadata
@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from pawpularity.errors import UserError
 
-VIEWS = ("original", "flip", "blur", "crop", "blur flipped", "crop flipped")
+AUGMENTATIONS = ("original", "flip", "blur", "crop", "blur flipped", "crop flipped")
 ORIGINAL, FLIP, BLUR, CROP, BLUR_FLIPPED, CROP_FLIPPED = range(6)
-COPIES = 4  # the first four are training items of their own
-RANDOM = 8  # the first random view
+COPIES = 4  # the first four are training samples of their own
+RANDOM = 8  # the first random augmentation
 PINNED = "2.0.8"
 
 Image = NDArray[np.uint8]
@@ -35,14 +35,14 @@ _FLIPPED = np.array([FLIP, ORIGINAL, BLUR_FLIPPED, CROP_FLIPPED])
 
 
 def copies(scores: NDArray[np.float64], rule: str, seed: int) -> NDArray[np.bool_]:
-    """Which copies of each photo are training items, (photos, 4): its original, and those that `rule` makes.
+    """Which copies of each photo are training samples, (photos, 4): its original, and those that `rule` makes.
 
-    To be asked about the whole table, sorted by Id, and then cut to the training rows: a photo's copy is the same in
-    every fold, inner split and refit.
+    Ask for the whole table, sorted by Id, and cut to the training rows afterwards: a photo's copy is then the same in
+    every fold, inner split and refit. The second axis is that of `AUGMENTATIONS`.
 
     `rule`: `none`; `paper` = scores 0-20 and 50-60 get one of the three transforms, drawn once per photo from `seed`
     (the paper's text); `authors` = scores <= 20 or >= 50 get a flip, <= 10 or >= 60 also a blur and a crop (the
-    authors' code, which makes 16,962 items of the contest's 9,912 photos). The second axis is that of `VIEWS`.
+    authors' code, which makes 16,962 samples of the contest's 9,912 photos).
     """
     chosen = np.zeros((len(scores), COPIES), dtype=bool)
     chosen[:, ORIGINAL] = True
@@ -61,18 +61,18 @@ def copies(scores: NDArray[np.float64], rule: str, seed: int) -> NDArray[np.bool
 
 
 class Schedule:
-    """Which view of every training item is shown in which epoch: a function of (seed, epoch), as vectors."""
+    """Which augmentation of every training sample is shown in which epoch: a function of (seed, epoch), as vectors."""
 
-    def __init__(self, augment: str, item_copies: NDArray[np.int64], *, epochs: int, views: int, seed: int) -> None:
-        """`item_copies` (items,) are 0..3; `views` random views a copy are in use under `strong` (0: one an epoch)."""
+    def __init__(self, augment: str, sample_copies: NDArray[np.int64], *, epochs: int, views: int, seed: int) -> None:
+        """`sample_copies` (n,) are 0..3; under `strong`, `views` random augmentations a copy are in use (0: one an epoch)."""
         if augment not in ("none", "flip", "strong"):
             raise ValueError(augment)
-        self.augment, self.copies, self.seed = augment, item_copies, seed
+        self.augment, self.copies, self.seed = augment, sample_copies, seed
         self.views = min(views or epochs, epochs)
-        self.offset = np.random.default_rng([seed, 0x0FF]).integers(self.views, size=len(item_copies))
+        self.offset = np.random.default_rng([seed, 0x0FF]).integers(self.views, size=len(sample_copies))
 
     def of(self, epoch: int) -> NDArray[np.int64]:
-        """The view of every item in `epoch`, (items,)."""
+        """The augmentation of every sample in `epoch`, (n,)."""
         if self.augment == "strong":
             return RANDOM + COPIES * ((epoch + self.offset) % self.views) + self.copies
         if self.augment == "flip":
@@ -81,45 +81,44 @@ class Schedule:
         return self.copies
 
     def all(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(items, views) of every pair that any epoch shows, each once."""
-        items = np.arange(len(self.copies))
+        """(samples, augmentations) of every pair that any epoch shows, each once."""
+        samples = np.arange(len(self.copies))
         if self.augment == "strong":
-            numbers = np.arange(self.views)
-            views = RANDOM + COPIES * numbers[None, :] + self.copies[:, None]
-            return np.repeat(items, self.views), views.ravel()
+            random = RANDOM + COPIES * np.arange(self.views) + self.copies[:, None]
+            return np.repeat(samples, self.views), random.ravel()
         if self.augment == "flip":
-            return np.concatenate([items, items]), np.concatenate([self.copies, _FLIPPED[self.copies]])
-        return items, self.copies
+            return np.concatenate([samples, samples]), np.concatenate([self.copies, _FLIPPED[self.copies]])
+        return samples, self.copies
 
 
-class Painter:
-    """Views of (size, size, 3) uint8 photos; safe to use from several threads."""
+class Augmenter:
+    """Augmentations of (size, size, 3) uint8 photos; safe to use from several threads."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._local = threading.local()  # albumentations keeps its random numbers in the transform itself
 
-    def paint(self, photo: Image, view: int, seed: int) -> Image:
-        """`photo` as `view`; `seed` is the photo's own, which only random views look at. Same shape as `photo`."""
-        if view == ORIGINAL:
+    def apply(self, photo: Image, augmentation: int, seed: int) -> Image:
+        """`photo` under `augmentation`, same shape; `seed` is the photo's own, and only random ones use it."""
+        if augmentation == ORIGINAL:
             return photo
-        if view == FLIP:
+        if augmentation == FLIP:
             return photo[:, ::-1]
-        if view < RANDOM:
-            plain = {BLUR_FLIPPED: BLUR, CROP_FLIPPED: CROP}.get(view, view)
-            painted: Image = self._transforms["fixed"][plain](photo)
-            return painted if plain == view else painted[:, ::-1]
-        base = np.ascontiguousarray(self.paint(photo, (view - RANDOM) % COPIES, seed))
-        random = self._transforms["random"]
-        random.set_random_seed(int(np.random.SeedSequence([int(seed), view]).generate_state(1)[0]))
+        if augmentation < RANDOM:
+            plain = {BLUR_FLIPPED: BLUR, CROP_FLIPPED: CROP}.get(augmentation, augmentation)
+            fixed: Image = self._transforms[plain](photo)
+            return fixed if plain == augmentation else fixed[:, ::-1]
+        base = np.ascontiguousarray(self.apply(photo, (augmentation - RANDOM) % COPIES, seed))
+        random = self._transforms[RANDOM]
+        random.set_random_seed(int(np.random.SeedSequence([int(seed), augmentation]).generate_state(1)[0]))
         varied: Image = random(image=base)["image"]
         return varied
 
     @property
-    def _transforms(self) -> dict[str, Any]:
-        made: dict[str, Any] | None = getattr(self._local, "made", None)
-        if made is None:
-            made = self._local.made = {"fixed": _fixed(self.size), "random": _random(self.size)}
+    def _transforms(self) -> dict[int, Any]:
+        if not hasattr(self._local, "transforms"):
+            self._local.transforms = {**_fixed(self.size), RANDOM: _random(self.size)}
+        made: dict[int, Any] = self._local.transforms
         return made
 
 

@@ -1,13 +1,13 @@
-"""A data folder as one object: its tables, where its photos are, and the hashes that name their content.
+"""A data folder as one object: its table, where its photos are, and the hashes that name their content.
 
-`Dataset.load(folder, cache_folder)` takes a folder in Kaggle's layout (`train.csv`, `train/ID.jpg`, and for `load_test`
-`test.csv`, `test/ID.jpg`), or labels alone: a folder without `train/`, or a CSV file. Hashes are computed when first
-asked for; they depend on the rows and the photos' bytes, never on the folder's place, file times or the row order.
+`Dataset.load(folder, cache_folder)` takes a folder in Kaggle's layout (`train.csv`, `train/ID.jpg`), or labels alone: a
+folder without `train/`, or a CSV file. `load_test` takes the test part (`test.csv`, `test/ID.jpg`). Hashes are computed
+when first asked for. They depend on the rows and the photos' bytes, never on the folder's place, file times or row order.
 """
 
 import json
 import os
-import time
+import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,29 +17,18 @@ from typing import Any
 
 import pandas as pd
 
-from pawpularity.data.photo_cache import Photos, content_print, photos_of
-from pawpularity.data.photos import (
-    PhotoError,
-    bar,
-    fault,
-    file_stat,
-    in_order,
-    photo_faults,
-    refuse,
-    thread_count,
-)
-from pawpularity.data.tables import ID, METADATA, TARGET, read_test, read_train
+from pawpularity.console import track
+from pawpularity.data.photo_cache import Photos, fingerprint, photos_of
+from pawpularity.data.photos import PhotoError, ordered_map, photo_stat, read_photo, refuse, thread_count
+from pawpularity.data.tables import ID, METADATA, TARGET, read_test, read_train, shown
 from pawpularity.errors import UserError
 from pawpularity.files import text_hash, write_text
 
 CONTEST = Path("input/petfinder-pawpularity-score")
 
-# A file younger than this may still change within one tick of the file system's clock, so its hash is not remembered.
-SETTLED_S = 2.0
-
 
 def is_drawn(folder: Path) -> bool:
-    """Whether the folder holds a drawn shelter, whose true floor is known (`truth/floor.json`)."""
+    """Whether the folder holds a drawn sample, whose true floor is known (`truth/floor.json`)."""
     return (folder / "truth" / "floor.json").is_file()
 
 
@@ -53,15 +42,17 @@ class Rows:
     has_photos: bool
     cache_folder: Path
 
+    def require_photos(self) -> None:
+        """Raise UserError where the folder has no photos."""
+        if not self.has_photos:
+            photo = self.folder / self.part / "ID.jpg"
+            raise UserError(f"{self.folder}: has labels only; this needs the photos, as {photo} beside {self.part}.csv")
+
     @cached_property
     def paths(self) -> list[Path]:
         """Photo files, aligned with `table`. Raises UserError where the folder has no photos."""
-        photos = self.folder / self.part
-        if not self.has_photos:
-            raise UserError(
-                f"{self.folder}: has labels only; this needs the photos, as {photos / 'ID.jpg'} beside {self.part}.csv"
-            )
-        return [photos / f"{name}.jpg" for name in self.table[ID]]
+        self.require_photos()
+        return [self.folder / self.part / f"{name}.jpg" for name in self.table[ID]]
 
     @cached_property
     def fingerprints(self) -> list[str]:
@@ -88,19 +79,15 @@ class Rows:
 
     def photos(self, size: int, fit: str, cache_folder: Path | None = None) -> Photos:
         """The photos as squares of `size` pixels, aligned with `table`, decoded when they are first needed."""
-        cache = cache_folder or self.cache_folder
-        return photos_of(self.paths, self.fingerprints, size=size, fit=fit, folder=cache, key=self.photo_key)
+        folder = cache_folder or self.cache_folder
+        return photos_of(self.paths, self.fingerprints, size=size, fit=fit, folder=folder, key=self.photo_key)
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
-    """A training table, its photos if there are any, and (when asked for) the test part of the same folder."""
+class Dataset(Rows):
+    """The training part of a data folder, or labels alone."""
 
-    folder: Path
     name: str
-    train: pd.DataFrame
-    has_photos: bool
-    cache_folder: Path
 
     @staticmethod
     def load(folder: Path, cache_folder: Path) -> "Dataset":
@@ -108,145 +95,78 @@ class Dataset:
         table = read_train(folder)
         place = folder if folder.is_dir() else folder.parent
         has_photos = folder.is_dir() and _has_photos(place, "train", table, cache_folder)
-        return Dataset(place, place.resolve().name or "data", table, has_photos, cache_folder)
+        return Dataset(place, "train", table, has_photos, cache_folder, place.resolve().name or "data")
 
     @property
-    def hash(self) -> str:
-        """12 hex digits over the sorted training rows and their photos' content."""
-        return self.rows("train").hash
+    def train(self) -> pd.DataFrame:
+        """The table: columns Id, the twelve metadata columns, Pawpularity."""
+        return self.table
 
     @property
     def is_drawn(self) -> bool:
-        """Whether this is a drawn shelter."""
+        """Whether this is a drawn sample."""
         return is_drawn(self.folder)
-
-    def rows(self, part: str = "train") -> Rows:
-        """The "train" or "test" part. The test part is read when first asked for."""
-        return self._train_rows if part == "train" else self._test_rows
-
-    def photo_paths(self, part: str = "train") -> list[Path]:
-        """Photo files aligned with the part's table. Raises UserError where there are none."""
-        return self.rows(part).paths
-
-    def photo_key(self) -> str:
-        """12 hex digits over the training photos in row order; see `Rows.photo_key`."""
-        return self._train_rows.photo_key
-
-    def photos(self, size: int, fit: str, cache_folder: Path | None = None, part: str = "train") -> Photos:
-        """The part's photos, aligned with its table; see `Rows.photos`."""
-        return self.rows(part).photos(size, fit, cache_folder)
-
-    @cached_property
-    def _train_rows(self) -> Rows:
-        return Rows(self.folder, "train", self.train, self.has_photos, self.cache_folder)
-
-    @cached_property
-    def _test_rows(self) -> Rows:
-        return load_test(self.folder, self.cache_folder)
 
 
 def load_test(folder: Path, cache_folder: Path) -> Rows:
-    """Read `test.csv` of a folder; its photos and hash are looked at when asked for, the training part not at all.
-
-    Raises UserError for a bad table, or listing all photos missing from `test/`.
-    """
+    """Read the test part of a folder. Raises UserError for a bad table, or listing all photos missing from `test/`."""
     table = read_test(folder)
     return Rows(folder, "test", table, _has_photos(folder, "test", table, cache_folder), cache_folder)
 
 
 def fingerprints(paths: Sequence[Path], cache_folder: Path) -> list[str]:
-    """Content hash (BLAKE2b, 16 hex digits) of each photo file, in the order of `paths`.
+    """Content hash (BLAKE2b, 16 hex digits) of each photo file, in the order of `paths`, which lie in one folder.
 
-    Hashes are remembered in `cache_folder/fingerprints/` by name, size and times (mtime and ctime), so only new and
-    changed files are read. Raises UserError listing every file that is absent or unreadable.
+    Hashes are kept in `cache_folder/fingerprints/` by name, size and times (mtime and ctime), so only new and changed
+    files are read. Raises UserError listing every file that is absent or unreadable.
     """
-    by_folder: dict[Path, list[Path]] = {}
-    for path in paths:
-        by_folder.setdefault(path.parent, []).append(path)
-    hashes: dict[Path, str] = {}
-    for folder, members in by_folder.items():
-        hashes.update(_folder_fingerprints(folder, members, cache_folder))
-    return [hashes[path] for path in paths]
+    memory = cache_folder / "fingerprints" / f"{text_hash(str(paths[0].parent.resolve()))}.json"
+    known: dict[str, list[Any]] = {}
+    with suppress(OSError, ValueError):  # absent or damaged: the photos are read again
+        known = json.loads(memory.read_text(encoding="utf-8"))
+
+    def look(path: Path) -> list[Any] | PhotoError:
+        try:
+            about = photo_stat(path)
+            times = [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+            entry = known.get(path.name)
+            return entry if entry and entry[:3] == times else [*times, fingerprint(read_photo(path))]
+        except PhotoError as error:
+            return error
+
+    found = list(track(ordered_map(look, paths, thread_count()), "reading photos", total=len(paths)))
+    faults = [(path, entry.reason) for path, entry in zip(paths, found, strict=True) if isinstance(entry, PhotoError)]
+    refuse(faults, len(paths), memory.with_suffix(".bad.txt"))
+    entries = [entry for entry in found if not isinstance(entry, PhotoError)]
+    now = known | {path.name: entry for path, entry in zip(paths, entries, strict=True)}
+    if now != known:
+        with suppress(OSError):  # only speed is lost where the cache cannot be written
+            write_text(memory, json.dumps(now) + "\n")
+    return [str(entry[3]) for entry in entries]
 
 
 def _has_photos(folder: Path, part: str, table: pd.DataFrame, cache_folder: Path) -> bool:
-    """Whether `folder/PART/` is there. Raises UserError if it is, but lacks photos of the table, or is no folder."""
+    """Whether `folder/PART/` is there. Raises UserError if it is no folder, or lacks photos of the table."""
     photos = folder / part
-    if not photos.is_dir():
-        if os.path.lexists(photos):  # else a link whose disk is away would quietly make labels of a data set
-            what = "a link that leads nowhere" if photos.is_symlink() and not photos.exists() else "no folder"
-            raise UserError(f"{photos}: is {what}; put the folder of photos there, or take it away for labels alone")
+    if not os.path.lexists(photos):
         return False
-    try:
-        there = {entry.name for entry in photos.iterdir()}
-    except OSError as error:
-        raise UserError(f"{photos}: cannot be read ({error.strerror}); check its permissions") from None
+    if not photos.is_dir():  # a broken link would quietly turn the data into labels alone
+        raise UserError(
+            f"{photos}: is no folder (or a broken link); put the photos there, or remove it for labels alone"
+        )
+    there = {entry.name for entry in photos.iterdir()}
+    near = {_folded(Path(name).stem): name for name in sorted(there)}
     faults: list[tuple[Path, str]] = []
     for name in table[ID]:
         if f"{name}.jpg" in there:
             continue
-        others = [other for other in (".jpeg", ".png", ".JPG", ".webp") if f"{name}{other}" in there]
-        reason = f"missing (found {name}{others[0]}; photos must be .jpg)" if others else "missing"
+        other = near.get(_folded(name)) or near.get(_folded(Path(name).stem))
+        reason = f"missing (found {shown(other)}; the name must be exactly the Id and .jpg)" if other else "missing"
         faults.append((photos / f"{name}.jpg", reason))
-    if faults:
-        # All faults in one message: those that are there are looked at too before anybody is sent away.
-        absent = {path for path, _ in faults}
-        present = [path for name in table[ID] if (path := photos / f"{name}.jpg") not in absent]
-        faults += photo_faults(present)
-    refuse(sorted(faults), len(table), cache_folder / f"missing-{part}.txt")
+    refuse(faults, len(table), cache_folder / f"missing-{part}.txt")
     return True
 
 
-def _folder_fingerprints(folder: Path, paths: Sequence[Path], cache_folder: Path) -> dict[Path, str]:
-    memory = cache_folder / "fingerprints" / f"{text_hash(str(folder.resolve()))}.json"
-    known = _remembered(memory)
-    now = time.time_ns()
-    hashes: dict[Path, str] = {}
-    stats: dict[Path, list[int]] = {}
-    faults: list[tuple[Path, str]] = []
-    for path in paths:
-        try:
-            about = file_stat(path)
-        except PhotoError:
-            # Not a file at all. Some of the others may be no photos either: all are told at once.
-            refuse(photo_faults(paths), len(paths), memory.with_suffix(".bad.txt"))
-            raise
-        stats[path] = [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
-        entry = known.get(path.name)
-        if isinstance(entry, list) and entry[:3] == stats[path] and len(entry) == 4:
-            hashes[path] = entry[3]
-    unread = [path for path in stats if path not in hashes]
-    if unread:
-        with bar(len(unread), "reading photos") as shown:
-            for path, value in zip(unread, in_order(_content_hash, unread, thread_count()), strict=True):
-                shown.update()
-                if isinstance(value, PhotoError):
-                    faults.append((path, value.reason))
-                    continue
-                hashes[path] = value
-                if now - max(stats[path][1:]) > SETTLED_S * 1e9:
-                    known[path.name] = [*stats[path], value]
-                else:
-                    known.pop(path.name, None)
-    refuse(faults, len(paths), memory.with_suffix(".bad.txt"))
-    if not unread:
-        return hashes
-    # Only speed is lost where the cache cannot be written.
-    with suppress(OSError):
-        write_text(memory, json.dumps(known) + "\n")
-    return hashes
-
-
-def _remembered(memory: Path) -> dict[str, Any]:
-    try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _content_hash(path: Path) -> str | PhotoError:
-    try:
-        return content_print(path.read_bytes())
-    except OSError as error:
-        return PhotoError(path, fault(error, path))
+def _folded(name: str) -> str:
+    """The same for names that differ in case or in how accents are encoded."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -2,25 +2,27 @@
 
 `make_folds` groups near-duplicates, deals the groups out so that every fold gets the same share of every score, and
 writes `oof/folds/NAME-HASH.csv` (Id, group, fold; sorted by Id). HASH names everything the split depends on, so the
-file is made once and read and verified ever after. Rows are always found by Id, never by their place in a table.
+file is made once, and read and verified from then on. Rows are always found by Id, never by their place in a table.
 
 The dealing is our own: groups, the largest first and then by score, go one by one to the fold that has the fewest
 photos of the group's score bins, then the fewest photos, then the most points so far. On the contest's 9,912 scores
-the five fold means lie within 0.03 points of one another and the 288 scores of 100 fall 57 or 58 to a fold, in 0.1 s.
-scikit-learn's `StratifiedGroupKFold` gives 0.2 to 0.3 points and 52 to 64 in 1.2 s, `StratifiedKFold` over the groups'
-mean scores 0.25 and 53 to 62; the latter ignores group sizes and fails on small bins, and importing either takes 0.8 s.
+the five fold means lie within 0.03 points of one another and the 288 scores of 100 fall 57 or 58 to a fold, in 0.1 s;
+scikit-learn's `StratifiedGroupKFold` gives 0.2 to 0.3 points and 52 to 64 in 1.2 s.
 """
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pawpularity.data.dataset import Dataset
-from pawpularity.data.duplicates import RULE, THRESHOLD, check_threshold, find_duplicates, numbered
+from pawpularity.console import emit, make_word, next_step, table
+from pawpularity.data.dataset import CONTEST, Dataset
+from pawpularity.data.duplicates import RULE, THRESHOLD, duplicate_groups, numbered
 from pawpularity.data.tables import ID, TARGET, Cells, read_cells
 from pawpularity.errors import UserError
 from pawpularity.files import content_hash, file_hash, read_json, text_hash, write_json, write_text
@@ -50,11 +52,11 @@ class Folds:
         return int(self.frame["fold"].max()) + 1
 
     def folds_of(self, ids: Iterable[str]) -> Rows:
-        """The fold of each Id, int64, in the order given. Raises UserError for an Id the file does not know."""
+        """The fold of each Id, int64, in the order given. Raises UserError for an unknown or repeated Id."""
         return self._take("fold", ids)
 
     def groups_of(self, ids: Iterable[str]) -> Rows:
-        """The group of each Id, int64, in the order given. Raises UserError for an Id the file does not know."""
+        """The group of each Id, int64, in the order given. Raises UserError for an unknown or repeated Id."""
         return self._take("group", ids)
 
     def rows(self, ids: Iterable[str], fold: int) -> tuple[Rows, Rows]:
@@ -65,33 +67,40 @@ class Folds:
         if not 0 <= fold < self.k:
             raise UserError(f"fold {fold}: {self.path} has folds 0 to {self.k - 1}")
         ids = list(ids)
-        self.require_same(ids)
         scored = self.folds_of(ids) == fold
-        return np.flatnonzero(~scored), np.flatnonzero(scored)
-
-    def require_same(self, ids: Iterable[str]) -> None:
-        """Raise UserError, naming the first, where `ids` are not exactly the file's (their order does not matter)."""
-        ids = list(ids)
-        self.folds_of(ids)
         if len(ids) < len(self.frame):
-            missing = next(name for name in self.frame[ID] if name not in set(ids))
+            missing = self.frame[ID][~self.frame[ID].isin(ids)].iloc[0]
             raise UserError(
                 f'{self.path}: has Id "{missing}", which the table lacks ({len(self.frame)} Ids against {len(ids)}); '
                 "use the folds of this data"
             )
+        return np.flatnonzero(~scored), np.flatnonzero(scored)
 
     def _take(self, column: str, ids: Iterable[str]) -> Rows:
         known = dict(zip(self.frame[ID], self.frame[column].tolist(), strict=True))
-        values: list[int] = []
-        seen: set[str] = set()
+        values: dict[str, int] = {}
         for name in ids:
             if name not in known:
                 raise UserError(f'{self.path}: does not know Id "{name}"; use the folds of this data')
-            if name in seen:
+            if name in values:
                 raise UserError(f'Id "{name}" stands in the table twice; keep one')
-            seen.add(name)
-            values.append(known[name])
-        return np.array(values, dtype=np.int64)
+            values[name] = known[name]
+        return np.array(list(values.values()), dtype=np.int64)
+
+
+def show_folds(folds: Folds, dataset: Dataset, *, json: str | None = None) -> None:
+    """Print photos, groups and scores of every fold."""
+    rows = folds.frame.merge(dataset.train[[ID, TARGET]], on=ID).groupby("fold")
+    scores = rows[TARGET]
+    parts = pd.DataFrame({"photos": rows.size(), "groups": rows["group"].nunique(), "mean": scores.mean(),
+                          "sd": scores.std(ddof=0)}).reset_index().to_dict("records")  # fmt: skip
+    several = int((folds.frame["group"].value_counts() > 1).sum())
+    cells = [(p["fold"], p["photos"], p["groups"], f"{p['mean']:.2f}", f"{p['sd']:.2f}") for p in parts]
+    text = table(("fold", "photos", "groups", "mean", "sd"), cells, left=())
+    text += f"\n{len(folds.frame)} photos, {several} groups of near-duplicates, hash {folds.hash}"
+    emit({"file": str(folds.path), "hash": folds.hash, "note": folds.note, "folds": parts}, text, json)
+    data = "" if dataset.folder == CONTEST else f" {make_word('DATA', str(dataset.folder))}"
+    next_step(f"make train FOLD=0{data}" if dataset.has_photos else "make data")
 
 
 def make_folds(
@@ -102,33 +111,22 @@ def make_folds(
     bins: int = BINS,
     duplicate_threshold: float = THRESHOLD,
     out: Path = Path("oof/folds"),
-    cache_folder: Path = Path(".cache"),
 ) -> Folds:
     """The folds of a data set: `out/NAME-HASH.csv`, made if it is not there, else read and verified.
 
     Depends on the rows and photos, not on their order or place. With labels only, every photo is its own group. Raises
-    UserError for k < 2 or above the number of groups, bins < 1, bad photos, or a file that does not fit the data.
+    UserError for k above the number of groups, bad photos, or a file that was changed.
     """
-    if k < 2:
-        raise UserError(f"folds.k {k}: must be 2 or more")
-    if bins < 1:
-        raise UserError(f"folds.bins {bins}: must be 1 or more")
-    check_threshold(duplicate_threshold)
     how = [f"k {k}", f"seed {seed}", f"bins {bins}", f"threshold {duplicate_threshold!r}", RULE, _DEAL]
     path = out / f"{dataset.name}-{text_hash(dataset.hash, *how)}.csv"
     if not path.exists():
-        _write(path, _split(dataset, k, seed, bins, duplicate_threshold, cache_folder))
+        _write(path, _split(dataset, k, seed, bins, duplicate_threshold))
     folds = read_folds(path)
-    folds.require_same(dataset.train[ID])
-    if folds.k != k:
-        raise UserError(f"{path}: has {folds.k} folds, its name stands for {k}; delete it to make it again")
-    made = read_json(path.with_suffix(".json"), "folds")
-    if not isinstance(made, dict) or made.get("hash") != folds.hash:
+    if read_json(path.with_suffix(".json"), "folds").get("hash") != folds.hash:
         raise UserError(f"{path}: was changed since it was made, so a group may span folds; delete it to make it again")
     if dataset.has_photos:
         return folds
-    note = "labels only: no photos, so no duplicates were looked for; every photo is its own group"
-    return Folds(folds.path, folds.hash, folds.frame, note)
+    return replace(folds, note="labels only: no photos to look for duplicates in; every photo is its own group")
 
 
 def read_folds(path: Path) -> Folds:
@@ -150,31 +148,33 @@ def read_folds(path: Path) -> Folds:
                 f"{path}: group {group} is in fold {folds[j]} (row {cells.rows[j]}) and in fold {folds[i]} "
                 f"(row {cells.rows[i]}); a group may not span folds; delete the file to make it again"
             )
-    present = np.unique(folds)
-    gaps = np.flatnonzero(present != np.arange(len(present)))
-    absent = int(gaps[0]) if gaps.size else len(present)
-    if gaps.size or absent < 2:
+    present = set(folds.tolist())
+    absent = next(fold for fold in range(len(present) + 1) if fold not in present)
+    if absent < max(2, len(present)):
         raise UserError(f"{path}: no row is in fold {absent} (folds must be 0 to k-1); delete it to make it again")
     frame = pd.DataFrame({ID: ids, "group": groups, "fold": folds}).sort_values(ID, ignore_index=True)
-    return Folds(path, file_hash(path)[:12], frame, _note(groups))
+    sizes = np.unique(groups, return_counts=True)[1]
+    several = sizes[sizes > 1]
+    note = f"{several.sum()} near-duplicates in {several.size} group(s), kept together"
+    if not several.size:
+        note = "no near-duplicate groups; every photo is its own group"
+    return Folds(path, file_hash(path)[:12], frame, note)
 
 
 def inner_split(groups: npt.ArrayLike, scores: npt.ArrayLike, *, share: float = 0.1, seed: int) -> tuple[Rows, Rows]:
     """Set about `share` of the rows aside, by whole groups and stratified: (rows to fit, inner rows), both ascending.
 
-    `groups` and `scores` have shape (n,). Neither side is ever empty. Raises UserError where there are fewer than two
-    groups, or for a share outside 0 to 1.
+    `groups` and `scores` have shape (n,), 0 < `share` < 1. Neither side is ever empty. Raises UserError where there are
+    fewer than two groups.
     """
-    group, score = np.asarray(groups), np.asarray(scores, dtype=np.float64)
-    if not 0 < share < 1:
-        raise UserError(f"train.inner_share {share:g}: must lie between 0 and 1")
-    labels = numbered(group.tolist())
-    count = int(labels.max()) + 1 if len(labels) else 0
+    labels = numbered(np.asarray(groups).tolist())
+    count = len(np.unique(labels))
     if count < 2:
         raise UserError(f"the training rows are {count} group(s) of duplicates; an inner split needs two or more")
     # As few and so as even parts as can make up the share: one of ten for 0.1, three of ten for 0.3.
     fitting = (m for m in range(2, 101) if round(share * m) and abs(round(share * m) / m - share) < 0.005)
     parts = min(next(fitting, 100), count)
+    score = np.asarray(scores, dtype=np.float64)
     part = deal(labels, score, k=parts, seed=seed, bins=max(1, min(BINS, count // parts)))
     sizes = np.bincount(part, minlength=parts)
     wanted = min(parts - 1, max(1, round(share * parts)))
@@ -220,18 +220,15 @@ def deal(groups: Rows, scores: npt.NDArray[np.float64], *, k: int, seed: int, bi
     return part[groups]
 
 
-def _split(dataset: Dataset, k: int, seed: int, bins: int, threshold: float, cache_folder: Path) -> pd.DataFrame:
-    table = dataset.train.reset_index(drop=True)
-    groups: Sequence[int] | Rows = range(len(table))
+def _split(dataset: Dataset, k: int, seed: int, bins: int, threshold: float) -> pd.DataFrame:
+    ids, scores = dataset.train[ID].tolist(), dataset.train[TARGET].tolist()
+    groups: Sequence[int] = range(len(ids))
     if dataset.has_photos:
-        rows = dataset.rows()
-        groups = find_duplicates(
-            list(table[ID]), rows.paths, threshold=threshold, cache_folder=cache_folder, fingerprints=rows.fingerprints
-        ).groups
+        groups = duplicate_groups(dataset.paths, threshold=threshold, cache_folder=dataset.cache_folder).tolist()
     # Sorted by Id before anything is numbered or drawn, so that the table's row order cannot matter.
-    frame = pd.DataFrame({ID: table[ID], "group": groups, TARGET: table[TARGET]}).sort_values(ID, ignore_index=True)
+    frame = pd.DataFrame({ID: ids, "group": groups, TARGET: scores}).sort_values(ID, ignore_index=True)
     labels = numbered(frame["group"].tolist())
-    count = int(labels.max()) + 1
+    count = len(np.unique(labels))
     if k > count:
         raise UserError(f"folds.k {k}: the data has {count} group(s) of photos; k may be {count} at most")
     frame["group"] = labels
@@ -240,18 +237,13 @@ def _split(dataset: Dataset, k: int, seed: int, bins: int, threshold: float, cac
 
 
 def _write(path: Path, frame: pd.DataFrame) -> None:
-    lines = [",".join(COLUMNS), *(f"{_quoted(i)},{g},{f}" for i, g, f in frame.itertuples(index=False))]
-    text = "\n".join(lines) + "\n"
-    try:
-        # First what vouches for it: a kill between the two leaves no folds file, and the next start makes both.
-        write_json(path.with_suffix(".json"), {"hash": content_hash(text)[:12], "rule": f"{RULE}, {_DEAL}"})
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions") from None
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"') else text
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([COLUMNS, *frame.itertuples(index=False)])
+    # The JSON first: a kill between the two leaves no folds file, and the next start makes both.
+    made = {"hash": content_hash(text.getvalue())[:12], "rule": f"{RULE}, {_DEAL}"}
+    write_json(path.with_suffix(".json"), made)
+    write_text(path, text.getvalue())
 
 
 def _whole_numbers(cells: Cells, column: str) -> Rows:
@@ -261,11 +253,3 @@ def _whole_numbers(cells: Cells, column: str) -> Rows:
         i = int(wrong[0])
         raise UserError(f'{cells.where(i, column)}: "{cells.columns[column][i]}" is no whole number of 0 or more')
     return values.astype(np.int64)
-
-
-def _note(groups: Rows) -> str:
-    sizes = np.unique(groups, return_counts=True)[1]
-    several = sizes[sizes > 1]
-    if not several.size:
-        return "no near-duplicate groups; every photo is its own group"
-    return f"{int(several.sum())} near-duplicates in {several.size} group(s), kept together"

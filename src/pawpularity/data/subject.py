@@ -2,14 +2,14 @@
 
 There is no detector of pets here, only colours and the habit of putting a pet in the middle:
 
-1. a plain frame (collage programs, screenshots) is cut off;
-2. a first guess: each pixel's chance to be subject by naive Bayes of its colour (histograms of subject and background in
-   CIELAB) and its place (most often around the middle), four times over, smoothed along edges by a guided filter;
-3. GrabCut (Rother et al. 2004, OpenCV's) from that guess, the very middle held to be subject and the rim background;
-4. specks go and holes are filled.
+1. cut off a plain frame (collage programs, screenshots);
+2. guess each pixel's chance to be subject by naive Bayes of its colour (histograms of subject and background in CIELAB)
+   and its place (most often around the middle), four times over, smoothed along edges by a guided filter;
+3. run GrabCut (Rother et al. 2004, OpenCV's) from that guess, the very middle held to be subject and the rim background;
+4. remove specks and fill holes.
 
 The contrast is |mean luma of the subject - mean luma of the background|. Cutting by colour finds more contrast than
-there is, where the subject is hard to tell. `docs/log.md` says how good the masks are. A mask below 5 % of the photo (the
+there is where the subject is hard to tell. `docs/log.md` says how good the masks are. A mask below 5 % of the photo (the
 middle that is always in it is 4 %) or above 90 % is a failure: such a photo has no measured contrast.
 """
 
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pawpularity.data.dataset import Dataset
-from pawpularity.data.photo_cache import open_rows
+from pawpularity.data.photo_cache import CachedRows
 from pawpularity.data.photos import DECODER, Pixels, decode
 from pawpularity.files import text_hash
 
-RULE = "bayes-grabcut-160-1"  # in the cache's name: another rule measures anew
+RULE = "bayes-grabcut-160-1"  # in the cache's name
 SIZE = 160  # pixels a side; GrabCut's time grows with their number
 LEAST, MOST = 0.05, 0.90  # shares of the photo beyond which a mask is no subject before a background
 OUTSIDE, BACKGROUND, SUBJECT = range(3)
@@ -57,22 +57,21 @@ class Contrasts:
         return int(np.isnan(self.levels).sum())
 
 
-def measure(dataset: Dataset, cache_folder: Path) -> Contrasts:
-    """The contrast of every photo of the training table, kept in `cache_folder/photos/`.
+def measure(dataset: Dataset) -> Contrasts:
+    """The contrast of every photo of the training table, kept in the cache folder's `photos/`.
 
     Raises UserError where the data have no photos, or listing those that cannot be decoded.
     """
-    file = cache_folder / "photos" / f"{dataset.photo_key()}-contrast-{text_hash(RULE, DECODER)}.npy"
-    rows = open_rows(dataset.photo_paths(), _row, shape=(16,), file=file, progress="measuring contrast")
-    values = np.ascontiguousarray(rows).view("<f8")
+
+    def row(path: Path) -> Pixels:
+        photo = decode(path, SIZE, "squash")
+        found = subject_map(photo)
+        return np.array([contrast(photo, found), share(found)], dtype="<f8").view(np.uint8)
+
+    file = dataset.cache_folder / "photos" / f"{dataset.photo_key}-contrast-{text_hash(RULE, DECODER)}.npy"
+    rows = CachedRows(file, dataset.paths, row, (16,), "measuring contrast")
+    values = np.ascontiguousarray(rows.open()).view("<f8")
     return Contrasts(levels=values[:, 0].copy(), share=values[:, 1].copy())
-
-
-def _row(path: Path) -> Pixels:
-    photo = decode(path, SIZE, "squash")
-    found = subject_map(photo)
-    row = np.array([contrast(photo, found), share(found)], dtype="<f8")
-    return row.view(np.uint8)
 
 
 def contrast(photo: Pixels, found: NDArray[np.uint8]) -> float:
@@ -157,7 +156,7 @@ def _away(size: int, spread_x: float, spread_y: float) -> Floats:
 
 
 def _tidy(mask: Mask) -> Mask:
-    """Without pieces below a fifth of the largest one, and without holes below 2 % of the photo."""
+    """The mask without pieces below a fifth of the largest one, and without holes below 2 % of the photo."""
     pieces, count = ndimage.label(mask)
     if count == 0:
         return mask
@@ -172,7 +171,7 @@ def _tidy(mask: Mask) -> Mask:
 
 
 def _frame(photo: Pixels) -> tuple[int, int, int, int]:
-    """Depth of a plain frame at the top, bottom, left and right, pixels; a frame stands on both of two opposite sides."""
+    """Depth of a plain frame at the top, bottom, left and right, in pixels. A frame has two opposite sides."""
     across = photo.transpose(1, 0, 2)
     top, bottom, left, right = (_plain(lines) for lines in (photo, photo[::-1], across, across[::-1]))
     rows = (top, bottom) if min(top, bottom) >= 3 else (0, 0)
@@ -180,14 +179,14 @@ def _frame(photo: Pixels) -> tuple[int, int, int, int]:
 
 
 def _plain(lines: Pixels) -> int:
-    """How many of the first lines are of one colour, the same, up to 4 levels of JPEG noise; 0 where no edge ends them.
+    """How many of the first lines have one common colour, up to 4 levels of JPEG noise; 0 where no edge ends them.
 
-    A frame ends in a line that is another colour over most of its length. A plain wall does not, and is background.
+    A frame ends in a line that is another colour over most of its length. A plain wall does not: it is background.
     """
     colour = lines[0].mean(axis=0)
     for depth, line in enumerate(lines[: len(lines) * 3 // 10]):
         if line.std(axis=0).mean() >= 4.0 or np.abs(line - colour).mean() >= 4.0:
-            # The resize blends the edge over a line or two: what counts is the next but one.
+            # The resize blends the edge over a line or two, so look at the next but one.
             beyond = np.abs(lines[depth + 2] - colour).mean(axis=1)
             return depth if (beyond > 8.0).mean() > 0.5 else 0
     return 0

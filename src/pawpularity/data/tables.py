@@ -1,15 +1,14 @@
 """The contest's tables, read strictly: `train.csv`, `test.csv`, `sample_submission.csv`.
 
-Columns are found by name, so they may stand in any order and beside others. What comes back is always
-`Id`, the twelve metadata columns in Kaggle's order, and (training only) `Pawpularity`, in the file's row order.
-Anything a model would choke on later is refused here, in one line that names the file, the row as a spreadsheet
-numbers it (the header is row 1), the column, and the mend.
+Columns are found by name, so they may stand in any order and beside others. What comes back is always `Id`, the twelve
+metadata columns in Kaggle's order, and (training only) `Pawpularity`, in the file's row order. Everything a model would
+choke on later is refused here, in one line that names the file, the row as a spreadsheet numbers it (the header is row 1),
+the column, and the remedy.
 """
 
 import csv
 import io
 import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,25 +22,13 @@ from pawpularity.errors import UserError
 
 ID = "Id"
 TARGET = "Pawpularity"
-METADATA = (
-    "Subject Focus",
-    "Eyes",
-    "Face",
-    "Near",
-    "Action",
-    "Accessory",
-    "Group",
-    "Collage",
-    "Human",
-    "Occlusion",
-    "Info",
-    "Blur",
-)
+METADATA = ("Subject Focus", "Eyes", "Face", "Near", "Action", "Accessory", "Group", "Collage", "Human", "Occlusion", "Info",
+            "Blur")  # fmt: skip
 
 # Python's float() also takes "1_000", "١" and "nan"; none of them is a number in a contest table.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LONGEST_ID = 200
-_NAMED = 6  # columns of a foreign header that a message names
+_NAMED = 6  # columns of a header that a message names
 
 
 @dataclass(frozen=True)
@@ -57,13 +44,13 @@ class Cells:
         return f'{self.path}, row {self.rows[i]}, column "{column}"'
 
     def numbers(self, column: str, what: str) -> npt.NDArray[np.float64]:
-        """The column as finite float64. Raises UserError naming the first cell that is no number and `what` is due."""
+        """The column as finite float64. Raises UserError naming the first cell that is no number and `what` is expected."""
         cells = self.columns[column]
         for i, cell in enumerate(cells):
             if not _NUMBER.fullmatch(cell):
-                if cell.lower() in ("", "nan", "na", "n/a", "null", "none"):
-                    raise UserError(f"{self.where(i, column)}: is empty; write {what}")
-                raise UserError(f"{self.where(i, column)}: {shown(cell)} is not a number; write {what}")
+                empty = cell.lower() in ("", "nan", "na", "n/a", "null", "none")
+                wrong = "is empty" if empty else f"{shown(cell)} is not a number"
+                raise UserError(f"{self.where(i, column)}: {wrong}; write {what}")
         values = np.array([float(cell) for cell in cells], dtype=np.float64)
         if not np.isfinite(values).all():
             i = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -75,9 +62,8 @@ class Cells:
         ids = self.columns[ID]
         first: dict[str, int] = {}
         for i, value in enumerate(ids):
-            fault = _id_fault(value)
-            if fault:
-                raise UserError(f"{self.where(i, ID)}: {fault}")
+            if wrong := _id_fault(value):
+                raise UserError(f"{self.where(i, ID)}: {wrong}")
             if value in first:
                 raise UserError(
                     f"{self.path}: Id {shown(value)} stands in row {self.rows[first[value]]} and again in row "
@@ -90,37 +76,37 @@ class Cells:
 def read_cells(path: Path, columns: Sequence[str]) -> Cells:
     """Read the named columns of a comma-separated UTF-8 file as stripped text (`Id` is not stripped).
 
-    Rows whose cells are all empty are skipped; a file of a header alone gives no rows. Raises UserError for a file that
-    is absent, empty, unreadable, not UTF-8 or separated otherwise, for a missing or repeated column, and for a row with
-    another number of cells than the header.
+    Empty rows are skipped; a file of a header alone gives no rows. Raises UserError for a file that is absent, empty,
+    unreadable, not UTF-8 or separated otherwise, for a missing or repeated column, and for a row with another number of
+    cells than the header.
     """
-    records = _records(path, _text(path))
-    if not records:
+    records = _records(path)
+    above = next((i for i, record in enumerate(records) if _holds_data(record)), len(records))
+    if above == len(records):
         raise UserError(f"{path}: is empty; it must begin with a header row ({', '.join(columns)})")
-    header = [name.strip() for name in records[0]]
-    where = _column_positions(path, header, columns)
-    rows: list[int] = []
-    taken: dict[str, list[str]] = {name: [] for name in columns}
-    for number, record in enumerate(records[1:], start=2):
-        if not any(cell.strip() for cell in record):
+    header = [name.strip() for name in records[above]]
+    position = {name: _position(path, header, name, columns) for name in columns}
+    found = Cells(path, [], {name: [] for name in columns})
+    for number, record in enumerate(records[above + 1 :], start=above + 2):
+        if not _holds_data(record):
             continue
         if len(record) != len(header):
             raise UserError(
                 f"{path}, row {number}: has {len(record)} cells, the header has {len(header)}; "
-                "mend the row (a comma inside a cell needs quotes)"
+                "correct the row (a comma inside a cell needs quotes)"
             )
-        rows.append(number)
-        for name, position in where.items():
-            cell = record[position]
-            taken[name].append(cell if name == ID else cell.strip())
-    return Cells(path, rows, taken)
+        found.rows.append(number)
+        for name in columns:
+            cell = record[position[name]]
+            found.columns[name].append(cell if name == ID else cell.strip())
+    return found
 
 
 def read_train(path: Path) -> pd.DataFrame:
     """Read the training table from a CSV file or from a data folder that holds `train.csv`.
 
     Returns columns [Id (str), 12 metadata (int8, 0 or 1), Pawpularity (float64, 1..100)] in file order, index 0..n-1.
-    Raises UserError for everything else.
+    Raises UserError.
     """
     cells = _read(path, "train.csv", (ID, *METADATA, TARGET))
     frame = _frame(cells)
@@ -149,15 +135,16 @@ def read_sample_submission(path: Path) -> pd.DataFrame:
     return pd.DataFrame({ID: _read(path, "sample_submission.csv", (ID,)).ids()})
 
 
+def shown(cell: str) -> str:
+    """The cell in quotes, on one line and short, for messages."""
+    text = cell if len(cell) <= 40 else f"{cell[:37]}..."
+    return '"' + "".join(c if c.isprintable() else "?" for c in text) + '"'
+
+
 def _read(path: Path, name: str, columns: Sequence[str]) -> Cells:
-    if path.is_dir():
-        file = path / name
-        if not file.exists():
-            raise UserError(
-                f"{path}: holds no {name}; give a folder in Kaggle's layout, or get the data with `make data`"
-            )
-    else:
-        file = path
+    file = path / name if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise UserError(f"{path}: holds no {name}; give a folder in Kaggle's layout, or get the data with `make data`")
     cells = read_cells(file, columns)
     if not cells.rows:
         raise UserError(f"{file}: has a header and no rows; add at least one")
@@ -180,85 +167,70 @@ def _frame(cells: Cells) -> pd.DataFrame:
     return pd.DataFrame(data)
 
 
-def _text(path: Path) -> str:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # opening a pipe would hang
-            raise UserError(f"{path}: is not a regular file; give the CSV file itself")
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: is missing; check the path; `make data` gets the contest's, `make sample` draws a sample"
-        ) from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not a CSV file; give the file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, row {row}: is not UTF-8 text; save the file as CSV UTF-8") from None
-
-
-def _records(path: Path, text: str) -> list[list[str]]:
-    if "\0" in text:
-        raise UserError(f"{path}: holds zero bytes, so it is no CSV file; get it again, or save it as CSV UTF-8")
+def _records(path: Path) -> list[list[str]]:
     records: list[list[str]] = []
-    # newline="" leaves line ends to the csv module, which takes \n, \r\n and \r alike.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        records.extend(reader)
-    except csv.Error as error:
-        where, most = f"{path}, row {len(records) + 1}", csv.field_size_limit()
-        if "field limit" in str(error):  # most often a quote that is never closed
-            raise UserError(f"{where}: a cell has more than {most:,} characters; close its quote, or drop it") from None
-        raise UserError(f"{where}: is not readable CSV ({error}); mend its quotes") from None
-    while records and not any(cell.strip() for cell in records[-1]):
-        records.pop()
+        # newline="" leaves line ends to the csv module, which takes \n, \r\n and \r alike.
+        records.extend(csv.reader(io.StringIO(_text(path), newline=""), strict=True))
+    except csv.Error as error:  # a field beyond the limit is most often a quote that is never closed
+        raise UserError(f"{path}, row {len(records) + 1}: is not readable CSV ({error}); correct its quotes") from None
     return records
 
 
-def _column_positions(path: Path, header: list[str], columns: Sequence[str]) -> dict[str, int]:
-    if len(header) == 1 and len(columns) > 1:
-        for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+def _text(path: Path) -> str:
+    try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, not a CSV file; give the file")
+        if not path.exists():
+            raise UserError(f"{path}: is missing; `make data` gets the contest's data, `make sample` draws a sample")
+        if not path.is_file():  # opening a pipe would hang
+            raise UserError(f"{path}: is not a regular file; give the CSV file itself")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, row {row}: is not UTF-8 text; save the file as CSV UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{path}: holds zero bytes, so it is no CSV file; save it as CSV UTF-8")
+    return text
+
+
+def _holds_data(record: Sequence[str]) -> bool:
+    return any(cell.strip() for cell in record)
+
+
+def _position(path: Path, header: Sequence[str], name: str, columns: Sequence[str]) -> int:
+    """Where the column stands. Raises UserError where it is missing or repeated."""
+    count = header.count(name)
+    if count == 1:
+        return header.index(name)
+    if count > 1:
+        raise UserError(f'{path}: column "{name}" stands in the header {count} times; keep one')
+    if len(header) == 1:
+        for mark, marks in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
             if mark in header[0]:
-                raise UserError(f"{path}: is separated by {name}, not commas; save it as comma-separated")
-    positions: dict[str, int] = {}
-    for name in columns:
-        count = header.count(name)
-        if count > 1:
-            raise UserError(f'{path}: column "{name}" stands in the header {count} times; keep one')
-        if count == 0:
-            folded = {other.casefold(): other for other in header if other not in columns}
-            close = get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
-            hint = f"rename column {shown(folded[close[0]])}?" if close else f"the file has {_listed(header)}; add it"
-            raise UserError(f'{path}: column "{name}" is missing; {hint}')
-        positions[name] = header.index(name)
-    return positions
-
-
-def _listed(header: list[str]) -> str:
-    """The first columns' names, as many as leave the message readable."""
-    more = len(header) - _NAMED
-    return ", ".join(shown(name) for name in header[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+                raise UserError(f"{path}: is separated by {marks}, not commas; save it as comma-separated")
+    folded = {other.casefold(): other for other in header if other not in columns}
+    if close := get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6):
+        raise UserError(f'{path}: column "{name}" is missing; rename column {shown(folded[close[0]])}?')
+    more = f" and {len(header) - _NAMED} more" if len(header) > _NAMED else ""
+    listed = ", ".join(map(shown, header[:_NAMED])) + more
+    raise UserError(f'{path}: column "{name}" is missing; the file has {listed}; add it')
 
 
 def _id_fault(value: str) -> str:
     """Why `value` cannot be an Id (it names a photo file, so it must not lead out of the folder), or nothing."""
     if not value.strip():
         return "is empty; every row needs its photo's Id"
-    if "/" in value or "\\" in value or ".." in value:
-        return f"{shown(value)} is no file name; an Id may not hold /, \\ or .."
-    if value != value.strip() or value.startswith(".") or not value.isprintable():
-        return (
-            f"{shown(value)} is no file name; an Id may not have spaces around it, a leading dot or control characters"
-        )
-    if len(value.encode()) > _LONGEST_ID:
-        return f"{shown(value)} is no file name; an Id may have {_LONGEST_ID} bytes at most"
-    return ""
-
-
-def shown(cell: str) -> str:
-    """The cell in quotes, on one line and cut to a length that leaves the message readable."""
-    text = cell if len(cell) <= 40 else f"{cell[:37]}..."
-    return '"' + "".join(c if c.isprintable() else "?" for c in text) + '"'
+    if "/" in value or "\\" in value or ".." in value or value.startswith("."):
+        rule = "may not hold /, \\ or .., or begin with a dot"
+    elif value != value.strip() or not value.isprintable():
+        rule = "may not have spaces around it or control characters"
+    elif len(value.encode()) > _LONGEST_ID:
+        rule = f"may have {_LONGEST_ID} bytes at most"
+    else:
+        return ""
+    return f"{shown(value)} is no file name; an Id {rule}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from pawpularity.data.photo_facts import displayed_size
-from pawpularity.data.photos import decode, in_order, thread_count
+from pawpularity.data.photos import decode, ordered_map, thread_count
 from pawpularity.files import atomic_file
 
 PER_LINE = 6
@@ -48,7 +48,7 @@ def contact_sheet(
     titles = list(captions) or [""] * len(rows)
     if len(titles) != len(rows):
         raise ValueError(f"{len(titles)} captions for {len(rows)} rows")
-    pictures = in_order(_thumbnail, [tile.photo for row in rows for tile in row], thread_count())
+    pictures = ordered_map(_thumbnail, [tile.photo for row in rows for tile in row], thread_count())
     across = max(1, min(per_line, max((len(row) for row in rows), default=1)))
     width = _GAP + max(across, min(4, per_line)) * (_SIDE + _GAP)  # never too narrow for a caption
     text, bold = _font(_TEXT), _font(_TITLE)

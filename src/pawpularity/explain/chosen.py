@@ -14,8 +14,8 @@ from pawpularity.config import Explain, resolve
 from pawpularity.console import log
 from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Dataset
-from pawpularity.data.photo_cache import content_print
-from pawpularity.data.photos import PhotoError, fault
+from pawpularity.data.photo_cache import fingerprint
+from pawpularity.data.photos import PhotoError, read_photo
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import run_folds
@@ -93,7 +93,7 @@ def choose(options: argparse.Namespace, words: Sequence[str]) -> Chosen:
         log(f"{trained_words(run)}: only {len(source.target)} photos are looked at")
     log(f"data    {data}")
     dataset = Dataset.load(data, Path(config.cache.folder))
-    dataset.photo_paths()
+    dataset.require_photos()
     if dataset.hash != own["hash"]:
         raise UserError(f"{data}: is not the data {run.name} was trained on ({own['name']}, hash {own['hash']}; this has "
                         f"{dataset.hash}); name it with DATA=DIR, or train anew")  # fmt: skip
@@ -109,7 +109,7 @@ def trained_words(run: Run) -> str:
 
 def extreme_photos(chosen: Chosen, n: int) -> list[Photo]:
     """The `n` highest and lowest predictions and largest over- and under-estimates, as photos to be explained."""
-    paths = dict(zip(chosen.dataset.train[ID], chosen.dataset.photo_paths(), strict=True))
+    paths = dict(zip(chosen.dataset.train[ID], chosen.dataset.paths, strict=True))
     return [Photo(row.id, paths[row.id], row, chosen.metadata(row.id)) for row in extremes(chosen.source, n)]
 
 
@@ -119,8 +119,8 @@ def named_photos(chosen: Chosen, words: Sequence[str]) -> tuple[list[Photo], lis
     A file that holds a photo of the run, whatever it is called, is that photo: most folds have seen it.
     """
     rows = scored_rows(chosen.source)
-    paths = dict(zip(chosen.dataset.train[ID], chosen.dataset.photo_paths(), strict=True))
-    prints = dict(zip(chosen.dataset.rows().fingerprints, chosen.dataset.train[ID], strict=True))
+    paths = dict(zip(chosen.dataset.train[ID], chosen.dataset.paths, strict=True))
+    prints = dict(zip(chosen.dataset.fingerprints, chosen.dataset.train[ID], strict=True))
     photos: dict[str, Photo] = {}
     faults: list[str] = []
     foreign = False
@@ -169,9 +169,4 @@ def listed(lines: Sequence[str], separator: str = "; ") -> str:
 
 def print_of(path: Path) -> str:
     """The hash of a photo file's bytes. Raises PhotoError where it cannot be read."""
-    if path.exists() and not path.is_file():
-        raise PhotoError(path, "is not a regular file")
-    try:
-        return content_print(path.read_bytes())
-    except OSError as error:
-        raise PhotoError(path, fault(error, path)) from None
+    return fingerprint(read_photo(path))

@@ -76,7 +76,7 @@ def explain_groups(
     if CONTRAST in named:
         from pawpularity.data.subject import measure
 
-        levels = pd.Series(measure(chosen.dataset, chosen.cache).levels, index=chosen.dataset.train[ID])
+        levels = pd.Series(measure(chosen.dataset).levels, index=chosen.dataset.train[ID])
         contrast = np.asarray(levels.loc[train.index], dtype=np.float64)
     sides: dict[str, dict[str, list[int]]] = {}
     refusals: list[str] = []
@@ -119,7 +119,7 @@ def _one_group(
     chosen: Chosen, predictor: Predictor, group: str, sides: Mapping[str, Sequence[int]], rows: Sequence[Scored],
     train: pd.DataFrame, blocks: int, folder: Path,
 ) -> tuple[dict[str, Any], str]:  # fmt: skip
-    paths = dict(zip(chosen.dataset.train[ID], chosen.dataset.photo_paths(), strict=True))
+    paths = dict(zip(chosen.dataset.train[ID], chosen.dataset.paths, strict=True))
     everyone = [rows[place] for places in sides.values() for place in places]
     recipe = chosen.recipe(f"group {group}", predictor, [(row.id, paths[row.id]) for row in everyone])
     recipe |= {"blocks": blocks, "sides": {side: len(places) for side, places in sides.items()}}

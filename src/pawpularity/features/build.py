@@ -9,14 +9,11 @@ Every batch has the same size (the last one is filled up), so that features do n
 for: other batch sizes may pick other kernels, and differ in the last digits.
 """
 
-import queue
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,16 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.console import Progress, log
-from pawpularity.data.augment import Painter
+from pawpularity.data.augment import Augmenter
 from pawpularity.data.photo_cache import Photos
-from pawpularity.data.photos import in_order, thread_count
+from pawpularity.data.photos import ordered_map, prefetch, thread_count
 from pawpularity.device import Compute
 from pawpularity.features.store import FeatureFile, Rows, about_of, to_rows
 from pawpularity.files import OTHER_CACHE, require_space, size_text
 from pawpularity.models.network import Network
 
 BATCH = 32
-Item = TypeVar("Item")
 Source = Callable[[Rows], Iterator[tuple[Rows, Tensor]]]
 """From (photo, view) pairs to batches of them with what the network is fed"""
 
@@ -69,8 +65,7 @@ class FeatureCache:
         if len(missing) and not (build and self._affordable(file, len(missing))):
             return None
         if len(missing):
-            decoded = self.photos.undecoded_bytes if self.photos.opened() is None else 0
-            needed = len(missing) * file.row_bytes + decoded
+            needed = len(missing) * file.row_bytes + self.photos.undecoded_bytes
             require_space(self.folder, needed, "cached features and decoded photos", OTHER_CACHE)
             with file.building():
                 self._build(file, network, compute, _missing(file, photos, views))
@@ -166,13 +161,13 @@ class FeatureCache:
         """Batches of augmented photos, decoded and painted by threads."""
         photos, first = np.unique(pairs[:, 0], return_index=True)
         views = dict(zip(photos.tolist(), np.split(pairs[:, 1], first[1:]), strict=True))
-        augmenter = Painter(self.size)
+        augmenter = Augmenter(self.size)
 
         def augment(decoded: tuple[int, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
             row, pixels = decoded
-            return [augmenter.paint(pixels, int(view), int(self.photos.seeds[row])) for view in views[row]]
+            return [augmenter.apply(pixels, int(view), int(self.photos.seeds[row])) for view in views[row]]
 
-        images = (image for photo in in_order(augment, self.photos.each(photos), thread_count()) for image in photo)
+        images = (image for photo in ordered_map(augment, self.photos.each(photos), thread_count()) for image in photo)
         for start in range(0, len(pairs), BATCH):
             part = pairs[start : start + BATCH]
             yield part, torch.from_numpy(np.stack([next(images) for _ in part]))
@@ -203,7 +198,7 @@ def _fill(
     """Run blocks from `start` on over what `source` yields for `pairs`, and append the features shard by shard."""
     held: list[NDArray[np.uint8]] = []
     first = rows = 0
-    for part, x in ahead(source(pairs), 2):
+    for part, x in prefetch(source(pairs), 2):
         full = x if len(x) == BATCH else torch.cat([x, x[-1:].expand(BATCH - len(x), *x.shape[1:])])
         held.append(to_rows(run_blocks(network, compute, full, start, network.frozen_blocks))[: len(part)])
         rows += len(part)
@@ -219,40 +214,3 @@ def run_blocks(network: Network, compute: Compute, x: Tensor, start: int, stop: 
     x = x.to(compute.device, non_blocking=True)
     with compute.autocast():
         return network.split.run(network.laid_out(x) if start else network.normalise(x), start, stop)
-
-
-def ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """`items`, prepared by a thread up to `depth` of them before they are asked for."""
-    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def offer(value: Any) -> None:
-        while not stopped.is_set():
-            try:
-                return waiting.put(value, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def prepare() -> None:
-        try:
-            for item in items:
-                offer((item, None))
-                if stopped.is_set():
-                    return
-            offer((None, StopIteration()))
-        except BaseException as error:
-            offer((None, error))
-
-    thread = threading.Thread(target=prepare, daemon=True, name="ahead")
-    thread.start()
-    try:
-        while True:
-            item, error = waiting.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item
-    finally:
-        stopped.set()
-        thread.join()

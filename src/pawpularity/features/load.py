@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from pawpularity.data.augment import Painter
+from pawpularity.data.augment import Augmenter
 from pawpularity.data.photo_cache import Photos
-from pawpularity.data.photos import in_order
+from pawpularity.data.photos import ordered_map
 from pawpularity.device import Compute
 from pawpularity.features.build import FeatureCache
 from pawpularity.features.store import FeatureFile, Rows
@@ -58,8 +58,8 @@ class PixelInputs:
         pixels, seeds, at = self.photos.pixels, self.photos.seeds, self.photo_rows[rows]
         if not views.any():
             return torch.from_numpy(np.array(pixels[at]))
-        augmenter = Painter(pixels.shape[1])
-        seen = (augmenter.paint(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True))
+        augmenter = Augmenter(pixels.shape[1])
+        seen = (augmenter.apply(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True))
         return torch.from_numpy(np.stack(list(seen)))
 
     def feed(self, rows: Rows, batches: Iterable[Batch], workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
@@ -108,7 +108,7 @@ class FeatureInputs:
             found = self.take(rows[positions], views)
             return (found.pin_memory() if pin else found), positions
 
-        return in_order(read, batches, 1)
+        return ordered_map(read, batches, 1)
 
     def features(self, network: Network, x: Tensor) -> Tensor:
         """They are cached features already."""
@@ -138,18 +138,20 @@ class _Augmented(TorchDataset[Tensor]):
 
     def __init__(self, pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], photo_rows: Rows) -> None:
         self.pixels, self.seeds, self.photo_rows = pixels, seeds, photo_rows
-        self.augmenter: Painter | None = None  # made by the process that augments: its thread-local part cannot travel
+        self.augmenter: Augmenter | None = (
+            None  # made by the process that augments: its thread-local part cannot travel
+        )
 
     def __len__(self) -> int:
         return len(self.photo_rows)
 
     def __getitem__(self, key: tuple[int, int]) -> Tensor:
         if self.augmenter is None:
-            self.augmenter = Painter(self.pixels.shape[1])
+            self.augmenter = Augmenter(self.pixels.shape[1])
         position, view = key
         at = self.photo_rows[position]
         # A copy: the augmenter may give a view of the read-only map, which torch must not write to.
-        return torch.from_numpy(np.array(self.augmenter.paint(np.asarray(self.pixels[at]), view, int(self.seeds[at]))))
+        return torch.from_numpy(np.array(self.augmenter.apply(np.asarray(self.pixels[at]), view, int(self.seeds[at]))))
 
 
 def _start_worker(worker: int) -> None:

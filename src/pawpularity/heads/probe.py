@@ -40,7 +40,7 @@ def probe(
         raise UserError(f"--backbones: names {repeated} twice; name it once")
     word = check_name(run or "probe")
     config, dataset = context.config, context.dataset
-    dataset.photo_paths()  # labels alone are refused before a folds file is made
+    dataset.require_photos()  # labels alone are refused before a folds file is made
     if "svr" in HEADS[head] and len(dataset.train) > MOST_SVR_ROWS:
         raise UserError(f"--head svr: {len(dataset.train)} rows are more than its {MOST_SVR_ROWS}; take --head ridge")
     folds = context.folds

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pawpularity.console import log
 from pawpularity.data.dataset import load_test
-from pawpularity.data.photos import decode, in_order, thread_count
+from pawpularity.data.photos import decode, ordered_map, thread_count
 from pawpularity.data.tables import ID, METADATA, TARGET, read_cells, read_test
 from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError
@@ -232,7 +232,7 @@ def _parts(bundle: Bundle, data: Path, threads: int | None) -> dict[str, Part]:
     for shape in shapes:
 
         def squares(size: int = shape[0], fit: str = shape[1]) -> Any:
-            return list(in_order(lambda path: decode(path, size, fit), paths, threads or thread_count()))
+            return list(ordered_map(lambda path: decode(path, size, fit), paths, threads or thread_count()))
 
         pixels[shape] = np.stack(squares())
         key = f"decoding, {shape[0]} px"

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.console import log
-from pawpularity.data.photos import PhotoError, decode, thread_count
-from pawpularity.features.build import ahead
+from pawpularity.data.photos import PhotoError, decode, prefetch, thread_count
 from pawpularity.kaggle.blend import Blend
 from pawpularity.kaggle.plan import Cost, Plan, Use, mean_cost
 from pawpularity.predictor import SCORED_AT_ONCE
@@ -192,7 +191,7 @@ def stream(
     began = said = clock()
     computed_before = time.process_time()
     costs: list[Cost] = []
-    waiting = ahead(chunks, 1)
+    waiting = prefetch(chunks, 2)
     try:
         outcome.first_photo = began
         while True:

@@ -1,4 +1,4 @@
-"""`pawpularity kernel`: the bundle that Kaggle gets. `pawpularity kernel-check`: its script, run as Kaggle would run it."""
+"""`pawpularity data`: the download. `kernel`: the bundle that Kaggle gets. `kernel-check`: its script, run as on Kaggle."""
 
 import argparse
 from pathlib import Path
@@ -85,7 +85,19 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     json_argument(parser)
 
 
+def _data(options: argparse.Namespace) -> None:
+    from pawpularity.data.dataset import CONTEST
+    from pawpularity.kaggle.download import download
+
+    download(Path(options.into or CONTEST))
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--into", metavar="DIR", help="where to put it (default: input/petfinder-pawpularity-score)")
+
+
 VERBS = [
+    Verb("data", "download the competition's data with the kaggle command", _data, _data_arguments, configured=False),
     Verb("kernel", "build the Kaggle kernel and its data set from trained runs", _kernel, _kernel_arguments),
     Verb("kernel-check", "run the built kernel as Kaggle would: no network, its libraries alone, hidden photos", _check,
          _check_arguments, configured=False),

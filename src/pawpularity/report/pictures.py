@@ -31,7 +31,7 @@ def read_picture(path: Path, command: str) -> Image.Image:
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; run: {command}") from None
     except Exception as error:  # Pillow raises dozens of types on broken files
-        raise UserError(f"{path}: {fault(error, path)}; run: {command}") from None
+        raise UserError(f"{path}: {fault(error)}; run: {command}") from None
 
 
 def data_uri(image: Image.Image, *, widest: int = 1200, quality: int = QUALITY) -> tuple[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawpularity.command_line import json_argument, names_in, run_argument
-from pawpularity.console import emit, log
+from pawpularity.console import Progress, emit, log
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def run_robustness(options: argparse.Namespace) -> None:
         sources.append((source.run, source))
     data = _data_of(sources[0][0], Path(options.data) if options.data else None, asked)
     dataset = Dataset.load(data, cache)
-    dataset.photo_paths()
+    dataset.require_photos()
     for run, _ in sources:
         if (own := run.record["data"])["hash"] != dataset.hash:
             raise UserError(
@@ -137,7 +137,6 @@ def _measure(run: "Run", source: "Source", dataset: "Dataset", ids: list[str], c
     import pandas as pd
     import torch
 
-    from pawpularity.data.photos import bar
     from pawpularity.data.tables import ID, METADATA
     from pawpularity.errors import UserError
     from pawpularity.evaluation.metrics import score as scored
@@ -158,7 +157,7 @@ def _measure(run: "Run", source: "Source", dataset: "Dataset", ids: list[str], c
     where = at.loc[ids].to_numpy()
     pixels = dataset.photos(cfg.photos.size, cfg.photos.fit, cache).pixels
     metadata = dataset.train[list(METADATA)].to_numpy(dtype=np.float32)
-    paths = dataset.photo_paths()
+    paths = dataset.paths
     clean = np.empty(len(ids))
     moved: dict[Change, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -166,7 +165,7 @@ def _measure(run: "Run", source: "Source", dataset: "Dataset", ids: list[str], c
         pair = moved.setdefault(change, (np.empty(len(ids)), np.empty(len(ids))))
         pair[0][rows], pair[1][rows] = values - clean[rows], exact - clean[rows]
 
-    with bar(len(ids), f"robustness {run.name}") as shown:
+    with Progress(len(ids), f"robustness {run.name}") as progress:
         for fold, network in predictor.networks.items():
             mine = np.flatnonzero(folds == fold)
             for start in range(0, len(mine), _BATCH):
@@ -189,7 +188,7 @@ def _measure(run: "Run", source: "Source", dataset: "Dataset", ids: list[str], c
                     for name in changed[0]:
                         values = whole(np.ascontiguousarray(np.stack([one[name] for one in changed])))
                         keep(Change("harmless", name), rows, values, values)
-                shown.update(len(rows))
+                progress.add(len(rows))
     if not np.isfinite([clean, *(values for pair in moved.values() for values in pair)]).all():
         raise UserError(
             f"{run.name}: its network answers what is no number (its training diverged); train it with a lower train.lr"

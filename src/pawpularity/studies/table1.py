@@ -18,7 +18,7 @@ import pandas as pd
 from pawpularity.config import Config, resolve
 from pawpularity.console import log
 from pawpularity.context import data_suffix
-from pawpularity.data.augment import VIEWS
+from pawpularity.data.augment import AUGMENTATIONS
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.folds import Folds
 from pawpularity.data.tables import TARGET
@@ -146,7 +146,7 @@ def _leaky(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Fo
     at = split.validation.rows
     result = score(rows.scores[at], answers, fitted.training_mean, rows.groups[at])
     ids = np.array(sorted(dataset.train["Id"].tolist()))
-    table = pd.DataFrame({"Id": ids[at], "copy": np.array(VIEWS)[split.validation.copies], "copy_trained_on": split.leaked,
+    table = pd.DataFrame({"Id": ids[at], "copy": np.array(AUGMENTATIONS)[split.validation.copies], "copy_trained_on": split.leaked,
                           "target": rows.scores[at], "prediction": answers}).sort_values(["Id", "copy"])  # fmt: skip
     write_text(path.with_suffix(".csv"), table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     paper = PAPER.get(backbone, (None, None))

@@ -30,7 +30,7 @@ def train(
     k = context.config.folds.k
     if fold is not None and not 0 <= fold < k:
         raise UserError(f"--fold {fold}: must be 0..{k - 1} (folds.k is {k})")
-    context.dataset.photo_paths()
+    context.dataset.require_photos()
     _ = context.folds
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if (processes or 1) > 1 and not launched:

@@ -63,7 +63,7 @@ def train_run(
     compute = choose_compute(context.config.train.dtype)
     accelerator, compute = accelerator_for(compute)
     with accelerator.main_process_first():
-        context.dataset.photo_paths()  # labels alone cannot be trained on
+        context.dataset.require_photos()  # labels alone cannot be trained on
         folds = context.folds
         data = data or TrainingData.load(context.dataset, folds, context.config)
     due = list(range(folds.k)) if wanted is None else list(wanted)

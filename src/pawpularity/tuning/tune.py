@@ -70,7 +70,7 @@ def search(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any]
             "--workers: SQLite takes one worker; leave STORAGE out for a journal file, or name a PostgreSQL database"
         )
     dataset, folds = plan.chosen.dataset, plan.chosen.folds
-    dataset.photo_paths()
+    dataset.require_photos()
     compute = choose_device(config.train.dtype)
     rows = TrainingData.load(dataset, folds, config)
     if plan.workers > 1:

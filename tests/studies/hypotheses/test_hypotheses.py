@@ -115,7 +115,7 @@ def test_what_is_left_behind(work, shelter, paw):
 def test_near_duplicates_count_once(work, drawn, paw, monkeypatch):
     """The same photos posted twice under other names: the interval must not shrink, a plain bootstrap's would by a third."""
     nothing = Contrasts(np.full(48, np.nan), np.zeros(48))
-    monkeypatch.setattr("pawpularity.studies.hypotheses.data.measure", lambda dataset, cache: nothing)
+    monkeypatch.setattr("pawpularity.studies.hypotheses.data.measure", lambda dataset: nothing)
     table = pd.read_csv(drawn / "train.csv", dtype={"Id": str}).iloc[:24]
     one, two = Path("one"), Path("two")
     for folder, names in ((one, ("",)), (two, ("", "x"))):

@@ -220,4 +220,4 @@ def _paths(data: Path | None, drawn: int) -> Iterator[tuple[list[Path], np.ndarr
             data = Path(name) / "drawn"
             draw_sample(data, photos=drawn, size=160, seed=11, test_photos=1)
         table = Dataset.load(data, Path(name))
-        yield table.photo_paths(), table.train["Pawpularity"].to_numpy(dtype=np.float64)
+        yield table.paths, table.train["Pawpularity"].to_numpy(dtype=np.float64)

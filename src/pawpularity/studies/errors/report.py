@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data.dataset import Dataset
-from pawpularity.data.duplicates import find_duplicates
+from pawpularity.data.duplicates import duplicate_groups
 from pawpularity.data.photo_facts import PROPERTIES, photo_facts
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
@@ -116,19 +116,17 @@ def _known(source: Source, dataset: Dataset, where: str) -> AtHand:
     table = dataset.train.iloc[place].reset_index(drop=True)
     if not dataset.has_photos:
         return AtHand(dataset.folder, rows, table[list(METADATA)], place, None, None)
-    photos = dataset.rows()
-    facts = photo_facts(photos).iloc[place].reset_index(drop=True)
-    return AtHand(dataset.folder, rows, table[list(METADATA)], place, [photos.paths[i] for i in place], facts)
+    facts = photo_facts(dataset).iloc[place].reset_index(drop=True)
+    return AtHand(dataset.folder, rows, table[list(METADATA)], place, [dataset.paths[i] for i in place], facts)
 
 
 def with_groups(source: Source, at_hand: AtHand | None, cache: Path) -> Source:
     """`source` with its near-duplicates found where it does not know them and photos are at hand."""
     if source.groups is not None or at_hand is None or at_hand.paths is None:
         return source
-    ids = source.table[ID].to_numpy()[at_hand.rows].tolist()
     # Rows without photos stay alone, above the numbers the others are given.
     groups = len(source.target) + np.arange(len(source.target), dtype=np.int64)
-    groups[at_hand.rows] = find_duplicates(ids, at_hand.paths, cache_folder=cache).groups
+    groups[at_hand.rows] = duplicate_groups(at_hand.paths, cache_folder=cache)
     return replace(source, groups=groups)
 
 

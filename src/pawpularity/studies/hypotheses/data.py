@@ -46,7 +46,7 @@ def gather(
     notes = []
     contrast: Floats | str = f"needs photos, and {dataset.name} has labels only"
     if dataset.has_photos:
-        measured = measure(dataset, cache_folder)
+        measured = measure(dataset)
         contrast = measured.levels[order]
         seen = np.isfinite(contrast)
         note = f"contrast: measured on {int(seen.sum()):,} of {len(ids):,} photos"

@@ -13,7 +13,7 @@ from pawpularity.data.augment import CROP, FLIP, ORIGINAL
 from pawpularity.data.dataset import fingerprints
 from pawpularity.data.duplicates import is_copy
 from pawpularity.data.photo_cache import photos_of
-from pawpularity.data.photos import in_order, thread_count
+from pawpularity.data.photos import ordered_map, thread_count
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leak_detection import Neighbours, nearest_across_folds, standardised
@@ -99,7 +99,7 @@ def look_alikes(rows: Rows, paths: list[Path], fold: Rows, config: Config, compu
     suspected = np.flatnonzero(near.similarity >= bar)
     copy = np.zeros(len(rows), dtype=bool)
     pairs = [(paths[i], paths[near.at[i]]) for i in suspected]
-    copy[suspected] = list(in_order(lambda pair: is_copy(*pair), pairs, thread_count()))
+    copy[suspected] = list(ordered_map(lambda pair: is_copy(*pair), pairs, thread_count()))
     return LookAlikes(rows, paths, near, bar, copy, config.model.backbone)
 
 

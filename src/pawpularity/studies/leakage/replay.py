@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.data.augment import VIEWS, copies
+from pawpularity.data.augment import AUGMENTATIONS, copies
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.files import plain
 
@@ -146,6 +146,9 @@ def answers_table(ids: list[str], scores: Floats, rule: str = "authors") -> pd.D
     split = item_split(scores, rule)
     answers, _ = lookup(scores, split)
     rows, copy_of = split.rows[split.validated], split.copies[split.validated]
-    names = [ids[r] if not c else f"{ids[r]}-{VIEWS[c]}" for r, c in zip(rows.tolist(), copy_of.tolist(), strict=True)]
+    names = [
+        ids[r] if not c else f"{ids[r]}-{AUGMENTATIONS[c]}"
+        for r, c in zip(rows.tolist(), copy_of.tolist(), strict=True)
+    ]
     table = pd.DataFrame({"Id": names, "fold": 0, "target": scores[rows], "prediction": answers})
     return table.sort_values("Id", ignore_index=True)
