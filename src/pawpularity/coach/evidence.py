@@ -23,8 +23,7 @@ from pawpularity.evaluation.claims import (
     verdict,
 )
 from pawpularity.evaluation.effects import Column, effects
-from pawpularity.studies.hypotheses.data import Gathered
-from pawpularity.studies.hypotheses.findings import Findings, find
+from pawpularity.evaluation.hypotheses import Findings, Gathered, find
 
 BLUR, SHARE = "Blur", "subject share"
 _EXTRA = {BLUR: -1, SHARE: +1}
@@ -92,8 +91,7 @@ def gather_evidence(gathered: Gathered, share: Floats, *, draws: int, margin: fl
     `share` (n,) is the subject's share of each photo, NaN where no subject was found, in the order of `gathered`. `margin`
     in score points, as for the table of hypotheses.
     """
-    found = find(gathered.table, gathered.groups, contrast=gathered.contrast, prediction=None, known={}, draws=draws,
-                 margin=margin, seed=seed)  # fmt: skip
+    found = find(gathered.table, gathered.groups, contrast=gathered.contrast, draws=draws, margin=margin, seed=seed)
     rows = [
         Evidence(
             column=row.claim.column, claim=f"{row.claim.words} the score", sign=row.claim.sign, verdict=row.verdict,

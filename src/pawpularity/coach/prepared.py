@@ -24,11 +24,11 @@ from pawpularity.data.tables import ID
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.claims import CONTRAST
+from pawpularity.evaluation.hypotheses import gather
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.explain.chosen import Chosen
 from pawpularity.features.build import FeatureCache
 from pawpularity.files import atomic_file, read_json, write_json
-from pawpularity.studies.hypotheses.data import gather
 
 FOLDER = "coach"
 DRAWS = 2000
@@ -121,7 +121,7 @@ def prepare(chosen: Chosen, compute: Compute) -> Prepared:
         f"coach   learns from the {len(dataset.train):,} photos of {dataset.name} what is usual there: some 0.15 s each, once"
     )
     split = run_folds(run)
-    gathered = gather(dataset, split.groups_of, chosen.cache, None)
+    gathered = gather(dataset, split.groups_of, chosen.cache)
     ids = dataset.train[ID].to_numpy(dtype=str)
     order = np.argsort(ids, kind="stable")
     share = measure(dataset, chosen.cache).share[order]
