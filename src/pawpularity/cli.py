@@ -245,7 +245,7 @@ def ensemble(
     """Blend runs and CSVs: the cross-fitted RMSE of every method, and weights for new photos."""
 
 
-@command(EVALUATE, "old.studies.errors.verbs._errors", "make errors RUN=densenet161")
+@command(EVALUATE, "studies.errors.errors", "make errors RUN=densenet161")
 def errors(
     source: Annotated[str | None, Argument(metavar="RUN", help="A run or an out-of-fold CSV.")] = None,
     top: Annotated[int, Option(metavar="N", help="Rows of each side to list.")] = 12,
@@ -256,7 +256,7 @@ def errors(
     """The photos furthest off, what they share, and how much label noise explains."""
 
 
-@command(EVALUATE, "old.studies.leakage.verbs._leakcheck", "make leakcheck OOF=theirs.csv PHOTOS=DIR")
+@command(EVALUATE, "studies.leakcheck.leakcheck", "make leakcheck OOF=theirs.csv PHOTOS=DIR")
 def leakcheck(
     oof: Annotated[str, Argument(metavar="OOF", help="A run or an out-of-fold CSV.")],
     photos: Annotated[str | None, Option(metavar="DIR", help="Folder of ID.jpg, for what looks alike.")] = None,
@@ -300,7 +300,7 @@ def app_(
     """The photo coach as a page in the browser."""
 
 
-@command(EXPLAIN, "old.studies.robustness_command.run_robustness", 'make robustness RUNS="densenet161 resnet152"')
+@command(EXPLAIN, "studies.robustness.robustness", 'make robustness RUNS="densenet161 resnet152"')
 def robustness(
     runs: Annotated[list[str] | None, Option(metavar="NAME", help="Several runs of the same data, side by side.")] = None,
     photos: Annotated[int, Option(metavar="N", help="Photos drawn at random; 0 = all.")] = 50,
@@ -410,7 +410,7 @@ def report(
     """Everything the runs and commands left, on one page that needs no network: oof/report.html."""
 
 
-@command(SHARE, "old.studies.checklist.verbs._checklist", "make checklist")
+@command(SHARE, "studies.checklist.checklist", "make checklist")
 def checklist(
     runs: Annotated[list[str] | None, Option(metavar="RUN", help="Runs below oof/ (default: all).")] = None,
     json: Json = None,
@@ -421,7 +421,7 @@ def checklist(
 # --- Studies ----------------------------------------------------------------------------------------------------------
 
 
-@command(STUDY, "old.studies.leakage.verbs._leakage", "make leakage LABELS=input/train.csv")
+@command(STUDY, "studies.leakage.leakage", "make leakage LABELS=input/train.csv")
 def leakage(
     labels: Annotated[str | None, Option(metavar="CSV", help="Replay the split from this table only.")] = None,
     copies: Annotated[str, Option(metavar="RULE", help="authors (their code), paper (their text) or none.")] = "authors",
@@ -432,7 +432,7 @@ def leakage(
     """Replay the paper's leak from labels, then train a network the leaky and the honest way."""
 
 
-@command(STUDY, "old.studies.table1_verb._table1", 'make table1 BACKBONES="densenet161 vgg19_bn"')
+@command(STUDY, "studies.table1.table1", 'make table1 BACKBONES="densenet161 vgg19_bn"')
 def table1(
     backbones: Annotated[list[str] | None, Option(metavar="NAME", help="Some of the four (default: all).")] = None,
     copies: Annotated[list[str] | None, Option(metavar="RULE", help="Some of none, paper, authors (default: all).")] = None,
@@ -441,7 +441,7 @@ def table1(
     """The paper's Table 1: four backbones x copies x honest and leaky splits; resumable."""
 
 
-@command(STUDY, "old.studies.hypotheses.verbs._hypotheses", "make hypotheses RUN=densenet161")
+@command(STUDY, "studies.hypotheses.hypotheses", "make hypotheses RUN=densenet161")
 def hypotheses(
     run: Annotated[str | None, Option(metavar="RUN", help="Also what this run or CSV believes.")] = None,
     draws: Annotated[int, Option(metavar="N", help="Bootstrap resamples, and shuffles.")] = 10_000,

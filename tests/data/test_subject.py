@@ -13,7 +13,7 @@ from pawpularity.data import photo_cache, subject
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
 from pawpularity.data.subject import BACKGROUND, OUTSIDE, SIZE, SUBJECT, contrast, measure, share, subject_map
-from pawpularity.studies.hypotheses.drawn import true_contrasts
+from pawpularity.studies.hypotheses import true_contrasts
 
 PET, SECOND = (1, 2, 3, 5, 7), 6  # of the label maps: tongue, eyes, accessory, head, body; a second pet
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pawpularity.studies.leakage.replay import answers_table
 
 from pawpularity.data.tables import read_train
 from pawpularity.errors import UserError
@@ -16,7 +17,6 @@ from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, OTHER_KIND, 
 from pawpularity.evaluation.sources import Source, open_source
 from pawpularity.sample.spec import TEST, TRAIN, score_variance
 from pawpularity.sample.truth import floor, photo_id, plan
-from pawpularity.studies.leakage.replay import answers_table
 
 PEERS = ("v1", "v12", "v19", "v31", "v44", "v57", "v62", "v63")
 CONTEST = Origin(CONTEST_KIND, "it")

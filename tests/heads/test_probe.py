@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from pawpularity.schema import Model
 from safetensors.torch import save_file
 
 from pawpularity.data.photo_cache import Photos
@@ -24,7 +25,6 @@ from pawpularity.heads.features import Encoder, frozen_features
 from pawpularity.heads.head import load_head
 from pawpularity.heads.run import Recipe
 from pawpularity.runs import Run
-from pawpularity.schema import Model
 
 TOY = ("--config", "scratch", "photos.size=32", "folds.k=3", "train.dtype=float32", "--backbones", "test_resnet")
 

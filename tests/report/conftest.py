@@ -53,6 +53,7 @@ def everything(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for words in commands:
             assert main(words) == 0, words
         shutil.rmtree("oof/sample-toy")  # the search's own default: the very predictions of a
+        assert main(["checklist"]) == 0
         write_table([cell("net", "honest", 15.9), cell("net", "leaky", 14.6)], Path("toy"))
     finally:
         os.chdir(before)

@@ -3,13 +3,13 @@
 import numpy as np
 import optuna
 import pytest
+from pawpularity.training.labelled import LabelledPhotos
 
 from pawpularity.config import resolve
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.models.network import build_network
-from pawpularity.training.labelled import LabelledPhotos
 from pawpularity.tuning.objective import judged, own_values
 from pawpularity.tuning.space import DEPTH, Cut, Rule, affordable, cuts_of, read_space, resolved, with_values
 

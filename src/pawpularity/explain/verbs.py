@@ -1,9 +1,8 @@
-"""`pawpularity explain`: where photos' scores come from. `pawpularity robustness`: how far small changes move them."""
+"""`pawpularity explain`: where photos' scores come from."""
 
 import argparse
 
 from pawpularity.command_line import Verb, json_argument, run_argument
-from pawpularity.studies.robustness_command import robustness_arguments, run_robustness
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -33,5 +32,4 @@ VERBS = [
         _explain,
         _explain_arguments,
     ),
-    Verb("robustness", "how far attacks and harmless changes move the scores", run_robustness, robustness_arguments),
 ]

@@ -1,216 +1,228 @@
-"""The paper's Table 1, honestly and as it was made: four backbones x copies {none, paper, authors} x two ways to split.
+"""Question: what is the paper's Table 1, made as the paper made it, and made honestly?
 
-Each honest cell is a run of its own, `oof/table1-BACKBONE-COPIES/`: five folds, out of fold, every photo scored once as it
-is. Each leaky cell is the paper's: one random tenth of photos AND copies, seed 42, trained on the rest; where a config
-stops early it watches the very items it is then scored on. They are kept in `oof/table1/`, out of the way of runs, since
-they are no out-of-fold predictions. What is there is not trained again, so a killed table goes on where it stopped.
+Command: `make table1 [BACKBONES="densenet161 vgg19_bn"] [COPIES="none authors"]`: four backbones x copies {none, paper, authors}
+x two ways to split.
+Result: printed, and oof/table1/table1.csv and .md (`-DATA` for data other than the contest's and the sample, `-part` for some
+cells). Finished cells are not trained again: after a stop the same command continues.
+
+A honest cell is a run of its own, oof/table1-BACKBONE-COPIES/: five folds, every photo scored once, without copies. A leaky cell
+is the paper's: one random tenth of photos AND copies, seed 42, scored by a network trained on the rest; where a config stops early
+it watches the very samples it is then scored on. Leaky cells are kept in oof/table1/, since they are no out-of-fold predictions.
 """
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from pawpularity.config import Config, resolve
-from pawpularity.console import log
-from pawpularity.context import data_suffix
+from pawpularity.console import emit, log, next_step, table
+from pawpularity.context import Context, choose_data, data_suffix, draw_if_missing, is_drawn
 from pawpularity.data.augment import AUGMENTATIONS
-from pawpularity.data.dataset import Dataset
-from pawpularity.data.folds import Folds
-from pawpularity.data.tables import TARGET
-from pawpularity.device import choose as choose_device
-from pawpularity.errors import UserError
+from pawpularity.data.tables import ID
+from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.leaderboard import run_row
 from pawpularity.evaluation.metrics import score
-from pawpularity.files import file_hash, read_json, text_hash, write_json, write_text
-from pawpularity.pipeline.compete import SMALL, family
-from pawpularity.runs import OOF, Run, machine, recipe, record_of
-from pawpularity.studies.leakage.experiment import predict_items, split_by_items
-from pawpularity.training.fit import fit_items
-from pawpularity.training.fold import labelled_photos, prepare_trunk, start_run, train_fold
-from pawpularity.training.samples import fold_items, items_of
+from pawpularity.files import read_json, write_json, write_text
+from pawpularity.runs import OOF, Run, fingerprint, machine, record_of
+from pawpularity.sample import SAMPLE
+
+if TYPE_CHECKING:
+    from pawpularity.training.samples import TrainingData
 
 FOLDER = OOF / "table1"
 COPIES = ("none", "paper", "authors")
 # The paper's Table 1 (model_results.PNG in the authors' repository), with and without copies.
 PAPER = {
-    "resnet152": (11.3, 19.0),
-    "vgg19_bn": (12.7, 19.5),
-    "densenet161": (9.3, 18.7),
-    "efficientnet_b7": (10.4, 20.0),
+    "resnet152": {"authors": 11.3, "none": 19.0},
+    "vgg19_bn": {"authors": 12.7, "none": 19.5},
+    "densenet161": {"authors": 9.3, "none": 18.7},
+    "efficientnet_b7": {"authors": 10.4, "none": 20.0},
 }
-COLUMNS = (
-    *("backbone", "copies", "split", "rmse", "low", "high", "constant_rmse", "sd", "r2", "n", "photos"),
-    *("with_copy_in_training", "epochs", "seconds", "device", "dtype", "machine", "paper_rmse"),
-)
 FIGURES = ("rmse", "low", "high", "constant_rmse", "sd", "r2", "n")
+COLUMNS = (
+    *("backbone", "copies", "split", *FIGURES, "photos", "with_copy_in_training"),
+    *("epochs", "seconds", "device", "dtype", "machine", "paper_rmse"),
+)
+FIXED = ("model.backbone", "model.args", "train.copies", "train.split", "train.mixup", "folds.k")
 
 
-def configs_of(data: Path, settings: Sequence[str], backbones: Sequence[str] | None) -> dict[str, Config]:
-    """The family's configurations under the paper's protocol, by name."""
-    names = [name for name in family(data) if not backbones or name.split("/")[-1] in backbones or name in backbones]
-    return {name: resolve(f"{name},{'small/paper' if name in SMALL else 'paper'}", settings) for name in names}
+def table1(
+    *, backbones: Sequence[str] = (), copies: Sequence[str] = (), config: str | None = None, data: str | None = None,
+    settings: Sequence[str] = (), json: str | None = None,
+) -> None:  # fmt: skip
+    """`pawpularity table1`: train every cell that is not there yet, print and write the table."""
+    rules = copies or COPIES
+    if config:
+        raise UserError(
+            "table1: takes the four backbones' own configs; use key=value words to change all, --backbones to choose"
+        )
+    if own := [word for word in settings if word.startswith(FIXED)]:
+        raise UserError(f'table1: "{own[0]}" is what the table varies, or what makes it comparable; leave it out')
+    if odd := [rule for rule in rules if rule not in COPIES]:
+        raise UserError(f"--copies {odd[0]}: is not known{nearest(odd[0], COPIES)}")
+    place = choose_data(data)
+    configs = _configs(place, settings, backbones)
+    draw_if_missing(place)
+    work = Context(next(iter(configs.values())), place, OOF / "table1")
+    work.dataset.require_photos()
+    from pawpularity.pipeline.compete import require_weights
+
+    require_weights(configs)
+    log(f"data    {place}: {len(work.dataset.train)} photos; backbones {' '.join(configs)}; copies {' '.join(rules)}")
+    rows = make_cells(work, configs, rules)
+    files = write_table(rows, place, whole=len(rows) == 2 * len(COPIES) * len(PAPER))
+    emit({"cells": rows}, table_text(rows), json)
+    log(f"wrote {' and '.join(map(str, files))}")
+    next_step("make report")
 
 
-def make_table(
-    configs: dict[str, Config],
-    dataset: Dataset,
-    folds: Folds,
-    rules: Sequence[str],
-    on_cell: Callable[[dict[str, Any]], None],
-) -> list[dict[str, Any]]:
-    """Train every cell that is not there yet; `on_cell` is told each one as it is done. A row per cell."""
-    rows = []
+def _configs(place: Path, words: Sequence[str], backbones: Sequence[str]) -> dict[str, Config]:
+    """The configurations of the four (for the drawn sample: small) backbones under the paper's protocol, by name."""
+    small = place == SAMPLE or is_drawn(place)
+    wanted = [name.removeprefix("small/") for name in backbones]
+    if odd := [name for name in wanted if name not in PAPER]:
+        raise UserError(f"--backbones {odd[0]}: is not one of the four{nearest(odd[0], PAPER)}")
+    names = [f"small/{name}" if small else name for name in PAPER if not wanted or name in wanted]
+    return {name: resolve(f"{name},{'small/paper' if small else 'paper'}", words) for name in names}
+
+
+def make_cells(work: Context, configs: dict[str, Config], rules: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per cell; those that are not there are trained."""
+    from pawpularity.training.samples import TrainingData
+
+    rows: list[dict[str, Any]] = []
     for name, base in configs.items():
+        data = TrainingData.load(work.dataset, work.folds, base)
         for rule in rules:
-            config = with_copies(base, rule)
-            for cell in (_honest, _leaky):
-                row = cell(name, rule, config, dataset, folds)
+            config = base.with_values({"train.copies": rule})
+            honest, run = _honest(work, name, rule, config, data)
+            for row in (honest, _leaky(work, name, rule, config, data, run)):
                 rows.append(row)
-                on_cell(row)
+                log(f"cell {len(rows)} of {2 * len(configs) * len(rules)}: {name}, copies {rule}, {row['split']}: RMSE "
+                    f"{row['rmse']:.3f}, constant {row['constant_rmse']:.3f}, n {row['n']}")  # fmt: skip
     return rows
 
 
-def with_copies(config: Config, rule: str) -> Config:
-    """`config` with the copies of `rule`."""
-    return config.with_values({"train.copies": rule})
+def _name(kind: str, backbone: str, rule: str, place: Path) -> str:
+    return f"{kind}-{backbone.replace('/', '-')}-{rule}{data_suffix(place)}"
 
 
-def _name(kind: str, backbone: str, rule: str, data: Path) -> str:
-    return f"{kind}-{backbone.replace('/', '-')}-{rule}{data_suffix(data)}"
+def _honest(
+    work: Context, backbone: str, rule: str, config: Config, data: "TrainingData"
+) -> tuple[dict[str, Any], Run]:
+    from pawpularity.training.fold import train_run
 
-
-def _honest(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Folds) -> dict[str, Any]:
-    compute = choose_device(config.train.dtype)
-    try:
-        run, note = start_run(OOF / _name("table1", backbone, rule, dataset.folder), config, dataset, folds)
-    except UserError as error:
-        raise UserError(
-            str(error).replace("take another name (RUN=...), or delete", "to make that cell anew, delete")
-        ) from None
-    due = [fold for fold in range(folds.k) if fold not in run.trained_folds()]
-    if due:
-        log(f"{run.name}: folds {', '.join(map(str, due))} on {compute}; {note}")
-        rows, every = labelled_photos(dataset, folds, config), np.arange(len(dataset.train))
-        prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
-        for fold in due:
-            train_fold(run, dataset, folds, fold, compute, rows)
-    value, metrics = run_row(run), [run.metrics(fold) for fold in range(folds.k)]
-    s = value["score"]
+    run = train_run(work.variant(config, _name("table1", backbone, rule, work.data)), data=data)
+    value, metrics = run_row(run), [run.metrics(fold) for fold in range(run.k)]
+    about = run.record["machine"]
     return {
-        "backbone": backbone, "copies": rule, "split": "honest", **{k: s[k] for k in FIGURES},
-        "photos": s["n"], "with_copy_in_training": _copied(config, dataset, folds),
-        "epochs": int(np.median([m["epochs"] for m in metrics])),
-        "seconds": value["seconds"], "device": metrics[0]["device"], "dtype": metrics[0]["dtype"],
-        "machine": _machine(run.record["machine"]), "paper_rmse": None,
-    }  # fmt: skip
+        "backbone": backbone, "copies": rule, "split": "honest", **{key: value["score"][key] for key in FIGURES},
+        "photos": value["score"]["n"], "with_copy_in_training": _copied(work, config, data),
+        "epochs": int(np.median([m["epochs"] for m in metrics])), "seconds": value["seconds"], "device": metrics[0]["device"],
+        "dtype": metrics[0]["dtype"], "machine": f"{about['processor']}, {about['cores']} cores", "paper_rmse": None,
+    }, run  # fmt: skip
 
 
-def _copied(config: Config, dataset: Dataset, folds: Folds) -> int:
-    """Scored photos with a copy of themselves among the training items of their own fold: what an honest split has none of."""
-    table = dataset.train.sort_values("Id", kind="stable")
-    scores, count = table[TARGET].to_numpy(dtype=np.float64), 0
-    for fold in range(folds.k):
-        training, scored = folds.rows(table["Id"], fold)
-        items = fold_items(config, scores, training, scored, fold, folds.k)
-        count += int(np.isin(scored, items.rows).sum())
+def _copied(work: Context, config: Config, data: "TrainingData") -> int:
+    """Scored photos with a copy of themselves among the training samples of their own fold: an honest split has none."""
+    from pawpularity.training.samples import fold_samples
+
+    ids, k, count = sorted(work.dataset.train[ID]), work.folds.k, 0
+    for fold in range(k):
+        training, scored = work.folds.rows(ids, fold)
+        count += int(np.isin(scored, fold_samples(config, data.scores, training, scored, fold, k).rows).sum())
     return count
 
 
-def _leaky(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Folds) -> dict[str, Any]:
-    path = FOLDER / f"{_name('leaky', backbone, rule, dataset.folder)}.json"
-    # The honest cell's run was started with the same weights just now, and vouches for their content.
-    weights = Run.open(OOF / _name("table1", backbone, rule, dataset.folder)).record["weights"]
-    about = {"name": dataset.name, "hash": dataset.hash}
-    record = record_of(config, data=about, folds={"hash": folds.hash}, weights=weights)
-    key = recipe(record) + f" seed {config.train.seed}"
-    if path.is_file():
+def _leaky(work: Context, backbone: str, rule: str, config: Config, data: "TrainingData", run: Run) -> dict[str, Any]:
+    """`run`: the honest cell, whose record says which weights are used."""
+    from pawpularity.device import choose as choose_device
+    from pawpularity.training.fit import fit_samples, predict_samples, shown_fit
+    from pawpularity.training.samples import paper_split
+
+    path = FOLDER / f"{_name('leaky', backbone, rule, work.data)}.json"
+    record = record_of(config, data=run.record["data"], folds=run.record["folds"], weights=run.record["weights"])
+    key = {name: str(value) for name, value in fingerprint(record).items()}
+    if path.is_file() and path.with_suffix(".csv").is_file():
         there = read_json(path, "a cell of Table 1")
-        if isinstance(there, dict) and there.get("recipe") == key and _vouched(path, there):
+        if isinstance(there, dict) and there.get("fingerprint") == key:
             return dict(there["row"])
-        log(f"{path}: was made with other settings or other data, or was changed; trained again")
-    compute = choose_device(config.train.dtype)
-    started = time.perf_counter()
-    rows = labelled_photos(dataset, folds, config)
-    every = np.arange(len(rows.scores))
-    split = split_by_items(config, rows, every)
-    log(f"{path.stem}: {len(split.training)} items to train on, {len(split.validation)} to validate, {int(split.leaked.sum())} of "
-        f"them with a copy of themselves in training; on {compute}")  # fmt: skip
-    prepare_trunk(config, rows, items_of(config, rows.scores, every), every, compute)
-    fitted = fit_items(config, rows, split.training, split.validation, compute=compute)
-    answers = predict_items(fitted, rows, split.validation, compute)
-    at = split.validation.rows
-    result = score(rows.scores[at], answers, fitted.training_mean, rows.groups[at])
-    ids = np.array(sorted(dataset.train["Id"].tolist()))
-    table = pd.DataFrame({"Id": ids[at], "copy": np.array(AUGMENTATIONS)[split.validation.copies], "copy_trained_on": split.leaked,
-                          "target": rows.scores[at], "prediction": answers}).sort_values(["Id", "copy"])  # fmt: skip
-    write_text(path.with_suffix(".csv"), table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    paper = PAPER.get(backbone, (None, None))
+        log(f"{path}: was made with other settings or data; trained again")
+    compute, started = choose_device(config.train.dtype), time.perf_counter()
+    training, validation = paper_split(config, data, np.arange(len(data.scores)))
+    with shown_fit(config, path.stem) as hooks:
+        fitted = fit_samples(config, data, training, validation, compute=compute, hooks=hooks)
+    answers = predict_samples(fitted, data, validation, compute)
+    at, leaked = validation.rows, np.isin(validation.rows, training.rows)
+    result = score(data.scores[at], answers, fitted.training_mean, data.groups[at]).to_dict()
+    about = machine()
     row = {
-        "backbone": backbone, "copies": rule, "split": "leaky",
-        **{k: result.to_dict()[k] for k in FIGURES},
-        "photos": len(np.unique(at)), "with_copy_in_training": int(split.leaked.sum()), "epochs": fitted.epochs,
+        "backbone": backbone, "copies": rule, "split": "leaky", **{key: result[key] for key in FIGURES},
+        "photos": len(np.unique(at)), "with_copy_in_training": int(leaked.sum()), "epochs": fitted.epochs,
         "seconds": round(time.perf_counter() - started, 2), "device": compute.device.type, "dtype": compute.dtype_name,
-        "machine": _machine(machine()), "paper_rmse": {"authors": paper[0], "none": paper[1]}.get(rule),
+        "machine": f"{about['processor']}, {about['cores']} cores", "paper_rmse": PAPER.get(backbone, {}).get(rule),
     }  # fmt: skip
-    hashes = {"predictions_hash": file_hash(path.with_suffix(".csv")), "row_hash": _row_hash(row)}
-    write_json(path, record | {"kind": "leaky", "recipe": key, "row": row} | hashes)
+    predictions = pd.DataFrame({ID: np.array(sorted(work.dataset.train[ID]))[at], "copy": np.array(AUGMENTATIONS)[validation.copies],
+                                "copy_trained_on": leaked, "target": data.scores[at], "prediction": answers})  # fmt: skip
+    text = predictions.sort_values([ID, "copy"]).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    write_text(path.with_suffix(".csv"), text)
+    write_json(path, record | {"kind": "leaky", "fingerprint": key, "row": row})
     return row
 
 
-def _vouched(path: Path, there: dict[str, Any]) -> bool:
-    predictions = path.with_suffix(".csv")
-    return (
-        predictions.is_file()
-        and file_hash(predictions) == there.get("predictions_hash")
-        and isinstance(there.get("row"), dict)
-        and _row_hash(there["row"]) == there.get("row_hash")
-    )
-
-
-def _row_hash(row: dict[str, Any]) -> str:
-    return text_hash(json.dumps(row, sort_keys=True))
-
-
-def _machine(value: dict[str, Any]) -> str:
-    return f"{value['processor']}, {value['cores']} cores"
-
-
-def write_table(rows: Sequence[dict[str, Any]], data: Path) -> tuple[Path, Path]:
-    """Write `oof/table1/table1.csv` and `.md` (with the data's name for data other than the usual two; `-part` for some cells)."""
-    part = "" if len(rows) == 2 * len(COPIES) * len(family(data)) else "-part"
-    base = FOLDER / f"table1{data_suffix(data)}{part}"
+def write_table(rows: Sequence[dict[str, Any]], place: Path, *, whole: bool = False) -> tuple[Path, Path]:
+    """Write `oof/table1/table1.csv` and `.md`; returns both. `whole`: all cells are there."""
+    base = FOLDER / f"table1{data_suffix(place)}{'' if whole else '-part'}"
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     write_text(base.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
-    write_text(base.with_suffix(".md"), markdown(rows))
+    head, lines = _cells(rows)
+    markdown = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines)]
+    write_text(base.with_suffix(".md"), "\n".join([*markdown, "", _note(rows)]) + "\n")
     return base.with_suffix(".csv"), base.with_suffix(".md")
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The table for people: a line per backbone and copies, honest beside leaky."""
-    head = ("backbone", "copies", "honest: five folds, photos never seen", "constant", "n", "leaky: a tenth of photos and copies",
-            "constant", "n", "with a copy in training", "time")  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    by_key: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+def table_text(rows: Sequence[dict[str, Any]]) -> str:
+    """The table for the terminal: a line per backbone and copies, honest beside leaky."""
+    head, lines = _cells(rows)
+    return f"{table(head, lines, left=(0, 1))}\n{_note(rows)}"
+
+
+def _cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    head = [
+        "backbone",
+        "copies",
+        "honest RMSE, 95 %",
+        "constant, n",
+        "leaky RMSE, 95 %",
+        "constant, n",
+        "with a copy in training",
+    ]
+    lines = []
+    pairs: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
-        by_key.setdefault((row["backbone"], row["copies"]), {})[row["split"]] = row
-    for (backbone, rule), ways in by_key.items():
-        cells = [backbone, rule]
+        pairs.setdefault((row["backbone"], row["copies"]), {})[row["split"]] = row
+    for (backbone, rule), ways in pairs.items():
+        line = [backbone, rule]
         for split in ("honest", "leaky"):
-            w = ways.get(split)
-            cells += ["-", "-", "-"] if w is None else [
-                f"**{w['rmse']:.2f}** [{w['low']:.2f}, {w['high']:.2f}]", f"{w['constant_rmse']:.2f}", str(w["n"])]  # fmt: skip
+            way = ways.get(split)
+            line += ["-", "-"] if way is None else [f"{way['rmse']:.2f} [{way['low']:.2f}, {way['high']:.2f}]",
+                                                    f"{way['constant_rmse']:.2f}, {way['n']}"]  # fmt: skip
         leaky = ways.get("leaky")
-        copied = 0 if leaky is None else leaky["with_copy_in_training"]
-        share = "-" if leaky is None else f"{copied} ({100 * copied / leaky['n']:.0f} %)"
-        cells += [share, f"{sum(w['seconds'] for w in ways.values()):.0f} s"]
-        lines.append(f"| {' | '.join(cells)} |")
+        line.append(
+            "-"
+            if leaky is None
+            else f"{leaky['with_copy_in_training']} ({leaky['with_copy_in_training'] / leaky['n']:.0%})"
+        )
+        lines.append(line)
+    return head, lines
+
+
+def _note(rows: Sequence[dict[str, Any]]) -> str:
     machines = sorted({f"{row['machine']}, {row['device']}, {row['dtype']}" for row in rows})
-    note = "RMSE in score points with its 95 % interval (bootstrap over photos and their near-duplicates)."
-    epochs = sorted({row["epochs"] for row in rows})
-    lines += ["", f"{note} Epochs: {', '.join(map(str, epochs))}. Made on {'; '.join(machines)}."]
-    return "\n".join(lines) + "\n"
+    epochs = ", ".join(str(count) for count in sorted({row["epochs"] for row in rows}))
+    return (f"Honest: five folds, photos never seen. Leaky: a random tenth of photos and copies. Epochs: {epochs}. "
+            f"{sum(row['seconds'] for row in rows):.0f} s on {'; '.join(machines)}.")  # fmt: skip

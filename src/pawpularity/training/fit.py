@@ -8,18 +8,22 @@ epochs the inner set chose. `train.stop: none` trains on all of them from the st
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.config import Config
+from pawpularity.console import Progress
 from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.folds import inner_split
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.features.load import Inputs
 from pawpularity.models.network import Network, build_network
+from pawpularity.predictor import score_rows
 from pawpularity.training.loop import Hooks, Loop
 from pawpularity.training.optim import Epoch
 from pawpularity.training.samples import Pairs, Samples, TrainingData, augmented, originals, required_views, samples_of
@@ -170,3 +174,23 @@ def fit_samples(
     return Fitted(
         network.eval(), inputs, loop.history, best, mean, rows, len(watched), loop.samples, [network.depth.note]
     )
+
+
+def predict_samples(fitted: Fitted, data: TrainingData, samples: Samples, compute: Compute) -> NDArray[np.float64]:
+    """Score points of `samples`, each seen as the copy it is, (samples,)."""
+    inputs = data.inputs(fitted.network, compute, samples.pairs)
+    columns = data.metadata[samples.rows]
+    return score_rows(fitted.network, inputs, samples.rows, columns, compute, view=samples.copies)
+
+
+@contextmanager
+def shown_fit(config: Config, what: str) -> Iterator[Hooks]:
+    """Hooks that show a progress bar over the steps of one fit."""
+    with Progress(None, what, "step") as progress:
+
+        def on_step(steps_an_epoch: int) -> None:
+            if progress.total is None:
+                progress.start(config.train.epochs * steps_an_epoch)
+            progress.add()
+
+        yield Hooks(on_step=on_step)

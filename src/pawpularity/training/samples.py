@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pawpularity.config import Config
@@ -128,6 +129,23 @@ def fold_samples(
     known = np.isin(every.rows, np.concatenate([training, scored]))
     mine = np.isin(every.rows, training)
     return every.take(np.where(every.copies == ORIGINAL, mine, known & (drawn != fold)))
+
+
+def random_tenth(samples: int, seed: int = 42) -> NDArray[np.bool_]:
+    """Which of `samples` the paper's `torch.utils.data.random_split`, 90 to 10, puts into the validation set: (samples,)."""
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed)).numpy()
+    chosen = np.zeros(samples, dtype=bool)
+    chosen[order[int(0.9 * samples) :]] = True
+    return chosen
+
+
+def paper_split(config: Config, data: TrainingData, rows: Rows) -> tuple[Samples, Samples]:
+    """The paper's split of the photos `rows` and their copies: (training, validation) samples, copies on both sides."""
+    samples = samples_of(config, data.scores, rows)
+    # The paper's list, and so its random tenth, goes by the table; rows are sorted by Id here.
+    samples = samples.take(np.lexsort((samples.copies, data.photo_rows[samples.rows])))
+    chosen = random_tenth(len(samples))
+    return samples.take(~chosen), samples.take(chosen)
 
 
 def augmented(config: Config, samples: Samples, seed: int = 0) -> Pairs:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from pawpularity.config import Model
 from pawpularity.errors import UserError
 from pawpularity.models.backbone import build_backbone
 from pawpularity.models.weights import PACKAGED, find_weights, packaged_weights, read_tensors, tensors_hash
 from pawpularity.sample.spec import TRAIN, Photo, describe
-from pawpularity.config import Model
 from pawpularity.studies.pretraining import labels as label_module
 from pawpularity.studies.pretraining.labels import FLAGS, IN_RULE, KINDS, MEASURES, labels_of, widths
 from pawpularity.studies.pretraining.pretrain import BACKBONE, SIZE, augment, halved

@@ -1,0 +1,210 @@
+"""Evidence of the checklist: a run's files, and what was read from each."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from pawpularity.config import resolve
+from pawpularity.console import make_word
+from pawpularity.data.folds import Folds
+from pawpularity.ensemble.record import blend_command
+from pawpularity.errors import UserError
+from pawpularity.evaluation.oof import run_folds
+from pawpularity.evaluation.sources import Source, open_source
+from pawpularity.files import read_json
+from pawpularity.runs import OOF, Run
+
+STUDIES = OOF / "studies"
+
+
+class NotBacked(Exception):  # an outcome, not a fault
+    """No file holds the answer: what is missing, the file looked for, the command that makes it."""
+
+    def __init__(self, text: str, file: Path, command: str) -> None:
+        super().__init__(" ".join(text.split()))
+        self.file, self.command = file, command
+
+
+class NotAsked(Exception):  # an outcome, not a fault
+    """The question does not apply; why."""
+
+
+def flat(value: Any) -> str:
+    """A JSON value in a line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {flat(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return flat(value[0]) if len(value) == 1 else "[" + ", ".join(flat(item) for item in value) + "]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def needing(file: Path, command: str) -> Iterator[None]:
+    """A block that reads `file`, which `command` makes: what is wrong with it becomes NotBacked."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        text = str(error).removeprefix("checklist: ")
+        raise NotBacked(text if file.as_posix() in text else f"{file}: {text}", file, command) from None
+
+
+@dataclass
+class Evidence:
+    """A run's files. Whatever is taken is noted in `read`; whatever is not there raises NotBacked."""
+
+    run: Run
+    read: list[str] = field(default_factory=list)
+
+    def filled(self, text: str) -> str:
+        """`text` with each {key} replaced by its `value`."""
+        return re.sub(r"\{([\w.:]+)\}", lambda match: flat(self.value(match[1])), text)
+
+    def value(self, key: str) -> Any:
+        """What stands at `key`: of config.json; `fold.KEY` and `by_fold.KEY`: of each fold's metrics.json (the different values;
+        the value of every fold); `weights.json:KEY` of a blend's file, `search.json:KEY` of the search's.
+        """
+        place, _, rest = key.partition(".")
+        if place == "fold":
+            return sorted({dumps(value): value for value in self.metric(rest).values()}.values(), key=str)
+        if place == "by_fold":
+            return self.metric(rest)
+        name, _, rest = key.rpartition(":")
+        if name == "search.json":
+            return self.json(self.searched() / name, rest, f"make tune RUN={self.searched().name}")
+        return self.json(self.run.folder / name, rest, self.command) if name else self.record(key)
+
+    def note(self, file: Path, key: str) -> None:
+        """Name a file and key as read."""
+        line = f"{file.as_posix()}: {key}"
+        if line not in self.read:
+            self.read.append(line)
+
+    def of(self, file: Path, key: str, value: Any, command: str) -> Any:
+        """`value`'s part at the dotted `key`; `value` is what `file` holds."""
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                raise NotBacked(f"{file}: holds no {key}", file, command)
+            value = value[part]
+        self.note(file, key)
+        return value
+
+    def json(self, file: Path, key: str, command: str) -> Any:
+        """What stands at the dotted `key` of a JSON file."""
+        with needing(file, command):
+            value = read_json(file, "checklist")
+        return self.of(file, key, value, command)
+
+    def record(self, key: str) -> Any:
+        """What config.json holds at `key`. A run's record is never rewritten, so one that lacks a key must go first."""
+        return self.of(
+            self.run.folder / "config.json", key, self.run.record, f"mv {self.run.folder} ELSEWHERE; {self.command}"
+        )
+
+    @property
+    def started(self) -> list[int]:
+        """Folds that have a folder. It is written whole, so each must hold all its files."""
+        found = [fold for fold in range(self.run.k) if self.run.fold(fold).is_dir()]
+        if not found:
+            raise NotBacked(
+                f"{self.run.fold(0)}: no fold is there yet", self.run.fold(0) / "metrics.json", self.run.remedy(0)
+            )
+        return found
+
+    def metric(self, key: str) -> dict[int, Any]:
+        """By fold, what metrics.json holds at `key`."""
+        return {
+            fold: self.json(self.run.fold(fold) / "metrics.json", key, self.run.remedy(fold)) for fold in self.started
+        }
+
+    def folds(self) -> Folds:
+        """The folds file, checked against the run's record."""
+        file = Path(self.record("folds.file"))
+        with needing(file, self.command if self.run.folder in file.parents else self.folds_command):
+            found = run_folds(self.run)
+        self.note(file, "Id,group,fold")
+        return found
+
+    @cached_property
+    def source(self) -> Source:
+        """The predictions of every fold that is there, as training (or the blend) wrote them."""
+        run = self.run
+        self.folds()
+        files = {run.oof_file: self.command}
+        if run.has_folds:
+            self.metric("predictions_hash")
+            files = {run.predictions_file(fold): run.remedy(fold) for fold in self.started}
+        file = next((file for file in files if not file.is_file()), run.folder / "oof.csv")
+        with needing(file, files.get(file, self.command)):
+            found = open_source(run.name, partly=True)
+        for file in files:
+            self.note(file, "fold,target,prediction")
+        return found
+
+    def searched(self) -> Path:
+        """The folder of the search the run came out of; NotAsked where there is none."""
+        if self.study is None:
+            self.record("config.name")
+            raise NotAsked("nothing was searched: there is no study of this name below oof/studies")
+        return self.study
+
+    @cached_property
+    def study(self) -> Path | None:
+        """The folder of the search of the run's own name, its config's, or that of NAME-trialN."""
+        names = [
+            self.run.name,
+            re.sub(r"-trial\d+$", "", self.run.name),
+            str(self.run.record["config"].get("name", "")),
+        ]
+        return next((STUDIES / name for name in names if name and (STUDIES / name).is_dir()), None)
+
+    @property
+    def data_word(self) -> str:
+        """`DATA=` for a command: the data folder as it was named, or the data set's name."""
+        data = self.run.record["data"]
+        return make_word("DATA", str(data.get("folder") or data["name"]))
+
+    @property
+    def folds_command(self) -> str:
+        """What makes the folds file again."""
+        how = self.run.record["config"].get("folds", {"k": self.run.k})
+        return f"make folds {self.data_word} {make_word('ARGS', *(f'folds.{key}={how[key]}' for key in how))}"
+
+    @cached_property
+    def command(self) -> str:
+        """What makes the run again, with the settings that differ from the config's files."""
+        run = self.run
+        if run.kind == "ensemble":
+            return blend_command(run)[0]
+        if run.kind == "probe":
+            return run.remedy()
+        if self.study is not None and run.name != self.study.name:
+            return f"make tune RUN={self.study.name} {self.data_word}"
+        if run.name.startswith("table1-"):
+            return f"make table1 {self.data_word}"
+        name, own = str(run.record["config"].get("name", "default")), _leaves(run.record["config"])
+        try:
+            usual = _leaves(resolve(name).to_dict())
+        except UserError:
+            return f"make train RUN={run.name} {self.data_word} with the settings in {run.folder}/config.json"
+        # Only a network's own arguments may be unknown to the config; another unknown key is of another version.
+        words = [f"{key}={value}" for key, value in own.items()
+                 if usual.get(key) != value and (key in usual or key.startswith("model.args."))]  # fmt: skip
+        return f"make train RUN={run.name} {self.data_word} CONFIG={name}" + (
+            f" {make_word('ARGS', *words)}" if words else ""
+        )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Every setting but the name and the search space by its dotted key, as a word of the command line."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and key != "space":
+            found |= _leaves(value, f"{prefix}{key}.")
+        elif key not in ("space", "name"):
+            found[f"{prefix}{key}"] = str(value).replace(" ", "") if isinstance(value, list) else str(value)
+    return found

@@ -1,0 +1,346 @@
+"""Question: what is the leak worth that the paper's RMSE of 9.3 rests on?
+
+Command: `make leakage [LABELS=train.csv] [COPIES=authors] [DATA=DIR] [CONFIG=NAME]`.
+Result: printed (`--json` for all figures); with photos also oof/leakage/RUN/: result.json, predictions.csv, leakage.png.
+
+The authors' code lists photos and their transformed copies, keeps no Id, and splits that list at random, 90 to 10, with
+seed 42. So most validation samples have a copy of themselves, with the very score to be predicted, in the training set.
+
+The replay needs labels only. It rebuilds that list and split to the digit (samples in table order, a photo's own in the order
+original, flip, blur, crop; `torch.randperm` is what `random_split` draws) and answers with the score of a copy that is
+trained on, else with the training samples' mean. No photo is looked at.
+
+The experiment trains one network both ways and scores both ways. Fold 0 of the honest folds is set aside: nobody trains on
+it, and its photos are scored without copies (the honest way). The list of the other photos is split as the paper did, and
+the random tenth is scored (the leaky way).
+    leaky    trains on all other samples, copies of validation samples among them, and stops early by watching the latter
+    honest   trains on samples of photos without a copy or near-duplicate in the validation set
+Both are scored on the same samples. The honest network has fewer samples, above all fewer of the rare scores, which widens the
+gap; their number is printed.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pawpularity.config import Config, resolve
+from pawpularity.console import duration, emit, log, make_word, next_step, table
+from pawpularity.context import Context, choose_data, context, default_config, draw_if_missing
+from pawpularity.data.augment import AUGMENTATIONS
+from pawpularity.data.augment import copies as copies_under
+from pawpularity.data.tables import ID, TARGET, read_train
+from pawpularity.errors import UserError, nearest
+from pawpularity.evaluation.compare import compare
+from pawpularity.evaluation.metrics import rmse, score
+from pawpularity.evaluation.oof import write_oof
+from pawpularity.files import atomic_file, plain, write_json, write_text
+from pawpularity.runs import OOF, record_of
+
+if TYPE_CHECKING:
+    from pawpularity.device import Compute
+    from pawpularity.training.samples import Samples, TrainingData
+
+FOLDER = OOF / "leakage"
+RULES = ("authors", "paper", "none")
+SEED, SEEDS = 42, 200
+PAPER = {"augment": "none", "views": 0, "mixup": 0.0, "manifold_mixup": 0.0, "split": "honest", "refit": False}
+"""What the experiment sets, so that the list of samples is fixed; and `copies`, by --copies."""
+WAYS = ("leaky", "honest")
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def leakage(
+    *, labels: str | None = None, copies: str = "authors", replay_only: bool = False, answers: str | None = None,
+    config: str | None = None, data: str | None = None, settings: Sequence[str] = (), json: str | None = None,
+) -> None:  # fmt: skip
+    """`pawpularity leakage`: the replay, and where there are photos the experiment."""
+    if labels and (data or config or settings):
+        raise UserError("--labels replays the split from a table: leave out --data, --config and settings")
+    if copies not in RULES:
+        raise UserError(f"--copies {copies}: is not known{nearest(copies, RULES)}")
+    if own := [word for word in settings if word.startswith(tuple(f"train.{key}" for key in ("copies", *PAPER)))]:
+        raise UserError(f'leakage: "{own[0]}" is set by the experiment (copies by --copies); leave it out')
+    place = Path(labels) if labels else choose_data(data)
+    resolve(config or default_config(place), settings)
+    draw_if_missing(place)
+    frame = read_train(place)
+    scores = frame[TARGET].to_numpy(dtype=float)
+    if len(scores) < 20:
+        raise UserError(f"{place}: has {len(scores)} rows; the split needs 20 or more")
+    trains = not labels and not replay_only and (place / "train").is_dir()
+    if trains and copies == "none":
+        raise UserError("--copies none leaks nothing, so there is nothing to train; add --replay-only")
+    value = replay(scores, copies) | {"copies": copies, "seed": SEED, "over_seeds": over_seeds(scores, copies)}
+    text = replay_text(place, value)
+    if answers:
+        write_oof(Path(answers), answers_table(frame[ID].tolist(), scores, copies))
+        log(f"wrote {answers}: answers that look at no photo")
+    if trains:
+        work = context(config, data, None, settings)
+        value["experiment"], folder = run_experiment(work, copies)
+        text += f"\n\n{experiment_text(value['experiment'])}"
+        log(f"wrote {folder}/")
+    emit(value, text, json)
+    next_step(f"make leakcheck {make_word('OOF', answers or 'your-predictions.csv')}")
+
+
+# --- The replay -------------------------------------------------------------------------------------------------------
+
+
+def paper_list(scores: Floats, rule: str, seed: int = SEED) -> tuple[Rows, Rows, Mask]:
+    """The paper's list under `rule`, scores (n,) in table order: (photo, copy, whether it is validated) of each sample.
+
+    Copy 0 is the photo itself; 1 to 3 are its flip, blur and crop.
+    """
+    from pawpularity.training.samples import random_tenth
+
+    rows, copy_of = np.nonzero(copies_under(scores, rule, 0))
+    return rows, copy_of, random_tenth(len(rows), seed)
+
+
+def lookup(scores: Floats, rows: Rows, validated: Mask) -> tuple[Floats, Mask, float]:
+    """Answer the validation samples by a trained copy's score, else by the training samples' mean.
+
+    Returns the answers, which samples have a trained copy (both (validated,)), and that mean.
+    """
+    trained = np.zeros(len(scores), dtype=bool)
+    trained[rows[~validated]] = True
+    known, mean = trained[rows[validated]], float(scores[rows[~validated]].mean())
+    return np.where(known, scores[rows[validated]], mean), known, mean
+
+
+def replay(scores: Floats, rule: str = "authors") -> dict[str, Any]:
+    """What the paper's split of `scores` (n,), in table order, lets a label do. RMSEs, means and sds in score points."""
+    rows, copy_of, validated = paper_list(scores, rule)
+    answers, known, mean = lookup(scores, rows, validated)
+    target = scores[rows[validated]]
+    value, sd = rmse(target, answers), float(target.std())
+    parts = {"leaked": target[known], "other": target[~known]}
+    return plain(
+        {
+            "photos": len(scores),
+            "samples": len(rows),
+            "copied_photos": len(np.unique(rows[copy_of > 0])),
+            "validation": len(target),
+            "siblings": int(known.sum()),
+            "sibling_share": float(known.mean()),
+            "training_mean": mean,
+            "lookup_rmse": value,
+            "constant_rmse": rmse(target, np.full(len(target), mean)),
+            "sd": sd,
+            "r2": 1 - (value / sd) ** 2 if sd > 0 else None,
+            **{f"{name}_mean": float(part.mean()) if len(part) else None for name, part in parts.items()},
+            **{f"{name}_sd": float(part.std()) if len(part) else None for name, part in parts.items()},
+        }
+    )
+
+
+def over_seeds(scores: Floats, rule: str = "authors") -> dict[str, Any]:
+    """Mean, sd (ddof 1), least and greatest over seeds 0 to 199 of the figures that depend on the split."""
+    figures = np.empty((SEEDS, 3))
+    for seed in range(SEEDS):
+        rows, _, validated = paper_list(scores, rule, seed)
+        target, (answers, known, mean) = scores[rows[validated]], lookup(scores, rows, validated)
+        figures[seed] = known.mean(), rmse(target, answers), rmse(target, np.full(len(target), mean))
+    return {"seeds": SEEDS} | {
+        name: {"mean": float(v.mean()), "sd": float(v.std(ddof=1)), "low": float(v.min()), "high": float(v.max())}
+        for name, v in zip(("sibling_share", "lookup_rmse", "constant_rmse"), figures.T, strict=True)
+    }
+
+
+def answers_table(ids: list[str], scores: Floats, rule: str = "authors") -> pd.DataFrame:
+    """The lookup's answers as an out-of-fold table of one fold, so that leak detectors can be tried on it.
+
+    A row per validation sample; the Id of a copy is `ID-flip`, `ID-blur` or `ID-crop`.
+    """
+    rows, copy_of, validated = paper_list(scores, rule)
+    answers, _, _ = lookup(scores, rows, validated)
+    pairs = zip(rows[validated].tolist(), copy_of[validated].tolist(), strict=True)
+    names = [f"{ids[row]}-{AUGMENTATIONS[copy]}" if copy else ids[row] for row, copy in pairs]
+    found = pd.DataFrame({ID: names, "fold": 0, "target": scores[rows[validated]], "prediction": answers})
+    return found.sort_values(ID, ignore_index=True)
+
+
+def replay_text(place: Path, v: dict[str, Any]) -> str:
+    """The replay in seven lines."""
+    seeds = v["over_seeds"]
+    share = seeds["sibling_share"]
+    lines = [
+        f"The paper's split of {place}, from labels only (copies: {v['copies']}, seed {v['seed']}): {v['photos']:,} photos, "
+        f"{v['samples']:,} samples.",
+        f"{v['validation']:,} are validated, {v['siblings']:,} ({100 * v['sibling_share']:.1f} %) with a copy in training (seeds "
+        f"0 to {seeds['seeds'] - 1}: {100 * share['mean']:.2f} +- {100 * share['sd']:.2f} %).",
+    ]
+    rows = [
+        (words, f"{v[key]:.3f}", f"{seeds[key]['mean']:.3f} +- {seeds[key]['sd']:.3f}")
+        for key, words in {
+            "lookup_rmse": "the copy's score, else the mean",
+            "constant_rmse": "the training samples' mean",
+        }.items()
+    ]
+    return "\n".join([*lines, "", table(("answer, no photo looked at", "RMSE", f"{seeds['seeds']} seeds"), rows)])
+
+
+# --- The experiment ---------------------------------------------------------------------------------------------------
+
+
+def run_experiment(work: Context, rule: str) -> tuple[dict[str, Any], Path]:
+    """Train both networks, score them both ways, write oof/leakage/RUN/; returns the figures and that folder."""
+    from pawpularity.device import choose as choose_device
+    from pawpularity.training.samples import TrainingData
+
+    config = work.config.with_values({f"train.{key}": value for key, value in {"copies": rule, **PAPER}.items()})
+    data, compute = TrainingData.load(work.dataset, work.folds, config), choose_device(config.train.dtype)
+    ids = np.array(sorted(work.dataset.train[ID]))
+    held = np.flatnonzero(work.folds.folds_of(ids) == 0)
+    log(f"trains two networks ({config.model.backbone}, {config.train.epochs} epochs at most) on {compute}; {len(held)} photos of "
+        "fold 0 are set aside")  # fmt: skip
+    started = time.perf_counter()
+    value, predictions = both_ways(config, data, held, compute)
+    predictions.insert(0, ID, ids[predictions.pop("row")])
+    about = {"kind": "leakage", "seconds": round(time.perf_counter() - started, 1), "device": compute.device.type,
+             "dtype": compute.dtype_name}  # fmt: skip
+    own, folds = work.dataset, {"hash": work.folds.hash, "held": 0, "photos": len(held)}
+    value |= record_of(config, data={"name": own.name, "hash": own.hash}, folds=folds, weights={}) | about
+    folder = FOLDER / work.run.name
+    predictions = predictions.sort_values(["scored", ID, "copy"], kind="stable")
+    write_text(folder / "predictions.csv", predictions.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    draw_experiment(folder / "leakage.png", value, predictions)
+    write_json(folder / "result.json", value)
+    return value, folder
+
+
+def both_ways(
+    config: Config, data: "TrainingData", held: Rows, compute: "Compute"
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The experiment's figures and a row per scored sample. `held`: the rows set aside, scored the honest way.
+
+    Raises UserError where too few photos are left.
+    """
+    from pawpularity.training.fit import fit_samples, predict_samples, shown_fit
+    from pawpularity.training.samples import originals, paper_split
+
+    training, validation = paper_split(config, data, np.flatnonzero(~np.isin(data.groups, data.groups[held])))
+    honest = honest_samples(training, validation, data.groups)
+    if len(honest) < 8 or not len(validation):
+        raise UserError(
+            f"{len(data.scores)} photos: too few are left to train on without a fold and a tenth of the samples"
+        )
+    scored_on, leaked = {"leaky": validation, "honest": originals(held)}, np.isin(validation.rows, training.rows)
+    frames = {scored: pd.DataFrame({"row": what.rows, "copy": np.array(AUGMENTATIONS)[what.copies], "scored": scored,
+                                    "copy_trained_on": leaked if scored == "leaky" else False, "target": data.scores[what.rows]})
+              for scored, what in scored_on.items()}  # fmt: skip
+    ways = []
+    for trained, samples in {"leaky": training, "honest": honest}.items():
+        inner = trained == "honest" and config.train.stop != "none"
+        fitting, watched = _inner(config, data, samples) if inner else (samples, validation)
+        with shown_fit(config, f"{trained} training") as hooks:
+            fitted = fit_samples(config, data, fitting, watched, compute=compute, hooks=hooks)
+        # The constant is the mean of samples, as the paper's, and of photos for the honest way.
+        means = {"leaky": fitted.training_mean, "honest": float(data.scores[np.unique(samples.rows)].mean())}
+        about = {"trained": trained, "samples": len(fitting), "photos": len(np.unique(fitting.rows))}
+        for scored, what in scored_on.items():
+            answers = predict_samples(fitted, data, what, compute)
+            result = score(data.scores[what.rows], answers, means[scored], data.groups[what.rows])
+            ways.append(about | {"scored": scored} | result.to_dict())
+            frames[scored][trained] = answers
+    first, target = frames["leaky"], data.scores[validation.rows]
+    parts = {"with": first[leaked], "without": first[~leaked]}
+    return {
+        "ways": ways,
+        "lookup_rmse": rmse(target, np.where(leaked, target, data.scores[training.rows].mean())),
+        "validation": len(target),
+        "siblings": int(leaked.sum()),
+        **{f"leaky_rmse_{word}_sibling": rmse(own["target"], own["leaky"]) if len(own) else None for word, own in parts.items()},
+        "honest_minus_leaky": {scored: _paired(own, data.groups) for scored, own in frames.items()},
+    }, pd.concat(frames.values(), ignore_index=True)  # fmt: skip
+
+
+def _paired(rows: pd.DataFrame, groups: Rows) -> dict[str, Any]:
+    target, leaky, honest = rows[["target", *WAYS]].to_numpy(dtype=np.float64).T
+    return compare(target, leaky, [("honest", honest)], groups[rows["row"]])[0].to_dict()
+
+
+def honest_samples(training: "Samples", validation: "Samples", groups: Rows) -> "Samples":
+    """Those of `training` whose photo has neither a copy nor a near-duplicate (`groups`, by row) in `validation`."""
+    return training.take(~np.isin(groups[training.rows], groups[validation.rows]))
+
+
+def _inner(config: Config, data: "TrainingData", samples: "Samples") -> tuple["Samples", "Samples"]:
+    """What the honest network is fitted on, and what it watches: an inner share of its own photos, without copies."""
+    from pawpularity.data.folds import inner_split
+    from pawpularity.training.samples import originals
+
+    own, train = np.unique(samples.rows), config.train
+    _, inner = inner_split(data.groups[own], data.scores[own], share=train.inner_share, seed=train.seed)
+    return samples.take(~np.isin(samples.rows, own[inner])), originals(own[inner])
+
+
+def experiment_text(value: dict[str, Any]) -> str:
+    """The experiment as a table of both networks, scored both ways."""
+    ways = {(w["trained"], w["scored"]): w for w in value["ways"]}
+    rows = [["lookup, no photo looked at", "", f"{value['lookup_rmse']:.3f}", ""]]
+    for trained in WAYS:
+        own = [ways[trained, scored] for scored in WAYS]
+        cells = [f"{w['rmse']:.3f} [{w['low']:.2f}, {w['high']:.2f}], constant {w['constant_rmse']:.2f}" for w in own]
+        rows.append([f"trained the {trained} way", f"{own[0]['samples']:,} of {own[0]['photos']:,} photos", *cells])
+    paired = [value["honest_minus_leaky"][scored] for scored in WAYS]
+    cells = [f"{c['difference']:+.3f} [{c['low']:+.2f}, {c['high']:+.2f}], p {c['p']:.4f}" for c in paired]
+    rows.append(["honest - leaky, paired", "", *cells])
+    n = [f"{ways['leaky', scored]['n']:,}" for scored in WAYS]
+    head = (
+        "RMSE of the same network",
+        "trained on samples",
+        f"{n[0]} samples of the tenth",
+        f"{n[1]} photos nobody trained on",
+    )
+    known = {word: value[f"leaky_rmse_{word}_sibling"] for word in ("with", "without")}
+    parts = ", ".join(f"{word} {rmse:.3f}" for word, rmse in known.items() if rmse is not None)
+    backbone, seconds = value["config"]["model"]["backbone"], duration(value["seconds"])
+    return (f"{table(head, rows)}\nThe leaky network on samples of the tenth {parts} a copy in training ({value['siblings']} of "
+            f"{value['validation']}). {backbone}, {seconds}.")  # fmt: skip
+
+
+def draw_experiment(path: Path, value: dict[str, Any], predictions: pd.DataFrame) -> None:
+    """Predictions against true scores: rows by training, columns by scoring; PNG, the same bytes every time."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 8.6), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    titles = {
+        "leaky": "scored the leaky way (photos and copies)",
+        "honest": "scored the honest way (photos never seen)",
+    }
+    for w in value["ways"]:
+        ax = axes[WAYS.index(w["trained"]), WAYS.index(w["scored"])]
+        rows = predictions[predictions["scored"] == w["scored"]]
+        known = rows["copy_trained_on"].to_numpy(dtype=bool) & (w["trained"] == "leaky")
+        # Equal points hide one another: half a point of jitter.
+        jitter = np.random.default_rng(0).uniform(-0.5, 0.5, len(rows))
+        for mask, colour, label in (
+            (~known, "#2f6690", "no copy in training"),
+            (known, "#c8553d", "a copy in training"),
+        ):
+            if mask.any():
+                x = rows["target"][mask] + jitter[mask]
+                ax.scatter(x, rows[w["trained"]][mask], s=9, alpha=0.5, c=colour, linewidths=0, label=label)
+        ax.plot([0, 100], [0, 100], color="#333333", linewidth=0.8)
+        figures = f"RMSE {w['rmse']:.2f} [{w['low']:.2f}, {w['high']:.2f}]   constant {w['constant_rmse']:.2f}"
+        ax.set_title(f"trained the {w['trained']} way, {titles[w['scored']]}\n{figures}", fontsize=8.5)
+        ax.set(xlim=(0, 102), ylim=(0, 102))
+        ax.spines[["top", "right"]].set_visible(False)
+        if known.any():
+            ax.legend(fontsize=8, loc="upper left", frameon=False)
+    figure.supxlabel("true score", fontsize=10)
+    figure.supylabel("prediction", fontsize=10)
+    figure.suptitle(f"{value['data']['name']}: the same network, the same photos, two ways to split", fontsize=11)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
