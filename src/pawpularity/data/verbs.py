@@ -1,4 +1,4 @@
-"""`pawpularity data`, `pawpularity clean-cache`."""
+"""`pawpularity clean-cache`."""
 
 import argparse
 from pathlib import Path
@@ -6,18 +6,6 @@ from pathlib import Path
 from pawpularity.command_line import Verb
 from pawpularity.console import confirm
 from pawpularity.errors import UserError
-
-
-def _data(options: argparse.Namespace) -> None:
-    from pawpularity.data.dataset import CONTEST
-    from pawpularity.kaggle.download import download
-
-    download(Path(options.into or CONTEST))
-
-
-def _data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--into", metavar="DIR", help="where to put it (default: input/petfinder-pawpularity-score)")
-
 
 # What this project puts into its cache folder.
 OURS = ("photos", "duplicates", "fingerprints", "missing-", "trunk")
@@ -64,6 +52,5 @@ def _clean_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 VERBS = [
-    Verb("data", "download the competition's data with the kaggle command", _data, _data_arguments, configured=False),
     Verb("clean-cache", "show what the cache holds, and delete it", _clean_cache, _clean_arguments, configured=False),
 ]
