@@ -12,7 +12,7 @@ from pawpularity.kaggle.bundle import SUMS, write_sums
 
 
 @pytest.fixture(scope="session")
-def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(drawn, tmp_path_factory):
     """A checkout with runs of two folds: `near`, `far` (trained deeper, mirrored), `whole`; their `blend` and its kernel."""
     place = tmp_path_factory.mktemp("trained")
     (place / "configs").symlink_to(ROOT / "configs")
@@ -30,7 +30,7 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def checkout(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(trained, tmp_path, monkeypatch):
     """A copy of `trained` as the current folder, for a test to build in and to damage."""
     place = Path(shutil.copytree(trained, tmp_path / "checkout", symlinks=True))
     monkeypatch.chdir(place)
@@ -38,7 +38,7 @@ def checkout(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def built(checkout: Path) -> Path:
+def built(checkout):
     """kernels/build/ of the blend."""
     return checkout / "kernels" / "build"
 
@@ -47,7 +47,7 @@ def built(checkout: Path) -> Path:
 def edit():
     """`edit(dataset, key=value)`: change bundle.json and sign it again, as somebody would on purpose."""
 
-    def change(dataset: Path, **values: object) -> None:
+    def change(dataset, **values):
         file = dataset / "bundle.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | values))
         sign(dataset)
@@ -55,7 +55,7 @@ def edit():
     return change
 
 
-def sign(dataset: Path) -> None:
+def sign(dataset):
     """Write SHA256SUMS again."""
     (dataset / SUMS).unlink()
     metadata = dataset / "dataset-metadata.json"

@@ -8,10 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -29,7 +26,7 @@ CONTEST = "petfinder-pawpularity-score"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script():
     """kernels/train/train.py as a module."""
     spec = importlib.util.spec_from_file_location("kaggle_train", ROOT / "kernels" / "train" / "train.py")
     assert spec is not None
@@ -40,13 +37,13 @@ def script() -> ModuleType:
 
 
 @pytest.fixture
-def contest(drawn: Path, work: Path) -> Path:
+def contest(drawn, work):
     """The toy sample under the contest's name, where `make data` would put it."""
     return Path(shutil.copytree(drawn, work / "input" / CONTEST))
 
 
 @pytest.fixture
-def home(contest: Path, work: Path, paw: Callable[..., Any]) -> Path:
+def home(contest, work, paw):
     """The built kernel of folds 0 and 2."""
     done = paw("kernel-train", "--config", "sample", "--run", "toy", "--folds", "0", "2", "--user", "anna", *SMALL)
     assert done.code == 0, done.err
@@ -54,7 +51,7 @@ def home(contest: Path, work: Path, paw: Callable[..., Any]) -> Path:
 
 
 @pytest.fixture
-def kaggle(home: Path, contest: Path, tmp_path: Path) -> Path:
+def kaggle(home, contest, tmp_path):
     """Kaggle's folders with the contest's data and the data set under today's mounts."""
     place = tmp_path / "kaggle"
     (place / "input" / "competitions").mkdir(parents=True)
@@ -65,13 +62,13 @@ def kaggle(home: Path, contest: Path, tmp_path: Path) -> Path:
     return place
 
 
-def attach(place: Path, home: Path) -> None:
+def attach(place, home):
     mount = place / "input" / "datasets" / "anna" / "files"
     shutil.rmtree(mount, ignore_errors=True)
     shutil.copytree(home / "dataset", mount, ignore=shutil.ignore_patterns("dataset-metadata.json"))
 
 
-def run_script(place: Path, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_script(place, home, **environment):
     """The built script as Kaggle starts it: the package is not on its path."""
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
@@ -81,9 +78,7 @@ def run_script(place: Path, home: Path, **environment: str) -> subprocess.Comple
 
 
 @pytest.mark.slow
-def test_trained_there_goes_on_here(
-    kaggle: Path, home: Path, contest: Path, work: Path, paw: Callable[..., Any], refused: Callable[..., str]
-) -> None:
+def test_trained_there_goes_on_here(kaggle, home, contest, work, paw, refused):
     # Two GPUs by their list; without a driver each process then computes on the CPU.
     cards = work / "cards"
     cards.mkdir()
@@ -140,7 +135,7 @@ def test_trained_there_goes_on_here(
         assert {name.split("/")[2] for name in zipped.namelist() if "head" in name} == {"fold0", "fold2"}
 
 
-def test_the_time_is_up_before_it_began(kaggle: Path, home: Path, refused: Callable[..., str]) -> None:
+def test_the_time_is_up_before_it_began(kaggle, home, refused):
     mount = kaggle / "input" / "datasets" / "anna" / "files"
     order = mount / "order.json"
     order.write_text(json.dumps(json.loads(order.read_text()) | {"hours": 0.0}))
@@ -161,9 +156,7 @@ def test_the_time_is_up_before_it_began(kaggle: Path, home: Path, refused: Calla
         (lambda place: next((place / "input").rglob("*.whl")).unlink(), ".whl is missing"),
     ],
 )
-def test_what_is_missing_on_kaggle_is_one_line(
-    kaggle: Path, home: Path, damage: Callable[[Path], Any], part: str
-) -> None:
+def test_what_is_missing_on_kaggle_is_one_line(kaggle, home, damage, part):
     damage(kaggle)
     done = run_script(kaggle, home)
     assert done.returncode == 2
@@ -171,9 +164,7 @@ def test_what_is_missing_on_kaggle_is_one_line(
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_the_same_words_build_the_same_bytes_and_the_same_settings(
-    work: Path, tmp_path: Path, script: ModuleType, paw: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_words_build_the_same_bytes_and_the_same_settings(work, tmp_path, script, paw, monkeypatch):
     place = work / "kernels" / "build" / "train" / "toy"
     for configs in ("default", "densenet161,paper"):
         found = []
@@ -204,7 +195,7 @@ def test_the_same_words_build_the_same_bytes_and_the_same_settings(
             assert resolve(order["config"]) == here
 
 
-def test_offline_carries_the_weights(work: Path, paw: Callable[..., Any], refused: Callable[..., str]) -> None:
+def test_offline_carries_the_weights(work, paw, refused):
     weights = work / "input" / "weights" / "densenet161.tv_in1k.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
@@ -231,14 +222,12 @@ def test_offline_carries_the_weights(work: Path, paw: Callable[..., Any], refuse
         (("train.epoch=3",), "unknown key"),
     ],
 )
-def test_refusals(work: Path, refused: Callable[..., str], words: tuple[str, ...], part: str) -> None:
+def test_refusals(work, refused, words, part):
     assert part in refused("kernel-train", "--config", "sample", *words)
     assert not (work / "kernels").exists()
 
 
-def test_what_the_image_lacks_is_installed_and_nothing_is_replaced(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_image_lacks_is_installed_and_nothing_is_replaced(script, tmp_path, monkeypatch):
     assert {"torch", "timm", "pydantic", "accelerate"} <= {re.split("[>=]", word)[0] for word in needed_packages()}
     here = {
         "torch": "2.9.0+cu128",
@@ -248,7 +237,7 @@ def test_what_the_image_lacks_is_installed_and_nothing_is_replaced(
         "opencv-python": "4.13.0",
     }
 
-    def version(name: str) -> str:
+    def version(name):
         if name not in here:
             raise importlib.metadata.PackageNotFoundError(name)
         return here[name]
@@ -262,7 +251,7 @@ def test_what_the_image_lacks_is_installed_and_nothing_is_replaced(
         script.lacking(needs)
     with pytest.raises(script.Fault, match="internet is off"):
         script.install(["x>=1"], tmp_path, False)
-    asked: list[list[str]] = []
+    asked = []
     done = subprocess.CompletedProcess([], 0)
     monkeypatch.setattr(script.subprocess, "run", lambda words: asked.append(words) or done)
     script.install(["timm>=1.0.15"], tmp_path, True)
@@ -272,7 +261,7 @@ def test_what_the_image_lacks_is_installed_and_nothing_is_replaced(
     assert not re.search(r"^timm==", constraints, re.MULTILINE)
 
 
-def test_what_is_in_training_here_is_left_to_it(checkout: Path, paw: Callable[..., Any]) -> None:
+def test_what_is_in_training_here_is_left_to_it(checkout, paw):
     home, archive = checkout / "oof" / "near", checkout / "run-near.zip"
     with zipfile.ZipFile(archive, "w") as zipped:
         for path in [*home.rglob("*"), *(checkout / "oof" / "folds").iterdir()]:
@@ -303,9 +292,7 @@ def test_what_is_in_training_here_is_left_to_it(checkout: Path, paw: Callable[..
         (None, "is damaged"),
     ],
 )
-def test_archives_that_are_not_a_run(
-    work: Path, refused: Callable[..., str], members: list[str] | None, part: str
-) -> None:
+def test_archives_that_are_not_a_run(work, refused, members, part):
     archive = work / "run-toy.zip"
     assert "is missing" in refused("kernel-fetch", "--zip", archive)
     if members is None:

@@ -112,9 +112,9 @@ def find_competition(inputs: Path) -> Path:
     found = [folder for folder in _folders(inputs, DEPTH) if (folder / "test.csv").is_file()]
     found = [folder for folder in found if folder.name == SLUG] or found
     if len(found) != 1:
+        how = f"competition data more than once ({found[0]}, {found[1]})" if found else "no competition data (test.csv)"
         raise UserError(
-            f"{inputs}: holds {len(found)} folders of competition data ({', '.join(map(str, found)) or 'with test.csv'}), not one; "
-            f'add the competition to the kernel (competition_sources: "{SLUG}") and accept its rules'
+            f'{inputs}: holds {how}; add the competition to the kernel once (competition_sources: "{SLUG}") and accept its rules'
         )
     return found[0]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pawpularity import __version__
-from pawpularity.console import log, next_step, table
+from pawpularity.console import log, next_step, table, track
 from pawpularity.data.dataset import is_drawn
 from pawpularity.data.tables import ID, read_cells
 from pawpularity.ensemble.record import read_weights
@@ -193,7 +193,7 @@ def _write_run(
     folds: dict[str, dict[str, str]] = {}
     scores = []
     first = None
-    for fold in run.trained_folds():
+    for fold in track(run.trained_folds(), f"bundle {run.name}", unit="fold"):
         network = load_network(run, fold, frozen_of=first)
         first = first or network
         file, head = into / f"{run.name}.fold{fold}.head.safetensors", read_tensors(run.head_file(fold))

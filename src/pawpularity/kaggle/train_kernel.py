@@ -43,7 +43,7 @@ FORMAT = 2
 """Of order.json; kernels/train/train.py has the same number."""
 SESSION_HOURS = 12.0
 """What Kaggle allows a GPU session (https://www.kaggle.com/docs/notebooks)."""
-UNUSED = {"grad-cam", "jinja2", "matplotlib", "optuna", "pg8000", "plotly"}
+UNUSED = {"grad-cam", "jinja2", "matplotlib", "optuna", "pg8000", "plotly", "scikit-learn", "statsmodels"}
 """Dependencies that training does not import."""
 
 
