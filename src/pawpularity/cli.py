@@ -132,7 +132,7 @@ def all_(
     """Data, folds, four backbones, mean blend, submission: an estimate and a question first."""
 
 
-@command(START, "old.kaggle.verbs._data", "make data")
+@command(START, "kaggle.download.data", "make data")
 def data(into: Annotated[str | None, Option(metavar="DIR", help="Where to put it.")] = None) -> None:
     """Download the competition's data (accept its rules on Kaggle first)."""
 
@@ -321,7 +321,7 @@ def predict(
     """Score the photos of test.csv: submissions/RUN.csv."""
 
 
-@command(SUBMIT, "old.kaggle.verbs._kernel", 'make kernel RUNS="densenet161 resnet152" KAGGLE_USER=you')
+@command(SUBMIT, "kaggle.kernel.kernel", 'make kernel RUNS="densenet161 resnet152" KAGGLE_USER=you')
 def kernel(
     runs: Annotated[list[str] | None, Option(metavar="NAME", help="Trained runs (their mean), or one blend.")] = None,
     user: User = None,
@@ -334,7 +334,7 @@ def kernel(
     """Build the inference kernel and its data set from trained runs."""
 
 
-@command(SUBMIT, "old.kaggle.verbs._check", "make kernel-check PHOTOS=2000")
+@command(SUBMIT, "kaggle.check.kernel_check", "make kernel-check PHOTOS=2000")
 def kernel_check(
     build: Build = "kernels/build",
     photos: Annotated[int, Option(metavar="N", help="Test photos to simulate.")] = 2000,
@@ -347,21 +347,21 @@ def kernel_check(
     """Run the built kernel as Kaggle would: no network, its libraries only, broken photos."""
 
 
-@command(SUBMIT, "old.kaggle.push_verbs._push", "make kernel-push GO=1")
+@command(SUBMIT, "kaggle.commands.kernel_push", "make kernel-push GO=1")
 def kernel_push(
     name: Kernel = "inference", user: User = None, build: Build = "kernels/build", go: Go = False, wait: Wait = None
 ) -> None:
     """Upload a built kernel and its data set, and wait for the trial run."""
 
 
-@command(SUBMIT, "old.kaggle.push_verbs._status", "make kernel-status")
+@command(SUBMIT, "kaggle.commands.kernel_status", "make kernel-status")
 def kernel_status(
     name: Kernel = "inference", user: User = None, build: Build = "kernels/build", wait: Wait = 0.0
 ) -> None:
     """What became of a pushed kernel; the end of its log if it failed."""
 
 
-@command(SUBMIT, "old.kaggle.push_verbs._submit", "make submit GO=1")
+@command(SUBMIT, "kaggle.commands.submit", "make submit GO=1")
 def submit(
     user: User = None,
     build: Build = "kernels/build",
@@ -373,7 +373,7 @@ def submit(
     """Submit the pushed kernel to the contest."""
 
 
-@command(SUBMIT, "old.kaggle.push_verbs._train", "make kernel-train CONFIG=densenet161 KAGGLE_USER=you")
+@command(SUBMIT, "kaggle.train_kernel.kernel_train", "make kernel-train CONFIG=densenet161 KAGGLE_USER=you")
 def kernel_train(
     folds: Annotated[list[str] | None, Option(metavar="K", help="These folds only (default: all).")] = None,
     hours: Annotated[float, Option(metavar="H", help="Stop and pack up after that, of Kaggle's 12.")] = 11.0,
@@ -385,7 +385,7 @@ def kernel_train(
     """Build a kernel that trains a run on Kaggle's GPUs."""
 
 
-@command(SUBMIT, "old.kaggle.push_verbs._fetch", "make kernel-fetch NAME=train-densenet161 GO=1")
+@command(SUBMIT, "kaggle.fetch.kernel_fetch", "make kernel-fetch NAME=train-densenet161 GO=1")
 def kernel_fetch(
     name: Kernel = "inference",
     user: User = None,

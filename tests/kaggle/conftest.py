@@ -1,5 +1,6 @@
-"""Trained runs for the kernel's tests: two behind one random trunk, one without, and their blend."""
+"""Trained runs for the kernel's tests: two behind one random frozen backbone, one without, and their blend."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,37 +8,58 @@ import pytest
 from tests.conftest import ROOT, TOY
 
 from pawpularity.cli import main
+from pawpularity.kaggle.bundle import SUMS, write_sums
 
 
 @pytest.fixture(scope="session")
-def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with the runs `near`, `far` (the same trunk, cut deeper, mirrored) and `whole`, of two folds, and `blend`."""
+def trained(drawn, tmp_path_factory):
+    """A checkout with runs of two folds: `near`, `far` (trained deeper, mirrored), `whole`; their `blend` and its kernel."""
     place = tmp_path_factory.mktemp("trained")
     (place / "configs").symlink_to(ROOT / "configs")
     shutil.copytree(drawn, place / "input" / "toy")
-    words = [
-        "train",
-        "--config",
-        "scratch",
-        "--data",
-        "input/toy",
-        *TOY,
-        "train.epochs=1",
-        "train.warmup_epochs=0",
-        "folds.k=2",
-    ]
+    short = ("train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
+    words = ["train", "--config", "scratch", "--data", "input/toy", *TOY, *short]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         assert main([*words, "--run", "near", "model.unfrozen=8"]) == 0
         assert main([*words, "--run", "far", "model.unfrozen=20", "predict.flip=true"]) == 0
         assert main([*words, "--run", "whole", "model.unfrozen=all", "photos.size=40", "train.seed=1"]) == 0
         assert main(["ensemble", "near", "far", "whole", "--run", "blend", "--method", "ridge"]) == 0
+        assert main(["kernel", "--runs", "blend", "--user", "someone"]) == 0
     return place
 
 
 @pytest.fixture
-def checkout(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(trained, tmp_path, monkeypatch):
     """A copy of `trained` as the current folder, for a test to build in and to damage."""
     place = Path(shutil.copytree(trained, tmp_path / "checkout", symlinks=True))
     monkeypatch.chdir(place)
     return place
+
+
+@pytest.fixture
+def built(checkout):
+    """kernels/build/ of the blend."""
+    return checkout / "kernels" / "build"
+
+
+@pytest.fixture
+def edit():
+    """`edit(dataset, key=value)`: change bundle.json and sign it again, as somebody would on purpose."""
+
+    def change(dataset, **values):
+        file = dataset / "bundle.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+        sign(dataset)
+
+    return change
+
+
+def sign(dataset):
+    """Write SHA256SUMS again."""
+    (dataset / SUMS).unlink()
+    metadata = dataset / "dataset-metadata.json"
+    kept = metadata.read_text()
+    metadata.unlink()
+    write_sums(dataset)
+    metadata.write_text(kept)

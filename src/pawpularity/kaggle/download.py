@@ -1,27 +1,32 @@
-"""The contest's data, fetched with Kaggle's own command (see `kaggle_cli`): `download(folder)`.
+"""`pawpularity data`: download the contest's data with the kaggle command (see `kaggle_cli`).
 
 The archive is unpacked beside its place, checked (tables, one photo a row) and moved there as a whole, so a folder that
-exists is a folder that is complete.
+exists is complete.
 """
 
-import shutil
 import stat
-import sys
 import tempfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
-from pawpularity.console import log
+from pawpularity.console import Progress, log, next_step, track
+from pawpularity.context import CONTEST
 from pawpularity.data.dataset import Dataset, load_test
 from pawpularity.data.tables import read_sample_submission
 from pawpularity.errors import UserError
-from pawpularity.files import DAMAGED_ZIP
+from pawpularity.files import DAMAGED_ZIP, require_space
 from pawpularity.kaggle.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain
 
-NEEDED = 2_200_000_000  # bytes: the archive (1.04 GB) and as much again unpacked
-_DOING = "downloading the contest's data"
+NEEDED = 2_200_000_000
+"""Bytes: the archive (1.04 GB) and as much again unpacked."""
+DOING = "downloading the contest's data"
+
+
+def data(*, into: str | None) -> None:
+    """Download the contest's data into the folder `into` (default: input/petfinder-pawpularity-score)."""
+    download(Path(into) if into else CONTEST)
+    next_step("make all, or make train FOLD=0 CONFIG=densenet161")
 
 
 def download(folder: Path) -> None:
@@ -42,12 +47,12 @@ def download(folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as name:
             part = Path(name)
-            _require_space(part, NEEDED)
+            require_space(part, NEEDED, "the contest's data")
             _fetch(kaggle, part)
             unpacked = part / "unpacked"
             _unpack(_archive(part), unpacked)
             rows = _check(unpacked)
-            if folder.exists():  # known to be empty; where it is not any more, this fails and nothing is lost
+            if folder.exists():  # it is empty
                 folder.rmdir()
             unpacked.rename(folder)
     except OSError as error:
@@ -71,20 +76,20 @@ def _check(folder: Path) -> int:
 
 
 def _fetch(kaggle: Kaggle, into: Path) -> None:
-    """Download the archive with a bar of our own: the command's output may hold account names, so it is not passed on."""
-    with tqdm(desc="downloading", unit="B", unit_scale=True, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        words = ["competitions", "download", "-c", COMPETITION, "-p", str(into)]
-        answer = kaggle.ask(*words, timeout_s=None, meanwhile=lambda: bar.update(_size(into) - bar.n))
+    """Download the archive. The command's own output may hold account names, so it is not shown."""
+    words = ["competitions", "download", "-c", COMPETITION, "-p", str(into)]
+    with Progress(None, "downloading", "MB") as progress:
+        answer = kaggle.ask(*words, timeout_s=None, meanwhile=lambda: progress.add(_megabytes(into) - progress.done))
     if answer.code != 0 or not any(into.glob("*.zip")):
         raise UserError(_explain(answer))
 
 
 def _explain(answer: Answer) -> str:
-    """What the failure means for a download and what to do; the rest is as everywhere."""
+    """What the failure means for a download, and what to do."""
     if "no space left" in answer.text.lower():
         return "no disk space for the contest's data (it needs 2.2 GB); free some"
     # Whoever has an account may download, once the rules are accepted.
-    return explain(answer, _DOING, f"accept the contest's rules at {RULES} with this account, then run again")
+    return explain(answer, DOING, f"accept the contest's rules at {RULES} with this account, then run again")
 
 
 def _archive(folder: Path) -> Path:
@@ -100,43 +105,26 @@ def _unpack(archive: Path, into: Path) -> None:
         with zipfile.ZipFile(archive) as zipped:
             members = zipped.infolist()
             for member in members:
-                name = PurePosixPath(member.filename)
-                link = stat.S_ISLNK(member.external_attr >> 16)
-                if (
-                    name.is_absolute()
-                    or ".." in name.parts
-                    or "\\" in member.filename
-                    or ":" in member.filename
-                    or link
-                ):
+                name = member.filename
+                leads_out = (
+                    PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or {"\\", ":"} & set(name)
+                )
+                if leads_out or stat.S_ISLNK(member.external_attr >> 16):
                     raise UserError(
                         f'{archive.name}: member "{ascii(member.filename)[1:-1]}" leads out of the folder; '
                         "nothing was unpacked, this is not the contest's archive"
                     )
-            _require_space(archive.parent, sum(member.file_size for member in members))
+            require_space(archive.parent, sum(member.file_size for member in members), "the contest's data")
             into.mkdir()
-            with tqdm(
-                members, desc="unpacking", unit="file", file=sys.stderr, disable=not sys.stderr.isatty()
-            ) as shown:
-                for member in shown:
-                    zipped.extract(member, into)
+            for member in track(members, "unpacking", unit="file"):
+                zipped.extract(member, into)
     except DAMAGED_ZIP as error:
         raise UserError(f"{archive.name}: is damaged ({error}); run again") from None
 
 
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"no disk space: the contest's data needs {needed / 1e9:.1f} GB in {folder.parent}, {free / 1e9:.1f} GB are free"
-        )
-
-
-def _size(folder: Path) -> int:
+def _megabytes(folder: Path) -> int:
     total = 0
     for file in folder.rglob("*"):
-        try:
+        with suppress(OSError):  # a temporary file may go while it is looked at
             total += file.stat().st_size
-        except OSError:  # a temporary file may go while it is being looked at
-            continue
-    return total
+    return total // 1_000_000

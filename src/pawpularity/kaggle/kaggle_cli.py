@@ -2,8 +2,8 @@
 
 Its exit status says little: a failed upload, a refused data set and a kernel pushed without its data all end with 0. So
 what it prints is read. The sentences looked for were recorded from version 2.2.4, whose `api/kaggle_api_extended.py` prints
-them (the functions are named beside each). Credentials stay with the command. They are looked up here for one purpose: to be
-taken out of whatever it prints before anybody sees it.
+them (the functions are named beside each). Credentials stay with the command; they are read here only to be removed from what it
+prints.
 """
 
 import json
@@ -119,15 +119,11 @@ class Kaggle:
         show: Callable[[str], Any] | None = None,
         meanwhile: Callable[[], Any] | None = None,
     ) -> Answer:
-        """Run `kaggle WORDS` to its end; each line of its output goes to `show` as it comes, and `meanwhile` is called now
-        and then.
+        """Run `kaggle WORDS` to its end.
 
-        A command that outlasts `timeout_s` is ended, and its answer says so. While its lines are waited for, nobody looks at
-        a clock or calls `meanwhile`: with `show`, `timeout_s` must be None and `meanwhile` not given, else ValueError. Raises
-        UserError where it cannot be run, or not start.
+        `show` gets each line of its output as it comes; `meanwhile` is called now and then (not together with `show`). A command
+        that outlasts `timeout_s` is ended, and its answer says so. Raises UserError where it cannot be run, or not start.
         """
-        if show is not None and (timeout_s is not None or meanwhile is not None):
-            raise ValueError("show: needs timeout_s=None, and no meanwhile")
         environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
         lines: list[str] = []
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:

@@ -1,100 +1,135 @@
-"""What Kaggle's image promises, and what of it the inference kernel relies on. `make kernel-check` refuses every other import.
+"""What Kaggle's image promises, and a guard that runs a script with that alone: `python -I kaggle_image.py FOLDER SCRIPT [WORDS]`.
 
-Kaggle publishes how its image is made, not what is in it: github.com/Kaggle/docker-python builds on Google Colab's image
-(pull request 1444, November 2024) and adds kaggle_requirements.txt, while the versions of torch and its like stay
-Colab's. Colab publishes its own (github.com/googlecolab/backend-info, pip-freeze.gpu.txt; the versions here are those of
-commit 66982a1, February 2026, Python 3.12). Kaggle pins some of the others to older ones, so nothing here is relied on
-to be new. Issue 1546 of docker-python (March 2026) shows the same torch in a Kaggle session.
+Kaggle publishes how its image is made, not what is in it: github.com/Kaggle/docker-python builds on Google Colab's image (pull
+request 1444, November 2024) and adds kaggle_requirements.txt; torch and its like stay Colab's, whose versions are published
+(github.com/googlecolab/backend-info, pip-freeze.gpu.txt). Scikit-learn, scipy, OpenCV, albumentations, matplotlib and others are
+there too, some pinned to old versions; prediction does without them.
+
+The guard hides every module that is not promised, takes this package from below FOLDER only, refuses connections, and writes what
+was imported, hidden and tried to FOLDER/guard.json. It uses the standard library alone, so that any Python can run it.
 """
 
+import importlib.abc
+import importlib.machinery
 import importlib.metadata
 import json
 import platform
 import re
+import runpy
+import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 RELIED = {
     "torch": "2.9.0+cu128",
     "timm": "1.0.24",
+    "safetensors": "0.7.0",
     "numpy": "2.0.2",
     "pandas": "2.2.2",
     "pillow": "11.3.0",
 }
-"""Distributions that prediction imports, with the versions known to be there."""
-
-USED_IF_THERE = {"safetensors": "0.7.0"}
-"""timm asks for it; without it the project's own reader takes its place."""
-
-NOT_RELIED = {
-    "torchvision": "0.24.0+cu128",
-    "opencv-python": "4.13.0.90",
-    "albumentations": "2.0.8",
-    "omegaconf": "2.3.0",
-    "scikit-learn": "1.6.1",
-    "scipy": "1.16.3",
-    "matplotlib": "3.10.0",
-    "tqdm": "4.67.2",
-    "filelock": "3.20.3",
-}
-"""There as well (Kaggle holds scikit-learn at 1.2.2 and matplotlib below 3.8), but prediction does without."""
+"""Distributions that prediction imports, with their versions in an image of February 2026 (commit 66982a1, Python 3.12)."""
+OWN = "pawpularity"
 
 
-def promised_imports(without: Iterable[str] = ()) -> set[str]:
-    """Top-level import names that the kernel may use on this machine: the relied-on distributions and all they require.
-
-    What a library requires of its own is its affair, and differs with its version; ours are the names in this file.
-    `without`: distributions to leave out, to see whether the kernel does without them.
-    """
-    left_out = {_plain(name) for name in without}
-    due = [_plain(name) for name in (*RELIED, *USED_IF_THERE)]
-    found: set[str] = set()
+def promised_imports(distributions: Iterable[str] = RELIED) -> set[str]:
+    """Top-level names that a script may import here: the standard library, the distributions, and all they require."""
+    due, found = [_plain(name) for name in distributions], set()
     while due:
         name = due.pop()
-        if name in found or name in left_out:
+        if name in found:
             continue
         try:
             requires = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
             continue
         found.add(name)
-        # "filelock", "jinja2>=3", 'tzdata; sys_platform == "win32"'; extras are nobody's promise.
         due += [
             _plain(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]) for line in requires if "extra ==" not in line
         ]
     tops = importlib.metadata.packages_distributions()
-    return {top for top, owners in tops.items() if found & {_plain(owner) for owner in owners}}
-
-
-def standard_library() -> set[str]:
-    """Top-level names of Python's own modules."""
-    return set(sys.stdlib_module_names) | {"__main__"}
-
-
-def versions() -> dict[str, str]:
-    """Python's, and those of the distributions above that prediction uses; what is not installed is left out."""
-    found = {"Python": platform.python_version()}
-    for name in (*RELIED, *USED_IF_THERE):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {
+        top for top, owners in tops.items() if found & {_plain(owner) for owner in owners}
+    } | sys.stdlib_module_names
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def main() -> None:
-    """`python -I promised.py [WITHOUT ...]`: what this Python may import, as JSON; so `sandbox` asks any Python."""
-    answer: dict[str, Any] = {
-        "allowed": sorted(promised_imports(sys.argv[1:]) | standard_library()),
-        "versions": versions(),
-    }
-    print(json.dumps(answer))
+class Guard(importlib.abc.MetaPathFinder):
+    """Stands before Python's own finders and finds only what is promised."""
+
+    def __init__(self, allowed: set[str], folder: Path, finders: Sequence[Any]) -> None:
+        self.allowed, self.folder = allowed, folder
+        # A checkout that is installed for editing has a finder of its own.
+        self.finders = [finder for finder in finders if "editable" not in repr(finder)]
+        self.hidden: dict[str, None] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """None means not installed."""
+        top = name.partition(".")[0]
+        if top == OWN:
+            inside = [place for place in (path or sys.path) if Path(place).is_relative_to(self.folder)]
+            return importlib.machinery.PathFinder.find_spec(name, inside, target)
+        if top not in self.allowed and not top.startswith("_sysconfigdata_"):  # Python's own, named after the machine
+            self.hidden[top] = None
+            return None
+        found = (finder.find_spec(name, path, target) for finder in self.finders)
+        return next((spec for spec in found if spec is not None), None)
+
+    def find_distributions(self, *context: Any) -> Iterator[Any]:
+        """For importlib.metadata."""
+        for finder in self.finders:
+            yield from getattr(finder, "find_distributions", lambda *_: ())(*context)
+
+
+def _block_sockets(tried: list[str]) -> None:
+    def refuse(self: Any, address: Any, *rest: Any) -> Any:
+        tried.append(str(address))
+        raise OSError(101, f"no network on Kaggle: {address}")
+
+    def refuse_name(host: Any, *rest: Any, **more: Any) -> Any:
+        tried.append(str(host))
+        raise socket.gaierror(-3, f"no network on Kaggle: {host}")
+
+    socket.socket.connect = refuse  # type: ignore[method-assign]
+    socket.socket.connect_ex = refuse  # type: ignore[method-assign]
+    socket.getaddrinfo = refuse_name
+
+
+def main(folder: Path, script: str, words: Sequence[str]) -> None:
+    """Run `script` under the guard."""
+    versions = {"Python": platform.python_version()}
+    for name in RELIED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            sys.exit(f"this Python has no {name}, which Kaggle's image promises; install it there")
+    tried: list[str] = []
+    guard = Guard(promised_imports(), folder, sys.meta_path)
+    sys.meta_path[:] = [guard]
+    _block_sockets(tried)
+    sys.argv = [script, *words]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    finally:
+        tops = sorted({name.partition(".")[0] for name in list(sys.modules)} - set(sys.stdlib_module_names))
+        origin = getattr(sys.modules.get(OWN), "__file__", None)
+        log = {
+            "versions": versions,
+            "imported": tops,
+            "hidden": list(guard.hidden),
+            "connections": tried,
+            "own": origin,
+        }
+        (folder / "guard.json").write_text(json.dumps(log), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

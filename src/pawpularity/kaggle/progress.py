@@ -1,4 +1,4 @@
-"""Watching a pushed kernel: how far it is, the end of its log if it failed, and what it left behind."""
+"""Watch a pushed kernel: how far it is, the end of its log if it failed, and its output."""
 
 import json
 import os
@@ -7,11 +7,12 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import read_json, text_hash
-from pawpularity.kaggle.build_folders import Names, Pair
+from pawpularity.kaggle.built_kernel import BuiltKernel, Names
 from pawpularity.kaggle.kaggle_cli import Answer, Kaggle, explain
 from pawpularity.kaggle.submission_file import VISIBLE, check_submission, require_answers
 
@@ -108,13 +109,13 @@ def wait(kaggle: Kaggle, names: Names, minutes: float, before: str | None = None
         pause()
 
 
-def require_complete(kaggle: Kaggle, pair: Pair, names: Names, now: Progress) -> None:
+def require_complete(kaggle: Kaggle, built: BuiltKernel, names: Names, now: Progress) -> None:
     """Raise UserError unless the kernel completed; of one that failed the log's end is said first."""
     if now.status in _DONE:
         return
     if now.status not in _FAILED:
         raise UserError(
-            f"{names.kernel}: is still {now.status}; ask again with: make kernel-status{pair.name_word}, "
+            f"{names.kernel}: is still {now.status}; ask again with: make kernel-status{built.make_word}, "
             f"or look at {names.kernel_url}"
         )
     for line in log_tail(kaggle, names):
@@ -158,28 +159,26 @@ def fetch(kaggle: Kaggle, names: Names, into: Path, pattern: str) -> list[Path]:
 def check_output(kaggle: Kaggle, names: Names) -> int:
     """Rows of the submission.csv that the kernel left on the visible photos.
 
-    Raises UserError where there is none, one the contest would refuse, or one that networks had no part in.
+    Raises UserError where there is none, where the contest would refuse it, and where no network had a part in it.
     """
     with tempfile.TemporaryDirectory() as scratch:
         files = {path.name: path for path in fetch(kaggle, names, Path(scratch), TRIAL)}
         if "submission.csv" not in files:
             raise UserError(f"{names.kernel}: completed without a submission.csv; its log: {names.kernel_url}/log")
-        rows = check_submission(files["submission.csv"], names.kernel, rows=VISIBLE)
+        scores = check_submission(files["submission.csv"], names.kernel, rows=VISIBLE)
         if "inference.json" in files:
-            _check_report(read_json(files["inference.json"], names.kernel), names, rows)
-        require_answers(files["submission.csv"], names.kernel)
-        return rows
+            _check_report(read_json(files["inference.json"], names.kernel), names, len(scores))
+        require_answers(scores, names.kernel)
+        return len(scores)
 
 
-def _check_report(report: object, names: Names, rows: int) -> None:
-    """Raise UserError where the script says that it went on without what it should have had."""
-    if not isinstance(report, dict):
-        raise UserError(f"{names.kernel}: its inference.json is not what the script writes; look at {names.kernel_url}")
-    if len(report.get("photos_unusable") or ()) >= rows:
+def _check_report(report: dict[str, Any], names: Names, rows: int) -> None:
+    """Raise UserError where the script reports that it went on without photos or networks."""
+    if len(report["photos_unusable"]) >= rows:
         raise UserError(
             f"{names.kernel}: could read none of {rows} photos, and gave each the mean; its log: {names.kernel_url}/log"
         )
-    if failed := [str(line) for line in report.get("left_out") or () if "(failed)" in str(line)]:
+    if failed := [line for line in report["left_out"] if "(failed)" in line]:
         raise UserError(f"{names.kernel}: answered without {failed[0]}; its log says why: {names.kernel_url}/log")
 
 

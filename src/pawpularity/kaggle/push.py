@@ -1,6 +1,6 @@
-"""Pushing a kernel and its data set, watching it run, and submitting it: by Kaggle's own command, each answer read.
+"""Push a kernel and its data set, and submit it, by the kaggle command, each answer read.
 
-`plan` gives the commands as shell lines and asks nobody; the others act. The order matters: Kaggle mounts the newest
+`push_plan` gives the commands as shell lines; the other functions act. The order matters: Kaggle mounts the newest
 version of a data set that is ready, so a kernel pushed before that would run on the old bundle.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import size_text
-from pawpularity.kaggle.build_folders import Names, Pair
+from pawpularity.kaggle.built_kernel import BuiltKernel, Names
 from pawpularity.kaggle.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain, shell_line
 from pawpularity.kaggle.progress import PATIENCE, TRIAL, Unanswered, log_mark, output_words, pause
 
@@ -31,13 +31,13 @@ class Mispushed(UserError):
         self.fault = fault
 
 
-def dataset_words(pair: Pair, note: str) -> tuple[list[str], list[str]]:
+def dataset_words(built: BuiltKernel, note: str) -> tuple[list[str], list[str]]:
     """The words that create the data set, and those that add a version to it."""
     # Bundles are flat; with --dir-mode zip a folder that slipped in is at least packed, not left out in silence.
     mode = ["--dir-mode", "zip"]
     return (
-        ["datasets", "create", "-p", str(pair.dataset), *mode],
-        ["datasets", "version", "-p", str(pair.dataset), "-m", note, *mode],
+        ["datasets", "create", "-p", str(built.dataset), *mode],
+        ["datasets", "version", "-p", str(built.dataset), "-m", note, *mode],
     )
 
 
@@ -47,12 +47,12 @@ def submit_words(names: Names, version: int | str, message: str) -> list[str]:
     return ["competitions", "submit", COMPETITION, *which, "-m", message]
 
 
-def push_plan(pair: Pair, names: Names, note: str) -> str:
+def push_plan(built: BuiltKernel, names: Names, note: str) -> str:
     """What pushing would do, as a shell script with remarks."""
-    create, version = dataset_words(pair, note)
-    total = sum(path.stat().st_size for path in pair.files)
+    create, version = dataset_words(built, note)
+    total = sum(path.stat().st_size for path in built.files)
     lines = [
-        f"# {len(pair.files)} files, {size_text(total)}, to {names.dataset_url} (private)",
+        f"# {len(built.files)} files, {size_text(total)}, to {names.dataset_url} (private)",
         shell_line(["datasets", "status", names.dataset]),
         "# the first time:",
         shell_line(create),
@@ -63,23 +63,23 @@ def push_plan(pair: Pair, names: Names, note: str) -> str:
         "# the log of the version before, if there is one, to tell the next one by:",
         shell_line(["kernels", "logs", names.kernel]),
         f"# {names.kernel_url} (private); pushing runs it at once",
-        shell_line(["kernels", "push", "-p", str(pair.kernel)]),
+        shell_line(["kernels", "push", "-p", str(built.kernel)]),
         "# until it is complete; its log if it fails:",
         shell_line(["kernels", "status", names.kernel]),
         shell_line(["kernels", "logs", names.kernel]),
     ]
-    if pair.inference:
+    if built.inference:
         lines.append(shell_line(output_words(names, Path("OUTPUT"), TRIAL)))
     return "\n".join(lines)
 
 
-def push(kaggle: Kaggle, pair: Pair, names: Names, note: str) -> dict[str, Any]:
+def push(kaggle: Kaggle, built: BuiltKernel, names: Names, note: str) -> dict[str, Any]:
     """Upload the data set if it was changed, push the kernel, and return the record of both, which is kept.
 
     Raises UserError for whatever Kaggle's command says went wrong, with or without an exit status that says so.
     """
-    bundle, script = pair.dataset_hash(), pair.kernel_hash()
-    before = pair.record()
+    bundle, script = built.dataset_hash(), built.kernel_hash()
+    before = built.record()
     version = _there(kaggle, names)
     unchanged = before.get("dataset_hash") == bundle and before.get("dataset") == names.dataset
     arrived = {"dataset": names.dataset, "hash": bundle, "after": version or 0}
@@ -87,13 +87,15 @@ def push(kaggle: Kaggle, pair: Pair, names: Names, note: str) -> dict[str, Any]:
         log(f"data set {names.dataset}: version {version} has these very files already")
     elif version is not None and before.get("arrived") == arrived | {"after": version - 1}:
         log(f"data set {names.dataset}: version {version} has these very files already: a push was cut off behind them")
-        version = _wait_ready(kaggle, pair, names, version - 1)
+        version = _wait_ready(kaggle, built, names, version - 1)
     else:
-        _upload(kaggle, pair, names, note, first=version is None, keep=lambda: pair.keep(before | {"arrived": arrived}))
-        version = _wait_ready(kaggle, pair, names, version or 0)
+        _upload(
+            kaggle, built, names, note, first=version is None, keep=lambda: built.keep(before | {"arrived": arrived})
+        )
+        version = _wait_ready(kaggle, built, names, version or 0)
     # Known before the kernel is: a push that fails must not upload gigabytes again.
     record: dict[str, Any] = {
-        "name": pair.name,
+        "name": built.name,
         "dataset": names.dataset,
         "dataset_version": version,
         "dataset_hash": bundle,
@@ -102,17 +104,17 @@ def push(kaggle: Kaggle, pair: Pair, names: Names, note: str) -> dict[str, Any]:
         "kernel_version": None,
         "status": "data set ready",
     }
-    pair.keep(record)
+    built.keep(record)
     record["log_before"] = log_mark(kaggle, names)
     log(f"pushing {names.kernel} ...")
-    answer = kaggle.ask("kernels", "push", "-p", str(pair.kernel), timeout_s=600)
+    answer = kaggle.ask("kernels", "push", "-p", str(built.kernel), timeout_s=600)
     try:
         record["kernel_version"] = _pushed_version(answer, names)
     except Mispushed as fault:
-        pair.keep(record | {"status": "pushed wrongly", "fault": fault.fault})
+        built.keep(record | {"status": "pushed wrongly", "fault": fault.fault})
         raise
     record["status"] = "pushed"
-    pair.keep(record)
+    built.keep(record)
     return record
 
 
@@ -142,12 +144,14 @@ def _state(kaggle: Kaggle, names: Names) -> tuple[str, int]:
         raise UserError(f"asking for data set {names.dataset}: kaggle said {answer.last}, which is no status") from None
 
 
-def _upload(kaggle: Kaggle, pair: Pair, names: Names, note: str, *, first: bool, keep: Callable[[], None]) -> None:
+def _upload(
+    kaggle: Kaggle, built: BuiltKernel, names: Names, note: str, *, first: bool, keep: Callable[[], None]
+) -> None:
     """Create the data set or add a version. `keep` is called as soon as the last file arrived."""
-    create, add = dataset_words(pair, note)
-    total = sum(path.stat().st_size for path in pair.files)
-    log(f"uploading {len(pair.files)} files, {size_text(total)}, to {names.dataset} ...")
-    missing = {path.name for path in pair.files}
+    create, add = dataset_words(built, note)
+    total = sum(path.stat().st_size for path in built.files)
+    log(f"uploading {len(built.files)} files, {size_text(total)}, to {names.dataset} ...")
+    missing = {path.name for path in built.files}
 
     def show(line: str) -> None:
         log(line)
@@ -157,10 +161,10 @@ def _upload(kaggle: Kaggle, pair: Pair, names: Names, note: str, *, first: bool,
                 keep()  # Kaggle makes a version of them now, whatever becomes of us.
 
     answer = kaggle.ask(*(create if first else add), timeout_s=None, show=show)
-    _check_upload(answer, pair, names)
+    _check_upload(answer, built, names)
 
 
-def _wait_ready(kaggle: Kaggle, pair: Pair, names: Names, before: int) -> int:
+def _wait_ready(kaggle: Kaggle, built: BuiltKernel, names: Names, before: int) -> int:
     """The number of the data set's version behind `before`, once Kaggle has it ready."""
     log("waiting for Kaggle to make it ready ...")
     deadline = time.monotonic() + READY_MINUTES * 60
@@ -179,7 +183,7 @@ def _wait_ready(kaggle: Kaggle, pair: Pair, names: Names, before: int) -> int:
             log(f"data set {names.dataset}: version {version} is ready")
             return version
         if status in ("failed", "deleted"):
-            _forget_arrived(pair)
+            _forget_arrived(built)
             raise UserError(f"data set {names.dataset}: Kaggle calls it {status}; look at {names.dataset_url}")
         if time.monotonic() > deadline:
             raise UserError(
@@ -189,27 +193,27 @@ def _wait_ready(kaggle: Kaggle, pair: Pair, names: Names, before: int) -> int:
         pause()
 
 
-def _forget_arrived(pair: Pair) -> None:
+def _forget_arrived(built: BuiltKernel) -> None:
     """What arrived became no version: the next push must upload it once more."""
-    if (record := pair.record()).pop("arrived", None):
-        pair.keep(record)
+    if (record := built.record()).pop("arrived", None):
+        built.keep(record)
 
 
-def _check_upload(answer: Answer, pair: Pair, names: Names) -> None:
+def _check_upload(answer: Answer, built: BuiltKernel, names: Names) -> None:
     """Raise UserError unless every file arrived (_upload_file, _upload_file_or_folder, dataset_create_new_cli)."""
     text = answer.text
     doing = f"uploading data set {names.dataset}"
     if answer.code != 0:
         raise UserError(explain(answer, doing))
     if error := re.search(r"^Dataset (?:version )?creation error: ?(.*)$", text, re.MULTILINE):
-        _forget_arrived(pair)
+        _forget_arrived(built)
         raise UserError(f"{doing}: Kaggle refuses it: {error[1][:300] or 'it does not say why'}; nothing was pushed")
     lost = re.findall(r"^(?:Upload unsuccessful: |Skipping folder: |Skipping: )([^;\n]*)", text, re.MULTILINE)
     arrived = set(_ARRIVED.findall(text))
-    lost += [path.name for path in pair.files if path.name not in arrived and path.name not in lost]
+    lost += [path.name for path in built.files if path.name not in arrived and path.name not in lost]
     if lost:
         raise UserError(
-            f"{doing}: {len(lost)} of {len(pair.files)} files did not arrive, first {lost[0]}, and yet Kaggle makes a version of "
+            f"{doing}: {len(lost)} of {len(built.files)} files did not arrive, first {lost[0]}, and yet Kaggle makes a version of "
             "the rest; nothing was pushed: run again"
         )
     if "is being created" not in text:

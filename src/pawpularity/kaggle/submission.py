@@ -1,6 +1,6 @@
-"""`pawpularity predict`: every trained fold scores the photos of test.csv, the mean goes into submissions/RUN.csv.
+"""`pawpularity predict`: every trained fold scores the photos of test.csv, and their mean goes into submissions/RUN.csv.
 
-A blend scores clip(intercept + sum of weight x member, 1, 100), with the weights it was made with. Beside the CSV a .json says
+A blend scores clip(intercept + sum of weight x member, 1, 100), with the weights it was made with. A .json beside the CSV says
 where it came from.
 """
 
@@ -14,19 +14,19 @@ from pawpularity.config import resolve
 from pawpularity.console import Progress, log, next_step
 from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Rows, load_test
-from pawpularity.data.tables import ID, METADATA, read_sample_submission
+from pawpularity.data.tables import ID, METADATA
 from pawpularity.ensemble.methods import Weights
 from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, write_json, write_text
-from pawpularity.kaggle.submission_file import submission_text
+from pawpularity.kaggle.submission_file import check_ids, submission_text
 from pawpularity.runs import OOF, Run, check_name, git_commit, versions
 
 SUBMISSIONS = Path("submissions")
 
 
 def predict(*, out: str | None, run: str | None, config: str | None, data: str | None, settings: list[str]) -> None:
-    """Score the run's own test.csv, or that of `data`. Raises UserError for settings that only training could change."""
+    """Score the test.csv of the run's own data, or of `data`. Raises UserError for settings that only training could change."""
     if other := [word for word in settings if not word.startswith(("cache.", "predict."))]:
         raise UserError(f'predict: uses the run\'s own settings; remove "{other[0]}"')
     if out and not out.endswith(".csv"):
@@ -44,61 +44,63 @@ def predict(*, out: str | None, run: str | None, config: str | None, data: str |
     log(f"data    {folder}")
     flip = chosen.predict.flip if any(word.startswith("predict.flip") for word in settings) else None
     path = Path(out) if out else SUBMISSIONS / f"{found.name}.csv"
-    scores = submit(found, load_test(folder, Path(chosen.cache.folder)), path, flip)
+    scores = predict_test(found, load_test(folder, Path(chosen.cache.folder)), path, flip)
     print(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
     next_step(f"make kernel RUNS={found.name} (the contest takes no files: Kaggle runs a kernel)")
 
 
 def _own_data(run: Run, chosen: Path) -> Path:
-    """The data the run was trained on, not whatever the default happens to be."""
+    """The data the run was trained on, whatever the default is."""
     own = run.record["data"]
     if own.get("folder") is None and own["name"] != chosen.resolve().name:
         raise UserError(f"{run.name} was trained on {own['name']}, not on {chosen}; name the photos with DATA=DIR")
     return Path(own.get("folder") or chosen)
 
 
-def submit(run: Run, test: Rows, path: Path, flip: bool | None = None) -> NDArray[np.float64]:
-    """Predict `test` with `run` (a blend: with its members) and write the submission; returns the scores, (N,).
+def predict_test(run: Run, test: Rows, path: Path, flip: bool | None = None) -> NDArray[np.float64]:
+    """Score `test` with `run` (a blend: with its members), write the submission, and return the scores, (N,).
 
-    `flip`: score mirror images too; None = as each run scored its own rows. Members of weight 0 are not predicted.
+    `flip`: score mirror images too; None = as each run scored its own rows. Members of weight 0 are not used.
     Raises UserError for a member without networks, and where test.csv and sample_submission.csv hold different Ids.
     """
     from pawpularity.features.build import FeatureCache
     from pawpularity.predictor import Predictor
 
     ids = test.table[ID].tolist()
-    _require_wanted(ids, test.folder)
+    check_ids(ids, f"{test.folder / 'test.csv'}", test.folder)
     intercept, members, weights = members_of(run)
     columns = test.table[list(METADATA)].to_numpy(dtype=np.float32)
-    parts, used = [], {}
+    parts, folds = [], {}
     for member in members:
         predictor = Predictor.load(member.folder)
         cfg = predictor.config
-        used[member.name] = sorted(predictor.networks)
-        if len(used[member.name]) < member.k:
-            log(f"{member.name}: only folds {used[member.name]} of {member.k} are trained; the mean is over those")
+        folds[member.name] = sorted(predictor.networks)
+        if len(folds[member.name]) < member.k:
+            log(f"{member.name}: only folds {folds[member.name]} of {member.k} are trained; the mean is over those")
         photos = test.photos(cfg.photos.size, cfg.photos.fit, test.cache_folder)
         cache = FeatureCache(test.cache_folder / "features", photos, cfg.photos.size, cfg.cache.budget_gb)
         both = cfg.predict.flip if flip is None else flip
         with Progress(len(photos) * (2 if both else 1), f"predict {member.name}") as progress:
             parts.append(predictor.predict(photos, columns, flip=both, cache=cache, progress=progress.add))
-    origin: dict[str, Any] = {"run": run.name, "folds": used, "flip": flip}
+    origin: dict[str, Any] = {"run": run.name, "folds": folds, "flip": flip}
     scores = parts[0] if parts else np.empty(0)
     if run.kind == "ensemble":
-        origin["blend"] = {"intercept": intercept, "weights": dict(zip(used, weights.tolist(), strict=True))}
+        origin["blend"] = {"intercept": intercept, "weights": dict(zip(folds, weights.tolist(), strict=True))}
         scores = Weights(intercept, weights)(np.stack(parts, axis=1) if parts else np.empty((len(ids), 0)))
     origin |= {
         "test": {"data": test.folder.resolve().name, "hash": test.hash},
         "trained_on": run.record["data"],
         "git_commit": git_commit(),
         "versions": versions(),
+        "rows": len(ids),
     }
-    write_submission(path, ids, scores, origin)
+    write_text(path, submission_text(ids, scores))
+    write_json(path.with_suffix(".json"), origin | {"submission_hash": file_hash(path)})
     return scores
 
 
 def members_of(run: Run) -> tuple[float, list[Run], NDArray[np.float64]]:
-    """What `run` predicts with: an intercept, runs with networks, and their weights; itself alone if it is no blend.
+    """What `run` predicts with: an intercept, runs with networks, and their weights; itself alone if it is not a blend.
 
     Raises UserError for a member without networks.
     """
@@ -110,27 +112,3 @@ def members_of(run: Run) -> tuple[float, list[Run], NDArray[np.float64]]:
     for member in members:
         member.require_networks()
     return intercept, members, np.array(list(weights.values()))
-
-
-def _require_wanted(ids: list[str], data: Path) -> None:
-    """Raise UserError where `ids` are not those of the data's sample_submission.csv, if it has one."""
-    if not (data / "sample_submission.csv").exists():
-        return
-    wanted = set(read_sample_submission(data)[ID])
-    if odd := wanted ^ set(ids):
-        where = "sample_submission.csv" if min(odd) in wanted else "test.csv"
-        raise UserError(f'{data}: Id "{min(odd)}" is only in {where} ({len(odd)} differ); download both files again')
-
-
-def write_submission(path: Path, ids: list[str], scores: NDArray[np.float64], origin: dict[str, Any]) -> None:
-    """Write `path` in the order of `ids`, six decimals, and `path` with suffix .json holding `origin`.
-
-    Raises UserError when a score is not in 1..100 (the contest's grader refuses such files).
-    """
-    outside = np.flatnonzero(~((scores >= 1) & (scores <= 100)))
-    if len(outside):
-        raise UserError(
-            f"the score of {ids[outside[0]]} is {scores[outside[0]]}, outside 1..100; was the training sound?"
-        )
-    write_text(path, submission_text(ids, scores))
-    write_json(path.with_suffix(".json"), origin | {"rows": len(ids), "submission_hash": file_hash(path)})

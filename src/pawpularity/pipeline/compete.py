@@ -157,7 +157,7 @@ def _run(configs: dict[str, Config], context: Context, suffix: str, json: str | 
     from pawpularity.data.dataset import load_test
     from pawpularity.ensemble.record import mean_blend
     from pawpularity.evaluation.leaderboard import fold_line, run_row, table_text
-    from pawpularity.kaggle.submission import SUBMISSIONS, submit
+    from pawpularity.kaggle.submission import SUBMISSIONS, predict_test
     from pawpularity.training.fold import train_run
 
     runs = [
@@ -168,7 +168,7 @@ def _run(configs: dict[str, Config], context: Context, suffix: str, json: str | 
     rows = [run_row(run) for run in [*runs, blend]]
     if (context.data / "test.csv").is_file():
         path = SUBMISSIONS / f"{blend.name}.csv"
-        submit(blend, load_test(context.data, Path(context.config.cache.folder)), path)
+        predict_test(blend, load_test(context.data, Path(context.config.cache.folder)), path)
         log(f"wrote {path} and {path.with_suffix('.json')}")
     else:
         log("the data has no test.csv, so no submission was written")

@@ -1,0 +1,54 @@
+"""The time plan: leave things out while the photos so far say that the rest will not fit into the hours that Kaggle gives.
+
+In this order: mirror images, folds (one at a time, of the run that uses most of them), runs (the one of the smallest weight).
+What is left out stays out.
+"""
+
+from dataclasses import dataclass, field
+
+MARGIN = 0.05
+"""Share of the remaining time kept for what no estimate knows."""
+
+
+@dataclass
+class Use:
+    """How much of a run is in use."""
+
+    folds: int
+    flip: bool
+    weight: float
+
+
+@dataclass
+class Plan:
+    """What is in use, and what was left out."""
+
+    uses: dict[str, Use]
+    """by run"""
+    left_out: list[str] = field(default_factory=list)
+    """in words"""
+
+    def shorten(self, needed_s: float, left_s: float) -> list[str]:
+        """Leave out one thing if the rest needs more time than is left, n things if it needs n times as much; returns them."""
+        before = len(self.left_out)
+        for _ in range(int(min(100.0, needed_s / max(1e-9, left_s * (1 - MARGIN))))):
+            self._leave_out()
+        return self.left_out[before:]
+
+    def drop(self, run: str, why: str = "") -> None:
+        """Stop using a run."""
+        del self.uses[run]
+        self.left_out.append(run + why)
+
+    def _leave_out(self) -> None:
+        """Take the next step, if there is one."""
+        longest = max(self.uses, key=lambda run: self.uses[run].folds)
+        if any(use.flip for use in self.uses.values()):
+            for use in self.uses.values():
+                use.flip = False
+            self.left_out.append("mirror images")
+        elif self.uses[longest].folds > 1:
+            self.left_out.append(f"fold {self.uses[longest].folds} of {longest}")
+            self.uses[longest].folds -= 1
+        elif len(self.uses) > 1:
+            self.drop(min(reversed(self.uses), key=lambda run: abs(self.uses[run].weight)))
