@@ -11,7 +11,7 @@ All ways of a table run on the same drawn photos in one run, after a warm-up, se
 import csv
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -48,55 +48,66 @@ def bench(
     weights: str | None = None, maps: int = 16, out: str | None = None, json: str | None = None,
 ) -> None:  # fmt: skip
     """`pawpularity bench`: measure, print, and with `out` write CSVs. Raises UserError for options that do not go together."""
-    if what not in (*TITLES, "all"):
-        raise UserError(f"--what {what}: there is no such benchmark{nearest(what, (*TITLES, 'all'))}")
-    given = {
-        "--trials": trials,
-        "--unfrozen": unfrozen,
-        "--trained-bn": trained_bn or None,
-        "--data": data,
-        "--weights": weights,
-    }
-    takes = TAKES.get(what, {"--unfrozen", "--trained-bn"})
-    if foreign := [option for option, value in given.items() if value is not None and option not in takes]:
-        raise UserError(f"--what {what}: takes no {foreign[0]}; remove it")
+    own = {"--trials": trials, "--unfrozen": unfrozen, "--trained-bn": trained_bn or None}
+    _check(what, {**own, "--data": data, "--weights": weights})
     if out and Path(out).is_file():
         raise UserError(f"--out {out}: is a file; name a folder")
-    if what == "rise" and len(backbones) > 1:
-        raise UserError("--what rise: takes one timm network; name one with --backbones")
     if what == "rise":
-        from pawpularity.studies.benchmark_rise import bench_rise
-
-        with nullcontext(Path(data)) if data else drawn_photos(photos or 64, 160) as folder:
-            tables = {"rise": bench_rise(folder, weights, [*backbones, ""][0], maps, repeats or 3)}
+        tables = {"rise": _rise(data, photos or 64, weights, backbones, maps, repeats or 3)}
     elif what == "search":
-        names = backbones or ["sample"]
-        _require_frozen({name: resolve(name) for name in names})
-        from pawpularity.studies.benchmark_search import bench_search
-
-        found = [bench_search(name, photos or 600, trials or 50, repeats or 1) for name in names]
-        tables = {"search": [row for rows in found for row in rows]}
+        tables = {"search": _search(backbones or ["sample"], photos or 600, trials or 50, repeats or 1)}
     else:
         configs = {name: settings(name, unfrozen, frozen_bn=not trained_bn) for name in backbones or DEPTHS}
-        _require_frozen(configs)
-        from pawpularity.device import choose
-        from pawpularity.studies.benchmark_train import BENCHES, Bench
-
-        compute = choose()
-        log(f"device  {compute}, whatever train.dtype says; random weights: their values change no time")
-        tables = {name: [] for name in (BENCHES if what == "all" else (what,))}
-        with drawn_photos(photos or 64, LARGE) as drawn:
-            for name, rows in tables.items():
-                for backbone, config in configs.items():
-                    log(f"{name}: {backbone} ...")
-                    rows += BENCHES[name](Bench(backbone, config, drawn, repeats or 3, compute))
+        tables = _loops(what, configs, photos or 64, repeats or 3)
     for name, rows in tables.items() if out else ():
         write_text(Path(out or "") / f"{name}-{rows[0]['device']}.csv", as_csv(rows))
     emit(plain(tables), "\n\n".join(as_table(name, rows) for name, rows in tables.items()), json)
     next_step('make bench BENCH=all ARGS="--out docs/benchmarks"')
 
 
-def _require_frozen(configs: dict[str, Config]) -> None:
+def _check(what: str, given: Mapping[str, object]) -> None:
+    if what not in (*TITLES, "all"):
+        raise UserError(f"--what {what}: there is no such benchmark{nearest(what, (*TITLES, 'all'))}")
+    takes = TAKES.get(what, {"--unfrozen", "--trained-bn"})
+    if foreign := [option for option, value in given.items() if value is not None and option not in takes]:
+        raise UserError(f"--what {what}: takes no {foreign[0]}; remove it")
+
+
+def _rise(
+    data: str | None, photos: int, weights: str | None, backbones: Sequence[str], maps: int, repeats: int
+) -> Rows:
+    if len(backbones) > 1:
+        raise UserError("--what rise: takes one timm network; name one with --backbones")
+    from pawpularity.studies.benchmark_rise import bench_rise
+
+    with nullcontext(Path(data)) if data else drawn_photos(photos, 160) as folder:
+        return bench_rise(folder, weights, [*backbones, ""][0], maps, repeats)
+
+
+def _search(names: Sequence[str], photos: int, trials: int, repeats: int) -> Rows:
+    _require_frozen({name: resolve(name) for name in names})
+    from pawpularity.studies.benchmark_search import bench_search
+
+    return [row for name in names for row in bench_search(name, photos, trials, repeats)]
+
+
+def _loops(what: str, configs: Mapping[str, Config], photos: int, repeats: int) -> dict[str, Rows]:
+    _require_frozen(configs)
+    from pawpularity.device import choose
+    from pawpularity.studies.benchmark_train import BENCHES, Bench
+
+    compute = choose()
+    log(f"device  {compute}, whatever train.dtype says; random weights: their values change no time")
+    tables: dict[str, Rows] = {name: [] for name in (BENCHES if what == "all" else (what,))}
+    with drawn_photos(photos, LARGE) as folder:
+        for name, rows in tables.items():
+            for backbone, config in configs.items():
+                log(f"{name}: {backbone} ...")
+                rows += BENCHES[name](Bench(backbone, config, folder, repeats, compute))
+    return tables
+
+
+def _require_frozen(configs: Mapping[str, Config]) -> None:
     for name, config in configs.items():
         if config.model.unfrozen == "all":
             raise UserError(

@@ -299,7 +299,8 @@ def bench_profile(bench: Bench) -> Rows:
     """Rows of one backbone: milliseconds an image of the slowest operators of a head's step, of the rest, and of all."""
     loop, data, first = PlainLoop(bench), bench.data("train"), bench.samples.take(np.arange(BATCH) % len(bench.samples))
     x = data.inputs(loop.network, bench.compute, bench.samples.pairs).take(*first.pairs)
-    batch = x, torch.tensor(data.metadata[first.rows]), torch.tensor(data.scores[first.rows], dtype=torch.float32)
+    scores = torch.tensor(data.scores[first.rows], dtype=torch.float32)
+    batch = [part.to(bench.compute.device) for part in (x, torch.tensor(data.metadata[first.rows]), scores)]
     cuda, steps = bench.compute.device.type == "cuda", STEPS * bench.repeats
     loop.network.train()
     loop.step(batch, loop.network.head)
