@@ -69,7 +69,7 @@ LEFT_OUT = {
     "kernel-fetch": "fetches from Kaggle: tests/kernel/test_train_kernel.py",
     "kernel-status": "asks Kaggle: tests/kernel/test_push.py",
     "kernel-train": "for the contest's data alone: tests/kernel/test_train_kernel.py",
-    "pretrain": "minutes, and its figure stands beside the weights: tests/pretraining",
+    "pretrain": "minutes, and its figure stands beside the weights: tests/studies/test_pretrain.py",
 }
 
 # Files that hold times or what follows from them.

@@ -452,32 +452,37 @@ def hypotheses(
     """The paper's five hypotheses on the true scores: effect, interval, Holm p, verdict."""
 
 
-@command(STUDY, "old.studies.benchmark.verbs._bench", "make bench BENCH=all")
+@command(STUDY, "studies.benchmark.bench", "make bench BENCH=all")
 def bench(
     what: Annotated[
         str, Option(metavar="WHAT", help="train, predict, cache, profile, search, rise; all = all but the last two.")
     ] = "train",
-    backbones: Annotated[list[str] | None, Option(metavar="NAME", help="Configs (default: the paper's four).")] = None,
-    unfrozen: Annotated[int | None, Option(metavar="N", help="Tensors trained.")] = None,
-    photos: Annotated[int | None, Option(metavar="N", help="Photos to draw.")] = None,
-    repeats: Annotated[int | None, Option(metavar="N", help="Timed repeats.")] = None,
-    trials: Annotated[int | None, Option(metavar="N", help="Trials of a search.")] = None,
+    backbones: Annotated[
+        list[str] | None,
+        Option(metavar="NAME", help="Configs (default: the paper's four; search: sample); rise: a timm name."),
+    ] = None,
+    unfrozen: Annotated[int | None, Option(metavar="N", min=0, help="Tensors trained.")] = None,
+    photos: Annotated[
+        int | None, Option(metavar="N", min=32, help="Photos to draw (default: 64; search: 600).")
+    ] = None,
+    repeats: Annotated[int | None, Option(metavar="N", min=1, help="Timed repeats (default: 3; search: 1).")] = None,
+    trials: Annotated[int | None, Option(metavar="N", min=2, help="Trials of a search (default: 50).")] = None,
     trained_bn: Annotated[bool, Flag("--trained-bn", "Train the head's BatchNorms.")] = False,
     data: Annotated[str | None, Option(metavar="DIR", help="rise: photos to explain (default: drawn).")] = None,
     weights: Annotated[str | None, Option(metavar="DIR", help="rise: weights of mobilenetv2_100.")] = None,
-    maps: Annotated[int, Option(metavar="N", help="rise: photos that are explained.")] = 16,
+    maps: Annotated[int, Option(metavar="N", min=1, help="rise: photos that are explained.")] = 16,
     out: Annotated[str | None, Option(metavar="DIR", help="Also write DIR/WHAT-DEVICE.csv.")] = None,
     json: Json = None,
 ) -> None:
     """Time this project beside the plain way, on this machine."""
 
 
-@command(STUDY, "old.studies.pretraining.verbs._pretrain", "pawpularity pretrain --out mine.safetensors")
+@command(STUDY, "studies.pretrain.pretrain", "pawpularity pretrain --out mine.safetensors")
 def pretrain(
     out: Annotated[str | None, Option(metavar="FILE", help="The file to write (default: the packaged one).")] = None,
-    photos: Annotated[int, Option(metavar="N", help="Photos to learn from.")] = 4000,
-    epochs: Annotated[int, Option(metavar="N", help="Passes over them.")] = 30,
-    seed: Annotated[int, Option(metavar="N", help="Of the drawn photos and of the training.")] = 1000,
+    photos: Annotated[int, Option(metavar="N", min=2, max=100_000, help="Photos to learn from.")] = 5000,
+    epochs: Annotated[int, Option(metavar="N", min=1, max=1000, help="Passes over them.")] = 15,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Of the drawn photos and of the training.")] = 1001,
 ) -> None:
     """Make the packaged network of model.weights=drawn again."""
 

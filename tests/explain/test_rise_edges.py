@@ -1,7 +1,5 @@
-"""What RISE refuses, in one line each; its plot; its memory; and its benchmark at toy size."""
+"""What RISE refuses, in one line each; its plot; its memory."""
 
-import csv
-import json
 import math
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import torch
 from pawpularity.errors import UserError
 from pawpularity.explain.convergence import draw_convergence
 from pawpularity.explain.rise import rise, rise_together
-from pawpularity.studies.benchmark.machine import PeakMemory
+from pawpularity.studies.benchmark_train import PeakMemory
 
 PHOTO = torch.ones(3, 32, 32)
 
@@ -102,25 +100,3 @@ def test_memory_does_not_grow_with_the_masks():
         peaks.append(peak.mb)
     # Kept masks would be 420 MB, a batch lost in every block 630; what the allocator holds back between runs is none of ours.
     assert peaks[2] < max(peaks[:2]) + 100
-
-
-@pytest.mark.slow
-def test_the_benchmark_at_toy_size(work, paw):
-    done = paw("bench", "--what", "rise", "--maps", "1", "--photos", "32", "--out", "here", "--json", "-")
-    assert done.code == 0, done.err
-    photo, median = json.loads(done.out)["rise"]
-    assert median["photo"] == "median of 1"
-    assert photo["net"] == "test_resnet"
-    assert photo["sd_score"] > 0
-    assert 0.4 < photo["agreement"] < 2.5
-    assert photo["times_centred"] > 1
-    assert photo["times_published"] > 10 * photo["times_centred"]
-    assert photo["centred_masks"] == pytest.approx(photo["ours_masks"] * photo["times_centred"])
-    assert median["ours_s"] == pytest.approx(median["ours_masks"] * median["ms_per_mask"] / 1e3)
-    assert len(list(csv.DictReader(Path("here/rise-cpu.csv").read_text().splitlines()))) == 2
-
-
-def test_the_benchmark_refuses(work, refused):
-    assert "--maps 0" in refused("bench", "--what", "rise", "--maps", "0")
-    assert "--what rise" in refused("bench", "--weights", "somewhere")
-    assert "one network at a time" in refused("bench", "--what", "rise", "--backbones", "a", "b")

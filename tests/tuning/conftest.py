@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import ROOT
 
-from pawpularity.studies.benchmark.postgres import NoServer, temporary_server
+from pawpularity.studies.postgres import NoServer, temporary_server
 
 PASSWORD = "s3cr3t-word"
 

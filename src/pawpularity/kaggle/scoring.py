@@ -230,7 +230,7 @@ def score_photos(
     outcome = Outcome(np.full(len(ids), blend.mean))
     recent: list[float] = []  # seconds a photo
     began = started = logged = clock()
-    with closing(prefetch(chunks, 2)) as decoded:  # type: ignore[type-var]
+    with closing(prefetch(chunks, 2)) as decoded:
         for chunk in decoded:
             for row, reason in chunk.faults.items():
                 outcome.faults[ids[row]] = reason

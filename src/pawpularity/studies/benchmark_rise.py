@@ -1,0 +1,138 @@
+"""RISE's masks for the same error: orthogonal blocks beside independent masks, centred and as published.
+
+The score is a ridge on the standardised features of a pretrained network, fitted on the folder's first hundred photos with a fixed
+penalty: real enough to have interactions, and easy to make again. How far it moves over masks decides the published estimator's
+error, so its mean and sd stand beside every gain.
+
+Errors are standard errors in the unit of the map. `agreement` says whether they can be trusted: the squared distance between the
+two designs' maps, which have no mask in common, over the sum of their squared errors. It is 1 where both are right, and grows
+where one is biased or too sure of itself.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pawpularity.config import Model
+from pawpularity.console import log, track
+from pawpularity.data.photos import decode
+from pawpularity.data.tables import ID, TARGET, read_train
+from pawpularity.device import Compute, choose
+from pawpularity.explain.masks import SHOWN
+from pawpularity.explain.rise import rise
+from pawpularity.explain.rise_result import Rise
+from pawpularity.models.backbone import as_tensor_stats, build_backbone
+from pawpularity.studies.benchmark import Rows
+from pawpularity.studies.benchmark_train import side_by_side
+
+ALPHA = 1780.0
+"""The penalty, on sums of squares of standardised features. Chosen on a hundred photos it grows until only the mean is left."""
+PRECISION = 0.2
+FITTED = 100
+BLOCKS = {"orthogonal": 16, "independent": 8}
+BATCH, MASKS = 64, 512
+REAL, DRAWN = ("mobilenetv2_100", 128), ("test_resnet", 96)
+"""Network and photo size with weights of the user's, and with those that come with the package."""
+Score = Callable[[Tensor], Tensor]
+
+
+def bench_rise(folder: Path, weights: str | None, backbone: str, maps: int, repeats: int) -> Rows:
+    """One row a photo and one of their medians, which also says what RISE costs beside the bare forward passes.
+
+    `folder`: in the contest's layout; `weights`: as `model.weights`, else the package's; `backbone`: a timm name, or empty.
+    """
+    name, size = REAL if weights else DRAWN
+    model, compute = Model(backbone=backbone or name, weights=weights or "drawn"), choose()
+    log(f"device  {compute}")
+    table = read_train(folder)[:FITTED]
+    pixels = np.stack([decode(folder / "train" / f"{photo}.jpg", size, "squash") for photo in table[ID]])
+    score, photos = ridge_score(model, pixels, table[TARGET].to_numpy(np.float64), compute)
+    chosen = np.linspace(0, len(table), min(maps, len(table)), endpoint=False).astype(int)
+    figures = [compared(score, photos[row]) for row in track(chosen.tolist(), "explaining")]
+    figures.append({key: float(np.median([row[key] for row in figures])) for key in figures[0]})
+    cost = _cost(score, photos[chosen[-1]], compute, repeats)
+    costs = [dict.fromkeys(cost)] * len(chosen) + [cost]
+    names = [*(str(table[ID].iloc[row])[:8] for row in chosen), f"median of {len(chosen)}"]
+    about = {"net": model.backbone, "size": size, "device": compute.device.type, "dtype": compute.dtype_name}
+    rows = []
+    for name, row, own in zip(names, figures, costs, strict=True):
+        seconds = {
+            f"{who}_s": cost["ms_per_mask"] / 1e3 * row[f"{who}_masks"] for who in ("ours", "centred", "published")
+        }
+        rows.append({**about, "photo": name, **row, **own, **seconds})
+    return rows
+
+
+def ridge_score(model: Model, pixels: Any, scores: Any, compute: Compute) -> tuple[Score, Tensor]:
+    """The ridge's score of normalised photos (B, 3, H, W), and the photos it was fitted on, normalised."""
+    backbone = build_backbone(model, size=pixels.shape[1], seed=0)
+    mean, std = (as_tensor_stats(stats).to(compute.device) for stats in (backbone.mean, backbone.std))
+    net = backbone.net.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    photos = (torch.from_numpy(pixels).to(compute.device).permute(0, 3, 1, 2).float() - mean) / std
+
+    @torch.inference_mode()
+    def features(x: Tensor) -> Tensor:
+        with compute.autocast():
+            found: Tensor = net(x.contiguous(memory_format=torch.channels_last))
+        return found.float()
+
+    table = torch.cat([features(part) for part in torch.split(photos, BATCH)]).double().cpu().numpy()
+    centre, sd = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-12)
+    z = (table - centre) / sd
+    slopes = np.linalg.solve(z.T @ z + ALPHA * np.eye(z.shape[1]), z.T @ (scores - scores.mean())) / sd
+    weights, intercept = torch.tensor(slopes).float().to(compute.device), float(scores.mean() - centre @ slopes)
+    return lambda x: features(x) @ weights + intercept, photos
+
+
+def compared(score: Score, photo: Tensor) -> dict[str, float]:
+    """What the designs make of one photo: masks needed for the same squared error, relative to orthogonal blocks."""
+    ours, other = (
+        rise(score, photo, masks=n * 128, design=design, precision=PRECISION) for design, n in BLOCKS.items()
+    )
+    # The published map, its mean score taken off, is mean(f (M - 1/2)) / p: p / Var(M_p) brings it to our unit.
+    published = _noise(other.weighted("score"), SHOWN / ours.tables.variance)
+    noise, centred = _noise(ours), _noise(other)
+    error = {"ours": noise * ours.masks, "centred": centred * other.masks, "published": published * other.masks}
+    signal = max(float((ours.map.astype(np.float64) ** 2).sum()) - noise, 0.0)
+    reached = [masks for masks, error_ in ours.history if error_ <= PRECISION]
+    relative = dict(ours.history)
+    with np.errstate(divide="ignore"):
+        per_signal = {who: float(np.divide(value, signal)) for who, value in error.items()}
+    return {
+        "photo_score": ours.photo_score,
+        "mean_score": ours.mean_score,
+        "sd_score": ours.sd_score,
+        "r2": float(ours.r2 or 0.0),
+        "relative_error_512": relative[512],
+        "relative_error_2048": relative[2048],
+        "stops_at": float(reached[0] if reached else ours.masks),
+        "agreement": float(((ours.map.astype(np.float64) - other.map) ** 2).sum()) / (noise + centred),
+        **{f"{who}_masks": value / PRECISION**2 for who, value in per_signal.items()},
+        "times_centred": error["centred"] / error["ours"],
+        "times_published": error["published"] / error["ours"],
+        "published_500_error_over_map": (per_signal["published"] / 500) ** 0.5,
+    }
+
+
+def _noise(found: Rise, scale: Any = 1.0) -> float:
+    """Squared L2 error of a map."""
+    assert found.standard_error is not None
+    return float(((found.standard_error.astype(np.float64) * scale) ** 2).sum())
+
+
+def _cost(score: Score, photo: Tensor, compute: Compute, repeats: int) -> dict[str, float]:
+    """Time of RISE beside the same batches' bare forward passes."""
+    ready = photo.expand(BATCH, -1, -1, -1).clone()
+
+    def bare() -> None:
+        for _ in range(MASKS // BATCH):
+            score(ready).cpu()
+
+    timings = side_by_side([bare, lambda: rise(score, photo, masks=MASKS, batch_size=BATCH)], compute, max(repeats, 3))
+    # The fastest of the repeats: what others do on the machine only ever adds.
+    forward, whole = map(min, timings)
+    return {"ms_per_mask": 1e3 * whole / MASKS, "overhead_percent": 100 * (whole / forward - 1)}
