@@ -53,7 +53,6 @@ METHODS = {"best": "best member", "mean": "mean", "nnls": "nnls", "nnls-intercep
            "nnls+affine": "nnls, affine"}  # fmt: skip
 
 
-# --- commands --------------------------------------------------------------------------------------------------------
 def checkout(folder: Path) -> Path:
     """`folder`, made, with a copy of configs/: where commands can be run."""
     shutil.copytree(ROOT / "configs", folder / "configs", ignore=shutil.ignore_patterns("tuned"))
@@ -107,7 +106,6 @@ def training(name: str, data: Path, *settings: str, config="scratch", fold=None,
     return [*words, *(["--fold", fold] if fold is not None else []), *(["--processes", processes] if processes else [])]
 
 
-# --- what a run leaves -----------------------------------------------------------------------------------------------
 def run_folder(at: Path, name: str) -> Path:
     """Where the run `name` is."""
     return at / "oof" / name
@@ -154,7 +152,6 @@ def own_score(at: Path, name: str):
     return found["score"] | kept | {"alarms": found["alarms"], "bands": bands}
 
 
-# --- evaluation ------------------------------------------------------------------------------------------------------
 def leak_replay(labels: Path, at: Path, answers: Path | None = None, copies="authors"):
     """The paper's split replayed: a dict of figures. `answers`: also write what the lookup answers, as a table."""
     words = ("leakage", "--labels", labels, "--copies", copies)
@@ -208,7 +205,6 @@ def order_shares(target, prediction) -> list[float]:
     return [band.share for band in found.bands] + [found.whole.share]
 
 
-# --- photos, networks, training --------------------------------------------------------------------------------------
 def draw_sample(folder: Path, photos: int, size: int, seed: int, test_photos=5, pairs=0) -> Path:
     """A drawn data set at `folder`, in the contest's layout; `truth(folder)` says what moved its scores."""
     done("sample", "--photos", photos, "--size", size, "--seed", seed, "--test-photos", test_photos, "--twins", pairs,
@@ -291,7 +287,6 @@ def rise_map(score_of, photo: torch.Tensor, masks: int, seed=0):
     return found.map.astype(float), found.standard_error.astype(float), found.degrees
 
 
-# --- the other commands ----------------------------------------------------------------------------------------------
 def explained(at: Path, name: str, data: Path, masks: int):
     """By photo: its maps ({method: (H, W)}) and the relative error of RISE's by masks; then the picture of convergence."""
     quick = ("explain.sanity_photos=0", "explain.road=false", "explain.smooth=0")
@@ -376,7 +371,6 @@ def checklist(at: Path, *names: str):
     return code, found, at / "oof" / "checklist.md"
 
 
-# --- kernels ---------------------------------------------------------------------------------------------------------
 def build_kernel(at: Path, names, data: Path) -> Path:
     """The folder that goes up to Kaggle for the runs `names`."""
     done("kernel", "--runs", *names, "--data", data, "--user", "anna", at=at)
@@ -410,7 +404,6 @@ def training_kernel(at: Path, name: str, *settings: str):
     return metadata, folder / metadata["code_file"]
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
 def read_labels(folder: Path, at: Path):
     """(code, err, {Id: fold} or None): the command that reads train.csv, in its folder."""
     code, _, err = run("folds", "--data", folder, at=at)

@@ -23,8 +23,9 @@ def one_thread():
     os.environ["OMP_NUM_THREADS"] = "1"
     yield
     torch.set_num_threads(threads)
-    if word is None:
-        del os.environ["OMP_NUM_THREADS"]
+    del os.environ["OMP_NUM_THREADS"]
+    if word is not None:
+        os.environ["OMP_NUM_THREADS"] = word
 
 
 @pytest.fixture(scope="session")
