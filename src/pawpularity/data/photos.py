@@ -14,7 +14,7 @@ import queue
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -160,7 +160,7 @@ def thread_count() -> int:
 
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, *, ahead: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`map` over a thread pool, in the order of `items`, with `ahead` results in the making (default: 4 a thread).
 
     A thread of its own draws the items. Errors of `items` and `function` are raised here. Closing the generator stops
@@ -200,7 +200,7 @@ def ordered_map(
         pool.shutdown(cancel_futures=True)
 
 
-def prefetch(items: Iterable[Item], ahead: int) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], ahead: int) -> Generator[Item, None, None]:
     """`items`, up to `ahead` of them prepared by a thread before they are asked for."""
     return ordered_map(lambda item: item, items, 1, ahead=ahead)
 
