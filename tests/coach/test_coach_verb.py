@@ -33,7 +33,7 @@ def test_a_new_photo_is_scored_by_all_folds_and_calibrated_on_their_unseen_rows(
     assert told["score"] == pytest.approx(float(Predictor.load("oof/toy").predict(photo)[0]), abs=1e-4)
     assert told["fold"] is None
     table = read_oof(Path("oof/toy/oof.csv"))
-    known = Calibration.fit(table["target"], table["prediction"])
+    known = Calibration(table["target"], table["prediction"])
     assert (told["low"], told["high"]) == pytest.approx(
         [float(end) for end in known.interval(told["score"], 0.9)], abs=1e-3
     )
@@ -181,7 +181,7 @@ def test_what_is_hardly_a_photo_is_doubted_and_not_put_first(bench, drawn, paw):
     done = paw("coach", "some", "--run", "toy", "--data", drawn)
     assert "some/=noise.png" in done.out
     table = read_oof(Path("oof/toy/oof.csv"))
-    known = Calibration.fit(table["target"], table["prediction"])
+    known = Calibration(table["target"], table["prediction"])
     lines = as_csv(Album([], {"=cmd()": "-1"}), known).splitlines()
     assert lines[1].startswith(",'=cmd(),")
     assert lines[1].endswith(",'-1")

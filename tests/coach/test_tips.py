@@ -10,7 +10,7 @@ from pawpularity.coach.text import promise_words
 from pawpularity.coach.tips import ADVISED, FINE, LEFT_OUT, NOT_WORTH, PERHAPS, Seen, Tip, move, tips_for
 from pawpularity.coach.traits import Judged, Probe, chances, fit_probes
 from pawpularity.data.tables import METADATA
-from pawpularity.evaluation.claims import CANNOT_TELL, REJECTED, SUPPORTED, TOO_SMALL
+from pawpularity.evaluation.effects import CANNOT_TELL, REJECTED, SUPPORTED, TOO_SMALL
 from pawpularity.studies.hypotheses import findings
 from pawpularity.studies.hypotheses.data import Gathered
 

@@ -11,7 +11,7 @@ from pawpularity.ensemble.blend import Partition, cross_fitted, figures, fit_and
 from pawpularity.ensemble.methods import NAMES, KnownRows, fit
 from pawpularity.ensemble.record import groups_of, open_members
 from pawpularity.errors import UserError
-from pawpularity.evaluation.sources import Source, joined_groups
+from pawpularity.evaluation.predictions import Predictions, joined_groups
 
 # An independent computation: method, cross-fitted, fitted and scored on the same rows, difference to the best, its 95 %.
 KNOWN = [
@@ -210,7 +210,7 @@ def sources(target, folds, predictions):
         for fold, p in zip(folds, predictions.T, strict=True)
     ]
     return [
-        Source(name, table, None, np.full(len(target), target.mean()), None, Path(f"{name}.csv"))
+        Predictions(name, table, None, np.full(len(target), target.mean()), None, Path(f"{name}.csv"))
         for name, table in zip("ab", tables, strict=False)
     ]
 

@@ -4,10 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pawpularity.coach.coach import ranked
-from pawpularity.coach.order import Order
 from pawpularity.errors import UserError
-from pawpularity.evaluation.calibration import Calibration
+from pawpularity.evaluation.calibration import Calibration, Order
 
 BANDS = (0, 25, 30, 35, 40, 50, 60, 101)
 
@@ -40,7 +38,7 @@ def cross_fitted_intervals(target, prediction, fold, level):
     low, high = np.empty(len(target)), np.empty(len(target))
     for one in np.unique(fold):
         here = fold == one
-        known = Calibration.fit(target[~here], prediction[~here])
+        known = Calibration(target[~here], prediction[~here])
         low[here], high[here] = known.interval(prediction[here], level)
     return low, high
 
@@ -81,7 +79,7 @@ def test_one_width_for_all_would_not_do(mean):
 
 def test_chances_are_those_of_real_photos(mean):
     target, _, prediction = mean
-    known = Calibration.fit(target, prediction)
+    known = Calibration(target, prediction)
     assert (known.n, known.median, known.top_quarter, known.indicative) == (9912, 33, 46, False)
     beats, top = (10, 22, 36, 54, 71, 81, 88), (2, 5, 13, 23, 42, 62, 79)
     for low, high, median, quarter in zip(BANDS, BANDS[1:], beats, top, strict=False):
@@ -99,7 +97,7 @@ def test_an_order_is_as_reliable_as_it_was_on_real_pairs(mean):
 
 
 def test_half_and_nine_tenths_hold_for_new_rows_of_a_known_law():
-    known = Calibration.fit(*skewed(20_000))
+    known = Calibration(*skewed(20_000))
     target, prediction = skewed(20_000, seed=1)
     for level in (0.5, 0.9):
         low, high = known.interval(prediction, level)
@@ -112,17 +110,17 @@ def test_half_and_nine_tenths_hold_for_new_rows_of_a_known_law():
 
 def test_few_rows_widen_the_range_to_all_there_is():
     """The smallest of 19 in 20 rows is no 5 % point: the range must say so and not guess."""
-    known = Calibration.fit(*skewed(20))
+    known = Calibration(*skewed(20))
     low, high = known.interval(40.0, 0.99)
     assert (low, high) == (1.0, 100.0)
     assert known.indicative
     with pytest.raises(UserError, match="19 out-of-fold rows are too few"):
-        Calibration.fit(*skewed(19))
+        Calibration(*skewed(19))
 
 
 def test_nothing_is_ever_certain_and_chances_rise_with_the_score():
     prediction = np.linspace(10, 90, 200)
-    known = Calibration.fit(np.where(prediction > 50, 90.0, 10.0), prediction)
+    known = Calibration(np.where(prediction > 50, 90.0, 10.0), prediction)
     chances = known.chance_above(np.linspace(0, 100, 300))
     assert (np.diff(chances) >= 0).all()
     assert 0 < chances[0] < 0.02 < 0.98 < chances[-1] < 1
@@ -170,16 +168,3 @@ def test_bands_without_pairs_go_with_the_one_below():
     assert order.bands[-1].high == float("inf")
     assert all(band.pairs >= 100 for band in order.bands[1:])
     assert 0.3 < order.reliability(80.0) < 0.8
-
-
-def test_an_order_says_whether_its_first_two_can_be_told_apart():
-    known = Calibration.fit(*skewed(600))
-    rows = ranked([30.0, 55.0, 30.5], known)
-    assert [row["place"] for row in rows] == [1, 2, 0]
-    assert [row["rank"] for row in rows] == [1, 2, 3]
-    assert rows[0]["told_apart"]
-    assert not rows[1]["told_apart"] or rows[1]["reliability"] - 1.96 * rows[1]["error"] > 0.5
-    assert rows[2]["reliability"] is None
-    assert rows[2]["behind_best"] == 25.0
-    assert not ranked([30.0, 30.0], known)[0]["told_apart"], "equal scores are never told apart"
-    assert not ranked([30.0, 30.4], Calibration.fit(*skewed(6000)))[0]["told_apart"], "52 % is no advice"

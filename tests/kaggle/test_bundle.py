@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from pawpularity.data.tables import read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
-from pawpularity.evaluation.sources import open_source
+from pawpularity.evaluation.predictions import open_predictions
 from pawpularity.kaggle import bundle
 from pawpularity.kaggle.build_folders import building
 from pawpularity.kaggle.contents import open_bundle, sha256
@@ -245,7 +245,7 @@ def test_half_precision_halves_and_is_measured(checkout, paw):
     assert abs(loss["rmse_half"] - loss["rmse"]) <= loss["largest_difference"]
     # Measured on every photo, its constant is the one that stands beside the run's own RMSE.
     assert paw("kernel", "--runs", "whole", "--half", "--photos", "200").code == 0
-    loss, source = open_bundle(dataset).about["half"]["whole"], open_source("whole")
+    loss, source = open_bundle(dataset).about["half"]["whole"], open_predictions("whole")
     assert loss["photos"] == len(source.target)
     assert loss["constant_rmse"] == pytest.approx(rmse(source.target, source.constant), abs=1e-6)
 

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from pawpularity.coach.crop import LEAST_GAIN, Crop, best_crop
-from pawpularity.coach.order import Band
 from pawpularity.coach.prepared import Prepared, prepare, read_prepared, write_prepared
 from pawpularity.coach.tips import Seen, Tip, tips_for
 from pawpularity.coach.traits import Tower, chances
@@ -27,8 +26,8 @@ from pawpularity.data.photos import Pixels
 from pawpularity.data.subject import SIZE, contrast, share, subject_map
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
-from pawpularity.evaluation.calibration import Calibration
-from pawpularity.evaluation.metrics import Score, score
+from pawpularity.evaluation.calibration import Calibration, PairBand
+from pawpularity.evaluation.metrics import Metrics, evaluate
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.explain.chosen import Chosen
 from pawpularity.explain.rise import Score as ScoreOf
@@ -77,7 +76,7 @@ class Coach:
     predictor: Predictor
     known: Calibration
     prepared: Prepared
-    figures: Score
+    figures: Metrics
     """the run's own out-of-fold figures"""
     tower: Tower | None
     folds: dict[str, int] = field(repr=False)
@@ -95,8 +94,8 @@ class Coach:
             raise UserError(
                 f"{run.name}: is leaky by design (train.split=leaky), so nobody knows what its scores are worth; take another run"
             )
-        known = Calibration.fit(source.target, source.prediction, source.groups)
-        figures = score(source.target, source.prediction, source.constant, source.groups)
+        known = Calibration(source.target, source.prediction, source.groups)
+        figures = evaluate(source.target, source.prediction, source.constant, source.groups)
         predictor = Predictor.load(run.folder)
         log(f"device  {predictor.compute}")
         prints = dict(zip(chosen.dataset.rows().fingerprints, chosen.dataset.train[ID], strict=True))
@@ -275,7 +274,7 @@ def doubt_of(upload: Upload) -> str:
     return ""
 
 
-def _tells(band: Band) -> bool:
+def _tells(band: PairBand) -> bool:
     return band.share >= WORTH_SAYING and band.share - 1.96 * band.error > 0.5
 
 

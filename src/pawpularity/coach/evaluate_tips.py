@@ -19,7 +19,7 @@ from pawpularity.coach.tips import ADVISED, LOOKED_AT, NOT_WORTH, PERHAPS, Level
 from pawpularity.coach.upload import Upload
 from pawpularity.data.photo_facts import displayed_size
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
-from pawpularity.evaluation.claims import CONTRAST
+from pawpularity.evaluation.effects import CONTRAST
 from pawpularity.sample.render import render
 from pawpularity.sample.spec import Photo, expected_score, twins
 

@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.evaluation.bootstrap import holm
-from pawpularity.evaluation.claims import (
+from pawpularity.evaluation.effects import (
     CANNOT_TELL,
     CONTRAST,
     NOT_TESTABLE,
     REJECTED,
     SUPPORTED,
     TOO_SMALL,
+    Column,
+    effects,
     verdict,
 )
-from pawpularity.evaluation.effects import Column, effects
 from pawpularity.studies.hypotheses.data import Gathered
 from pawpularity.studies.hypotheses.findings import Findings, find
 

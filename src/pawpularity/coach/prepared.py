@@ -23,7 +23,7 @@ from pawpularity.data.subject import LEAST, MOST, RULE, measure
 from pawpularity.data.tables import ID
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.evaluation.claims import CONTRAST
+from pawpularity.evaluation.effects import CONTRAST
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.explain.chosen import Chosen
 from pawpularity.features.build import Trunks

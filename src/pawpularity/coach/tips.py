@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pawpularity.coach.evidence import BLUR, SHARE, Evidence, untested
 from pawpularity.coach.traits import Judged
-from pawpularity.evaluation.claims import CANNOT_TELL, CONTRAST, SUPPORTED
+from pawpularity.evaluation.effects import CANNOT_TELL, CONTRAST, SUPPORTED
 
 ADVISED, PERHAPS, FINE, NOT_WORTH, LEFT_OUT = "advised", "perhaps", "fine", "not worth it", "left out"
 KINDS = (ADVISED, PERHAPS, FINE, NOT_WORTH, LEFT_OUT)

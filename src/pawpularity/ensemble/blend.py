@@ -21,7 +21,7 @@ from pawpularity.ensemble.methods import Floats, KnownRows, Weights, fit
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import DRAWS, bootstrap_sums, interval
 from pawpularity.evaluation.metrics import rmse
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.predictions import Predictions
 
 DEALT_FOLDS = 5
 _MOST_FOLDS = 100  # a fold column with more values is no partition worth fitting by
@@ -99,7 +99,7 @@ class Figure:
         return asdict(self)
 
 
-def partition_of(sources: Sequence[Source], groups: Rows | None, seed: int = 0) -> Partition:
+def partition_of(sources: Sequence[Predictions], groups: Rows | None, seed: int = 0) -> Partition:
     """The fold column that all `sources` share (whatever its folds are called), else five folds dealt with `seed`.
 
     Raises UserError where the near-duplicates leave too few rows to fit on.
@@ -139,7 +139,7 @@ def _checked(partition: Partition) -> Partition:
     return partition
 
 
-def fit_and_predict(sources: Sequence[Source], partition: Partition, methods: Sequence[str]) -> Fitted:
+def fit_and_predict(sources: Sequence[Predictions], partition: Partition, methods: Sequence[str]) -> Fitted:
     """Fit each of `methods` on the other folds of every fold, and on all rows.
 
     The members are taken in the order of their names, so that the order they were given in cannot move a digit.

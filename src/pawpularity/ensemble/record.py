@@ -20,7 +20,7 @@ from pawpularity.ensemble.methods import HIGHEST, LOWEST
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.oof import constant_predictions, write_oof
-from pawpularity.evaluation.sources import Source, joined_groups, open_sources
+from pawpularity.evaluation.predictions import Predictions, joined_groups, open_several
 from pawpularity.files import content_hash, file_hash, read_json, text_hash, write_json, write_text
 from pawpularity.runs import OOF, Run, git_commit, machine, run_names, versions
 
@@ -28,11 +28,11 @@ _FAR = 1e4  # members may stray beyond 1..100 a little; their blend is clipped
 _KEYS = {"method", "intercept", "members"}
 
 
-def open_members(words: Sequence[str], *, scale: float | None = None) -> list[Source]:
-    """The members that `words` name. Raises UserError for fewer than two, a blend, and as `open_sources` does."""
+def open_members(words: Sequence[str], *, scale: float | None = None) -> list[Predictions]:
+    """The members that `words` name. Raises UserError for fewer than two, a blend, and as `open_several` does."""
     if len(words) < 2:
         raise UserError(f"ensemble: a blend needs two members or more, {len(words)} given; name runs or CSVs")
-    sources = open_sources(words, scale=scale)
+    sources = open_several(words, scale=scale)
     for source in sources:
         if source.run is not None and source.run.kind == "ensemble":
             raise UserError(
@@ -76,7 +76,7 @@ def finished_runs() -> list[str]:
     return [run.name for run in many[0]]
 
 
-def groups_of(sources: Sequence[Source], folds: Path | None = None) -> Rows | None:
+def groups_of(sources: Sequence[Predictions], folds: Path | None = None) -> Rows | None:
     """(n,) near-duplicates as the sources or the folds file at `folds` know them, joined; None where nobody does."""
     known = [source.groups for source in sources if source.groups is not None]
     if folds is not None:
@@ -97,7 +97,7 @@ def mean_blend(runs: Sequence[Run], folder: Path) -> Run:
 
 def write_blend(
     folder: Path,
-    sources: Sequence[Source],
+    sources: Sequence[Predictions],
     partition: Partition,
     fitted: Fitted,
     method: str,
@@ -210,7 +210,7 @@ def read_weights(blend: Run) -> tuple[float, dict[str, float]]:
     return float(weights["intercept"]), used
 
 
-def _data(sources: Sequence[Source]) -> dict[str, Any]:
+def _data(sources: Sequence[Predictions]) -> dict[str, Any]:
     """The data set of the runs among `sources`; for files alone, or runs of several, the rows and targets themselves."""
     data: list[dict[str, Any]] = [source.run.record["data"] for source in sources if source.run is not None]
     if data and all(one["hash"] == data[0]["hash"] for one in data):
@@ -220,7 +220,7 @@ def _data(sources: Sequence[Source]) -> dict[str, Any]:
     return {"name": "files", "hash": text_hash(*rows)}
 
 
-def _folds(folder: Path, sources: Sequence[Source], partition: Partition) -> dict[str, Any]:
+def _folds(folder: Path, sources: Sequence[Predictions], partition: Partition) -> dict[str, Any]:
     """The folds file that all members were trained by, if they are runs of one; else one that is written into `folder`."""
     own = folder / "folds.csv"
     folds = [source.run.record["folds"] for source in sources if source.run is not None]

@@ -8,7 +8,7 @@ import numpy as np
 from pawpularity.ensemble.blend import Figure, Fitted, Partition
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW, rmse
 from pawpularity.evaluation.oof import constant_predictions
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.predictions import Predictions
 from pawpularity.runs import Run
 
 DECLARED = (
@@ -19,7 +19,7 @@ DECLARED = (
 
 def blend_json(
     run: Run,
-    sources: Sequence[Source],
+    sources: Sequence[Predictions],
     partition: Partition,
     fitted: Fitted,
     found: Sequence[Figure],

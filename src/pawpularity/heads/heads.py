@@ -21,7 +21,7 @@ from pawpularity.data.folds import Folds
 from pawpularity.data.tables import METADATA, TARGET
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.metrics import evaluate
 from pawpularity.evaluation.oof import assemble, write_oof
 from pawpularity.features.build import Trunks
 from pawpularity.files import file_hash, text_hash, write_json
@@ -224,7 +224,7 @@ def _leave(run: Run, probe: Probe, rows: Rows, fitted: Fitted, seconds: float, w
         write_oof(file, pd.DataFrame({"Id": ids[scored], "fold": fold, "target": target, "prediction": prediction}))
         write_json(
             run.fold(fold) / "metrics.json",
-            score(target, prediction, level, rows.groups[scored]).to_dict()
+            evaluate(target, prediction, level, rows.groups[scored]).to_dict()
             | {
                 "head": probe.head,
                 "chosen": fitted.chosen[fold],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pawpularity.data.dataset import Dataset
-    from pawpularity.evaluation.sources import Source
+    from pawpularity.evaluation.predictions import Predictions
     from pawpularity.runs import Run
 
 PHOTOS = 50
@@ -39,7 +39,7 @@ def run_robustness(options: argparse.Namespace) -> None:
     from pawpularity.context import choose_data, default_config, default_run
     from pawpularity.data.dataset import Dataset
     from pawpularity.errors import UserError
-    from pawpularity.evaluation.sources import open_source
+    from pawpularity.evaluation.predictions import open_predictions
     from pawpularity.runs import OOF, check_name
 
     named = names_in(options, "runs")
@@ -59,9 +59,9 @@ def run_robustness(options: argparse.Namespace) -> None:
     configs = options.config or default_config(asked)
     cache = Path(resolve(configs, options.settings).cache.folder)
     names = named or [options.run or default_run(configs, asked)]
-    sources: list[tuple[Run, Source]] = []
+    sources: list[tuple[Run, Predictions]] = []
     for name in names:
-        source = open_source(check_name(name), partly=True)
+        source = open_predictions(check_name(name), partly=True)
         assert source.run is not None
         source.run.require_networks()
         if source.run.leaky:
@@ -103,7 +103,7 @@ def _data_of(run: "Run", named: Path | None, default: Path) -> Path:
     return Path(own.get("folder") or default)
 
 
-def _drawn(sources: Sequence["Source"], count: int, seed: int) -> list[str]:
+def _drawn(sources: Sequence["Predictions"], count: int, seed: int) -> list[str]:
     """Ids that every run has scored out of fold: `count` of them at random (0 or too few: all), sorted."""
     import numpy as np
 
@@ -132,7 +132,9 @@ class _Measured:
         write_json(folder / "robustness.json", self.figures)
 
 
-def _measure(run: "Run", source: "Source", dataset: "Dataset", ids: list[str], cache: Path, seed: int) -> _Measured:
+def _measure(
+    run: "Run", source: "Predictions", dataset: "Dataset", ids: list[str], cache: Path, seed: int
+) -> _Measured:
     import numpy as np
     import pandas as pd
     import torch
@@ -140,7 +142,7 @@ def _measure(run: "Run", source: "Source", dataset: "Dataset", ids: list[str], c
     from pawpularity.data.photos import bar
     from pawpularity.data.tables import ID, METADATA
     from pawpularity.errors import UserError
-    from pawpularity.evaluation.metrics import score as scored
+    from pawpularity.evaluation.metrics import evaluate as scored
     from pawpularity.explain.gradient import at_rest
     from pawpularity.files import text_hash
     from pawpularity.models.network import HIGHEST, LOWEST

@@ -26,7 +26,7 @@ from pawpularity.data.tables import TARGET
 from pawpularity.device import choose as choose_device
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leaderboard import run_row
-from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.metrics import evaluate
 from pawpularity.files import file_hash, read_json, text_hash, write_json, write_text
 from pawpularity.pipeline.compete import SMALL, family
 from pawpularity.runs import OOF, Run, machine, recipe, record_of
@@ -149,7 +149,7 @@ def _leaky(backbone: str, rule: str, config: Config, dataset: Dataset, folds: Fo
     fitted = fit_items(config, rows, split.training, split.validation, compute=compute)
     answers = predict_items(fitted, rows, split.validation, compute)
     at = split.validation.rows
-    result = score(rows.scores[at], answers, fitted.training_mean, rows.groups[at])
+    result = evaluate(rows.scores[at], answers, fitted.training_mean, rows.groups[at])
     ids = np.array(sorted(dataset.train["Id"].tolist()))
     table = pd.DataFrame({"Id": ids[at], "copy": np.array(VIEWS)[split.validation.copies], "copy_trained_on": split.leaked,
                           "target": rows.scores[at], "prediction": answers}).sort_values(["Id", "copy"])  # fmt: skip

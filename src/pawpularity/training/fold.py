@@ -20,7 +20,7 @@ from pawpularity.data.folds import Folds
 from pawpularity.data.tables import METADATA, TARGET
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.evaluation.metrics import Score, rmse, score
+from pawpularity.evaluation.metrics import Metrics, evaluate, rmse
 from pawpularity.evaluation.oof import assemble, write_oof
 from pawpularity.features.build import Trunks
 from pawpularity.files import atomic_folder, file_hash, require_space, write_json, write_text
@@ -111,7 +111,7 @@ def train_fold(
     fresh: bool = False,
     again: bool = True,
     processes: Processes = ALONE,
-) -> Score:
+) -> Metrics:
     """Fit fold `fold` of `run`, score its photos, write its folder, and oof.csv when it was the last one missing.
 
     `rows`: what `labelled_photos` gave, where several folds share it. A fold that was stopped half way goes on, unless
@@ -167,7 +167,7 @@ def train_fold(
                 )
         predicted, flips = _predicted(run.config, rows, fitted, scored, compute, processes)
         seconds = keeper.spent + time.perf_counter() - started
-        result = score(rows.scores[scored], predicted, fitted.training_mean, rows.groups[scored])
+        result = evaluate(rows.scores[scored], predicted, fitted.training_mean, rows.groups[scored])
         table = pd.DataFrame(
             {"Id": np.array(ids)[scored], "fold": fold, "target": rows.scores[scored], "prediction": predicted}
         )
@@ -264,7 +264,7 @@ def _leave(
     fold: int,
     table: pd.DataFrame,
     fitted: Fitted,
-    result: Score,
+    result: Metrics,
     seconds: float,
     compute: Compute,
     flips: dict[str, float],

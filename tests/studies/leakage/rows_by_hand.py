@@ -7,7 +7,7 @@ import pandas as pd
 
 from pawpularity.evaluation.leak_detection import Copies
 from pawpularity.evaluation.oof import constant_predictions
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.predictions import Predictions
 
 
 def source(target, prediction, fold, groups=None):
@@ -16,7 +16,7 @@ def source(target, prediction, fold, groups=None):
     table = pd.DataFrame(
         {"Id": ids, "fold": np.asarray(fold), "target": np.asarray(target, float), "prediction": prediction}
     )
-    return Source("x", table, groups, constant_predictions(table), None, Path("x.csv"))
+    return Predictions("x", table, groups, constant_predictions(table), None, Path("x.csv"))
 
 
 def copies(rows, looked_at):

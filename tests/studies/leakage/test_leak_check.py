@@ -6,15 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from tests.leakage.rows_by_hand import copies, source
+from tests.studies.leakage.rows_by_hand import copies, source
 
 from pawpularity.config import resolve
 from pawpularity.device import choose
 from pawpularity.errors import UserError
-from pawpularity.evaluation.alarm import Sign
-from pawpularity.evaluation.leak_detection import Decile, Neighbours, standardised
-from pawpularity.evaluation.metrics import score
-from pawpularity.evaluation.origin import Origin
+from pawpularity.evaluation.leak_detection import Decile, Neighbours, Origin, Sign, standardised
+from pawpularity.evaluation.metrics import evaluate
 from pawpularity.studies.leakage import check, look_alikes
 from pawpularity.studies.leakage.check import Check, check_leaks, check_text, photos_for, write_check
 from pawpularity.studies.leakage.look_alikes import LookAlikes, config_for, photo_files
@@ -127,7 +125,7 @@ def looks_of(photos, n, near, copy, network="a_net"):
 
 def test_the_findings_as_text(photos):
     own = source([40.0] * 12 + [60.0] * 12, np.linspace(30, 60, 24), np.arange(24) % 3)
-    result = score(own.target, own.prediction, own.constant)
+    result = evaluate(own.target, own.prediction, own.constant)
     signs = [Sign("R2", True, "high"), Sign("label noise", False, "fine")]
     looks = looks_of(photos, 24, Neighbours(np.arange(24), np.ones(24)), np.zeros(24, bool))
     parts = [Decile(12, 0.25, 3.0, 4.125, 5.0), Decile(12, 0.875, 30.0, 0.0, 50.0)]
@@ -158,7 +156,7 @@ def test_the_findings_as_text(photos):
 @pytest.mark.parametrize("k", [1, 2])
 def test_what_keeps_look_alikes_from_being_looked_for(photos, k):
     own = source(np.arange(24.0), np.full(24, 9.0), np.arange(24) % k)
-    result = score(own.target, own.prediction, own.constant)
+    result = evaluate(own.target, own.prediction, own.constant)
     config = packaged()
     none = check_leaks(own, result, OTHER, None, config)
     assert none.remarks[2:] == [
@@ -203,7 +201,7 @@ def test_the_sheet_shows_every_pair_once_and_no_more_than_24(photos, monkeypatch
                           "similarity": similarity, "copy": True})  # fmt: skip
     own = source(np.arange(25.0), np.full(25, 38.0), np.arange(25) % 2)
     looks = replace(looks_of(photos, 25, Neighbours(at, similarity), table["copy"].to_numpy()))
-    found = Check("x", "", OTHER, score(own.target, own.prediction, own.constant), [], [], looks, [], None, table)
+    found = Check("x", "", OTHER, evaluate(own.target, own.prediction, own.constant), [], [], looks, [], None, table)
     write_check(own, found, photos / "found")
     rows, per_line = shown.pop()
     assert (len(rows), per_line) == (12, 4)

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 from sklearn.neighbors import NearestNeighbors
-from tests.leakage.rows_by_hand import source
+from tests.studies.leakage.rows_by_hand import source
 
 from pawpularity.data.duplicates import is_copy
 from pawpularity.data.tables import read_train
 from pawpularity.evaluation.leak_detection import (
     Neighbours,
+    Origin,
     copies_of,
     copies_sign,
     deciles,
@@ -28,10 +29,9 @@ from pawpularity.evaluation.leak_detection import (
     standardised,
     verdict_of,
 )
-from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.metrics import evaluate
 from pawpularity.evaluation.oof import write_oof
-from pawpularity.evaluation.origin import Origin
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.predictions import Predictions
 from pawpularity.sample.truth import plan
 
 PEERS = ("v1", "v12", "v19", "v31", "v44", "v57", "v62", "v63")
@@ -126,7 +126,7 @@ def test_predictions_that_follow_the_other_posting_are_seen():
     honest = pairs_of(0.0)
     other = honest.target.reshape(-1, 2)[:, ::-1].ravel()
     table = honest.table.assign(prediction=0.8 * other + 8)
-    assert pair_sign(Source("x", table, honest.groups, honest.constant, None, Path("x"))).raised
+    assert pair_sign(Predictions("x", table, honest.groups, honest.constant, None, Path("x"))).raised
     assert spanning_sign(honest).raised
     assert "40 of 40 groups of near-duplicates span folds" in spanning_sign(honest).text
 
@@ -143,7 +143,7 @@ def test_predictions_that_know_the_noise_of_a_drawn_score(leak):
     target, expected = np.array([float(e.score) for e in entries]), np.array([e.expected for e in entries])
     fog = np.random.default_rng(1).normal(0, 8, 2000)
     own = source(target, 0.8 * expected + 8 + fog + leak * (target - expected), np.arange(2000) % 5)
-    result = score(own.target, own.prediction, own.constant)
+    result = evaluate(own.target, own.prediction, own.constant)
     signs = signs_of(own, result, Origin("drawn", "test", floor=10.4, expected=expected), None)
     assert verdict_of(signs) == ("leak" if leak else "pass")
     assert [s.name for s in signs if s.raised] == (["knows the noise"] if leak else [])
@@ -224,7 +224,7 @@ def test_what_cannot_be_checked_is_refused(shelter, work, refused):
     assert "holds 0 of these 30 photos" in refused("leakcheck", "mine.csv", "--photos", shelter)
     assert "there is no such file" in refused("leakcheck", "none.csv")
     assert "needs a run or a CSV" in refused("leakcheck", "model.weights=none")
-    assert "does not know p0" in refused("leakcheck", "mine.csv", "--data", shelter)
+    assert "knows none of the" in refused("leakcheck", "mine.csv", "--data", shelter)
 
 
 def posted(folder, fold):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.evaluation.metrics import DRAWS, score
+from pawpularity.evaluation.metrics import DRAWS, evaluate
 from pawpularity.evaluation.oof import constant_predictions
 from pawpularity.studies.checklist.evidence import ANSWERED, MISSING, NONE, Answer, Backing, NotBacked
 
@@ -194,7 +194,7 @@ def _result(b: Backing) -> str:
     means = None if whole else b.metric("training_mean")  # the other folds' rows are known only when all are there
     constant = constant_predictions(table) if means is None else table["fold"].map(means).to_numpy(dtype=np.float64)
     target, prediction = table["target"].to_numpy(), table["prediction"].to_numpy()
-    s = score(target, prediction, constant, b.folds().groups_of(table["Id"]))
+    s = evaluate(target, prediction, constant, b.folds().groups_of(table["Id"]))
     each = np.sqrt(((table["target"] - table["prediction"]) ** 2).groupby(table["fold"]).mean().to_numpy())
     spread = (
         f"{each.mean():.4f} +- {each.std(ddof=1):.4f} (sd)" if len(each) > 1 else f"{each[0]:.4f}, of one fold: no sd"

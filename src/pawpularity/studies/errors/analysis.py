@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.evaluation.bands import BANDS, band_of, calibration
 from pawpularity.evaluation.bootstrap import DRAWS, bootstrap_sums, holm, interval, permutations
 from pawpularity.evaluation.label_noise import Explainable, LabelNoise, explainable
-from pawpularity.evaluation.metrics import rmse
+from pawpularity.evaluation.metrics import BANDS, band_of, calibration_line, rmse
 from pawpularity.files import plain
 
 SIDES = ("over-scored", "under-scored")
@@ -290,7 +289,7 @@ def the_gap(
     n = drawn[:, 0]
     mean_t, var_t, mean_p, var_p, product, mse, mended = (drawn[:, 1:8] / n[:, None]).T
     var_t, var_p = np.maximum(var_t - mean_t**2, 0.0), np.maximum(var_p - mean_p**2, 0.0)
-    slope, intercept = calibration(target, prediction)
+    slope, intercept = calibration_line(target, prediction)
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.where(var_p > 1e-12, (product - mean_t * mean_p) / var_p, np.nan)
         intercepts = target.mean() + mean_t - slopes * (prediction.mean() + mean_p)
@@ -328,7 +327,7 @@ def affine_cross_fitted(target: Floats, prediction: Floats, fold: Rows) -> Float
     for k in np.unique(fold):
         others = fold != k
         if others.sum() >= 2:
-            slope, intercept = calibration(target[others], prediction[others])
+            slope, intercept = calibration_line(target[others], prediction[others])
             out[~others] = intercept + slope * prediction[~others]
     return out
 

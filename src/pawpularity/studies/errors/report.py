@@ -17,12 +17,11 @@ from pawpularity.data.duplicates import find_duplicates
 from pawpularity.data.photo_facts import PROPERTIES, photo_facts
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
-from pawpularity.evaluation.bands import BANDS, Band, band_of, breakdown
 from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
 from pawpularity.evaluation.label_noise import LabelNoise, noise_for, noise_of_pairs
-from pawpularity.evaluation.metrics import rmse
-from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND, Origin, folder_of, origin_of, rows_known
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.leak_detection import CONTEST_KIND, DRAWN_KIND, Origin, folder_of, origin_of, rows_known
+from pawpularity.evaluation.metrics import BANDS, Band, band_of, error_by_band, rmse
+from pawpularity.evaluation.predictions import Predictions
 from pawpularity.files import plain, write_text
 from pawpularity.studies.errors.analysis import (
     FEWEST_ROWS,
@@ -61,7 +60,7 @@ class AtHand:
 class Findings:
     """Everything the report says."""
 
-    source: Source
+    source: Predictions
     origin: Origin
     at_hand: AtHand | None
     gap: Gap
@@ -98,7 +97,7 @@ class Findings:
         )  # fmt: skip
 
 
-def look_up(source: Source, origin: Origin, data: Path | None, cache: Path) -> AtHand | None:
+def look_up(source: Predictions, origin: Origin, data: Path | None, cache: Path) -> AtHand | None:
     """What is at hand about the rows: in `data` if the user named it, else where the run was trained, or in input/.
 
     None where nothing known holds any of the rows. Raises UserError where `data` does not hold them, or other scores.
@@ -111,7 +110,7 @@ def look_up(source: Source, origin: Origin, data: Path | None, cache: Path) -> A
     return None if folder is None else _known(source, Dataset.load(folder, cache), str(folder))
 
 
-def _known(source: Source, dataset: Dataset, where: str) -> AtHand:
+def _known(source: Predictions, dataset: Dataset, where: str) -> AtHand:
     rows, place = rows_known(source, dataset.train, where)
     table = dataset.train.iloc[place].reset_index(drop=True)
     if not dataset.has_photos:
@@ -121,7 +120,7 @@ def _known(source: Source, dataset: Dataset, where: str) -> AtHand:
     return AtHand(dataset.folder, rows, table[list(METADATA)], place, [photos.paths[i] for i in place], facts)
 
 
-def with_groups(source: Source, at_hand: AtHand | None, cache: Path) -> Source:
+def with_groups(source: Predictions, at_hand: AtHand | None, cache: Path) -> Predictions:
     """`source` with its near-duplicates found where it does not know them and photos are at hand."""
     if source.groups is not None or at_hand is None or at_hand.paths is None:
         return source
@@ -132,7 +131,7 @@ def with_groups(source: Source, at_hand: AtHand | None, cache: Path) -> Source:
     return replace(source, groups=groups)
 
 
-def analyse(source: Source, data: Path | None, cache: Path, *, top: int, draws: int) -> Findings:
+def analyse(source: Predictions, data: Path | None, cache: Path, *, top: int, draws: int) -> Findings:
     """Everything there is to say about the errors of `source`.
 
     Raises UserError for `data` of other rows, and for predictions that are the targets.
@@ -170,8 +169,8 @@ def analyse(source: Source, data: Path | None, cache: Path, *, top: int, draws: 
     place, facts = (None, None) if at_hand is None else (at_hand.place, at_hand.facts)
     tested = recency(source.table[ID].to_numpy()[known].tolist(), place, target[known], -error[known], facts,
                      hashed=origin.kind in (CONTEST_KIND, DRAWN_KIND))  # fmt: skip
-    own_pairs = None if source.groups is None else noise_of_pairs(target, source.groups, draws=draws)
-    bands = breakdown(target, prediction, source.constant, source.fold).bands
+    own_pairs = None if source.groups is None else noise_of_pairs(target, source.groups)
+    bands = error_by_band(target, prediction)
     return Findings(source, origin, at_hand, gap, rmse(target, source.constant), bands, worst, pictured, compared, by_band,
                     shares, tested, own_pairs)  # fmt: skip
 

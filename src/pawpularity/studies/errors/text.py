@@ -5,11 +5,11 @@ import numpy as np
 from pawpularity.data.photo_facts import PROPERTIES
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.evaluation.label_noise import (
+    CONTEST_NOISE,
     CONTEST_SELECTION,
     FEWEST_PAIRS,
     OTHER_CONTEST_LIST,
     Explainable,
-    contest_noise,
 )
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW
 from pawpularity.studies.errors.analysis import SIDES, WORST_SHARE, Interval, Share
@@ -92,7 +92,7 @@ def _noise(found: Findings) -> str:
         f"a predictor that knew every photo's expected score would have RMSE {noise}; one that answered both scores of a "
         f"pair with their own mean, {noise.sd / np.sqrt(2):.1f} on pairs (it has seen half of their noise)",
     ]
-    if noise == contest_noise():
+    if noise == CONTEST_NOISE:
         other = f"{OTHER_CONTEST_LIST.pairs} pairs of another list give {OTHER_CONTEST_LIST}"
         lines.append(f"likely more than that: {CONTEST_SELECTION}; {other}")
     if not noise.exact and noise.pairs < _FEW_PAIRS:

@@ -14,7 +14,7 @@ def _errors(options: argparse.Namespace) -> None:
     from pawpularity.console import log
     from pawpularity.context import choose_data, default_config, default_run
     from pawpularity.errors import UserError
-    from pawpularity.evaluation.sources import is_file_word, open_source
+    from pawpularity.evaluation.predictions import is_file_word, open_predictions
     from pawpularity.runs import OOF, check_name
     from pawpularity.studies.errors.report import analyse, write_report
     from pawpularity.studies.errors.text import report_text
@@ -32,7 +32,9 @@ def _errors(options: argparse.Namespace) -> None:
     configs = options.config or default_config(chosen)
     cache = Path(resolve(configs, settings).cache.folder)
     word = word or check_name(default_run(configs, chosen))
-    source = open_source(word, scale=options.scale, folds=Path(options.folds) if options.folds else None, partly=True)
+    source = open_predictions(
+        word, scale=options.scale, folds=Path(options.folds) if options.folds else None, partly=True
+    )
     folder = Path(options.out) if options.out else OOF / "errors" / source.folder_name
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: is a file; name a folder with --out")

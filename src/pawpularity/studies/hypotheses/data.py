@@ -12,8 +12,8 @@ from pawpularity.data.dataset import Dataset
 from pawpularity.data.subject import measure
 from pawpularity.data.tables import ID, TARGET
 from pawpularity.errors import UserError
-from pawpularity.evaluation.claims import CONTRAST
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.effects import CONTRAST
+from pawpularity.evaluation.predictions import Predictions
 from pawpularity.studies.hypotheses.drawn import true_contrasts, true_effects
 
 Floats = NDArray[np.float64]
@@ -35,7 +35,7 @@ class Gathered:
 
 
 def gather(
-    dataset: Dataset, groups_of: Callable[[Iterable[str]], Rows], cache_folder: Path, source: Source | None
+    dataset: Dataset, groups_of: Callable[[Iterable[str]], Rows], cache_folder: Path, source: Predictions | None
 ) -> Gathered:
     """Everything of `dataset`, in the order of its Ids. Raises UserError where `source` is not of exactly these rows."""
     order = np.argsort(dataset.train[ID].to_numpy(dtype=str), kind="stable")
@@ -66,7 +66,7 @@ def gather(
     return Gathered(table, groups_of(ids), contrast, prediction, known, notes)
 
 
-def _matched(source: Source, table: pd.DataFrame, folder: Path) -> Floats:
+def _matched(source: Predictions, table: pd.DataFrame, folder: Path) -> Floats:
     """The predictions of `source` for `table`, sorted by Id as both are."""
     ours, theirs = set(table[ID]), set(source.table[ID])
     if ours != theirs:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pawpularity.data.dataset import is_drawn
 from pawpularity.data.tables import ID, read_cells
-from pawpularity.evaluation.claims import CONTRAST
+from pawpularity.evaluation.effects import CONTRAST
 from pawpularity.sample import spec
 
 Floats = NDArray[np.float64]

@@ -12,9 +12,24 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data.tables import METADATA, TARGET
-from pawpularity.evaluation.claims import ALPHA, CANNOT_TELL, CLAIMS, CONTRAST, FEW, NO_COLUMN, Claim, verdict
-from pawpularity.evaluation.effects import Column, Effect, Precision, effects, precision
-from pawpularity.evaluation.regression import Coefficient, Regression, least_squares
+from pawpularity.evaluation.effects import (
+    ALPHA,
+    CANNOT_TELL,
+    CLAIMS,
+    CONTRAST,
+    FEW,
+    NO_COLUMN,
+    Claim,
+    Coefficient,
+    Column,
+    Effect,
+    Precision,
+    Regression,
+    effects,
+    least_squares,
+    precision,
+    verdict,
+)
 
 Floats = NDArray[np.float64]
 Groups = NDArray[np.int64] | None

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from pawpularity.evaluation.effects import Effect
-from pawpularity.evaluation.regression import Coefficient
+from pawpularity.evaluation.effects import Coefficient, Effect
 from pawpularity.files import atomic_file
 from pawpularity.studies.hypotheses.findings import Finding, Findings
 

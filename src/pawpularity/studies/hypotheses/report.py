@@ -6,9 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pawpularity.evaluation.claims import ALPHA, CLAIMS, CONTRAST, FEW, NO_COLUMN, NOT_TESTABLE, TOO_SMALL
-from pawpularity.evaluation.effects import POWER, Effect
-from pawpularity.evaluation.regression import Coefficient
+from pawpularity.evaluation.effects import (
+    ALPHA,
+    CLAIMS,
+    CONTRAST,
+    FEW,
+    NO_COLUMN,
+    NOT_TESTABLE,
+    POWER,
+    TOO_SMALL,
+    Coefficient,
+    Effect,
+)
 from pawpularity.studies.hypotheses.findings import Finding, Findings
 
 _BONUS = "-"  # of the paper's advice, none of the five

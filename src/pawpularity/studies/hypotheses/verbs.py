@@ -33,14 +33,14 @@ def _hypotheses(options: argparse.Namespace) -> None:
             f"{chosen.data}: has {len(dataset.train)} rows; {FEWEST_ROWS} or more are needed to test anything"
         )
 
-    from pawpularity.evaluation.sources import open_source
+    from pawpularity.evaluation.predictions import open_predictions
     from pawpularity.files import write_json, write_text
     from pawpularity.studies.hypotheses.data import gather
     from pawpularity.studies.hypotheses.findings import adjusted_otherwise, disagreements, find
     from pawpularity.studies.hypotheses.forest import draw_forest
     from pawpularity.studies.hypotheses.report import as_csv, as_json, tables
 
-    source = None if word is None else open_source(word, scale=options.scale)
+    source = None if word is None else open_predictions(word, scale=options.scale)
     if source is not None and source.run is not None and source.run.leaky:
         log(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
     if dataset.has_photos:

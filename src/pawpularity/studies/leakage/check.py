@@ -14,11 +14,12 @@ import pandas as pd
 
 from pawpularity.device import choose as choose_device
 from pawpularity.errors import UserError
-from pawpularity.evaluation.alarm import Sign
 from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
 from pawpularity.evaluation.leak_detection import (
     Copies,
     Decile,
+    Origin,
+    Sign,
     blind_remark,
     copies_of,
     deciles,
@@ -26,9 +27,8 @@ from pawpularity.evaluation.leak_detection import (
     signs_of,
     verdict_of,
 )
-from pawpularity.evaluation.metrics import Score
-from pawpularity.evaluation.origin import Origin
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.metrics import Metrics
+from pawpularity.evaluation.predictions import Predictions
 from pawpularity.files import write_json, write_text
 from pawpularity.runs import OOF
 from pawpularity.schema import Config
@@ -51,7 +51,7 @@ class Check:
     name: str
     constant_words: str
     origin: Origin
-    score: Score
+    score: Metrics
     signs: list[Sign]
     remarks: list[str]
     looks: LookAlikes | None
@@ -72,7 +72,7 @@ class Check:
             "kind_of_data": self.origin.kind,
             "why": self.origin.why,
             "score": self.score.to_dict(),
-            "signs": [sign.to_dict() for sign in self.signs],
+            "signs": [vars(sign) for sign in self.signs],
             "remarks": self.remarks,
             "photos": None if self.looks is None else len(self.looks.rows),
             "network": None if self.looks is None else self.looks.network,
@@ -81,7 +81,7 @@ class Check:
         }
 
 
-def photos_for(asked: str | None, source: Source, data: Path | None) -> Path | None:
+def photos_for(asked: str | None, source: Predictions, data: Path | None) -> Path | None:
     """The folder of photos: the one asked for, else that of the data at hand if it holds enough of them, else None."""
     if asked:
         return Path(asked)
@@ -94,7 +94,7 @@ def photos_for(asked: str | None, source: Source, data: Path | None) -> Path | N
     return data
 
 
-def check_leaks(source: Source, result: Score, origin: Origin, photos: Path | None, config: Config) -> Check:
+def check_leaks(source: Predictions, result: Metrics, origin: Origin, photos: Path | None, config: Config) -> Check:
     """Look for every sign; with `photos` also at what looks alike to the frozen network of `config`.
 
     Raises UserError as `look_alikes` does.
@@ -121,7 +121,7 @@ def check_leaks(source: Source, result: Score, origin: Origin, photos: Path | No
                  deciles(source, rows, looks.near), copies, neighbours)  # fmt: skip
 
 
-def _to_compare(source: Source, photos: Path | None) -> tuple[Rows, list[Path]] | str:
+def _to_compare(source: Predictions, photos: Path | None) -> tuple[Rows, list[Path]] | str:
     """The rows that have a photo, and those photos; or, in words, why nothing can be looked for among them."""
     if photos is None:
         return "fewer than 20 photos are at hand: look-alikes in other folds were not looked for (--photos DIR)"
@@ -158,7 +158,7 @@ def check_text(found: Check) -> str:
     return "\n".join(lines)
 
 
-def write_check(source: Source, found: Check, folder: Path | None) -> Path:
+def write_check(source: Predictions, found: Check, folder: Path | None) -> Path:
     """Write the findings into `folder` (default `oof/leakcheck/NAME`)."""
     folder = folder or FOLDER / source.folder_name
     sheet, table = folder / "copies.png", folder / "neighbours.csv"

@@ -24,7 +24,7 @@ from pawpularity.data.folds import inner_split
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.compare import Comparison, compare
-from pawpularity.evaluation.metrics import Score, rmse, score
+from pawpularity.evaluation.metrics import Metrics, evaluate, rmse
 from pawpularity.files import plain
 from pawpularity.predictor import score_rows
 from pawpularity.schema import Config
@@ -63,7 +63,7 @@ class Way:
     items: int
     photos: int
     """trained on"""
-    score: Score
+    score: Metrics
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -90,7 +90,7 @@ class Experiment:
     """honest - leaky network on the same rows, by the way of scoring"""
     table: pd.DataFrame
 
-    def way(self, trained: str, scored: str) -> Score:
+    def way(self, trained: str, scored: str) -> Metrics:
         """The figure of one network scored one way."""
         return next(w.score for w in self.ways if (w.trained, w.scored) == (trained, scored))
 
@@ -156,7 +156,7 @@ def run_experiment(config: Config, rows: LabelledPhotos, ids: list[str], held: R
         means = {"leaky": fitted.training_mean, "honest": float(rows.scores[np.unique(items.rows)].mean())}
         for scored, what in seen.items():
             answers[trained, scored] = predict_items(fitted, rows, what, compute)
-            found = score(rows.scores[what.rows], answers[trained, scored], means[scored], rows.groups[what.rows])
+            found = evaluate(rows.scores[what.rows], answers[trained, scored], means[scored], rows.groups[what.rows])
             ways.append(Way(trained, scored, len(fitting), len(np.unique(fitting.rows)), found))
     at, leaked = split.validation.rows, split.leaked
     target = rows.scores[at]

@@ -109,17 +109,17 @@ def _leakcheck(options: argparse.Namespace) -> None:
     from pawpularity.config import resolve
     from pawpularity.context import choose_data, default_config
     from pawpularity.errors import UserError
-    from pawpularity.evaluation.metrics import score
-    from pawpularity.evaluation.origin import folder_of, origin_of
-    from pawpularity.evaluation.sources import open_source
+    from pawpularity.evaluation.leak_detection import folder_of, origin_of
+    from pawpularity.evaluation.metrics import evaluate
+    from pawpularity.evaluation.predictions import open_predictions
     from pawpularity.studies.leakage.check import check_leaks, check_text, photos_for, write_check
 
     if "=" in options.oof and not Path(options.oof).is_file():
         raise UserError(f"leakcheck: needs a run or a CSV before {options.oof}")
     data = Path(options.data) if options.data else None
-    source = open_source(options.oof, scale=options.scale, folds=Path(options.folds) if options.folds else None)
+    source = open_predictions(options.oof, scale=options.scale, folds=Path(options.folds) if options.folds else None)
     origin = origin_of(source, data)
-    result = score(source.target, source.prediction, source.constant, source.groups)
+    result = evaluate(source.target, source.prediction, source.constant, source.groups)
     at_hand = origin.folder or folder_of(source, origin)
     photos = photos_for(options.photos, source, at_hand)
     config = resolve(options.config or default_config(at_hand or choose_data(options.data)), options.settings)
