@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pawpularity.errors import UserError
@@ -16,6 +16,7 @@ from pawpularity.evaluation.oof import constant_predictions, read_oof, write_oof
 ROW = st.tuples(st.integers(0, 9), st.floats(1, 100), st.floats(-50, 150))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[0-9A-Za-z][0-9A-Za-z_-]{0,20}", fullmatch=True), ROW, min_size=1))
 def test_what_is_written_is_read_by_id(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("oof") / "oof.csv"

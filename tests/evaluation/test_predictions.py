@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pawpularity.evaluation.predictions import is_file_word, joined_groups, open_predictions, open_several
@@ -89,6 +89,7 @@ def test_groups_of_a_folds_file(csv):
     assert open_predictions(csv(), folds=Path("folds.csv")).groups.tolist() == (np.arange(40) // 2).tolist()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12).flatmap(lambda n: st.lists(st.lists(st.integers(0, 5), min_size=n, max_size=n), max_size=3)))
 def test_joined_groups_are_the_components_of_all(known):
     found = joined_groups([np.array(one) for one in known])

@@ -104,8 +104,10 @@ def sign_flip_p(differences: ArrayLike, groups: Groups = None, *, draws: int = D
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Holm's adjusted p (Holm 1979), in the order given."""
-    from statsmodels.stats.multitest import multipletests  # 0.05 s a call: it collects garbage
-
+    """Holm's adjusted p (Holm 1979), in the order given: times m, m-1, ... from the smallest, never falling, at most 1."""
+    # Not statsmodels' multipletests: it collects garbage on every call, 0.25 s in a process that has imported torch.
     values = np.asarray(p, dtype=np.float64)
-    return np.asarray(multipletests(values, method="holm")[1]) if len(values) > 1 else values
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    return adjusted

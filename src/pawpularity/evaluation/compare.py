@@ -105,17 +105,16 @@ def compare_runs(
 
 
 def comparison_text(first: str, own: Metrics, rows: Sequence[Comparison], constant: str) -> str:
-    """The comparisons as a table."""
-    shown = [(first, _span(own.rmse, own.low, own.high), "compared with", "", "", "")]
-    shown += [
-        (row.name, _span(row.rmse, row.rmse_low, row.rmse_high), _span(row.difference, row.low, row.high, "+"),
-         f"{row.p:.4f}", f"{row.p_holm:.4f}", row.verdict)
-        for row in rows
-    ]  # fmt: skip
+    """The comparisons as a table; the p without Holm's correction is in the JSON."""
+    shown = [(first, _span(own.rmse, own.low, own.high), "compared with", "", "")]
+    for row in rows:
+        difference = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        alone = _span(row.rmse, row.rmse_low, row.rmse_high)
+        shown.append((row.name, alone, difference, f"{row.p_holm:.4f}", row.verdict))
     few = "; intervals are indicative (fewer than 50 rows or groups)" if own.indicative else ""
-    text = table(("run", "RMSE, 95 %", "difference, 95 % paired", "p", "p (Holm)", "verdict"), shown, left=(0, 5))
+    text = table(("run", "RMSE, 95 %", "difference, 95 %", "p (Holm)", "verdict"), shown, left=(0, 4))
     return f"{text}\nn = {own.n:,}; constant {own.constant_rmse:.3f} ({constant}); sd of these rows {own.sd:.3f}{few}"
 
 
-def _span(value: float, low: float, high: float, sign: str = "") -> str:
-    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+def _span(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.2f}, {high:.2f}]"

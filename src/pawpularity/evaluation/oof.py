@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data.folds import Folds, read_folds
-from pawpularity.data.tables import ID, read_cells
+from pawpularity.data.tables import ID, read_cells, shown
 from pawpularity.errors import UserError
 from pawpularity.files import file_hash, write_text
 from pawpularity.runs import Run
@@ -43,9 +43,12 @@ def read_oof(path: Path) -> pd.DataFrame:
     columns: dict[str, object] = {ID: cells.ids()}
     for column, what in (("fold", "a whole number"), ("target", "a score"), ("prediction", "a score")):
         values = cells.numbers(column, what)
-        unfit = np.flatnonzero((np.abs(values) > _LARGEST) | ((column == "fold") & (values % 1 != 0)))
+        large = np.abs(values) > _LARGEST
+        unfit = np.flatnonzero(large | (values % 1 != 0) if column == "fold" else large)
         if unfit.size:
-            raise UserError(f"{cells.where(int(unfit[0]), column)}: {values[unfit[0]]:g} is not {what}; write one")
+            row = int(unfit[0])
+            fault = f"too large to be {what}" if large[row] else f"not {what}"
+            raise UserError(f"{cells.where(row, column)}: {shown(cells.columns[column][row])} is {fault}; write one")
         columns[column] = values.astype(np.int64) if column == "fold" else values
     return pd.DataFrame(columns).sort_values(ID, kind="stable", ignore_index=True)
 

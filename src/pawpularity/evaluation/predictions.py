@@ -105,7 +105,9 @@ def _open_file(word: str, scale: float | None, folds: Path | None) -> Prediction
         # Scores are 1..100, so a column that never leaves 0..1 is on another scale.
         if table[column].between(0, 1).all():
             if scale is None:
-                raise UserError(f"{word}: every {column} lies in 0..1, so they are on a 0-1 scale; add --scale 100")
+                raise UserError(
+                    f"{word}: every {column} lies in 0..1, so they are on a 0-1 scale, not 1-100; add --scale 100"
+                )
             # 0.07 x 100 is 7.000000000000001, and a whole score must stay one.
             table[column] = (table[column] * scale).round(6)
     groups = None if folds is None else read_folds(folds).groups_of(table[ID])
@@ -161,7 +163,8 @@ def _require_same_rows(first: Predictions, second: Predictions) -> None:
     if len(unequal):
         row = int(unequal[0])
         raise UserError(f"{first.path} and {second.path} have different targets: {first.table[ID][row]} is "
-                        f"{first.target[row]:g} and {second.target[row]:g} ({len(unequal)} rows differ)")  # fmt: skip
+                        f"{first.target[row]:g} and {second.target[row]:g} ({len(unequal)} rows differ); name files "
+                        "of the same data")  # fmt: skip
 
 
 def groups_of_all(several: Sequence[Predictions]) -> NDArray[np.int64] | None:
