@@ -214,15 +214,16 @@ def jobs(
 # --- Evaluate ---------------------------------------------------------------------------------------------------------
 
 
-@command(EVALUATE, "old.evaluation.verbs._oof", "make oof RUN=densenet161")
+@command(EVALUATE, "evaluation.leaderboard.oof", "make oof RUN=densenet161")
 def oof(
     runs: Annotated[list[str] | None, Argument(metavar="RUN", help="Runs or out-of-fold CSVs; a single one in detail.")] = None,
-    data: Data = None, folds: Folds = None, scale: Scale = None, json: Json = None,
+    data: Annotated[Path | None, Option(metavar="DIR", help="The data that CSVs are of (default: found by their Ids).")] = None,
+    folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
     """Every run's out-of-fold RMSE, interval, constant and n; one run or CSV in detail."""
 
 
-@command(EVALUATE, "old.evaluation.verbs._compare", 'make compare RUNS="densenet161 resnet152 theirs.csv"')
+@command(EVALUATE, "evaluation.compare.compare_runs", 'make compare RUNS="densenet161 resnet152 theirs.csv"')
 def compare(
     runs: Annotated[list[str] | None, Argument(metavar="RUN", help="Runs or CSVs of the same rows, the reference first.")] = None,
     draws: Annotated[int, Option(metavar="N", help="Resamples and sign flips.")] = 10_000,
@@ -235,7 +236,7 @@ def compare(
 def ensemble(
     members: Annotated[list[str] | None, Argument(metavar="MEMBER", help="Runs or CSVs (default: all finished runs).")] = None,
     method: Annotated[
-        str | None, Option(metavar="METHOD", help="best, mean, nnls, nnls-intercept, simplex, ridge, ridge-gcv, hill-climb; +affine.")
+        str | None, Option(metavar="METHOD", help="best, mean, nnls[-intercept], simplex, ridge[-gcv], hill-climb; +affine.")
     ] = None,
     run: Annotated[str, Option(metavar="NAME", help="The blend's folder below oof/.")] = "ensemble",
     seed: Annotated[int, Option(metavar="N", help="Of resamples.")] = 0,
@@ -251,7 +252,8 @@ def errors(
     top: Annotated[int, Option(metavar="N", help="Rows of each side to list.")] = 12,
     draws: Annotated[int, Option(metavar="N", help="Resamples and permutations.")] = 10_000,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/errors/RUN).")] = None,
-    config: Config = None, data: Data = None, settings: Settings = None, folds: Folds = None, scale: Scale = None, json: Json = None,
+    config: Config = None, data: Data = None, settings: Settings = None,
+    folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
     """The photos furthest off, what they share, and how much label noise explains."""
 
@@ -261,7 +263,8 @@ def leakcheck(
     oof: Annotated[str, Argument(metavar="OOF", help="A run or an out-of-fold CSV.")],
     photos: Annotated[str | None, Option(metavar="DIR", help="Folder of ID.jpg, for what looks alike.")] = None,
     out: Annotated[str | None, Option(metavar="DIR", help="Where the findings go (default: oof/leakcheck/NAME).")] = None,
-    config: Config = None, data: Data = None, settings: Settings = None, folds: Folds = None, scale: Scale = None, json: Json = None,
+    config: Config = None, data: Data = None, settings: Settings = None,
+    folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
     """Look for signs that out-of-fold predictions have seen their answers."""
 
@@ -403,7 +406,7 @@ def kernel_fetch(
 
 @command(SHARE, "report.command.report", 'make report RUNS="densenet161 resnet152"')
 def report(
-    runs: Annotated[list[str] | None, Option(metavar="RUN", help="Runs or CSVs; the first is the reference (default: all).")] = None,
+    runs: Annotated[list[str] | None, Option(metavar="RUN", help="Runs or CSVs, the reference first (default: all).")] = None,
     out: Annotated[str | None, Option(metavar="FILE", help="The page (default: oof/report.html).")] = None,
     data: Data = None, folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pawpularity.config import Config, resolve, run_name
 from pawpularity.console import log
+from pawpularity.data import CONTEST, is_drawn
 from pawpularity.errors import UserError
 from pawpularity.runs import OOF, check_name
 from pawpularity.sample import SAMPLE
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pawpularity.data.dataset import Dataset
     from pawpularity.data.folds import Folds
 
-CONTEST = Path("input/petfinder-pawpularity-score")
 FOLDS = OOF / "folds"
 
 
@@ -116,11 +116,6 @@ def draw_if_missing(data: Path) -> None:
 
         log(f"no competition data in {CONTEST} (make data downloads it): drawing the sample into {SAMPLE}")
         draw_sample(SAMPLE)
-
-
-def is_drawn(data: Path) -> bool:
-    """Whether the folder holds drawn data, whose noise floor is known."""
-    return (data / "truth" / "floor.json").is_file()
 
 
 def default_config(data: Path) -> str:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from pawpularity.data import dataset as module
-from pawpularity.data.dataset import Dataset, fingerprints, is_drawn, load_test
+from pawpularity.data import is_drawn
+from pawpularity.data.dataset import Dataset, fingerprints, load_test
 from pawpularity.data.photo_facts import displayed_size
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import ID, METADATA, TARGET

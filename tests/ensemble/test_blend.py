@@ -10,7 +10,7 @@ from pawpularity.data.folds import deal
 from pawpularity.ensemble.blend import Partition, cross_fit, figures, groups_of, open_members, partition_of
 from pawpularity.ensemble.methods import NAMES, fit
 from pawpularity.errors import UserError
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.predictions import Predictions
 
 # An independent computation: cross-fitted, fitted and scored on the same rows, difference to the best member, its 95 %.
 KNOWN = {
@@ -67,7 +67,7 @@ def sources(predictions, target, *folds):
         for fold, p in zip(folds, predictions.T, strict=False)
     ]
     constant = np.full(len(target), target.mean())
-    return [Source(f"m{j}", table, None, constant, None, Path(f"m{j}.csv")) for j, table in enumerate(tables)]
+    return [Predictions(f"m{j}", table, None, constant, None, Path(f"m{j}.csv")) for j, table in enumerate(tables)]
 
 
 def cross_fitted(predictions, target, partition, method):

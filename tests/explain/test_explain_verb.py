@@ -14,7 +14,7 @@ from tests.explain.conftest import QUICK, made
 
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import METADATA
-from pawpularity.evaluation.sources import Source, open_source
+from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.explain import explain
 from pawpularity.explain.extremes import HIGHEST, LOWEST, OVER, UNDER, extremes
 from pawpularity.explain.rise import rise
@@ -28,7 +28,7 @@ def source_of(scores, predictions, groups=None):
         {"Id": [f"{i:02d}" for i in range(len(scores))], "fold": 0, "target": scores, "prediction": predictions}
     )
     held = None if groups is None else np.array(groups)
-    return Source(
+    return Predictions(
         "x", table.astype({"target": float, "prediction": float}), held, np.full(len(scores), 40.0), None, Path()
     )
 
@@ -61,7 +61,7 @@ def test_what_the_command_leaves(at, paw):
     assert "ms a forward pass" in done.err
     folder = at / "oof" / "toy" / "explain"
     table = pd.read_csv(folder / "explain.csv")
-    source = open_source("toy")
+    source = open_predictions("toy")
     wanted = extremes(source, 1)
     assert list(dict.fromkeys(table["Id"])) == [row.id for row in wanted]
     assert len(table) == 3 * len(wanted)

@@ -13,7 +13,7 @@ from tests.kaggle.conftest import sign
 from pawpularity.data.tables import read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
-from pawpularity.evaluation.sources import open_source
+from pawpularity.evaluation.predictions import open_predictions
 from pawpularity.kaggle import kernel
 from pawpularity.kaggle.bundle import open_bundle
 from pawpularity.kaggle.half_precision import halved
@@ -177,7 +177,7 @@ def test_half_precision_halves_and_is_measured(built, paw):
     assert done.code == 0, done.err
     assert "half precision moves whole" in done.out
     assert (built / "dataset" / "whole.fold0.head.safetensors").stat().st_size < 0.6 * whole
-    loss, source = open_bundle(built / "dataset").about["half"]["whole"], open_source("whole")
+    loss, source = open_bundle(built / "dataset").about["half"]["whole"], open_predictions("whole")
     assert loss["photos"] == len(source.target) == 60
     assert 0 < loss["largest_difference"] < 0.1
     assert abs(loss["rmse_half"] - loss["rmse"]) <= loss["largest_difference"]

@@ -12,7 +12,7 @@ from tests.report.test_report import made
 
 from pawpularity.cli import split_words
 from pawpularity.console import make_word
-from pawpularity.evaluation.sources import open_source
+from pawpularity.evaluation.predictions import open_predictions
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +53,7 @@ def test_a_blend_of_files_names_them_and_what_they_are_of(at, paw):
     Path("my files").mkdir()
     files = [f"my files/{name}.csv" for name in ("one", "two")]
     for name, file in zip("ab", files, strict=True):
-        table = open_source(name).table
+        table = open_predictions(name).table
         table.assign(Id="other-" + table["Id"]).to_csv(file, index=False)
     assert paw("ensemble", *files, "--run", "of-files", "--method", "ridge", "--seed", "3", "--draws", "200").code == 0
     before = Path("oof/of-files/weights.json").read_bytes()

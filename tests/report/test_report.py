@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 from pawpularity.cli import main
 from pawpularity.evaluation.leaderboard import details
-from pawpularity.evaluation.sources import open_source
+from pawpularity.evaluation.predictions import open_predictions
 from pawpularity.report import gallery
 from pawpularity.report.inputs import gather
 
@@ -134,7 +134,7 @@ def test_the_checklist_is_that_of_its_verb_and_a_gap_stands_open(at, paw):
 
 def test_what_is_said_of_a_run_is_what_oof_says(at):
     for one in gather(["leaky", "half", "blend"])[0]:
-        due = details(open_source(one.name, partly=True))
+        due = details(open_predictions(one.name, partly=True))
         assert one.row == due | {"seeds": None}, "but for the search for other seeds"
 
 
@@ -352,7 +352,7 @@ def test_named_runs_alone_and_the_first_is_the_reference(at, paw):
 
 
 def test_anybodys_file_and_names_cannot_become_markup(at, paw):
-    table = open_source("a").table
+    table = open_predictions("a").table
     name = '"><script>alert(1)<!--.csv'
     table.assign(prediction=table["prediction"] + 1).to_csv(name, index=False)
     page, value, text = made(paw, "--runs", "a", name)
@@ -381,7 +381,7 @@ def test_public_models_on_the_contests_rows(real, work, paw):
     """Figures of an independent computation: RMSEs to the digit, the paired interval to 0.03. Beside them a file that knows:
     its predictions lie halfway to their targets, R2 0.82, where the contest's winner has 0.33."""
     files = [str(real / "oof-peers" / f"{name}.csv") for name in ("v31", "v44")]
-    table = open_source(files[0]).table
+    table = open_predictions(files[0]).table
     table.assign(prediction=(table["prediction"] + table["target"]) / 2).to_csv("knows.csv", index=False)
     page, value, text = made(paw, "--runs", *files, "knows.csv")
     assert [(row["run"], row["flag"]) for row in value["runs"]] == [

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pawpularity.data.subject import Contrasts
 from pawpularity.evaluation import hypotheses as family
-from pawpularity.evaluation.claims import CANNOT_TELL, SUPPORTED, TOO_SMALL
+from pawpularity.evaluation.effects import CANNOT_TELL, SUPPORTED, TOO_SMALL
 from pawpularity.evaluation.oof import write_oof
 from pawpularity.files import write_json
 from pawpularity.sample import spec

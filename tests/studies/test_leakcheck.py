@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 from pawpularity.config import resolve
 from pawpularity.data.augment import CROP, FLIP
 from pawpularity.data.duplicates import is_copy
-from pawpularity.evaluation.alarm import Sign
+from pawpularity.evaluation.leak_detection import Sign
 from pawpularity.evaluation.leak_detection import (
     ACROSS,
     SPANNING,
@@ -32,10 +32,10 @@ from pawpularity.evaluation.leak_detection import (
     standardised,
     verdict_of,
 )
-from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.metrics import evaluate
 from pawpularity.evaluation.oof import constant_predictions, write_oof
-from pawpularity.evaluation.origin import Origin
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.leak_detection import Origin
+from pawpularity.evaluation.predictions import Predictions
 from pawpularity.studies import leakcheck
 from pawpularity.studies.leakcheck import copy_bar, write_sheet
 
@@ -47,7 +47,7 @@ def source(target, prediction, fold, groups=None):
     ids = [f"{i:04d}" for i in range(len(target))]
     target, prediction = np.asarray(target, float), np.asarray(prediction, float)
     table = pd.DataFrame({"Id": ids, "fold": np.asarray(fold), "target": target, "prediction": prediction})
-    return Source("x", table, groups, constant_predictions(table), None, Path("x.csv"))
+    return Predictions("x", table, groups, constant_predictions(table), None, Path("x.csv"))
 
 
 # --- The detector -----------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_the_interval_of_pairs_is_of_whole_groups():
 
 def test_which_signs_are_looked_for_where_and_the_verdict():
     own = pairs_that_follow([0.0] * 12)
-    result = score(own.target, own.prediction, own.constant)
+    result = evaluate(own.target, own.prediction, own.constant)
     copies = Copies(0.9, 24, 6, 3, 3 / 24, 12.0, 18.0, 9.0)
     names = {
         kind: [s.name for s in signs_of(own, result, Origin(kind, ""), copies)]

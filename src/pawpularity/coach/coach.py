@@ -28,10 +28,10 @@ from pawpularity.data.subject import SIZE, contrast, share, subject_map
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
 from pawpularity.evaluation.calibration import Calibration
-from pawpularity.evaluation.claims import CONTRAST
-from pawpularity.evaluation.metrics import Score, score
+from pawpularity.evaluation.effects import CONTRAST
+from pawpularity.evaluation.metrics import Metrics, evaluate
 from pawpularity.evaluation.oof import run_folds
-from pawpularity.evaluation.sources import open_source
+from pawpularity.evaluation.predictions import open_predictions
 from pawpularity.explain.rise import Score as ScoreOf
 from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.files import plain
@@ -77,7 +77,7 @@ class Coach:
     settings: Explain
     predictor: Predictor
     calibration: Calibration
-    metrics: Score
+    metrics: Metrics
     """of the run, out of fold"""
     learned: Learned
     encoder: Encoder | None
@@ -103,9 +103,9 @@ class Coach:
             raise UserError(
                 f"{run.name}: is leaky by design (train.split=leaky), its scores mean nothing; take another"
             )
-        source, dataset = open_source(run.name, partly=True), _dataset_of(run, context)
-        calibration = Calibration.fit(source.target, source.prediction, source.groups)
-        metrics = score(source.target, source.prediction, source.constant, source.groups)
+        source, dataset = open_predictions(run.name, partly=True), _dataset_of(run, context)
+        calibration = Calibration(source.target, source.prediction, source.groups)
+        metrics = evaluate(source.target, source.prediction, source.constant, source.groups)
         predictor = Predictor.load(run.folder)
         log(f"device  {predictor.compute}")
         fingerprints = dataset.fingerprints

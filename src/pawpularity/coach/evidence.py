@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 
 from pawpularity.data.tables import METADATA, TARGET
 from pawpularity.evaluation.bootstrap import holm
-from pawpularity.evaluation.claims import CANNOT_TELL, CLAIMS, CONTRAST, FEW, REJECTED, SUPPORTED, TOO_SMALL, verdict
-from pawpularity.evaluation.effects import Column, effects
-from pawpularity.evaluation.regression import least_squares
+from pawpularity.evaluation.effects import (
+    CANNOT_TELL,
+    CLAIMS,
+    CONTRAST,
+    FEW,
+    REJECTED,
+    SUPPORTED,
+    TOO_SMALL,
+    Column,
+    effects,
+    least_squares,
+    verdict,
+)
 
 BLUR, SHARE = "Blur", "subject share"
 FAMILY = {claim.column: claim.sign for claim in CLAIMS}

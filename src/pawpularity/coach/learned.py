@@ -18,7 +18,7 @@ from pawpularity.data.subject import RULE, measure
 from pawpularity.data.tables import ID
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.evaluation.claims import CONTRAST
+from pawpularity.evaluation.effects import CONTRAST
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.features.build import FeatureCache
 from pawpularity.files import read_json, text_hash, write_json

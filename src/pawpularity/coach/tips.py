@@ -19,7 +19,7 @@ import numpy as np
 
 from pawpularity.coach.evidence import BLUR, SHARE, Evidence
 from pawpularity.coach.learned import Learned
-from pawpularity.evaluation.claims import CANNOT_TELL, CONTRAST, NOT_TESTABLE, SUPPORTED
+from pawpularity.evaluation.effects import CANNOT_TELL, CONTRAST, NOT_TESTABLE, SUPPORTED
 
 ADVISED, PERHAPS, FINE, NOT_WORTH, LEFT_OUT = "advised", "perhaps", "fine", "not worth it", "left out"
 KINDS = (ADVISED, PERHAPS, FINE, NOT_WORTH, LEFT_OUT)

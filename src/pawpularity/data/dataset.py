@@ -18,18 +18,12 @@ from typing import Any
 import pandas as pd
 
 from pawpularity.console import track
+from pawpularity.data import is_drawn
 from pawpularity.data.photo_cache import Photos, fingerprint, photos_of
 from pawpularity.data.photos import PhotoError, ordered_map, photo_stat, read_photo, refuse, thread_count
 from pawpularity.data.tables import ID, METADATA, TARGET, read_test, read_train, shown
 from pawpularity.errors import UserError
 from pawpularity.files import text_hash, write_text
-
-CONTEST = Path("input/petfinder-pawpularity-score")
-
-
-def is_drawn(folder: Path) -> bool:
-    """Whether the folder holds a drawn sample, whose true floor is known (`truth/floor.json`)."""
-    return (folder / "truth" / "floor.json").is_file()
 
 
 @dataclass(frozen=True, eq=False)

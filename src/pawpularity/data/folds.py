@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pawpularity.console import emit, make_word, next_step, table
-from pawpularity.data.dataset import CONTEST, Dataset
+from pawpularity.data import CONTEST
+from pawpularity.data.dataset import Dataset
 from pawpularity.data.duplicates import RULE, THRESHOLD, duplicate_groups, numbered
 from pawpularity.data.tables import ID, TARGET, Cells, read_cells
 from pawpularity.errors import UserError

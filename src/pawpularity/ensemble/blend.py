@@ -20,7 +20,7 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import DRAWS
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import rmse
-from pawpularity.evaluation.sources import Source, joined_groups, open_sources
+from pawpularity.evaluation.predictions import Predictions, joined_groups, open_several
 
 DEALT_FOLDS = 5
 MOST_FOLDS = 100  # a fold column with more values is taken for something else, such as row numbers
@@ -75,14 +75,14 @@ class Blend:
     """(n,) scores by `weights`, which were fitted on these very rows: optimistic"""
 
 
-def open_members(words: Sequence[str], scale: float | None = None) -> list[Source]:
+def open_members(words: Sequence[str], scale: float | None = None) -> list[Predictions]:
     """The members that `words` name, sorted by name, so that their order on the command line cannot move a digit.
 
-    Raises UserError for fewer than two, a blend, a leaky run, and as `open_sources` does.
+    Raises UserError for fewer than two, a blend, a leaky run, and as `open_several` does.
     """
     if len(words) < 2:
         raise UserError(f"ensemble: a blend needs two members or more, {len(words)} given; name runs or CSVs")
-    sources = open_sources(words, scale=scale)
+    sources = open_several(words, scale=scale)
     for run in (source.run for source in sources if source.run is not None):
         if run.kind == "ensemble":
             members = " ".join(run.record["members"])
@@ -94,7 +94,7 @@ def open_members(words: Sequence[str], scale: float | None = None) -> list[Sourc
     return sorted(sources, key=lambda source: source.name)
 
 
-def groups_of(sources: Sequence[Source], folds: Path | None = None) -> Rows | None:
+def groups_of(sources: Sequence[Predictions], folds: Path | None = None) -> Rows | None:
     """(n,) near-duplicates known to the sources or to the folds file `folds`, joined; None if none are known."""
     known = [source.groups for source in sources if source.groups is not None]
     if folds is not None:
@@ -102,7 +102,7 @@ def groups_of(sources: Sequence[Source], folds: Path | None = None) -> Rows | No
     return joined_groups(known)
 
 
-def partition_of(sources: Sequence[Source], groups: Rows | None, seed: int = 0) -> Partition:
+def partition_of(sources: Sequence[Predictions], groups: Rows | None, seed: int = 0) -> Partition:
     """The partition that all `sources` share (fold names may differ), else five folds dealt with `seed`.
 
     Raises UserError where the near-duplicates leave too few rows to fit on.
@@ -132,7 +132,7 @@ def partition_of(sources: Sequence[Source], groups: Rows | None, seed: int = 0) 
     return partition
 
 
-def cross_fit(method: str, sources: Sequence[Source], partition: Partition) -> Blend:
+def cross_fit(method: str, sources: Sequence[Predictions], partition: Partition) -> Blend:
     """Fit `method` without each fold in turn, to score that fold, and on all rows, for new photos."""
     predictions, target = np.stack([source.prediction for source in sources], axis=1), sources[0].target
     blended = np.empty(len(target))

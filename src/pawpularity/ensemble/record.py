@@ -19,7 +19,7 @@ from pawpularity.ensemble.methods import HIGHEST, LOWEST
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.oof import constant_predictions, write_oof
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.predictions import Predictions
 from pawpularity.files import file_hash, read_json, text_hash, write_json, write_text
 from pawpularity.runs import Run, git_commit, machine, versions
 
@@ -50,7 +50,7 @@ def check_free(folder: Path, data_hash: str | None = None) -> None:
 
 def write_blend(
     folder: Path,
-    sources: Sequence[Source],
+    sources: Sequence[Predictions],
     partition: Partition,
     blend: Blend,
     settings: Mapping[str, Any] | None = None,
@@ -80,7 +80,7 @@ def write_blend(
     return Run.open(folder)
 
 
-def weights_of(sources: Sequence[Source], partition: Partition, blend: Blend) -> dict[str, Any]:
+def weights_of(sources: Sequence[Predictions], partition: Partition, blend: Blend) -> dict[str, Any]:
     """What weights.json holds; RMSEs in score points."""
     target = sources[0].target
     members = [
@@ -142,7 +142,7 @@ def blend_command(blend: Run, files: Mapping[str, str] | None = None) -> tuple[s
     return command + (f" {make_word('ARGS', *options)}" if options else ""), words
 
 
-def _data(sources: Sequence[Source]) -> dict[str, Any]:
+def _data(sources: Sequence[Predictions]) -> dict[str, Any]:
     """The data set of the runs among `sources`; for files, or runs of several data sets, a hash of Ids and targets."""
     data: list[dict[str, Any]] = [source.run.record["data"] for source in sources if source.run is not None]
     if data and all(one["hash"] == data[0]["hash"] for one in data):
@@ -151,7 +151,7 @@ def _data(sources: Sequence[Source]) -> dict[str, Any]:
     return {"name": "files", "hash": text_hash(*(f"{name},{target:.6f}" for name, target in rows))}
 
 
-def _folds(folder: Path, sources: Sequence[Source], partition: Partition) -> dict[str, Any]:
+def _folds(folder: Path, sources: Sequence[Predictions], partition: Partition) -> dict[str, Any]:
     """The folds file by which all members were trained, if they are runs of one; else one written into `folder`."""
     path = folder / "folds.csv"
     trained = [source.run.record["folds"] for source in sources if source.run is not None]

@@ -1,18 +1,17 @@
-"""Resampling: how far chance alone moves a figure.
+"""Bootstrap, permutations and sign flips over groups of near-duplicates, which are kept whole; Holm's correction.
 
-Bootstrap and permutations over groups of near-duplicates, which are kept whole; Holm's correction for several questions
-asked at once. Everything is a function of its seed. Ten thousand bootstrap draws of fifteen columns of 9,912 rows take
-about a second: a draw is a count of how often each group came up, and the sums are one matrix product.
+Everything is a function of its seed. Ten thousand draws of fifteen columns of 9,912 rows take about a second: a draw is
+a count of how often each group came up, and the sums are one matrix product.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 DRAWS = 10_000
 _BATCH = 128  # draws whose counts are held at once: 10 MB for 9,912 groups
-_COUNTED = 1 << 15  # picks counted in one call, which would cost as much for sixty; their counters fit a core's cache
+_COUNTED = 1 << 15  # picks counted in one call: their counters fit into a core's cache
 
 Floats = NDArray[np.float64]
 Groups = NDArray[np.int64] | None
@@ -33,8 +32,8 @@ def group_sums(columns: ArrayLike, groups: Groups = None) -> Floats:
 def bootstrap_sums(columns: ArrayLike, groups: Groups = None, *, draws: int = DRAWS, seed: int = 0) -> Floats:
     """Sums of `columns` (n, c) over `draws` resamples of whole groups with replacement: (draws, c).
 
-    A mean is a ratio of two such sums (a column of ones counts the rows: groups differ in size). The same seed, number of
-    groups and draws give the same resamples, so columns of separate calls stay paired.
+    A mean is a ratio of two such sums (a column of ones counts the rows, since groups differ in size). The same seed,
+    number of groups and draws give the same resamples, so columns of separate calls stay paired.
     """
     sums = group_sums(columns, groups)
     count = len(sums)
@@ -53,7 +52,7 @@ def _times_drawn(random: np.random.Generator, draws: int, count: int) -> Floats:
     for start in range(0, draws, step):
         rows = times[start : start + step]
         picked = random.integers(0, count, rows.shape)
-        picked += np.arange(len(rows))[:, None] * count  # each resample counts in places of its own
+        picked += np.arange(len(rows))[:, None] * count  # each resample has its own range of counters
         rows[:] = np.bincount(picked.ravel(), minlength=rows.size).reshape(rows.shape)
     return times
 
@@ -68,9 +67,7 @@ def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
 def permutations(n: int, groups: Groups = None, *, draws: int = DRAWS, seed: int = 0) -> Iterator[NDArray[np.int64]]:
     """Random orders of n rows, (n,) each: groups change places with groups of their own size, as blocks.
 
-    Under the hypothesis that two columns have nothing to do with one another, shuffling one of them so is as likely as
-    what was seen. What goes with a group's size alone stays as it is, and so is not seen (0.8 % of the contest's photos are
-    in groups of more than one).
+    An effect of a group's size itself is not seen; 0.8 % of the contest's photos are in groups of more than one.
     """
     random = np.random.default_rng([seed, 0x9E12])
     if groups is None:
@@ -88,17 +85,16 @@ def permutations(n: int, groups: Groups = None, *, draws: int = DRAWS, seed: int
 
 
 def sign_flip_p(differences: ArrayLike, groups: Groups = None, *, draws: int = DRAWS, seed: int = 0) -> Floats:
-    """Two-sided p of each column of paired `differences` (n,) or (n, c), (c,), if either of a pair could have been the other.
+    """Two-sided p of each column of paired `differences` (n,) or (n, c): (c,). Fisher's randomisation test.
 
-    Whole groups flip their sign together (Fisher's randomisation test); the one seen counts among the draws (Phipson and
-    Smyth 2010), so p is never 0.
+    Whole groups flip their sign together. The observed order counts among the draws (Phipson and Smyth 2010), so p is
+    never 0.
     """
     sums = group_sums(differences, groups)
     random = np.random.default_rng([seed, 0xF11B])
-    seen = np.abs(sums.sum(axis=0))
     reached = np.ones(sums.shape[1])
     # A float sum in another order differs in its last digits; a tie must count as reached.
-    bar = seen - 1e-9 * np.maximum(np.abs(sums).sum(axis=0), 1e-300)
+    bar = np.abs(sums.sum(axis=0)) - 1e-9 * np.maximum(np.abs(sums).sum(axis=0), 1e-300)
     for start in range(0, draws, _BATCH):
         size = min(_BATCH, draws - start)
         signs = random.integers(0, 2, (size, len(sums)), dtype=np.int8) * 2.0 - 1.0
@@ -107,11 +103,11 @@ def sign_flip_p(differences: ArrayLike, groups: Groups = None, *, draws: int = D
     return p
 
 
-def holm(p: Sequence[float] | Floats) -> Floats:
+def holm(p: ArrayLike) -> Floats:
     """Holm's adjusted p (Holm 1979), in the order given: times m, m-1, ... from the smallest, never falling, at most 1."""
+    # Not statsmodels' multipletests: it collects garbage on every call, 0.25 s in a process that has imported torch.
     values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values, kind="stable")
-    adjusted = np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values))))
-    out = np.empty(len(values))
-    out[order] = np.minimum(adjusted, 1.0)
-    return out
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    return adjusted

@@ -1,22 +1,23 @@
-"""Is one set of predictions better than another? Compared paired: on the same rows, by groups of near-duplicates.
+"""`pawpularity compare`: is one set of predictions better than another? Paired, by groups of near-duplicates.
 
 Two models err on the same photos, so the difference of their RMSEs is known two to four times better than either: on the
 contest's rows to 0.08 - 0.17 points where a single RMSE is known to 0.33. The interval is the percentile bootstrap of the
-difference, the p is of swapping the two within groups (Fisher's randomisation test on squared errors), and with
-several comparisons Holm's correction is given beside it.
+difference. The p value swaps the two within groups (Fisher's randomisation test on squared errors); Holm's correction is
+over all comparisons.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pawpularity.evaluation.bootstrap import DRAWS, bootstrap_sums, holm, interval, sign_flip_p
-from pawpularity.evaluation.metrics import Score, rmse
-
-Floats = NDArray[np.float64]
+from pawpularity.console import emit, log, make_word, next_step, table
+from pawpularity.errors import UserError
+from pawpularity.evaluation.bootstrap import DRAWS, Floats, Groups, bootstrap_sums, holm, interval, sign_flip_p
+from pawpularity.evaluation.metrics import Metrics, evaluate, rmse
+from pawpularity.evaluation.predictions import groups_of_all, open_several
 
 
 @dataclass(frozen=True)
@@ -49,35 +50,71 @@ def compare(
     target: Floats,
     first: Floats,
     others: Sequence[tuple[str, Floats]],
-    groups: NDArray[np.int64] | None = None,
+    groups: Groups = None,
     *,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Compare each of `others` (name, predictions (n,)) with `first` on `target`; the groups are drawn once for all."""
+    """Compare each of `others` (name, predictions (n,)) with `first` on `target`; all share the same draws of groups."""
     errors = np.stack([(target - p) ** 2 for p in (first, *(values for _, values in others))], axis=1)
-    sums = bootstrap_sums(np.concatenate([np.ones((len(target), 1)), errors], axis=1), groups, draws=draws, seed=seed)
+    sums = bootstrap_sums(np.column_stack([np.ones(len(target)), errors]), groups, draws=draws, seed=seed)
     drawn = np.sqrt(sums[:, 1:] / sums[:, :1])
     p = sign_flip_p(errors[:, 1:] - errors[:, :1], groups, draws=draws, seed=seed)
     reference = rmse(target, first)
     found = []
     for i, ((name, values), own, adjusted) in enumerate(zip(others, p, holm(p), strict=True), start=1):
-        low, high = interval(drawn[:, i] - drawn[:, 0])
-        value = rmse(target, values)
-        found.append(
-            Comparison(name, value, *interval(drawn[:, i]), value - reference, low, high, float(own), float(adjusted))
-        )
+        value, alone, paired = rmse(target, values), interval(drawn[:, i]), interval(drawn[:, i] - drawn[:, 0])
+        found.append(Comparison(name, value, *alone, value - reference, *paired, float(own), float(adjusted)))
     return found
 
 
-def comparison_text(first: str, own: Score, rows: Sequence[Comparison], constant: str) -> str:
-    """The comparisons as aligned text."""
-    width = max(len(name) for name in (first, *(row.name for row in rows)))
-    lines = [f"{'':{width}s}     RMSE  95 %              difference  95 % paired         p   p (Holm)  verdict",
-             f"{first:{width}s}  {own.rmse:7.3f}  [{own.low:.2f}, {own.high:.2f}]  compared with"]  # fmt: skip
+def compare_runs(
+    runs: Sequence[str],
+    *,
+    draws: int = DRAWS,
+    scale: float | None = None,
+    folds: Path | None = None,
+    json: str | None = None,
+) -> None:
+    """`pawpularity compare`: print runs and CSVs of the same rows beside the first of them."""
+    if len(runs) < 2:
+        raise UserError("compare: needs two or more runs or CSVs; the first is what the others are compared with")
+    if not 100 <= draws <= 1_000_000:
+        raise UserError(f"--draws {draws}: must be 100 to 1000000")
+    several = open_several(runs, scale=scale, folds=folds)
+    for one in several:
+        if one.run is not None and one.run.leaky:
+            log(f"{one.name} is leaky by design (train.split=leaky): a better figure means nothing")
+    first, *others = several
+    groups = groups_of_all(several)
+    found = compare(first.target, first.prediction, [(s.name, s.prediction) for s in others], groups, draws=draws)
+    own = evaluate(first.target, first.prediction, first.constant, groups)
+    value = {
+        "first": {"run": first.name} | own.to_dict(),
+        "n": own.n,
+        "constant_rmse": own.constant_rmse,
+        "sd": own.sd,
+        "draws": draws,
+        "grouped": groups is not None,
+        "others": [one.to_dict() for one in found],
+    }
+    emit(value, comparison_text(first.name, own, found, first.constant_words), json)
+    if len(found) > 2:
+        log("choosing the best of several on these rows flatters it; Holm corrects the p values, not the figure")
+    next_step(f"make ensemble {make_word('MEMBERS', *runs)}")
+
+
+def comparison_text(first: str, own: Metrics, rows: Sequence[Comparison], constant: str) -> str:
+    """The comparisons as a table; the p without Holm's correction is in the JSON."""
+    shown = [(first, _span(own.rmse, own.low, own.high), "compared with", "", "")]
     for row in rows:
-        alone, paired = f"[{row.rmse_low:.2f}, {row.rmse_high:.2f}]", f"[{row.low:+.3f}, {row.high:+.3f}]"
-        lines.append(f"{row.name:{width}s}  {row.rmse:7.3f}  {alone}  {row.difference:+10.3f}  {paired}  {row.p:.4f}"
-                     f"     {row.p_holm:.4f}  {row.verdict}")  # fmt: skip
-    lines.append(f"n = {own.n}, constant {own.constant_rmse:.3f} ({constant}), sd of these rows {own.sd:.3f}")
-    return "\n".join(lines)
+        difference = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        alone = _span(row.rmse, row.rmse_low, row.rmse_high)
+        shown.append((row.name, alone, difference, f"{row.p_holm:.4f}", row.verdict))
+    few = "; intervals are indicative (fewer than 50 rows or groups)" if own.indicative else ""
+    text = table(("run", "RMSE, 95 %", "difference, 95 %", "p (Holm)", "verdict"), shown, left=(0, 4))
+    return f"{text}\nn = {own.n:,}; constant {own.constant_rmse:.3f} ({constant}); sd of these rows {own.sd:.3f}{few}"
+
+
+def _span(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.2f}, {high:.2f}]"

@@ -1,79 +1,92 @@
-"""Plain effects: the mean score of the photos that have something, less that of those that do not, and what chance makes of it.
+"""Effects on the score: the hypotheses, plain and adjusted effects, and the verdicts.
 
-The plain difference is the estimand, stated beforehand. Every effect is a weighted sum of the outcome, so one shuffle of
-the scores, or one resample of the groups, serves all columns and all outcomes (true score, prediction, residual) in one
-matrix product, and they stay paired.
+CLAIMS are the paper's advice on photos, each with its sign: one subject, a contrasting background, face and both eyes visible,
+no unusual pose (the nearest columns are Action and Occlusion), the tongue out as a bonus. That accessories raise the score is
+our reading of the paper's pictures. The family is fixed beforehand; Holm's correction is over those that can be tested.
 
-A number instead of 0/1 (the contrast) is put on the same footing by Gelman (2008): its effect is the least-squares slope
-times two standard deviations, which for a balanced 0/1 column is the difference of the means.
+The estimand is the plain difference: the mean score of the photos that have something, less that of the others. It is a
+weighted sum of the outcome, so one shuffle or resample serves all columns and all outcomes (true score, prediction, residual),
+and they stay paired. A number (the contrast) counts per two standard deviations (Gelman 2008), which for a balanced 0/1 column
+is the difference of the means.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
-from pawpularity.evaluation.bootstrap import bootstrap_sums, holm, interval, permutations
-from pawpularity.evaluation.claims import ALPHA
-from pawpularity.evaluation.regression import slope_error
+from pawpularity.evaluation.bootstrap import Floats, Groups, bootstrap_sums, holm, interval, permutations
 
-POWER = 0.80
+ALPHA, POWER = 0.05, 0.80
+CONTRAST = "contrast"
+FEW = 10  # photos: with fewer on a side the bootstrap's interval is too narrow to call an effect small
+SUPPORTED, REJECTED = "supported", "rejected"
+TOO_SMALL, CANNOT_TELL, NOT_TESTABLE = "too small to matter", "cannot tell", "not testable here"
 _BATCH = 32  # shuffles at once: 8 MB of shuffled scores for 9,912 photos
-
-Floats = NDArray[np.float64]
-Groups = NDArray[np.int64] | None
+_ALONE = 1.0 - 1e-8  # a row of this leverage decides a coefficient by itself: its residual is 0 whatever its score
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Claim:
+    """One hypothesis of the family."""
+
+    hypothesis: int
+    column: str
+    """a metadata column, or `contrast`, which is measured from the pixels"""
+    sign: int
+    """+1 if it is claimed to raise the score, -1 if to lower it"""
+    words: str
+
+
+CLAIMS = (
+    Claim(1, "Face", +1, "a visible face raises"),
+    Claim(1, "Eyes", +1, "both eyes facing front raise"),
+    Claim(2, CONTRAST, +1, "a contrasting background raises"),
+    Claim(3, "Accessory", +1, "an accessory raises"),
+    Claim(4, "Action", -1, "an unusual pose lowers"),
+    Claim(4, "Occlusion", -1, "being partly hidden lowers"),
+    Claim(5, "Group", -1, "more than one pet lowers"),
+    Claim(5, "Collage", -1, "a collage lowers"),
+)
+NO_COLUMN = {"tongue": "no column says whether the tongue is out"}
+
+
+def verdict(effect: float, low: float, high: float, corrected_p: float, sign: int, margin: float, fewest: int) -> str:
+    """What the true score says about a claim of `sign`.
+
+    `effect` with its 95 % interval `low`..`high` and `margin` are in score points, `corrected_p` is Holm's, `fewest` the
+    photos on the smaller side. Not significant is no evidence of absence: only an interval inside the margin is.
+    """
+    if corrected_p < ALPHA:
+        return SUPPORTED if effect * sign > 0 else REJECTED
+    inside = -margin < low and high < margin
+    return TOO_SMALL if inside and fewest >= FEW else CANNOT_TELL
+
+
 class Column:
-    """Something photos have or have not (0/1), or a number; NaN where it was not measured."""
+    """A trait of photos: 0/1, or a number; NaN where it was not measured.
 
-    name: str
-    values: Floats
+    there      (n,) where it was measured
+    is_number  whether it is more than 0/1
+    varies     whether there is anything to compare
+    counts     photos with and without; for a number those measured and those not
+    unit       what an effect is the effect of, in units of the column: 1, or two standard deviations of a number
+    centred    (n,) the column less its mean, in `unit`s; 0 where it was not measured
+    """
 
-    @property
-    def there(self) -> NDArray[np.bool_]:
-        """(n,) where it was measured."""
-        return np.isfinite(self.values)
-
-    @property
-    def is_number(self) -> bool:
-        """Whether it is more than 0/1."""
-        return not bool(np.isin(self.values[self.there], (0.0, 1.0)).all())
-
-    @property
-    def varies(self) -> bool:
-        """Whether there is anything to compare."""
-        seen = self.values[self.there]
-        return len(seen) > 0 and bool(seen.min() < seen.max())
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """Photos with and without; for a number those measured and those not."""
-        first = self.there if self.is_number else self.values == 1.0
-        return int(first.sum()), int(len(self.values) - first.sum())
-
-    @property
-    def unit(self) -> float:
-        """What an effect is the effect of, in units of the column: 1, or two standard deviations of a number."""
-        return 2.0 * float(np.std(self.values[self.there])) if self.is_number else 1.0
-
-    @property
-    def centred(self) -> Floats:
-        """(n,) the column less its mean, in `unit`s; 0 where it was not measured."""
-        seen = self.values[self.there]
-        out = np.zeros(len(self.values))
-        out[self.there] = (seen - seen.mean()) / self.unit
-        return out
-
-    @property
-    def weights(self) -> Floats:
-        """(n,) whose product with an outcome is the effect: the least-squares slope per `unit`."""
-        centred = self.centred
-        return centred / float(centred @ centred)
+    def __init__(self, name: str, values: Floats) -> None:
+        self.name, self.values, self.there = name, values, np.isfinite(values)
+        seen = values[self.there]
+        self.is_number = not bool(np.isin(seen, (0.0, 1.0)).all())
+        self.varies = len(np.unique(seen)) > 1
+        first = int((self.there if self.is_number else values == 1.0).sum())
+        self.counts = (first, len(values) - first)
+        self.unit = 2.0 * float(np.std(seen)) if self.is_number else 1.0
+        self.centred = np.zeros(len(values))
+        if self.varies:
+            self.centred[self.there] = (seen - seen.mean()) / self.unit
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,56 @@ class Effect:
     high: float
     p: float
     corrected_p: float
+
+
+def effects(
+    columns: Sequence[Column], outcomes: Floats, groups: Groups, *, draws: int, seed: int = 0
+) -> list[list[Effect]]:
+    """The effect of each of the m varying `columns` on each column of `outcomes` (n, t): a list per outcome, of m.
+
+    `groups` (n,) are near-duplicates (None: every row its own). Holm's correction is over the m columns.
+    """
+    outcomes = outcomes - outcomes.mean(axis=0)  # keeps the sums small; a difference does not change
+    weights = np.column_stack([x / float(x @ x) for x in (column.centred for column in columns)])
+    seen = weights.T @ outcomes
+    p = _permutation_p(weights, seen, outcomes, groups, draws, seed)
+    drawn = _resampled(columns, outcomes, groups, draws, seed)
+    found = []
+    for t in range(outcomes.shape[1]):
+        # A resample without a single photo on one side has no difference; only with very rare columns.
+        ends = [interval(values[np.isfinite(values[:, t]), t]) for values in drawn]
+        figures = zip(seen[:, t].tolist(), ends, p[:, t].tolist(), holm(p[:, t]).tolist(), strict=True)
+        found.append([Effect(effect, *end, own, corrected) for effect, end, own, corrected in figures])
+    return found
+
+
+def _permutation_p(weights: Floats, seen: Floats, outcomes: Floats, groups: Groups, draws: int, seed: int) -> Floats:
+    """Two-sided p (m, t): the share of shuffles at least as far from zero, the observed order counted among them."""
+    reached = np.ones(seen.shape)
+    # A sum in another order differs in its last digits; a tie must count as reached.
+    bar = np.abs(seen) - 1e-9 * np.maximum(np.abs(weights).T @ np.abs(outcomes), 1e-300)
+    orders = permutations(len(outcomes), groups, draws=draws, seed=seed)
+    while batch := list(islice(orders, _BATCH)):
+        reached += (np.abs(weights.T @ outcomes[np.stack(batch)]) >= bar).sum(axis=0)
+    p: Floats = reached / (draws + 1)
+    return p
+
+
+def _resampled(columns: Sequence[Column], outcomes: Floats, groups: Groups, draws: int, seed: int) -> list[Floats]:
+    """Per column the effects of all resamples, (draws, t); the unit of a number stays that of the observed rows."""
+    t = outcomes.shape[1]
+    parts = []
+    for column in columns:
+        there, x = column.there.astype(np.float64)[:, None], column.centred[:, None]
+        parts += [there, x, x * x, there * outcomes, x * outcomes]
+    sums = bootstrap_sums(np.hstack(parts), groups, draws=draws, seed=seed)
+    found = []
+    for block in np.split(sums, len(columns), axis=1):
+        count, x, xx, y, xy = np.split(block, [1, 2, 3, 3 + t], axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = xx - x * x / count
+            found.append((xy - x * y / count) / np.where(spread > 1e-12 * xx, spread, np.nan))
+    return found
 
 
 @dataclass(frozen=True)
@@ -99,74 +162,97 @@ class Precision:
     """shown with 80 % power at .05 / m, as in a family of m"""
 
 
-def effects(
-    columns: Sequence[Column], outcomes: Floats, groups: Groups, *, draws: int, seed: int = 0
-) -> list[list[Effect]]:
-    """The effect of each of the m varying `columns` on each column of `outcomes` (n, t): a list per outcome, of m.
-
-    `groups` (n,) are near-duplicates (None: every row its own). Holm's correction is over the m columns.
-    """
-    weights = np.column_stack([column.weights for column in columns])
-    # Centred first, as the shuffles are: else rounding makes an effect of 1e-15 of scores that are all alike.
-    seen = weights.T @ (outcomes - outcomes.mean(axis=0))
-    p = _permutation_p(weights, seen, outcomes, groups, draws, seed)
-    drawn = _bootstrap(columns, outcomes, groups, draws, seed)
-    found = []
-    for t in range(outcomes.shape[1]):
-        corrected = holm(p[:, t])
-        row = []
-        for c in range(len(columns)):
-            values = drawn[c][:, t]
-            # A resample without a single photo on one side has no difference; only with very rare columns.
-            low, high = interval(values[np.isfinite(values)])
-            row.append(Effect(float(seen[c, t]), low, high, float(p[c, t]), float(corrected[c])))
-        found.append(row)
-    return found
-
-
 def precision(column: Column, outcome: Floats, family: int) -> Precision:
-    """What the rows could have shown of `column` in a family of `family` tests, `outcome` (n,) being the true score."""
+    """What the rows could have shown of `column` in a family of `family` tests; `outcome` (n,) is the true score."""
+    from scipy.stats import norm
+
     there = column.there
-    se = slope_error(column.values[there], outcome[there]) * column.unit
-    if not np.isfinite(se):
+    fit, _, leverage = _fit(column.values[there, None], outcome[there])
+    if leverage.max() >= _ALONE:
         return Precision(None, None, None)
-    one, many = (
-        (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)) * se for alpha in (ALPHA, ALPHA / max(family, 1))
+    se = float(fit.HC2_se[1]) * column.unit
+    return Precision(se, *(float(norm.ppf(1 - a / 2) + norm.ppf(POWER)) * se for a in (ALPHA, ALPHA / max(family, 1))))
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """An adjusted effect, in units of the outcome: HC3 standard error, 95 % interval and p by Student's t."""
+
+    effect: float
+    low: float
+    high: float
+    se: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A fit: the coefficients that the rows can tell apart (None = not), and the F test of all together."""
+
+    coefficients: list[Coefficient | None]
+    n: int
+    r2: float | None
+    f: float | None
+    f_degrees: tuple[int, int]
+    f_p: float | None
+
+
+def least_squares(columns: Floats, outcome: Floats) -> Regression:
+    """Regress `outcome` (n,) on an intercept and `columns` (n, c): HC3 errors, classical F test of all columns.
+
+    A coefficient is None where the rows cannot tell its column from the others, or where one row alone decides it.
+    """
+    fit, _, _ = _fit(columns, outcome)
+    degrees = (int(fit.df_model), int(fit.df_resid))
+    varied = fit.centered_tss > 0
+    tested = varied and fit.ssr > 1e-12 * fit.centered_tss and min(degrees) > 0
+    return Regression(
+        coefficients=_coefficients(columns, outcome),
+        n=len(outcome),
+        r2=float(fit.rsquared) if varied else None,
+        f=float(fit.fvalue) if tested else None,
+        f_degrees=degrees,
+        f_p=float(fit.f_pvalue) if tested else None,
     )
-    return Precision(float(se), float(one), float(many))
 
 
-def _permutation_p(weights: Floats, seen: Floats, outcomes: Floats, groups: Groups, draws: int, seed: int) -> Floats:
-    """Two-sided p (m, t): the share of shuffles at least as far from zero, the one seen counted among them."""
-    centred = outcomes - outcomes.mean(axis=0)
-    reached = np.ones(seen.shape)
-    # A sum in another order differs in its last digits; a tie must count as reached.
-    bar = np.abs(seen) - 1e-9 * np.maximum(np.abs(weights).T @ np.abs(centred), 1e-300)
-    orders = permutations(len(outcomes), groups, draws=draws, seed=seed)
-    while batch := list(islice(orders, _BATCH)):
-        shuffled = centred[np.stack(batch)]  # (batch, n, t)
-        reached += (np.abs(weights.T @ shuffled) >= bar).sum(axis=0)
-    p: Floats = reached / (draws + 1)
-    return p
-
-
-def _bootstrap(columns: Sequence[Column], outcomes: Floats, groups: Groups, draws: int, seed: int) -> list[Floats]:
-    """Per column the effects of all resamples, (draws, t); the unit of a number stays the one of the rows seen."""
-    t = outcomes.shape[1]
-    # Centred outcomes keep the sums small; a difference does not change.
-    centred = outcomes - outcomes.mean(axis=0)
-    parts = []
-    for column in columns:
-        there, x = column.there.astype(np.float64)[:, None], column.centred[:, None]
-        parts += [there, x, x * x, there * centred, x * centred]
-    sums = bootstrap_sums(np.hstack(parts), groups, draws=draws, seed=seed)
-    found = []
-    for c in range(len(columns)):
-        block = sums[:, c * (3 + 2 * t) : (c + 1) * (3 + 2 * t)]
-        count, x, xx = block[:, 0:1], block[:, 1:2], block[:, 2:3]
-        y, xy = block[:, 3 : 3 + t], block[:, 3 + t :]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread = xx - x * x / count
-            slope = (xy - x * y / count) / np.where(spread > 1e-12 * xx, spread, np.nan)
-        found.append(slope)
+def _coefficients(columns: Floats, outcome: Floats) -> list[Coefficient | None]:
+    found: list[Coefficient | None] = [None] * columns.shape[1]
+    while True:
+        if len(outcome) <= columns.shape[1] + 1:
+            return found
+        fit, kept, leverage = _fit(columns, outcome)
+        if leverage.max() < _ALONE:
+            break
+        # Such a row is fitted exactly and tells nothing of the other coefficients: it goes, and so does what it decided.
+        columns, outcome = columns[leverage < _ALONE], outcome[leverage < _ALONE]
+    robust = fit.get_robustcov_results("HC3", use_t=True)
+    ends = robust.conf_int()
+    design = _with_intercept(columns)
+    for place, column in enumerate(kept):
+        # A column is told apart from the others where the rank falls without it.
+        if column and np.linalg.matrix_rank(np.delete(design, column, axis=1)) < len(kept):
+            effect, se = float(robust.params[place]), float(robust.bse[place])
+            p = float(robust.pvalues[place]) if se > 0 else float(effect == 0)
+            found[column - 1] = Coefficient(effect, float(ends[place, 0]), float(ends[place, 1]), se, p)
     return found
+
+
+def _fit(columns: Floats, outcome: Floats) -> tuple[Any, list[int], Floats]:
+    """Ordinary least squares on an intercept and those columns that do not follow from ones before them.
+
+    Returns the fit, the kept columns (0 = the intercept), and the leverage of each row, (n,).
+    """
+    from statsmodels.regression.linear_model import OLS
+
+    design = _with_intercept(columns)
+    kept: list[int] = []
+    for column in range(design.shape[1]):
+        if np.linalg.matrix_rank(design[:, [*kept, column]]) > len(kept):
+            kept.append(column)
+    model = OLS(outcome, design[:, kept])
+    return model.fit(), kept, np.einsum("ij,ji->i", model.exog, np.linalg.pinv(model.exog))
+
+
+def _with_intercept(columns: Floats) -> Floats:
+    return np.column_stack([np.ones(len(columns)), columns])

@@ -1,43 +1,209 @@
-"""A leak meter for anybody's out-of-fold predictions: signs that a row's score was known to what predicted it.
+"""Leak detector: signs that a row's score was known to what predicted it.
 
-Without photos: the alarms of `evaluation.alarm`, and, where near-duplicates are known, whether predictions follow the score
-of one posting of a photo rather than of the other. With photos: for every row the nearest photo of ANOTHER fold in the space
-of a frozen network (what its training set held that looks most alike), the error by how alike it is, what copying that
-neighbour's score would have scored, and which neighbours are copies. How alike a copy looks is measured on the photos
-themselves: a sample of them is mirrored and cropped, and a neighbour as near as those are is suspected; whether the two
-pictures are one, mirrored or cropped or not, is then decided by their hashes.
+What honest predictions can reach depends on where the rows come from (`origin_of`):
+- The contest: the best of 3,538 teams had R2 of about 0.33. The alarm is the lower end of R2's 95 % interval above 0.36; it
+  accuses an honest blend in 1 % of draws of 20 rows and in none of 400 of 992 rows. A second sign is an RMSE whose upper
+  end lies below the labels' own noise (10.7, from photos posted twice).
+- A drawn sample, whose truth is known: an RMSE below the noise floor and, far more sensitive, predictions that follow the
+  NOISE of their score. No photo shows it: only a network that trained on this very score can know it.
+- Other data, or fewer than 20 rows: nothing is known, and no alarm is given.
+
+Where near-duplicates are known: do predictions follow the score of one posting of a photo rather than the other? With
+photos: the nearest photo of ANOTHER fold in the space of a frozen network, the error by similarity, and which of these
+neighbours are copies.
 """
 
+import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.evaluation.alarm import Sign, leak_signs
-from pawpularity.evaluation.bands import BANDS
-from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
-from pawpularity.evaluation.metrics import Score, rmse
-from pawpularity.evaluation.origin import CONTEST_KIND, OTHER_KIND, Origin
-from pawpularity.evaluation.sources import Source
-from pawpularity.files import plain
+from pawpularity.data import CONTEST, is_drawn
+from pawpularity.data.tables import ID, TARGET, read_cells, read_train
+from pawpularity.errors import UserError
+from pawpularity.evaluation.bootstrap import Floats, bootstrap_sums, interval
+from pawpularity.evaluation.metrics import BANDS, Metrics, rmse
+from pawpularity.evaluation.predictions import Predictions
+from pawpularity.files import plain, read_json
+from pawpularity.sample import SAMPLE
+from pawpularity.sample.spec import TRAIN, photo_id
 
-COPIES_BAR = 0.05  # share of rows with a copy in another fold; 0.8 % of the contest's photos were posted twice
+CONTEST_KIND, DRAWN_KIND, OTHER_KIND = "contest", "drawn", "other"
 ACROSS, SPANNING = "copies across folds", "groups that span folds"
-COPIES_AT_LEAST = 10  # rows
-BLIND_BELOW = 1000
-PAIRS_AT_LEAST = 10
-PAIR_BAR = 0.3
-DECILES = 10
+FEWEST_ROWS = 20
+R2_BAR = 0.36
+NOISE_BAR = 10.7  # points; 95 % 8.2-13.1, from 37 pairs
+KNOWS_NOISE_BAR = 0.05  # points of prediction per point of noise: a margin for sampling
+COPIES_BAR, COPIES_AT_LEAST = 0.05, 10  # share of rows, and rows; 0.8 % of the contest's photos were posted twice
+PAIR_BAR, PAIRS_AT_LEAST = 0.3, 10
+_SEEDS, _FIRST = 1000, 64  # drawn samples of these seeds are recognised by the Ids of their first photos
+_HEX = re.compile(r"[0-9a-f]{32}([._-].*)?")
 _TILE = 2048  # rows compared at a time: 2048 x 9,912 similarities are 81 MB
 
-Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
+class Origin:
+    """What kind of data the rows of predictions are, and how that is known."""
+
+    kind: str
+    """contest, drawn or other"""
+    why: str
+    folder: Path | None = None
+    """the data folder, if its truth is at hand or the user named it; `folder_of` looks further"""
+    floor: float | None = None
+    """RMSE of the true conditional mean over the drawn sample, points"""
+    expected: Floats | None = None
+    """(n,) the true conditional mean of each row's score, of a drawn sample"""
+
+
+def origin_of(predictions: Predictions, data: Path | None = None) -> Origin:
+    """Where the rows of `predictions` come from. `data` is their folder or table, if the user named one.
+
+    Raises UserError where `data` does not know the rows.
+    """
+    ids, target = predictions.table[ID].tolist(), predictions.target
+    if data is not None and not data.exists():
+        raise UserError(f"--data {data}: there is no such folder or file")
+    for folder in [data] if data is not None else _usual_folders(predictions):
+        truth = expected_scores(folder) if is_drawn(folder) else {}
+        if truth and set(ids) <= truth.keys():
+            expected = np.array([truth[name] for name in ids])
+            return Origin(DRAWN_KIND, f"the sample drawn in {folder}", folder, floor_of(folder), expected)
+        if data is not None and not set(ids) & set(read_train(data)[ID]):
+            raise _other_rows(predictions, data)
+    named = data if data is not None and data.is_dir() else None
+    seeds = _first_photos()
+    if (seed := next((seeds[name] for name in ids if name in seeds), None)) is not None:
+        return Origin(
+            DRAWN_KIND, f"the Ids are those of a drawn sample of seed {seed} (its truth is not at hand)", named
+        )
+    if np.all((target % 1 == 0) & (target >= 1) & (target <= 100)) and all(map(_HEX.fullmatch, ids)):
+        return Origin(CONTEST_KIND, "the Ids and whole scores of 1-100 are as the contest's", named)
+    return Origin(OTHER_KIND, "the Ids or scores are not the contest's, so the possible R2 is not known", named)
+
+
+def folder_of(predictions: Predictions, origin: Origin) -> Path | None:
+    """The first folder whose train.csv has rows of `predictions` with their scores: the origin's, the run's, or in input/."""
+    for folder in filter(None, [origin.folder, *_usual_folders(predictions)]):
+        with suppress(UserError):
+            rows_known(predictions, read_train(folder), str(folder))
+            return folder
+    return None
+
+
+def rows_known(predictions: Predictions, table: pd.DataFrame, where: str) -> tuple[Rows, Rows]:
+    """(rows of `predictions` that the table knows, their places in it). Raises UserError for none, or another score."""
+    place = pd.Index(table[ID]).get_indexer(predictions.table[ID]).astype(np.int64)
+    rows = np.flatnonzero(place >= 0)
+    if len(rows) == 0:
+        raise _other_rows(predictions, where)
+    place, own = place[rows], predictions.target[rows]
+    scores = table[TARGET].to_numpy(dtype=np.float64)[place]
+    unequal = np.flatnonzero(np.abs(scores - own) > 1e-6)  # targets are written with six decimals
+    if len(unequal):
+        row = int(unequal[0])
+        raise UserError(
+            f"--data {where}: gives {table[ID].iloc[place[row]]} a score of {scores[row]:g}, {predictions.path} has "
+            f"{own[row]:g} ({len(unequal)} rows differ); name the data these predictions are of"
+        )
+    return rows, place
+
+
+def _usual_folders(predictions: Predictions) -> list[Path]:
+    own = predictions.run.record["data"].get("folder") if predictions.run is not None else None
+    return [*([Path(own)] if own and Path(own).is_dir() else []), CONTEST, SAMPLE]
+
+
+def _other_rows(predictions: Predictions, where: Path | str) -> UserError:
+    n, first = len(predictions.table), predictions.table[ID].iloc[0]
+    return UserError(
+        f"--data {where}: knows none of the {n} rows of {predictions.path} (the first is {first}); name their data"
+    )
+
+
+def expected_scores(folder: Path) -> dict[str, float]:
+    """The true conditional mean of every photo's score in a drawn sample, by Id."""
+    cells = read_cells(folder / "truth" / "parts.csv", (ID, "expected"))
+    return dict(zip(cells.columns[ID], cells.numbers("expected", "the expected score").tolist(), strict=True))
+
+
+def floor_of(folder: Path) -> float:
+    """The noise floor of the sample drawn in `folder`: RMSE of the true conditional mean. Raises UserError if damaged."""
+    file = folder / "truth" / "floor.json"
+    try:
+        return float(read_json(file, "the drawn sample's truth")["floor"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: is damaged; draw the sample again") from None
+
+
+@cache
+def _first_photos() -> dict[str, int]:
+    return {photo_id(seed, TRAIN, index): seed for seed in range(_SEEDS) for index in range(_FIRST)}
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One sign that was looked for."""
+
+    name: str
+    raised: bool
+    text: str
+
+
+def leak_signs(predictions: Predictions, m: Metrics, origin: Origin) -> list[Sign]:
+    """The signs that need nothing but the predictions and their metrics `m`, raised or not."""
+    target, signs = predictions.target, []
+    if predictions.run is not None and predictions.run.leaky:
+        signs.append(Sign("leaky by design", True, "train.split=leaky: copies of the scored photos were trained on"))
+    if m.n < FEWEST_ROWS:
+        return signs
+    if np.ptp(target) > 0 and np.array_equal(target, predictions.prediction):
+        signs.append(Sign("exact answers", True, "every prediction is the score itself"))
+    reach = f"RMSE {m.rmse:.2f}, upper end {m.high:.2f}; alarm below"
+    if origin.kind == CONTEST_KIND and np.isfinite(m.r2):
+        span = f"{m.r2:.3f}, 95 % [{m.r2_low:.3f}, {m.r2_high:.3f}]"
+        text = f"R2 {span}; alarm when the lower end is above {R2_BAR} (the contest's winner: 0.33)"
+        signs.append(Sign("R2", bool(m.r2_low > R2_BAR), text))
+        signs.append(
+            Sign("label noise", bool(m.high < NOISE_BAR), f"{reach} {NOISE_BAR}, the noise of photos posted twice")
+        )
+    if origin.expected is not None:
+        # The noise of these very rows may by luck be small, and a perfect predictor would share that luck.
+        floor = rmse(target, origin.expected)
+        signs.append(Sign("noise floor", bool(m.high < floor), f"{reach} {floor:.2f}, the noise of these very scores"))
+        slope, low, high = known_noise(predictions, origin.expected)
+        text = f"{slope:+.3f} points of prediction per point of a score's noise, 99 % [{low:+.3f}, {high:+.3f}], which no photo "
+        text += f"shows; alarm when the lower end is above {KNOWS_NOISE_BAR}"
+        signs.append(Sign("knows the noise", bool(low > KNOWS_NOISE_BAR), text))
+    return signs
+
+
+def known_noise(
+    predictions: Predictions, expected: Floats, *, draws: int = 4000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Points by which predictions move for each point of their score's noise, with its 99 % interval.
+
+    The noise is target - E[target | photo], (n,). The part of a prediction that the true mean explains linearly is taken
+    out first; that only narrows the interval.
+    """
+    noise = predictions.target - expected
+    design = np.stack([np.ones_like(expected), expected], axis=1)
+    rest = predictions.prediction - design @ np.linalg.lstsq(design, predictions.prediction, rcond=None)[0]
+    sums = bootstrap_sums(np.stack([rest * noise, noise**2], axis=1), predictions.groups, draws=draws, seed=seed)
+    return float((rest @ noise) / (noise @ noise)), *interval(sums[:, 0] / sums[:, 1], 0.99)
+
+
+@dataclass(frozen=True, eq=False)
 class Neighbours:
-    """The most alike row of another fold."""
+    """The most similar row of another fold."""
 
     at: Rows
     """(n,) its row; -1 where every row is of one fold"""
@@ -45,9 +211,30 @@ class Neighbours:
     """(n,) cosine of standardised features, -1..1"""
 
 
+def standardised(features: NDArray[np.float32], *, by: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """`features` (n, width), every column with mean 0 and sd 1 over `by` (default: themselves), every row of length 1."""
+    base = features if by is None else by
+    sd = base.std(axis=0)
+    scaled = (features - base.mean(axis=0)) / np.where(sd > 1e-6, sd, 1.0)
+    length = np.linalg.norm(scaled, axis=1, keepdims=True)
+    return np.asarray(scaled / np.maximum(length, 1e-12), dtype=np.float32)
+
+
+def nearest_across_folds(unit: NDArray[np.float32], fold: Rows) -> Neighbours:
+    """For each row of `unit` (n, width) the most similar row whose `fold` (n,) is another."""
+    at, best = np.empty(len(unit), dtype=np.int64), np.empty(len(unit))
+    for start in range(0, len(unit), _TILE):
+        part = slice(start, start + _TILE)
+        similarity = unit[part] @ unit.T
+        similarity[fold[part][:, None] == fold] = -np.inf
+        at[part], best[part] = similarity.argmax(axis=1), similarity.max(axis=1)
+    there = np.isfinite(best)
+    return Neighbours(np.where(there, at, -1), np.where(there, best, np.nan))
+
+
 @dataclass(frozen=True)
 class Decile:
-    """Rows by how alike their nearest neighbour in another fold is, the least alike first."""
+    """Rows by the similarity of their nearest neighbour in another fold, the least similar first."""
 
     n: int
     similarity: float
@@ -58,20 +245,31 @@ class Decile:
     constant_rmse: float
 
 
+def deciles(predictions: Predictions, rows: Rows, near: Neighbours) -> list[Decile]:
+    """The error by similarity, of `rows` (those with photos); `near` is aligned with them."""
+    target = predictions.target[rows]
+    answers = (predictions.prediction[rows], target[near.at], predictions.constant[rows])
+    parts = np.array_split(np.argsort(near.similarity, kind="stable"), min(10, len(rows)))
+    return [
+        Decile(len(part), float(np.median(near.similarity[part])), *(rmse(target[part], a[part]) for a in answers))
+        for part in parts
+    ]
+
+
 @dataclass(frozen=True)
 class Copies:
-    """Neighbours in another fold that look like copies."""
+    """Rows with a copy in another fold. RMSEs of no rows are NaN."""
 
     bar: float
-    """similarity from which a neighbour is suspected to be one"""
+    """similarity from which a neighbour is suspected to be a copy"""
     looked_at: int
     """rows with a photo"""
     suspected: int
     rows: int
     share: float
     rmse: float
-    """of the rows that have one; NaN where there are none"""
     other_rmse: float
+    """of the rows without a copy"""
     copying_rmse: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,155 +277,96 @@ class Copies:
         return plain(asdict(self))
 
 
-def standardised(features: NDArray[np.float32], *, by: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """`features` (n, width), every column with mean 0 and sd 1 over `by` (default: themselves), every row of length 1."""
-    base = features if by is None else by
-    sd = base.std(axis=0)
-    scaled = (features - base.mean(axis=0)) / np.where(sd > 1e-6, sd, 1.0)
-    length = np.linalg.norm(scaled, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = (scaled / np.maximum(length, 1e-12)).astype(np.float32)
-    return unit
-
-
-def nearest_across_folds(unit: NDArray[np.float32], fold: Rows) -> Neighbours:
-    """For each row of `unit` (n, width) the most similar row whose `fold` (n,) is another."""
-    n = len(unit)
-    at, best = np.empty(n, dtype=np.int64), np.empty(n)
-    for start in range(0, n, _TILE):
-        part = slice(start, start + _TILE)
-        alike = unit[part] @ unit.T
-        alike[fold[part][:, None] == fold[None, :]] = -np.inf
-        found = alike.argmax(axis=1)
-        value = alike[np.arange(len(found)), found].astype(np.float64)
-        there = np.isfinite(value)
-        at[part], best[part] = np.where(there, found, -1), np.where(there, value, np.nan)
-    return Neighbours(at, best)
-
-
-def deciles(source: Source, rows: Rows, near: Neighbours) -> list[Decile]:
-    """The error by similarity, of `rows` (those with photos); `near` is aligned with them."""
-    order = np.argsort(near.similarity, kind="stable")
-    target, prediction, constant = source.target[rows], source.prediction[rows], source.constant[rows]
-    copied = target[near.at]
-    return [
-        Decile(len(part), float(np.median(near.similarity[part])), rmse(target[part], prediction[part]),
-               rmse(target[part], copied[part]), rmse(target[part], constant[part]))
-        for part in np.array_split(order, min(DECILES, len(order)))
-    ]  # fmt: skip
-
-
-def copies_of(source: Source, rows: Rows, near: Neighbours, bar: float, chosen: NDArray[np.bool_]) -> Copies:
-    """What the rows with a copy in another fold score; `chosen` says which of `rows` they are, `bar` who was suspected."""
-    target, prediction = source.target[rows], source.prediction[rows]
-
-    def of(mask: NDArray[np.bool_], answer: Floats) -> float:
-        return rmse(target[mask], answer[mask]) if mask.any() else float("nan")
-
-    return Copies(
-        bar=bar,
-        looked_at=len(rows),
-        suspected=int((near.similarity >= bar).sum()),
-        rows=int(chosen.sum()),
-        share=float(chosen.mean()),
-        rmse=of(chosen, prediction),
-        other_rmse=of(~chosen, prediction),
-        copying_rmse=of(chosen, target[near.at]),
-    )
+def copies_of(predictions: Predictions, rows: Rows, near: Neighbours, bar: float, chosen: NDArray[np.bool_]) -> Copies:
+    """The figures of the rows with a copy in another fold: those of `rows` that `chosen` marks; `bar` as in Copies."""
+    target, prediction = predictions.target[rows], predictions.prediction[rows]
+    figures = [
+        rmse(target[mask], answer[mask]) if mask.any() else float("nan")
+        for mask, answer in ((chosen, prediction), (~chosen, prediction), (chosen, target[near.at]))
+    ]
+    suspected = int((near.similarity >= bar).sum())
+    return Copies(bar, len(rows), suspected, int(chosen.sum()), float(chosen.mean()), *figures)
 
 
 def copies_sign(copies: Copies) -> Sign:
     """Raised where far more rows have a copy in another fold than photos are posted twice."""
     return Sign(
         ACROSS, copies.share >= COPIES_BAR and copies.rows >= COPIES_AT_LEAST,
-        f"{copies.rows} of {copies.looked_at} rows with a photo ({100 * copies.share:.1f} %) have a copy of it in another fold, of "
-        f"{copies.suspected} that have one as alike as a mirror image or crop (similarity {copies.bar:.3f}); alarm from "
+        f"{copies.rows} of {copies.looked_at} rows with a photo ({100 * copies.share:.1f} %) have a copy of it in another fold; "
+        f"{copies.suspected} have a neighbour as similar as a mirror image or crop ({copies.bar:.3f}); alarm from "
         f"{100 * COPIES_BAR:.0f} % (0.8 % of the contest's photos were posted twice)",
     )  # fmt: skip
 
 
-def pair_sign(source: Source) -> Sign | None:
+def pair_sign(predictions: Predictions) -> Sign | None:
     """Whether predictions of two postings of one photo differ as their scores do. None with too few pairs.
 
-    They look the same, so an honest network can hardly tell which of the two was scored higher. One that trained on a
-    copy of the row alone can (slope towards 1); one that trained on the other posting alone answers with that one's score
-    (towards -1). Where copies of both were trained on, it answers with their mean, and nothing is seen here.
+    An honest network can hardly tell which of two equal photos was scored higher. One that trained on a copy of the row
+    alone can (slope towards 1); one that trained on the other posting alone answers with that one's score (towards -1).
+    One that trained on copies of both answers with their mean, and nothing is seen here.
     """
-    if source.groups is None:
+    if predictions.groups is None:
         return None
-    order = np.argsort(source.groups, kind="stable")
-    same = np.flatnonzero(np.diff(source.groups[order]) == 0)
+    order = np.argsort(predictions.groups, kind="stable")
+    same = np.flatnonzero(np.diff(predictions.groups[order]) == 0)
     a, b = order[same], order[same + 1]
-    dy, dp = source.target[a] - source.target[b], source.prediction[a] - source.prediction[b]
+    dy, dp = (values[a] - values[b] for values in (predictions.target, predictions.prediction))
     if len(a) < PAIRS_AT_LEAST or not dy.any():
         return None
     # Groups of three give two pairs that share a photo: the pairs of a group are drawn together.
-    sums = bootstrap_sums(np.stack([dp * dy, dy * dy], axis=1), source.groups[a], draws=4000)
+    sums = bootstrap_sums(np.stack([dp * dy, dy * dy], axis=1), predictions.groups[a], draws=4000)
     low, high = interval(sums[:, 0] / np.maximum(sums[:, 1], 1e-12))
-    slope = float((dp @ dy) / (dy @ dy))
     return Sign(
         "near-duplicates", low > PAIR_BAR or high < -PAIR_BAR,
-        f"where {len(a)} pairs of postings of one photo differ in score, predictions follow by {slope:+.2f} points a point, 95 % "
-        f"[{low:+.2f}, {high:+.2f}]; alarm beyond +-{PAIR_BAR} (1: a copy of the row was "
-        "trained on, -1: the other posting)",
+        f"where {len(a)} pairs of postings of one photo differ in score, predictions follow by {(dp @ dy) / (dy @ dy):+.2f} points "
+        f"a point, 95 % [{low:+.2f}, {high:+.2f}]; alarm beyond +-{PAIR_BAR} (1: trained on a copy of the row, -1: on the other)",
     )  # fmt: skip
 
 
-def extremes_remark(source: Source, kind: str) -> str:
-    """How far predictions reach, and the error at the ends of the scale, where honest ones are worst."""
-    ends = [("<=20", source.target <= BANDS[0][1]), ("100", source.target > BANDS[-2][1])]
-    parts = [
-        f"{name}: {rmse(source.target[m], source.prediction[m]):.1f} (n {int(m.sum())})" for name, m in ends if m.any()
-    ]
-    return (
-        f"predictions {source.prediction.min():.1f} to {source.prediction.max():.1f}; RMSE of true scores {', '.join(parts)}"
-        + (" (an honest blend of the contest: 24 and 43)" if kind == CONTEST_KIND else "")
-    )
-
-
-def spanning_sign(source: Source) -> Sign | None:
-    """Whether known near-duplicates stand in other folds than their twins; None where no groups are known."""
-    if source.groups is None:
+def spanning_sign(predictions: Predictions) -> Sign | None:
+    """Whether known near-duplicates lie in different folds; None where no groups are known."""
+    if predictions.groups is None:
         return None
-    _, index = np.unique(source.groups, return_inverse=True)
-    low, high = np.full(index.max() + 1, np.iinfo(np.int64).max), np.full(index.max() + 1, -1)
-    np.minimum.at(low, index, source.fold)
-    np.maximum.at(high, index, source.fold)
-    rows, several = int((low < high)[index].sum()), int((np.bincount(index) > 1).sum())
-    share = rows / len(index)
+    folds = pd.Series(predictions.fold).groupby(predictions.groups)
+    size, spans = folds.size(), folds.nunique() > 1
+    rows, share = int(size[spans].sum()), float(size[spans].sum() / size.sum())
     return Sign(
         SPANNING, rows >= COPIES_AT_LEAST and share >= COPIES_BAR,
-        f"{int((low < high).sum())} of {several} groups of near-duplicates span folds: {rows} rows ({100 * share:.1f} %); "
+        f"{int(spans.sum())} of {int((size > 1).sum())} groups of near-duplicates span folds: {rows} rows ({100 * share:.1f} %); "
         f"alarm from {100 * COPIES_BAR:.0f} %",
     )  # fmt: skip
 
 
-def signs_of(source: Source, result: Score, origin: Origin, copies: Copies | None) -> list[Sign]:
-    """Every sign that can be looked for here; on data of unknown kind the folds' own alone."""
-    signs = leak_signs(source, result, origin)
-    if origin.kind != OTHER_KIND and (pairs := pair_sign(source)) is not None:
-        signs.append(pairs)
-    if copies is not None:
-        signs.append(copies_sign(copies))
-    if (spanning := spanning_sign(source)) is not None:
-        signs.append(spanning)
-    return signs
+def signs_of(predictions: Predictions, metrics: Metrics, origin: Origin, copies: Copies | None) -> list[Sign]:
+    """Every sign that can be looked for here; on data of unknown kind only those of the folds."""
+    pairs = pair_sign(predictions) if origin.kind != OTHER_KIND else None
+    across = None if copies is None else copies_sign(copies)
+    found = [*leak_signs(predictions, metrics, origin), pairs, across, spanning_sign(predictions)]
+    return [sign for sign in found if sign is not None]
 
 
 def verdict_of(signs: list[Sign]) -> str:
-    """leak; folds, where only the folds are at fault; pass; none where nothing could be looked for."""
+    """`leak`; `folds` where only the folds are at fault; `pass`; `none` where nothing could be looked for."""
     raised = {sign.name for sign in signs if sign.raised}
-    if raised - {ACROSS, SPANNING}:
-        return "leak"
     if raised:
-        return "folds"
-    return "pass" if any(sign.name not in (ACROSS, SPANNING) for sign in signs) else "none"
+        return "folds" if raised <= {ACROSS, SPANNING} else "leak"
+    return "pass" if {sign.name for sign in signs} - {ACROSS, SPANNING} else "none"
+
+
+def extremes_remark(predictions: Predictions, kind: str) -> str:
+    """How far predictions reach, and the error at both ends of the scale, where honest ones are worst."""
+    target, prediction = predictions.target, predictions.prediction
+    ends = {"<=20": target <= BANDS[0][1], "100": target > BANDS[-2][1]}
+    parts = [f"{name}: {rmse(target[m], prediction[m]):.1f} (n {int(m.sum())})" for name, m in ends.items() if m.any()]
+    honest = " (an honest blend of the contest: 24 and 43)" if kind == CONTEST_KIND else ""
+    return (
+        f"predictions {prediction.min():.1f} to {prediction.max():.1f}; RMSE of true scores {', '.join(parts)}{honest}"
+    )
 
 
 def blind_remark(n: int) -> str | None:
-    """What a pass does not say, of few rows. From the contest's rows with a share of them known to +-5 points."""
-    if n >= BLIND_BELOW:
-        return None
-    return (
-        f"{n} rows show large leaks only: where 30 % of the scores are known, R2's alarm is raised in 5 % of cases at 20 rows, "
-        "30 % at 100, 98 % at 992"
+    """What a pass does not say, of few rows: measured on the contest's rows with 30 % of the scores known to +-5 points."""
+    power = (
+        "where 30 % of the scores are known, R2's alarm is raised in 5 % of cases at 20 rows, 30 % at 100, 98 % at 992"
     )
+    return f"{n} rows show large leaks only: {power}" if n < 1000 else None

@@ -1,26 +1,30 @@
-"""RMSE and what must stand beside it: its interval, the constant, the sd of the rows, R2 and its interval.
+"""RMSE and what must stand beside it (interval, constant, sd of the rows, R2), and where the error sits.
 
-RMSE is pooled over rows in float64 (the mean of the RMSEs of equal folds is always lower). The 95 % interval is the percentile
-bootstrap over groups of near-duplicates; it covers rows, not training seeds, and below 50 rows it is only indicative
-(coverage .83 at n = 20, .94 at n = 120 on real errors). The constant is the RMSE of answering with the training rows'
-mean, fold by fold. R2 = 1 - (RMSE / sd)^2, with the sd of the very rows that are scored, also within each resample.
+RMSE is pooled over rows in float64; the mean of the RMSEs of equal folds is always lower. The 95 % interval is the
+percentile bootstrap over groups of near-duplicates. It covers rows, not training seeds, and is only indicative below 50
+rows or groups (coverage .83 at n = 20, .94 at n = 120 on real errors). The constant is the RMSE of answering with the
+training rows' mean, fold by fold. R2 = 1 - (RMSE / sd)^2 with the sd of the scored rows, also within each resample.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
+from pawpularity.evaluation.bootstrap import Floats, Groups, bootstrap_sums, interval
 from pawpularity.files import plain
 
 DRAWS = 2000
 INDICATIVE_BELOW = 50
+BANDS = (
+    ("<=20", 20.0), ("21-30", 30.0), ("31-40", 40.0), ("41-60", 60.0), ("61-80", 80.0), ("81-99", 99.0), ("100", 100.0),
+)  # fmt: skip
+"""Bands of the true score: name and upper end."""
 
 
 @dataclass(frozen=True)
-class Score:
+class Metrics:
     """How good predictions are, on `n` rows; RMSEs in score points."""
 
     n: int
@@ -32,15 +36,12 @@ class Score:
     r2: float
     r2_low: float
     r2_high: float
-
-    @property
-    def indicative(self) -> bool:
-        """True where too few rows stand behind the interval."""
-        return self.n < INDICATIVE_BELOW
+    indicative: bool
+    """too few rows or groups for an interval that holds 95 %"""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; R2 is null when the rows do not vary."""
-        return plain(asdict(self)) | {"indicative": self.indicative}
+        """For JSON; R2 is null where the rows do not vary."""
+        return plain(asdict(self))
 
 
 def rmse(target: ArrayLike, prediction: ArrayLike) -> float:
@@ -49,54 +50,97 @@ def rmse(target: ArrayLike, prediction: ArrayLike) -> float:
     return float(np.sqrt(np.mean(difference**2)))
 
 
-def score(
-    target: NDArray[np.float64],
-    prediction: NDArray[np.float64],
-    constant: NDArray[np.float64] | float,
-    groups: NDArray[np.int64] | None = None,
+def evaluate(
+    target: Floats,
+    prediction: Floats,
+    constant: Floats | float,
+    groups: Groups = None,
     *,
     seed: int = 0,
     draws: int = DRAWS,
-) -> Score:
-    """Score `prediction` on `target` (both (n,), points); `constant` is what answering without looking would say.
+) -> Metrics:
+    """Evaluate `prediction` on `target`, both (n,), points; `constant` is the training rows' mean, per row or one number.
 
     `groups` (n,) names near-duplicates, which are drawn together; None = every row its own.
     """
-    errors = (target - prediction) ** 2
-    ratio = _ratios(target, errors, groups, seed=seed, draws=draws)
-    low, high = interval(ratio.rmse)
-    finite = ratio.r2[np.isfinite(ratio.r2)]
+    drawn = bootstrap_metrics(target, prediction, groups, draws=draws, seed=seed)
+    low, high = interval(drawn.rmse)
+    finite = drawn.r2[np.isfinite(drawn.r2)]
     r2_low, r2_high = interval(finite) if len(finite) else (float("nan"), float("nan"))
-    sd = float(np.std(target))
-    value = rmse(target, prediction)
-    return Score(
-        n=len(target),
-        rmse=value,
-        low=low,
-        high=high,
-        constant_rmse=rmse(target, np.broadcast_to(constant, target.shape)),
-        sd=sd,
-        r2=1.0 - (value / sd) ** 2 if sd > 0 else float("nan"),
-        r2_low=r2_low,
-        r2_high=r2_high,
-    )
+    value, sd = rmse(target, prediction), float(np.std(target))
+    r2 = 1.0 - (value / sd) ** 2 if sd > 0 else float("nan")
+    independent = len(target) if groups is None else len(np.unique(groups))
+    return Metrics(
+        n=len(target), rmse=value, low=low, high=high, constant_rmse=rmse(target, np.broadcast_to(constant, target.shape)),
+        sd=sd, r2=r2, r2_low=r2_low, r2_high=r2_high, indicative=independent < INDICATIVE_BELOW,
+    )  # fmt: skip
+
+
+class Resampled(NamedTuple):
+    """Figures of resampled rows, (draws,) each and paired; R2 is NaN where a resample does not vary."""
+
+    rmse: Floats
+    r2: Floats
+    sd: Floats
+
+
+def bootstrap_metrics(
+    target: Floats, prediction: Floats, groups: Groups = None, *, draws: int = DRAWS, seed: int = 0
+) -> Resampled:
+    """RMSE, R2 and the sd of the true scores over `draws` resamples of whole groups."""
+    # Centred first: a variance from sums of squares loses digits that a mean of zero keeps.
+    y = target - target.mean()
+    columns = np.stack([np.ones_like(y), (target - prediction) ** 2, y, y * y], axis=1)
+    n, squared, first, second = bootstrap_sums(columns, groups, draws=draws, seed=seed).T
+    variance = np.maximum(second / n - (first / n) ** 2, 0.0)
+    r2 = np.full(draws, np.nan)
+    varied = variance >= 1e-12 * max(float(np.var(target)), 1e-300)
+    np.divide(-squared / n, variance, out=r2, where=varied)
+    return Resampled(np.sqrt(squared / n), r2 + 1.0, np.sqrt(variance))
 
 
 @dataclass(frozen=True)
-class _Ratios:
-    rmse: NDArray[np.float64]
-    r2: NDArray[np.float64]
+class Band:
+    """Rows whose true score lies in one band."""
+
+    name: str
+    n: int
+    rmse: float
+    share: float
+    """of all squared error"""
+    bias: float
+    """mean of prediction - target, points"""
 
 
-def _ratios(
-    target: NDArray[np.float64], errors: NDArray[np.float64], groups: NDArray[np.int64] | None, *, seed: int, draws: int
-) -> _Ratios:
-    # Centred first: a variance from sums of squares loses digits that a mean of zero keeps.
-    y = target - target.mean()
-    sums = bootstrap_sums(np.stack([np.ones_like(y), errors, y, y * y], axis=1), groups, draws=draws, seed=seed)
-    n, squared, first, second = sums.T
-    variance = second / n - (first / n) ** 2
-    flat = variance < 1e-12 * max(float(np.var(target)), 1e-300)
-    r2 = np.full(len(n), np.nan)
-    np.divide(-squared / n, variance, out=r2, where=~flat)
-    return _Ratios(np.sqrt(squared / n), r2 + 1.0)
+def band_of(target: Floats) -> NDArray[np.int64]:
+    """The band of each true score, index into BANDS, (n,)."""
+    return np.searchsorted([high for _, high in BANDS[:-1]], target, side="left").astype(np.int64)
+
+
+def error_by_band(target: Floats, prediction: Floats) -> tuple[Band, ...]:
+    """The errors of `prediction` (n,) by true score.
+
+    Honest predictions of a noisy score stay near the middle, so errors grow towards both ends.
+    """
+    error, band = prediction - target, band_of(target)
+    total = max(float((error**2).sum()), 1e-300)
+    found = []
+    for i, (name, _) in enumerate(BANDS):
+        e = error[band == i]
+        if len(e):
+            squared = float((e**2).sum())
+            found.append(Band(name, len(e), float(np.sqrt(squared / len(e))), squared / total, float(e.mean())))
+    return tuple(found)
+
+
+def calibration_line(target: Floats, prediction: Floats) -> tuple[float, float]:
+    """Slope and intercept of the least-squares line of `target` on `prediction`; NaN where predictions do not vary.
+
+    A slope of 1 is calibrated, above 1 too timid, below 1 too bold.
+    """
+    centred = prediction - prediction.mean()
+    spread = float(centred @ centred)
+    if spread <= 1e-12:
+        return float("nan"), float("nan")
+    slope = float(centred @ target) / spread
+    return slope, float(target.mean() - slope * prediction.mean())

@@ -19,7 +19,7 @@ from pawpularity.data.photos import PhotoError, read_photo
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import run_folds
-from pawpularity.evaluation.sources import Source, open_source
+from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.explain.explain import Photo
 from pawpularity.explain.extremes import extremes, scored_rows
 from pawpularity.explain.methods import require_methods
@@ -34,7 +34,7 @@ class Chosen:
     """What one command works on."""
 
     run: Run
-    source: Source
+    source: Predictions
     dataset: Dataset
     settings: Explain
     cache: Path
@@ -79,7 +79,7 @@ def choose(options: argparse.Namespace, words: Sequence[str]) -> Chosen:
     require_methods(config.explain.methods)
     run = Run.open(OOF / check_name(options.run or default_run(configs, asked)))
     run.require_networks()
-    source = open_source(run.name, partly=True)
+    source = open_predictions(run.name, partly=True)
     own = run.record["data"]
     if not options.data and own.get("folder") is None and own["name"] != asked.resolve().name:
         raise UserError(f"{run.name} was trained on {own['name']}, not on {asked}; name its data with DATA=DIR")

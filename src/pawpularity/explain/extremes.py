@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.evaluation.sources import Source
+from pawpularity.evaluation.predictions import Predictions
 
 HIGHEST, LOWEST, OVER, UNDER = "highest", "lowest", "over", "under"
 KINDS = {
@@ -43,7 +43,7 @@ class Scored:
         return self.prediction - self.target
 
 
-def scored_rows(source: Source) -> dict[str, Scored]:
+def scored_rows(source: Predictions) -> dict[str, Scored]:
     """Every row of `source` by its Id, in the order of Ids."""
     groups = np.arange(len(source.target)) if source.groups is None else source.groups
     cells = (source.table["Id"].tolist(), source.fold.tolist(), source.target.tolist(), source.prediction.tolist(),
@@ -51,7 +51,7 @@ def scored_rows(source: Source) -> dict[str, Scored]:
     return {cell[0]: Scored(*cell) for cell in zip(*cells, strict=True)}
 
 
-def extremes(source: Source, n: int) -> list[Scored]:
+def extremes(source: Predictions, n: int) -> list[Scored]:
     """The `n` highest and lowest predictions and the `n` largest over- and under-estimates of `source`.
 
     In the order of KINDS, each list from its most extreme photo on; a photo that stands in several comes where it is

@@ -19,7 +19,7 @@ from pawpularity.data.subject import LEAST, MOST, SUBJECT, share, subject_map
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import holm
-from pawpularity.evaluation.claims import CLAIMS, CONTRAST
+from pawpularity.evaluation.effects import CLAIMS, CONTRAST
 from pawpularity.explain.chosen import Chosen, listed
 from pawpularity.explain.estimate import table
 from pawpularity.explain.explain import decoded, span

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from pawpularity.data.tables import METADATA
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.bootstrap import bootstrap_sums, group_sums, interval
-from pawpularity.evaluation.claims import CLAIMS, CONTRAST
+from pawpularity.evaluation.effects import CLAIMS, CONTRAST
 from pawpularity.explain.extremes import Scored
 
 SCORES, PREDICTIONS = "scores", "predictions"

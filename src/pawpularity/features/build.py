@@ -30,7 +30,7 @@ from pawpularity.files import OTHER_CACHE, require_space, size_text
 from pawpularity.models.network import Network
 
 BATCH = 32
-Source = Callable[[Rows], Iterator[tuple[Rows, Tensor]]]
+Predictions = Callable[[Rows], Iterator[tuple[Rows, Tensor]]]
 """From (photo, view) pairs to batches of them with what the network is fed"""
 
 
@@ -183,7 +183,7 @@ def _missing(file: FeatureFile, photos: Rows, views: Rows) -> Rows:
     return np.unique(np.stack([photos[absent], views[absent]], axis=1), axis=0)
 
 
-def _rows_of(shallow: FeatureFile) -> Source:
+def _rows_of(shallow: FeatureFile) -> Predictions:
     def source(pairs: Rows) -> Iterator[tuple[Rows, Tensor]]:
         for start in range(0, len(pairs), BATCH):
             part = pairs[start : start + BATCH]
@@ -193,7 +193,13 @@ def _rows_of(shallow: FeatureFile) -> Source:
 
 
 def _fill(
-    file: FeatureFile, network: Network, compute: Compute, pairs: Rows, source: Source, start: int, progress: Progress
+    file: FeatureFile,
+    network: Network,
+    compute: Compute,
+    pairs: Rows,
+    source: Predictions,
+    start: int,
+    progress: Progress,
 ) -> None:
     """Run blocks from `start` on over what `source` yields for `pairs`, and append the features shard by shard."""
     held: list[NDArray[np.uint8]] = []

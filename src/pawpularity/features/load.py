@@ -124,7 +124,7 @@ def open_inputs(
     rows: Rows,
     views: Rows,
 ) -> Inputs:
-    """Cached features of the pairs (`rows[i]`, `views[i]`) if the network has frozen blocks and they fit the budget, else photos."""
+    """Cached features of the pairs (`rows[i]`, `views[i]`) if blocks are frozen and the features fit the budget, else photos."""
     file = None if cache is None else cache.open(network, compute, photo_rows[rows], views)
     return PixelInputs(photos, photo_rows) if file is None else FeatureInputs(file, photo_rows)
 

@@ -20,7 +20,7 @@ from pawpularity.data.dataset import Dataset
 from pawpularity.data.folds import Folds
 from pawpularity.data.tables import ID, METADATA, TARGET
 from pawpularity.device import Compute
-from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.metrics import evaluate
 from pawpularity.evaluation.oof import assemble, write_oof
 from pawpularity.features.build import FeatureCache
 from pawpularity.files import file_hash, text_hash, write_json
@@ -91,7 +91,7 @@ def make_runs(
     word: str,
     suffix: str,
 ) -> list[Run]:
-    """Score every encoder alone, and all together if there are several, under each head, with and without metadata.
+    """Metrics every encoder alone, and all together if there are several, under each head, with and without metadata.
 
     Names, weights and places are checked before anything is computed. `config.model.args` go to its own backbone alone.
     Raises UserError for a network that cannot be had, and a run of the same name with other settings.
@@ -154,7 +154,7 @@ def _make_run(
         write_oof(file, oof[scored])
         about = {**run.record["head"], "metadata": recipe.metadata, **one.chosen}
         save_head(run.fold(fold), one.head, about)
-        result = score(target[scored], prediction[scored], level, groups[scored]).to_dict() | {
+        result = evaluate(target[scored], prediction[scored], level, groups[scored]).to_dict() | {
             "head": recipe.head,
             "chosen": one.words,
             "features": features.shape[1],

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from pawpularity.console import Progress, log, next_step, track
-from pawpularity.context import CONTEST
+from pawpularity.data import CONTEST
 from pawpularity.data.dataset import Dataset, load_test
 from pawpularity.data.tables import read_sample_submission
 from pawpularity.errors import UserError

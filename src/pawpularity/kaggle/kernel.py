@@ -14,7 +14,7 @@ import numpy as np
 
 from pawpularity import __version__
 from pawpularity.console import log, next_step, table, track
-from pawpularity.data.dataset import is_drawn
+from pawpularity.data import is_drawn
 from pawpularity.data.tables import ID, read_cells
 from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.data.dataset import CONTEST
+from pawpularity.data import CONTEST
 from pawpularity.data.tables import ID, TARGET, read_sample_submission
 from pawpularity.errors import UserError
 

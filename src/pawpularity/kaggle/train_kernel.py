@@ -21,7 +21,8 @@ import yaml
 
 from pawpularity.config import Config, config_path, resolve
 from pawpularity.console import log, next_step
-from pawpularity.context import CONTEST, FOLDS, default_run
+from pawpularity.context import FOLDS, default_run
+from pawpularity.data import CONTEST
 from pawpularity.errors import UserError
 from pawpularity.files import atomic_folder, read_json, size_text, write_json, write_text
 from pawpularity.kaggle import wheel

@@ -10,7 +10,8 @@ import numpy as np
 
 from pawpularity.config import Config, resolve
 from pawpularity.console import confirm, duration, emit, log, next_step, table
-from pawpularity.context import Context, choose_data, data_suffix, is_drawn, load_dataset
+from pawpularity.context import Context, choose_data, data_suffix, load_dataset
+from pawpularity.data import is_drawn
 from pawpularity.errors import UserError
 from pawpularity.files import OTHER_CACHE, require_space
 from pawpularity.runs import OOF

@@ -10,8 +10,8 @@ import numpy as np
 from pawpularity.console import make_word
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leaderboard import details, run_row
-from pawpularity.evaluation.origin import CONTEST_KIND, DRAWN_KIND
-from pawpularity.evaluation.sources import Source, is_file_word, open_source
+from pawpularity.evaluation.leak_detection import CONTEST_KIND, DRAWN_KIND
+from pawpularity.evaluation.predictions import Predictions, is_file_word, open_predictions
 from pawpularity.runs import OOF, Run, run_names
 
 CELLS = "table1-"  # runs that are cells of Table 1 begin so
@@ -29,7 +29,7 @@ class Subject:
     """what named it: a run's name, a file's path"""
     row: dict[str, Any]
     """what `oof RUN` says of it, without its seeds; of a run without a trained fold `run_row`, whose score is None"""
-    source: Source | None
+    source: Predictions | None
     run: Run | None
 
     @property
@@ -181,17 +181,17 @@ def _all_runs() -> tuple[list[str], list[str]]:
 
 def _subject(word: str, scale: float | None, folds: Path | None, data: Path | None) -> Subject:
     if is_file_word(word):
-        source = open_source(word, scale=scale, folds=folds)
+        source = open_predictions(word, scale=scale, folds=folds)
         return Subject(word, details(source, data, seeds=False), source, None)
     run = Run.open(OOF / word)
     if run.has_folds and not run.trained_folds():
         return Subject(word, run_row(run), None, run)
-    source = open_source(word, partly=True)
+    source = open_predictions(word, partly=True)
     return Subject(word, details(source, seeds=False), source, run)
 
 
 def _named_apart(found: Sequence[Subject]) -> list[Subject]:
-    """Files of the same name in several folders are told apart by the folder, as `open_sources` does."""
+    """Files of the same name in several folders are told apart by the folder, as `open_several` does."""
     names = [one.name for one in found]
     apart = []
     for one in found:

@@ -6,8 +6,8 @@ from typing import Any
 
 from pawpularity.ensemble.record import blend_command
 from pawpularity.errors import UserError
-from pawpularity.evaluation.alarm import FEWEST_ROWS
 from pawpularity.evaluation.leaderboard import LEAKY, seed_lines
+from pawpularity.evaluation.leak_detection import FEWEST_ROWS
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW
 from pawpularity.files import file_hash, read_json
 from pawpularity.report.components import (

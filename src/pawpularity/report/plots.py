@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.errors import UserError
-from pawpularity.evaluation.bands import BANDS
+from pawpularity.evaluation.metrics import BANDS
 from pawpularity.report.drawing import BLUE, GREEN, INK, LINE, ORANGE, SOFT, colour_of, shape_of
 
 if TYPE_CHECKING:

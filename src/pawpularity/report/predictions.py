@@ -10,7 +10,7 @@ from typing import Any
 
 from pawpularity.console import make_word
 from pawpularity.evaluation.compare import Comparison, compare
-from pawpularity.evaluation.sources import Source, groups_of_all
+from pawpularity.evaluation.predictions import Predictions, groups_of_all
 from pawpularity.files import text_hash
 from pawpularity.report.components import (
     Block,
@@ -126,7 +126,7 @@ def predicted_section(subjects: Sequence[Subject]) -> Section:
     return Section("predicted", "Predicted against true", "predicted / true", "make train", blocks)
 
 
-def _scatter(name: str, one: Subject, source: Source) -> Figure:
+def _scatter(name: str, one: Subject, source: Predictions) -> Figure:
     s, b = one.row["score"], one.row["breakdown"]
     line = "predictions that do not vary"
     if b["slope"] is not None:

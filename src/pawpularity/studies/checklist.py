@@ -14,8 +14,8 @@ import numpy as np
 
 from pawpularity.console import emit, log, make_word, next_step
 from pawpularity.errors import UserError
-from pawpularity.evaluation.metrics import DRAWS, rmse, score
-from pawpularity.evaluation.sources import open_source
+from pawpularity.evaluation.metrics import DRAWS, evaluate, rmse
+from pawpularity.evaluation.predictions import open_predictions
 from pawpularity.files import write_json, write_text
 from pawpularity.runs import OOF, Run, run_names
 from pawpularity.studies.checklist_evidence import Evidence, NotAsked, NotBacked, flat
@@ -70,7 +70,7 @@ def make_checklist(names: list[str]) -> dict[str, Any]:
 def _hash(name: str) -> str | None:
     """The hash of the run's predictions, so that a reader of the JSON knows whether it is current; None without predictions."""
     try:
-        return open_source(name, partly=True).predictions_hash
+        return open_predictions(name, partly=True).predictions_hash
     except UserError:
         return None
 
@@ -154,7 +154,7 @@ def _splits(e: Evidence) -> str:
 
 def _result(e: Evidence) -> str:
     source = e.source
-    s = score(source.target, source.prediction, source.constant, source.groups)
+    s = evaluate(source.target, source.prediction, source.constant, source.groups)
     each = np.array(
         [rmse(source.target[own], source.prediction[own]) for own in source.fold == np.unique(source.fold)[:, None]]
     )

@@ -15,7 +15,7 @@ from pawpularity.data.folds import Folds
 from pawpularity.ensemble.record import blend_command
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import run_folds
-from pawpularity.evaluation.sources import Source, open_source
+from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import read_json
 from pawpularity.runs import OOF, Run
 
@@ -130,7 +130,7 @@ class Evidence:
         return found
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> Predictions:
         """The predictions of every fold that is there, as training (or the blend) wrote them."""
         run = self.run
         self.folds()
@@ -140,7 +140,7 @@ class Evidence:
             files = {run.predictions_file(fold): run.remedy(fold) for fold in self.started}
         file = next((file for file in files if not file.is_file()), run.folder / "oof.csv")
         with needing(file, files.get(file, self.command)):
-            found = open_source(run.name, partly=True)
+            found = open_predictions(run.name, partly=True)
         for file in files:
             self.note(file, "fold,target,prediction")
         return found

@@ -26,11 +26,10 @@ from pawpularity.data.duplicates import duplicate_groups
 from pawpularity.data.photo_facts import DATE, PROPERTIES, QUANTISATION, photo_facts
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
-from pawpularity.evaluation.bands import Band, breakdown
 from pawpularity.evaluation.label_noise import noise_for
-from pawpularity.evaluation.metrics import INDICATIVE_BELOW, rmse
-from pawpularity.evaluation.origin import Origin, folder_of, origin_of, rows_known
-from pawpularity.evaluation.sources import Source, open_source
+from pawpularity.evaluation.leak_detection import Origin, folder_of, origin_of, rows_known
+from pawpularity.evaluation.metrics import INDICATIVE_BELOW, Band, error_by_band, rmse
+from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import plain, write_text
 from pawpularity.runs import OOF, check_name
 from pawpularity.studies.errors_analysis import SIDES, Gap, Recency, measure_gap, recency, what_they_share, worst_rows
@@ -49,7 +48,7 @@ Rows = NDArray[np.int64]
 class Findings:
     """Everything the report says."""
 
-    source: Source
+    source: Predictions
     origin: Origin
     folder: Path | None
     """the data that knows the rows, if any"""
@@ -79,7 +78,7 @@ class Findings:
 
 def errors(
     source: str | None = None, *, top: int = 12, draws: int = 10_000, out: str | None = None, config: str | None = None,
-    data: str | None = None, settings: Sequence[str] = (), folds: str | None = None, scale: float | None = None,
+    data: str | None = None, settings: Sequence[str] = (), folds: Path | None = None, scale: float | None = None,
     json: str | None = None,
 ) -> None:  # fmt: skip
     """`pawpularity errors`: print a summary of a run's or CSV's errors (default: the default run), write the report."""
@@ -95,7 +94,7 @@ def errors(
     configs = config or default_config(chosen)
     cache = Path(resolve(configs, settings).cache.folder)
     word = source or check_name(default_run(configs, chosen))
-    found = open_source(word, scale=scale, folds=Path(folds) if folds else None, partly=True)
+    found = open_predictions(word, scale=scale, folds=folds, partly=True)
     if found.run is not None and found.run.leaky:
         log(f"{found.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
     if found.run is not None and not found.complete:
@@ -109,7 +108,7 @@ def errors(
     next_step(f"make {'explain' if found.run else 'leakcheck'} {make_word('RUN' if found.run else 'OOF', word)}")
 
 
-def analyse(source: Source, data: Path | None, cache: Path, *, top: int, draws: int) -> Findings:
+def analyse(source: Predictions, data: Path | None, cache: Path, *, top: int, draws: int) -> Findings:
     """Everything there is to say about the errors of `source`. Without `data` its rows are looked for in the usual folders.
 
     Raises UserError for `data` of other rows, and for predictions that are the targets.
@@ -137,11 +136,11 @@ def analyse(source: Source, data: Path | None, cache: Path, *, top: int, draws: 
             values = values.join((facts - facts.mean()) / facts.std(ddof=0).replace(0.0, 1.0))
         own = None if groups is None else groups[known.index]
         shares = what_they_share(values, error, target, own, count=compared, draws=draws)
-    bands = breakdown(source.target, source.prediction, source.constant, source.fold).bands
+    bands = error_by_band(source.target, source.prediction)
     return Findings(source, origin, folder, rows, gap, bands, worst_table(rows, top), compared, shares, aged)
 
 
-def gather_rows(source: Source, origin: Origin, dataset: Dataset | None, where: str) -> pd.DataFrame:
+def gather_rows(source: Predictions, origin: Origin, dataset: Dataset | None, where: str) -> pd.DataFrame:
     """The rows of `source` with their error and all that is known of them.
 
     On a drawn sample the expected score and the noise; of the rows that `dataset` knows metadata, photo and its properties.

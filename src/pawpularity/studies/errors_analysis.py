@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from pawpularity.console import track
 from pawpularity.data.tables import METADATA
-from pawpularity.evaluation.bands import BANDS, band_of, calibration
 from pawpularity.evaluation.bootstrap import bootstrap_sums, holm, interval, permutations
 from pawpularity.evaluation.label_noise import Explainable, LabelNoise, explainable
-from pawpularity.evaluation.metrics import rmse
+from pawpularity.evaluation.metrics import BANDS, band_of, calibration_line, rmse
 
 SIDES = ("over-scored", "under-scored")
 FEWEST_DATES = 30
@@ -170,7 +169,7 @@ def measure_gap(
     mean_t, square_t, mean_p, square_p, product, mse, mended = (drawn[:, 1:8] / drawn[:, :1]).T
     var_t, var_p = np.maximum(square_t - mean_t**2, 0.0), np.maximum(square_p - mean_p**2, 0.0)
     value, sd = float(error.mean()), float(np.std(target))
-    slope, intercept = calibration(target, prediction)
+    slope, intercept = calibration_line(target, prediction)
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes = np.where(var_p > 1e-12, (product - mean_t * mean_p) / var_p, np.nan)
         r2 = np.where(var_t > 0, 1.0 - mse / var_t, np.nan)
@@ -207,7 +206,7 @@ def cross_fitted_line(target: Floats, prediction: Floats, fold: Rows) -> Floats:
     for k in np.unique(fold):
         others = fold != k
         if others.sum() >= 2:
-            slope, intercept = calibration(target[others], prediction[others])
+            slope, intercept = calibration_line(target[others], prediction[others])
             out[~others] = intercept + slope * prediction[~others]
     return out
 

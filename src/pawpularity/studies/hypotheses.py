@@ -23,13 +23,21 @@ from numpy.typing import NDArray
 
 from pawpularity.console import emit, log, make_word, next_step, table
 from pawpularity.context import Context, context
-from pawpularity.data.dataset import is_drawn
+from pawpularity.data import is_drawn
 from pawpularity.data.tables import ID, TARGET, read_cells
 from pawpularity.errors import UserError
-from pawpularity.evaluation.claims import ALPHA, CLAIMS, CONTRAST, FEW, NOT_TESTABLE, TOO_SMALL
-from pawpularity.evaluation.effects import POWER, Effect
-from pawpularity.evaluation.regression import Coefficient
-from pawpularity.evaluation.sources import Source, open_source
+from pawpularity.evaluation.effects import (
+    ALPHA,
+    CLAIMS,
+    CONTRAST,
+    FEW,
+    NOT_TESTABLE,
+    POWER,
+    TOO_SMALL,
+    Coefficient,
+    Effect,
+)
+from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import atomic_file, write_json, write_text
 from pawpularity.runs import OOF
 from pawpularity.sample import spec
@@ -59,7 +67,7 @@ def hypotheses(
         raise UserError(
             f"{work.data}: has {len(work.dataset.train)} rows; {FEWEST_ROWS} or more are needed to test anything"
         )
-    source = None if run is None else open_source(run, scale=scale)
+    source = None if run is None else open_predictions(run, scale=scale)
     if source is not None and source.run is not None and source.run.leaky:
         log(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
     found, known, notes = _tested(work, source, draws, margin)
@@ -95,7 +103,7 @@ def hypotheses(
 
 
 def _tested(
-    work: Context, source: Source | None, draws: int, margin: float
+    work: Context, source: Predictions | None, draws: int, margin: float
 ) -> tuple[Findings, dict[str, float], list[str]]:
     """The findings, the drawn rule's own effects ({} where it is not known), and notes about the contrast."""
     gathered = gather(work.dataset, work.folds.groups_of)
@@ -111,7 +119,7 @@ def _tested(
     return found, known, notes
 
 
-def _matched(source: Source, rows: pd.DataFrame, data: Path) -> Floats:
+def _matched(source: Predictions, rows: pd.DataFrame, data: Path) -> Floats:
     """The predictions of `source` for `rows`; both are sorted by Id. Raises UserError for other rows or scores."""
     if odd := set(rows[ID]) ^ set(source.table[ID]):
         where = "has no row" if min(odd) in set(rows[ID]) else f"is not only of {data}, which has no row"

@@ -14,9 +14,22 @@ from numpy.typing import NDArray
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.subject import measure
 from pawpularity.data.tables import ID, METADATA, TARGET
-from pawpularity.evaluation.claims import CLAIMS, CONTRAST, FEW, NO_COLUMN, Claim, verdict
-from pawpularity.evaluation.effects import Column, Effect, Precision, effects, precision
-from pawpularity.evaluation.regression import Coefficient, Regression, least_squares
+from pawpularity.evaluation.effects import (
+    CLAIMS,
+    CONTRAST,
+    FEW,
+    NO_COLUMN,
+    Claim,
+    Coefficient,
+    Column,
+    Effect,
+    Precision,
+    Regression,
+    effects,
+    least_squares,
+    precision,
+    verdict,
+)
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

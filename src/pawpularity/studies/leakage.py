@@ -36,7 +36,7 @@ from pawpularity.data.augment import copies as copies_under
 from pawpularity.data.tables import ID, TARGET, read_train
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.compare import compare
-from pawpularity.evaluation.metrics import rmse, score
+from pawpularity.evaluation.metrics import evaluate, rmse
 from pawpularity.evaluation.oof import write_oof
 from pawpularity.files import atomic_file, plain, write_json, write_text
 from pawpularity.runs import OOF, record_of
@@ -249,7 +249,7 @@ def both_ways(
         about = {"trained": trained, "samples": len(fitting), "photos": len(np.unique(fitting.rows))}
         for scored, what in scored_on.items():
             answers = predict_samples(fitted, data, what, compute)
-            result = score(data.scores[what.rows], answers, means[scored], data.groups[what.rows])
+            result = evaluate(data.scores[what.rows], answers, means[scored], data.groups[what.rows])
             ways.append(about | {"scored": scored} | result.to_dict())
             frames[scored][trained] = answers
     first, target = frames["leaky"], data.scores[validation.rows]

@@ -27,18 +27,20 @@ from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leak_detection import (
     Neighbours,
+    Origin,
     blind_remark,
     copies_of,
     deciles,
     extremes_remark,
+    folder_of,
     nearest_across_folds,
+    origin_of,
     signs_of,
     standardised,
     verdict_of,
 )
-from pawpularity.evaluation.metrics import score
-from pawpularity.evaluation.origin import Origin, folder_of, origin_of
-from pawpularity.evaluation.sources import Source, open_source
+from pawpularity.evaluation.metrics import evaluate
+from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import text_hash, write_json, write_text
 from pawpularity.runs import OOF
 
@@ -62,10 +64,10 @@ Features = NDArray[np.float32]
 
 def leakcheck(
     oof: str, *, photos: str | None = None, out: str | None = None, config: str | None = None, data: str | None = None,
-    settings: Sequence[str] = (), folds: str | None = None, scale: float | None = None, json: str | None = None,
+    settings: Sequence[str] = (), folds: Path | None = None, scale: float | None = None, json: str | None = None,
 ) -> None:  # fmt: skip
     """`pawpularity leakcheck`: look for every sign, print and write the findings."""
-    source = open_source(oof, scale=scale, folds=Path(folds) if folds else None)
+    source = open_predictions(oof, scale=scale, folds=folds)
     origin = origin_of(source, Path(data) if data else None)
     at_hand = origin.folder or folder_of(source, origin)
     resolved = resolve(config or default_config(at_hand or choose_data(data)), settings)
@@ -78,7 +80,7 @@ def leakcheck(
     next_step(f"make errors {make_word('RUN', oof)}")
 
 
-def find_photos(source: Source, asked: str | None, data: Path | None) -> dict[int, Path]:
+def find_photos(source: Predictions, asked: str | None, data: Path | None) -> dict[int, Path]:
     """The photo of each row of `source` that has one: in the folder `asked` for, else in `data` if that holds enough.
 
     Photos are ID.jpg in the folder, or in train/ below it. Raises UserError where `asked` is absent or holds fewer than 20.
@@ -98,10 +100,10 @@ def find_photos(source: Source, asked: str | None, data: Path | None) -> dict[in
 
 
 def check(
-    source: Source, origin: Origin, files: dict[int, Path], config: Config
+    source: Predictions, origin: Origin, files: dict[int, Path], config: Config
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
     """The findings for JSON, and the nearest photo of another fold of each of `files` (None where none were compared)."""
-    result = score(source.target, source.prediction, source.constant, source.groups)
+    result = evaluate(source.target, source.prediction, source.constant, source.groups)
     remarks = [extremes_remark(source, origin.kind), blind_remark(result.n)]
     rows, copies, parts, neighbours = np.array(list(files), dtype=np.int64), None, [], None
     if not files:

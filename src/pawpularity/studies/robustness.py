@@ -34,8 +34,8 @@ from pawpularity.data.photos import decode
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
-from pawpularity.evaluation.metrics import score
-from pawpularity.evaluation.sources import Source, open_source
+from pawpularity.evaluation.metrics import evaluate
+from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import text_hash, write_json, write_text
 from pawpularity.runs import Run, check_name
 
@@ -103,8 +103,8 @@ def robustness(
     next_step(f"make report {make_word('RUNS', *(one.name for one, _ in opened))}")
 
 
-def _open(name: str) -> Source:
-    source = open_source(name, partly=True)
+def _open(name: str) -> Predictions:
+    source = open_predictions(name, partly=True)
     assert source.run is not None
     source.run.require_networks()
     if source.run.leaky:
@@ -121,7 +121,7 @@ def _data_of(run: Run, named: str | None, default: Path) -> Path:
     return Path(named or own.get("folder") or default)
 
 
-def _drawn(sources: Sequence[Source], count: int, seed: int) -> list[str]:
+def _drawn(sources: Sequence[Predictions], count: int, seed: int) -> list[str]:
     """Ids that every run has scored out of fold: `count` of them at random (0 or too few: all), sorted."""
     common = sorted(set.intersection(*(set(source.table[ID]) for source in sources)))
     if len(common) < 2:
@@ -133,7 +133,7 @@ def _drawn(sources: Sequence[Source], count: int, seed: int) -> list[str]:
 
 
 def measure(
-    run: Run, source: Source, dataset: Dataset, ids: list[str], cache: Path, seed: int
+    run: Run, source: Predictions, dataset: Dataset, ids: list[str], cache: Path, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Every change of the photos `ids`: a row per photo and change, and the figures for JSON."""
     import torch
@@ -185,7 +185,7 @@ def measure(
         "photos": len(ids),
         "seed": seed,
         "flip": cfg.predict.flip,
-        "score": score(source.target, source.prediction, source.constant, source.groups).to_dict(),
+        "score": evaluate(source.target, source.prediction, source.constant, source.groups).to_dict(),
         "sd_of_scores": float(clean.std()),
         "off_predictions": float(np.abs(clean.clip(1, 100) - own["prediction"].to_numpy()).max()),
         "moves": summary(moves, groups, seed=seed),

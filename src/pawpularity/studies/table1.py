@@ -20,12 +20,13 @@ import pandas as pd
 
 from pawpularity.config import Config, resolve
 from pawpularity.console import emit, log, next_step, table
-from pawpularity.context import Context, choose_data, data_suffix, draw_if_missing, is_drawn
+from pawpularity.context import Context, choose_data, data_suffix, draw_if_missing
+from pawpularity.data import is_drawn
 from pawpularity.data.augment import AUGMENTATIONS
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.leaderboard import run_row
-from pawpularity.evaluation.metrics import score
+from pawpularity.evaluation.metrics import evaluate
 from pawpularity.files import read_json, write_json, write_text
 from pawpularity.runs import OOF, Run, fingerprint, machine, record_of
 from pawpularity.sample import SAMPLE
@@ -158,7 +159,7 @@ def _leaky(work: Context, backbone: str, rule: str, config: Config, data: "Train
         fitted = fit_samples(config, data, training, validation, compute=compute, hooks=hooks)
     answers = predict_samples(fitted, data, validation, compute)
     at, leaked = validation.rows, np.isin(validation.rows, training.rows)
-    result = score(data.scores[at], answers, fitted.training_mean, data.groups[at]).to_dict()
+    result = evaluate(data.scores[at], answers, fitted.training_mean, data.groups[at]).to_dict()
     about = machine()
     row = {
         "backbone": backbone, "copies": rule, "split": "leaky", **{key: result[key] for key in FIGURES},
@@ -166,7 +167,8 @@ def _leaky(work: Context, backbone: str, rule: str, config: Config, data: "Train
         "seconds": round(time.perf_counter() - started, 2), "device": compute.device.type, "dtype": compute.dtype_name,
         "machine": f"{about['processor']}, {about['cores']} cores", "paper_rmse": PAPER.get(backbone, {}).get(rule),
     }  # fmt: skip
-    predictions = pd.DataFrame({ID: np.array(sorted(work.dataset.train[ID]))[at], "copy": np.array(AUGMENTATIONS)[validation.copies],
+    ids = np.array(sorted(work.dataset.train[ID]))[at]
+    predictions = pd.DataFrame({ID: ids, "copy": np.array(AUGMENTATIONS)[validation.copies],
                                 "copy_trained_on": leaked, "target": data.scores[at], "prediction": answers})  # fmt: skip
     text = predictions.sort_values([ID, "copy"]).to_csv(index=False, float_format="%.6f", lineterminator="\n")
     write_text(path.with_suffix(".csv"), text)

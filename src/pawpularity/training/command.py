@@ -1,4 +1,4 @@
-"""`pawpularity train`: train one fold, or all that are missing, in one process, several folds at once, or one fold on several GPUs."""
+"""`pawpularity train`: one fold, or all that are missing; one after the other, side by side, or a fold on several GPUs."""
 
 import os
 import subprocess

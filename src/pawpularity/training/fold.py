@@ -21,7 +21,7 @@ from pawpularity.context import Context
 from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
-from pawpularity.evaluation.metrics import Score, rmse, score
+from pawpularity.evaluation.metrics import Metrics, evaluate, rmse
 from pawpularity.evaluation.oof import assemble, write_oof
 from pawpularity.files import atomic_folder, file_hash, require_space, write_json, write_text
 from pawpularity.models.backbone import count_parameters
@@ -139,7 +139,7 @@ def train_fold(
     again: bool = True,
     fresh: bool = False,
     all_features: bool = False,
-) -> Score:
+) -> Metrics:
     """Fit fold `fold`, score its photos, write its folder, and oof.csv when it was the last one missing.
 
     A fold that was stopped half way is resumed, unless `fresh`. `all_features`: cache what the other folds will need too.
@@ -170,7 +170,7 @@ def train_fold(
                 config, data, training, fold=fold, compute=compute, samples=samples, network=network, inputs=inputs, hooks=hooks
             )  # fmt: skip
         predicted, flips = _predict(config.predict.flip, data, fitted, scored, compute)
-        result = score(data.scores[scored], predicted, fitted.training_mean, data.groups[scored])
+        result = evaluate(data.scores[scored], predicted, fitted.training_mean, data.groups[scored])
         if accelerator.is_main_process:
             assert hooks.checkpointer is not None
             seconds = hooks.checkpointer.spent + time.perf_counter() - started

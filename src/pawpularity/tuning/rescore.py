@@ -29,9 +29,9 @@ from pawpularity.context import Context
 from pawpularity.data.folds import Folds
 from pawpularity.errors import UserError
 from pawpularity.evaluation.compare import compare
-from pawpularity.evaluation.metrics import rmse, score
+from pawpularity.evaluation.metrics import evaluate, rmse
 from pawpularity.evaluation.oof import constant_predictions, read_fold
-from pawpularity.evaluation.sources import Source, open_source
+from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import write_text
 from pawpularity.runs import Run
 from pawpularity.training.fold import train_run
@@ -69,14 +69,14 @@ class Trainer:
         """The run `name` with all folds (or those `wanted`) there. Raises UserError where another run has the name."""
         return train_run(self.context.variant(config, name), wanted=wanted, data=self.data)
 
-    def baseline(self, name: str, config: Config, fallback: str) -> Source:
+    def baseline(self, name: str, config: Config, fallback: str) -> Predictions:
         """The config's own run, under its usual name, or `fallback` where another run stands there."""
         try:
             run = self.train(name, config)
         except UserError as error:
             log(f"{name} is not taken for the default config's own run ({error}); trained as {fallback}")
             run = self.train(fallback, config)
-        return open_source(run.name)
+        return open_predictions(run.name)
 
 
 def best_trials(study: optuna.Study, top: int) -> list[FrozenTrial]:
@@ -125,7 +125,7 @@ def cross_fit(target: Floats, fold: NDArray[np.int64], predictions: Sequence[Flo
 
 
 def figures(
-    sources: Sequence[Source], inner: Sequence[float], default: Source, unseen: int
+    sources: Sequence[Predictions], inner: Sequence[float], default: Predictions, unseen: int
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The three figures and the paired comparisons, and the cross-fitted predictions as an OOF table.
 
@@ -138,7 +138,7 @@ def figures(
     table = first.table.assign(prediction=fitted.prediction)
     found = _figures(table, default, unseen, first.groups) | {
         "kind": "cross-fitted",
-        "selected": score(first.target, sources[winner].prediction, constant_predictions(table), first.groups).to_dict(),
+        "selected": evaluate(first.target, sources[winner].prediction, constant_predictions(table), first.groups).to_dict(),
         "winner": sources[winner].name,
         "candidates": [
             {"run": source.name, "inner_rmse": value, "rmse": own,
@@ -154,7 +154,7 @@ def figures(
 
 
 def nested_figures(
-    runs: Sequence[Run], folds: Folds, default: Source, inner: Sequence[float], unseen: int
+    runs: Sequence[Run], folds: Folds, default: Predictions, inner: Sequence[float], unseen: int
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The figure of a search per fold: `runs[k]` is the winner of fold k's own search and scores that fold."""
     parts = [read_fold(run, fold, folds) for fold, run in enumerate(runs)]
@@ -174,17 +174,19 @@ def nested_figures(
     return found, table
 
 
-def _figures(table: pd.DataFrame, default: Source, unseen: int, groups: NDArray[np.int64] | None) -> dict[str, Any]:
+def _figures(
+    table: pd.DataFrame, default: Predictions, unseen: int, groups: NDArray[np.int64] | None
+) -> dict[str, Any]:
     target, prediction = (table[c].to_numpy(dtype=np.float64) for c in ("target", "prediction"))
     constant = constant_predictions(table)
     alone = (table["fold"] == unseen).to_numpy()
     own = groups[alone] if groups is not None else None
     return {
-        "headline": score(target, prediction, constant, groups).to_dict(),
+        "headline": evaluate(target, prediction, constant, groups).to_dict(),
         "unseen_fold": unseen,
-        "unseen": score(target[alone], prediction[alone], constant[alone], own).to_dict(),
+        "unseen": evaluate(target[alone], prediction[alone], constant[alone], own).to_dict(),
         "default": {"run": default.name,
-                    **score(default.target, default.prediction, default.constant, default.groups).to_dict()},
+                    **evaluate(default.target, default.prediction, default.constant, default.groups).to_dict()},
     }  # fmt: skip
 
 

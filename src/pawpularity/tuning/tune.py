@@ -138,10 +138,10 @@ def _scored(plan: Plan, studies: Mapping[int, optuna.Study], trainer: Trainer) -
         found, table = nested_figures(runs, trainer.folds, default, [c.inner_rmse for c in best], config.search.fold)
         where = f"a search per fold, {share}"
     else:
-        from pawpularity.evaluation.sources import open_source
+        from pawpularity.evaluation.predictions import open_predictions
 
         best = candidates(studies[config.search.fold], name, config, config.search.top)
-        sources = [open_source(trainer.train(c.name, c.config).name) for c in best]
+        sources = [open_predictions(trainer.train(c.name, c.config).name) for c in best]
         found, table = figures(sources, [c.inner_rmse for c in best], default, config.search.fold)
         where = f"searched on fold {config.search.fold}, {share}"
     counts = counts_of(list(studies.values()), first_try)

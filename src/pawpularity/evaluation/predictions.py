@@ -1,0 +1,188 @@
+"""Predictions to evaluate: a run by its name, or any CSV with `Id,fold,target,prediction`.
+
+A word that ends in `.csv`, holds a slash or names a file is a file; any other is a run below `oof/`. That the rows of a file
+are out of fold cannot be seen from the outside: `leakcheck` looks for signs.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pawpularity.data.folds import read_folds
+from pawpularity.data.tables import ID
+from pawpularity.errors import UserError
+from pawpularity.evaluation.oof import constant_predictions, read_fold, read_oof, read_run, run_folds
+from pawpularity.files import text_hash
+from pawpularity.runs import OOF, Run
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """One set of predictions, its rows sorted by Id."""
+
+    name: str
+    table: pd.DataFrame
+    """Id (str), fold (int64), target and prediction (float64, score points)"""
+    groups: NDArray[np.int64] | None
+    """(n,) near-duplicates share a number; None = not known, every row its own"""
+    constant: NDArray[np.float64]
+    """(n,) the mean target of each row's training rows"""
+    run: Run | None
+    path: Path
+
+    @property
+    def target(self) -> NDArray[np.float64]:
+        """(n,) true scores."""
+        return self.table["target"].to_numpy(dtype=np.float64)
+
+    @property
+    def prediction(self) -> NDArray[np.float64]:
+        """(n,) predicted scores."""
+        return self.table["prediction"].to_numpy(dtype=np.float64)
+
+    @property
+    def fold(self) -> NDArray[np.int64]:
+        """(n,) the fold each row was scored in."""
+        return self.table["fold"].to_numpy(dtype=np.int64)
+
+    @property
+    def predictions_hash(self) -> str:
+        """12 hex digits over every Id, target and prediction: findings keep it and so know whether they are current."""
+        return text_hash(self.table[[ID, "target", "prediction"]].to_csv(index=False, float_format="%.6f"))
+
+    @property
+    def folder_name(self) -> str:
+        """The name of a folder of findings; a file's keeps `.csv`, so that it never stands for a run's."""
+        if self.run is not None:
+            return self.name
+        return (re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "file") + ".csv"
+
+    @property
+    def constant_words(self) -> str:
+        """What `constant` is, for printing."""
+        alone = self.run is None and len(np.unique(self.fold)) < 2
+        return "these rows' own mean: there is one fold only" if alone else "the training rows' mean"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every fold of a run is there; a file always is."""
+        return self.run is None or not self.run.has_folds or len(self.run.trained_folds()) == self.run.k
+
+
+def is_file_word(word: str) -> bool:
+    """Whether a word on the command line means a file rather than a run."""
+    return word.lower().endswith(".csv") or Path(word).is_file() or "/" in word
+
+
+def open_predictions(
+    word: str, *, scale: float | None = None, folds: Path | None = None, partly: bool = False
+) -> Predictions:
+    """The predictions that `word` names.
+
+    `scale` multiplies columns of a file that lie in 0..1; `folds` is a folds file with the groups of its rows; `partly`
+    takes a run although folds are missing. Raises UserError for a word that names nothing, a bad table, an unfinished run,
+    or a 0-1 scale without `scale`.
+    """
+    if scale is not None and not 0 < scale <= 1000:
+        raise UserError(f"--scale {scale:g}: must be above 0 and 1000 at most; 100 turns a 0-1 scale into score points")
+    return _open_file(word, scale, folds) if is_file_word(word) else _open_run(word, partly)
+
+
+def _open_file(word: str, scale: float | None, folds: Path | None) -> Predictions:
+    path = Path(word)
+    if not path.exists() or path.is_dir():
+        fault = "is a folder" if path.is_dir() else "there is no such file"
+        raise UserError(
+            f"{word}: {fault}; name a CSV with Id,fold,target,prediction, or a run below {OOF}/ by its name alone"
+        )
+    table = read_oof(path)
+    for column in ("prediction", "target"):
+        # Scores are 1..100, so a column that never leaves 0..1 is on another scale.
+        if table[column].between(0, 1).all():
+            if scale is None:
+                raise UserError(
+                    f"{word}: every {column} lies in 0..1, so they are on a 0-1 scale, not 1-100; add --scale 100"
+                )
+            # 0.07 x 100 is 7.000000000000001, and a whole score must stay one.
+            table[column] = (table[column] * scale).round(6)
+    groups = None if folds is None else read_folds(folds).groups_of(table[ID])
+    return Predictions(path.stem, table, groups, constant_predictions(table), None, path)
+
+
+def _open_run(name: str, partly: bool) -> Predictions:
+    run = Run.open(OOF / name)
+    table, folds = read_run(run), run_folds(run)
+    if table is not None:
+        return Predictions(name, table, folds.groups_of(table[ID]), constant_predictions(table), run, run.oof_file)
+    trained = run.trained_folds()
+    if not trained or not partly:
+        raise UserError(f"{run.folder}: {len(trained)} of {run.k} folds are there; run: {run.remedy()}")
+    table = pd.concat([read_fold(run, fold, folds) for fold in trained]).sort_values(ID, ignore_index=True)
+    means = {fold: run.metrics(fold)["training_mean"] for fold in trained}
+    constant = table["fold"].map(means).to_numpy(dtype=np.float64)
+    return Predictions(name, table, folds.groups_of(table[ID]), constant, run, run.folder)
+
+
+def open_several(words: Sequence[str], *, scale: float | None = None, folds: Path | None = None) -> list[Predictions]:
+    """Several sets of predictions of the same rows and targets. Files of one name are told apart by their folder.
+
+    Raises UserError for one given twice, and naming the first difference.
+    """
+    found: list[Predictions] = []
+    for word in words:
+        one = open_predictions(word, scale=scale, folds=folds)
+        for other in found:
+            if one.path.resolve() == other.path.resolve():
+                raise UserError(f"{word}: is given twice; name each once")
+            _require_same_rows(other, one)
+            if np.array_equal(other.prediction, one.prediction):
+                raise UserError(f"{other.path} and {one.path} hold the same predictions; give one of them")
+        found.append(one)
+    names = [one.name for one in found]
+    for place, one in enumerate(found):
+        if one.run is None and names.count(one.name) > 1:
+            found[place] = replace(one, name=f"{one.path.resolve().parent.name}-{one.name}")
+    names = [one.name for one in found]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"two sources are called {repeated}; rename one of the files")
+    return found
+
+
+def _require_same_rows(first: Predictions, second: Predictions) -> None:
+    a, b = set(first.table[ID]), set(second.table[ID])
+    if odd := a ^ b:
+        inside, outside = (first, second) if min(odd) in a else (second, first)
+        raise UserError(f"{inside.path} and {outside.path} score different photos: {min(odd)} is in the former only "
+                        f"({len(inside.table)} rows and {len(outside.table)}); only the same rows can be compared")  # fmt: skip
+    unequal = np.flatnonzero(np.abs(first.target - second.target) > 1e-6)
+    if len(unequal):
+        row = int(unequal[0])
+        raise UserError(f"{first.path} and {second.path} have different targets: {first.table[ID][row]} is "
+                        f"{first.target[row]:g} and {second.target[row]:g} ({len(unequal)} rows differ); name files "
+                        "of the same data")  # fmt: skip
+
+
+def groups_of_all(several: Sequence[Predictions]) -> NDArray[np.int64] | None:
+    """(n,) groups that hold two rows together if any of `several` (of the same rows) does; None where none are known."""
+    return joined_groups([one.groups for one in several if one.groups is not None])
+
+
+def joined_groups(known: Sequence[NDArray[np.int64]]) -> NDArray[np.int64] | None:
+    """(n,) groups that hold two rows together if any of `known` (each (n,)) does; None for no `known`."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not known or all(np.array_equal(one, known[0]) for one in known):
+        return known[0] if known else None
+    n, first_of_group = len(known[0]), []
+    for one in known:
+        _, first, index = np.unique(one, return_index=True, return_inverse=True)
+        first_of_group.append(first[index])
+    rows = np.tile(np.arange(n), len(known))
+    edges = coo_array((np.ones(len(rows)), (rows, np.concatenate(first_of_group))), shape=(n, n))
+    return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
