@@ -23,22 +23,20 @@ import yaml
 from numpy.typing import NDArray
 
 from pawpularity.cli import main
-from pawpularity.coach.calibration import Calibration
-from pawpularity.coach.order import Order
-from pawpularity.competition.photo_cache import Photos
-from pawpularity.competition.photos import decode
 from pawpularity.config import resolve
+from pawpularity.data.photo_cache import Photos
+from pawpularity.data.photos import decode
 from pawpularity.device import choose
-from pawpularity.evaluation.score import score
+from pawpularity.evaluation.calibration import Calibration, Order
+from pawpularity.evaluation.metrics import evaluate
 from pawpularity.explain.gradcam import gradcam
 from pawpularity.explain.rise import rise
 from pawpularity.explain.scored import PhotoScore
-from pawpularity.model.chain import Chain
-from pawpularity.model.network import build_network
+from pawpularity.models.network import build_network
+from pawpularity.models.split import Split
 from pawpularity.predictor import Predictor
 from pawpularity.training.fit import fit_fold
-from pawpularity.training.items import fold_items
-from pawpularity.training.labelled import LabelledPhotos
+from pawpularity.training.samples import TrainingData, fold_samples
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTEST = "petfinder-pawpularity-score"
@@ -46,8 +44,8 @@ METADATA = ("Subject Focus", "Eyes", "Face", "Near", "Action", "Accessory", "Gro
             "Blur")  # fmt: skip
 TOY = ("photos.size=32", "model.backbone=test_resnet", "model.weights=none", "train.epochs=2", "train.batch_size=16",
        "train.dtype=float32", "train.warmup_epochs=0", "folds.k=3")  # fmt: skip
-KEEP_OFTEN = {"PAWPULARITY_RESUME_SECONDS": "0"}
-"""Environment in which a training writes its checkpoint as often as it can."""
+KEEP_OFTEN = ("train.checkpoint_minutes=0",)
+"""Settings under which a training writes its checkpoint as often as it can."""
 METHODS = {"best": "best member", "mean": "mean", "nnls": "nnls", "nnls-intercept": "nnls with intercept", "simplex": "simplex",
            "ridge": "ridge", "ridge-gcv": "ridge by generalised CV", "hill-climb": "hill climb", "mean+affine": "mean, affine",
            "nnls+affine": "nnls, affine"}  # fmt: skip
@@ -80,10 +78,10 @@ def run(*words, at: Path):
         return code, out.read(), err.read()
 
 
-def start(*words, at: Path, **environment: str) -> subprocess.Popen:
+def start(*words, at: Path) -> subprocess.Popen:
     """The command in a process of its own; its standard error is a pipe."""
     return subprocess.Popen([sys.executable, "-m", "pawpularity", *map(str, words)], cwd=at, text=True,
-                            env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
 
 
 def done(*words, at: Path):
@@ -130,17 +128,17 @@ def flip_scores(at: Path, name: str, fold: int):
 
 def checkpoint(at: Path, name: str, fold: int) -> Path:
     """The file from which a stopped fold goes on."""
-    return run_folder(at, name) / f".fold{fold}.resume.safetensors"
+    return run_folder(at, name) / f".fold{fold}.checkpoint.safetensors"
 
 
 def resumed(err: str) -> bool:
     """Whether a training said that it went on from a checkpoint."""
-    return "goes on where it was stopped" in err
+    return "resuming" in err
 
 
 def cached_feature_files(at: Path) -> list[Path]:
     """The files that hold cached features."""
-    return sorted((at / ".cache" / "trunk").glob("*/states.bin"))
+    return sorted((at / ".cache" / "features").glob("*/features.bin"))
 
 
 def own_score(at: Path, name: str):
@@ -155,7 +153,8 @@ def own_score(at: Path, name: str):
 def leak_replay(labels: Path, at: Path, answers: Path | None = None, copies="authors"):
     """The paper's split replayed: a dict of figures. `answers`: also write what the lookup answers, as a table."""
     words = ("leakage", "--labels", labels, "--copies", copies)
-    return figures(*words, *(("--answers", answers) if answers else ()), at=at)
+    found = figures(*words, *(("--answers", answers) if answers else ()), at=at)
+    return found | {"items": found["samples"]}
 
 
 def leak_alarms(table: Path, at: Path):
@@ -166,7 +165,7 @@ def leak_alarms(table: Path, at: Path):
 
 def r2_interval(target, prediction):
     """(R2, lower end, upper end of its 95 % interval)."""
-    found = score(target, prediction, float(target.mean()), draws=1000)
+    found = evaluate(target, prediction, float(target.mean()), draws=1000)
     return found.r2, found.r2_low, found.r2_high
 
 
@@ -196,7 +195,7 @@ def hypotheses(data: Path, at: Path, believed_by: Path | None = None, draws=10_0
 
 def ranges(target, prediction, new, level: float):
     """(low, high) of the true scores to expect for the predictions `new`, by out-of-fold rows."""
-    return Calibration.fit(target, prediction).interval(new, level)
+    return Calibration(target, prediction).interval(new, level)
 
 
 def order_shares(target, prediction) -> list[float]:
@@ -220,8 +219,8 @@ def truth(folder: Path):
 
 def counterfactual_pairs(folder: Path) -> pd.DataFrame:
     """part, effect (score points), with, without (paths of photos)."""
-    table = pd.read_csv(folder / "twins" / "twins.csv", dtype=str)
-    photo = {side: [folder / "twins" / "photos" / f"{name}.jpg" for name in table[f"Id_{side}"]]
+    table = pd.read_csv(folder / "pairs" / "pairs.csv", dtype=str)
+    photo = {side: [folder / "pairs" / "photos" / f"{name}.jpg" for name in table[f"Id_{side}"]]
              for side in ("with", "without")}  # fmt: skip
     return pd.DataFrame({"part": table["part"], "effect": table["effect"].astype(float), **photo})
 
@@ -244,23 +243,23 @@ def submission(at: Path, name: str, data: Path) -> pd.DataFrame:
 
 def split_count(net: torch.nn.Module) -> int:
     """In how many places a timm network (num_classes=0) can be split, its two ends not counted."""
-    return len(Chain(net)) - 1
+    return len(Split(net)) - 1
 
 
 def split_at(net: torch.nn.Module, place: int):
     """(frozen part, rest): two functions of a tensor, the network split at `place` (1 .. split_count)."""
-    chain = Chain(net)
-    return lambda x: chain.run(x, 0, place), lambda x: chain.run(x, place)
+    split = Split(net)
+    return lambda x: split.run(x, 0, place), lambda x: split.run(x, place)
 
 
 def fit_weights(photos, scores, metadata, training_rows, *settings: str):
     """({name: trained weights}, training RMSE by epoch) of one fold fitted on `training_rows` of the arrays."""
     config = resolve("scratch", ["photos.size=32", "train.batch_size=16", "train.warmup_epochs=0", *settings])
     rows = np.arange(len(scores))
-    data = LabelledPhotos(Photos.of(photos), rows, metadata, scores, rows)
+    data = TrainingData(Photos.of(photos), rows, metadata, scores, rows)
     scored = np.setdiff1d(rows, training_rows)
-    items = fold_items(config, scores, training_rows, scored, 0, 5)
-    fitted = fit_fold(config, data, training_rows, fold=0, compute=choose("float32", "cpu"), items=items)
+    samples = fold_samples(config, scores, training_rows, scored, 0, 5)
+    fitted = fit_fold(config, data, training_rows, fold=0, compute=choose("float32", "cpu"), samples=samples)
     weights = {name: tensor.numpy() for name, tensor in fitted.network.state_dict().items()}
     return weights, [epoch.train_rmse for epoch in fitted.history]
 
@@ -278,7 +277,7 @@ def network(backbone: str, size: int, *settings: str):
 
     return SimpleNamespace(timm=net.backbone, gradcam=cells,
                            input=lambda photo: net.normalise(torch.from_numpy(photo)[None])[0],
-                           head=lambda x, metadata: net.points(net.head(x, torch.from_numpy(metadata)[None])))  # fmt: skip
+                           head=lambda x, metadata: net.points(net.regress(x, torch.from_numpy(metadata)[None])))  # fmt: skip
 
 
 def rise_map(score_of, photo: torch.Tensor, masks: int, seed=0):
@@ -378,7 +377,7 @@ def build_kernel(at: Path, names, data: Path) -> Path:
 
 
 def check_kernel(at: Path, photos: int):
-    """difference (to predict, score points), isolation (how the sandbox was closed), broken (photos it survived)."""
+    """difference (to predict, score points), sandbox (how it was closed), broken (photos it survived)."""
     return figures("kernel-check", "--photos", photos, at=at)
 
 

@@ -44,7 +44,7 @@ def test_a_fold_killed_in_the_middle_ends_as_one_that_was_not(work, sample, sett
     kept = adapter.checkpoint(work, "killed", 1)
     for _ in range(2):
         before = kept.stat().st_mtime_ns if kept.exists() else 0
-        process = adapter.start(*words("killed"), at=work, **adapter.KEEP_OFTEN)
+        process = adapter.start(*words("killed"), *adapter.KEEP_OFTEN, at=work)
         wait_for(lambda before=before: kept.exists() and kept.stat().st_mtime_ns > before, process)
         process.kill()
         process.communicate()
