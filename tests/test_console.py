@@ -10,7 +10,8 @@ from pawpularity import console
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.9, "9.9 s"), (12.2, "12 s"), (59.7, "1 min"), (200, "3 min 20 s"), (3599, "1 h 0 min"), (7500, "2 h 5 min")],
+    [(0.04, "0.0 s"), (9.9, "9.9 s"), (12.2, "12 s"), (59.7, "1 min"), (200, "3 min 20 s"), (3599, "1 h 0 min"),
+     (7500, "2 h 5 min")],
 )  # fmt: skip
 def test_durations(seconds, text):
     assert console.duration(seconds) == text

@@ -12,8 +12,7 @@ from pawpularity.coach.learned import Learned, read_learned, write_learned
 from pawpularity.coach.tips import ADVISED, FINE, LEFT_OUT, NOT_WORTH, PERHAPS, change, promise, tips_for
 from pawpularity.coach.traits import Probe, fit_probes
 from pawpularity.data.tables import METADATA
-from pawpularity.evaluation.effects import CANNOT_TELL, REJECTED, SUPPORTED, TOO_SMALL
-from pawpularity.evaluation.effects import Column, effects
+from pawpularity.evaluation.effects import CANNOT_TELL, REJECTED, SUPPORTED, TOO_SMALL, Column, effects
 
 
 def evidence(verdict=SUPPORTED, effect=9.0, unit=1.0):

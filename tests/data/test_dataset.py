@@ -114,7 +114,7 @@ def test_labels_alone(folder: Path, as_file: bool) -> None:
     data = load(folder / "train.csv" if as_file else folder)
     assert (data.name, data.has_photos, len(data.train), data.folder) == ("contest", False, 5, folder)
     for ask in (data.require_photos, lambda: data.paths, lambda: data.photo_key, lambda: data.photos(8, "crop")):
-        with pytest.raises(UserError, match=r"labels only.*train/ID\.jpg"):
+        with pytest.raises(UserError, match=r"no photos.*train/ID\.jpg"):
             ask()
 
 

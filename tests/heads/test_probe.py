@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from pawpularity.schema import Model
 from safetensors.torch import save_file
 
+from pawpularity.config import Model
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.tables import METADATA
 from pawpularity.device import choose
@@ -20,7 +20,7 @@ from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run
-from pawpularity.features.build import Trunks
+from pawpularity.features.build import FeatureCache
 from pawpularity.heads.features import Encoder, frozen_features
 from pawpularity.heads.head import load_head
 from pawpularity.heads.run import Recipe
@@ -143,7 +143,7 @@ def test_features_are_timms_and_follow_the_rows(tmp_path, kind):
     rows = np.arange(70)[::-1].copy()
     got = frozen_features(decoded, rows, model, kind, 32, compute)
     cached = [
-        frozen_features(decoded, rows, model, kind, 32, compute, trunks=Trunks(tmp_path / "t", decoded, 32, 1.0))
+        frozen_features(decoded, rows, model, kind, 32, compute, cache=FeatureCache(tmp_path / "t", decoded, 32, 1.0))
         for _ in range(2)
     ]
     np.testing.assert_allclose(cached[0], got, rtol=1e-4, atol=1e-5)
@@ -184,7 +184,7 @@ def test_wrong_words(work, shelter, refused, words, said):
 
 def test_labels_alone_are_refused(work, shelter, refused):
     shutil.rmtree(shelter / "train")
-    assert "labels only" in refused("probe", "--data", shelter, *TOY)
+    assert "no photos" in refused("probe", "--data", shelter, *TOY)
     assert not Path("oof").exists()
 
 
@@ -200,7 +200,7 @@ def test_other_settings_weights_and_kinds_are_refused(probed, paw, refused):
             assert paw(*words).code == 0
     assert "weights" in refused(*words)
     quick = ("--config", "scratch", "photos.size=32", "folds.k=3", "train.epochs=1", "train.warmup_epochs=0")
-    assert "head on frozen features" in refused("train", "--data", shelter, *quick, "--run", "probe-test_resnet-toy")
+    assert "other settings" in refused("train", "--data", shelter, *quick, "--run", "probe-test_resnet-toy")
     assert "keeps no network" in refused("predict", "--run", "probe-test_resnet-toy", "--data", shelter)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from tests.report.test_report import made
 
-from pawpularity.cli import split_words
 from pawpularity.console import make_word
 from pawpularity.evaluation.predictions import open_predictions
 
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def words_of(command, verb, key):
-    """The words that `make VERB KEY="..."` hands to the command behind it: a shell reads them, then `split_words`."""
+    """The words that `make VERB KEY="..."` hands to the command behind it: a shell reads them, then the command."""
     make, found, *settings = shlex.split(command)
     assert (make, found) == ("make", verb)
     return shlex.split(next(value for name, _, value in (word.partition("=") for word in settings) if name == key))
@@ -91,6 +90,4 @@ def test_words_pass_the_shell_and_the_command(words, due):
     found = make_word("RUNS", *words)
     assert due in (found, None)
     told = subprocess.run(["bash", "-c", f"printf %s {found}"], capture_output=True, text=True, check=True).stdout
-    assert (
-        split_words(["--words", told.removeprefix("RUNS=")]) == words
-    )  # what make hands on is in tests/test_makefile.py
+    assert shlex.split(told.removeprefix("RUNS=")) == words  # what make hands on is in tests/test_cli.py

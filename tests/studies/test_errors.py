@@ -15,8 +15,8 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
 from pawpularity.data.photo_facts import PROPERTIES
 from pawpularity.data.tables import METADATA, read_train
-from pawpularity.evaluation.bands import band_of
 from pawpularity.evaluation.label_noise import LabelNoise
+from pawpularity.evaluation.metrics import band_of
 from pawpularity.sample.spec import score_variance
 from pawpularity.sample.truth import plan
 from pawpularity.studies.errors_analysis import (

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from pawpularity.data.subject import Contrasts
-from pawpularity.evaluation import hypotheses as family
 from pawpularity.evaluation.effects import CANNOT_TELL, SUPPORTED, TOO_SMALL
 from pawpularity.evaluation.oof import write_oof
 from pawpularity.files import write_json
 from pawpularity.sample import spec
 from pawpularity.sample.truth import floor, plan, truth_row
+from pawpularity.studies import hypotheses_findings
 from pawpularity.studies.hypotheses import true_contrasts, true_effects
 from pawpularity.studies.hypotheses_findings import find
 
@@ -57,7 +57,7 @@ def test_the_rules_effects_are_those_of_counterfactual_pairs(planned):
     """Over many pairs, exact: their photos are plainer, so the clip at 1 and the spike at 100 count a little less."""
     known = true_effects(planned, pd.read_csv(planned / "train.csv")["Id"].tolist())
     for column, part in (("Eyes", "eyes"), ("Action", "pose"), ("Group", "pets"), ("Accessory", "accessory")):
-        pairs = [spec.twins(0, part, pair) for pair in range(1000)]
+        pairs = [spec.counterfactual_pair(0, part, pair) for pair in range(1000)]
         on, off = (np.array([pair[side].mean_unclipped() for pair in pairs]) for side in range(2))
         assert known[column] == pytest.approx((spec.expected_score(on) - spec.expected_score(off)).mean(), abs=0.6)
     assert true_effects(planned, ["of", "other", "photos"]) == {}
@@ -111,7 +111,7 @@ def test_what_is_left_behind(labels, paw):
 def test_near_duplicates_count_once(work, drawn, paw, monkeypatch):
     """The same photos posted twice: the interval must not shrink, a plain bootstrap's would by a third."""
     nothing = Contrasts(np.full(48, np.nan), np.zeros(48))
-    monkeypatch.setattr(family, "measure", lambda *words: nothing)
+    monkeypatch.setattr(hypotheses_findings, "measure", lambda *words: nothing)
     table = pd.read_csv(drawn / "train.csv", dtype={"Id": str}).iloc[:24]
     for folder, names in ((Path("one"), ("",)), (Path("two"), ("", "x"))):
         (folder / "train").mkdir(parents=True)

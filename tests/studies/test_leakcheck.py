@@ -16,12 +16,13 @@ from sklearn.preprocessing import StandardScaler, normalize
 from pawpularity.config import resolve
 from pawpularity.data.augment import CROP, FLIP
 from pawpularity.data.duplicates import is_copy
-from pawpularity.evaluation.leak_detection import Sign
 from pawpularity.evaluation.leak_detection import (
     ACROSS,
     SPANNING,
     Copies,
     Neighbours,
+    Origin,
+    Sign,
     copies_of,
     copies_sign,
     deciles,
@@ -34,7 +35,6 @@ from pawpularity.evaluation.leak_detection import (
 )
 from pawpularity.evaluation.metrics import evaluate
 from pawpularity.evaluation.oof import constant_predictions, write_oof
-from pawpularity.evaluation.leak_detection import Origin
 from pawpularity.evaluation.predictions import Predictions
 from pawpularity.studies import leakcheck
 from pawpularity.studies.leakcheck import copy_bar, write_sheet

@@ -86,4 +86,4 @@ def test_wrong_words(drawn, work, refused, words, said):
 
 
 def test_labels_alone_cannot_make_it(drawn, work, refused):
-    assert "labels only" in refused("table1", "--data", drawn / "train.csv", *SMALL)
+    assert "no photos" in refused("table1", "--data", drawn / "train.csv", *SMALL)

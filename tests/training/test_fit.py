@@ -101,7 +101,7 @@ def test_plateau_divides_the_rate_by_ten_and_early_stopping_stops(data, monkeypa
 
 def test_refit_replays_the_chosen_rates_on_all_rows(data, monkeypatch):
     figures = iter([10.0, 9.0, 9.5, 9.6, 8.0, 9.0, 9.0, 9.0])
-    monkeypatch.setattr(Loop, "_inner_rmse", lambda self, inner: next(figures))
+    monkeypatch.setattr(Loop, "_inner_rmse", lambda self, watched: next(figures) if len(watched) else math.nan)
     config = toy(*EARLY, "train.refit=true", "train.patience=1", "train.stop_patience=3")
     fitted = fit_fold(config, data, np.arange(60), fold=0, compute=CPU)
     first, second = fitted.history[:8], fitted.history[8:]

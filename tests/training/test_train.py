@@ -76,7 +76,7 @@ def test_a_fold_that_another_process_trains_is_left_to_it(work, drawn, paw, refu
 
 def test_labels_alone_cannot_be_trained_on(work, drawn, refused):
     shutil.copy(drawn / "train.csv", "labels.csv")
-    assert "labels.csv" in refused("train", "--data", "labels.csv", *WORDS)
+    assert "no photos" in refused("train", "--data", "labels.csv", *WORDS)
     assert not Path("oof/scratch-labels").exists()
 
 
@@ -99,8 +99,8 @@ def test_more_processes_than_cores_are_refused(work, drawn, refused):
 
 @pytest.mark.slow
 def test_jobs_prints_lines_that_train_what_is_missing(work, drawn, paw):
-    words = ("jobs", "--data", drawn, "--configs", "scratch small/resnet152", "--seeds", "0 1", *TOY, "folds.k=2", "train.warmup_epochs=0",
-             "train.epochs=1")  # fmt: skip
+    words = ("jobs", "--data", drawn, "--configs", "scratch small/resnet152", "--seeds", "0 1", *TOY, "folds.k=2",
+             "train.warmup_epochs=0", "train.epochs=1")  # fmt: skip
     lines = paw(*words).out.splitlines()
     assert len(lines) == 2 * 2 * 2
     for line in lines[:2]:
@@ -118,7 +118,7 @@ def test_folds_side_by_side(work, drawn, paw):
 
 
 @pytest.mark.parametrize(("words", "key"), [(("--seeds", "x"), "--seeds"), (("--folds", "9"), "--folds"),
-                                            (("--configs", "scratch scratch"), "scratch"),
+                                            (("--configs", "scratch scratch"), "oof/test_resnet"),
                                             (("--configs", "a", "--config", "b"), "--configs"),
                                             (("--run", "a", "--seeds", "0 1"), "--run")])  # fmt: skip
 def test_jobs_that_make_no_sense(words, key, work, drawn, refused):

@@ -3,22 +3,22 @@
 import numpy as np
 import optuna
 import pytest
-from pawpularity.training.labelled import LabelledPhotos
 
 from pawpularity.config import resolve
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.models.network import build_network
+from pawpularity.training.samples import TrainingData
 from pawpularity.tuning.objective import judged, own_values
 from pawpularity.tuning.space import DEPTH, Cut, Rule, affordable, cuts_of, read_space, resolved, with_values
 
 CPU = choose("float32", "cpu")
 
 
-def labelled(n: int, size: int = 32) -> LabelledPhotos:
+def labelled(n: int, size: int = 32) -> TrainingData:
     scores = np.linspace(5, 95, n)
-    return LabelledPhotos(Photos.of(np.zeros((1, size, size, 3), np.uint8)), np.zeros(n, np.int64),
+    return TrainingData(Photos.of(np.zeros((1, size, size, 3), np.uint8)), np.zeros(n, np.int64),
                           np.zeros((n, 12), np.float32), scores, np.arange(n))  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def labelled(n: int, size: int = 32) -> LabelledPhotos:
         ("search.space.model.unfrozen={low: 1, high: 8}", "no block boundary lies in 1..8; they are 9, 21, 30, 36"),
         ("search.space.model.unfrozen.log=true", "are the block boundaries"),
         ("search.pruner=mean", "must be one of median"),
-        ("search.fold=5", "search.fold=5: must lie in 0..4"),
+        ("search.fold=5", "folds.k"),
         ("search.trials=0", "1..100000"),
         ("search.space=3", "search.space"),
         ("train.split=leaky", "train.copies=none makes none"),

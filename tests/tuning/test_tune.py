@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 import torch
 from optuna.trial import TrialState
-from tests.search.conftest import PASSWORD
+from tests.tuning.conftest import PASSWORD
 
 from pawpularity.config import resolve
 from pawpularity.context import folds_of
 from pawpularity.data.dataset import Dataset
 from pawpularity.device import choose
 from pawpularity.errors import UserError
-from pawpularity.training.fold import labelled_photos
+from pawpularity.training.samples import TrainingData
 from pawpularity.tuning import objective
 from pawpularity.tuning import tune as search_tune
 from pawpularity.tuning.objective import Objective
@@ -150,7 +150,7 @@ def toy_fold(shelter, own_configs):
     config = resolve("sample", [*TOY])
     dataset = Dataset.load(shelter, Path(".cache"))
     split = folds_of(dataset, config)
-    rows = labelled_photos(dataset, split, config)
+    rows = TrainingData.load(dataset, split, config)
     training, scored = split.rows(sorted(dataset.train["Id"]), 0)
 
     class NoStore:
@@ -187,7 +187,7 @@ def test_a_trial_that_diverges_or_contradicts_itself_ends_alone(toy_fold):
     assert "no longer finite" in objective.said["refused"]
     with pytest.raises(optuna.TrialPruned):  # each is fine beside the config, the two are not
         objective({"train.mixup": 0.4, "train.manifold_mixup": 0.4})
-    assert "take one of them" in objective.said["refused"]
+    assert "manifold_mixup" in objective.said["refused"]
 
 
 def test_a_study_without_a_finished_trial_is_said():
@@ -216,7 +216,7 @@ def test_a_trial_too_large_for_the_gpu_is_ended_and_the_search_goes_on(own_confi
 def test_helpers_end_with_the_search_that_started_them(own_configs, shelter, refused, monkeypatch):
     """Else they would go on with every trial that is left, and the reason be told after hours."""
     helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    monkeypatch.setattr("pawpularity.tuning.verbs._helpers", lambda options, url: [helper])
+    monkeypatch.setattr("pawpularity.tuning.command._helpers", lambda context, workers, url: [helper])
 
     def broken(*args, **more):
         raise UserError("the database is gone")

@@ -39,8 +39,8 @@ class Rows:
     def require_photos(self) -> None:
         """Raise UserError where the folder has no photos."""
         if not self.has_photos:
-            photo = self.folder / self.part / "ID.jpg"
-            raise UserError(f"{self.folder}: has labels only; this needs the photos, as {photo} beside {self.part}.csv")
+            table, photo = self.folder / f"{self.part}.csv", self.folder / self.part / "ID.jpg"
+            raise UserError(f"--data: there are labels and no photos; this needs {table} and the photos as {photo}")
 
     @cached_property
     def paths(self) -> list[Path]:

@@ -74,7 +74,8 @@ def run_row(run: Run) -> dict[str, Any]:
     if run.has_folds and not run.trained_folds():
         row = {"run": run.name, "data": run.record["data"]["name"], "leaky": run.leaky}
         return row | {"folds": f"0/{run.k}", "score": None}
-    return predictions_row(open_predictions(run.name, partly=True))
+    chosen = {"chosen": [run.metrics(fold)["chosen"] for fold in run.trained_folds()]} if run.kind == "head" else {}
+    return predictions_row(open_predictions(run.name, partly=True)) | chosen
 
 
 def predictions_row(predictions: Predictions, data: Path | None = None) -> dict[str, Any]:
