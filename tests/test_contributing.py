@@ -1,4 +1,4 @@
-"""docs/contributing.md does what it says: each of its four additions, made word for word in a copy, works by the real command."""
+"""docs/contributing.md does what it says: each of its four additions, made word for word in a copy, works."""
 
 import importlib.util
 import json
@@ -44,31 +44,29 @@ def recipe(title: str) -> tuple[str, str]:
 
 
 def patched(place: Path, title: str) -> Path:
-    """The one file of the copy at `place` that the recipe touches, after it did."""
+    """The first file of the copy at `place` that the recipe touches, after it did."""
     language, text = recipe(title)
     if language == "yaml":
         file = place / re.match(r"# (\S+)\n", text)[1]
         assert not file.exists()
         file.write_text(text)
         return file
-    head, *hunks = re.split(r"^@@.*\n", text, flags=re.MULTILINE)
-    ((name,),) = [re.findall(r"^\+\+\+ (\S+)$", head, re.MULTILINE)]
-    file = place / name
-    source = file.read_text()
-    for hunk in hunks:
-        lines = hunk.splitlines(keepends=True)
-        assert {line[0] for line in lines} <= set("+- ")
-        before, after = ("".join(line[1:] for line in lines if line[0] != other) for other in "+-")
-        assert source.count(before) == 1, before
-        source = source.replace(before, after)
-    file.write_text(source)
-    lint = [sys.executable, "-m", "ruff"]
+    _, *parts = re.split(r"^\+\+\+ (\S+)\n", text, flags=re.MULTILINE)
+    files = [place / name for name in parts[::2]]
+    for file, part in zip(files, parts[1::2], strict=True):
+        source = file.read_text()
+        for hunk in re.split(r"^@@.*\n", part, flags=re.MULTILINE)[1:]:
+            lines = hunk.splitlines(keepends=True)
+            assert {line[0] for line in lines} <= set("+- ")
+            before, after = ("".join(line[1:] for line in lines if line[0] != other) for other in "+-")
+            assert source.count(before) == 1, before
+            source = source.replace(before, after)
+        file.write_text(source)
     for words in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [*lint, *words, file, "--config", ROOT / "pyproject.toml"], capture_output=True, text=True
-        )
+        lint = [sys.executable, "-m", "ruff", *words, *files, "--config", ROOT / "pyproject.toml"]
+        done = subprocess.run(lint, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    return file
+    return files[0]
 
 
 def loaded(file: Path) -> ModuleType:
@@ -119,10 +117,10 @@ def predictions(run: Path) -> pd.DataFrame:
     return pd.read_csv(run / "fold0" / "predictions.csv", dtype={"Id": str})
 
 
-def test_the_house_is_the_one_that_is_linted() -> None:
+def test_the_layers_are_the_ones_that_are_linted() -> None:
     layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
-    (block,) = re.findall(r"^## The house\n.*?^```\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-    assert re.split(r"[,\s]+", block.strip()) == layers
+    (block,) = re.findall(r"^## Layers\n.*?^```\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    assert block.strip().splitlines() == layers
 
 
 @pytest.mark.slow
@@ -152,10 +150,6 @@ def test_a_loss(checkout: Path) -> None:
     ours, mse = predictions(checkout / "oof" / "mae"), predictions(checkout / "oof" / "mse")
     assert list(ours["Id"]) == list(mse["Id"])
     assert np.abs(ours["prediction"] - mse["prediction"]).max() > 0.01
-
-
-def test_a_loss_that_is_not_there_is_refused(work: Path, refused) -> None:
-    assert refused("train", "train.loss=mae").endswith("train.loss=mae: must be one of bce, mse, huber")
 
 
 @pytest.mark.slow
@@ -195,7 +189,7 @@ def test_a_hypothesis(checkout: Path) -> None:
     patched(checkout, "A hypothesis")
     labels = checkout / "toy" / "train.csv"
     said = paw(checkout, "hypotheses", "--data", labels, "--draws", 200, "--out", "found")
-    assert re.search(r"^6 .*a person in the photo raises", said, re.MULTILINE)
+    assert re.search(r"^6 .*Human", said, re.MULTILINE)
     scores = pd.read_csv(labels)
     means = scores.groupby("Human")["Pawpularity"].mean()
     rows = json.loads((checkout / "found/hypotheses.json").read_text())["tested"]
