@@ -77,14 +77,14 @@ TARGETS: dict[str, str] = {}
 
 def command(
     group: str, target: str, example: str, name: str | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Declare a command whose work is done by `target` (`module.function` below pawpularity).
+) -> Callable[[Callable[..., str | None]], Callable[..., None]]:
+    """Declare a command whose work is done by `target` (`module.function` below pawpularity), or by the one the function returns.
 
     The target gets the command's options by name. Where its first argument is `context`, that is what --config, --data, --run
     and the settings resolve to.
     """
 
-    def declare(function: Callable[..., None]) -> Callable[..., None]:
+    def declare(function: Callable[..., str | None]) -> Callable[..., None]:
         word = name or function.__name__.replace("_", "-")
         TARGETS[word] = target
         lists = [
@@ -93,7 +93,7 @@ def command(
 
         @functools.wraps(function)
         def run(**options: Any) -> None:
-            module, _, attribute = target.rpartition(".")
+            module, _, attribute = (function(**options) or target).rpartition(".")
             options |= {key: [] for key in lists if options[key] is None}
             if module.startswith("old."):
                 import argparse
@@ -102,13 +102,14 @@ def command(
                 getattr(importlib.import_module(f"pawpularity.{module[4:]}"), attribute)(argparse.Namespace(**options))
                 return
             work = getattr(importlib.import_module(f"pawpularity.{module}"), attribute)
-            if "context" not in inspect.signature(work).parameters:
+            taken = inspect.signature(work).parameters
+            if "context" not in taken:
                 work(**options)
                 return
             from pawpularity.context import context
 
             given = {key: options.pop(key) for key in ("config", "data", "run", "settings") if key in options}
-            work(context(**given), **options)
+            work(context(**given), **{key: value for key, value in options.items() if value or key in taken})
 
         app.command(word, rich_help_panel=group, epilog=f"Example: {example}")(run)
         return run
@@ -266,7 +267,7 @@ def leakcheck(
 # --- Explain ----------------------------------------------------------------------------------------------------------
 
 
-@command(EXPLAIN, "old.explain.verbs._explain", "make explain RUN=densenet161 N=8")
+@command(EXPLAIN, "explain.command.explain", "make explain RUN=densenet161 N=8")
 def explain(
     n: Annotated[int | None, Option("--n", metavar="N", help="Photos of each extreme (8); with --group, photos a side.")] = None,
     masks: Annotated[str | None, Option(metavar="auto", help="RISE's masks a photo: a count, or auto.")] = None,
@@ -275,8 +276,9 @@ def explain(
     twins: Annotated[str | None, Option(metavar="DIR", help="Counterfactual pairs drawn by: pawpularity sample --twins.")] = None,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/RUN/explain).")] = None,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
-) -> None:  # fmt: skip
+) -> str | None:  # fmt: skip
     """Maps of where scores come from, put to tests they can fail; a gallery."""
+    return "studies.known_truth.known_truth" if twins else None
 
 
 @command(EXPLAIN, "old.coach.verbs._coach", 'make coach PHOTO="a.jpg b.jpg"')
@@ -447,6 +449,16 @@ def hypotheses(
     config: Config = None, data: Data = None, settings: Settings = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
     """The paper's five hypotheses on the true scores: effect, interval, Holm p, verdict."""
+
+
+@command(STUDY, "studies.known_truth.known_truth", "make known-truth RUN=sample")
+def known_truth(
+    twins: Annotated[str | None, Option(metavar="DIR", help="Counterfactual pairs drawn by: pawpularity sample --twins.")] = None,
+    masks: Annotated[str | None, Option(metavar="auto", help="RISE's masks a photo: a count, or auto.")] = None,
+    out: Annotated[str | None, Option(metavar="DIR", help="Where the maps are, or go to (default: oof/RUN/explain).")] = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Drawn photos: do maps find the parts that are known to change the score?"""
 
 
 @command(STUDY, "old.studies.benchmark.verbs._bench", "make bench BENCH=all")

@@ -29,7 +29,7 @@ from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.explain.masks import SHOWN
 from pawpularity.explain.rise import rise
-from pawpularity.explain.rise_result import LEAST_BLOCKS, Rise
+from pawpularity.explain.rise_result import Rise
 from pawpularity.heads.ridge import Weights, fold_models
 from pawpularity.models.backbone import as_tensor_stats, build_backbone
 from pawpularity.sample.draw import draw_shelter
@@ -138,7 +138,7 @@ def compared(score: RidgeScore, x: Tensor) -> dict[str, Any]:
     )
     published = other.weighted("score")
     # The published map, its mean score taken off, is mean(f (M - 1/2)) / p: p / Var(M_p) brings it to our unit.
-    to_ours = SHOWN / ours.tables.variance
+    to_ours = SHOWN / ours.grid.variance
     error = {
         "ours": _noise(ours, 1.0) * ours.masks,
         "centred": _noise(other, 1.0) * other.masks,
@@ -154,7 +154,7 @@ def compared(score: RidgeScore, x: Tensor) -> dict[str, Any]:
         "mean_score": ours.mean_score,
         "sd_score": ours.sd_score,
         "r2": ours.r2,
-        "relative_error_512": ours.first(LEAST_BLOCKS).relative_error,
+        "relative_error_512": ours.history[0][1],
         "relative_error_2048": ours.relative_error,
         "stops_at": float(stops[0]) if stops else float(ours.masks),
         "agreement": distance / (_noise(ours, 1.0) + _noise(other, 1.0)),
