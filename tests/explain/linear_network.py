@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from pawpularity.config import Model
 from pawpularity.device import choose
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.models.backbone import Backbone
 from pawpularity.models.network import Network
-from pawpularity.config import Model
 
 SIZE = 8
 

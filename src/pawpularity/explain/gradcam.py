@@ -50,7 +50,7 @@ def gradcam(score: PhotoScore, x: Tensor, *, layer: str | None = None) -> Salien
     with at_rest(score.network):
         x = x.detach().clone().float()
         found = find_layer(score, x, layer)
-        past = 0.0 if found.last else bypass(score, x, found)
+        past = bypass(score, x, found)
         activation, slope, scaled, points = _through_the_package(score, x, found)
         cells = _cells(activation, slope)
         if not np.isfinite(cells).all():

@@ -111,12 +111,8 @@ def tiles_of(maps: Mapping[str, Saliency]) -> list[str]:
 def tiles(pixels: Pixels, maps: Mapping[str, Saliency], scales: Mapping[str, float]) -> dict[str, Pixels]:
     """The photo and its maps by name, (SIDE, SIDE, 3) each."""
     found = {"photo": cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)}
-    for name in tiles_of(maps)[1:]:
-        own = (
-            error_tile(maps["rise"], scales[name]) if name == "error" else overlay(pixels, maps[name].map, scales[name])
-        )
-        found[name] = own
-    return found
+    found |= {name: overlay(pixels, one.map, scales[name]) for name, one in maps.items()}
+    return found | {name: error_tile(maps["rise"], scales[name]) for name in tiles_of(maps) if name == "error"}
 
 
 def write_strip(path: Path, shown: Mapping[str, Pixels]) -> None:
@@ -144,7 +140,8 @@ def draw_panel(path: Path, title: str, columns: Sequence[Column], foot: Sequence
     from matplotlib.patches import Rectangle
 
     wrapped = [[part for line in column.lines for part in textwrap.wrap(line, 46)] for column in columns]
-    top, under = 60, 64  # above the tiles; scale and unit below them
+    units = [textwrap.wrap(column.unit, 46, max_lines=3, placeholder=" ...") for column in columns]
+    top, under = 60, 28 + 12 * max(map(len, units))  # above the tiles; scale and unit below them
     width = _COLUMN * len(columns)
     height = top + SIDE + under + _LINE * max(map(len, wrapped)) + 12 + _LINE * len(foot) + 8 * bool(foot)
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
@@ -159,17 +156,15 @@ def draw_panel(path: Path, title: str, columns: Sequence[Column], foot: Sequence
         axes.imshow(column.tile, interpolation="none")
         axes.set_axis_off()
         colour = "#b2182b" if column.weak else "#111111"
-        axes.set_title(
-            f"{column.title}: no better than random" if column.weak else column.title, fontsize=9, color=colour
-        )
+        axes.set_title(column.title + ": no better than random" * column.weak, fontsize=9, color=colour)
         if column.weak:
             frame = Rectangle(
-                (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=colour, lw=2.5, ls=(0, (4, 2))
+                (0, 0), 1, 1, fill=False, edgecolor=colour, lw=2.5, ls=(0, (4, 2)), transform=axes.transAxes
             )
             axes.add_patch(frame)
         if column.scale:
             bar = figure.add_axes((left / width, 1 - (top + SIDE + 14) / height, SIDE / width, 8 / height))
-            _draw_bar(bar, column)
+            _draw_bar(bar, column, "\n".join(units[number]))
         for place, line in enumerate(wrapped[number]):
             write(left, top + SIDE + (under if column.scale else 4) + 10 + _LINE * place, line, 7.5, va="center")
     for place, line in enumerate(foot):
@@ -177,68 +172,48 @@ def draw_panel(path: Path, title: str, columns: Sequence[Column], foot: Sequence
     _save(figure, path)
 
 
-def _draw_bar(axes: "Axes", column: Column) -> None:
+def _draw_bar(axes: "Axes", column: Column, unit: str) -> None:
     level = np.linspace(-1 if column.signed else 0, 1, 257)[None, :, None]
-    if column.signed:
-        strength = np.abs(level) * _FULL
-        shown = np.array(_ZERO) * (1 - strength) + np.where(level > 0, np.array(_RAISES), np.array(_LOWERS)) * strength
-    else:
-        shown = np.array(_NO_ERROR) * (1 - level) + np.array(_ERROR) * level
+    strength = np.abs(level) * (_FULL if column.signed else 1.0)
+    ends = np.where(level > 0, np.array(_RAISES), np.array(_LOWERS)) if column.signed else np.array(_ERROR)
+    shown = np.array(_ZERO if column.signed else _NO_ERROR) * (1 - strength) + ends * strength
     low = -column.scale if column.signed else 0.0
     axes.imshow(np.rint(shown).astype(np.uint8), aspect="auto", extent=(low, column.scale, 0, 1))
     axes.set_yticks([])
-    axes.set_xticks([low, 0, column.scale] if column.signed else [0, column.scale])
-    names = [f"{low:g}", "0", f"+{column.scale:g}"] if column.signed else ["0", f"{column.scale:g}"]
-    labels = axes.set_xticklabels(names, fontsize=7)
-    labels[0].set_horizontalalignment("left")
-    labels[-1].set_horizontalalignment("right")
+    axes.set_xticks([low, column.scale], [f"{low:g}", f"{'+' if column.signed else ''}{column.scale:g}"], fontsize=7)
+    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
+        label.set(horizontalalignment=side)
     axes.tick_params(length=2, pad=1)
-    lines = textwrap.wrap(column.unit, 46, max_lines=3, placeholder=" ...")
-    axes.set_xlabel("\n".join(lines), fontsize=6.5, labelpad=0)
+    axes.set_xlabel(unit, fontsize=6.5, labelpad=0)
     axes.spines[:].set_visible(False)
 
 
 def draw_convergence(history: Mapping[str, Sequence[Sequence[float | None]]], precision: float, path: Path) -> None:
     """Write a PNG: the relative standard error of each photo's RISE map against its masks, both axes logarithmic.
 
-    `history`: (masks, relative error) at each look, None where there was no signal. Grey lines fall with the root of the number of
-    masks (slope -1/2), as the error of a mean of independent blocks does; the dashed line is the precision asked for.
+    `history`: (masks, relative error) at each look, None where there was no signal. The grey line falls with the root of the number
+    of masks (slope -1/2), as the error of a mean of independent blocks does; the dashed line is the precision asked for.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure = Figure(figsize=(8.2, 4.4), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    looks = {
-        name: np.array([look for look in one if look[1]], dtype=np.float64).reshape(-1, 2)
-        for name, one in history.items()
-    }
     counts = [look[0] or 0.0 for one in history.values() for look in one]
     span = np.array([min(counts), max(counts)])
-    for colour, (name, known) in zip(_COLOURS, looks.items(), strict=False):
-        axes.plot(
-            *known.T,
-            "o-",
-            ms=3,
-            lw=1.4,
-            color=colour,
-            label=name[:12] + ("" if len(known) else ": no signal"),
-            zorder=3,
-        )
-        if len(known) and known[-1, 1] < 1:  # above that the error's own error is too large to draw a line through
-            axes.plot(span, known[-1, 1] * np.sqrt(known[-1, 0] / span), color="#BBBBBB", lw=0.9, zorder=1)
-    axes.plot([], [], color="#BBBBBB", lw=0.9, label="slope -1/2")
+    for colour, (name, one) in zip(_COLOURS, history.items(), strict=False):
+        known = np.array([look for look in one if look[1]], dtype=np.float64).reshape(-1, 2)
+        label = name[:12] + ("" if len(known) else ": no signal")
+        axes.plot(known[:, 0], known[:, 1], "o-", ms=3, lw=1.4, color=colour, label=label)
+    axes.plot(span, precision * np.sqrt(span[1] / span), color="#BBBBBB", lw=1.2, zorder=1, label="slope -1/2")
     axes.axhline(precision, color="#666666", lw=0.9, ls="--", label="precision asked for")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log", xlabel="masks", ylabel="relative standard error, ||SE|| / ||map||")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
     axes.set_xticks([2.0**power for power in range(20) if span[0] <= 2.0**power <= span[1]])
     low, high = axes.get_ylim()
     axes.set_yticks([step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= step <= high])
-    axes.set_xlabel("masks")
-    axes.set_ylabel("relative standard error, ||SE|| / ||map||")
     axes.set_title("RISE: error of the map by masks", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
@@ -254,22 +229,16 @@ def draw_sanity(found: "Sequence[Sanity]", path: Path) -> None:
     for axes, one in zip(plots, found, strict=True):
         places = np.arange(len(one.stages))
         axes.axhline(one.ceiling["signed"], color="#888888", lw=1.0, ls="--", label="ceiling (made again)")
-        for name, colour, floor in (
-            ("signed", _COLOURS[0], "floor (other photos)"),
-            ("absolute", _COLOURS[1], "floor of sizes"),
-        ):
-            axes.axhline(one.floor[name], color=colour, lw=1.0, ls=":", label=floor)
-            rows = [stage.similarity[name] for stage in one.stages]
-            axes.fill_between(places, [r.low for r in rows], [r.high for r in rows], color=colour, alpha=0.18, lw=0)
-            axes.plot(
-                places, [r.mean for r in rows], "o-", color=colour, ms=4, label="sizes" if name == "absolute" else name
-            )
+        for name, words, colour in (("signed", "signed", _COLOURS[0]), ("absolute", "sizes", _COLOURS[1])):
+            axes.axhline(one.floor[name], color=colour, lw=1.0, ls=":", label=f"floor (other photos), {words}")
+            low, mean, high = np.array([[r.low, r.mean, r.high] for r in (s.similarity[name] for s in one.stages)]).T
+            axes.fill_between(places, low, high, color=colour, alpha=0.18, lw=0)
+            axes.plot(places, mean, "o-", color=colour, ms=4, label=words)
         for place, stage in zip(places, one.stages, strict=True):
             if stage.state != "alive":
                 axes.text(place, -0.97, stage.state, ha="center", va="bottom", fontsize=8, color="#A00000", rotation=90)
         axes.set_xticks(places, [stage.name for stage in one.stages], rotation=40, ha="right", fontsize=8)
-        axes.set_xlabel("weights random from the score down to")
-        axes.set_ylim(-1.0, 1.05)
+        axes.set(xlabel="weights random from the score down to", ylim=(-1.0, 1.05))
         axes.set_title(f"{TITLES.get(one.method, one.method)}: {one.verdict}", fontsize=10, loc="left", wrap=True)
         axes.spines[["top", "right"]].set_visible(False)
     plots[0].set_ylabel("Spearman's correlation with the trained map")

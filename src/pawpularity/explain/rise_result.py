@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from pawpularity.explain.masks import SHOWN, Block, Floats, MaskDesign
 from pawpularity.explain.players import Grid
 from pawpularity.explain.saliency import Map, Saliency
+from pawpularity.files import plain
 
 UNITS = {
     "centred": "score points, when a place and its cell-sized surroundings go from hidden to shown, the rest half hidden",
@@ -83,11 +83,6 @@ class Rise:
         return float(self.scores.std())
 
     @property
-    def unit(self) -> str:
-        """What one pixel means."""
-        return UNITS[self.weights]
-
-    @property
     def verdict(self) -> str:
         """`precise`, `budget spent`, or `no signal found`: the error is as large as what it leaves of the map."""
         if self.relative_error is not None and self.relative_error <= self.precision:
@@ -97,20 +92,14 @@ class Rise:
     @cached_property
     def r2(self) -> float | None:
         """Share of the scores' variance that a linear model of the photo's cells explains, adjusted for its number of cells."""
-        columns = 1 + self.design.cells**2
-        left = self.masks - columns
-        total = float(((self.scores - self.mean_score) ** 2).sum())
+        left = self.masks - 1 - self.design.cells**2
         # A single block's 64 cells fit every odd function of its 128 masks; several blocks alias differently.
-        if self.coarse or left <= 0 or total == 0:
+        if self.coarse or left <= 0 or self.sd_score == 0:
             return None
-        products, with_scores = np.zeros((columns, columns)), np.zeros(columns)
-        for block, scores in self._blocks():
-            rows = np.column_stack([np.ones(len(scores)), self.grid.cell_means(block) - SHOWN])
-            products += np.einsum("ni,nj->ij", rows, rows)  # BLAS would wake its threads for so little
-            with_scores += rows.T @ scores
-        slopes = np.linalg.lstsq(products, with_scores, rcond=None)[0]
-        explained = float(slopes @ with_scores) - self.masks * self.mean_score**2
-        return 1 - (1 - explained / total) * (self.masks - 1) / left
+        means = np.concatenate([self.grid.cell_means(block) for block, _ in self._blocks()])
+        rows = np.column_stack([np.ones(self.masks), means - SHOWN])
+        rest = self.scores - rows @ np.linalg.lstsq(rows, self.scores, rcond=None)[0]
+        return 1 - float((rest**2).sum()) / self.masks / self.sd_score**2 * (self.masks - 1) / left
 
     def weighted(self, weights: str) -> "Rise":
         """The same masks and scores under other weights."""
@@ -122,18 +111,17 @@ class Rise:
 
     def saliency(self) -> Saliency:
         """As every method gives its map."""
-        facts: dict[str, Any] = {
+        facts = plain({
             "masks": self.masks, "blocks": self.blocks, "verdict": self.verdict, "coarse": self.coarse,
-            "relative_error": _finite(self.relative_error), "degrees": self.degrees,
-            "history": [[masks, _finite(error)] for masks, error in self.history],
+            "relative_error": self.relative_error, "degrees": self.degrees, "history": self.history,
             "mean_score": self.mean_score, "sd_score": self.sd_score, "photo_score": self.photo_score,
             "baseline_score": self.baseline_score, "r2": self.r2, "design": self.design.name, "cells": self.design.cells,
             "weights": self.weights, "seed": self.design.seed, "precision": self.precision,
-        }  # fmt: skip
+        })  # fmt: skip
         warnings = self.notes
         if self.verdict == "no signal found":
             warnings += (f"no signal found: after {self.masks} masks the map is no larger than its error",)
-        return Saliency("rise", self.map, self.unit, self.standard_error, facts, {}, warnings)
+        return Saliency("rise", self.map, UNITS[self.weights], self.standard_error, facts, {}, warnings)
 
     def _blocks(self) -> Iterator[tuple[Block, Floats]]:
         for number, scores in enumerate(self.scores.reshape(self.blocks, -1)):
@@ -245,7 +233,3 @@ class Running:
             weights=self.weights, design=self.design, grid=self.grid,
             scores=self._scores[: self.spread.blocks].ravel().copy(), history=tuple(self.history), notes=notes,
         )  # fmt: skip
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -12,7 +12,7 @@ same parts. The contrast is no place but a difference between background and pet
 
 A pair is the same pet with and without one part. A map explains the network, so its first judge is what the network's own score
 does when the part goes; the true effect is the second. The pets are new to every fold: the mean of the trained folds scores
-them, without metadata.
+them.
 
 Result: on the sample RISE points at the tongue in 19 of 19 photos; over 35 pairs its sign on the part is that of the network's
 change in 77 % [63, 89], that of gradient x photo in 71 %, and Grad-CAM's says nothing.
@@ -21,9 +21,7 @@ Leaves oof/RUN/explain/known_truth.json, or in oof/RUN/explain/pairs/: pairs.csv
 maps/ID.npz.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +38,7 @@ from pawpularity.evaluation.bootstrap import Groups, interval
 from pawpularity.explain.estimates import NONE, Estimate, estimates, proportion
 from pawpularity.explain.masks import Floats
 from pawpularity.explain.methods import TITLES
-from pawpularity.explain.photos import RunData
+from pawpularity.explain.photos import Photo, RunData, photo_hash
 from pawpularity.explain.results import Results
 from pawpularity.explain.saliency import read_maps
 from pawpularity.files import plain, read_json, write_json, write_text
@@ -53,24 +51,11 @@ PLACES = {"tongue": (TONGUE,), "eyes": (LEFT_EYE, RIGHT_EYE), "contrast": (BACKG
 FEW = 5  # photos below which nothing is concluded
 OTHERS = 5  # other photos whose maps are tried on each photo's parts
 DRAWS = 1_000  # resamples of a rank correlation
-PART_HEADER = (
-    "part",
-    "points",
-    "photos",
-    "points at it",
-    "energy in it",
-    "share of picture",
-    "over other photos' maps",
-    "",
-)
-PART_LEGEND = "mean over photos [95 %]; chance points at a part, and has its energy in it, as often as the part is wide"
-PAIR_LEGEND = (
-    "effect: score with the part less without it, in points (contrast: a strong one of .6 against none); map on it: its mean "
-    "over the part; sign: share of pairs whose map has the effect's sign there; balanced: the mean of that share where the part "
-    "raises the score and where it lowers it; rank: Spearman's correlation of map x size with the effect [95 %]"
-)
+DRAW = "pawpularity sample --twins 5 --photos 32 --seed 31 --into input/pairs"
 
 AnyMap = NDArray[np.floating[Any]]
+Summary = dict[str, Any]
+"""One row of a table: figures (Estimate where they have an interval) and the verdict."""
 
 
 def known_truth(
@@ -80,21 +65,26 @@ def known_truth(
     masks: str | None = None,
     out: str | None = None,
     json: str | None = None,
-    n: int | None = None,
-    photo: Sequence[str] = (),
-    group: Sequence[str] = (),
+    **others: object,
 ) -> None:
     """Look for the parts of drawn photos in the run's maps, or map the counterfactual pairs of the folder `twins`.
 
-    Raises UserError where nothing is known of the photos, and for `n`, `photo` and `group`, which name other photos.
+    Raises UserError where nothing is known of the photos, and for `others`, which are options of `explain`.
     """
-    if n is not None or photo or group:
-        raise UserError("--twins names what to explain; remove --n, --photo and --group")
+    if wrong := [name for name, value in others.items() if value]:
+        raise UserError(f"--twins names what to explain; remove --{wrong[0]}")
     data = RunData.open(context, masks)
     if twins is None:
-        _judge_parts(data, Path(out) if out else data.folder, json)
+        value, text, folder = _judge_parts(data, Path(out) if out else data.folder)
     else:
-        _judge_pairs(data, Path(twins), Path(out) if out else data.folder / "pairs", json)
+        value, text, folder = _judge_pairs(data, Path(twins), Path(out) if out else data.folder / "pairs")
+    emit(value, text, json)
+    log(f"wrote   {folder}")
+    next_step(DRAW if twins is None else "make report")
+
+
+def _as_json(rows: Sequence[Summary]) -> list[Summary]:
+    return [plain({key: vars(v) if isinstance(v, Estimate) else v for key, v in row.items()}) for row in rows]
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------
@@ -107,18 +97,17 @@ class Part(NamedTuple):
     points: float
 
 
-def _judge_parts(data: RunData, folder: Path, destination: str | None) -> None:
+def _judge_parts(data: RunData, folder: Path) -> tuple[dict[str, Any], str, Path]:
     """How the maps that explain left in `folder` find the parts of their photos."""
     if not data.dataset.is_drawn:
         raise UserError(
-            f"{data.dataset.folder}: is not drawn, so nothing is known of its photos; draw photos with: make sample"
+            f"{data.dataset.folder}: is not drawn, so nothing is known of its photos; draw some: make sample"
         )
-    command = f"make explain {make_word('RUN', data.run.name)}"
     if not (folder / "index.html").is_file():
-        raise UserError(f"{folder}: holds no maps yet; run: {command}")
+        raise UserError(f"{folder}: holds no maps yet; run: make explain {make_word('RUN', data.run.name)}")
     photos = [photo for photo in read_json(folder / "explain.json", "explain")["photos"] if photo["fold"] is not None]
     if not photos or any(data.rows.get(one["name"], {}).get("prediction") != one["prediction"] for one in photos):
-        raise UserError(f"{folder}: is about other predictions than {data.run.name} holds now; run: {command}")
+        raise UserError(f"{folder}: is about other predictions than {data.run.name} holds now; run: make explain")
     config = data.run.config.photos
     parts = read_parts(data.dataset.folder, [photo["name"] for photo in photos], size=config.size, fit=config.fit)
     maps = [read_maps(folder / "maps" / f"{photo['name']}.npz", photo["methods"]) for photo in photos]
@@ -127,13 +116,14 @@ def _judge_parts(data: RunData, folder: Path, destination: str | None) -> None:
     for method in dict.fromkeys(name for one in maps for name in one):
         shown = [place for place, one in enumerate(maps) if method in one]
         rows = summarise_parts([maps[i][method].judged for i in shown], [parts[i] for i in shown], groups[shown])
-        found[method] = [row.to_dict() for row in rows]
+        found[method] = _as_json(rows)
         texts.append(f"{TITLES.get(method, method)}\n{parts_text(rows)}")
+    texts.append(
+        "mean over photos [95 %]; chance points at a part, and has its energy in it, as often as the part is wide"
+    )
     value = {"run": data.run.name, "photos": len(photos), "methods": found}
     write_json(folder / "known_truth.json", value)
-    emit(value, "\n\n".join(texts), destination)
-    log(f"wrote   {folder / 'known_truth.json'}")
-    next_step('make sample ARGS="--twins 5 --photos 32 --seed 31 --into input/pairs"')
+    return value, "\n\n".join(texts), folder / "known_truth.json"
 
 
 def read_parts(data: Path, names: Sequence[str], *, size: int, fit: str) -> list[dict[str, Part]]:
@@ -141,16 +131,14 @@ def read_parts(data: Path, names: Sequence[str], *, size: int, fit: str) -> list
 
     Raises UserError where `data` does not hold their truth.
     """
-    file = data / "truth" / "parts.csv"
+    file, found = data / "truth" / "parts.csv", []
     try:
-        with file.open(encoding="utf-8", newline="") as text:
-            rows = {row["Id"]: row for row in csv.DictReader(text)}
-        found = []
+        rows = pd.read_csv(file, index_col="Id", dtype={"Id": str})[list(PLACES)].to_dict("index")
         for name in names:
             labels = read_labels(data / "truth" / "labels" / f"{name}.png", size, fit)
-            parts = {part: Part(np.isin(labels, numbers), float(rows[name][part])) for part, numbers in PLACES.items()}
-            found.append({part: one for part, one in parts.items() if one.mask.any()})
-    except (OSError, KeyError, TypeError, ValueError) as error:
+            masks = {part: np.isin(labels, numbers) for part, numbers in PLACES.items()}
+            found.append({part: Part(mask, float(rows[name][part])) for part, mask in masks.items() if mask.any()})
+    except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{file}: the truth of the photos cannot be read ({error}); draw the sample again") from None
     return found
 
@@ -182,50 +170,16 @@ def _aimed(values: AnyMap, points: float) -> Floats:
     return np.abs(signed) if points == 0 else signed * np.sign(points)
 
 
-@dataclass(frozen=True)
-class PartSummary:
-    """One part over the photos that show it with points (an accessory: that show it)."""
-
-    part: str
-    points: float
-    """Mean over the photos."""
-    pointing: Estimate
-    share: Estimate
-    """Of the picture: chance."""
-    energy: Estimate
-    excess: Estimate
-    """Energy less the share of the picture, photo by photo."""
-    over_others: Estimate
-    """Energy less that of other photos' maps on the same part."""
-    constant: int
-
-    @property
-    def verdict(self) -> str:
-        """In words, by the lower ends of the intervals."""
-        if self.constant == self.share.n:
-            return "constant maps"
-        if self.excess.n < FEW:
-            return "too few photos" if self.share.n < FEW else "maps have no energy of this sign"
-        above, own = self.excess.low > 0, self.over_others.low > 0
-        if self.points == 0:
-            return "credited, though worth nothing" if above and own else "left alone"
-        if above:
-            return "found" if own else "no better than another photo's map"
-        return "opposite sign or elsewhere" if self.excess.high < 0 else "not found"
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return _as_json(self)
-
-
 def summarise_parts(
     maps: Sequence[AnyMap], parts: Sequence[Mapping[str, Part]], groups: Groups = None
-) -> list[PartSummary]:
+) -> list[Summary]:
     """How `maps` (H, W), one a photo, find the `parts` of their photos; `groups` (photos,) are near-duplicates.
 
-    A part that is there but gives no points (an eye of which the other is shut, a body in a usual pose) is left out.
+    A row a part: points (mean), pointing, share (of the picture: chance), energy, excess (energy less share), over_others (energy
+    less that of other photos' maps on the same part), constant (maps) and verdict, over the photos that show it with points. A part
+    that is there but gives none (an eye of which the other is shut, a body in a usual pose) is left out; an accessory always counts.
     """
-    summaries = []
+    rows = []
     for name in PLACES:
         shown = [i for i, own in enumerate(parts) if name in own and (name == "accessory" or own[name].points != 0)]
         if not shown:
@@ -236,15 +190,28 @@ def summarise_parts(
         inside = np.array([energy(*one) for one in here])
         others = np.array([_by_others(maps, i, parts[i][name], groups) for i in shown])
         own = None if groups is None else groups[shown]
-        points_at, share, inside_of, excess, over = estimates(
-            np.column_stack([aimed, shares, inside, inside - shares, inside - others]), own
-        )
+        columns = np.column_stack([aimed, shares, inside, inside - shares, inside - others])
+        row: Summary = {"part": name, "points": float(np.mean([part.points for _, part in here]))}
+        row |= dict(zip(("pointing", "share", "energy", "excess", "over_others"), estimates(columns, own), strict=True))
         if np.isin(aimed, (0.0, 1.0)).all():  # else places tie, and a photo is hit in part
-            points_at = proportion(aimed, own)
-        points = float(np.mean([part.points for _, part in here]))
-        constant = sum(bool(np.ptp(values) == 0.0) for values, _ in here)
-        summaries.append(PartSummary(name, points, points_at, share, inside_of, excess, over, constant))
-    return summaries
+            row["pointing"] = proportion(aimed, own)
+        row["constant"] = sum(bool(np.ptp(values) == 0.0) for values, _ in here)
+        rows.append(row | {"verdict": _part_verdict(row)})
+    return rows
+
+
+def _part_verdict(row: Summary) -> str:
+    """In words, by the lower ends of the intervals."""
+    if row["constant"] == row["share"].n:
+        return "constant maps"
+    if row["excess"].n < FEW:
+        return "too few photos" if row["share"].n < FEW else "maps have no energy of this sign"
+    above, own = row["excess"].low > 0, row["over_others"].low > 0
+    if row["points"] == 0:
+        return "credited, though worth nothing" if above and own else "left alone"
+    if above:
+        return "found" if own else "no better than another photo's map"
+    return "opposite sign or elsewhere" if row["excess"].high < 0 else "not found"
 
 
 def _by_others(maps: Sequence[AnyMap], own: int, part: Part, groups: Groups) -> float:
@@ -255,29 +222,35 @@ def _by_others(maps: Sequence[AnyMap], own: int, part: Part, groups: Groups) -> 
     return float(np.nanmean(energies)) if np.isfinite(energies).any() else float("nan")
 
 
-def parts_text(summaries: Sequence[PartSummary]) -> str:
-    """The summaries as aligned text."""
-    cells = [
-        [row.part, f"{row.points:+.1f}", str(row.share.n), row.pointing.text(2, False), row.energy.text(2, False),
-         f"{row.share.mean:.2f}", row.over_others.text(), row.verdict] for row in summaries
-    ]  # fmt: skip
-    return table(PART_HEADER, cells, left=(0, len(PART_HEADER) - 1)) + f"\n{PART_LEGEND}"
+def parts_text(rows: Sequence[Summary]) -> str:
+    """The rows as aligned text."""
+    header = [
+        "part",
+        "points",
+        "photos",
+        "points at it",
+        "energy in it",
+        "share of picture",
+        "over other photos' maps",
+        "",
+    ]
+    cells = [[row["part"], f"{row['points']:+.1f}", str(row["share"].n), row["pointing"].text(2, False),
+              row["energy"].text(2, False), f"{row['share'].mean:.2f}", row["over_others"].text(), row["verdict"]]
+             for row in rows]  # fmt: skip
+    return table(header, cells, left=(0, len(header) - 1))
 
 
 # --- Counterfactual pairs ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """Two photos that differ in one part."""
 
     part: str
-    photos: tuple[Path, Path]
-    """With the part, and without it."""
-    effect: float
-    """Points the part adds before noise and clipping."""
-    place: NDArray[np.bool_]
-    """(size, size): the part, on the photo that shows it."""
+    shown: Photo
+    removed: Photo
+    effect: float  # points the part adds before noise and clipping
+    place: NDArray[np.bool_]  # (size, size): the part, on the photo that shows it
 
 
 def read_pairs(data: Path, *, size: int, fit: str) -> list[Pair]:
@@ -285,64 +258,61 @@ def read_pairs(data: Path, *, size: int, fit: str) -> list[Pair]:
     name = "pairs" if (data / "pairs").is_dir() else "twins"  # as the first edition drew them
     folder, pairs = data / name, []
     try:
-        with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as text:
-            for row in csv.DictReader(text):
-                labels = read_labels(folder / "labels" / f"{row['Id_with']}.png", size, fit)
-                shown, removed = (folder / "photos" / f"{row[side]}.jpg" for side in ("Id_with", "Id_without"))
-                place = np.isin(labels, PLACES[row["part"]])
-                pairs.append(Pair(row["part"], (shown, removed), float(row["effect"]), place))
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise UserError(
-            f"{data}: its counterfactual pairs cannot be read ({error}); draw some with: pawpularity sample --twins 5 --into DIR"
-        ) from None
+        rows: Any = pd.read_csv(folder / f"{name}.csv", dtype={"Id_with": str, "Id_without": str})
+        for row in rows.itertuples():
+            labels = read_labels(folder / "labels" / f"{row.Id_with}.png", size, fit)
+            shown, removed = (Photo(one, folder / "photos" / f"{one}.jpg") for one in (row.Id_with, row.Id_without))
+            pairs.append(Pair(row.part, shown, removed, float(row.effect), np.isin(labels, PLACES[row.part])))
+    except (OSError, KeyError, AttributeError, ValueError) as error:
+        raise UserError(f"{data}: its counterfactual pairs cannot be read ({error}); draw some: {DRAW}") from None
     if not pairs:
-        raise UserError(f"{folder}: names no pair; draw some with: pawpularity sample --twins 5 --into DIR")
+        raise UserError(f"{folder}: names no pair; draw some: {DRAW}")
     return pairs
 
 
-def _judge_pairs(data: RunData, source: Path, folder: Path, destination: str | None) -> None:
+def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, Any], str, Path]:
     """Map the photos of every pair that show the part, and hold the maps against what removing it does."""
     from pawpularity.explain.explain import maps_of, predictor_for
-    from pawpularity.explain.photos import Photo, photo_hash
 
     data.require_absent_metadata()
     config = data.run.config.photos
     pairs = read_pairs(source, size=config.size, fit=config.fit)
-    photos = [[Photo(path.stem, path) for path in pair.photos] for pair in pairs]
-    predictor = predictor_for(data, photos[0])
-    prints = {one.name: photo_hash(one.path) for two in photos for one in two}
+    predictor = predictor_for(data, [pair.shown for pair in pairs])
+    prints = {one.name: photo_hash(one.path) for pair in pairs for one in (pair.shown, pair.removed)}
     results = Results(folder, data.fingerprint("pairs", predictor, prints), ("pairs.csv", "pairs.json"))
     with results.locked():
-        for two in track(photos, "counterfactual pairs", unit="pair"):
-            if results.done(two[0].name):
+        for pair in track(pairs, "counterfactual pairs", unit="pair"):
+            if results.done(pair.shown.name):
                 continue
-            scores = [one.score(predictor) for one in two]
-            inputs = [score.input_of(one.pixels(predictor)) for score, one in zip(scores, two, strict=True)]
-            own, other = (float(score(x[None])[0]) for score, x in zip(scores, inputs, strict=True))
-            maps, refusals = maps_of(scores[0], inputs[0], data.settings)
+            score = pair.shown.score(predictor)
+            x, without = (score.input_of(one.pixels(predictor)) for one in (pair.shown, pair.removed))
+            maps, refusals = maps_of(score, x, data.settings)
             for line in refusals:
-                log(f"{two[0].name}: {line}")
-            about = {name: one.about() for name, one in maps.items()}
-            results.add(two[0].name, {"with": own, "without": other, "methods": about}, maps)
-        records = [results.record(two[0].name) for two in photos]
+                log(f"{pair.shown.name}: {line}")
+            record = {"with": float(score(x[None])[0]), "without": float(score(without[None])[0])}
+            results.add(pair.shown.name, record | {"methods": {name: one.about() for name, one in maps.items()}}, maps)
+        records = [results.record(pair.shown.name) for pair in pairs]
         found, texts, tables = {}, [], []
         for method in dict.fromkeys(name for record in records for name in record["methods"]):
             there = [place for place, record in enumerate(records) if method in record["methods"]]
             points = np.array([[records[place]["with"], records[place]["without"]] for place in there])
-            maps_there = [results.maps(photos[place][0].name)[method].judged for place in there]
-            rows = judge_pairs([pairs[place] for place in there], points, maps_there)
-            summaries = summarise_pairs(rows, seed=data.settings.seed)
-            found[method] = [row.to_dict() for row in summaries]
-            texts.append(f"{TITLES.get(method, method)}\n{pairs_text(summaries)}")
+            own = [results.maps(pairs[place].shown.name)[method].judged for place in there]
+            rows = judge_pairs([pairs[place] for place in there], points, own)
+            summary = summarise_pairs(rows, seed=data.settings.seed)
+            found[method] = _as_json(summary)
+            texts.append(f"{TITLES.get(method, method)}\n{pairs_text(summary)}")
             tables.append(rows.assign(method=method))
         write_text(folder / "pairs.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n"))
         value = {"run": data.run.name, "pairs": len(pairs), "methods": found, "settings": data.settings.model_dump(),
                  "versions": versions()}  # fmt: skip
         write_json(folder / "pairs.json", value)
-    notes = [PAIR_LEGEND, *(["gradient: judged as gradient x (photo - mean colour)"] if "gradient" in found else [])]
-    emit(value, "\n\n".join([*texts, *notes]), destination)
-    log(f"wrote   {folder}/pairs.csv, pairs.json, maps")
-    next_step("make report")
+    texts.append(
+        "effect: score with the part less without it, in points (contrast: a strong one of .6 against none); map on it: its mean "
+        "over the part (gradient: of gradient x photo); sign: share of pairs whose map has the effect's sign there; balanced: the "
+        "mean of that share where the part raises the score and where it lowers it; rank: Spearman's correlation of map x size with "
+        "the effect [95 %]"
+    )
+    return value, "\n\n".join(texts), folder
 
 
 def judge_pairs(pairs: Sequence[Pair], scores: AnyMap, maps: Sequence[AnyMap]) -> pd.DataFrame:
@@ -359,65 +329,44 @@ def judge_pairs(pairs: Sequence[Pair], scores: AnyMap, maps: Sequence[AnyMap]) -
     signs = {name: np.sign(means * effect) for name, effect in effects.items()}
     agree = {name: np.where(constant | (sign == 0) | np.isnan(sign), np.nan, sign > 0) for name, sign in signs.items()}
     return pd.DataFrame({
-        "Id": [pair.photos[0].stem for pair in pairs], "Id_without": [pair.photos[1].stem for pair in pairs],
+        "Id": [pair.shown.name for pair in pairs], "Id_without": [pair.removed.name for pair in pairs],
         "part": [pair.part for pair in pairs], **effects, "map_mean": means,
         "map_sum": means * [pair.place.mean() for pair in pairs], "constant": constant,
         "as_network": agree["effect_network"], "as_truth": agree["effect"],
     })  # fmt: skip
 
 
-@dataclass(frozen=True)
-class PairSummary:
-    """All pairs of one part, or ("all") of every part."""
+def summarise_pairs(rows: pd.DataFrame, *, seed: int = 0) -> list[Summary]:
+    """Part by part, then "all", of `judge_pairs`. Every pair is another pet, so the bootstrap is over pairs.
 
-    part: str
-    effect: float
-    effect_network: Estimate
-    map_mean: Estimate
-    as_network: Estimate
-    as_truth: Estimate
-    rank_network: Estimate
-    """"all" only: Spearman's correlation of the map's sum over the part with the network's effect, over pairs."""
-    rank_truth: Estimate
-    balanced: float
-    """"all" only: the mean of `as_network` among the pairs where the part raises the network's score and among those where it
-    lowers it. A map of one sign gets 0.5."""
-    constant: int
-
-    @property
-    def verdict(self) -> str:
-        """For "all": whether signs and ranks agree with the network's own effects beyond chance."""
-        if self.part != "all":
-            return ""
-        if self.constant == self.effect_network.n:
-            return "constant maps"
-        signs, ranks = self.as_network.low > 0.5 and self.balanced > 0.5, self.rank_network.low > 0
-        if signs:
-            return f"signs {'and ranks agree with the network' if ranks else 'agree with the network, ranks do not'}"
-        return "ranks agree with the network, signs do not" if ranks else "says nothing of what parts do"
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return _as_json(self)
-
-
-def summarise_pairs(rows: pd.DataFrame, *, seed: int = 0) -> list[PairSummary]:
-    """Part by part, then "all", of `judge_pairs`. Every pair is another pet, so the bootstrap is over pairs."""
+    The last row has more: rank_network and rank_truth, Spearman's correlation of map_sum with the effects; balanced, the mean of
+    as_network among the pairs where the part raises the network's score and among those where it lowers it (a map of one sign gets
+    0.5); and the verdict, whether signs and ranks agree with the network's own effects beyond chance.
+    """
     parts = [(part, rows[rows["part"] == part]) for part in PLACES if part in set(rows["part"])]
-    return [_pair_summary(part, some, seed) for part, some in (*parts, ("all", rows))]
+    found = []
+    for part, some in (*parts, ("all", rows)):
+        change, mean = estimates(some[["effect_network", "map_mean"]], seed=seed)
+        signs = {name: proportion(some[name], seed=seed) for name in ("as_network", "as_truth")}
+        found.append({"part": part, "pairs": len(some), "effect": float(some["effect"].mean()), "effect_network": change,
+                      "map_mean": mean, **signs, "constant": int(some["constant"].sum())})  # fmt: skip
+    varies = rows[~rows["constant"]]
+    sides = [rows["as_network"][np.sign(rows["effect_network"]) == sign].mean() for sign in (1, -1)]
+    last = found[-1]
+    last |= {f"rank_{name}": _rank(varies["map_sum"], varies[column], seed)
+             for name, column in (("network", "effect_network"), ("truth", "effect"))}  # fmt: skip
+    last["balanced"] = float(np.mean(sides))  # nan where one side has no pair
+    last["verdict"] = _pair_verdict(last)
+    return found
 
 
-def _pair_summary(part: str, rows: pd.DataFrame, seed: int) -> PairSummary:
-    change, mean = estimates(rows[["effect_network", "map_mean"]], seed=seed)
-    network, truth = (proportion(rows[name], seed=seed) for name in ("as_network", "as_truth"))
-    by_network, by_truth, balanced = NONE, NONE, float("nan")
-    if part == "all":
-        varies = rows[~rows["constant"]]
-        by_network, by_truth = (_rank(varies["map_sum"], varies[name], seed) for name in ("effect_network", "effect"))
-        sides = [rows["as_network"][np.sign(rows["effect_network"]) == sign].mean() for sign in (1, -1)]
-        balanced = float(np.mean(sides))  # nan where one side has none
-    effect, constant = float(rows["effect"].mean()), int(rows["constant"].sum())
-    return PairSummary(part, effect, change, mean, network, truth, by_network, by_truth, balanced, constant)
+def _pair_verdict(row: Summary) -> str:
+    if row["constant"] == row["pairs"]:
+        return "constant maps"
+    ranks = row["rank_network"].low > 0
+    if row["as_network"].low > 0.5 and row["balanced"] > 0.5:
+        return "signs and ranks agree with the network" if ranks else "signs agree with the network, ranks do not"
+    return "ranks agree with the network, signs do not" if ranks else "says nothing of what parts do"
 
 
 def _rank(x: "pd.Series[float]", y: "pd.Series[float]", seed: int) -> Estimate:
@@ -425,30 +374,25 @@ def _rank(x: "pd.Series[float]", y: "pd.Series[float]", seed: int) -> Estimate:
     there = np.isfinite(x) & np.isfinite(y)
     said, done, count = x[there].to_numpy(), y[there].to_numpy(), int(there.sum())
     if count < 3 or np.ptp(said) == 0.0 or np.ptp(done) == 0.0:
-        return Estimate(np.nan, np.nan, np.nan, count)
+        return NONE
     drawn = np.random.default_rng([seed, 0x7E15]).integers(0, count, (DRAWS, count))
     drawn = np.concatenate([np.arange(count)[None], drawn])
-    ranks = [rankdata(values[drawn], axis=1) for values in (said, done)]
-    a, b = (each - each.mean(axis=1, keepdims=True) for each in ranks)
+    a, b = (rankdata(values[drawn], axis=1) - (count + 1) / 2 for values in (said, done))
     with np.errstate(invalid="ignore"):
         found = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     return Estimate(float(found[0]), *interval(found[1:][np.isfinite(found[1:])]), count)
 
 
-def pairs_text(summaries: Sequence[PairSummary]) -> str:
-    """The summaries as aligned text."""
-    *parts, last = summaries
-    cells = [[row.part, str(row.effect_network.n), f"{row.effect:+.1f}", row.effect_network.text(1), row.map_mean.text(),
-              row.as_network.text(2, False), row.as_truth.text(2, False)] for row in parts]  # fmt: skip
+def pairs_text(rows: Sequence[Summary]) -> str:
+    """The rows as aligned text."""
+    *parts, last = rows
+    cells = [[row["part"], str(row["pairs"]), f"{row['effect']:+.1f}", row["effect_network"].text(1), row["map_mean"].text(),
+              row["as_network"].text(2, False), row["as_truth"].text(2, False)] for row in parts]  # fmt: skip
     header = ["part", "pairs", "true effect", "network's effect", "map on it", "sign as network", "as truth"]
     return "\n".join([
         table(header, cells),
-        f"all {last.effect_network.n} pairs: sign as the network's {last.as_network.text(2, False)}, balanced {last.balanced:.2f} "
-        f"(chance 0.5), as the truth's {last.as_truth.text(2, False)}",
-        f"rank with the network's effect {last.rank_network.text()}, with the true one {last.rank_truth.text()}: {last.verdict}",
+        f"all {last['pairs']} pairs: sign as the network's {last['as_network'].text(2, False)}, balanced {last['balanced']:.2f} "
+        f"(chance 0.5), as the truth's {last['as_truth'].text(2, False)}",
+        f"rank with the network's effect {last['rank_network'].text()}, with the true one {last['rank_truth'].text()}: "
+        f"{last['verdict']}",
     ])  # fmt: skip
-
-
-def _as_json(summary: PartSummary | PairSummary) -> dict[str, Any]:
-    figures = {key: vars(value) if isinstance(value, Estimate) else value for key, value in vars(summary).items()}
-    return plain(figures | {"verdict": summary.verdict})
