@@ -13,9 +13,9 @@ from tests.conftest import TOY
 from tests.explain.linear_network import SIZE, any_pixels, linear_network
 from tests.explain.test_gradient import COLUMNS, small
 
-from pawpularity.config import Photos
 from pawpularity.data.photos import decode
 from pawpularity.evaluation.oof import read_oof
+from pawpularity.config import Photos
 from pawpularity.studies.robustness import (
     SIZES,
     Change,

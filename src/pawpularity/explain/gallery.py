@@ -24,7 +24,16 @@ from pawpularity.explain.summary import USELESS, Summary, summary_rows
 
 JUDGE = "blur"  # the baseline whose verdict marks a map: RISE itself hides with grey
 _FAINT = 0.15  # of the common scale: below it colours hardly show
-_HEAD = ("", "hidden by", "insertion - deletion", "removing highest", "lowest", "ROAD", "p, random", "beats centre")
+_HEAD = (
+    "",
+    "hidden by",
+    "insertion - deletion",
+    "removing highest",
+    "removing lowest",
+    "ROAD",
+    "p, random",
+    "beats centre",
+)
 
 
 @dataclass(frozen=True, eq=False)

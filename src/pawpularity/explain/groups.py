@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.config import Explain
 from pawpularity.console import Progress, emit, log, make_word, next_step, table
 from pawpularity.data.photos import Pixels
 from pawpularity.data.subject import LEAST, MOST, SUBJECT, measure, share, subject_map
@@ -34,7 +35,7 @@ from pawpularity.evaluation.claims import CLAIMS, CONTRAST
 from pawpularity.explain.estimates import Estimate, estimates
 from pawpularity.explain.masks import Floats, MaskDesign
 from pawpularity.explain.panel import Column, draw_panel, outlined, overlay, shaded, tidy
-from pawpularity.explain.photos import RunData, listed, photo_hash, photo_of
+from pawpularity.explain.photos import Photo, RunData, listed, photo_hash, photo_of
 from pawpularity.explain.players import grid_of
 from pawpularity.explain.results import Results
 from pawpularity.explain.rise import ConstantScore, rise
@@ -244,68 +245,63 @@ def _one_group(
     data: RunData, predictor: Predictor, group: str, sides: Mapping[str, Sequence[str]], folder: Path
 ) -> GroupFindings:
     """Map the photos of one group that are not mapped yet, and write its files."""
-    settings, size = data.settings, predictor.config.photos.size
-    design = MaskDesign(settings.cells)
+    settings, design = data.settings, MaskDesign(data.settings.cells)
     blocks = settings.group_blocks if settings.masks == "auto" else max(2, design.blocks_for(settings.masks))
     masks = blocks * design.block_size
-    prints = {name: photo_hash(data.paths[name]) for ids in sides.values() for name in ids}
+    photos = {name: photo_of(data, name) for ids in sides.values() for name in ids}
+    prints = {name: photo_hash(photo.path) for name, photo in photos.items()}
     results = Results(folder, data.fingerprint(group, predictor, prints) | {"masks": masks, "sides": sides}, FILES)
     log(f"{group}: {', '.join(f'{len(ids)} photos {side}' for side, ids in sides.items())}; {masks} masks each")
     mapped: dict[str, list[Mapped]] = {side: [] for side in sides}
-    backdrop = np.zeros((size, size, 3))
-    constant: list[str] = []
-    with results.locked():
-        with Progress(len(prints), group) as progress:
-            for side, ids in sides.items():
-                # The i-th photos of all sides share their masks; those of one side do not, so that noise averages out.
-                for seed, name in enumerate(ids, start=settings.seed):
-                    photo = photo_of(data, name)
-                    pixels = photo.pixels(predictor)
-                    if not results.done(name):
-                        score = photo.score(predictor)
-                        try:
-                            found = rise(score, score.input_of(pixels), masks=masks, cells=settings.cells, seed=seed,
-                                         batch_size=settings.batch_size)  # fmt: skip
-                            results.add(name, {"scores": found.scores.tolist()})
-                        except ConstantScore:  # hiding changes nothing, and that is what its map says
-                            results.add(name, {"scores": [0.0] * masks})
-                        except UserError as error:
-                            raise UserError(f"{name}: {error}") from None
-                    scores = np.array(results.record(name)["scores"]).reshape(blocks, -1)
-                    constant += [] if scores.any() else [name]
-                    row, own = data.rows[name], _map_of(scores, MaskDesign(settings.cells, seed=seed), size)
-                    mapped[side].append(Mapped(own, _subject(pixels), row["group"], row["target"]))
-                    backdrop += pixels
-                    progress.add()
-        if len(constant) == len(prints):
+    with results.locked(), Progress(len(photos), group) as progress:
+        for side, ids in sides.items():
+            # The i-th photos of all sides share their masks; those of one side do not, so that noise averages out.
+            for seed, name in enumerate(ids, start=settings.seed):
+                mapped[side].append(_mapped(settings, predictor, photos[name], seed, masks, results))
+                progress.add()
+        constant = [name for names, maps in zip(sides.values(), mapped.values(), strict=True)
+                    for name, one in zip(names, maps, strict=True) if not one.map.any()]  # fmt: skip
+        if len(constant) == len(photos):
             raise UserError(f"{group}: hiding changes the score of none of its photos; train with a lower train.lr")
         if constant:
             log(f"{group}: hiding changes no score of {listed(constant, ', ')}: their maps count as zero")
-        one = findings(mapped, seed=settings.seed)
-        write_text(
-            folder / "groups.csv", pd.DataFrame(_rows(group, one)).round(5).to_csv(index=False, lineterminator="\n")
-        )
-        parts = {side.replace(" ", "_"): (found.map, found.standard_error) for side, found in one.sides.items()}
-        parts["difference"] = one.difference, one.standard_error
+        found = findings(mapped, seed=settings.seed)
+        rows = pd.DataFrame(_rows(group, found)).round(5)
+        write_text(folder / "groups.csv", rows.to_csv(index=False, lineterminator="\n"))
+        parts = {side.replace(" ", "_"): (one.map, one.standard_error) for side, one in found.sides.items()}
+        parts["difference"] = found.difference, found.standard_error
         means = {name: values.astype(np.float32) for name, (values, _) in parts.items()}
         errors = {f"{name}_standard_error": values.astype(np.float32) for name, (_, values) in parts.items()}
         write_arrays(folder / "maps.npz", means | errors)
-        _draw(folder / "figure.png", f"{data.run.name}, {group}: mean signed RISE maps of photos, {masks} masks each", one,
-              np.rint(backdrop / len(prints)).astype(np.uint8))  # fmt: skip
+        pixels = np.mean([photo.pixels(predictor) for photo in photos.values()], axis=0)
+        title = f"{data.run.name}, {group}: mean signed RISE maps of photos, {masks} masks each"
+        _draw(folder / "figure.png", title, found, np.rint(pixels).astype(np.uint8))
         value = {"group": group, "run": data.run.name, "predictions_hash": data.source.predictions_hash, "masks": masks,
-                 "constant": constant, "figures": _rows(group, one), "p_anywhere": one.p,
+                 "constant": constant, "figures": _rows(group, found), "p_anywhere": found.p,
                  "settings": settings.model_dump(), "versions": versions()}  # fmt: skip
         write_json(folder / "groups.json", value)
     log(f"wrote   {folder}/groups.csv, figure.png, maps.npz")
-    return one
+    return found
 
 
-def _map_of(scores: Floats, design: MaskDesign, size: int) -> Floats:
-    """(H, W): RISE's map of scores (blocks, n)."""
-    grid = grid_of(size, size, design.cells)
-    maps = [block_map(design.block(number), some, grid, design)[0] for number, some in enumerate(scores)]
-    mean: Floats = np.mean(maps, axis=0)
-    return mean
+def _mapped(settings: Explain, predictor: Predictor, photo: Photo, seed: int, masks: int, results: Results) -> Mapped:
+    """One photo's map, from its masks' scores in `results`, or made now. A score that no mask changes gives a map of zeros."""
+    pixels = photo.pixels(predictor)
+    if not results.done(photo.name):
+        score, scores = photo.score(predictor), np.zeros(masks)
+        try:
+            scores = rise(score, score.input_of(pixels), masks=masks, cells=settings.cells, seed=seed,
+                          batch_size=settings.batch_size).scores  # fmt: skip
+        except ConstantScore:
+            pass
+        except UserError as error:
+            raise UserError(f"{photo.name}: {error}") from None
+        results.add(photo.name, {"scores": scores.tolist()})
+    design, grid = MaskDesign(settings.cells, seed=seed), grid_of(*pixels.shape[:2], settings.cells)
+    by_block = np.array(results.record(photo.name)["scores"]).reshape(-1, design.block_size)
+    maps = [block_map(design.block(number), some, grid, design)[0] for number, some in enumerate(by_block)]
+    row = photo.row or {}
+    return Mapped(np.mean(maps, axis=0), _subject(pixels), row["group"], row["target"])
 
 
 def _subject(pixels: Pixels) -> NDArray[np.bool_] | None:
@@ -345,9 +341,9 @@ def _draw(path: Path, title: str, found: GroupFindings, backdrop: Pixels) -> Non
     unit = "score points, hidden to shown"
     columns = []
     for name, side in found.sides.items():
-        lines = [f"{key} {figure.text()}" for key, figure in side.figures.items()]
-        head = f"{name}: {side.photos} photos, mean score {side.mean_score:.0f}"
-        columns.append(Column(head, overlay(backdrop, side.map, scale), lines, scale, unit))
+        lines = [f"{side.photos} photos, mean score {side.mean_score:.0f}"]
+        lines += [f"{key} {figure.text()}" for key, figure in side.figures.items()]
+        columns.append(Column(name, overlay(backdrop, side.map, scale), lines, scale, unit))
     beyond = np.abs(found.difference) > found.threshold * found.standard_error
     lines = [f"they differ somewhere: {chance(found.p)}"]
     if found.p is not None:

@@ -68,7 +68,7 @@ class Summary:
 
 _MEANS = ("deletion_auc", "insertion_auc", "insertion_minus_deletion", "positive_end", "negative_end", "road", "random_sd",
           "beats_random", "road_beats_random", "beats_centre")  # fmt: skip
-SHOWN = {"insertion_minus_deletion": "insertion - deletion", "positive_end": "removing highest", "negative_end": "lowest",
+SHOWN = {"insertion_minus_deletion": "insertion - deletion", "positive_end": "removing highest", "negative_end": "removing lowest",
          "road": "ROAD", "over_centre": "over centre"}  # fmt: skip
 
 

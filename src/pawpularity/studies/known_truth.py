@@ -177,7 +177,7 @@ def summarise_parts(
 
     A row a part: points (mean), pointing, share (of the picture: chance), energy, excess (energy less share), over_others (energy
     less that of other photos' maps on the same part), constant (maps) and verdict, over the photos that show it with points. A part
-    that is there but gives none (an eye of which the other is shut, a body in a usual pose) is left out; an accessory always counts.
+    that is there but gives none (one eye where the other is shut, a body in a usual pose) is left out; an accessory always counts.
     """
     rows = []
     for name in PLACES:
@@ -309,8 +309,8 @@ def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, A
     texts.append(
         "effect: score with the part less without it, in points (contrast: a strong one of .6 against none); map on it: its mean "
         "over the part (gradient: of gradient x photo); sign: share of pairs whose map has the effect's sign there; balanced: the "
-        "mean of that share where the part raises the score and where it lowers it; rank: Spearman's correlation of map x size with "
-        "the effect [95 %]"
+        "mean of that share where the part raises the score and where it lowers it; rank: Spearman's correlation of map x size "
+        "with the effect [95 %]"
     )
     return value, "\n\n".join(texts), folder
 
