@@ -102,14 +102,14 @@ def command(
                 getattr(importlib.import_module(f"pawpularity.{module[4:]}"), attribute)(argparse.Namespace(**options))
                 return
             work = getattr(importlib.import_module(f"pawpularity.{module}"), attribute)
-            taken = inspect.signature(work).parameters
-            if "context" not in taken:
+            takes = inspect.signature(work).parameters
+            if "context" not in takes:
                 work(**options)
                 return
             from pawpularity.context import context
 
-            given = {key: options.pop(key) for key in ("config", "data", "run", "settings") if key in options}
-            work(context(**given), **{key: value for key, value in options.items() if value or key in taken})
+            given = {key: options[key] for key in ("config", "data", "run", "settings") if key in options}
+            work(context(**given), **{key: value for key, value in options.items() if key in takes})
 
         app.command(word, rich_help_panel=group, epilog=f"Example: {example}")(run)
         return run
@@ -278,6 +278,8 @@ def explain(
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
 ) -> str | None:  # fmt: skip
     """Maps of where scores come from, put to tests they can fail; a gallery."""
+    if twins and (n is not None or photo or group):
+        raise UserError("--twins names what to explain; remove --n, --photo and --group")
     return "studies.known_truth.known_truth" if twins else None
 
 

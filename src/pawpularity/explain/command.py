@@ -42,13 +42,17 @@ def explain(
     masks: str | None = None,
     photo: Sequence[str] = (),
     group: Sequence[str] = (),
+    twins: str | None = None,
     out: str | None = None,
     json: str | None = None,
 ) -> None:
     """Explain the `n` photos of each extreme, the ones named by `photo`, or the means of whole groups of photos.
 
-    Raises UserError for wrong options, and, when the others are done, for photos that cannot be explained.
+    Raises UserError for wrong options, `twins` (counterfactual pairs, of which `studies.known_truth` takes care), and, when the
+    others are done, for photos that cannot be explained.
     """
+    if twins:
+        raise UserError(f"explain: pairs are mapped by: make known-truth TWINS={twins}")
     if photo and (n is not None or group):
         raise UserError(f"explain: --photo names what to explain; remove {'--group' if group else '--n'}")
     least = 2 if group else 1

@@ -65,14 +65,11 @@ def known_truth(
     masks: str | None = None,
     out: str | None = None,
     json: str | None = None,
-    **others: object,
 ) -> None:
     """Look for the parts of drawn photos in the run's maps, or map the counterfactual pairs of the folder `twins`.
 
-    Raises UserError where nothing is known of the photos, and for `others`, which are options of `explain`.
+    Raises UserError where nothing is known of the photos.
     """
-    if wrong := [name for name, value in others.items() if value]:
-        raise UserError(f"--twins names what to explain; remove --{wrong[0]}")
     data = RunData.open(context, masks)
     if twins is None:
         value, text, folder = _judge_parts(data, Path(out) if out else data.folder)
