@@ -9,7 +9,7 @@ OLDEST := $(VENV)-oldest
 
 COMMANDS := all data sample train tune study probe folds jobs oof compare ensemble errors leakcheck explain coach app robustness \
   predict kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit report checklist leakage table1 hypotheses \
-  bench pretrain clean-cache
+  known-truth bench pretrain clean-cache
 
 # No variable of the command line reaches the environment: make would run a `$(shell ...)` in it.
 unexport $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(word)))

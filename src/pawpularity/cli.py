@@ -95,12 +95,6 @@ def command(
         def run(**options: Any) -> None:
             module, _, attribute = target.rpartition(".")
             options |= {key: [] for key in lists if options[key] is None}
-            if module.startswith("old."):
-                import argparse
-
-                options |= {"words": sys.argv[1:], "frozen_bn": not options.get("trained_bn", False)}
-                getattr(importlib.import_module(f"pawpularity.{module[4:]}"), attribute)(argparse.Namespace(**options))
-                return
             work = getattr(importlib.import_module(f"pawpularity.{module}"), attribute)
             takes = inspect.signature(work).parameters
             if "context" not in takes:
@@ -143,9 +137,7 @@ def sample(
     test_photos: Annotated[int, Option(metavar="N", help="Photos in test.csv.")] = 8,
     size: Annotated[int, Option(metavar="PX", help="Longer side in pixels.")] = 160,
     seed: Annotated[int, Option(help="Another seed draws other photos.")] = 0,
-    pairs: Annotated[
-        int, Option("--twins", metavar="N", help="Counterfactual pairs per part: with and without it.")
-    ] = 0,
+    pairs: Annotated[int, Option(metavar="N", help="Counterfactual pairs per part: with and without it.")] = 0,
     into: Annotated[str, Option(metavar="DIR", help="A new folder.")] = "input/sample",
 ) -> None:
     """Draw the sample: photos of cats and dogs whose scores follow a known rule."""
@@ -272,13 +264,12 @@ def leakcheck(
 # --- Explain ----------------------------------------------------------------------------------------------------------
 
 
-@command(EXPLAIN, "old.explain.verbs._explain", "make explain RUN=densenet161 N=8")
+@command(EXPLAIN, "explain.command.explain", "make explain RUN=densenet161 N=8")
 def explain(
     n: Annotated[int | None, Option("--n", metavar="N", help="Photos of each extreme (8); with --group, photos a side.")] = None,
     masks: Annotated[str | None, Option(metavar="auto", help="RISE's masks a photo: a count, or auto.")] = None,
     photo: Annotated[list[str] | None, Option(metavar="PHOTO", help="Explain these: photo files, or Ids.")] = None,
     group: Annotated[list[str] | None, Option(metavar="GROUP", help="Mean maps of groups: scores, eyes, face, ...; all.")] = None,
-    twins: Annotated[str | None, Option(metavar="DIR", help="Counterfactual pairs drawn by: pawpularity sample --twins.")] = None,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/RUN/explain).")] = None,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
 ) -> None:  # fmt: skip
@@ -453,6 +444,16 @@ def hypotheses(
     config: Config = None, data: Data = None, settings: Settings = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
     """The paper's five hypotheses on the true scores: effect, interval, Holm p, verdict."""
+
+
+@command(STUDY, "studies.known_truth.known_truth", "make known-truth RUN=sample")
+def known_truth(
+    pairs: Annotated[str | None, Option(metavar="DIR", help="Counterfactual pairs drawn by: pawpularity sample --pairs.")] = None,
+    masks: Annotated[str | None, Option(metavar="auto", help="RISE's masks a photo: a count, or auto.")] = None,
+    out: Annotated[str | None, Option(metavar="DIR", help="Where the maps are, or go to (default: oof/RUN/explain).")] = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Drawn photos: do maps find the parts that are known to change the score?"""
 
 
 @command(STUDY, "studies.benchmark.bench", "make bench BENCH=all")

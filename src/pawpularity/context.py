@@ -5,7 +5,6 @@
 backbone's where a word on the line changed it, with `-<data folder>` added for data other than those two.
 """
 
-import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,8 +133,3 @@ def data_suffix(data: Path) -> str:
 def default_run(configs: str, data: Path) -> str:
     """The config's name, with the data folder's name for data other than the contest's and the sample."""
     return (run_name(configs) or "run") + data_suffix(data)
-
-
-def choose(options: "argparse.Namespace") -> Context:
-    """Temporary: `context` for commands that still take a Namespace."""
-    return context(options.config, options.data, getattr(options, "run", None), options.settings)

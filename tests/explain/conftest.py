@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pawpularity.cli import main
-from pawpularity.explain import explain, report
+from pawpularity.explain import explain
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ("photos.size=64", "model.backbone=test_resnet", "model.weights=none", "train.epochs=1", "train.batch_size=16",
@@ -18,17 +18,14 @@ QUICK = ("--masks", "512", "explain.road=false", "explain.sanity_photos=0", "exp
 
 
 def made(folder: Path) -> dict[str, bytes]:
-    """Everything a visitor sees, as bytes."""
-    return {
-        str(f.relative_to(folder)): f.read_bytes()
-        for f in sorted(folder.rglob("*"))
-        if f.is_file() and f.name != ".lock"
-    }
+    """Every file of `folder` as bytes."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != ".lock")
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 @pytest.fixture(scope="session")
 def explained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with a shelter and a run of two folds."""
+    """A checkout with a drawn sample and a run of two folds."""
     place = tmp_path_factory.mktemp("trained")
     (place / "configs").symlink_to(ROOT / "configs")
     shutil.copytree(drawn, place / "toy")
@@ -44,8 +41,8 @@ def explained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def at(explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, as the current folder; maps are judged in few steps."""
-    monkeypatch.setattr(explain, "judge", partial(explain.judge, steps=4, pairs=9, substrates=("blur",)))
-    monkeypatch.setattr(report, "SANITY_BLOCKS", 2)
+    monkeypatch.setattr(explain, "judge", partial(explain.judge, steps=4, pairs=9, baselines=("blur",)))
+    monkeypatch.setattr(explain, "SANITY_BLOCKS", 2)
     place = tmp_path / "place"
     shutil.copytree(explained, place, symlinks=True)
     monkeypatch.chdir(place)

@@ -206,7 +206,7 @@ def order_shares(target, prediction) -> list[float]:
 
 def draw_sample(folder: Path, photos: int, size: int, seed: int, test_photos=5, pairs=0) -> Path:
     """A drawn data set at `folder`, in the contest's layout; `truth(folder)` says what moved its scores."""
-    done("sample", "--photos", photos, "--size", size, "--seed", seed, "--test-photos", test_photos, "--twins", pairs,
+    done("sample", "--photos", photos, "--size", size, "--seed", seed, "--test-photos", test_photos, "--pairs", pairs,
          "--into", folder, at=folder.parent)  # fmt: skip
     return folder
 

@@ -330,12 +330,12 @@ def test_a_card_shows_the_tiles_of_its_strip(whole, at, paw):
     assert f'data-target="{photo["target"]:g}"' in card
     assert f"predicted {photo['prediction']:.1f}" in card
     for row in photo["judged"]:
-        if row["method"] in photo["methods"] and row["substrate"] == "blur":
+        if row["method"] in photo["methods"] and row["baseline"] == "blur":
             assert f"insertion - deletion {row['insertion_minus_deletion']:+.1f} points" in card
     assert card.count('class="weak"') == sum(
         not row["beats_random"]
         for row in photo["judged"]
-        if row["method"] in photo["methods"] and row["substrate"] == "blur"
+        if row["method"] in photo["methods"] and row["baseline"] == "blur"
     )
 
 

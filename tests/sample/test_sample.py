@@ -279,7 +279,7 @@ def test_every_shape_of_photo_can_be_drawn_small_and_large(aspect):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("photos", 0), ("size", 47), ("size", 1025), ("seed", -1), ("twins", -1), ("test-photos", 0)],
+    [("photos", 0), ("size", 47), ("size", 1025), ("seed", -1), ("pairs", -1), ("test-photos", 0)],
 )
 def test_options_out_of_range_are_named(option, value, work, refused):
     assert f"--{option} {value}" in refused("sample", f"--{option}", value, "--into", "new/sample")

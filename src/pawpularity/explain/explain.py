@@ -1,14 +1,8 @@
-"""`pawpularity explain`: the photos one by one, each with every method, each map judged; what is found goes to disk at once.
+"""Explain photos one by one: every method's map, each map judged; then everything that needs all photos."""
 
-A photo of the run is explained with the network of its own fold, which never saw it, and with its metadata. Any other
-picture has no such fold: its score is the mean of all trained folds, its metadata absent, and its maps are maps of that mean.
-"""
-
-import time
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,128 +11,100 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pawpularity.config import Explain
-from pawpularity.console import log
-from pawpularity.data.photo_facts import displayed_size
-from pawpularity.data.photos import PhotoError, Pixels, decode
-from pawpularity.device import Compute
+from pawpularity.console import Progress, log, track
+from pawpularity.data.photos import PhotoError
 from pawpularity.errors import UserError
-from pawpularity.explain.extremes import Scored
-from pawpularity.explain.faithfulness import Faithfulness, judge, judge_forwards
+from pawpularity.explain.faithfulness import judge, passes_to_judge
+from pawpularity.explain.gallery import Explained, csv_text, page, write_pictures
 from pawpularity.explain.masks import MaskDesign
-from pawpularity.explain.methods import METHODS
-from pawpularity.explain.panel import write_maps
+from pawpularity.explain.methods import METHODS, TITLES
+from pawpularity.explain.panel import draw_convergence, draw_sanity, error_scale, scale_of
+from pawpularity.explain.photos import Photo, RunData, trained_words
+from pawpularity.explain.results import Results
+from pawpularity.explain.rise import constant_score
 from pawpularity.explain.saliency import Saliency
+from pawpularity.explain.sanity import Sanity, cascade, maps_in_cascade
 from pawpularity.explain.scored import FoldsMean, PhotoScore
-from pawpularity.files import read_json, write_json
-from pawpularity.models.network import Network
+from pawpularity.explain.summary import summarise, summary_text
+from pawpularity.files import write_json, write_text
 from pawpularity.predictor import Predictor
+from pawpularity.runs import versions
 
-SMALLEST = 32  # pixels of a photo's shorter side
-RECORDS, MAPS = "records", "maps"
 SANITY_BLOCKS = 4  # of masks, for every map of a network with random weights
-_STAGES = 11  # of randomising, and what is done once more
-_FEW_MASKS = 512  # four blocks: the fewest that "auto" stops at
+PLOTTED = 7  # photos in the plot of convergence: more lines could not be distinguished
 
 
-@dataclass(frozen=True, eq=False)
-class Photo:
-    """One photo to explain."""
-
-    name: str
-    """its Id, or a name made of its file's: what its artefacts are called"""
-    path: Path
-    row: Scored | None = None
-    """None: a picture that is not of the run"""
-    metadata: NDArray[np.float32] | None = None
-    """(12,); None = absent"""
-
-
-@dataclass(frozen=True, eq=False)
-class Explained:
-    """What is known of one photo, as it was read back from disk."""
-
-    record: dict[str, Any]
-    maps: dict[str, Saliency]
-
-    @property
-    def name(self) -> str:
-        """The photo's Id, or the name made of its file's."""
-        return str(self.record["name"])
-
-    @property
-    def judged(self) -> list[Faithfulness]:
-        """The rows of `judge`, without their curves."""
-        rows: list[dict[str, Any]] = [dict(row) for row in self.record["judged"]]
-        for row in rows:
-            row.pop("mark")
-            row |= {name: float("nan") for name, value in row.items() if value is None}
-        return [Faithfulness(**row) for row in rows]
+def predictor_for(data: RunData, photos: Sequence[Photo]) -> Predictor:
+    """The networks that explain `photos`: their folds', or all trained ones where a picture is not of the run."""
+    folds = {one.fold for one in photos}
+    predictor = Predictor.load(
+        data.run.folder, folds=None if None in folds else sorted(k for k in folds if k is not None)
+    )
+    log(f"device  {predictor.compute}")
+    if None in folds:
+        trained = ", ".join(map(str, sorted(predictor.networks)))
+        log(f"pictures that are not of {data.dataset.name}: the mean of folds {trained}, without metadata")
+    return predictor
 
 
-def score_of(photo: Photo, networks: Mapping[int, Network], compute: Compute) -> PhotoScore | FoldsMean:
-    """The function of the photo that its maps explain."""
-    if photo.row is not None:
-        return PhotoScore(networks[photo.row.fold], compute, photo.metadata)
-    return FoldsMean(tuple(PhotoScore(network, compute, photo.metadata) for network in networks.values()))
-
-
-def explain_all(predictor: Predictor, photos: Sequence[Photo], settings: Explain, part: Path) -> list[str]:
-    """Explain what `part` does not hold yet, photo by photo: `maps/NAME.npz`, then `records/NAME.json`.
-
-    Returns a line for each photo that cannot be used; the others are there. Raises UserError where none can.
-    """
-    faults: list[str] = []
-    todo = [photo for photo in photos if not (part / RECORDS / f"{photo.name}.json").is_file()]
-    if todo:
-        _announce(predictor, todo, settings)
-    for number, photo in enumerate(photos, start=1):
-        if photo not in todo:
-            continue
-        start = time.perf_counter()
-        try:
-            record = _explain(predictor, photo, settings, part)
-        except UserError as error:
-            faults.append(str(error) if isinstance(error, PhotoError) else f"{photo.name}: {error}")
-            log(f"  {number}/{len(photos)}  {faults[-1]}")
-            continue
-        facts = record["methods"].get("rise", {}).get("facts", {})
-        found = f"RISE {facts['masks']} masks, {facts['verdict']}; " if "masks" in facts else ""
-        log(
-            f"  {number}/{len(photos)}  {photo.name}: score {record['score']:.1f}; {found}{time.perf_counter() - start:.1f} s"
-        )
-    if len(faults) == len(photos):
-        raise UserError(f"none of {len(photos)} photos can be explained: {'; '.join(faults)}")
+def explain_photos(settings: Explain, predictor: Predictor, photos: Sequence[Photo], results: Results) -> list[str]:
+    """Explain the photos that `results` does not hold yet. Returns a line for each that cannot be explained."""
+    faults = []
+    todo = [one for one in photos if not results.done(one.name)]
+    if len(todo) < len(photos):
+        log(f"{len(photos) - len(todo)} of {len(photos)} photos were explained before")
+    each = passes_to_judge(len(settings.methods), with_road=settings.road)
+    if "rise" in settings.methods:
+        each += settings.budget if settings.masks == "auto" else settings.masks
+    with Progress(len(todo) * each, "explain", "pass") as progress:
+        for number, photo in enumerate(todo, start=1):
+            try:
+                record, maps = _explain(settings, predictor, photo, progress)
+                results.add(photo.name, record, maps)
+                progress.note(f"photo {number} of {len(todo)}, score {record['score']:.1f}")
+            except PhotoError as error:
+                faults.append(str(error) if photo.row is not None else f"{photo.path}: {error.reason}")
+            except UserError as error:
+                faults.append(f"{photo.name}: {error}")
+            progress.add(max(0, number * each - progress.done))  # RISE stopped early, or the photo cannot be explained
     return faults
 
 
-def read_explained(part: Path, photos: Sequence[Photo]) -> list[Explained]:
-    """What `explain_all` left of those of `photos` that could be used, in their order."""
-    found = []
-    for photo in photos:
-        file = part / RECORDS / f"{photo.name}.json"
-        if not file.is_file():
-            continue
-        record = read_json(file, photo.name)
-        with np.load(part / MAPS / f"{photo.name}.npz", allow_pickle=False) as arrays:
-            maps = {
-                name: Saliency(name, arrays[name], about["unit"],
-                               arrays.get(f"{name}_standard_error"), about["facts"],
-                               effect=arrays.get(f"{name}_effect"), warnings=tuple(about["warnings"]))
-                for name, about in record["methods"].items()
-            }  # fmt: skip
-        found.append(Explained(record, maps))
-    return found
+def _explain(
+    settings: Explain, predictor: Predictor, photo: Photo, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Saliency]]:
+    """One photo's record and maps. Raises UserError for one that cannot be explained."""
+    score = photo.score(predictor)
+    x = score.input_of(photo.pixels(predictor))
+    if (value := constant_score(score, x)) is not None:
+        raise UserError(
+            f"its score is {value:.6g} whatever is hidden: the network ignores it; train with a lower train.lr"
+        )
+    score = replace(score, on_scored=progress.add)
+    maps, refusals = maps_of(score, x, settings)
+    seed = zlib.crc32(f"{settings.seed} {photo.name}".encode())
+    judged = judge(score, x, {name: one.judged for name, one in maps.items()}, seed=seed, with_road=settings.road)
+    own = float(score(x[None])[0])
+    known: dict[str, Any] = dict.fromkeys(("fold", "target", "constant", "group")) | {
+        "prediction": min(max(own, 1.0), 100.0)
+    }
+    if photo.row is not None:
+        known = {key: photo.row[key] for key in known}
+    record = {
+        "name": photo.name, "photo": photo.path.name, "kinds": list(photo.kinds), "folds": sorted(predictor.networks), **known,
+        "score": own, "hidden_score": float(score(torch.zeros_like(x)[None])[0]), "refusals": refusals,
+        "methods": {name: one.about() for name, one in maps.items()}, "judged": [line.to_dict() for line in judged],
+    }  # fmt: skip
+    return record, maps
 
 
 def maps_of(score: PhotoScore | FoldsMean, x: Tensor, settings: Explain) -> tuple[dict[str, Saliency], list[str]]:
-    """The maps of one photo by method, and a line for each method that refuses this network."""
+    """The maps of one photo by method, and a line for each method that refuses this network. Raises UserError if all do."""
     maps: dict[str, Saliency] = {}
     refusals: list[str] = []
     for method in settings.methods:
         try:
-            maps[method] = map_of(score, x, method, settings)
-        except PhotoError:
-            raise
+            maps[method] = METHODS[method].map_of(score, x, settings)
         except UserError as error:
             refusals.append(str(error))
     if not maps:
@@ -146,82 +112,73 @@ def maps_of(score: PhotoScore | FoldsMean, x: Tensor, settings: Explain) -> tupl
     return maps, refusals
 
 
-def map_of(score: PhotoScore | FoldsMean, x: Tensor, method: str, settings: Explain) -> Saliency:
-    """One method's map of one photo, with the settings of the section `explain`."""
-    return METHODS[method].map_of(score, x, settings)
-
-
-def decoded(path: Path, size: int, fit: str) -> Pixels:
-    """(size, size, 3) pixels. Raises PhotoError for what is no photo, or one that is too small to tell places apart."""
-    width, height = displayed_size(path)
-    if min(width, height) < SMALLEST:
-        raise PhotoError(
-            path, f"is {width} x {height} px; {SMALLEST} or more a side are needed to tell its places apart"
-        )
-    return decode(path, size, fit)
-
-
-def _explain(predictor: Predictor, photo: Photo, settings: Explain, part: Path) -> dict[str, Any]:
-    pixels = decoded(photo.path, predictor.config.photos.size, predictor.config.photos.fit)
-    score = score_of(photo, predictor.networks, predictor.compute)
-    x = score.input_of(pixels)
-    maps, refusals = maps_of(score, x, settings)
-    # Every photo has random orders of its own: of one set for all, a lucky one would be lucky everywhere.
-    own_seed = zlib.crc32(f"{settings.seed} {photo.name}".encode())
-    judged = judge(score, x, {name: found.judged for name, found in maps.items()}, seed=own_seed,
-                   with_road=settings.road)  # fmt: skip
-    row = photo.row
-    own = float(score(x[None])[0])
-    record: dict[str, Any] = {
-        "name": photo.name, "photo": photo.path.name, "kinds": [] if row is None else list(row.kinds),
-        "fold": None if row is None else row.fold, "folds": sorted(predictor.networks),
-        "target": None if row is None else row.target, "constant": None if row is None else row.constant,
-        "prediction": min(max(own, 1.0), 100.0) if row is None else row.prediction,
-        "score": own, "hidden_score": float(score(torch.zeros_like(x)[None])[0]),
-        "group": None if row is None else row.group, "refusals": refusals,
-        "methods": {name: {"unit": s.unit, "facts": s.facts, "warnings": list(s.warnings)} for name, s in maps.items()},
-        "judged": [line.to_dict() for line in judged],
+def finish(
+    data: RunData, predictor: Predictor, photos: Sequence[Photo], results: Results, what: str
+) -> tuple[dict[str, Any], str]:
+    """Everything that needs all photos: scales, pictures, tables, the page. Returns the JSON and the text."""
+    folder, settings = results.folder, data.settings
+    explained = [Explained(results.record(one.name), results.maps(one.name)) for one in photos]
+    methods = dict.fromkeys(name for one in explained for name in one.maps)
+    scales = {name: scale_of([one.maps[name].map for one in explained if name in one.maps]) for name in methods}
+    errors = [one.maps["rise"].standard_error for one in explained if "rise" in one.maps]
+    scales["error"] = error_scale([error for error in errors if error is not None])
+    for photo, one in track(list(zip(photos, explained, strict=True)), "panels"):
+        write_pictures(folder, one, photo.pixels(predictor), scales)
+    groups = np.array([one.record["group"] for one in explained]) if what == "extremes" else None
+    summaries = summarise([one.judged for one in explained], groups)
+    sanity = _cascades(settings, predictor, photos, explained)
+    history = {one.name: one.maps["rise"].facts["history"] for one in explained if "rise" in one.maps}
+    history = {name: looks for name, looks in history.items() if len(looks) > 1}
+    if sanity:
+        draw_sanity(sanity, folder / "sanity.png")
+    if history:
+        draw_convergence(dict(list(history.items())[:PLOTTED]), settings.precision, folder / "convergence.png")
+    write_text(folder / "explain.csv", csv_text(explained, sanity))
+    value = {
+        "run": data.run.name, "data": data.dataset.name, "what": what, "photos": [one.record for one in explained],
+        "scales": scales, "summary": [one.to_dict() for one in summaries], "sanity": [one.to_dict() for one in sanity],
+        "settings": settings.model_dump(), "versions": versions(),
     }  # fmt: skip
-    write_maps(part / MAPS / f"{photo.name}.npz", maps)
-    write_json(part / RECORDS / f"{photo.name}.json", record)
-    return record
+    write_json(folder / "explain.json", value)
+    about = {
+        "run": data.run, "config": predictor.config, "device": predictor.compute, "data": data.dataset.name, "what": what,
+        "rows": len(data.rows), "partly": "" if data.source.complete else trained_words(data.run), "settings": settings,
+        "block": MaskDesign(settings.cells).block_size, "plotted": (min(len(history), PLOTTED), len(history)),
+    }  # fmt: skip
+    write_text(folder / "index.html", page(explained, scales, summaries, sanity, about))
+    verdicts = "; ".join(f"{TITLES[one.method]} {one.verdict}" for one in sanity)
+    return value, summary_text(summaries) + (f"\n\nwith random weights: {verdicts}" if sanity else "")
 
 
-def _announce(predictor: Predictor, todo: Sequence[Photo], settings: Explain) -> None:
-    """Say how long this will take: a batch is timed, and the rest is counted in forward passes of one photo."""
-    size, photo = predictor.config.photos.size, todo[0]
-    score = score_of(photo, predictor.networks, predictor.compute)
-    batch = torch.zeros(settings.batch_size, 3, size, size, device=predictor.compute.device)
-    score(batch)
-    start = time.perf_counter()
-    float(score(batch)[0])  # waits for the device
-    each = (time.perf_counter() - start) / settings.batch_size
-    low = high = 0
-    block = MaskDesign(settings.cells).block_size
-    if "rise" in settings.methods and settings.masks == "auto":
-        high = settings.budget // block * block
-        low = min(_FEW_MASKS // MaskDesign().block_size * block, high)  # as many blocks, of another size
-    elif "rise" in settings.methods:
-        low = high = -(-int(settings.masks) // block) * block
-    judging = judge_forwards(len(settings.methods), with_road=settings.road)
-    again = 0
-    if "rise" in settings.methods and todo[0].row is not None:
-        again = settings.sanity_photos * _STAGES * SANITY_BLOCKS * block
-    masks = "" if not high else f"{high:,} masks and " if low == high else f"{low:,} to {high:,} masks and "
-    times = [span(each * (len(todo) * (count + judging) + again)) for count in (low, high)]
-    log(
-        f"{len(todo)} photo{'s' if len(todo) > 1 else ''} at {1000 * each:.2f} ms a forward pass, {masks}{judging:,} passes "
-        f"to judge maps for each, {again:,} with random weights: about {' to '.join(dict.fromkeys(times))}"
-        f"{', and the filling of holes for ROAD' if settings.road else ''}"
-    )
+def _cascades(
+    settings: Explain, predictor: Predictor, photos: Sequence[Photo], explained: Sequence[Explained]
+) -> list[Sanity]:
+    """Each method with weights randomised from the top down, on a few photos of the fold that has most of them."""
+    folds = [one.fold for one in photos if one.fold is not None]
+    fold = max(sorted(set(folds)), key=folds.count, default=None)
+    own = [(photo, one) for photo, one in zip(photos, explained, strict=True) if photo.fold == fold]
+    taken = own[: settings.sanity_photos]
+    if fold is None or len(taken) < 2:
+        return []
+    methods = [name for name in settings.methods if all(name in one.maps for _, one in taken)]
+    scores = [score for photo, _ in taken if isinstance(score := photo.score(predictor), PhotoScore)]
+    xs = [score.input_of(photo.pixels(predictor)) for score, (photo, _) in zip(scores, taken, strict=True)]
+    groups = np.array([one.record["group"] for _, one in taken])
+    fixed = settings.model_copy(update={"masks": SANITY_BLOCKS * MaskDesign(settings.cells).block_size})
 
+    def maps_by(method: str) -> Any:
+        def one(score: PhotoScore, x: Tensor, drawn: int) -> NDArray[Any]:
+            drawing = fixed.model_copy(update={"seed": fixed.seed + drawn})
+            try:
+                return METHODS[method].map_of(score, x, drawing).map
+            except UserError:  # a random network may not look at the photo at all: nothing is left of the map
+                return np.zeros(x.shape[-2:], dtype=np.float32)
 
-def span(seconds: float) -> str:
-    """A time for people."""
-    return (
-        f"{max(seconds, 1):.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+        return one
+
+    total = len(methods) * maps_in_cascade(len(taken), len(predictor.networks[fold].split.blocks))
+    with Progress(total, f"maps with random weights, fold {fold}", "map") as progress:
+        return [
+            cascade(scores, xs, maps_by(name), method=name, seed=settings.seed, groups=groups, on_map=progress.add)
+            for name in methods
+        ]

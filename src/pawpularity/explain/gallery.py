@@ -1,311 +1,245 @@
-"""What `explain` leaves behind to look at: a panel and a strip a photo, `explain.csv`, and `index.html`, a page of its own.
+"""What `explain` leaves to look at: a panel and a strip a photo, explain.csv, and index.html, a page that needs no network.
 
-The page needs no network: style and script stand in it, pictures are files beside it. Without a script it shows everything;
-with one it sorts and filters.
+Style and script are in the page, pictures are files beside it. Without a script it shows everything; with one it sorts and
+filters.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
-from pawpularity.explain.estimate import plain
-from pawpularity.explain.explain import Explained
-from pawpularity.explain.extremes import KINDS
-from pawpularity.explain.faithfulness import CENTRE, NOT_TOLD, RANDOM, Faithfulness
-from pawpularity.explain.faithfulness_summary import USELESS, Summary, share_texts
-from pawpularity.explain.methods import METHODS
-from pawpularity.explain.panel import ERROR, TITLES, Caption, tiles_of, told_from_zero
+from pawpularity.explain.faithfulness import CENTRE, NO_BETTER, Faithfulness
+from pawpularity.explain.methods import ERROR, METHODS, TITLES
+from pawpularity.explain.panel import Column, draw_panel, tiles, tiles_of, write_strip
+from pawpularity.explain.panel import differs_from_zero as differs
+from pawpularity.explain.photos import KINDS
 from pawpularity.explain.rise_result import relative_error
+from pawpularity.explain.saliency import Saliency
+from pawpularity.explain.sanity import Sanity
+from pawpularity.explain.summary import USELESS, Summary, summary_rows
 
-PANELS, STRIPS = "panels", "strips"
-JUDGE = "blur"  # the substrate whose verdict marks a map: RISE itself hides with grey
-_JUDGED = ("insertion_minus_deletion", "deletion_auc", "insertion_auc", "positive_end", "negative_end", "road", "p_random",
-           "beats_random", "road_beats_random", "beats_centre", "random_sd", "grain")  # fmt: skip
+JUDGE = "blur"  # the baseline whose verdict marks a map: RISE itself hides with grey
 _FAINT = 0.15  # of the common scale: below it colours hardly show
-_RISE = ("masks", "blocks", "relative_error", "verdict", "r2", "mean_score", "sd_score")
-_HEAD = ("", "hidden by", "insertion - deletion", "removing highest", "lowest", "ROAD", "p, random", "beats centre")
+_HEAD = (
+    "",
+    "hidden by",
+    "insertion - deletion",
+    "removing highest",
+    "removing lowest",
+    "ROAD",
+    "p, random",
+    "beats centre",
+)
 
 
-@dataclass(frozen=True)
-class Section:
-    """A table (and a drawing) of the page."""
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """The results about one photo, as read back from disk."""
 
-    title: str
-    short: str
-    """for the list of the page's parts"""
-    caption: str = ""
-    head: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-    notes: Sequence[str] = ()
-    picture: str = ""
-    """a file beside the page"""
-    alt: str = ""
+    record: Mapping[str, Any]
+    maps: Mapping[str, Saliency]
 
+    @property
+    def name(self) -> str:
+        """The photo's Id, or the name made of its file's."""
+        return str(self.record["name"])
 
-@dataclass(frozen=True)
-class Frame:
-    """What is said around the photos."""
+    @property
+    def judged(self) -> list[Faithfulness]:
+        """The rows of `judge`, without their curves."""
+        return [Faithfulness.from_dict(row) for row in self.record["judged"]]
 
-    title: str
-    intro: Sequence[str]
-    scales: Mapping[str, float]
-    """by method, and `error`"""
-    units: Mapping[str, str]
-    summaries: Sequence[Summary]
-    sections: Sequence[Section] = ()
-    foot: Sequence[str] = field(default_factory=list)
+    @property
+    def main(self) -> dict[str, Faithfulness]:
+        """By method, the row whose verdict marks its map."""
+        rows = [row for row in self.judged if row.method in self.maps]
+        return {row.method: row for row in [*rows, *(row for row in rows if row.baseline == JUDGE)]}
 
+    @property
+    def weak(self) -> set[str]:
+        """Methods whose map of this photo does not beat random orders of its grain."""
+        return {name for name, row in self.main.items() if not row.beats_random}
 
-def weak_methods(one: Explained) -> frozenset[str]:
-    """Methods whose map of this photo does not beat random orders of its grain."""
-    return frozenset(row.method for row in _judged(one) if row.method in one.maps and not row.beats_random)
+    @property
+    def words(self) -> str:
+        """The photo's scores in a line."""
+        target, prediction = self.record["target"], self.record["prediction"]
+        if target is None:
+            folds = ", ".join(map(str, self.record["folds"]))
+            return f"predicted {prediction:.1f}, mean of folds {folds}; true score and metadata are not known"
+        return (
+            f"true {target:g}, predicted {prediction:.1f} ({prediction - target:+.1f}) by fold {self.record['fold']}, which never "
+            f"saw it; constant {self.record['constant']:.1f}"
+        )
 
-
-def caption(one: Explained, scales: Mapping[str, float]) -> Caption:
-    """The words around a photo's panel."""
-    record = one.record
-    under: dict[str, list[str]] = {"photo": _about_photo(record)}
-    for name in one.maps:
-        under[name] = _about_map(one, name, scales[name])
-    if "error" in tiles_of(one.maps):
-        under["error"] = _about_error(one)
-    return Caption(f"{one.name}   {words(record)}", under, weak_methods(one))
-
-
-def words(record: Mapping[str, Any]) -> str:
-    """The photo's scores in a line."""
-    if record["target"] is None:
-        folds = ", ".join(map(str, record["folds"]))
-        return f"predicted {record['prediction']:.1f}, mean of folds {folds}; true score and metadata are not known"
-    return (
-        f"true {record['target']:g}, predicted {record['prediction']:.1f} ({record['prediction'] - record['target']:+.1f}) by fold "
-        f"{record['fold']}, which never saw it; constant {record['constant']:.1f}"
-    )
+    def lines(self, tile: str, scale: float) -> list[str]:
+        """What is written below a tile: `photo`, a method or `error`."""
+        if tile == "photo":
+            score, hidden = self.record["score"], self.record["hidden_score"]
+            return [f"the network's own score {score:.1f}", f"with everything hidden {hidden:.1f}"]
+        if tile == "error":
+            share = 100 * float(differs(self.maps["rise"]).mean())
+            return [f"{share:.0f} % of the map differs from zero:", "outlined, red above it, blue below",
+                    "hatched: may be zero (95 %, pixel by pixel)"]  # fmt: skip
+        return [*_about_map(tile, self.maps[tile], scale), *_about_tests(self.maps[tile], self.main.get(tile))]
 
 
-def csv_text(explained: Sequence[Explained], sanity: Mapping[str, Mapping[str, Any]]) -> str:
-    """explain.csv: a row per photo and method; `sanity`: columns by method that are the same for all its rows."""
-    substrates = list(dict.fromkeys(row.substrate for one in explained for row in one.judged))
-    extra = list(dict.fromkeys(key for columns in sanity.values() for key in columns))
-    figures = [
-        f"{substrate}_{name}"
-        for substrate in substrates
-        for name in _JUDGED
-        if name not in ("road", "road_beats_random")
-    ]
-    head = ["Id", "kinds", "fold", "target", "prediction", "error", "constant", "score", "hidden_score", "method", "unit",
-            "map_mean", "map_sd", *_RISE, "mark", "road", "road_beats_random", *figures, *extra]  # fmt: skip
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
+def _about_map(name: str, saliency: Saliency, scale: float) -> list[str]:
+    facts, lines = saliency.facts, []
+    if name == "rise":
+        error, r2 = facts.get("relative_error"), facts.get("r2")
+        lines.append(f"{facts['masks']} masks: {facts['verdict']}")
+        known = f"relative error {'above 1' if error is None else f'{error:.2f}'}"
+        lines.append("no error bar: too few blocks" if facts.get("coarse") else known)
+        lines += [] if r2 is None else [f"linear share {r2:.2f}"]
+    elif name == "gradient":
+        lines.append(f"mean of {facts['smooth']} noisy copies" if facts.get("smooth") else "of the photo alone")
+        if saliency.standard_error is not None:
+            known_error = relative_error(
+                saliency.map.astype(np.float64), saliency.standard_error.astype(np.float64) ** 2
+            )
+            lines.append(f"relative error {known_error:.2f}" if known_error < 1 else "no larger than its error")
+        lines.append("red: brighter here, higher score")
+    elif name == "gradcam":
+        lines.append(f"{facts['layer']}, {' x '.join(map(str, facts.get('cells', [])))} cells")
+    low, high = float(saliency.map.min()), float(saliency.map.max())
+    faint = ": faint on this scale" if max(-low, high) < _FAINT * scale else ""
+    return [*lines, f"{low:+.2g} everywhere" if low == high else f"from {low + 0.0:+.2g} to {high + 0.0:+.2g}{faint}"]
+
+
+def _about_tests(saliency: Saliency, row: Faithfulness | None) -> list[str]:
+    if row is None:
+        return []
+    lines = [] if saliency.effect is None else [f"judged: {METHODS[saliency.method].judged_as}"]
+    lines.append(f"insertion - deletion {row.insertion_minus_deletion:+.1f} (random: sd {row.random_sd:.1f})")
+    lines.append(f"{'beats random' if row.beats_random else NO_BETTER} (p {row.p_random:.3f})")
+    if np.isfinite(row.road):
+        lines.append(f"ROAD {row.road:+.1f}: {'beats random' if row.road_beats_random else NO_BETTER}")
+    return lines
+
+
+def write_pictures(
+    folder: Path, one: Explained, pixels: np.ndarray[Any, np.dtype[np.uint8]], scales: Mapping[str, float]
+) -> None:
+    """`strips/NAME.png` and `panels/NAME.png` of a photo of `pixels` (s, s, 3)."""
+    shown = tiles(pixels, one.maps, scales)
+    write_strip(folder / "strips" / f"{one.name}.png", shown)
+    columns = []
+    for name, tile in shown.items():
+        lines = one.lines(name, scales.get(name, 1.0))
+        if name == "photo":
+            columns.append(Column("photo", tile, [*(KINDS[kind] for kind in one.record["kinds"]), *lines]))
+        elif name == "error":
+            columns.append(Column(ERROR, tile, lines, scales[name], one.maps["rise"].unit, signed=False))
+        else:
+            title, unit = TITLES.get(name, name), one.maps[name].unit
+            columns.append(Column(title, tile, lines, scales[name], unit, weak=name in one.weak))
+    draw_panel(folder / "panels" / f"{one.name}.png", f"{one.name}   {one.words}", columns)
+
+
+def csv_text(explained: Sequence[Explained], sanity: Sequence[Sanity]) -> str:
+    """explain.csv: a row per photo and method; what `sanity` says of a method stands in each of its rows."""
+    known = {one.method: {"sanity": one.verdict, "sanity_left_signed": one.left["signed"].mean,
+                          "sanity_left_absolute": one.left["absolute"].mean} for one in sanity}  # fmt: skip
+    rows: list[dict[str, Any]] = []
     for one in explained:
-        record = one.record
-        error = None if record["target"] is None else record["prediction"] - record["target"]
-        about = [one.name, " ".join(record["kinds"]), record["fold"], record["target"], record["prediction"], error,
-                 record["constant"], record["score"], record["hidden_score"]]  # fmt: skip
+        r = one.record
+        error = None if r["target"] is None else r["prediction"] - r["target"]
         for method, saliency in one.maps.items():
-            rows = {row.substrate: row for row in one.judged if row.method == method}
-            main = rows.get(JUDGE) or next(iter(rows.values()))
-            cells: list[Any] = [*about, method, saliency.unit, float(saliency.map.mean()), float(saliency.map.std())]
-            cells += [saliency.facts.get(key) if method == "rise" else None for key in _RISE]
-            cells += [main.mark, main.road, main.road_beats_random]
-            cells += [getattr(rows[s], name) if s in rows else None for s in substrates for name in _JUDGED
-                      if name not in ("road", "road_beats_random")]  # fmt: skip
-            cells += [sanity.get(method, {}).get(key) for key in extra]
-            writer.writerow([_cell(value) for value in cells])
-    return text.getvalue()
+            main = one.main[method]
+            row = {"Id": one.name, "kinds": " ".join(r["kinds"]), "fold": r["fold"], "target": r["target"],
+                   "prediction": r["prediction"], "error": error, "constant": r["constant"], "score": r["score"],
+                   "hidden_score": r["hidden_score"], "method": method, "unit": saliency.unit,
+                   "map_mean": float(saliency.map.mean()), "map_sd": float(saliency.map.std())}  # fmt: skip
+            for key in ("masks", "blocks", "relative_error", "verdict", "r2", "mean_score", "sd_score"):
+                row[key] = saliency.facts.get(key) if method == "rise" else None
+            row |= {"mark": main.mark, "road": main.road, "road_beats_random": main.road_beats_random}
+            for judged in one.judged:
+                if judged.method == method:
+                    figures = {key: value for key, value in judged.to_dict().items() if key not in (
+                        "method", "baseline", "road", "road_beats_random", "constant", "mark")}  # fmt: skip
+                    row |= {f"{judged.baseline}_{key}": value for key, value in figures.items()}
+            rows.append(row | known.get(method, {}))
+    rows = [{key: int(value) if isinstance(value, bool) else value for key, value in row.items()} for row in rows]
+    table = pd.DataFrame(rows).astype({"fold": "Int64"})
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
-def page(explained: Sequence[Explained], frame: Frame) -> str:
-    """index.html."""
+def page(
+    explained: Sequence[Explained],
+    scales: Mapping[str, float],
+    summaries: Sequence[Summary],
+    sanity: Sequence[Sanity],
+    about: Mapping[str, Any],
+) -> str:
+    """index.html. `scales`: by method, and `error`. `about`: run, data and settings, for the words around the photos."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("pawpularity.explain", "."), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=False, keep_trailing_newline=True,
-    )  # fmt: skip
-    methods = list(dict.fromkeys(name for one in explained for name in one.maps))
-    kinds = [kind for kind in KINDS if any(kind in one.record["kinds"] for one in explained)]
+        loader=PackageLoader("pawpularity.explain", "."), autoescape=True, undefined=StrictUndefined
+    )
+    units = {name: saliency.unit for one in reversed(explained) for name, saliency in one.maps.items()}
+    methods = {name: TITLES.get(name, name) for one in explained for name in one.maps}
+    with_error = any("error" in tiles_of(one.maps) for one in explained)
+    head, rows = summary_rows(summaries)
     return environment.get_template("gallery.html.j2").render(
-        title=frame.title, intro=frame.intro, foot=frame.foot, count=len(explained),
-        scales=[{"title": TITLES.get(name, name), "end": f"{frame.scales[name]:g}", "unit": frame.units[name]} for name in methods],
-        error_scale=f"{frame.scales['error']:g}" if any("error" in tiles_of(one.maps) for one in explained) else "",
-        faithfulness=_faithfulness(frame.summaries), sections=frame.sections,
-        kinds={kind: KINDS[kind] for kind in kinds},
+        about=about, count=len(explained), useless=USELESS,
+        elsewhere=any(one.record["fold"] is None for one in explained),
+        scales=[{"title": title, "end": f"{scales[name]:g}", "unit": units[name]} for name, title in methods.items()],
+        error_scale=f"{scales['error']:g}" if with_error else "",
+        faithfulness={"head": head, "rows": [[TITLES.get(row[0], row[0]), *row[1:]] for row in rows]},
+        kinds={kind: words for kind, words in KINDS.items() if any(kind in one.record["kinds"] for one in explained)},
         folds=sorted({one.record["fold"] for one in explained if one.record["fold"] is not None}),
-        methods=[{"name": name, "title": TITLES.get(name, name)} for name in methods],
-        judged_head=_HEAD, cards=[_card(one, frame.scales) for one in explained],
+        methods=[{"name": name, "title": title} for name, title in methods.items()],
+        judged_head=_HEAD, cards=[_card(one, scales) for one in explained],
+        sanity=[_sanity_row(one) for one in sanity],
     )  # fmt: skip
-
-
-def _about_photo(record: Mapping[str, Any]) -> list[str]:
-    lines = [KINDS[kind] for kind in record["kinds"]]
-    lines.append(f"the network's own score {record['score']:.1f}")
-    lines.append(f"with everything hidden {record['hidden_score']:.1f}")
-    return lines
-
-
-def _about_map(one: Explained, name: str, scale: float) -> list[str]:
-    facts, lines = one.maps[name].facts, []
-    if name == "rise":
-        error = facts.get("relative_error")
-        lines.append(f"{facts['masks']} masks: {facts['verdict']}")
-        lines.append("no error bar: too few blocks" if facts.get("coarse") else
-                     f"relative error {'above 1' if error is None else f'{error:.2f}'}")  # fmt: skip
-        if facts.get("r2") is not None:
-            lines[-1] += f", linear share {facts['r2']:.2f}"
-    elif name == "gradient":
-        lines.append(f"mean of {facts['smooth']} noisy copies" if facts.get("smooth") else "of the photo alone")
-        if (error := one.maps[name].standard_error) is not None:
-            known = relative_error(one.maps[name].map.astype(np.float64), error.astype(np.float64) ** 2)
-            lines.append(f"relative error {known:.2f}" if known < 1 else "no larger than its error")
-        lines.append("red: brighter here, higher score")
-    elif name == "gradcam":
-        cells = facts.get("cells")
-        lines.append(f"{facts['layer']}{f', {cells[0]} x {cells[1]} cells' if cells else ''}")
-    lines.append(_span(one.maps[name].map, scale))
-    row = _main(one, name)
-    if row is not None:
-        if one.maps[name].effect is not None:
-            lines.append(f"judged: {METHODS[name].judged_as}")
-        lines.append(f"insertion - deletion {row.insertion_minus_deletion:+.1f} (random: sd {row.random_sd:.1f})")
-        lines.append(f"{'beats random' if row.beats_random else NOT_TOLD} (p {row.p_random:.3f})")
-        if not np.isnan(row.road):
-            lines.append(f"ROAD {row.road:+.1f}: {'beats random' if row.road_beats_random else NOT_TOLD}")
-    return lines
-
-
-def _span(values: NDArray[np.floating[Any]], scale: float) -> str:
-    """The map's own range: on the common scale the map of a low score may look empty."""
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        return f"{low:+.2g} everywhere"
-    faint = ": faint on this scale" if max(-low, high) < _FAINT * scale else ""
-    return f"from {low + 0.0:+.2g} to {high + 0.0:+.2g}{faint}"
-
-
-def _about_error(one: Explained) -> list[str]:
-    rise = one.maps["rise"]
-    assert rise.standard_error is not None
-    told = told_from_zero(rise)
-    return [
-        f"{100 * float(told.mean()):.0f} % of the places told from zero:",
-        "outlined, red above it, blue below;",
-        "hatched: not told (95 %, pixel by pixel)",
-    ]
-
-
-def _main(one: Explained, method: str) -> Faithfulness | None:
-    return next((row for row in _judged(one) if row.method == method), None)
-
-
-def _judged(one: Explained) -> list[Faithfulness]:
-    rows = one.judged
-    return [row for row in rows if row.substrate == JUDGE] or rows
 
 
 def _card(one: Explained, scales: Mapping[str, float]) -> dict[str, Any]:
-    record, tiles = one.record, tiles_of(one.maps)
-    weak, around = weak_methods(one), caption(one, scales)
-    titles = {"photo": "photo", "error": ERROR} | TITLES
-    alts = {
-        "photo": f"the photo {one.name}, as the network sees it",
-        "error": f"standard error of the RISE map of {one.name}",
-    }
-    shown = [
-        {
-            "title": titles.get(name, name), "place": f"{100 * place / max(1, len(tiles) - 1):.4f}".rstrip("0").rstrip("."),
-            "alt": alts.get(name) or _alt(one, name), "weak": NOT_TOLD if name in weak else "",
-            "lines": around.under.get(name, ())[len(record["kinds"]) if name == "photo" else 0 :],
-        }
-        for place, name in enumerate(tiles)
-    ]  # fmt: skip
+    record, names = one.record, tiles_of(one.maps)
+    titles = {"photo": "photo", "error": ERROR, **TITLES}
+    shown = []
+    for place, name in enumerate(names):
+        lines, title = one.lines(name, scales.get(name, 1.0)), titles.get(name, name)
+        alt = (
+            f"the photo {one.name}, as the network sees it"
+            if name == "photo"
+            else f"{title}, {one.name}: {'; '.join(lines)}"
+        )
+        shown.append({"title": title, "place": f"{100 * place / max(1, len(names) - 1):.4g}", "alt": alt,
+                      "weak": NO_BETTER if name in one.weak else "", "lines": lines})  # fmt: skip
     target, prediction, constant = record["target"], record["prediction"], record["constant"]
-    rise = one.maps.get("rise")
-    precision = None if rise is None else rise.facts.get("relative_error")
-    lines = [f"{TITLES.get(name, name)}: {line}" for name, saliency in one.maps.items() for line in saliency.warnings]
+    precision = one.maps["rise"].facts.get("relative_error") if "rise" in one.maps else None
+    warnings = [f"{titles.get(name, name)}: {line}" for name, each in one.maps.items() for line in each.warnings]
     return {
         "name": one.name, "kinds": record["kinds"], "fold": "" if record["fold"] is None else record["fold"],
         "target": "" if target is None else f"{target:g}", "prediction": f"{prediction:.4f}",
         "error": "" if target is None else f"{prediction - target:.4f}",
-        "precision": "" if precision is None else f"{precision:.4f}", "words": words(record),
+        "precision": "" if precision is None else f"{precision:.4f}", "words": one.words,
         "at": {key: None if value is None else f"{8 + 2.14 * value:.1f}"
                for key, value in (("target", target), ("prediction", prediction), ("constant", constant))},
-        "tiles": shown, "beats": sorted(set(one.maps) - weak), "warnings": [*record["refusals"], *lines],
-        "gains": {row.method: f"{row.insertion_minus_deletion:.4f}" for row in _judged(one) if row.method in one.maps},
+        "tiles": shown, "beats": sorted(set(one.maps) - one.weak), "warnings": [*record["refusals"], *warnings],
+        "gains": {name: f"{row.insertion_minus_deletion:.4f}" for name, row in one.main.items()},
         "judged": [_judged_row(row) for row in one.judged],
     }  # fmt: skip
-
-
-def _alt(one: Explained, name: str) -> str:
-    """A map in words: where it is strongest, for whoever cannot see it."""
-    values = one.maps[name].map
-    side = np.array_split(np.arange(values.shape[0]), 3), np.array_split(np.arange(values.shape[1]), 3)
-    means = np.array([[float(values[np.ix_(rows, columns)].mean()) for columns in side[1]] for rows in side[0]])
-    places = [[f"{v} {h}" if (v, h) != ("middle", "middle") else "middle" for h in ("left", "middle", "right")]
-              for v in ("top", "middle", "bottom")]  # fmt: skip
-    high, low = (np.unravel_index(int(pick(means)), means.shape) for pick in (np.argmax, np.argmin))
-    raises = (
-        f"raises the score most at the {places[high[0]][high[1]]}"
-        if means[high] > 0
-        else "raises it in no ninth of the photo"
-    )
-    lowers = f"lowers it most at the {places[low[0]][low[1]]}" if means[low] < 0 else "lowers it in none"
-    return f"{TITLES.get(name, name)} map: {raises}, {lowers}"
 
 
 def _judged_row(row: Faithfulness) -> list[str]:
     shown = [f"{v:+.2f}" if np.isfinite(v) else "-"
              for v in (row.insertion_minus_deletion, row.positive_end, row.negative_end, row.road)]  # fmt: skip
-    own = row.method not in (RANDOM, CENTRE)
-    return [TITLES.get(row.method, row.method), row.substrate, *shown, f"{row.p_random:.3f}" if np.isfinite(row.p_random) else "-",
-            ("yes" if row.beats_centre else "no") if own else "-"]  # fmt: skip
+    centre = "-" if row.method == CENTRE else "yes" if row.beats_centre else "no"
+    p = f"{row.p_random:.3f}" if np.isfinite(row.p_random) else "-"
+    return [TITLES.get(row.method, row.method), row.baseline, *shown, p, centre]
 
 
-def _faithfulness(summaries: Sequence[Summary]) -> dict[str, Any]:
-    head = ["", "hidden by", "photos", "insertion - deletion", "removing highest", "removing lowest", "ROAD", "over centre first",
-            "beat random", "by ROAD", ""]  # fmt: skip
-    summaries = [one for one in summaries if one.method != RANDOM]  # 0 by construction
-    rows = []
-    for one in summaries:
-        f = one.figures
-        figures = [
-            f[name].text(1)
-            for name in ("insertion_minus_deletion", "positive_end", "negative_end", "road", "over_centre")
-        ]
-        cells = [TITLES.get(one.method, one.method), one.substrate, str(one.photos), *figures, *share_texts(one)]
-        rows.append([*cells, one.verdict])
-    notes = [
-        "insertion - deletion: area under the score while the highest places are shown first on a hidden photo, less that while "
-        "they are removed first; above zero is right. Removing the highest must lower the score, removing the lowest raise it.",
-        "Hidden places show a blurred photo or the mean colour (grey). RISE hides with grey itself, so blur and ROAD, which fills "
-        "holes in from their surroundings, are the neutral judges.",
-        f"{USELESS[0].upper()}{USELESS[1:]}: pets stand in the middle, and a blob there ranks places well without looking. So see "
-        "'over centre first'. The last column takes the photos' p together: one photo alone tells little.",
-        "The gradient says what brightening a place does, which hiding cannot bear out: its row judges gradient x (photo - mean).",
-    ]
-    return {"head": head, "rows": rows, "notes": notes}
-
-
-def _cell(value: Any) -> Any:
-    value = plain(float(value) if isinstance(value, np.floating) else value)
-    if isinstance(value, bool):
-        return int(value)
-    return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def write_pictures(part: Path, explained: Sequence[Explained], photos: Mapping[str, NDArray[np.uint8]],
-                   scales: Mapping[str, float]) -> None:  # fmt: skip
-    """`strips/NAME.png` and `panels/NAME.png` of every photo, whose pixels (s, s, 3) are in `photos`."""
-    from pawpularity.explain.panel import draw_panel, strip, write_strip
-
-    for one in explained:
-        tiles = strip(photos[one.name], one.maps, scales)
-        write_strip(part / STRIPS / f"{one.name}.png", tiles)
-        draw_panel(part / PANELS / f"{one.name}.png", tiles, one.maps, scales, caption(one, scales))
+def _sanity_row(one: Sanity) -> list[str]:
+    last = [one.stages[-1].similarity[name].text(2) for name in ("signed", "absolute")]
+    left = {name: share.mean for name, share in one.left.items()}
+    bounds = [" / ".join(f"{values[name]:+.2f}" if np.isfinite(values[name]) else "-" for name in ("signed", "absolute"))
+              for values in (one.ceiling, one.floor, left)]  # fmt: skip
+    return [TITLES.get(one.method, one.method), str(one.photos), *last, *bounds, one.verdict]

@@ -1,29 +1,22 @@
-"""Where the score of whole groups of photos comes from: mean signed RISE maps, their differences with errors, four figures.
+"""`pawpularity explain --group`: mean signed RISE maps of groups of photos, and the difference of two sides with its error.
 
     make explain GROUP=scores        # high, middle and low thirds of the true scores
     make explain GROUP="eyes face"   # with and without, by metadata column; contrast: above and below the median
 
-The paper averages maps that were each scaled to their own maximum, clipped at zero, and shows the pictures. Here maps stay
-signed and in score points, each photo's from `explain.group_blocks` blocks of masks: more photos with fewer masks beat
-fewer photos with more. The i-th photos of a group's sides share their masks.
+The paper averages maps that were each scaled to their own maximum and clipped at zero. Here maps stay signed and in score
+points, each photo's from `explain.group_blocks` blocks of masks: more photos with fewer masks beat fewer photos with more. Two
+figures say what a picture only suggests: the mean of the map inside the subject's mask and outside it (bootstrap over photos,
+near-duplicates together). The difference map is tested as a whole: the largest |difference / error| against its distribution
+under the wild bootstrap, so that looking at thousands of places finds nothing by luck more than once in twenty times; over
+several groups the p are adjusted by Holm.
 
-Four figures say what a picture only suggests. Energy is the squared map, and squared noise would count as energy, so it is
-taken as the product of different blocks' maps, whose noises are independent; where there is no signal it is zero on average.
-
-- inside: share of the energy inside the subject's mask (`hypotheses.subject`), less the subject's share of the photo
-- spread: root mean squared distance of the energy from its centre, shares of the photo's side (spread evenly: 0.41)
-- centre x, centre y: where the energy's centre lies, 0 (left, top) to 1
-- balance: mean of the map over its root mean square, -1 (all of it lowers) to 1 (all of it raises)
-
-Where the energy's own interval reaches down to zero, no figure is given: no signal found.
-
-Intervals: bootstrap over photos, near-duplicates together. The difference map is tested as a whole: the largest |difference /
-error| against its distribution under the wild bootstrap, so that looking at thousands of places finds nothing by luck more
-than once in twenty times; over several groups the p are adjusted by Holm. Below six photos a side there is no such test.
+Leaves in oof/RUN/explain/groups/GROUP/: groups.csv (a row per side and figure), figure.png, maps.npz (means and errors),
+groups.json, and records/ID.json, the scores behind each photo's masks.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -31,33 +24,34 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.data.tables import METADATA
+from pawpularity.config import Explain
+from pawpularity.console import Progress, emit, log, make_word, next_step, table
+from pawpularity.data.photos import Pixels
+from pawpularity.data.subject import LEAST, MOST, SUBJECT, measure, share, subject_map
+from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError, nearest
-from pawpularity.evaluation.bootstrap import bootstrap_sums, group_sums, interval
+from pawpularity.evaluation.bootstrap import group_sums, holm
 from pawpularity.evaluation.effects import CLAIMS, CONTRAST
-from pawpularity.explain.extremes import Scored
+from pawpularity.explain.estimates import Estimate, estimates
+from pawpularity.explain.masks import Floats, MaskDesign
+from pawpularity.explain.panel import Column, draw_panel, outlined, overlay, shaded, tidy
+from pawpularity.explain.photos import Photo, RunData, listed, photo_hash, photo_of
+from pawpularity.explain.players import grid_of
+from pawpularity.explain.results import Results
+from pawpularity.explain.rise import ConstantScore, rise
+from pawpularity.explain.rise_result import block_map
+from pawpularity.explain.saliency import write_arrays
+from pawpularity.files import plain, write_json, write_text
+from pawpularity.predictor import Predictor
+from pawpularity.runs import versions
 
-SCORES, PREDICTIONS = "scores", "predictions"
-FIGURES = {
-    "inside": "energy inside the subject less its share of the photo",
-    "spread": "root mean squared distance of the energy from its centre, sides",
-    "centre x": "centre of the energy, 0 left to 1 right",
-    "centre y": "centre of the energy, 0 top to 1 bottom",
-    "balance": "mean of the map over its root mean square",
-}
-PLACES = ("spread", "centre x", "centre y")  # of them, those that are no more or less than something
+EVERY, SCORES, PREDICTIONS = "all", "scores", "predictions"
+FIGURES = {"inside": "mean of the map inside the subject, score points", "outside": "mean of the map outside it"}
+FILES = ("maps.npz", "figure.png", "groups.csv", "groups.json")
 DRAWS = 2000
 FEWEST = 2  # photos on a side, near-duplicates counting as one
 FEWEST_TESTED = 6  # with fewer signs to draw, noise alone is a difference: 1 v 8 in 97 %, 3 v 3 in 84, 5 v 48 in 14
 _COARSE = 28  # sides of the map that is tested as a whole: RISE's cells are far larger
-
-Floats = NDArray[np.float64]
-
-
-def known_groups() -> list[str]:
-    """What GROUP= takes: scores, predictions, the hypotheses' columns first, then the other columns."""
-    claimed = [claim.column for claim in CLAIMS]
-    return [SCORES, PREDICTIONS, *(word_of(name) for name in dict.fromkeys([*claimed, *METADATA]))]
 
 
 def word_of(column: str) -> str:
@@ -65,274 +59,172 @@ def word_of(column: str) -> str:
     return column.lower().replace(" ", "-")
 
 
-def sides_of(group: str, rows: Sequence[Scored], table: pd.DataFrame, contrast: Floats | None) -> dict[str, list[int]]:
-    """Which of `rows` are on each side of `group`: thirds for scores and predictions, else with and without.
+CLAIMED = list(dict.fromkeys(word_of(claim.column) for claim in CLAIMS))
+KNOWN = list(dict.fromkeys([SCORES, PREDICTIONS, *CLAIMED, *map(word_of, METADATA)]))
+"""What GROUP= takes: scores, predictions, the hypotheses' columns, then the other columns."""
 
-    `table` (metadata) and `contrast` (levels, NaN = not measured) are aligned with `rows`. Raises UserError for a word that is
-    no group, and for a side with fewer than two photos.
+
+def explain_groups(data: RunData, names: Sequence[str], n: int, out: Path, destination: str | None) -> None:
+    """Every group of `names` ("all": scores, predictions and the hypotheses' columns), `n` photos a side at most."""
+    named = list(dict.fromkeys(name.lower() for name in names))
+    named = [SCORES, PREDICTIONS, *CLAIMED] if EVERY in named else named
+    if unknown := next((name for name in named if name not in KNOWN), None):
+        raise UserError(f"GROUP={unknown}: is no group{nearest(unknown, KNOWN)}")
+    contrast = None
+    if CONTRAST in named:
+        levels = pd.Series(measure(data.dataset).levels, index=data.dataset.train[ID])
+        contrast = np.asarray(levels.loc[data.table.index], dtype=np.float64)
+    sides: dict[str, dict[str, list[str]]] = {}
+    refusals: list[str] = []
+    for name in named:
+        try:
+            sides[name] = sides_of(name, data.table, contrast, n, data.settings.seed)
+        except UserError as error:
+            refusals.append(str(error))
+    if not sides:
+        raise UserError("; ".join(refusals))
+    predictor = Predictor.load(data.run.folder, folds=sorted({row["fold"] for row in data.rows.values()}))
+    log(f"device  {predictor.compute}")
+    found = {name: _one_group(data, predictor, name, ids, out / name) for name, ids in sides.items()}
+    texts = [_text(name, one) for name, one in found.items()]
+    values: list[dict[str, Any]] = [
+        {"group": name, "figures": _rows(name, one), "p_anywhere": one.p} for name, one in found.items()
+    ]
+    tested = [value for value in values if value["p_anywhere"] is not None]
+    if len(tested) > 1:  # many tests find something by luck
+        for value, p in zip(tested, holm([value["p_anywhere"] for value in tested]), strict=True):
+            value["p_anywhere_holm"] = float(p)
+        adjusted = ", ".join(f"{value['group']} {chance(value['p_anywhere_holm'])}" for value in tested)
+        texts.append(f"the maps of these {len(tested)} groups' sides differ somewhere, adjusted by Holm: {adjusted}")
+    emit({"run": data.run.name, "groups": values}, "\n\n".join(texts), destination)
+    next_step(f"make report {make_word('RUNS', data.run.name)}")
+    if refusals:
+        raise UserError(f"{'; '.join(refusals)}; the other groups are in {out}")
+
+
+def sides_of(group: str, rows: pd.DataFrame, contrast: Floats | None, n: int, seed: int = 0) -> dict[str, list[str]]:
+    """Ids of `n` random photos (all of fewer) of each side of `group`: thirds for scores and predictions, else with and without.
+
+    `rows`: fold, target, prediction, group and metadata by Id, sorted; `contrast` (levels, NaN = not measured) is aligned with it.
+    Raises UserError for a side of fewer than two photos that are not near-duplicates.
     """
-    if group not in known_groups():
-        raise UserError(f"GROUP={group}: is no group{nearest(group, known_groups())}")
     if group in (SCORES, PREDICTIONS):
-        values = np.array([row.target if group == SCORES else row.prediction for row in rows])
+        values = rows["target" if group == SCORES else "prediction"].to_numpy()
         low, high = np.quantile(values, [1 / 3, 2 / 3])
-        sides = {"high": values > high, "middle": (values > low) & (values <= high), "low": values <= low}
+        masks = {"high": values > high, "middle": (values > low) & (values <= high), "low": values <= low}
     elif group == CONTRAST:
-        if contrast is None:
-            raise UserError(f"GROUP={CONTRAST}: is measured from photos, and these data have none")
+        assert contrast is not None
         middle = np.nanmedian(contrast)
-        sides = {"above the median": contrast > middle, "below the median": contrast <= middle}
+        masks = {"above the median": contrast > middle, "below the median": contrast <= middle}
     else:
         column = next(name for name in METADATA if word_of(name) == group)
-        shown = table[column].to_numpy() == 1
-        sides = {f"with {column}": shown, f"without {column}": ~shown}
-    for name, mask in sides.items():
-        if mask.sum() < FEWEST:
+        shown = rows[column].to_numpy() == 1
+        masks = {f"with {column}": shown, f"without {column}": ~shown}
+    sides = {}
+    for name, mask in masks.items():
+        some = rows[mask]
+        drawn = some.iloc[np.random.default_rng([seed, 0x6E0]).permutation(len(some))[:n]]
+        if drawn["group"].nunique() < FEWEST:
             raise UserError(
-                f"GROUP={group}: {int(mask.sum())} of {len(rows)} photos are {name}; each side needs {FEWEST} or more"
+                f"GROUP={group}: {len(some)} of {len(rows)} photos are {name}; a side needs {FEWEST} or more that are not "
+                "near-duplicates (a larger N draws more)"
             )
-    return {name: np.flatnonzero(mask).tolist() for name, mask in sides.items()}
-
-
-def require_two(group: str, sides: Mapping[str, Sequence[int]], rows: Sequence[Scored]) -> None:
-    """Raise UserError where all photos of a side are near-duplicates of one another: nothing tells its maps' luck."""
-    for name, places in sides.items():
-        if len({rows[place].group for place in places}) < FEWEST:
-            raise UserError(f"GROUP={group}: the {len(places)} photos {name} are near-duplicates of one another; each side needs "
-                            f"{FEWEST} or more that are not (a larger N draws more)")  # fmt: skip
-
-
-def drawn_from(side: Sequence[int], rows: Sequence[Scored], n: int, seed: int) -> list[int]:
-    """`n` photos of a side at random (all of fewer), as a function of the seed and the side's Ids alone."""
-    ordered = sorted(side, key=lambda place: rows[place].id)
-    order = np.random.default_rng([seed, 0x6E0]).permutation(len(ordered))[:n]
-    return [ordered[place] for place in order]
+        sides[name] = drawn.index.tolist()
+    return sides
 
 
 @dataclass(frozen=True, eq=False)
 class Mapped:
-    """One photo's blocks of masks, and where its subject is."""
+    """One photo's map."""
 
-    blocks: NDArray[np.float32]
-    """(B, H, W), B >= 2: RISE's map by each block alone, score points"""
-    subject: NDArray[np.bool_] | None
-    """(H, W); None where no plausible subject was found"""
-    cluster: int
-    """near-duplicates share a number"""
+    map: Floats  # (H, W) score points
+    subject: NDArray[np.bool_] | None  # (H, W); None where no plausible subject was found
+    cluster: int  # near-duplicates share a number
     target: float
 
     @property
-    def map(self) -> Floats:
-        """(H, W) all blocks together."""
-        mean: Floats = self.blocks.mean(axis=0, dtype=np.float64)
-        return mean
-
-    def energy(self) -> Floats:
-        """(H, W) the squared map without the square of its noise: the mean of products of different blocks' maps."""
-        blocks = self.blocks.astype(np.float64)
-        count = len(blocks)
-        free: Floats = (blocks.sum(axis=0) ** 2 - (blocks**2).sum(axis=0)) / (count * (count - 1))
-        return free
-
-    def sums(self) -> Floats:
-        """What the figures of a group are ratios of; see `_figures`."""
-        energy = self.energy()
-        height, width = energy.shape
-        x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
-        known = self.subject is not None
-        inside = float((energy * self.subject).mean()) if self.subject is not None else 0.0
-        total = float(energy.mean())
-        return np.array([
-            1.0, total, float((energy @ x).mean() / width), float((energy.T @ y).mean() / height),
-            float((energy * (x[None, :] ** 2 + y[:, None] ** 2)).mean()),
-            inside, total * known, float(self.subject.mean()) if self.subject is not None else 0.0, float(known),
-            float(self.map.mean()), self.target,
-        ])  # fmt: skip
-
-
-def _figures(sums: Floats) -> dict[str, Floats]:
-    """The figures of FIGURES, and `energy`, from sums (..., 11) over photos; NaN where there is no energy."""
-    count, total, by_x, by_y, by_square, inside, known, area, masks, mean, _ = np.moveaxis(sums, -1, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        energy = np.where(total > 0, total, np.nan)
-        x, y = by_x / energy, by_y / energy
-        return {
-            "energy": total / count,
-            "inside": inside / np.where(known > 0, known, np.nan) - area / masks,
-            "spread": np.sqrt(np.maximum(by_square / energy - x**2 - y**2, 0.0)),
-            "centre x": x,
-            "centre y": y,
-            "balance": mean / count / np.sqrt(energy / count),
-        }
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of one side, or of the difference of two."""
-
-    value: float | None
-    """None: no signal found"""
-    low: float | None
-    high: float | None
-    """95 % interval"""
-
-    def text(self, sign: str = "+") -> str:
-        """`+0.12 [-0.03, +0.27]`."""
-        if self.value is None:
-            return "no signal found"
-        value, low, high = (
-            f"{round(float(v), 2) + 0.0:{sign}.2f}" for v in (self.value, self.low, self.high) if v is not None
-        )
-        return f"{value} [{low}, {high}]"
+    def figures(self) -> list[float]:
+        """By FIGURES; nan where there is no subject."""
+        if self.subject is None:
+            return [float("nan"), float("nan")]
+        return [float(self.map[self.subject].mean()), float(self.map[~self.subject].mean())]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """A mean map, its error, and the figures of FIGURES."""
-
-    name: str
-    map: Floats
-    """(H, W) mean signed map, score points"""
-    standard_error: Floats
-    """(H, W), over photos (near-duplicates together); masks' noise is in it"""
-    figures: dict[str, Figure]
-
-
-@dataclass(frozen=True, eq=False)
-class Side(Part):
+class Side:
     """The photos of one side together."""
 
     photos: int
     clusters: int
     mean_score: float
-
-
-@dataclass(frozen=True, eq=False)
-class Difference(Part):
-    """The first side less the last."""
-
-    p: float | None
-    """chance of a largest |difference / error| like this if the sides' maps were the same everywhere; None: too few photos"""
-    threshold: float
-    """|difference / error| that is reached somewhere by luck in one of twenty; infinite with too few photos"""
+    map: Floats  # (H, W) mean signed map, score points
+    standard_error: Floats  # (H, W), over photos (near-duplicates together), the masks' noise included
+    figures: dict[str, Estimate]
 
 
 @dataclass(frozen=True, eq=False)
 class GroupFindings:
-    """Everything about one GROUP."""
+    """Everything about one group."""
 
-    group: str
-    sides: list[Side]
-    difference: Difference
-    backdrop: NDArray[np.uint8]
-    """(H, W, 3) the mean of all its photos"""
+    sides: dict[str, Side]
+    difference: Floats  # (H, W): the first side's map less the last one's
+    standard_error: Floats
+    p: float | None  # chance of such a largest |difference / error| if both maps were the same; None: too few photos
+    threshold: float  # |difference / error| reached somewhere by luck in one of twenty; infinite with too few photos
+
+    @property
+    def name(self) -> str:
+        """What the difference is of."""
+        first, *_, last = self.sides
+        return f"{first} - {last}"
 
 
-def findings(
-    group: str, sides: Mapping[str, Sequence[Mapped]], backdrop: NDArray[np.uint8], *, draws: int = DRAWS, seed: int = 0
-) -> GroupFindings:
+def findings(sides: Mapping[str, Sequence[Mapped]], *, draws: int = DRAWS, seed: int = 0) -> GroupFindings:
     """The mean maps, figures and difference of the mapped photos of each side (each at least two)."""
-    everyone = [photo for photos in sides.values() for photo in photos]
-    clusters = np.array([photo.cluster for photo in everyone])
-    # One table for all sides, a block of columns each: near-duplicates on two sides are drawn together.
-    width = len(everyone[0].sums())
-    columns = np.zeros((len(everyone), width * len(sides)))
-    start = 0
-    for place, photos in enumerate(sides.values()):
-        for photo in photos:
-            columns[start, place * width : (place + 1) * width] = photo.sums()
-            start += 1
-    seen = _figures(columns.sum(axis=0).reshape(len(sides), width))
-    drawn = _figures(bootstrap_sums(columns, clusters, draws=draws, seed=seed).reshape(draws, len(sides), width))
-    # A resample may have no photo of a side.
-    energies = [drawn["energy"][np.isfinite(drawn["energy"][:, place]), place] for place in range(len(sides))]
-    signal = [interval(energy)[0] > 0 for energy in energies]
-    found = []
-    for place, (name, photos) in enumerate(sides.items()):
-        mean, error = _mean_map(photos)
-        numbers = {key: _figure(float(seen[key][place]), drawn[key][:, place], signal[place]) for key in FIGURES}
+    found = {}
+    for name, photos in sides.items():
+        clusters = np.array([photo.cluster for photo in photos])
+        figures = estimates([photo.figures for photo in photos], clusters, seed=seed)
         score = float(np.mean([photo.target for photo in photos]))
-        found.append(Side(name, mean, error, numbers, len(photos), len({photo.cluster for photo in photos}), score))
-    first, last = found[0], found[-1]
-    ends = list(sides.values())
-    p: float | None = None
-    threshold = float("inf")
+        counts = len(photos), len(np.unique(clusters))
+        found[name] = Side(*counts, score, *_mean_map(photos), dict(zip(FIGURES, figures, strict=True)))
+    first, *_, last = found.values()
+    p, threshold = None, float("inf")
     if min(first.clusters, last.clusters) >= FEWEST_TESTED:
+        ends = list(sides.values())
         p, threshold = _whole_map_test(ends[0], ends[-1], draws=draws, seed=seed)
-    both = signal[0] and signal[-1]
-    numbers = {
-        key: _figure(float(seen[key][0] - seen[key][-1]), drawn[key][:, 0] - drawn[key][:, -1], both) for key in FIGURES
-    }
     error = np.hypot(first.standard_error, last.standard_error)
-    difference = Difference(f"{first.name} - {last.name}", first.map - last.map, error, numbers, p, threshold)
-    return GroupFindings(group, found, difference, backdrop)
-
-
-def rows_of(found: GroupFindings) -> list[dict[str, Any]]:
-    """groups.csv: a row per side (and the difference) and figure; empty cells where no signal was found."""
-    first, last = found.sides[0], found.sides[-1]
-    parts: list[tuple[Part, int, int, float, float | None]] = [
-        (side, side.photos, side.clusters, side.mean_score, None) for side in found.sides
-    ]
-    joint = (first.photos + last.photos, first.clusters + last.clusters, first.mean_score - last.mean_score)
-    parts.append((found.difference, *joint, found.difference.p))
-    rows = []
-    for part, photos, clusters, score, p in parts:
-        about = {"group": found.group, "side": part.name, "photos": photos, "clusters": clusters}
-        for key, figure in part.figures.items():
-            cells = {
-                "value": figure.value,
-                "low": figure.low,
-                "high": figure.high,
-                "mean_score": score,
-                "p_anywhere": p,
-            }
-            rounded = {name: None if value is None else round(value, 5) for name, value in cells.items()}
-            rows.append(about | {"figure": key} | rounded)
-    return rows
-
-
-def _figure(value: float, drawn: Floats, signal: bool) -> Figure:
-    finite = drawn[np.isfinite(drawn)]
-    # Where a tenth of the resamples has no energy, or no subject, left, an interval of the others would be of a chosen few.
-    if not signal or not np.isfinite(value) or len(finite) < 0.9 * len(drawn):
-        return Figure(None, None, None)
-    low, high = interval(finite)
-    return Figure(value, low, high)
+    return GroupFindings(found, first.map - last.map, error, p, threshold)
 
 
 def _mean_map(photos: Sequence[Mapped]) -> tuple[Floats, Floats]:
     maps = np.stack([photo.map for photo in photos])
     mean = maps.mean(axis=0)
-    totals = _cluster_totals(maps - mean, photos)
+    totals = _cluster_totals((maps - mean).reshape(len(maps), -1), photos)
     count = len(totals)
     correction = count / (count - 1) if count > 1 else float("nan")
-    return mean, np.sqrt(correction * (totals**2).sum(axis=0)) / len(photos)
+    return mean, np.sqrt(correction * (totals**2).sum(axis=0)).reshape(mean.shape) / len(photos)
 
 
-def _cluster_totals(maps: Floats, photos: Sequence[Mapped]) -> Floats:
-    groups = np.array([photo.cluster for photo in photos])
-    return group_sums(maps.reshape(len(maps), -1), groups).reshape(-1, *maps.shape[1:])
+def _cluster_totals(columns: Floats, photos: Sequence[Mapped]) -> Floats:
+    return group_sums(columns, np.array([photo.cluster for photo in photos]))
 
 
 def _whole_map_test(first: Sequence[Mapped], last: Sequence[Mapped], *, draws: int, seed: int) -> tuple[float, float]:
     """(p, the 95 % threshold) of the largest |difference / error| over a coarse map, by the wild bootstrap (Wu 1986).
 
-    Each cluster of near-duplicates keeps its side and its size, and its distance from the side's mean takes a random sign. So
-    the sides keep their own spreads; photos that change sides would mix them, and a small side of strongly marked maps
-    beside a large one of faint ones would then be called different far too often. The error is taken anew each time.
+    Each cluster of near-duplicates keeps its side and its size, and its distance from the side's mean takes a random sign. So the
+    sides keep their own spreads; photos that change sides would mix them, and a small side of strong maps beside a large one of
+    faint ones would then be called different far too often. The error is computed anew each time.
     """
     random = np.random.default_rng([seed, 0x3A7])
     places = _COARSE * _COARSE
-    seen: Floats = np.zeros(places)
-    seen_variance: Floats = np.zeros(places)
-    difference: Floats = np.zeros((draws, places))
-    variance: Floats = np.zeros((draws, places))
+    seen, seen_variance = np.zeros(places), np.zeros(places)
+    difference, variance = np.zeros((draws, places)), np.zeros((draws, places))
     for sign, photos in ((1.0, first), (-1.0, last)):
-        maps = np.stack(
-            [cv2.resize(one.map, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA).ravel() for one in photos]
-        )
-        sizes, number = _cluster_totals(np.ones((len(photos), 1)), photos), len(photos)
+        coarse = [cv2.resize(one.map, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA).ravel() for one in photos]
+        maps, number = np.stack(coarse), len(photos)
+        sizes = _cluster_totals(np.ones((number, 1)), photos)
         own = maps.mean(axis=0)
         rest = _cluster_totals(maps - own, photos)
         correction = len(rest) / max(len(rest) - 1, 1) / number**2
@@ -347,3 +239,118 @@ def _whole_map_test(first: Sequence[Mapped], last: Sequence[Mapped], *, draws: i
     largest = np.abs(difference / np.sqrt(np.maximum(variance, floor))).max(axis=1)
     p = float((1 + (largest >= at * (1 - 1e-9)).sum()) / (draws + 1))
     return p, float(np.quantile(largest, 0.95))
+
+
+def _one_group(
+    data: RunData, predictor: Predictor, group: str, sides: Mapping[str, Sequence[str]], folder: Path
+) -> GroupFindings:
+    """Map the photos of one group that are not mapped yet, and write its files."""
+    settings, design = data.settings, MaskDesign(data.settings.cells)
+    blocks = settings.group_blocks if settings.masks == "auto" else max(2, design.blocks_for(settings.masks))
+    masks = blocks * design.block_size
+    photos = {name: photo_of(data, name) for ids in sides.values() for name in ids}
+    prints = {name: photo_hash(photo.path) for name, photo in photos.items()}
+    results = Results(folder, data.fingerprint(group, predictor, prints) | {"masks": masks, "sides": sides}, FILES)
+    log(f"{group}: {', '.join(f'{len(ids)} photos {side}' for side, ids in sides.items())}; {masks} masks each")
+    mapped: dict[str, list[Mapped]] = {side: [] for side in sides}
+    with results.locked(), Progress(len(photos), group) as progress:
+        for side, ids in sides.items():
+            # The i-th photos of all sides share their masks; those of one side do not, so that noise averages out.
+            for seed, name in enumerate(ids, start=settings.seed):
+                mapped[side].append(_mapped(settings, predictor, photos[name], seed, masks, results))
+                progress.add()
+        constant = [name for names, maps in zip(sides.values(), mapped.values(), strict=True)
+                    for name, one in zip(names, maps, strict=True) if not one.map.any()]  # fmt: skip
+        if len(constant) == len(photos):
+            raise UserError(f"{group}: hiding changes the score of none of its photos; train with a lower train.lr")
+        if constant:
+            log(f"{group}: hiding changes no score of {listed(constant, ', ')}: their maps count as zero")
+        found = findings(mapped, seed=settings.seed)
+        rows = pd.DataFrame(_rows(group, found)).round(5)
+        write_text(folder / "groups.csv", rows.to_csv(index=False, lineterminator="\n"))
+        parts = {side.replace(" ", "_"): (one.map, one.standard_error) for side, one in found.sides.items()}
+        parts["difference"] = found.difference, found.standard_error
+        means = {name: values.astype(np.float32) for name, (values, _) in parts.items()}
+        errors = {f"{name}_standard_error": values.astype(np.float32) for name, (_, values) in parts.items()}
+        write_arrays(folder / "maps.npz", means | errors)
+        pixels = np.mean([photo.pixels(predictor) for photo in photos.values()], axis=0)
+        title = f"{data.run.name}, {group}: mean signed RISE maps of photos, {masks} masks each"
+        _draw(folder / "figure.png", title, found, np.rint(pixels).astype(np.uint8))
+        value = {"group": group, "run": data.run.name, "predictions_hash": data.source.predictions_hash, "masks": masks,
+                 "constant": constant, "figures": _rows(group, found), "p_anywhere": found.p,
+                 "settings": settings.model_dump(), "versions": versions()}  # fmt: skip
+        write_json(folder / "groups.json", value)
+    log(f"wrote   {folder}/groups.csv, figure.png, maps.npz")
+    return found
+
+
+def _mapped(settings: Explain, predictor: Predictor, photo: Photo, seed: int, masks: int, results: Results) -> Mapped:
+    """One photo's map, from its masks' scores in `results`, or made now. A score that no mask changes gives a map of zeros."""
+    pixels = photo.pixels(predictor)
+    if not results.done(photo.name):
+        score, scores = photo.score(predictor), np.zeros(masks)
+        try:
+            scores = rise(score, score.input_of(pixels), masks=masks, cells=settings.cells, seed=seed,
+                          batch_size=settings.batch_size).scores  # fmt: skip
+        except ConstantScore:
+            pass
+        except UserError as error:
+            raise UserError(f"{photo.name}: {error}") from None
+        results.add(photo.name, {"scores": scores.tolist()})
+    design, grid = MaskDesign(settings.cells, seed=seed), grid_of(*pixels.shape[:2], settings.cells)
+    by_block = np.array(results.record(photo.name)["scores"]).reshape(-1, design.block_size)
+    maps = [block_map(design.block(number), some, grid, design)[0] for number, some in enumerate(by_block)]
+    row = photo.row or {}
+    return Mapped(np.mean(maps, axis=0), _subject(pixels), row["group"], row["target"])
+
+
+def _subject(pixels: Pixels) -> NDArray[np.bool_] | None:
+    found = subject_map(pixels)
+    return found == SUBJECT if LEAST <= share(found) <= MOST else None
+
+
+def chance(p: float | None) -> str:
+    """A p in words."""
+    if p is None:
+        return f"not tested, which takes {FEWEST_TESTED} photos or more on each side"
+    return "p < .001" if p < 0.001 else f"p {p:.3f}"
+
+
+def _rows(group: str, found: GroupFindings) -> list[dict[str, Any]]:
+    """groups.csv: a row per side and figure."""
+    return [
+        plain({"group": group, "side": name, "photos": side.photos, "clusters": side.clusters, "mean_score": side.mean_score,
+               "figure": key, "value": figure.mean, "low": figure.low, "high": figure.high, "p_anywhere": found.p})
+        for name, side in found.sides.items() for key, figure in side.figures.items()
+    ]  # fmt: skip
+
+
+def _text(group: str, found: GroupFindings) -> str:
+    cells = [[name, str(side.photos), f"{side.mean_score:.1f}", *(figure.text() for figure in side.figures.values())]
+             for name, side in found.sides.items()]  # fmt: skip
+    shown = table(["", "photos", "mean score", *FIGURES], cells)
+    about = [f"{key}: {words}" for key, words in FIGURES.items()]
+    return "\n".join(
+        [group, shown, *about, f"[95 % over photos]; the maps of {found.name} differ somewhere: {chance(found.p)}"]
+    )
+
+
+def _draw(path: Path, title: str, found: GroupFindings, backdrop: Pixels) -> None:
+    """Side by side: the mean maps on one scale; the difference, outlined where it is beyond luck; the difference's error."""
+    scale = tidy(max(float(np.percentile(np.abs(side.map), 99)) for side in found.sides.values()))
+    unit = "score points, hidden to shown"
+    columns = []
+    for name, side in found.sides.items():
+        lines = [f"{side.photos} photos, mean score {side.mean_score:.0f}"]
+        lines += [f"{key} {figure.text()}" for key, figure in side.figures.items()]
+        columns.append(Column(name, overlay(backdrop, side.map, scale), lines, scale, unit))
+    beyond = np.abs(found.difference) > found.threshold * found.standard_error
+    lines = [f"they differ somewhere: {chance(found.p)}"]
+    if found.p is not None:
+        lines.append("outlined: beyond luck (95 %)" if beyond.any() else "no place is beyond luck")
+    end, worst = tidy(float(np.percentile(np.abs(found.difference), 99))), tidy(float(found.standard_error.max()))
+    columns.append(Column(found.name, outlined(overlay(backdrop, found.difference, end), beyond), lines, end, unit))
+    shade = shaded(found.standard_error, worst)
+    columns.append(Column("standard error of the difference", shade, [], worst, "score points", signed=False))
+    foot = [f"{key}: {about} [95 %, bootstrap over photos]" for key, about in FIGURES.items()]
+    draw_panel(path, title, columns, foot)

@@ -1,27 +1,20 @@
-"""The masks RISE hides a photo with, and how a weighted sum of them is made without keeping any.
+"""The designs of RISE's masks: which cells of a grid each mask shows. A block of masks is a function of (seed, number) alone, so
+whoever uses the same seed shares masks.
 
-A mask is a grid of cells, each shown or hidden with probability 1/2, drawn up to the photo bilinearly and shifted at random
-by up to a cell (Petsiuk, Das and Saenko, BMVC 2018). Bilinear and separable, so mask = rows @ grid @ columns': two small
-products with a table per shift, and a weighted sum of masks with one shift is the same product of a summed grid.
-
-Two designs, both in blocks that are a function of (seed, number) alone, so that whoever uses the same seed shares masks:
-
-- `orthogonal`: a block is a Hadamard array with its columns permuted and their signs drawn, and the same array with every cell
-  flipped (fold-over), all behind one shift: 128 masks for 8 x 8 cells. Every grid in it is uniform on {0, 1}^64 for itself, and
-  over the block all cells are uncorrelated, so that cells do not blur each other's effects. Shifts go through the four quarters
-  of a cell in a random order before any quarter comes again.
-- `independent`: every cell and every mask's shift on its own, as published; a block is as many masks.
+- `orthogonal`: a block is a Hadamard array with its columns permuted and their signs drawn, then the same array with every cell
+  flipped (fold-over), all behind one shift: 128 masks for 8 x 8 cells. Every mask alone is uniform on {0, 1}^64, and over the
+  block all cells are uncorrelated, so that no cell's effect blurs another's. Shifts go through the four quarters of a cell in a
+  random order before any quarter comes again.
+- `independent`: every cell and every mask's shift on its own, as published (Petsiuk, Das and Saenko, BMVC 2018); a block has as
+  many masks.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.linalg import hadamard
-from torch import Tensor
 
 Floats = NDArray[np.float64]
 
@@ -29,24 +22,21 @@ DESIGNS = ("orthogonal", "independent")
 SHOWN = 0.5
 """Probability that a cell is shown, and the mean of every mask at every pixel. Fold-over needs one half."""
 QUARTERS = 4
-"""Strata of the orthogonal design's shifts: a block's number modulo this says its place in the round."""
+"""Strata of the orthogonal design's shifts."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some masks: what they are before they meet a photo's size."""
+    """Some masks, whatever the photo's size."""
 
-    grids: Floats
-    """(n, cells, cells) of 0 (hidden) and 1 (shown)."""
-    shifts: Floats
-    """(n, 2) in [0, 1): down and to the right, in cells."""
-    stratum: int
-    """Which quarter of a cell the shift lies in; 0 for independent masks, whose shifts lie anywhere."""
+    grids: Floats  # (n, cells, cells) of 0 (hidden) and 1 (shown)
+    shifts: Floats  # (n, 2) in [0, 1): down and to the right, in cells
+    stratum: int  # which quarter of a cell the shift lies in; 0 for independent masks, whose shifts lie anywhere
 
 
 @dataclass(frozen=True)
 class MaskDesign:
-    """Every block of masks that `seed` stands for."""
+    """Every block of masks of a seed."""
 
     cells: int = 8
     name: str = "orthogonal"
@@ -62,6 +52,10 @@ class MaskDesign:
         """How many strata the blocks' shifts are drawn from in turn."""
         return QUARTERS if self.name == "orthogonal" else 1
 
+    def blocks_for(self, masks: int) -> int:
+        """Whole blocks that hold `masks` masks or more."""
+        return -(-masks // self.block_size)
+
     def block(self, number: int) -> Block:
         """The `number`-th block, counted from 0."""
         generator = np.random.default_rng([self.seed, DESIGNS.index(self.name), number])
@@ -73,101 +67,11 @@ class MaskDesign:
         half = _hadamard(size // 2)[:, generator.permutation(size // 2)[:columns]]
         half = half * generator.choice([-1.0, 1.0], columns)
         grids = (1.0 + np.concatenate([half, -half])) / 2
-        # One generator per round of blocks, so that the four of a round lie in four quarters whoever draws which.
+        # One generator a round of four blocks, so that they lie in four quarters whoever draws which.
         round_, place = divmod(number, QUARTERS)
         stratum = int(np.random.default_rng([self.seed, len(DESIGNS), round_]).permutation(QUARTERS)[place])
         shift = (np.array(divmod(stratum, 2)) + generator.random(2)) / 2
         return Block(grids.reshape(size, self.cells, self.cells), np.broadcast_to(shift, (size, 2)), stratum)
-
-
-@dataclass(frozen=True, eq=False)
-class MaskTables:
-    """The masks' interpolation for photos of one size: rows (cell height, H, cells), columns (cell width, W, cells)."""
-
-    rows: Floats
-    columns: Floats
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
-        return self.rows.shape[1], self.columns.shape[1]
-
-    @cached_property
-    def variance(self) -> Floats:
-        """(H, W): Var(M_p) over grids and shifts. At 224 px and 8 cells 0.0997 inside, 0.138 at an edge, 0.191 in a corner.
-
-        The mean of a mask is 1/2 at every pixel behind every shift, so what varies between shifts adds nothing.
-        """
-        down, across = ((table**2).sum(axis=2).mean(axis=0) for table in (self.rows, self.columns))
-        variance: Floats = SHOWN * (1 - SHOWN) * np.outer(down, across)
-        return variance
-
-    def weighted_sum(self, weights: Floats, block: Block) -> Floats:
-        """(H, W): sum of weights_i M_i over a block, without its masks."""
-        down, across = self._places(block.shifts)
-        if (down == down[0]).all() and (across == across[0]).all():
-            grid = np.tensordot(weights, block.grids, axes=1)
-            one: Floats = self.rows[down[0]] @ grid @ self.columns[across[0]].T
-            return one
-        # A shift for every mask: side by side they are one product all the same, (H, n cells) by (n cells, W).
-        left = np.einsum("n,nhk->hnk", weights, self.rows[down]).reshape(self.size[0], -1)
-        right = (block.grids @ self.columns[across].transpose(0, 2, 1)).reshape(-1, self.size[1])
-        many: Floats = left @ right
-        return many
-
-    def cell_means(self, block: Block) -> Floats:
-        """(n, cells squared): the mean of each mask over the photo's own cells x cells squares, which do not shift."""
-        down, across = self._places(block.shifts)
-        rows, columns = self._pooled
-        means = rows[down] @ block.grids @ columns[across].transpose(0, 2, 1)
-        return means.reshape(len(means), -1)
-
-    def masks(self, grids: Floats, shifts: Floats, like: Tensor) -> Tensor:
-        """(n, 1, H, W) masks of `like`'s dtype, made on its device."""
-        down, across = self._places(shifts)
-        if (down == down[0]).all() and (across == across[0]).all():
-            down, across = down[:1], across[:1]  # one table serves all
-        rows, columns = (
-            torch.from_numpy(table[places]).to(like.device, like.dtype)
-            for table, places in ((self.rows, down), (self.columns, across))
-        )
-        return (rows @ torch.from_numpy(grids).to(like.device, like.dtype) @ columns.mT).unsqueeze(1)
-
-    @cached_property
-    def _pooled(self) -> tuple[Floats, Floats]:
-        return _pooled(self.rows), _pooled(self.columns)
-
-    def _places(self, shifts: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Shifts in pixels: a uniform share of a cell becomes a uniform whole number of its pixels."""
-        pixels = np.floor(shifts * [len(self.rows), len(self.columns)]).astype(np.int64)
-        return pixels[:, 0], pixels[:, 1]
-
-
-@lru_cache(maxsize=8)
-def mask_tables(height: int, width: int, cells: int) -> MaskTables:
-    """The tables of one size, made once."""
-    return MaskTables(_windows(height, cells), _windows(width, cells))
-
-
-def _windows(size: int, cells: int) -> Floats:
-    """(shifts, size, cells): the grid drawn up to one cell more than the photo, and cut out at every shift.
-
-    As the authors do it but for the outermost half cell, where they mirror the grid and `interpolate` repeats its edge.
-    """
-    cell = -(-size // cells)
-    unit = torch.eye(cells, dtype=torch.float64)[None]
-    drawn = F.interpolate(unit, size=(cells + 1) * cell, mode="linear", align_corners=False)[0]
-    windows: Floats = drawn.unfold(1, size, 1)[:, :cell].permute(1, 2, 0).contiguous().numpy()
-    return windows
-
-
-def _pooled(table: Floats) -> Floats:
-    """(shifts, cells, cells): the means of a table's pixels over as many equal parts as it has cells."""
-    cells, size = table.shape[2], table.shape[1]
-    edges = np.arange(cells) * size // cells
-    counts = np.diff(np.append(edges, size))
-    means: Floats = np.add.reduceat(table, edges, axis=1) / counts[:, None]
-    return means
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,6 @@
 """The ways to make a map, by the names that `explain.methods` takes. A new one is a function here and its line in METHODS.
 
-The names and titles are read wherever maps are shown: what computes is imported inside the functions only.
+Names and titles are read wherever maps are shown, so what computes is imported inside the functions only.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pawpularity.config import Explain
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, nearest
 from pawpularity.explain.saliency import Saliency
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ class Method:
     map_of: Callable[["PhotoScore | FoldsMean", "Tensor", Explain], Saliency]
     """map_of(score, x, settings): the map of one photo.
 
-    `score(batch)` answers with unclipped score points, (B,), of inputs (B, 3, H, W); `x` (3, H, W) is the photo's, in which zero is
-    the mean colour, what a hidden place shows. `over_folds` is for maps that need a network, not just its scores. UserError
-    refuses a network; the other maps are made then.
+    `score(batch)` gives unclipped score points, (B,), of inputs (B, 3, H, W); `x` (3, H, W) is the photo's, in which zero is the
+    mean colour, what a hidden place shows. `over_folds` is for maps that need a network, not just its scores. UserError refuses a
+    network; the other maps are made then.
     """
     judged_as: str = "its effect"
-    """what is judged in the map's stead, where Saliency.effect is given"""
+    """what is judged instead of the map, where Saliency.effect is given"""
 
 
 def _gradient(score: "PhotoScore | FoldsMean", x: "Tensor", settings: Explain) -> Saliency:
@@ -52,8 +52,7 @@ def _gradcam(score: "PhotoScore | FoldsMean", x: "Tensor", settings: Explain) ->
 def _rise(score: "PhotoScore | FoldsMean", x: "Tensor", settings: Explain) -> Saliency:
     from pawpularity.explain.rise import rise
 
-    masks: str | int = settings.masks if settings.masks == "auto" else int(settings.masks)
-    found = rise(score, x, masks=masks, cells=settings.cells, precision=settings.precision, budget=settings.budget,
+    found = rise(score, x, masks=settings.masks, cells=settings.cells, precision=settings.precision, budget=settings.budget,
                  seed=settings.seed, batch_size=settings.batch_size)  # fmt: skip
     return found.saliency()
 
@@ -64,10 +63,11 @@ METHODS: dict[str, Method] = {
     "rise": Method("RISE", _rise),
 }
 TITLES = {name: method.title for name, method in METHODS.items()}
+ERROR = "RISE's standard error"
 
 
 def require_methods(names: Sequence[str]) -> None:
-    """Raise UserError for a name that METHODS lacks. The schema stands below this room, so it cannot know them."""
+    """Raise UserError for a name that METHODS lacks. The settings are below this room, so they cannot know the names."""
     for name in names:
         if name not in METHODS:
-            raise UserError(f"explain.methods={name}: must be one of {', '.join(METHODS)}")
+            raise UserError(f"explain.methods={name}: must be one of {', '.join(METHODS)}{nearest(name, METHODS)}")

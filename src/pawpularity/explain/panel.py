@@ -1,10 +1,9 @@
-"""A photo beside its maps, as pictures: the panel for people and papers, and the strip of bare tiles for the gallery.
+"""Pictures of maps: tiles, the strip of bare tiles for the gallery, panels with words and scales for people and papers, and two
+plots.
 
-    photo | gradient | Grad-CAM | RISE | RISE's standard error
-
-A map is laid over the faint grey photo: red raises the score, blue lowers it, and where it is zero the photo shows. One
-scale per method serves all photos that are shown together, from -s to +s, so that strong and weak maps look it; nothing is
-stretched to its own largest value. What lies beyond the scale has the end's colour. The same maps give the same bytes.
+A map is laid over the faint grey photo: red raises the score, blue lowers it, and where it is zero the photo shows. One scale
+per method serves all photos that are shown together, from -s to +s; nothing is stretched to its own largest value. What lies
+beyond the scale has the end's colour. The same maps give the same bytes.
 """
 
 import math
@@ -12,7 +11,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,36 +19,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 
-from pawpularity.explain.methods import TITLES as TITLES
+from pawpularity.data.photos import Pixels
+from pawpularity.explain.masks import Floats
+from pawpularity.explain.methods import TITLES
 from pawpularity.explain.saliency import Saliency
 from pawpularity.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.patches import Rectangle
+    from matplotlib.figure import Figure
 
-ERROR = "RISE's standard error"
+    from pawpularity.explain.sanity import Sanity
+
 SIDE = 224  # pixels of a tile
 _RAISES, _LOWERS, _ZERO = (178, 24, 43), (33, 102, 172), (236, 236, 236)
 _NO_ERROR, _ERROR, _OUTLINE, _HATCH = (247, 247, 250), (63, 0, 125), (230, 120, 0), (70, 70, 70)
 _FULL = 0.88  # of a map's colour at the end of its scale; the rest is photo
-_UNIT_LINES = 3  # below a scale
-_SHARE = 99.0  # per cent of all pixels of a method that its scale covers
-
-Floats = NDArray[np.float64]
-Map = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Caption:
-    """What stands around the tiles of one photo."""
-
-    title: str
-    under: Mapping[str, Sequence[str]]
-    """lines below a tile, by method, and by `photo` and `error`"""
-    marked: frozenset[str] = frozenset()
-    """methods that do not beat a random order on this photo"""
+_COLUMN, _LINE = 245, 16  # pixels of a panel
+# Okabe and Ito's colours, which colour-blind readers can distinguish.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def tidy(value: float) -> float:
@@ -61,73 +49,57 @@ def tidy(value: float) -> float:
     return float(f"{step * power:.3g}")
 
 
-def scale_of(maps: Sequence[Map]) -> float:
+def scale_of(maps: Sequence[NDArray[np.floating[Any]]]) -> float:
     """The end of the one symmetric scale for `maps` (each (H, W)): it covers 99 % of all their pixels."""
-    if not maps:
-        return 1.0
-    return tidy(float(np.percentile(np.abs(np.concatenate([each.ravel() for each in maps])), _SHARE)))
+    return tidy(float(np.percentile(np.abs(np.concatenate([each.ravel() for each in maps])), 99.0))) if maps else 1.0
 
 
-def error_scale(maps: Sequence[Map]) -> float:
+def error_scale(maps: Sequence[NDArray[np.floating[Any]]]) -> float:
     """The end of the scale, from zero, for standard errors."""
     return tidy(max((float(each.max()) for each in maps), default=0.0))
 
 
-def overlay(pixels: Pixels, values: NDArray[np.floating], scale: float, side: int = SIDE) -> Pixels:
+def overlay(pixels: Pixels, values: NDArray[np.floating[Any]], scale: float, side: int = SIDE) -> Pixels:
     """`values` (any size) in colour over the faint grey photo (s, s, 3): (side, side, 3)."""
-    large = _resized(np.asarray(values, dtype=np.float64), side)
-    strength = (np.clip(np.abs(large) / scale, 0.0, 1.0) * _FULL)[..., None]
-    colour = np.where(large[..., None] > 0, np.array(_RAISES, dtype=np.float64), np.array(_LOWERS, dtype=np.float64))
-    return np.rint(_faint(pixels, side) * (1.0 - strength) + colour * strength).astype(np.uint8)
+    large = _resized(values, side)[..., None]
+    strength = np.clip(np.abs(large) / scale, 0.0, 1.0) * _FULL
+    grey = cv2.cvtColor(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    faint = 150.0 + 0.40 * grey.astype(np.float64)[..., None]
+    colour = np.where(large > 0, np.array(_RAISES, dtype=np.float64), np.array(_LOWERS, dtype=np.float64))
+    return np.asarray(np.rint(faint * (1.0 - strength) + colour * strength), dtype=np.uint8)
 
 
-def error_tile(rise: Saliency, scale: float, side: int = SIDE) -> Pixels:
-    """RISE's standard error, 0 to `scale`, as white to dark violet; outlined in red where the map is told to be above zero, in
-    blue where below, and hatched where it is told to be neither."""
+def differs_from_zero(rise: Saliency) -> NDArray[np.bool_]:
+    """(H, W) where zero lies outside the 95 % interval of the map, pixel by pixel (Student's t)."""
     assert rise.standard_error is not None
-    told = told_from_zero(rise)
-    tile = hatched(shaded(rise.standard_error, scale, side), ~told)
-    return outlined(outlined(tile, told & (rise.map > 0), _RAISES), told & (rise.map < 0), _LOWERS)
+    beyond: NDArray[np.bool_] = np.abs(rise.map) > stats.t.ppf(0.975, int(rise.facts["degrees"])) * rise.standard_error
+    return beyond
 
 
-def shaded(errors: NDArray[np.floating], scale: float, side: int = SIDE) -> Pixels:
-    """Standard errors from 0 to `scale` as white to dark violet, (side, side, 3)."""
-    share = np.clip(_resized(np.asarray(errors, dtype=np.float64), side) / scale, 0.0, 1.0)[..., None]
+def error_tile(rise: Saliency, scale: float) -> Pixels:
+    """RISE's standard error, 0 to `scale`, as white to dark violet: outlined in red where the map is above zero, in blue where it
+    is below, hatched where it may be either."""
+    assert rise.standard_error is not None
+    beyond = differs_from_zero(rise)
+    tile = shaded(rise.standard_error, scale)
+    down, across = np.indices((SIDE, SIDE))
+    tile[(_resized(~beyond, SIDE) > 0.5) & ((down + across) % (SIDE // 16) == 0)] = _HATCH
+    return outlined(outlined(tile, beyond & (rise.map > 0), _RAISES), beyond & (rise.map < 0), _LOWERS)
+
+
+def shaded(errors: NDArray[np.floating[Any]], scale: float) -> Pixels:
+    """Standard errors from 0 to `scale` as white to dark violet, (SIDE, SIDE, 3)."""
+    share = np.clip(_resized(errors, SIDE) / scale, 0.0, 1.0)[..., None]
     return np.rint(np.array(_NO_ERROR) * (1 - share) + np.array(_ERROR) * share).astype(np.uint8)
-
-
-def hatched(tile: Pixels, places: NDArray[np.bool_]) -> Pixels:
-    """A copy of `tile` (side, side, 3) with diagonal lines over `places`, of any size."""
-    side, drawn = len(tile), tile.copy()
-    inside = _resized(places.astype(np.float64), side) > 0.5
-    down, across = np.indices((side, side))
-    drawn[inside & ((down + across) % (side // 16) == 0)] = _HATCH
-    return drawn
 
 
 def outlined(tile: Pixels, places: NDArray[np.bool_], colour: tuple[int, int, int] = _OUTLINE) -> Pixels:
     """A copy of `tile` (side, side, 3) with a line around `places`, of any size."""
-    side, drawn = len(tile), tile.copy()
-    inside = _resized(places.astype(np.float64), side) > 0.5
-    outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, outlines, -1, colour, max(1, side // 112))
+    drawn = tile.copy()
+    inside = (_resized(places, len(tile)) > 0.5).astype(np.uint8)
+    outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, outlines, -1, colour, max(1, len(tile) // 112))
     return drawn
-
-
-def told_from_zero(rise: Saliency) -> NDArray[np.bool_]:
-    """(H, W) where zero lies outside the 95 % interval of the map, pixel by pixel (Student's t)."""
-    assert rise.standard_error is not None
-    told: NDArray[np.bool_] = np.abs(rise.map) > stats.t.ppf(0.975, int(rise.facts["degrees"])) * rise.standard_error
-    return told
-
-
-def strip(pixels: Pixels, maps: Mapping[str, Saliency], scales: Mapping[str, float]) -> Pixels:
-    """The photo and its maps side by side without a word, (SIDE, tiles x SIDE, 3); `tiles_of` says which is which."""
-    tiles = [cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)]
-    for name in tiles_of(maps)[1:]:
-        tiles.append(error_tile(maps["rise"], scales[name]) if name == "error"
-                     else overlay(pixels, maps[name].map, scales[name]))  # fmt: skip
-    return np.concatenate(tiles, axis=1)
 
 
 def tiles_of(maps: Mapping[str, Saliency]) -> list[str]:
@@ -136,136 +108,149 @@ def tiles_of(maps: Mapping[str, Saliency]) -> list[str]:
     return ["photo", *maps, *error]
 
 
-def write_strip(path: Path, tiles: Pixels) -> None:
-    """`tiles` as a PNG, whole or not at all."""
+def tiles(pixels: Pixels, maps: Mapping[str, Saliency], scales: Mapping[str, float]) -> dict[str, Pixels]:
+    """The photo and its maps by name, (SIDE, SIDE, 3) each."""
+    found = {"photo": cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)}
+    found |= {name: overlay(pixels, one.map, scales[name]) for name, one in maps.items()}
+    return found | {name: error_tile(maps["rise"], scales[name]) for name in tiles_of(maps) if name == "error"}
+
+
+def write_strip(path: Path, shown: Mapping[str, Pixels]) -> None:
+    """Write the tiles side by side without a word, (SIDE, tiles x SIDE, 3), as PNG."""
     with atomic_file(path) as temporary:
-        Image.fromarray(tiles).save(temporary, format="PNG")
-
-
-def draw_panel(
-    path: Path, tiles: Pixels, maps: Mapping[str, Saliency], scales: Mapping[str, float], caption: Caption
-) -> None:
-    """Write the panel of one photo (its `strip` as `tiles`) as a PNG, whole: titles, scales in score points, captions."""
-    from matplotlib.figure import Figure
-
-    names = tiles_of(maps)
-    lines = max((len(caption.under.get(name, ())) for name in names), default=0)
-    width, above, below = 2.45 * len(names), 0.75, 0.78 + 0.165 * lines
-    height = above + 2.3 + below
-    figure = Figure(figsize=(width, height), dpi=100)
-    figure.text(0.012, 1 - 0.2 / height, caption.title, fontsize=11, va="center", parse_math=False)
-    for place, name in enumerate(names):
-        left = (place + 0.03) / len(names)
-        share = 0.94 / len(names)
-        axes = figure.add_axes((left, below / height, share, 2.3 / height))
-        axes.imshow(tiles[:, place * SIDE : (place + 1) * SIDE], interpolation="none")
-        axes.set_axis_off()
-        weak = name in caption.marked
-        title = {"photo": "photo", "error": ERROR}.get(name) or TITLES.get(name, name)
-        axes.set_title(
-            f"{title}: not told from random" if weak else title, fontsize=9.5, color="#b2182b" if weak else "#111111"
-        )
-        if weak:
-            axes.add_patch(_frame(axes))
-        top = below / height
-        if name != "photo":
-            bar = figure.add_axes((left, top - 0.13 / height, share, 0.08 / height))
-            _draw_bar(bar, name != "error", scales[name], maps["rise" if name == "error" else name].unit)
-            top -= 0.64 / height
-        for number, line in enumerate(caption.under.get(name, ())):
-            figure.text(left, top - (0.16 + 0.165 * number) / height, line, fontsize=7.5, va="center", color="#333333",
-                        parse_math=False)  # fmt: skip
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-
-
-def write_maps(path: Path, maps: Mapping[str, Saliency]) -> None:
-    """The raw maps as `.npz` without pickle, float32: METHOD, METHOD_standard_error, METHOD_effect, METHOD_NAME (others)."""
-    arrays: dict[str, NDArray[np.float32]] = {}
-    for name, saliency in maps.items():
-        arrays[name] = np.asarray(saliency.map, dtype=np.float32)
-        if saliency.standard_error is not None:
-            arrays[f"{name}_standard_error"] = np.asarray(saliency.standard_error, dtype=np.float32)
-        if saliency.effect is not None:
-            arrays[f"{name}_effect"] = np.asarray(saliency.effect, dtype=np.float32)
-        arrays |= {f"{name}_{key}": np.asarray(value, dtype=np.float32) for key, value in saliency.arrays.items()}
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def _draw_bar(axes: "Axes", signed: bool, scale: float, unit: str) -> None:
-    level = np.linspace(-1 if signed else 0, 1, 257)[None, :, None]
-    if signed:
-        colour = np.where(level > 0, np.array(_RAISES), np.array(_LOWERS))
-        shown = np.array(_ZERO) * (1 - np.abs(level) * _FULL) + colour * np.abs(level) * _FULL
-    else:
-        shown = np.array(_NO_ERROR) * (1 - level) + np.array(_ERROR) * level
-    axes.imshow(np.rint(shown).astype(np.uint8), aspect="auto", extent=(-scale if signed else 0, scale, 0, 1))
-    axes.set_yticks([])
-    axes.set_xticks([-scale, 0, scale] if signed else [0, scale])
-    axes.set_xticklabels([f"{-scale:g}", "0", f"+{scale:g}"] if signed else ["0", f"{scale:g}"], fontsize=7)
-    labels = axes.get_xticklabels()
-    labels[0].set_horizontalalignment("left")
-    labels[-1].set_horizontalalignment("right")
-    axes.tick_params(length=2, pad=1)
-    lines = textwrap.wrap(unit, 46)
-    short = lines if len(lines) <= _UNIT_LINES else [*lines[: _UNIT_LINES - 1], lines[_UNIT_LINES - 1] + " ..."]
-    axes.set_xlabel("\n".join(short), fontsize=6.5, labelpad=0, linespacing=1.05)
-    axes.spines[:].set_visible(False)
-
-
-def _frame(axes: "Axes") -> "Rectangle":
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(
-        (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor="#b2182b", linewidth=2.5, linestyle=(0, (4, 2))
-    )
-
-
-def _faint(pixels: Pixels, side: int) -> Floats:
-    grey = cv2.cvtColor(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    faint: Floats = 150.0 + 0.40 * grey.astype(np.float64)
-    return np.repeat(faint[..., None], 3, axis=2)
-
-
-def _resized(values: Floats, side: int) -> Floats:
-    large: Floats = cv2.resize(values, (side, side), interpolation=cv2.INTER_LINEAR)
-    return large
+        Image.fromarray(np.concatenate(list(shown.values()), axis=1)).save(temporary, format="PNG")
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One picture of a row, with its scale and the lines below it."""
+    """One picture of a panel, with its scale and the lines below it."""
 
-    head: str
+    title: str
     tile: Pixels
-    scale: float
-    unit: str
     lines: Sequence[str]
+    scale: float = 0.0  # 0 for a picture without a scale
+    unit: str = ""
     signed: bool = True
+    weak: bool = False  # framed in red
 
 
-def draw_columns(path: Path, title: str, columns: Sequence[Column], foot: Sequence[str] = ()) -> None:
-    """Write pictures side by side between a title and lines `foot` as a PNG, whole."""
+def draw_panel(path: Path, title: str, columns: Sequence[Column], foot: Sequence[str] = ()) -> None:
+    """Write pictures side by side between a title and the lines `foot` as PNG. Every pixel of a tile is one of the picture's."""
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
-    below = 0.1 + 0.16 * len(foot) if foot else 0.0
-    bottom = below + 0.62 + 0.17 * max(len(column.lines) for column in columns)
-    width, height = 2.75 * len(columns), 0.75 + 2.55 + bottom
-    figure = Figure(figsize=(width, height), dpi=100)
-    figure.text(0.012, 1 - 0.2 / height, title, fontsize=11, va="center", parse_math=False)
-    for number, line in enumerate(foot):
-        figure.text(0.012, (below - 0.1 - 0.16 * number) / height, line, fontsize=7, va="center", color="#555555")
-    for place, column in enumerate(columns):
-        left, share = (place + 0.03) / len(columns), 0.94 / len(columns)
-        axes = figure.add_axes((left, bottom / height, share, 2.55 / height))
+    wrapped = [[part for line in column.lines for part in textwrap.wrap(line, 46)] for column in columns]
+    units = [textwrap.wrap(column.unit, 46, max_lines=3, placeholder=" ...") for column in columns]
+    top, under = 60, 28 + 12 * max(map(len, units))  # above the tiles; scale and unit below them
+    width = _COLUMN * len(columns)
+    height = top + SIDE + under + _LINE * max(map(len, wrapped)) + 12 + _LINE * len(foot) + 8 * bool(foot)
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+
+    def write(left: float, down: float, text: str, size: float, colour: str = "#333333", **words: Any) -> None:
+        figure.text(left / width, 1 - down / height, text, fontsize=size, color=colour, parse_math=False, **words)
+
+    write(10, 20, title, 11, "#111111", va="center")
+    for number, column in enumerate(columns):
+        left = number * _COLUMN + 10
+        axes = figure.add_axes((left / width, 1 - (top + SIDE) / height, SIDE / width, SIDE / height))
         axes.imshow(column.tile, interpolation="none")
         axes.set_axis_off()
-        axes.set_title(column.head, fontsize=8.5)
-        bar = figure.add_axes((left, (bottom - 0.13) / height, share, 0.08 / height))
-        _draw_bar(bar, column.signed, column.scale, column.unit)
-        for number, line in enumerate(column.lines):
-            figure.text(left, (bottom - 0.6 - 0.17 * number) / height, line, fontsize=7.5, va="center", color="#333333",
-                        parse_math=False)  # fmt: skip
+        colour = "#b2182b" if column.weak else "#111111"
+        axes.set_title(column.title + ": no better than random" * column.weak, fontsize=9, color=colour)
+        if column.weak:
+            frame = Rectangle(
+                (0, 0), 1, 1, fill=False, edgecolor=colour, lw=2.5, ls=(0, (4, 2)), transform=axes.transAxes
+            )
+            axes.add_patch(frame)
+        if column.scale:
+            bar = figure.add_axes((left / width, 1 - (top + SIDE + 14) / height, SIDE / width, 8 / height))
+            _draw_bar(bar, column, "\n".join(units[number]))
+        for place, line in enumerate(wrapped[number]):
+            write(left, top + SIDE + (under if column.scale else 4) + 10 + _LINE * place, line, 7.5, va="center")
+    for place, line in enumerate(foot):
+        write(10, height - _LINE * (len(foot) - place), line, 7, "#555555", va="center")
+    _save(figure, path)
+
+
+def _draw_bar(axes: "Axes", column: Column, unit: str) -> None:
+    level = np.linspace(-1 if column.signed else 0, 1, 257)[None, :, None]
+    strength = np.abs(level) * (_FULL if column.signed else 1.0)
+    ends = np.where(level > 0, np.array(_RAISES), np.array(_LOWERS)) if column.signed else np.array(_ERROR)
+    shown = np.array(_ZERO if column.signed else _NO_ERROR) * (1 - strength) + ends * strength
+    low = -column.scale if column.signed else 0.0
+    axes.imshow(np.rint(shown).astype(np.uint8), aspect="auto", extent=(low, column.scale, 0, 1))
+    axes.set_yticks([])
+    axes.set_xticks([low, column.scale], [f"{low:g}", f"{'+' if column.signed else ''}{column.scale:g}"], fontsize=7)
+    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
+        label.set(horizontalalignment=side)
+    axes.tick_params(length=2, pad=1)
+    axes.set_xlabel(unit, fontsize=6.5, labelpad=0)
+    axes.spines[:].set_visible(False)
+
+
+def draw_convergence(history: Mapping[str, Sequence[Sequence[float | None]]], precision: float, path: Path) -> None:
+    """Write a PNG: the relative standard error of each photo's RISE map against its masks, both axes logarithmic.
+
+    `history`: (masks, relative error) at each look, None where there was no signal. The grey line falls with the root of the number
+    of masks (slope -1/2), as the error of a mean of independent blocks does; the dashed line is the precision asked for.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    figure = Figure(figsize=(8.2, 4.4), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    counts = [look[0] or 0.0 for one in history.values() for look in one]
+    span = np.array([min(counts), max(counts)])
+    for colour, (name, one) in zip(_COLOURS, history.items(), strict=False):
+        known = np.array([look for look in one if look[1]], dtype=np.float64).reshape(-1, 2)
+        label = name[:12] + ("" if len(known) else ": no signal")
+        axes.plot(known[:, 0], known[:, 1], "o-", ms=3, lw=1.4, color=colour, label=label)
+    axes.plot(span, precision * np.sqrt(span[1] / span), color="#BBBBBB", lw=1.2, zorder=1, label="slope -1/2")
+    axes.axhline(precision, color="#666666", lw=0.9, ls="--", label="precision asked for")
+    axes.set(xscale="log", yscale="log", xlabel="masks", ylabel="relative standard error, ||SE|| / ||map||")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.set_xticks([2.0**power for power in range(20) if span[0] <= 2.0**power <= span[1]])
+    low, high = axes.get_ylim()
+    axes.set_yticks([step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= step <= high])
+    axes.set_title("RISE: error of the map by masks", loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    _save(figure, path)
+
+
+def draw_sanity(found: "Sequence[Sanity]", path: Path) -> None:
+    """Write a PNG: correlation with the trained map by stage, one plot a method, with ceiling and floor."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.4 + 4.2 * len(found), 4.3), dpi=110, layout="constrained")
+    plots = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for axes, one in zip(plots, found, strict=True):
+        places = np.arange(len(one.stages))
+        axes.axhline(one.ceiling["signed"], color="#888888", lw=1.0, ls="--", label="ceiling (made again)")
+        for name, words, colour in (("signed", "signed", _COLOURS[0]), ("absolute", "sizes", _COLOURS[1])):
+            axes.axhline(one.floor[name], color=colour, lw=1.0, ls=":", label=f"floor (other photos), {words}")
+            low, mean, high = np.array([[r.low, r.mean, r.high] for r in (s.similarity[name] for s in one.stages)]).T
+            axes.fill_between(places, low, high, color=colour, alpha=0.18, lw=0)
+            axes.plot(places, mean, "o-", color=colour, ms=4, label=words)
+        for place, stage in zip(places, one.stages, strict=True):
+            if stage.state != "alive":
+                axes.text(place, -0.97, stage.state, ha="center", va="bottom", fontsize=8, color="#A00000", rotation=90)
+        axes.set_xticks(places, [stage.name for stage in one.stages], rotation=40, ha="right", fontsize=8)
+        axes.set(xlabel="weights random from the score down to", ylim=(-1.0, 1.05))
+        axes.set_title(f"{TITLES.get(one.method, one.method)}: {one.verdict}", fontsize=10, loc="left", wrap=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    plots[0].set_ylabel("Spearman's correlation with the trained map")
+    figure.legend(*plots[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=5)
+    _save(figure, path)
+
+
+def _save(figure: "Figure", path: Path) -> None:
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        figure.savefig(temporary, format="png", metadata={"Software": None})  # no version: the same bytes
+
+
+def _resized(values: NDArray[Any], side: int) -> Floats:
+    large: Floats = cv2.resize(np.asarray(values, dtype=np.float64), (side, side), interpolation=cv2.INTER_LINEAR)
+    return large

@@ -7,15 +7,15 @@ from typing import Any
 
 from pawpularity.console import make_word
 from pawpularity.errors import UserError
-from pawpularity.explain.extremes import KINDS
-from pawpularity.explain.panel import ERROR, TITLES
+from pawpularity.explain.methods import ERROR, TITLES
+from pawpularity.explain.photos import KINDS
 from pawpularity.files import read_json
 from pawpularity.report.components import Block, Cards, Cell, Section, Table, Words, as_written, flagged, number, span
 from pawpularity.report.inputs import Subject, flags_of
 from pawpularity.report.pictures import data_uri, read_picture, tiles
 
 MOST_PHOTOS = 120  # on the page: about 5 MB; the galleries themselves hold them all
-JUDGE = "blur"  # the substrate whose verdict marks a map, as in the galleries
+JUDGE = "blur"  # the baseline whose verdict marks a map, as in the galleries
 ASKED, ASKED_WORDS = "asked", "asked for"
 _PARTS = (Path("explain"), Path("explain") / "photos")
 
@@ -135,7 +135,7 @@ def _words(photo: Mapping[str, Any], leaky: bool | None) -> str:
 def _judged(photo: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """By method, what the tests say of its map, with hidden places blurred where that was looked at."""
     rows = [row for row in photo["judged"] if row["method"] in photo["methods"]]
-    return {row["method"]: row for row in [*rows, *(row for row in rows if row["substrate"] == JUDGE)]}
+    return {row["method"]: row for row in [*rows, *(row for row in rows if row["baseline"] == JUDGE)]}
 
 
 def _tiles(gallery: Gallery, photo: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ def _summary(found: Sequence[Gallery], flags: Mapping[str, str]) -> Table:
     rows: list[list[str | Cell]] = []
     for gallery in found:
         for line in gallery.record["summary"]:
-            if line["method"] == "random" or line["substrate"] != JUDGE:
+            if line["baseline"] != JUDGE:
                 continue
             gain, beats = line["insertion_minus_deletion"], line["beats_random"]["mean"]
             method = line["method"]

@@ -53,13 +53,13 @@ def _group(one: Subject, path: Path) -> list[Block]:
                 value, low, high = (own[name][key] for key in ("value", "low", "high"))
                 row.append("no signal" if value is None else f"{value:.2f} {span(low, high)}")
             rows.append(row)
-        between = " and ".join(sides[:-1])
+        between = " and ".join(sides)
         alt = (f"Mean signed RISE maps of the photos {between}, their difference and its standard error, score points; the "
                f"maps differ somewhere: p {chance(found['p_anywhere'])}")  # fmt: skip
         heading = Heading(f"{found['group']}, {one.label}")
         caption = f"Mean RISE maps, {found['masks']} masks a photo, score points"
     uri, size = data_uri(read_picture(path.parent / "figure.png", command))
-    about = "What the maps say, 95 % intervals over photos; the last line is the difference"
+    about = "Means of the maps inside and outside the subject, score points, 95 % intervals over photos"
     return [
         heading,
         Figure(uri, alt, caption, command, size, one.flag),

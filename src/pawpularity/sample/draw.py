@@ -1,6 +1,6 @@
 """`pawpularity sample`: draw photos of cats and dogs whose scores follow a known rule, in the contest's layout.
 
-    pawpularity sample --photos 600 --size 160 --seed 0 --twins 5
+    pawpularity sample --photos 600 --size 160 --seed 0 --pairs 5
 
 Beside the contest's tables and photos, `truth/` says what the contest cannot: the points of every part of every photo, a
 label map of where the parts are, the noise floor, and which photos are the same pet posted twice. `pairs/` holds
@@ -56,7 +56,7 @@ def sample(*, photos: int, test_photos: int, size: int, seed: int, pairs: int, i
     draw_sample(folder, photos=photos, test_photos=test_photos, size=size, seed=seed, pairs=pairs)
     log(f"drew    {photos} photos into {into}; {folder / 'truth' / 'README.md'} explains their scores")
     data = [] if folder == SAMPLE else [make_word("DATA", into)]
-    next_step(" ".join(["make train FOLD=0", *data]) if not pairs else f"make explain {make_word('TWINS', into)}")
+    next_step(" ".join(["make train FOLD=0", *data]) if not pairs else f"make known-truth {make_word('PAIRS', into)}")
 
 
 def draw_sample(
@@ -72,7 +72,7 @@ def draw_sample(
         ("test-photos", test_photos, 1, 100_000),
         ("size", size, 48, 1024),
         ("seed", seed, 0, 2**63 - 1),
-        ("twins", pairs, 0, 1000),
+        ("pairs", pairs, 0, 1000),
     ):
         if not low <= value <= high:
             raise UserError(f"--{option} {value} is out of range; legal: {low} to {high}")

@@ -94,7 +94,7 @@ def compared(score: Score, photo: Tensor) -> dict[str, float]:
         rise(score, photo, masks=n * 128, design=design, precision=PRECISION) for design, n in BLOCKS.items()
     )
     # The published map, its mean score taken off, is mean(f (M - 1/2)) / p: p / Var(M_p) brings it to our unit.
-    published = _noise(other.weighted("score"), SHOWN / ours.tables.variance)
+    published = _noise(other.weighted("score"), SHOWN / ours.grid.variance)
     noise, centred = _noise(ours), _noise(other)
     error = {"ours": noise * ours.masks, "centred": centred * other.masks, "published": published * other.masks}
     signal = max(float((ours.map.astype(np.float64) ** 2).sum()) - noise, 0.0)

@@ -1,0 +1,70 @@
+"""A mean over photos with its interval, where some photos may have no figure."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from pawpularity.evaluation.bootstrap import Groups, bootstrap_sums, interval
+from pawpularity.files import plain
+
+DRAWS = 4_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of `n` photos' figures and its 95 % interval; nan where there is none (no photo; one, for an interval)."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, which has no nan."""
+        return plain(vars(self))
+
+    def text(self, digits: int = 2, sign: bool = True) -> str:
+        """`+1.23 [+0.80, +1.60]`; `-` for no photo, and for the interval of one."""
+        if not self.n:
+            return "-"
+        number = f"{'+' if sign else ''}.{digits}f"
+        bounds = f"[{self.low:{number}}, {self.high:{number}}]" if np.isfinite(self.low) else "[-]"
+        return f"{self.mean:{number}} {bounds}"
+
+
+NONE = Estimate(np.nan, np.nan, np.nan, 0)
+
+
+def estimates(columns: ArrayLike, groups: Groups = None, *, seed: int = 0) -> list[Estimate]:
+    """One Estimate for each column of `columns` (photos, c), over the photos where it is a number.
+
+    The interval is the percentile bootstrap over photos, or over whole `groups` (photos,) of near-duplicates. Columns of one call
+    are resampled together.
+    """
+    values = np.asarray(columns, dtype=np.float64)
+    there = np.isfinite(values)
+    sums = np.concatenate([np.where(there, values, 0.0), there], axis=1)
+    width = values.shape[1]
+    drawn = bootstrap_sums(sums, groups, draws=DRAWS, seed=seed) if len(values) else np.zeros((1, 2 * width))
+    found = []
+    for c in range(width):
+        inside = values[there[:, c], c]
+        usable = drawn[:, width + c] > 0  # a draw may miss every photo that has a figure
+        bounds = interval(drawn[usable, c] / drawn[usable, width + c]) if len(inside) > 1 else (np.nan, np.nan)
+        found.append(Estimate(float(inside.mean()) if len(inside) else np.nan, *bounds, len(inside)))
+    return found
+
+
+def proportion(values: ArrayLike, groups: Groups = None, *, seed: int = 0) -> Estimate:
+    """The mean of 0s and 1s (photos,). Where all agree, the bootstrap's interval would be a point: then it is Wilson's (1927), of
+    as many as there are groups."""
+    column = np.asarray(values, dtype=np.float64)
+    found = estimates(column[:, None], groups, seed=seed)[0]
+    if found.n < 2 or found.mean not in (0.0, 1.0):
+        return found
+    count = found.n if groups is None else len(np.unique(groups[np.isfinite(column)]))
+    bounds = stats.binomtest(round(found.mean * count), count).proportion_ci(method="wilson")
+    return replace(found, low=float(bounds.low), high=float(bounds.high))

@@ -1,0 +1,394 @@
+"""Do maps say what is known to be true? Of drawn photos it is known what changes the score, where it is, and by how many points.
+
+    make known-truth RUN=sample             # parts: does a map find the part whose effect is known?
+    make sample PAIRS=5 PHOTOS=32 SEED=31 INTO=input/pairs
+    make known-truth PAIRS=input/pairs      # counterfactual pairs: does it say what removing a part does?
+
+Parts are looked for in the maps that `make explain` left. Signs count: of a part that raises the score (tongue, eyes) the map's
+highest place and its positive energy are looked at, of one that lowers it (clutter, an odd pose, a second pet) the lowest place
+and the negative energy, of one worth nothing (an accessory) the strongest place and the energy of either sign. Chance is the
+part's share of the picture. A blob in the middle beats that, as pets are there; so the maps of other photos are tried on the
+same parts. The contrast is no place but a difference between background and pet: its row is the background's.
+
+A pair is the same pet with and without one part. A map explains the network, so its first judge is what the network's own score
+does when the part goes; the true effect is the second. The pets are new to every fold: the mean of the trained folds scores
+them.
+
+Result: on the sample RISE points at the tongue in 19 of 19 photos; over 35 pairs its sign on the part is that of the network's
+change in 77 % [63, 89], that of gradient x photo in 71 %, and Grad-CAM's says nothing.
+
+Leaves oof/RUN/explain/known_truth.json, or in oof/RUN/explain/pairs/: pairs.csv (a row per pair and method), pairs.json,
+maps/ID.npz.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.stats import rankdata
+
+from pawpularity.console import emit, log, make_word, next_step, table, track
+from pawpularity.context import Context
+from pawpularity.errors import UserError
+from pawpularity.evaluation.bootstrap import Groups, interval
+from pawpularity.explain.estimates import NONE, Estimate, estimates, proportion
+from pawpularity.explain.masks import Floats
+from pawpularity.explain.methods import TITLES
+from pawpularity.explain.photos import Photo, RunData, photo_hash
+from pawpularity.explain.results import Results
+from pawpularity.explain.saliency import read_maps
+from pawpularity.files import plain, read_json, write_json, write_text
+from pawpularity.runs import versions
+from pawpularity.sample.labels import ACCESSORY, BACKGROUND, BODY, CLUTTER, LEFT_EYE, RIGHT_EYE, SECOND_PET, TONGUE
+
+# Where each part of sample.spec.PARTS is on a label map.
+PLACES = {"tongue": (TONGUE,), "eyes": (LEFT_EYE, RIGHT_EYE), "contrast": (BACKGROUND,), "clutter": (CLUTTER,),
+          "pose": (BODY,), "pets": (SECOND_PET,), "accessory": (ACCESSORY,)}  # fmt: skip
+FEW = 5  # photos below which nothing is concluded
+OTHERS = 5  # other photos whose maps are tried on each photo's parts
+DRAWS = 1_000  # resamples of a rank correlation
+DRAW = "make sample PAIRS=5 PHOTOS=32 SEED=31 INTO=input/pairs"
+
+AnyMap = NDArray[np.floating[Any]]
+Summary = dict[str, Any]
+"""One row of a table: figures (Estimate where they have an interval) and the verdict."""
+
+
+def known_truth(
+    context: Context,
+    *,
+    pairs: str | None = None,
+    masks: str | None = None,
+    out: str | None = None,
+    json: str | None = None,
+) -> None:
+    """Look for the parts of drawn photos in the run's maps, or map the counterfactual pairs of the folder `pairs`.
+
+    Raises UserError where nothing is known of the photos.
+    """
+    data = RunData.open(context, masks)
+    if pairs is None:
+        value, text, folder = _judge_parts(data, Path(out) if out else data.folder)
+    else:
+        value, text, folder = _judge_pairs(data, Path(pairs), Path(out) if out else data.folder / "pairs")
+    emit(value, text, json)
+    log(f"wrote   {folder}")
+    next_step(DRAW if pairs is None else "make report")
+
+
+def _as_json(rows: Sequence[Summary]) -> list[Summary]:
+    return [plain({key: vars(v) if isinstance(v, Estimate) else v for key, v in row.items()}) for row in rows]
+
+
+# --- Parts ------------------------------------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """Where a part is, (H, W), and how many points it gives or takes."""
+
+    mask: NDArray[np.bool_]
+    points: float
+
+
+def _judge_parts(data: RunData, folder: Path) -> tuple[dict[str, Any], str, Path]:
+    """How the maps that explain left in `folder` find the parts of their photos."""
+    if not data.dataset.is_drawn:
+        raise UserError(
+            f"{data.dataset.folder}: is not drawn, so nothing is known of its photos; draw some: make sample"
+        )
+    if not (folder / "index.html").is_file():
+        raise UserError(f"{folder}: holds no maps yet; run: make explain {make_word('RUN', data.run.name)}")
+    photos = [photo for photo in read_json(folder / "explain.json", "explain")["photos"] if photo["fold"] is not None]
+    if not photos or any(data.rows.get(one["name"], {}).get("prediction") != one["prediction"] for one in photos):
+        raise UserError(f"{folder}: is about other predictions than {data.run.name} holds now; run: make explain")
+    config = data.run.config.photos
+    parts = read_parts(data.dataset.folder, [photo["name"] for photo in photos], size=config.size, fit=config.fit)
+    maps = [read_maps(folder / "maps" / f"{photo['name']}.npz", photo["methods"]) for photo in photos]
+    groups = np.array([photo["group"] for photo in photos])
+    found, texts = {}, []
+    for method in dict.fromkeys(name for one in maps for name in one):
+        shown = [place for place, one in enumerate(maps) if method in one]
+        rows = summarise_parts([maps[i][method].judged for i in shown], [parts[i] for i in shown], groups[shown])
+        found[method] = _as_json(rows)
+        texts.append(f"{TITLES.get(method, method)}\n{parts_text(rows)}")
+    texts.append(
+        "mean over photos [95 %]; chance points at a part, and has its energy in it, as often as the part is wide"
+    )
+    value = {"run": data.run.name, "photos": len(photos), "methods": found}
+    write_json(folder / "known_truth.json", value)
+    return value, "\n\n".join(texts), folder / "known_truth.json"
+
+
+def read_parts(data: Path, names: Sequence[str], *, size: int, fit: str) -> list[dict[str, Part]]:
+    """The parts seen on each of the photos `names`, in the geometry of the network's input (size x size).
+
+    Raises UserError where `data` does not hold their truth.
+    """
+    file, found = data / "truth" / "parts.csv", []
+    try:
+        rows = pd.read_csv(file, index_col="Id", dtype={"Id": str})[list(PLACES)].to_dict("index")
+        for name in names:
+            labels = read_labels(data / "truth" / "labels" / f"{name}.png", size, fit)
+            masks = {part: np.isin(labels, numbers) for part, numbers in PLACES.items()}
+            found.append({part: Part(mask, float(rows[name][part])) for part, mask in masks.items() if mask.any()})
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{file}: the truth of the photos cannot be read ({error}); draw the sample again") from None
+    return found
+
+
+def read_labels(file: Path, size: int, fit: str) -> NDArray[np.uint8]:
+    """A label map, (size, size), cut and squashed as `decode` does its photo, each place by its nearest."""
+    with Image.open(file) as image:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side) if fit == "crop" else (0, 0, *image.size)
+        return np.array(image.crop(box).resize((size, size), Image.Resampling.NEAREST))
+
+
+def pointing(values: AnyMap, part: Part) -> float:
+    """1 if the map's (H, W) first place is in the part, else 0; of equal places the share that is; nan for a constant map."""
+    aimed = _aimed(values, part.points)
+    return float("nan") if np.ptp(values) == 0.0 else float(part.mask[aimed == aimed.max()].mean())
+
+
+def energy(values: AnyMap, part: Part) -> float:
+    """Share of the map's energy of the part's sign that is in the part; nan for a constant map or one without any."""
+    aimed = np.maximum(_aimed(values, part.points), 0.0)
+    total = float(aimed.sum())
+    return float("nan") if total == 0.0 or np.ptp(values) == 0.0 else float(aimed[part.mask].sum()) / total
+
+
+def _aimed(values: AnyMap, points: float) -> Floats:
+    signed = np.asarray(values, dtype=np.float64)
+    return np.abs(signed) if points == 0 else signed * np.sign(points)
+
+
+def summarise_parts(
+    maps: Sequence[AnyMap], parts: Sequence[Mapping[str, Part]], groups: Groups = None
+) -> list[Summary]:
+    """How `maps` (H, W), one a photo, find the `parts` of their photos; `groups` (photos,) are near-duplicates.
+
+    A row a part: points (mean), pointing, share (of the picture: chance), energy, excess (energy less share), over_others (energy
+    less that of other photos' maps on the same part), constant (maps) and verdict, over the photos that show it with points. A part
+    that is there but gives none (one eye where the other is shut, a body in a usual pose) is left out; an accessory always counts.
+    """
+    rows = []
+    for name in PLACES:
+        shown = [i for i, own in enumerate(parts) if name in own and (name == "accessory" or own[name].points != 0)]
+        if not shown:
+            continue
+        here = [(maps[i], parts[i][name]) for i in shown]
+        aimed = np.array([pointing(*one) for one in here])
+        shares = np.array([part.mask.mean() for _, part in here])
+        inside = np.array([energy(*one) for one in here])
+        others = np.array([_by_others(maps, i, parts[i][name], groups) for i in shown])
+        own = None if groups is None else groups[shown]
+        columns = np.column_stack([aimed, shares, inside, inside - shares, inside - others])
+        row: Summary = {"part": name, "points": float(np.mean([part.points for _, part in here]))}
+        row |= dict(zip(("pointing", "share", "energy", "excess", "over_others"), estimates(columns, own), strict=True))
+        if np.isin(aimed, (0.0, 1.0)).all():  # else places tie, and a photo is hit in part
+            row["pointing"] = proportion(aimed, own)
+        row["constant"] = sum(bool(np.ptp(values) == 0.0) for values, _ in here)
+        rows.append(row | {"verdict": _part_verdict(row)})
+    return rows
+
+
+def _part_verdict(row: Summary) -> str:
+    """In words, by the lower ends of the intervals."""
+    if row["constant"] == row["share"].n:
+        return "constant maps"
+    if row["excess"].n < FEW:
+        return "too few photos" if row["share"].n < FEW else "maps have no energy of this sign"
+    above, own = row["excess"].low > 0, row["over_others"].low > 0
+    if row["points"] == 0:
+        return "credited, though worth nothing" if above and own else "left alone"
+    if above:
+        return "found" if own else "no better than another photo's map"
+    return "opposite sign or elsewhere" if row["excess"].high < 0 else "not found"
+
+
+def _by_others(maps: Sequence[AnyMap], own: int, part: Part, groups: Groups) -> float:
+    """Mean energy that the maps of the next few photos (no near-duplicates of this one) have in this photo's part."""
+    order = [(own + step) % len(maps) for step in range(1, len(maps))]
+    others = [i for i in order if groups is None or groups[i] != groups[own]][:OTHERS]
+    energies = [energy(maps[i], part) for i in others]
+    return float(np.nanmean(energies)) if np.isfinite(energies).any() else float("nan")
+
+
+def parts_text(rows: Sequence[Summary]) -> str:
+    """The rows as aligned text."""
+    header = [
+        "part",
+        "points",
+        "photos",
+        "points at it",
+        "energy in it",
+        "share of picture",
+        "over other photos' maps",
+        "",
+    ]
+    cells = [[row["part"], f"{row['points']:+.1f}", str(row["share"].n), row["pointing"].text(2, False),
+              row["energy"].text(2, False), f"{row['share'].mean:.2f}", row["over_others"].text(), row["verdict"]]
+             for row in rows]  # fmt: skip
+    return table(header, cells, left=(0, len(header) - 1))
+
+
+# --- Counterfactual pairs ---------------------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    """Two photos that differ in one part."""
+
+    part: str
+    shown: Photo
+    removed: Photo
+    effect: float  # points the part adds before noise and clipping
+    place: NDArray[np.bool_]  # (size, size): the part, on the photo that shows it
+
+
+def read_pairs(data: Path, *, size: int, fit: str) -> list[Pair]:
+    """The pairs of `data`, in the geometry of the network's input. Raises UserError where it has none."""
+    folder, pairs = data / "pairs", []
+    try:
+        rows: Any = pd.read_csv(folder / "pairs.csv", dtype={"Id_with": str, "Id_without": str})
+        for row in rows.itertuples():
+            labels = read_labels(folder / "labels" / f"{row.Id_with}.png", size, fit)
+            shown, removed = (Photo(one, folder / "photos" / f"{one}.jpg") for one in (row.Id_with, row.Id_without))
+            pairs.append(Pair(row.part, shown, removed, float(row.effect), np.isin(labels, PLACES[row.part])))
+    except (OSError, KeyError, AttributeError, ValueError) as error:
+        raise UserError(f"{data}: its counterfactual pairs cannot be read ({error}); draw some: {DRAW}") from None
+    if not pairs:
+        raise UserError(f"{folder}: names no pair; draw some: {DRAW}")
+    return pairs
+
+
+def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, Any], str, Path]:
+    """Map the photos of every pair that show the part, and hold the maps against what removing it does."""
+    from pawpularity.explain.explain import maps_of, predictor_for
+
+    data.require_absent_metadata()
+    config = data.run.config.photos
+    pairs = read_pairs(source, size=config.size, fit=config.fit)
+    predictor = predictor_for(data, [pair.shown for pair in pairs])
+    prints = {one.name: photo_hash(one.path) for pair in pairs for one in (pair.shown, pair.removed)}
+    results = Results(folder, data.fingerprint("pairs", predictor, prints), ("pairs.csv", "pairs.json"))
+    with results.locked():
+        for pair in track(pairs, "counterfactual pairs", unit="pair"):
+            if results.done(pair.shown.name):
+                continue
+            score = pair.shown.score(predictor)
+            x, without = (score.input_of(one.pixels(predictor)) for one in (pair.shown, pair.removed))
+            maps, refusals = maps_of(score, x, data.settings)
+            for line in refusals:
+                log(f"{pair.shown.name}: {line}")
+            record = {"with": float(score(x[None])[0]), "without": float(score(without[None])[0])}
+            results.add(pair.shown.name, record | {"methods": {name: one.about() for name, one in maps.items()}}, maps)
+        records = [results.record(pair.shown.name) for pair in pairs]
+        found, texts, tables = {}, [], []
+        for method in dict.fromkeys(name for record in records for name in record["methods"]):
+            there = [place for place, record in enumerate(records) if method in record["methods"]]
+            points = np.array([[records[place]["with"], records[place]["without"]] for place in there])
+            own = [results.maps(pairs[place].shown.name)[method].judged for place in there]
+            rows = judge_pairs([pairs[place] for place in there], points, own)
+            summary = summarise_pairs(rows, seed=data.settings.seed)
+            found[method] = _as_json(summary)
+            texts.append(f"{TITLES.get(method, method)}\n{pairs_text(summary)}")
+            tables.append(rows.assign(method=method))
+        write_text(folder / "pairs.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n"))
+        value = {"run": data.run.name, "pairs": len(pairs), "methods": found, "settings": data.settings.model_dump(),
+                 "versions": versions()}  # fmt: skip
+        write_json(folder / "pairs.json", value)
+    texts.append(
+        "effect: score with the part less without it, in points (contrast: a strong one of .6 against none); map on it: its mean "
+        "over the part (gradient: of gradient x photo); sign: share of pairs whose map has the effect's sign there; balanced: the "
+        "mean of that share where the part raises the score and where it lowers it; rank: Spearman's correlation of map x size "
+        "with the effect [95 %]"
+    )
+    return value, "\n\n".join(texts), folder
+
+
+def judge_pairs(pairs: Sequence[Pair], scores: AnyMap, maps: Sequence[AnyMap]) -> pd.DataFrame:
+    """A row a pair, of the network's `scores` (pairs, 2), with and without the part, and the `maps` of the photos with it.
+
+    effect_network: the network's score with the part less that without; map_mean: mean of the map over the part's place; map_sum:
+    that times the part's share of the picture (a weak wide part may do as much as a strong small one); as_network, as_truth: 1
+    where the map's sign is that of the network's effect, or of the true one, 0 where not, nan where either is 0.
+    """
+    places = [values[pair.place] for pair, values in zip(pairs, maps, strict=True)]
+    means = np.array([np.mean(place, dtype=np.float64) if place.size else np.nan for place in places])
+    constant = np.array([bool(np.ptp(values) == 0.0) for values in maps])
+    effects = {"effect": np.array([pair.effect for pair in pairs]), "effect_network": scores[:, 0] - scores[:, 1]}
+    signs = {name: np.sign(means * effect) for name, effect in effects.items()}
+    agree = {name: np.where(constant | (sign == 0) | np.isnan(sign), np.nan, sign > 0) for name, sign in signs.items()}
+    return pd.DataFrame({
+        "Id": [pair.shown.name for pair in pairs], "Id_without": [pair.removed.name for pair in pairs],
+        "part": [pair.part for pair in pairs], **effects, "map_mean": means,
+        "map_sum": means * [pair.place.mean() for pair in pairs], "constant": constant,
+        "as_network": agree["effect_network"], "as_truth": agree["effect"],
+    })  # fmt: skip
+
+
+def summarise_pairs(rows: pd.DataFrame, *, seed: int = 0) -> list[Summary]:
+    """Part by part, then "all", of `judge_pairs`. Every pair is another pet, so the bootstrap is over pairs.
+
+    The last row has more: rank_network and rank_truth, Spearman's correlation of map_sum with the effects; balanced, the mean of
+    as_network among the pairs where the part raises the network's score and among those where it lowers it (a map of one sign gets
+    0.5); and the verdict, whether signs and ranks agree with the network's own effects beyond chance.
+    """
+    parts = [(part, rows[rows["part"] == part]) for part in PLACES if part in set(rows["part"])]
+    found = []
+    for part, some in (*parts, ("all", rows)):
+        change, mean = estimates(some[["effect_network", "map_mean"]], seed=seed)
+        signs = {name: proportion(some[name], seed=seed) for name in ("as_network", "as_truth")}
+        found.append({"part": part, "pairs": len(some), "effect": float(some["effect"].mean()), "effect_network": change,
+                      "map_mean": mean, **signs, "constant": int(some["constant"].sum())})  # fmt: skip
+    varies = rows[~rows["constant"]]
+    sides = [rows["as_network"][np.sign(rows["effect_network"]) == sign].mean() for sign in (1, -1)]
+    last = found[-1]
+    last |= {f"rank_{name}": _rank(varies["map_sum"], varies[column], seed)
+             for name, column in (("network", "effect_network"), ("truth", "effect"))}  # fmt: skip
+    last["balanced"] = float(np.mean(sides))  # nan where one side has no pair
+    last["verdict"] = _pair_verdict(last)
+    return found
+
+
+def _pair_verdict(row: Summary) -> str:
+    if row["constant"] == row["pairs"]:
+        return "constant maps"
+    ranks = row["rank_network"].low > 0
+    if row["as_network"].low > 0.5 and row["balanced"] > 0.5:
+        return "signs and ranks agree with the network" if ranks else "signs agree with the network, ranks do not"
+    return "ranks agree with the network, signs do not" if ranks else "says nothing of what parts do"
+
+
+def _rank(x: "pd.Series[float]", y: "pd.Series[float]", seed: int) -> Estimate:
+    """Spearman's correlation with its bootstrap interval."""
+    there = np.isfinite(x) & np.isfinite(y)
+    said, done, count = x[there].to_numpy(), y[there].to_numpy(), int(there.sum())
+    if count < 3 or np.ptp(said) == 0.0 or np.ptp(done) == 0.0:
+        return NONE
+    drawn = np.random.default_rng([seed, 0x7E15]).integers(0, count, (DRAWS, count))
+    drawn = np.concatenate([np.arange(count)[None], drawn])
+    a, b = (rankdata(values[drawn], axis=1) - (count + 1) / 2 for values in (said, done))
+    with np.errstate(invalid="ignore"):
+        found = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return Estimate(float(found[0]), *interval(found[1:][np.isfinite(found[1:])]), count)
+
+
+def pairs_text(rows: Sequence[Summary]) -> str:
+    """The rows as aligned text."""
+    *parts, last = rows
+    cells = [[row["part"], str(row["pairs"]), f"{row['effect']:+.1f}", row["effect_network"].text(1), row["map_mean"].text(),
+              row["as_network"].text(2, False), row["as_truth"].text(2, False)] for row in parts]  # fmt: skip
+    header = ["part", "pairs", "true effect", "network's effect", "map on it", "sign as network", "as truth"]
+    return "\n".join([
+        table(header, cells),
+        f"all {last['pairs']} pairs: sign as the network's {last['as_network'].text(2, False)}, balanced {last['balanced']:.2f} "
+        f"(chance 0.5), as the truth's {last['as_truth'].text(2, False)}",
+        f"rank with the network's effect {last['rank_network'].text()}, with the true one {last['rank_truth'].text()}: "
+        f"{last['verdict']}",
+    ])  # fmt: skip
