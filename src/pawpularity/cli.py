@@ -604,11 +604,7 @@ def spread(command: Any, words: Sequence[str]) -> list[str]:
         elif takes_settings and SETTING.match(word) and not Path(word).exists():
             found += ["--set", word]
         elif several:
-            found += (
-                [part for name in re.split(r"[\s,]+", word) if name for part in (several, name)]
-                if not Path(word).exists()
-                else [several, word]
-            )
+            found += [several, word]
         else:
             found.append(word)
     return found

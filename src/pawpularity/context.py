@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pawpularity.config import Config, resolve, run_name
-from pawpularity.console import log
+from pawpularity.console import log, make_word
 from pawpularity.data import CONTEST, is_drawn
 from pawpularity.errors import UserError
 from pawpularity.runs import OOF, check_name
@@ -35,6 +35,15 @@ class Context:
     run: Path
     words: tuple[str, ...] = ()
     """What to type for the same choices: --config, --data, --run and settings."""
+
+    def make_line(self, goal: str, *, settings: bool = True) -> str:
+        """`make GOAL ...` for the same choices; what is the default is left out."""
+        _, configs, _, data, _, run, *values = self.words
+        usual = default_config(self.data)
+        words = [make_word("CONFIG", configs)] * (settings and configs != usual)
+        words += [make_word("DATA", data)] * (self.data != choose_data(None))
+        words += [make_word("RUN", run)] * (run != default_run(configs if settings else usual, self.data))
+        return " ".join([f"make {goal}", *words, *(values if settings else ())])
 
     def variant(self, config: Config, run: str) -> "Context":
         """Another run on the same data, which is not read again."""

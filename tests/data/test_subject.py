@@ -106,7 +106,7 @@ def test_hypothesis_two_on_drawn_photos(work, photos, cache, paw):
         assert Path("found", name).read_bytes() == Path("again", name).read_bytes()
     found = json.loads(Path("found/hypotheses.json").read_text())
     (row,) = [row for row in found["tested"] if row["column"] == "contrast"]
-    (note,) = [note for note in found["notes"] if note.startswith("contrast: measured on")]
+    (note,) = [note for note in found["notes"] if note.startswith("contrast:")]
     expected = float(note.rsplit("= ", 1)[1].split()[0])
     assert row["verdict"] == "supported"
     assert row["low"] < expected < row["high"] + 2

@@ -169,7 +169,7 @@ def test_features_are_timms_and_follow_the_rows(tmp_path, kind):
         (("--metadata", "yes"), "--metadata"),
         (("--run", "../x"), "--run"),
         (("--backbones", "mobilenet_v2_100"), '"mobilenetv2_100"'),
-        (("--backbones", "test_resnet,test_resnet"), "twice"),
+        (("--backbones", "test_resnet", "test_resnet"), "twice"),
         (("--backbones", "test_resnet", "model.weights=nowhere"), "model.weights"),
         (
             ("--backbones", "test_resnet", "test_efficientnet", "model.args.num_x=1", "model.backbone=test_resnet"),

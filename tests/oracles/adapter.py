@@ -126,6 +126,11 @@ def flip_scores(at: Path, name: str, fold: int):
     return found["rmse_without_flip"], found["rmse_with_flip"]
 
 
+def processes(at: Path, name: str, fold: int) -> int:
+    """In how many processes a fold was trained."""
+    return json.loads((run_folder(at, name) / f"fold{fold}" / "metrics.json").read_text())["processes"]
+
+
 def checkpoint(at: Path, name: str, fold: int) -> Path:
     """The file from which a stopped fold goes on."""
     return run_folder(at, name) / f".fold{fold}.checkpoint.safetensors"

@@ -93,6 +93,7 @@ def test_two_processes_train_what_one_trains(work, sample):
     process = adapter.start(*adapter.training("two", sample, *settings, fold=1, processes=2), at=work)
     _, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
+    assert adapter.processes(work, "two", 1) == 2
     one, two = (adapter.predictions(work, name, 1) for name in ("one", "two"))
     assert one["Id"].tolist() == two["Id"].tolist()
     assert np.abs(one["prediction"] - two["prediction"]).max() < 2e-3

@@ -99,7 +99,7 @@ def test_more_processes_than_cores_are_refused(work, drawn, refused):
 
 @pytest.mark.slow
 def test_jobs_prints_lines_that_train_what_is_missing(work, drawn, paw):
-    words = ("jobs", "--data", drawn, "--configs", "scratch small/resnet152", "--seeds", "0 1", *TOY, "folds.k=2",
+    words = ("jobs", "--data", drawn, "--configs", "scratch small/resnet152", "--seeds", "0 1", "photos.size=32", "folds.k=2",
              "train.warmup_epochs=0", "train.epochs=1")  # fmt: skip
     lines = paw(*words).out.splitlines()
     assert len(lines) == 2 * 2 * 2

@@ -92,7 +92,7 @@ def test_from_a_config_to_a_better_one(tuned, shelter, work, paw, refused):
     )
     # One trunk file a depth, for all trials, folds and runs.
     used = {trial.params["model.unfrozen"] for trial in trials_of("t")}
-    assert len(list(Path(".cache/trunk").glob("*/states.bin"))) == len(used | {21})
+    assert len(list(Path(".cache/features").glob("*/features.bin"))) == len(used | {21})
 
     # Each figure is what it says it is, from the files that are there.
     runs = [c["run"] for c in found["candidates"]]

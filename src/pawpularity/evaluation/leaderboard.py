@@ -74,8 +74,7 @@ def run_row(run: Run) -> dict[str, Any]:
     if run.has_folds and not run.trained_folds():
         row = {"run": run.name, "data": run.record["data"]["name"], "leaky": run.leaky}
         return row | {"folds": f"0/{run.k}", "score": None}
-    chosen = {"chosen": [run.metrics(fold)["chosen"] for fold in run.trained_folds()]} if run.kind == "head" else {}
-    return predictions_row(open_predictions(run.name, partly=True)) | chosen
+    return predictions_row(open_predictions(run.name, partly=True))
 
 
 def predictions_row(predictions: Predictions, data: Path | None = None) -> dict[str, Any]:
@@ -99,7 +98,7 @@ def predictions_row(predictions: Predictions, data: Path | None = None) -> dict[
         "alarms": [sign.name for sign in signs if sign.raised],
         "signs": [vars(sign) for sign in signs],
     }
-    return row | ({"chosen": [m["chosen"] for m in of_folds]} if run is not None and run.kind == "probe" else {})
+    return row | ({"chosen": [m["chosen"] for m in of_folds]} if run is not None and run.kind == "head" else {})
 
 
 def table_text(rows: Sequence[dict[str, Any]]) -> str:

@@ -36,7 +36,7 @@ def jobs(
     if run and len(names) * len(wanted_seeds) > 1:
         raise UserError(f"--run {run}: is one name for {len(names) * len(wanted_seeds)} runs; leave it out")
     wanted_folds = _numbers(folds, "--folds")
-    due, done = 0, 0
+    lines, done = [], 0
     seen: dict[str, Context] = {}
     for name, seed in itertools.product(names, wanted_seeds):
         chosen = _context(name, seed, run, data, settings)
@@ -51,12 +51,10 @@ def jobs(
         asked, missing = wanted_folds or list(range(k)), missing_folds(chosen)
         for fold in asked:
             if fold in missing:
-                print(shlex.join(fold_command(chosen, fold, fresh=fresh)))
-        due += len(set(asked) & set(missing))
+                lines.append(shlex.join(fold_command(chosen, fold, fresh=fresh)))
         done += len(set(asked) - set(missing))
-    log(
-        f"jobs    {due} to do, {done} done already; each line is one, to be run in this folder, in any order or at once"
-    )
+    log(f"jobs    {len(lines)} to do, {done} done already; run the lines in this folder, in any order or at once")
+    print(*lines, sep="\n", end="\n" * bool(lines))
 
 
 def _context(name: str, seed: int | None, run: str | None, data: str | None, settings: list[str]) -> Context:

@@ -183,11 +183,11 @@ Ask = Callable[[Evidence], str] | str | NotAsked
 QUESTIONS: list[tuple[str, str, Ask | dict[str, Ask]]] = [
     ("Models and algorithms", "model", {
         "run": "one network of photo and metadata: {config.model}; loss {config.train.loss}",
-        "probe": "frozen features: {probe}",
+        "head": "frozen features: {head}",
         "ensemble": "blend by {method} of {members}, cross-fitted"}),
     ("Models and algorithms", "size", {
         "run": "{fold.parameters} parameters, {fold.trained_parameters} trained; unfrozen {config.model.unfrozen}; {weights}",
-        "probe": "features a photo: {fold.features}; the networks stay frozen",
+        "head": "features a photo: {fold.features}; the networks stay frozen",
         "ensemble": "intercept {weights.json:intercept}, weights of {weights.json:members}"}),
     ("Theoretical claims", "theoretical claims", NotAsked("none is made: a run is a measurement")),
     ("Datasets", "statistics", _statistics),
@@ -197,19 +197,19 @@ QUESTIONS: list[tuple[str, str, Ask | dict[str, Ask]]] = [
     ("Datasets", "preprocessing", {
         "run": "photos {config.photos}; augment {config.train.augment}, copies {config.train.copies}, split {config.train.split}, "
                "mixup {config.train.mixup}, manifold_mixup {config.train.manifold_mixup}, views {config.train.views}",
-        "probe": "photos {config.photos}; no augmentation: features are frozen",
+        "head": "photos {config.photos}; no augmentation: features are frozen",
         "ensemble": NotAsked("a blend reads predictions, no photos")}),
     ("Code", "commit", "commit {git_commit}"),
-    ("Code", "versions", {"run": "{versions}", "probe": "{fold.versions}"}),
+    ("Code", "versions", {"run": "{versions}", "head": "{fold.versions}"}),
     ("Code", "commands", _commands),
     ("Experimental results", "ranges searched", {
-        "run": lambda e: f"study {e.searched().name}: {e.filled('{config.search.space}')}", "probe": "tried {probe.tried}",
+        "run": lambda e: f"study {e.searched().name}: {e.filled('{config.search.space}')}", "head": "tried {head.tried}",
         "ensemble": BLEND}),
     ("Experimental results", "trials and choice", {
         "run": "trials: {search.json:counts}; by inner RMSE, then {search.json:kind} on the folds; winner {search.json:winner}",
-        "probe": "on each fold's training rows: {by_fold.chosen}", "ensemble": BLEND}),
+        "head": "on each fold's training rows: {by_fold.chosen}", "ensemble": BLEND}),
     ("Experimental results", "final hyper-parameters", {
-        "run": "{config.train}", "probe": "{probe}", "ensemble": "{config}, method {method}"}),
+        "run": "{config.train}", "head": "{head}", "ensemble": "{config}, method {method}"}),
     ("Experimental results", "seeds", {"run": "training {fold.seed}, folds {config.folds.seed}", "ensemble": BLEND}),
     ("Experimental results", "training and evaluation runs", {
         "run": "of {folds.k} folds, each trained once and evaluated once; rows by fold: {by_fold.n}",
@@ -217,7 +217,7 @@ QUESTIONS: list[tuple[str, str, Ask | dict[str, Ask]]] = [
     ("Experimental results", "metric",
      lambda e: f"pooled RMSE = sqrt(sum over rows of (target - prediction)^2 / n), n = {len(e.source.target)}, score points"),
     ("Experimental results", "result and spread", _result),
-    ("Experimental results", "statistical tests", {"run": _tests, "probe": COMPARE, "ensemble": COMPARE}),
+    ("Experimental results", "statistical tests", {"run": _tests, "head": COMPARE, "ensemble": COMPARE}),
     ("Experimental results", "runtime", {"run": "seconds by fold: {by_fold.seconds}", "ensemble": BLEND}),
     ("Experimental results", "machine", {"run": "{machine}; computed on {fold.device} in {fold.dtype}", "ensemble": "{machine}"}),
 ]  # fmt: skip

@@ -180,7 +180,7 @@ class Evidence:
         run = self.run
         if run.kind == "ensemble":
             return blend_command(run)[0]
-        if run.kind == "probe":
+        if run.kind == "head":
             return run.remedy()
         if self.study is not None and run.name != self.study.name:
             return f"make tune RUN={self.study.name} {self.data_word}"

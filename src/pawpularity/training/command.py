@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pawpularity.console import duration, emit, log, next_step
+from pawpularity.console import emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 
@@ -89,8 +89,8 @@ def _train(context: Context, fold: int | None, *, fresh: bool, skip_taken: bool,
     from pawpularity.training.fold import train_run
 
     def on_fold(run: Run, trained: int) -> None:
-        line = f"{fold_line(run, trained)}; {duration(run.metrics(trained)['seconds'])}"
-        log(line) if json == "-" else print(line)
+        line = fold_line(run, trained)
+        log(line) if json == "-" or int(os.environ.get("RANK", "0")) else print(line)
 
     again = fold is not None and not skip_taken
     run = train_run(
@@ -104,8 +104,4 @@ def _train(context: Context, fold: int | None, *, fresh: bool, skip_taken: bool,
     if (line := floor_line(Path(context.data))) is not None:
         log(line)
     missing = run.k - len(run.trained_folds())
-    next_step(
-        f"make train RUN={run.name} (the {missing} folds that are missing)"
-        if missing
-        else f"make explain RUN={run.name}"
-    )
+    next_step(context.make_line("train") if missing else context.make_line("explain", settings=False))

@@ -1,7 +1,7 @@
 """One fold on several GPUs or CPU processes, through accelerate: launch, devices, shared scoring.
 
-`pawpularity train --processes 2` is `accelerate launch --num_processes 2 -m pawpularity train ...`. accelerate's own
-checkpoints are not used: they are pickles.
+`pawpularity train --processes 2` starts the same command twice with torchrun, which `accelerate launch --multi_gpu` uses too
+(accelerate's own launcher starts a single process on a CPU). accelerate's checkpoints are not used: they are pickles.
 """
 
 import os
@@ -63,11 +63,11 @@ def launch(processes: int, words: Sequence[str]) -> None:
     if processes > most:
         raise UserError(f"--processes {processes}: this machine has {most} {'GPUs' if on_gpu else 'cores and no GPU'}")
     threads = max(1, (os.cpu_count() or 1) // processes)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", str(threads),
-               *(["--multi_gpu"] if on_gpu else ["--cpu"]), "--main_process_port", "0", "-m", "pawpularity", *words]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
+               "-m", "--", "pawpularity", *words]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ({} if on_gpu else {"ACCELERATE_USE_CPU": "true"})
     # A session of its own: Ctrl-C reaches this process only, which then asks the others to stop once.
-    child = subprocess.Popen(command, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    child = subprocess.Popen(command, start_new_session=True, env=environment)
     try:
         code = child.wait()
     except KeyboardInterrupt as stop:
