@@ -128,8 +128,8 @@ def test_misspelt_and_misplaced_words_end_it(make, words, key):
 
 
 def test_several_names_behind_one_option():
-    spread = cli.spread(COMMANDS["report"], ["--runs", "a", "b,c", "--out", "x", "--json", "-"])
-    assert spread == ["--runs", "a", "--runs", "b", "--runs", "c", "--out", "x", "--json", "-"]
+    spread = cli.spread(COMMANDS["report"], ["--runs", "a", "b c", "--out", "x", "--json", "-"])
+    assert spread == ["--runs", "a", "--runs", "b c", "--out", "x", "--json", "-"]
     assert cli.spread(COMMANDS["train"], ["train.lr=1", "--fold", "0"]) == ["--set", "train.lr=1", "--fold", "0"]
 
 

@@ -169,18 +169,7 @@ def test_the_same_words_build_the_same_bytes_and_the_same_settings(work, tmp_pat
     for configs in ("default", "densenet161,paper"):
         found = []
         for _ in range(2):
-            words = (
-                "--config",
-                configs,
-                "--run",
-                "toy",
-                "--folds",
-                "3,1",
-                "--hours",
-                "9",
-                "train.epochs=3",
-                "train.lr=2e-5",
-            )
+            words = f"--config {configs} --run toy --folds 3 1 --hours 9 train.epochs=3 train.lr=2e-5".split()
             assert paw("kernel-train", *words).code == 0
             found.append({path.name: path.read_bytes() for path in place.rglob("*") if path.is_file()})
         assert found[0] == found[1]
