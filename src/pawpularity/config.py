@@ -143,6 +143,9 @@ class Train(Section):
     compile: bool = _key(False, "torch.compile of the trained head: a minute first, then steps a fifth faster")
     workers: int = _key(-1, "processes that prepare photos; -1 = none on a CPU, else up to 8", -1, 1024)
     checkpoint_minutes: float = _key(5.0, "between checkpoints within an epoch; 0 = after every step", 0, 1440)
+    log: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = _key(
+        "none", "also send settings and curves there; history.csv is always written"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pawpularity.console import emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
+from pawpularity.training.trackers import require_tracker
 
 
 def train(
@@ -30,6 +31,7 @@ def train(
     k = context.config.folds.k
     if fold is not None and not 0 <= fold < k:
         raise UserError(f"--fold {fold}: must be 0..{k - 1} (folds.k is {k})")
+    require_tracker(context.config.train.log)
     context.dataset.require_photos()
     _ = context.folds
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -105,7 +105,7 @@ def fit_fold(
     samples = samples or samples_of(config, data.scores, training)
     inputs = inputs or training_inputs(config, data, network.place(compute.device), compute, samples, training)
     initial = copy.deepcopy(network.trained_state()) if train.refit else {}
-    inner = _inner_rows(config, data, training, fold)
+    inner = inner_rows(config, data, training, fold)
     fitting = samples.take(~np.isin(samples.rows, inner))
     found = hooks.checkpointer.find() if hooks.checkpointer is not None else None
     loop = Loop(config, data, network, inputs, compute, fold, hooks)
@@ -120,6 +120,9 @@ def fit_fold(
         network.load_state_dict(initial, strict=False)
         loop = Loop(config, data, network, inputs, compute, fold, hooks)
         loop.history, loop.before = history, len(history)
+        if found is not None:
+            for epoch in history:
+                hooks.on_epoch(epoch)
         best, state = loop.run(samples, NOTHING, rates=[epoch.lr for epoch in history[:best]], resume=found)
     network.load_state_dict(state, strict=False)
     return Fitted(
@@ -135,7 +138,7 @@ def fit_fold(
     )
 
 
-def _inner_rows(config: Config, data: TrainingData, training: Rows, fold: int) -> Rows:
+def inner_rows(config: Config, data: TrainingData, training: Rows, fold: int) -> Rows:
     """The rows among `training` that are watched and not trained on; none with `train.stop: none`."""
     train = config.train
     if train.stop == "none":

@@ -32,10 +32,11 @@ from pawpularity.runs import Run, git_commit, record_of, versions
 from pawpularity.signals import StopRequest, stop_requests
 from pawpularity.training.checkpoint import Checkpointer
 from pawpularity.training.distributed import accelerator_for, choose_compute, score_together
-from pawpularity.training.fit import Fitted, fit_fold, training_inputs, training_mean
+from pawpularity.training.fit import Fitted, fit_fold, inner_rows, training_inputs, training_mean
 from pawpularity.training.loop import Hooks
 from pawpularity.training.optim import Epoch
 from pawpularity.training.samples import TrainingData, fold_samples, samples_of
+from pawpularity.training.trackers import tracker
 
 Rows = NDArray[np.int64]
 
@@ -165,7 +166,8 @@ def train_fold(
             every = np.arange(len(ids))
             pool = samples_of(config, data.scores, every) if all_features and not run.leaky else samples
             inputs = training_inputs(config, data, network, compute, pool, every)
-        with stop_requests() as request, _hooks(run, fold, compute, request, fresh) as hooks:
+        constant = _inner_constant(data, training, inner_rows(config, data, training, fold))
+        with stop_requests() as request, _hooks(run, fold, compute, request, fresh, constant) as hooks:
             fitted = fit_fold(
                 config, data, training, fold=fold, compute=compute, samples=samples, network=network, inputs=inputs, hooks=hooks
             )  # fmt: skip
@@ -184,6 +186,13 @@ def train_fold(
         return result
 
 
+def _inner_constant(data: TrainingData, training: Rows, inner: Rows) -> float:
+    """RMSE on the inner split of the mean score of the rows that are fitted; NaN without an inner split."""
+    if not len(inner):
+        return math.nan
+    return rmse(data.scores[inner], data.scores[np.setdiff1d(training, inner)].mean())
+
+
 @contextlib.contextmanager
 def _lock(run: Run, fold: int) -> Iterator[None]:
     lock = FileLock(run.folder / f".fold{fold}.lock", timeout=0)
@@ -198,8 +207,13 @@ def _lock(run: Run, fold: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hooks(run: Run, fold: int, compute: Compute, request: StopRequest, fresh: bool) -> Iterator[Hooks]:
-    """A progress bar over steps with the last epoch's figures, a growing history.csv, and checkpoints."""
+def _hooks(
+    run: Run, fold: int, compute: Compute, request: StopRequest, fresh: bool, constant: float
+) -> Iterator[Hooks]:
+    """A progress bar over steps with the last epoch's figures, a growing history.csv, the tracker, and checkpoints.
+
+    `constant` is the inner split's RMSE of the constant prediction, NaN without an inner split.
+    """
     train = run.config.train
     checkpointer = Checkpointer(run, fold, compute, request, train.checkpoint_minutes)
     if fresh:
@@ -209,7 +223,7 @@ def _hooks(run: Run, fold: int, compute: Compute, request: StopRequest, fresh: b
         None if fold in run.trained_folds() else run.fold(fold) / "history.csv"
     )  # a trained fold stays whole until the end
     watched = train.stop != "none"
-    with Progress(None, f"fold {fold}", "step") as progress:
+    with Progress(None, f"fold {fold}", "step") as progress, tracker(run, fold) as track_epoch:
 
         def on_step(steps: int) -> None:
             if progress.total is None:
@@ -218,6 +232,7 @@ def _hooks(run: Run, fold: int, compute: Compute, request: StopRequest, fresh: b
 
         def on_epoch(epoch: Epoch) -> None:
             history.append(epoch)
+            track_epoch(epoch)
             if live is not None:
                 write_text(live, history_csv(history))
             # The refit on all training rows, which nothing watches, continues the numbering of the watched epochs.
@@ -228,7 +243,11 @@ def _hooks(run: Run, fold: int, compute: Compute, request: StopRequest, fresh: b
             ]
             figures += [
                 f"{name} {value:.2f}"
-                for name, value in (("train", epoch.train_rmse), ("inner", epoch.inner_rmse))
+                for name, value in (
+                    ("train", epoch.train_rmse),
+                    ("inner", epoch.inner_rmse),
+                    ("constant", math.nan if refit else constant),
+                )
                 if not math.isnan(value)
             ]
             progress.note(", ".join(figures))

@@ -287,6 +287,7 @@ class Loop:
         """Go back to the checkpoint's step; returns what its epoch had added up."""
         for line in found.history[self.before :]:
             self.history.append(line)
+            self.hooks.on_epoch(line)
             self.stopping.see(line.inner_rmse)
         self.best = found.part("best:") or self.best
         self.training.restore(found)
