@@ -72,7 +72,6 @@ def test_cells_are_what_they_say_and_are_not_trained_twice(drawn, work, paw):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--config", "densenet161"), "own configs"),
         (("--copies", "author"), 'did you mean "authors"'),
         (("--backbones", "densenet"), 'did you mean "densenet161"'),
         (("train.copies=paper",), "train.copies"),
