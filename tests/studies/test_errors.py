@@ -88,6 +88,12 @@ def test_what_only_follows_from_the_true_score_vanishes_among_rows_of_similar_sc
     assert all(found[side, "idle"]["p_holm"] > 0.05 for side in ("over-scored", "under-scored"))
 
 
+def test_a_worst_row_alone_in_its_band_tells_nothing():
+    target = np.array([100.0, *np.full(19, 30.0)])
+    found = shares(pd.DataFrame({"Face": np.arange(20) % 2}), 40 - target, target, count=1, draws=200)
+    assert {side for side, _ in found} == {"over-scored"}
+
+
 def test_doubled_rows_are_no_more_evidence():
     """Every row twice, as pairs: the same difference; interval and p stay those of the single rows."""
     columns, error, target = rows(600, 3, liked=2.0)

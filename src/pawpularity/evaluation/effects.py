@@ -109,6 +109,8 @@ def effects(
 
     `groups` (n,) are near-duplicates (None: every row its own). Holm's correction is over the m columns.
     """
+    if groups is not None and len(np.unique(groups)) == len(groups):
+        groups = None  # every row its own: the same, faster
     outcomes = outcomes - outcomes.mean(axis=0)  # keeps the sums small; a difference does not change
     weights = np.column_stack([x / float(x @ x) for x in (column.centred for column in columns)])
     seen = weights.T @ outcomes

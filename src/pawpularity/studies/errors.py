@@ -89,9 +89,7 @@ def analyse(
     """
     target, prediction = source.target, source.prediction
     if np.array_equal(prediction, target):
-        raise UserError(
-            f"{source.path}: every prediction is its target, so there are no errors to look at; name another"
-        )
+        raise UserError(f"{source.path}: every prediction is its target, so there are no errors; name another")
     origin = origin_of(source, data)
     folder = data or folder_of(source, origin)
     rows = gather_rows(source, origin, None if folder is None else Dataset.load(folder, cache), str(folder))
@@ -173,12 +171,13 @@ def what_they_share(
         member[np.argsort(-sign * error, kind="stable")[:count], side] = 1.0
     means = (member.T @ numbers / count, (1 - member.T) @ numbers / (len(error) - count))
     columns = [Column(side, rest) for side, rest in zip(SIDES, _within(member, band).T, strict=True)]
-    tested = effects(columns, _within(numbers, band), groups, draws=draws)
+    told = [side for side, column in enumerate(columns) if column.varies]  # a band without other rows tells nothing
+    tested = effects([columns[side] for side in told], _within(numbers, band), groups, draws=draws) if told else []
     found = []
-    for side, column in enumerate(columns):
-        for at, name in enumerate(values):
-            one, unit = tested[at][side], column.unit
-            found.append({"side": column.name, "column": name, "worst": means[0][side, at], "rest": means[1][side, at],
+    for at, (name, outcome) in enumerate(zip(values, tested, strict=False)):
+        for side, one in zip(told, outcome, strict=True):
+            unit = columns[side].unit
+            found.append({"side": columns[side].name, "column": name, "worst": means[0][side, at], "rest": means[1][side, at],
                           "difference": one.effect / unit, "low": one.low / unit, "high": one.high / unit, "p": one.p})  # fmt: skip
     for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
         row["p_holm"] = float(p)

@@ -41,6 +41,7 @@ from pawpularity.evaluation.effects import (
     standard_error,
     verdict,
 )
+from pawpularity.evaluation.leak_detection import rows_known
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import atomic_file, write_json, write_text
 from pawpularity.runs import OOF
@@ -63,8 +64,8 @@ def hypotheses(
 ) -> None:  # fmt: skip
     """`pawpularity hypotheses`: test the family, print and write it. `run`: a run or CSV whose beliefs are shown too."""
     work = context(config, data, None, settings)
-    if not (margin := work.config.hypotheses.margin if margin is None else margin) > 0:
-        raise UserError(f"--margin {margin:g}: must be above 0 score points")
+    if not 0 < (margin := work.config.hypotheses.margin if margin is None else margin) <= 100:
+        raise UserError(f"--margin {margin:g}: must be above 0 and at most 100 score points")
     if (n := len(work.dataset.train)) < FEWEST_ROWS:
         raise UserError(f"{work.data}: has {n} rows; {FEWEST_ROWS} or more are needed to test anything")
     source = None if run is None else open_predictions(run, scale=scale)
@@ -112,13 +113,8 @@ def tested(work: Context, source: Predictions | None, draws: int, margin: float)
 def _matched(source: Predictions, rows: pd.DataFrame, data: Path) -> Floats:
     """The predictions of `source` for `rows`; both are sorted by Id. Raises UserError for other rows or scores."""
     if odd := set(rows[ID]) ^ set(source.table[ID]):
-        raise UserError(
-            f"{source.path}: holds other rows than {data} ({min(odd)} is in one only); name DATA=... of the run"
-        )
-    unequal = np.flatnonzero(~np.isclose(source.target, rows[TARGET], rtol=0, atol=1e-5))
-    if len(unequal):
-        raise UserError(f"{source.path}: has another score than {data} for {rows[ID][unequal[0]]} ({len(unequal)} rows differ); "
-                        "name predictions of this data")  # fmt: skip
+        raise UserError(f"{source.path}: holds other rows than {data} ({min(odd)} is in one only); name its DATA=...")
+    rows_known(source, rows, str(data))
     return source.prediction
 
 
@@ -147,8 +143,6 @@ def find(
     scores = table[TARGET].to_numpy(dtype=np.float64)
     columns, untested = _columns(table, contrast)
     outcomes = scores[:, None] if prediction is None else np.column_stack([scores, prediction, scores - prediction])
-    if groups is not None and len(np.unique(groups)) == len(groups):
-        groups = None  # every row its own: the same, faster
     found = effects(list(columns.values()), outcomes, groups, draws=draws) if columns else [[]]
     joint = _joint(table, columns.get(CONTRAST), scores)
     rows = []

@@ -182,12 +182,7 @@ def run_experiment(work: Context, rule: str) -> tuple[dict[str, Any], Path]:
     seconds = round(time.perf_counter() - started, 1)
     folds = {"hash": work.folds.hash, "held": 0, "photos": len(held)}
     record = record_of(config, data={"name": work.dataset.name, "hash": work.dataset.hash}, folds=folds, weights={})
-    value |= record | {
-        "kind": "leakage",
-        "seconds": seconds,
-        "device": compute.device.type,
-        "dtype": compute.dtype_name,
-    }
+    value |= record | {"kind": "leakage", "seconds": seconds}
     rows.insert(0, ID, ids[rows.pop("row")])
     rows = rows.sort_values(["scored", ID, "copy"], kind="stable")
     folder = FOLDER / work.run.name

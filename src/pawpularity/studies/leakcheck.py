@@ -116,11 +116,7 @@ def check(
         other.columns = pd.Index(["neighbour", "neighbour_fold", "neighbour_target"])
         neighbours = own.join(other).assign(similarity=near.similarity, copy=copy)
     else:
-        why = (
-            f"the {len(rows)} rows with a photo are all of one fold"
-            if files
-            else "no photos are at hand (--photos DIR)"
-        )
+        why = f"the {len(rows)} rows with a photo are all of one fold" if files else "no photos (--photos DIR)"
         remarks.append(f"{why}: no search for copies in other folds")
     signs = signs_of(source, result, origin, copies)
     return {

@@ -157,9 +157,7 @@ def measure(
                 progress.add(len(rows))
     table = pd.concat(parts, ignore_index=True)
     if not np.isfinite(table[["score", "move"]]).all(axis=None):
-        raise UserError(
-            f"{run.name}: its network gives no numbers (its training diverged); train it with a lower train.lr"
-        )
+        raise UserError(f"{run.name}: its network gives no numbers: training diverged; train it with a lower train.lr")
     groups = None if source.groups is None else source.groups[source.table[ID].searchsorted(ids)]
     return table, {
         "run": run.name, "backbone": cfg.model.backbone, "size": cfg.photos.size, "photos": len(ids), "seed": seed,
@@ -230,10 +228,8 @@ def harmless(photos: Pixels, files: Sequence[Path], settings: PhotoSettings) -> 
     import torch
 
     size, fit = settings.size, settings.fit
-    found = {
-        f"JPEG quality {q}": np.stack([decode(saved_again(file, q), size, fit) for file in files])
-        for q in JPEG_QUALITIES
-    }
+    found = {f"JPEG quality {q}": np.stack([decode(saved_again(file, q), size, fit) for file in files])
+             for q in JPEG_QUALITIES}  # fmt: skip
     larger = np.stack([decode(file, round(size / KEPT), fit) for file in files])
     rest = larger.shape[1] - size
     cut = f"{100 * (1 - KEPT):.0f} % cut off"

