@@ -194,38 +194,42 @@ def _joint(table: pd.DataFrame, contrast: Column | None, scores: Floats) -> dict
 # --- The rule of the drawn sample -------------------------------------------------------------------------------------
 
 
-def true_effects(folder: Path, ids: list[str]) -> dict[str, float]:
-    """The true effect on the score of each claim's column, points, over the photos `ids` of the sample drawn in `folder`.
+def _drawn(folder: Path, ids: list[str]) -> pd.DataFrame | None:
+    """What moved the scores of the photos `ids`, points; None where `folder` is no drawn sample, or not of these photos.
 
-    That of the contrast is from one standard deviation of the true contrast below its mean to one above. Empty where the
-    folder is no drawn sample, or not of these photos. Raises UserError for a damaged truth/parts.csv.
+    Raises UserError for a damaged truth/parts.csv.
     """
     if not is_drawn(folder):
-        return {}
-    parts = [part for part, _ in PAID.values()]
-    cells = read_cells(folder / "truth" / "parts.csv", (ID, "mean_unclipped", "contrast", "contrast_c", *parts))
-    place = {name: row for row, name in enumerate(cells.columns[ID])}
-    if not all(name in place for name in ids):
-        return {}
-    points = {
-        name: cells.numbers(name, "points")[[place[name] for name in ids]] for name in cells.columns if name != ID
-    }
+        return None
+    parts = ("mean_unclipped", "contrast", "contrast_c", *(part for part, _ in PAID.values()))
+    cells = read_cells(folder / "truth" / "parts.csv", (ID, *parts))
+    table = pd.DataFrame({part: cells.numbers(part, "points") for part in parts}, index=cells.columns[ID])
+    return table.loc[ids] if set(ids) <= set(table.index) else None
 
-    def switched(without: Floats, on: float, off: float = 0.0) -> float:
+
+def true_effects(folder: Path, ids: list[str]) -> dict[str, float]:
+    """The true effect on the score of each claim's column, points, over the photos `ids` of a drawn sample; {} for other data.
+
+    That of the contrast is from one standard deviation of the true contrast below its mean to one above.
+    """
+    if (drawn := _drawn(folder, ids)) is None:
+        return {}
+
+    def switched(part: str, on: float, off: float = 0.0) -> float:
+        without = (drawn["mean_unclipped"] - drawn[part]).to_numpy()
         return float((spec.expected_score(without + on) - spec.expected_score(without + off)).mean())
 
-    mean, level = points["mean_unclipped"], points["contrast_c"]
-    found = dict.fromkeys(WORTH_NOTHING, 0.0)
-    found |= {column: switched(mean - points[part], worth) for column, (part, worth) in PAID.items()}
-    ends = (spec.CONTRAST * (level.mean() + level.std()), spec.CONTRAST * (level.mean() - level.std()))
-    return found | {CONTRAST: switched(mean - points["contrast"], *ends)}
+    level, sd = drawn["contrast_c"].mean(), drawn["contrast_c"].std(ddof=0)
+    ends = (spec.CONTRAST * (level + sd), spec.CONTRAST * (level - sd))
+    paid = {column: switched(part, worth) for column, (part, worth) in PAID.items()}
+    return dict.fromkeys(WORTH_NOTHING, 0.0) | paid | {CONTRAST: switched("contrast", *ends)}
 
 
 def true_contrasts(folder: Path, ids: list[str]) -> Floats:
     """(n,) the contrast each photo of a drawn sample was drawn with, levels of luma."""
-    cells = read_cells(folder / "truth" / "parts.csv", (ID, "contrast_c"))
-    known = dict(zip(cells.columns[ID], cells.numbers("contrast_c", "the contrast, 0 to 1").tolist(), strict=True))
-    return spec.FAINTEST + spec.CONTRAST_SPAN * np.array([known[name] for name in ids])
+    drawn = _drawn(folder, ids)
+    assert drawn is not None
+    return np.asarray(spec.FAINTEST + spec.CONTRAST_SPAN * drawn["contrast_c"])
 
 
 # --- What is said -----------------------------------------------------------------------------------------------------
