@@ -111,5 +111,5 @@ def test_hypothesis_two_on_drawn_photos(work, photos, cache, paw):
     assert row["verdict"] == "supported"
     assert row["low"] < expected < row["high"] + 2
     assert 0.5 * row["true_effect"] < expected < row["true_effect"]
-    assert row["levels"] > 0
+    assert row["per_10_levels"] == pytest.approx(row["effect"] / row["levels"] * 10)
     assert found["joint"]["coefficients"].keys() >= {"contrast", "Eyes", "Blur"}

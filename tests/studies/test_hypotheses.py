@@ -126,6 +126,17 @@ def test_near_duplicates_count_once(work, drawn, paw, monkeypatch):
     assert twice["p"] == pytest.approx(alone["p"], abs=0.05)
 
 
+def test_the_contrast_is_measured_where_there_are_photos(drawn, work, paw):
+    found = json.loads(paw("hypotheses", "--data", drawn, "--draws", 200, "--json", "-").out)
+    (row,) = [row for row in found["tested"] if row["column"] == "contrast"]
+    (note,) = [note for note in found["notes"] if note.startswith("contrast:")]
+    expected = float(note.rsplit("= ", 1)[1].split()[0])
+    assert 0.4 * row["true_effect"] < expected < row["true_effect"], "the mask follows the drawn contrast"
+    assert row["low"] < expected < row["high"]
+    assert (row["levels"] > 0, row["with"] > 50) == (True, True)
+    assert found["joint"]["coefficients"].keys() >= {"contrast", "Eyes", "Blur"}
+
+
 def test_a_model_that_believes_what_is_not_so(labels, paw):
     own = pd.read_csv(labels / "train.csv", dtype={"Id": str}).sort_values("Id", ignore_index=True)
     belief = 38 + 30 * own["Occlusion"] + np.random.default_rng(1).normal(0, 1, len(own))

@@ -129,7 +129,7 @@ def gather_rows(source: Predictions, origin: Origin, dataset: Dataset | None, wh
         return rows.assign(known=False, photo=None)
     own = dataset.train[list(METADATA)].astype("Int64").assign(photo=None)
     if dataset.has_photos:
-        own = own.join(photo_facts(dataset)[list(PROPERTIES)]).assign(photo=pd.Series(dataset.paths, dtype=object))
+        own = own.join(photo_facts(dataset)).assign(photo=pd.Series(dataset.paths, dtype=object))
     at, place = rows_known(source, dataset.train, where)
     return rows.join(own.iloc[place].set_axis(at)).assign(known=rows.index.isin(at))
 
@@ -216,9 +216,9 @@ def noise_share(
     """
     if noise is None:
         return None
-    mse, drawn = float(np.mean((target - prediction) ** 2)), bootstrap_metrics(target, prediction, groups).rmse
+    mse, drawn = float(np.mean((target - prediction) ** 2)), bootstrap_metrics(target, prediction, groups)[0]
     low, high = interval(noise.draws(len(drawn)) ** 2 / drawn**2)
-    found = noise.to_dict() | {"share": noise.sd**2 / mse, "share_low": low, "share_high": high, "exact": None}
+    found = asdict(noise) | {"share": noise.sd**2 / mse, "share_low": low, "share_high": high, "exact": None}
     if expected is not None:
         off, rest = target - expected, expected - prediction
         parts = {"noise": off**2, "rest": rest**2, "both": 2 * off * rest}
