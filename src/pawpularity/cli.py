@@ -241,8 +241,8 @@ def ensemble(
 @command(EVALUATE, "studies.errors.errors", "make errors RUN=densenet161")
 def errors(
     source: Annotated[str | None, Argument(metavar="RUN", help="A run or an out-of-fold CSV.")] = None,
-    top: Annotated[int, Option(metavar="N", help="Rows of each side to list.")] = 12,
-    draws: Annotated[int, Option(metavar="N", help="Resamples and permutations.")] = 10_000,
+    top: Annotated[int, Option(metavar="N", min=1, help="Rows of each side to list.")] = 12,
+    draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Resamples and permutations.")] = 10_000,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/errors/RUN).")] = None,
     config: Config = None, data: Data = None, settings: Settings = None,
     folds: Folds = None, scale: Scale = None, json: Json = None,
@@ -297,8 +297,8 @@ def app_(
 @command(EXPLAIN, "studies.robustness.robustness", 'make robustness RUNS="densenet161 resnet152"')
 def robustness(
     runs: Annotated[list[str] | None, Option(metavar="NAME", help="Several runs of the same data, side by side.")] = None,
-    photos: Annotated[int, Option(metavar="N", help="Photos drawn at random; 0 = all.")] = 50,
-    seed: Annotated[int, Option(metavar="N", help="Draws photos, noise and resamples.")] = 0,
+    photos: Annotated[int, Option(metavar="N", min=0, help="Photos drawn at random; 0 = all.")] = 50,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Draws photos, noise and resamples.")] = 0,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
 ) -> None:  # fmt: skip
     """How far attacks and harmless changes move the scores."""
@@ -430,7 +430,7 @@ def leakage(
 def table1(
     backbones: Annotated[list[str] | None, Option(metavar="NAME", help="Some of the four (default: all).")] = None,
     copies: Annotated[list[str] | None, Option(metavar="RULE", help="Some of none, paper, authors (default: all).")] = None,
-    config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+    data: Data = None, settings: Settings = None, json: Json = None,
 ) -> None:  # fmt: skip
     """The paper's Table 1: four backbones x copies x honest and leaky splits; resumable."""
 
@@ -438,7 +438,7 @@ def table1(
 @command(STUDY, "studies.hypotheses.hypotheses", "make hypotheses RUN=densenet161")
 def hypotheses(
     run: Annotated[str | None, Option(metavar="RUN", help="Also what this run or CSV believes.")] = None,
-    draws: Annotated[int, Option(metavar="N", help="Bootstrap resamples, and shuffles.")] = 10_000,
+    draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Bootstrap resamples, and shuffles.")] = 10_000,
     margin: Annotated[float | None, Option(metavar="POINTS", help="Effects within +-POINTS are too small to matter.")] = None,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/hypotheses/DATA).")] = None,
     config: Config = None, data: Data = None, settings: Settings = None, scale: Scale = None, json: Json = None,

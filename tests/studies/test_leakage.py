@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from tests.conftest import TOY
-from torch.utils.data import random_split
 
 from pawpularity.config import resolve
 from pawpularity.context import folds_of
@@ -21,14 +19,6 @@ from pawpularity.training.samples import TrainingData, fold_samples, paper_split
 SCRATCH = ("--config", "scratch", *TOY, "train.warmup_epochs=0")
 CONFIG = resolve("scratch", [*TOY, "train.warmup_epochs=0", "train.copies=authors"])
 SCORES = np.array([5.0, 30.0, 55.0, 70.0] * 30)
-
-
-def test_the_split_is_random_splits():
-    items = list(range(1000))
-    train, validation = random_split(items, [900, 100], generator=torch.Generator().manual_seed(42))
-    _, _, validated = paper_list(np.full(1000, 30.0), "authors")
-    assert sorted(validation.indices) == np.flatnonzero(validated).tolist()
-    assert sorted(train.indices) == np.flatnonzero(~validated).tolist()
 
 
 @pytest.mark.parametrize("rule", ["authors", "paper", "none"])
@@ -47,8 +37,8 @@ def test_the_replay_by_hand(rule):
         assert answers == pytest.approx(due)
         values.append(rmse(SCORES[rows[validated]], due))
     found = over_seeds(SCORES, rule)["lookup_rmse"]
-    figures = (found["mean"], found["sd"], found["low"], found["high"])
-    assert figures == pytest.approx((np.mean(values), np.std(values, ddof=1), min(values), max(values)))
+    assert (found["mean"], found["sd"]) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    assert replay(np.full(100, 30.0), rule)["r2"] is None, "scores that do not vary"
     whole = replay(SCORES, rule)
     assert whole["lookup_rmse"] == pytest.approx(values[42])
     assert whole["r2"] == pytest.approx(1 - (values[42] / whole["sd"]) ** 2)
@@ -56,10 +46,6 @@ def test_the_replay_by_hand(rule):
     assert rmse(table["target"], table["prediction"]) == pytest.approx(values[42])
     assert table["Id"].is_unique
     assert table["Id"].is_monotonic_increasing
-
-
-def test_scores_that_do_not_vary_have_no_r2():
-    assert replay(np.full(100, 30.0))["r2"] is None
 
 
 @pytest.fixture
@@ -124,17 +110,11 @@ def test_the_command_trains_both_ways_and_its_figures_are_those_of_its_table(dra
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--copies", "all"), "--copies all"),
-        (("--copies", "none"), "--replay-only"),
-        (("train.split=leaky",), "train.split=leaky"),
-        (("train.mixup=0.5",), "train.mixup"),
-        (("--labels", "x.csv"), "--labels"),
-    ],
+    "words",
+    [("--copies", "all"), ("--copies", "none"), ("train.split=leaky",), ("train.mixup=0.5",), ("--labels", "x.csv")],
 )
-def test_wrong_words(drawn, work, refused, words, said):
-    assert said in refused("leakage", "--data", drawn, *SCRATCH, *words)
+def test_wrong_words(drawn, work, refused, words):
+    assert words[0].partition("=")[0] in refused("leakage", "--data", drawn, *SCRATCH, *words)
 
 
 def test_labels_need_no_photos_and_must_be_there(drawn, work, paw, refused):

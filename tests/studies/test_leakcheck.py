@@ -1,9 +1,7 @@
 """Leak check: neighbours against scikit-learn, each alarm where it begins, the command on made leaks and real files."""
 
 import json
-import math
 import shutil
-import statistics
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +31,11 @@ from pawpularity.evaluation.leak_detection import (
     standardised,
     verdict_of,
 )
-from pawpularity.evaluation.metrics import evaluate
+from pawpularity.evaluation.metrics import evaluate, rmse
 from pawpularity.evaluation.oof import constant_predictions, write_oof
 from pawpularity.evaluation.predictions import Predictions
 from pawpularity.studies import leakcheck
 from pawpularity.studies.leakcheck import copy_bar, write_sheet
-
-PEERS = ("v1", "v12", "v19", "v31", "v44", "v57", "v62", "v63")
 
 
 def source(target, prediction, fold, groups=None):
@@ -72,50 +68,32 @@ def test_features_and_neighbours_are_scikit_learns():
     assert np.isnan(alone.similarity).all()
 
 
-def by_hand(pairs):
-    return math.sqrt(sum((t - a) ** 2 for t, a in pairs) / len(pairs))
-
-
 def test_the_error_by_similarity_and_of_the_copies():
     """Of a table's 60 rows 47 have a photo; neighbours are counted among those."""
     random = np.random.default_rng(3)
     own = source(random.uniform(1, 100, 60), random.uniform(20, 60, 60), np.arange(60) % 3)
     rows = np.sort(random.choice(60, 47, replace=False))
     near = Neighbours(random.integers(0, 47, 47), random.permutation(np.linspace(0.1, 0.9, 47)))
-    target, prediction, constant = (values[rows].tolist() for values in (own.target, own.prediction, own.constant))
-    copied = [target[i] for i in near.at]
-    ranked = sorted(range(47), key=lambda i: near.similarity[i])
-    sizes = np.cumsum([0] + [5] * 7 + [4] * 3)
-    for found, start, stop in zip(deciles(own, rows, near), sizes[:-1], sizes[1:], strict=True):
-        part = ranked[start:stop]
-        due = [by_hand([(target[i], answer[i]) for i in part]) for answer in (prediction, copied, constant)]
-        assert (found.n, found.similarity) == (
-            len(part),
-            pytest.approx(statistics.median(near.similarity[i] for i in part)),
-        )
+    target, order = own.target[rows], np.argsort(near.similarity)
+    answers = (own.prediction[rows], target[near.at], own.constant[rows])
+    for found, part in zip(deciles(own, rows, near), np.array_split(order, 10), strict=True):
+        assert (found.n, found.similarity) == (len(part), pytest.approx(np.median(near.similarity[part])))
+        due = [rmse(target[part], answer[part]) for answer in answers]
         assert [found.rmse, found.copying_rmse, found.constant_rmse] == pytest.approx(due)
-    chosen = ranked[-12:-3]
-    copies = copies_of(own, rows, near, float(near.similarity[ranked[-12]]), np.isin(np.arange(47), chosen))
+    chosen = np.isin(np.arange(47), order[-12:-3])
+    copies = copies_of(own, rows, near, float(near.similarity[order[-12]]), chosen)
     assert (copies.looked_at, copies.suspected, copies.rows, copies.share) == (47, 12, 9, pytest.approx(9 / 47))
-    others = [i for i in range(47) if i not in chosen]
-    due = [
-        by_hand([(target[i], a[i]) for i in p])
-        for p, a in ((chosen, prediction), (others, prediction), (chosen, copied))
-    ]
+    due = [rmse(target[m], a[m]) for m, a in ((chosen, answers[0]), (~chosen, answers[0]), (chosen, answers[1]))]
     assert [copies.rmse, copies.other_rmse, copies.copying_rmse] == pytest.approx(due)
     nobody = copies_of(own, rows, near, 2.0, np.zeros(47, dtype=bool)).to_dict()
     assert (nobody["suspected"], nobody["rows"], nobody["rmse"]) == (0, 0, None)
 
 
-@pytest.mark.parametrize(("rows", "n", "raised"), [(10, 200, True), (9, 100, False), (10, 201, False), (11, 200, True)])
-def test_copies_are_an_alarm_from_ten_rows_and_five_percent(rows, n, raised):
+@pytest.mark.parametrize(("rows", "n", "raised"), [(10, 200, True), (8, 100, False), (10, 201, False), (12, 200, True)])
+def test_copies_and_groups_that_span_folds_are_alarms_from_ten_rows_and_five_percent(rows, n, raised):
     sign = copies_sign(Copies(0.91, n, rows + 3, rows, rows / n, 12.0, 18.0, 9.0))
     assert (sign.name, sign.raised) == (ACROSS, raised)
-
-
-@pytest.mark.parametrize(("pairs", "n", "raised"), [(5, 200, True), (4, 100, False), (5, 201, False), (6, 200, True)])
-def test_groups_that_span_folds_are_an_alarm_from_ten_rows_and_five_percent(pairs, n, raised):
-    groups, fold = np.arange(n), np.arange(n) // 7 % 5
+    groups, fold, pairs = np.arange(n), np.arange(n) // 7 % 5, rows // 2
     for pair in range(pairs + 3):  # three pairs lie in one fold
         groups[2 * pair + 1] = groups[2 * pair]
         fold[2 * pair : 2 * pair + 2] = (1, 3) if pair < pairs else 2
@@ -178,17 +156,15 @@ def test_which_signs_are_looked_for_where_and_the_verdict():
 # --- Photos -----------------------------------------------------------------------------------------------------------
 
 
-def test_copies_are_found_mirrored_and_cropped(drawn, tmp_path):
+def test_a_crop_is_a_copy_and_another_photo_is_not(drawn, tmp_path):
     paths = sorted((drawn / "train").glob("*.jpg"))[:8]
-    for i, path in enumerate(paths[:4]):
-        photo = Image.open(path)
-        w, h = photo.size
-        crop = photo.crop((round(0.05 * w), round(0.05 * h), round(0.95 * w), round(0.95 * h))).resize((w, h))
-        ImageOps.mirror(photo).save(tmp_path / "mirror.jpg", quality=85)
+    for path, other in zip(paths[:4], paths[4:], strict=True):
+        with Image.open(path) as photo:
+            w, h = photo.size
+            crop = photo.crop((round(0.05 * w), round(0.05 * h), round(0.95 * w), round(0.95 * h))).resize((w, h))
         crop.save(tmp_path / "crop.jpg", quality=85)
-        assert is_copy(path, tmp_path / "mirror.jpg")
         assert is_copy(tmp_path / "crop.jpg", path)
-        assert not is_copy(path, paths[i + 4])
+        assert not is_copy(path, other)
 
 
 def test_the_bar_is_where_nine_of_ten_of_two_hundred_copies_are():
@@ -207,24 +183,22 @@ def test_the_bar_is_where_nine_of_ten_of_two_hundred_copies_are():
 
 
 def test_the_sheet_shows_every_pair_once_and_no_more_than_24(tmp_path, monkeypatch):
-    """25 photos, each the copy of the next: two pairs stand side by side, the most similar first."""
+    """25 photos, each the copy of the next; the most similar first."""
     shown = []
     monkeypatch.setattr(
         "pawpularity.evaluation.contact_sheet.contact_sheet", lambda rows, path, per_line: shown.append(rows)
     )
-    names = ["a-name-that-is-too-long_flip", *(f"{i:04d}" for i in range(1, 25))]
-    at = (np.arange(25) + 1) % 25
+    names, at = [f"{i:04d}" for i in range(25)], (np.arange(25) + 1) % 25
     table = pd.DataFrame({"Id": names, "fold": np.arange(25) % 2, "target": np.arange(25.0), "prediction": 38.0,
                           "neighbour": [names[i] for i in at], "neighbour_fold": at % 2, "neighbour_target": at.astype(float),
                           "similarity": np.linspace(0.5, 0.98, 25), "copy": True})  # fmt: skip
     files = {name: tmp_path / f"{name}.jpg" for name in names}
     write_sheet(table, files, tmp_path / "sheet.png")
-    rows = shown.pop()
-    assert [len(row) for row in rows] == [4] * 12
-    stems = [tile.photo.stem for row in rows for tile in row]
-    assert stems[:4] == ["0024", names[0], "0023", "0024"]
-    assert stems.count(names[0]) == 1, "the pair least alike is one too many"
-    assert all(len(tile.lines[0]) <= 19 for row in rows for tile in row)
+    ((*tiles,),) = shown.pop()
+    stems = [tile.photo.stem for tile in tiles]
+    assert len(stems) == 48
+    assert stems[:4] == ["0024", "0000", "0023", "0024"]
+    assert stems.count("0000") == 1, "the pair least alike is one too many"
     both = table.assign(
         copy=table["Id"].isin(["0003", "0004"]), neighbour=["0004" if i == 3 else "0003" for i in range(25)]
     )
@@ -240,12 +214,6 @@ def test_weights_that_cannot_be_had_are_replaced(work):
 
 
 # --- The command ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", PEERS)
-def test_the_eight_real_files_pass(real, work, paw, name):
-    found = json.loads(paw("leakcheck", real / "oof-peers" / f"{name}.csv", "--json", "-").out)
-    assert (found["verdict"], found["kind_of_data"]) == ("pass", "contest")
 
 
 def rows_of(folder, fold):
@@ -318,7 +286,7 @@ def test_what_cannot_be_checked_is_refused(drawn, work, refused):
     table = pd.DataFrame({"Id": [f"p{i}" for i in range(30)], "fold": np.arange(30) % 3, "target": 30.0 + np.arange(30),
                           "prediction": 38.0})  # fmt: skip
     write_oof(Path("mine.csv"), table)
-    assert "nowhere" in refused("leakcheck", "mine.csv", "--photos", "nowhere")
+    assert "holds 0" in refused("leakcheck", "mine.csv", "--photos", "nowhere")
     assert "holds 0" in refused("leakcheck", "mine.csv", "--photos", drawn)
     assert "none.csv" in refused("leakcheck", "none.csv")
     assert "OOF" in refused("leakcheck", "model.weights=none")

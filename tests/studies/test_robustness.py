@@ -23,7 +23,7 @@ def levels(count=3, size=16, low=10, high=240):
 
 
 def noise_for(photos):
-    return torch.from_numpy(np.stack([noise_of(key, tuple(photos.shape[1:])) for key in range(len(photos))]))
+    return torch.from_numpy(np.stack([noise_of("0", str(key), tuple(photos.shape[1:])) for key in range(len(photos))]))
 
 
 def test_of_a_linear_score_pgd_moves_exactly_size_times_the_sum_of_the_weights():
@@ -33,7 +33,7 @@ def test_of_a_linear_score_pgd_moves_exactly_size_times_the_sum_of_the_weights()
         return (x * weights).sum(dim=(1, 2, 3))
 
     noise = noise_for(photos)
-    found = {name: score(changed) - score(photos) for (_, name), changed in attacked(score, photos, noise)}
+    found = {name: score(changed) - score(photos) for name, changed in attacked(score, photos, noise).items()}
     assert len(found) == 3 * len(SIZES)
     for size in SIZES:
         whole = size * float(weights.abs().sum())
@@ -71,7 +71,7 @@ def test_attacks_keep_their_bounds():
     def curved(x):
         return 10 * torch.sin(x.sum(dim=3) / 8).mean(dim=(1, 2)) + torch.relu(x / 8 - 9).mean(dim=(1, 2, 3))
 
-    for (_, name), changed in attacked(curved, photos, noise_for(photos)):
+    for name, changed in attacked(curved, photos, noise_for(photos)).items():
         size = int(name.split()[1].split("/")[0])
         for one in (changed, changed.round()):
             assert one.min() >= 0
@@ -90,19 +90,14 @@ def test_the_score_is_the_networks_and_with_flip_the_mean_of_both_mirror_images(
         np.testing.assert_allclose(both(photos), (once(photos) + once(photos.flip(2))) / 2, atol=1e-4)
 
 
-def test_a_photos_noise_is_its_own():
-    assert np.array_equal(noise_of(5, (4, 4, 3)), noise_of(5, (4, 4, 3)))
-    assert not np.array_equal(noise_of(5, (4, 4, 3)), noise_of(6, (4, 4, 3)))
-    assert noise_of(1, (100, 100, 3)).std() == pytest.approx(1 / np.sqrt(3), rel=0.02)
-
-
 def test_harmless_changes_are_what_they_say(tmp_path):
     ramp = np.linspace(0, 255, 200 * 160 * 3).reshape(160, 200, 3)
     photo = np.clip(ramp + np.random.default_rng(0).normal(0, 12, ramp.shape), 0, 255).astype(np.uint8)
     path = tmp_path / "x.png"
     Image.fromarray(photo).save(path)
     pixels = decode(path, 80, "squash")
-    found = harmless(path, pixels, Photos(size=80, fit="squash"))
+    changed = harmless(pixels[None], [path], Photos(size=80, fit="squash"))
+    found = {name: photos[0].numpy() for name, photos in changed.items()}
     np.testing.assert_array_equal(found["mirrored"], pixels[:, ::-1])
     np.testing.assert_array_equal(found["brightness -10 %"], np.rint(pixels * 0.9))
     np.testing.assert_array_equal(found["brightness +10 %"], np.minimum(np.rint(pixels * 1.1), 255))
@@ -121,19 +116,19 @@ def test_harmless_changes_are_what_they_say(tmp_path):
 
 
 def test_the_summary_is_of_photos_and_keeps_groups_together():
+    def table(move):
+        ids = [f"{at:04d}" for at in range(len(move))]
+        return pd.DataFrame({"Id": ids, "change": "a", "move": move})
+
     move = np.random.default_rng(1).normal(2.0, 5.0, 300)
-    line = summary({("harmless", "a"): np.stack([move, 2 * move])}, None)[0]
-    assert (line["n"], line["mean"], line["size"]) == (300, pytest.approx(move.mean()), pytest.approx(abs(move).mean()))
-    assert (line["largest"], line["unrounded"]) == (np.abs(move).max(), pytest.approx(2 * move.mean()))
+    (line,) = summary(table(move).sample(frac=1, random_state=0), None)
     half = 1.96 * move.std() / np.sqrt(300)
-    assert (line["mean_low"], line["mean_high"]) == pytest.approx(
-        (move.mean() - half, move.mean() + half), abs=0.2 * half
-    )
-    doubled, pairs = {("harmless", "a"): np.repeat(np.stack([move, move]), 2, axis=1)}, np.repeat(np.arange(300), 2)
-    width = {name: one["mean_high"] - one["mean_low"] for name, one in
-             (("grouped", summary(doubled, pairs)[0]), ("alone", summary(doubled, None)[0]))}  # fmt: skip
-    assert width["grouped"] == pytest.approx(2 * half, rel=0.15)
-    assert width["alone"] == pytest.approx(2 * half / np.sqrt(2), rel=0.15)
+    assert (line["n"], line["mean"], line["size"]) == (300, pytest.approx(move.mean()), pytest.approx(abs(move).mean()))
+    assert line["largest"] == np.abs(move).max()
+    assert line["mean_high"] - line["mean_low"] == pytest.approx(2 * half, rel=0.15)
+    doubled, pairs = table(np.repeat(move, 2)), np.repeat(np.arange(300), 2)
+    width = [one["mean_high"] - one["mean_low"] for groups in (pairs, None) for one in summary(doubled, groups)]
+    assert width == pytest.approx([2 * half, 2 * half / np.sqrt(2)], rel=0.15)
 
 
 def test_the_command(drawn, work, paw, refused):
@@ -143,13 +138,12 @@ def test_the_command(drawn, work, paw, refused):
         assert paw("train", *toy, *words).code == 0
     done = paw("robustness", "--runs", "one", "two", "--photos", 5, "--data", drawn)
     assert done.code == 0, done.err
-    assert len(done.out.splitlines()) <= 20
+    assert len(done.out.splitlines()) <= 40, "two runs"
     rows, figures = pd.read_csv("oof/one/robustness.csv"), json.loads(Path("oof/one/robustness.json").read_text())
-    assert len(rows) == 5 * len(figures["moves"]) == 5 * 19
+    assert len(rows) == 5 * len(figures["moves"]) == 5 * 16
     oof = read_oof(Path("oof/one/oof.csv")).set_index("Id")
     assert (rows["fold"] == oof.loc[rows["Id"], "fold"].to_numpy()).all()
     np.testing.assert_allclose(rows["score"].clip(1, 100), oof.loc[rows["Id"], "prediction"], atol=2e-3)
-    assert figures["off_predictions"] < 2e-3
     for line in figures["moves"]:
         mine = rows.loc[rows["change"] == line["name"], "move"]
         due = (mine.mean(), mine.abs().mean(), mine.abs().max())
@@ -173,5 +167,5 @@ def test_the_command(drawn, work, paw, refused):
     assert "toy" in refused("robustness", "--run", "one")
     assert "train.lr=3" in refused("robustness", "--run", "one", "train.lr=3")
     assert "--runs" in refused("robustness", "--run", "one", "--runs", "two")
-    assert "--photos" in refused("robustness", "--run", "one", "--photos", 1)
+    assert "--photos" in refused("robustness", "--run", "one", "--photos", -1)
     assert "three" in refused("robustness", "--run", "three", "--data", drawn)

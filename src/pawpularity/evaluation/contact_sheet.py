@@ -1,29 +1,22 @@
 """A contact sheet: rows of thumbnails with a few words under each, as one PNG. The same tiles give the same bytes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from textwrap import wrap
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from textwrap import fill
+from typing import NamedTuple
 
 from pawpularity.data.photo_facts import displayed_size
 from pawpularity.data.photos import decode, ordered_map, thread_count
 from pawpularity.files import atomic_file
 
 PER_LINE = 6
-_SIDE, _GAP = 176, 10  # pixels of a thumbnail's longer side, and between thumbnails
-_PAPER, _MAT, _INK = (255, 255, 255), (236, 236, 236), (20, 20, 20)
+_SIDE, _WIDTH, _HEIGHT = 176, 2.0, 3.0  # pixels of a thumbnail, inches of a tile
 
 
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """One picture and the lines under it; long ones are wrapped."""
+class Tile(NamedTuple):
+    """A photo file and the lines under it; long ones are wrapped."""
 
-    photo: Path | NDArray[np.uint8]
-    """a photo file, or RGB pixels (height, width, 3)"""
+    photo: Path
     lines: Sequence[str] = ()
 
 
@@ -34,53 +27,26 @@ def contact_sheet(
 
     `captions` stand above the rows, one each. Raises PhotoError for a photo that cannot be decoded.
     """
-    pictures = ordered_map(_thumbnail, [tile.photo for row in rows for tile in row], thread_count())
-    across = max(1, min(per_line, max((len(row) for row in rows), default=1)))
-    width = _GAP + max(across, min(4, per_line)) * (_SIDE + _GAP)  # never too narrow for a caption
-    strips: list[Image.Image] = []
-    for row, caption in zip(rows, captions or [""] * len(rows), strict=True):
-        if caption:
-            strips.append(_strip([_words(wrap(caption, width // 9), width - 2 * _GAP, size=16)], width))
-        for start in range(0, len(row), across):
-            tiles = [_tile(next(pictures), tile.lines) for tile in row[start : start + across]]
-            strips.append(_strip(tiles, width))
-    sheet = Image.new("RGB", (width, _GAP + sum(strip.height for strip in strips)), _PAPER)
-    top = _GAP
-    for strip in strips:
-        sheet.paste(strip, (0, top))
-        top += strip.height
+    from matplotlib.figure import Figure
+
+    lines = [(caption if at == 0 else "", row[at : at + per_line])
+             for row, caption in zip(rows, captions or [""] * len(rows), strict=True)
+             for at in range(0, max(len(row), 1), per_line)]  # fmt: skip
+    photos = ordered_map(
+        lambda photo: decode(photo, _SIDE, "squash"), [t.photo for row in rows for t in row], thread_count()
+    )
+    figure = Figure(figsize=(_WIDTH * per_line, _HEIGHT * len(lines)), dpi=90)
+    axes = figure.subplots(len(lines), per_line, squeeze=False)
+    figure.subplots_adjust(0.01, 0.85 / len(lines) / _HEIGHT, 0.99, 1 - 0.3 / len(lines) / _HEIGHT, 0.08, 0.62)
+    for ax in axes.flat:
+        ax.axis("off")
+    for (caption, tiles), places in zip(lines, axes, strict=True):
+        places[0].set_title(caption, loc="left", fontsize=11)
+        for ax, tile in zip(places, tiles, strict=False):
+            width, height = displayed_size(tile.photo)
+            # The decoder makes squares; `aspect` gives the photo its shape back.
+            ax.imshow(next(photos), aspect=height / width)
+            words = "\n".join(fill(line, 25) for line in tile.lines)
+            ax.text(0.5, -0.04, words, transform=ax.transAxes, ha="center", va="top", fontsize=8, parse_math=False)
     with atomic_file(path) as temporary:
-        sheet.save(temporary, format="PNG")
-
-
-def _strip(tiles: Sequence[Image.Image], width: int) -> Image.Image:
-    strip = Image.new("RGB", (width, max(tile.height for tile in tiles) + _GAP), _PAPER)
-    for place, tile in enumerate(tiles):
-        strip.paste(tile, (_GAP + place * (_SIDE + _GAP), 0))
-    return strip
-
-
-def _tile(picture: Image.Image, lines: Sequence[str]) -> Image.Image:
-    words = _words([part for line in lines for part in wrap(line, 25)], _SIDE, size=13)
-    tile = Image.new("RGB", (_SIDE, _SIDE + 3 + words.height), _PAPER)
-    tile.paste(ImageOps.pad(picture, (_SIDE, _SIDE), color=_MAT))
-    tile.paste(words, (0, _SIDE + 3))
-    return tile
-
-
-def _words(lines: Sequence[str], width: int, *, size: int) -> Image.Image:
-    picture = Image.new("RGB", (width, max(1, (size + 4) * len(lines))), _PAPER)
-    font = ImageFont.load_default(size)  # comes with Pillow, so a sheet looks the same everywhere
-    for i, line in enumerate(lines):
-        ImageDraw.Draw(picture).text((0, i * (size + 4)), line, fill=_INK, font=font)
-    return picture
-
-
-def _thumbnail(photo: Path | NDArray[np.uint8]) -> Image.Image:
-    if isinstance(photo, Path):
-        # The decoder makes squares; the square is stretched back to the photo's shape.
-        picture, size = Image.fromarray(decode(photo, _SIDE, "squash")), displayed_size(photo)
-    else:
-        picture, size = Image.fromarray(photo), (photo.shape[1], photo.shape[0])
-    width, height = (max(1, round(_SIDE * side / max(size))) for side in size)
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+        figure.savefig(temporary, format="png", metadata={"Software": None})

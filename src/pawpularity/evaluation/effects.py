@@ -19,7 +19,7 @@ import numpy as np
 
 from pawpularity.evaluation.bootstrap import Floats, Groups, bootstrap_sums, holm, interval, permutations
 
-ALPHA, POWER = 0.05, 0.80
+ALPHA = 0.05
 CONTRAST = "contrast"
 FEW = 10  # photos: with fewer on a side the bootstrap's interval is too narrow to call an effect small
 SUPPORTED, REJECTED = "supported", "rejected"
@@ -72,6 +72,7 @@ class Column:
     is_number  whether it is more than 0/1
     varies     whether there is anything to compare
     counts     photos with and without; for a number those measured and those not
+    fewest     photos on the smaller side; of a number those measured
     unit       what an effect is the effect of, in units of the column: 1, or two standard deviations of a number
     centred    (n,) the column less its mean, in `unit`s; 0 where it was not measured
     """
@@ -83,6 +84,7 @@ class Column:
         self.varies = len(np.unique(seen)) > 1
         first = int((self.there if self.is_number else values == 1.0).sum())
         self.counts = (first, len(values) - first)
+        self.fewest = first if self.is_number else min(self.counts)
         self.unit = 2.0 * float(np.std(seen)) if self.is_number else 1.0
         self.centred = np.zeros(len(values))
         if self.varies:
@@ -107,6 +109,8 @@ def effects(
 
     `groups` (n,) are near-duplicates (None: every row its own). Holm's correction is over the m columns.
     """
+    if groups is not None and len(np.unique(groups)) == len(groups):
+        groups = None  # every row its own: the same, faster
     outcomes = outcomes - outcomes.mean(axis=0)  # keeps the sums small; a difference does not change
     weights = np.column_stack([x / float(x @ x) for x in (column.centred for column in columns)])
     seen = weights.T @ outcomes
@@ -150,28 +154,13 @@ def _resampled(columns: Sequence[Column], outcomes: Floats, groups: Groups, draw
     return found
 
 
-@dataclass(frozen=True)
-class Precision:
-    """How well the rows tell an effect on the true score: standard error, and the smallest effect they would have shown."""
+def standard_error(column: Column, outcome: Floats) -> float | None:
+    """Welch's (HC2) of the effect on `outcome` (n,); None where one photo stands alone on a side.
 
-    se: float | None
-    """Welch's (HC2), points; None where one photo stands alone on a side"""
-    smallest: float | None
-    """shown with 80 % power at .05"""
-    smallest_corrected: float | None
-    """shown with 80 % power at .05 / m, as in a family of m"""
-
-
-def precision(column: Column, outcome: Floats, family: int) -> Precision:
-    """What the rows could have shown of `column` in a family of `family` tests; `outcome` (n,) is the true score."""
-    from scipy.stats import norm
-
-    there = column.there
-    fit, _, leverage = _fit(column.values[there, None], outcome[there])
-    if leverage.max() >= _ALONE:
-        return Precision(None, None, None)
-    se = float(fit.HC2_se[1]) * column.unit
-    return Precision(se, *(float(norm.ppf(1 - a / 2) + norm.ppf(POWER)) * se for a in (ALPHA, ALPHA / max(family, 1))))
+    An effect of 2.80 times that is seen with 80 % power at .05.
+    """
+    fit, _, leverage = _fit(column.values[column.there, None], outcome[column.there])
+    return None if leverage.max() >= _ALONE else float(fit.HC2_se[1]) * column.unit
 
 
 @dataclass(frozen=True)

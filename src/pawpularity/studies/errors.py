@@ -2,15 +2,19 @@
 
 Command: `make errors RUN=name or CSV [DATA=DIR] [TOP=12]`.
 Result: a summary printed, and in oof/errors/NAME/:
-    report.txt     everything, in words and tables (the figures are explained in `errors_analysis`)
+    report.txt     the summary and the tables
     worst.csv      the rows furthest off, with their metadata and, where photos are at hand, the photos' properties
     bands.csv      the error by true score
-    shares.csv     what the worst 5 % of each side share, against all others and against others of similar true score
+    shares.csv     what the worst 5 % of each side share
     worst.png      the photos furthest off
+
+Errors are prediction - target. The true score itself decides which rows can be far off (regression to the mean), so what the
+worst rows share against all others is partly what popular photos share. `shares` therefore tests the difference from
+others of similar true score: it says what the model goes by, not what the public likes.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,57 +27,29 @@ from pawpularity.console import emit, log, make_word, next_step, table
 from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.duplicates import duplicate_groups
-from pawpularity.data.photo_facts import DATE, PROPERTIES, QUANTISATION, photo_facts
+from pawpularity.data.photo_facts import PROPERTIES, photo_facts
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
-from pawpularity.evaluation.label_noise import noise_for
+from pawpularity.evaluation.bootstrap import holm, interval
+from pawpularity.evaluation.compare import compare
+from pawpularity.evaluation.effects import Column, effects
+from pawpularity.evaluation.label_noise import LabelNoise, noise_for
 from pawpularity.evaluation.leak_detection import Origin, folder_of, origin_of, rows_known
-from pawpularity.evaluation.metrics import INDICATIVE_BELOW, Band, error_by_band, rmse
+from pawpularity.evaluation.metrics import band_of, bootstrap_metrics, calibration_line, error_by_band, evaluate
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import plain, write_text
 from pawpularity.runs import OOF, check_name
-from pawpularity.studies.errors_analysis import SIDES, Gap, Recency, measure_gap, recency, what_they_share, worst_rows
 
 FOLDER = OOF / "errors"
 FILES = ("report.txt", "worst.csv", "bands.csv", "shares.csv", "worst.png")
+SIDES = {"over-scored": 1, "under-scored": -1}
 WORST_SHARE = 0.05
 FEWEST_ROWS = 20  # with fewer, 5 % is not one row
 FEW = 20  # worst rows a side: with fewer, intervals are too narrow
 MOST_TILES = 60  # thumbnails of a side
 
+Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """Everything the report says."""
-
-    source: Predictions
-    origin: Origin
-    folder: Path | None
-    """the data that knows the rows, if any"""
-    rows: pd.DataFrame
-    """`gather_rows`"""
-    gap: Gap
-    bands: tuple[Band, ...]
-    worst: pd.DataFrame
-    """the rows furthest off: among all rows and, where only some have photos, among those too"""
-    compared: int
-    """rows in each side's worst 5 %; 0 = too few rows are known"""
-    shares: pd.DataFrame
-    recency: Recency | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; what is not defined is null."""
-        return plain({
-            "run": self.source.name, "n": len(self.rows), "origin": self.origin.kind,
-            "constant_rmse": rmse(self.source.target, self.source.constant), "data": self.folder and str(self.folder),
-            "known": int(self.rows["known"].sum()), "photos": int(self.rows["photo"].count()),
-            "gap": asdict(self.gap), "bands": [asdict(band) for band in self.bands],
-            "worst": self.worst.astype(object).where(self.worst.notna(), None).to_dict("records"),
-            "compared": self.compared, "shares": self.shares.to_dict("records"),
-            "recency": self.recency and asdict(self.recency),
-        })  # fmt: skip
 
 
 def errors(
@@ -84,10 +60,6 @@ def errors(
     """`pawpularity errors`: print a summary of a run's or CSV's errors (default: the default run), write the report."""
     if other := [word for word in settings if not word.startswith("cache.")]:
         raise UserError(f'errors: looks at predictions that are there; remove "{other[0]}"')
-    if top < 1:
-        raise UserError(f"--top {top}: must be 1 or more")
-    if not 100 <= draws <= 100_000:
-        raise UserError(f"--draws {draws}: must be 100 to 100000")
     if out and Path(out).is_file():
         raise UserError(f"--out {out}: is a file; name a folder")
     chosen = choose_data(data)
@@ -99,45 +71,49 @@ def errors(
         log(f"{found.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
     if found.run is not None and not found.complete:
         log(f"only {len(found.run.trained_folds())} of {found.run.k} folds are there")
-    findings = analyse(found, Path(data) if data else None, cache, top=top, draws=draws)
+    value, rows = analyse(found, Path(data) if data else None, cache, top=top, draws=draws)
     folder = Path(out) if out else FOLDER / found.folder_name
-    text = summary(findings)
-    write_report(findings, text, folder)
-    emit(findings.to_dict(), text, json)
+    text = summary(value, found.constant_words)
+    write_report(value, rows, top, text, folder)
+    emit(value, text, json)
     log(f"wrote {folder}/ (report.txt holds all tables)")
     next_step(f"make {'explain' if found.run else 'leakcheck'} {make_word('RUN' if found.run else 'OOF', word)}")
 
 
-def analyse(source: Predictions, data: Path | None, cache: Path, *, top: int, draws: int) -> Findings:
-    """Everything there is to say about the errors of `source`. Without `data` its rows are looked for in the usual folders.
+def analyse(
+    source: Predictions, data: Path | None, cache: Path, *, top: int, draws: int
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """All findings for JSON, and `gather_rows`. Without `data` the rows are looked for in the usual folders.
 
     Raises UserError for `data` of other rows, and for predictions that are the targets.
     """
-    if np.array_equal(source.prediction, source.target):
-        raise UserError(
-            f"{source.path}: every prediction is its target, so there are no errors to look at; name another"
-        )
+    target, prediction = source.target, source.prediction
+    if np.array_equal(prediction, target):
+        raise UserError(f"{source.path}: every prediction is its target, so there are no errors; name another")
     origin = origin_of(source, data)
     folder = data or folder_of(source, origin)
     rows = gather_rows(source, origin, None if folder is None else Dataset.load(folder, cache), str(folder))
     groups = source.groups if source.groups is not None else _groups(rows, cache)
-    gap = measure_gap(source.target, source.prediction, source.fold, noise_for(replace(source, groups=groups), origin),
-                      origin.expected, groups, draws=draws)  # fmt: skip
-    known, compared, shares, aged = rows[rows["known"]], 0, pd.DataFrame(), None
-    target, error = (known[name].to_numpy(dtype=np.float64) for name in ("target", "error"))
-    if len(known):
-        dates = known[DATE].to_numpy(dtype=np.float64) if known["photo"].notna().all() else None
-        aged = recency(target, -error, dates)
-    if len(known) >= FEWEST_ROWS:
-        compared = max(1, round(WORST_SHARE * len(known)))
+    known = rows[rows["known"]]
+    count = max(1, round(WORST_SHARE * len(known))) if len(known) >= FEWEST_ROWS else 0
+    shares = []
+    if count:
         values = known[list(METADATA)].astype(np.float64)
         if known["photo"].notna().all():
             facts = known[list(PROPERTIES)]
             values = values.join((facts - facts.mean()) / facts.std(ddof=0).replace(0.0, 1.0))
+        error, scores = known[["error", "target"]].to_numpy(dtype=np.float64).T
         own = None if groups is None else groups[known.index]
-        shares = what_they_share(values, error, target, own, count=compared, draws=draws)
-    bands = error_by_band(source.target, source.prediction)
-    return Findings(source, origin, folder, rows, gap, bands, worst_table(rows, top), compared, shares, aged)
+        shares = what_they_share(values, error, scores, own, count=count, draws=draws)
+    value = {
+        "run": source.name, "origin": origin.kind, "why": origin.why, "data": folder and str(folder), "known": len(known),
+        "photos": int(rows["photo"].count()), "score": evaluate(target, prediction, source.constant, groups, draws=draws).to_dict(),
+        "bands": [asdict(band) for band in error_by_band(target, prediction)],
+        "calibration": calibration(target, prediction, source.fold, groups, draws=draws),
+        "noise": noise_share(target, prediction, noise_for(replace(source, groups=groups), origin), groups, origin.expected),
+        "worst": worst_rows(rows, top), "compared": count, "shares": shares,
+    }  # fmt: skip
+    return plain(value), rows
 
 
 def gather_rows(source: Predictions, origin: Origin, dataset: Dataset | None, where: str) -> pd.DataFrame:
@@ -168,127 +144,171 @@ def _groups(rows: pd.DataFrame, cache: Path) -> Rows | None:
     return groups
 
 
-def worst_table(rows: pd.DataFrame, top: int) -> pd.DataFrame:
-    """The `top` rows of each side that are off to that side at all, among all rows and among those with photos."""
-    among = {"all rows": rows}
-    if 0 < rows["photo"].count() < len(rows):
-        among["rows with photos"] = rows[rows["photo"].notna()]
-    parts = []
-    for name, own in among.items():
-        for side, sign in zip(SIDES, (1, -1), strict=True):
-            part = own.iloc[worst_rows(own["error"].to_numpy(), side, top)]
-            part = part[part["error"] * sign > 0]
-            parts.append(part.assign(among=name, side=side, rank=np.arange(1, len(part) + 1)))
-    columns = [name for name in rows if name not in ("known", "photo", QUANTISATION, DATE)]
-    return pd.concat(parts, ignore_index=True)[["among", "side", "rank", *columns]]
+def worst_rows(rows: pd.DataFrame, top: int) -> list[dict[str, Any]]:
+    """The `top` rows of each side that are off to that side at all, the furthest first."""
+    sides = [rows[sign * rows["error"] > 0].sort_values("error", ascending=sign < 0, kind="stable").head(top).assign(side=side)
+             for side, sign in SIDES.items()]  # fmt: skip
+    found = pd.concat(sides, ignore_index=True)
+    found = found[["side", *(name for name in found if name not in ("known", "photo", "side"))]].astype(object)
+    records: list[dict[str, Any]] = found.where(found.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return records
+
+
+# --- What is measured -------------------------------------------------------------------------------------------------
+
+
+def what_they_share(
+    values: pd.DataFrame, error: Floats, target: Floats, groups: Rows | None, *, count: int, draws: int
+) -> list[dict[str, Any]]:
+    """The worst `count` rows of each side against the rest, a row per side and column of `values` (n, c).
+
+    `worst` and `rest` are means. `difference` is that of rows of similar true score: the coefficient of being among the worst
+    beside the band of the score, by residuals (Frisch-Waugh-Lovell). Holm's correction is over both sides and all columns.
+    """
+    numbers, band = values.to_numpy(dtype=np.float64), band_of(target)
+    member = np.zeros((len(error), len(SIDES)))
+    for side, sign in enumerate(SIDES.values()):
+        member[np.argsort(-sign * error, kind="stable")[:count], side] = 1.0
+    means = (member.T @ numbers / count, (1 - member.T) @ numbers / (len(error) - count))
+    columns = [Column(side, rest) for side, rest in zip(SIDES, _within(member, band).T, strict=True)]
+    told = [side for side, column in enumerate(columns) if column.varies]  # a band without other rows tells nothing
+    tested = effects([columns[side] for side in told], _within(numbers, band), groups, draws=draws) if told else []
+    found = []
+    for at, (name, outcome) in enumerate(zip(values, tested, strict=False)):
+        for side, one in zip(told, outcome, strict=True):
+            unit = columns[side].unit
+            found.append({"side": columns[side].name, "column": name, "worst": means[0][side, at], "rest": means[1][side, at],
+                          "difference": one.effect / unit, "low": one.low / unit, "high": one.high / unit, "p": one.p})  # fmt: skip
+    for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
+        row["p_holm"] = float(p)
+    return found
+
+
+def _within(columns: Floats, band: Rows) -> Floats:
+    """`columns` (n, c) less the mean of their band."""
+    frame = pd.DataFrame(columns)
+    return (frame - frame.groupby(band).transform("mean")).to_numpy()
+
+
+def calibration(target: Floats, prediction: Floats, fold: Rows, groups: Rows | None, *, draws: int) -> dict[str, Any]:
+    """The line of target on prediction, and what such lines, fitted on the other folds, take off the RMSE (NaN: no line)."""
+    slope, intercept = calibration_line(target, prediction)
+    fitted = np.full(len(target), np.nan)
+    for k in np.unique(fold):
+        others = fold != k
+        if others.sum() >= 2:
+            own, at = calibration_line(target[others], prediction[others])
+            fitted[~others] = at + own * prediction[~others]
+    found: dict[str, Any] = {"slope": slope, "intercept": intercept, "gain": None}
+    if np.isfinite(fitted).all():
+        line = compare(target, prediction, [("line", fitted)], groups, draws=draws)[0]
+        found |= {"gain": -line.difference, "gain_low": -line.high, "gain_high": -line.low}
+    return found
+
+
+def noise_share(
+    target: Floats, prediction: Floats, noise: LabelNoise | None, groups: Rows | None, expected: Floats | None
+) -> dict[str, Any] | None:
+    """The share of the mean squared error that is label noise; its interval carries that of the noise. None: not known.
+
+    `exact`, where the `expected` scores of a drawn sample are known: the share of noise, that of the distance to the expected
+    score (what a better predictor could gain), and twice their product (chance). They add up to 1.
+    """
+    if noise is None:
+        return None
+    mse, drawn = float(np.mean((target - prediction) ** 2)), bootstrap_metrics(target, prediction, groups)[0]
+    low, high = interval(noise.draws(len(drawn)) ** 2 / drawn**2)
+    found = asdict(noise) | {"share": noise.sd**2 / mse, "share_low": low, "share_high": high, "exact": None}
+    if expected is not None:
+        off, rest = target - expected, expected - prediction
+        parts = {"noise": off**2, "rest": rest**2, "both": 2 * off * rest}
+        found["exact"] = {name: float(part.mean()) / mse for name, part in parts.items()}
+    return found
 
 
 # --- Words and files --------------------------------------------------------------------------------------------------
 
 
-def summary(found: Findings) -> str:
+def summary(v: dict[str, Any], constant_words: str) -> str:
     """The findings in about twenty lines."""
-    gap, source, n, known = found.gap, found.source, len(found.rows), int(found.rows["known"].sum())
-    few = f"; n < {INDICATIVE_BELOW}: every interval is indicative" if n < INDICATIVE_BELOW else ""
+    s, c = v["score"], v["calibration"]
+    few = " (indicative)" if s["indicative"] else ""
     data = "no table with these rows is at hand; name it with --data DIR"
-    if known:
-        photos = "and their photos" if found.rows["photo"].count() else "no photos"
-        data = f"{found.folder}: metadata of {'all' if known == n else f'{known:,} of the {n:,}'} rows, {photos}"
-    rows = [(band.name, f"{band.n:,}", f"{band.rmse:.2f}", f"{band.share:.1%} {_percents(gap.band_intervals[band.name])}",
-             f"{band.bias:+.2f}") for band in found.bands]  # fmt: skip
+    if v["known"]:
+        data = f"{v['data']}: metadata of {v['known']:,} rows, photos of {v['photos']:,}"
+    bands = [(band["name"], f"{band['n']:,}", f"{band['rmse']:.2f}", f"{band['share']:.1%}", f"{band['bias']:+.2f}")
+             for band in v["bands"]]  # fmt: skip
+    line = "the predictions do not vary"
+    if c["slope"] is not None:
+        line = f"target = {c['intercept']:.3f} + {c['slope']:.4f} x prediction"
+    if c["gain"] is not None:
+        line += f"; fitted on other folds it takes {c['gain']:.3f} [{c['gain_low']:.3f}, {c['gain_high']:.3f}] off"
     lines = [
-        f"errors of {source.name}: {n:,} rows, out-of-fold RMSE {gap.rmse:.3f} [{gap.rmse_interval[0]:.2f}, "
-        f"{gap.rmse_interval[1]:.2f}], constant {rmse(source.target, source.constant):.3f} ({source.constant_words}){few}",
-        f"data: {data} ({found.origin.why})",
+        f"errors of {v['run']}: {s['n']:,} rows, RMSE {s['rmse']:.3f} [{s['low']:.2f}, {s['high']:.2f}]{few}, constant "
+        f"{s['constant_rmse']:.3f} ({constant_words})",
+        f"data: {data}; {v['why']}",
         "",
-        table(("true score", "n", "RMSE", "of the squared error, 95 %", "mean error"), rows),
-        f"label noise: {_noise(gap)}",
-        f"calibration: {_line(gap)}",
+        table(("true score", "n", "RMSE", "of the squared error", "mean error"), bands),
+        f"label noise: {_noise(v['noise'])}",
+        f"calibration: {line}",
     ]
     for side in SIDES:
-        own = found.worst[found.worst["side"] == side].head(3).to_dict("records")
-        furthest = ", ".join(f"{row[ID]} {row['error']:+.1f} (true {row['target']:g})" for row in own)
-        lines.append(f"most {side}: {furthest or 'none'}")
-    if found.recency is not None:
-        lines += [
-            f"the worst {WORST_SHARE:.0%} share: {_shared(found)}",
-            f"date and score: {found.recency.verdict}",
-        ]
-    return "\n".join(lines)
+        worst = [row for row in v["worst"] if row["side"] == side][:3]
+        named = ", ".join(f"{row[ID][:16]} {row['error']:+.1f} (true {row['target']:g})" for row in worst)
+        lines.append(f"most {side}: {named or 'none'}")
+    return "\n".join([*lines, *(_shared(v) if v["known"] else [])])
 
 
-def _noise(gap: Gap) -> str:
-    if gap.noise is None:
+def _noise(noise: dict[str, Any] | None) -> str:
+    if noise is None:
         return "not known (fewer than 8 pairs of near-duplicates, and neither the contest's data nor a drawn sample)"
-    share = f"{gap.noise_share:.1%} {_percents(gap.noise_share_interval)} of the mean squared error"
-    line = f"sd {gap.noise} ({gap.noise.how}) is {share}"
-    e = gap.explainable
-    if e is not None and e.share is not None and e.share_low is not None and e.share_high is not None:
-        line += (f"; R2 {e.share * e.ceiling:.3f} of at most {e.ceiling:.3f}: {e.share:.1%} "
-                 f"{_percents((e.share_low, e.share_high))} of what can be explained")  # fmt: skip
-    exact = ", ".join(f"{name} {part:.1%}" for name, part in (gap.exact or {}).items())
-    return f"{line}; exactly, in these rows: {exact}" if exact else line
+    ends = f"[{noise['share_low']:.1%}, {noise['share_high']:.1%}]"
+    found = f"sd {noise['sd']:.1f} is {noise['share']:.1%} {ends} of the squared error"
+    exact = ", ".join(f"{name} {part:.1%}" for name, part in (noise["exact"] or {}).items())
+    return f"{found}; exactly: {exact}" if exact else f"{found}\n  ({noise['how']})"
 
 
-def _line(gap: Gap) -> str:
-    if not np.isfinite(gap.slope):
-        return "the predictions do not vary"
-    gain = "it cannot be fitted on other folds"
-    if np.isfinite(gap.affine_gain):
-        low, high = gap.affine_gain_interval
-        gain = f"fitted on the other folds, it takes {gap.affine_gain:.3f} [{low:.3f}, {high:.3f}] off the RMSE"
-    low, high = gap.slope_interval
-    return f"target = {gap.intercept:.3f} + {gap.slope:.4f} [{low:.3f}, {high:.3f}] x prediction; {gain}"
+def _shared(v: dict[str, Any]) -> list[str]:
+    if not v["compared"]:
+        return ["what the worst share: too few rows are known"]
+    few = "; intervals are too narrow, go by p" if v["compared"] < FEW else ""
+    lines = [
+        f"the worst {WORST_SHARE:.0%} ({v['compared']} rows a side{few}) beside rows of similar true score (Holm p < .05):"
+    ]
+    for side in SIDES:
+        seen = [row for row in v["shares"] if row["side"] == side and row["p_holm"] < 0.05]
+        told = [f"{row['column']} {100 * row['difference']:+.1f} %" if row["column"] in METADATA
+                else f"{row['column']} {row['difference']:+.2f} sd" for row in seen]  # fmt: skip
+        lines.append(f"  {side}: {', '.join(told) or 'nothing'}")
+    return lines
 
 
-def _shared(found: Findings) -> str:
-    if not found.compared:
-        return "too few rows are known"
-    parts = []
-    for value, p, words in (
-        ("difference", "p_holm", "against all others"),
-        ("banded", "banded_p_holm", "of similar true score"),
-    ):
-        seen = found.shares[found.shares[p] < 0.05].to_dict("records")
-        figures = [f"{row['side']} {row['column']} {100 * row[value]:+.1f} %" if row["column"] in METADATA
-                   else f"{row['side']} {row['column']} {row[value]:+.2f} sd" for row in seen]  # fmt: skip
-        parts.append(f"{words} {', '.join(figures) or 'nothing'}")
-    few = "; go by p, intervals are too narrow" if found.compared < FEW else ""
-    return f"{'; '.join(parts)} (Holm p < .05; {found.compared} rows a side{few})"
-
-
-def write_report(found: Findings, text: str, folder: Path) -> None:
+def write_report(v: dict[str, Any], rows: pd.DataFrame, top: int, text: str, folder: Path) -> None:
     """Write the files; those of an earlier report that this one does not have are removed."""
-    intervals = pd.DataFrame(found.gap.band_intervals, index=["share_low", "share_high"]).T
-    bands = pd.DataFrame([asdict(band) for band in found.bands]).join(intervals, on="name")
-    tables = {"worst": found.worst, "bands": bands, "shares": found.shares}
     sections = [text]
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
-    for name, frame in tables.items():
-        if len(frame):
+    for name in ("worst", "bands", "shares"):
+        if len(frame := pd.DataFrame(v[name])):
             write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
             # Wide columns stand in the CSV only.
             shown = frame.drop(columns=[*PROPERTIES, "Subject Focus"], errors="ignore")
             sections.append(f"{name}.csv\n{shown.to_string(index=False, float_format='%.3f', na_rep='')}")
     write_text(folder / "report.txt", "\n\n".join(sections) + "\n")
-    if found.rows["photo"].count():
-        write_sheet(found, folder / "worst.png")
+    if v["photos"]:
+        write_sheet(rows, top, folder / "worst.png")
 
 
-def write_sheet(found: Findings, path: Path) -> None:
+def write_sheet(rows: pd.DataFrame, top: int, path: Path) -> None:
     """The photos furthest off, over-scored ones first, with scores, fold and metadata below each."""
     from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
 
-    photos = found.rows.set_index(ID)["photo"]
-    among = found.worst["among"].iloc[-1]
-    some = "" if among == "all rows" else f", of the {photos.count():,} rows whose photos are at hand"
-    rows, captions = [], []
-    for side in SIDES:
-        own = found.worst[(found.worst["among"] == among) & (found.worst["side"] == side)].head(MOST_TILES)
-        rows.append([Tile(photos[row[ID]], _words(row)) for row in own.to_dict("records")])
-        captions.append(f"the {len(own)} most {side}{some}")
-    contact_sheet(rows, path, captions)
+    pictured = rows[rows["photo"].notna()]
+    photos = pictured.set_index(ID)["photo"]
+    worst = worst_rows(pictured, min(top, MOST_TILES))
+    tiles = [[Tile(photos[row[ID]], _words(row)) for row in worst if row["side"] == side] for side in SIDES]
+    some = "" if len(pictured) == len(rows) else f", of the {len(pictured):,} rows whose photos are at hand"
+    contact_sheet(tiles, path, [f"the {len(row)} most {side}{some}" for side, row in zip(SIDES, tiles, strict=True)])
 
 
 def _words(row: dict[str, Any]) -> Sequence[str]:
@@ -296,7 +316,3 @@ def _words(row: dict[str, Any]) -> Sequence[str]:
     if "expected" in row:
         lines.append(f"expected {row['expected']:.1f}, noise {row['noise']:+.1f}")
     return [*lines, ", ".join(name for name in METADATA if row[name] == 1) or "no metadata set", row[ID][:16]]
-
-
-def _percents(ends: tuple[float, float]) -> str:
-    return "[" + ", ".join(f"{end:.1%}" if np.isfinite(end) else "no end" for end in ends) + "]"

@@ -5,13 +5,13 @@ Result: printed, and in oof/hypotheses/DATA/ (with RUN in a folder of the run's 
     hypotheses.csv, hypotheses.json     a row per claim: effect, interval, p, Holm, precision, adjusted effect, verdict
     forest.png                          the effects, the margin within which they would not matter, the verdicts
 
-The claims and verdicts are those of `evaluation.claims`, tested by `hypotheses_findings`. RUN adds what a model believes, and
-where the true scores do not bear it out. On the drawn sample the rule is known, and its effects stand beside the measured
-ones: the mean over the photos of E[score | part] - E[score | no part], everything else unchanged. The plain difference of means may
-be another: tongue and open eyes need a face, so a face, which is worth nothing in itself, goes with both.
+The claims and verdicts are those of `evaluation.effects`; only the true score decides. RUN adds the effect on the prediction
+(what a model believes) and on true minus predicted (what it gets wrong); belief + residual = effect. On the drawn sample the
+rule is known, and its effects stand beside the measured ones: the mean over the photos of E[score | part] - E[score | no part],
+everything else unchanged. The plain difference of means may be another: tongue and open eyes need a face, so a face, which is
+worth nothing in itself, goes with both.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,32 +24,38 @@ from numpy.typing import NDArray
 from pawpularity.console import emit, log, make_word, next_step, table
 from pawpularity.context import Context, context
 from pawpularity.data import is_drawn
-from pawpularity.data.tables import ID, TARGET, read_cells
+from pawpularity.data.subject import measure
+from pawpularity.data.tables import ID, METADATA, TARGET, read_cells
 from pawpularity.errors import UserError
 from pawpularity.evaluation.effects import (
     ALPHA,
     CLAIMS,
     CONTRAST,
     FEW,
+    NO_COLUMN,
     NOT_TESTABLE,
-    POWER,
     TOO_SMALL,
-    Coefficient,
-    Effect,
+    Column,
+    effects,
+    least_squares,
+    standard_error,
+    verdict,
 )
+from pawpularity.evaluation.leak_detection import rows_known
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import atomic_file, write_json, write_text
 from pawpularity.runs import OOF
 from pawpularity.sample import spec
-from pawpularity.studies.hypotheses_findings import Finding, Findings, find, gather
 
 FOLDER = OOF / "hypotheses"
 FEWEST_ROWS = 20
+DETECTED = 2.80  # standard errors: an effect of that size is seen with 80 % power at .05
 # What the rule of the drawn sample pays for, by the column that tells of it, and the claims it pays nothing for.
 PAID = {"Eyes": ("eyes", spec.EYES), "Action": ("pose", spec.POSE), "Group": ("pets", spec.PETS)}
 WORTH_NOTHING = ("Face", "Accessory", "Occlusion", "Collage")
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 def hypotheses(
@@ -57,274 +63,279 @@ def hypotheses(
     data: str | None = None, settings: Sequence[str] = (), scale: float | None = None, json: str | None = None,
 ) -> None:  # fmt: skip
     """`pawpularity hypotheses`: test the family, print and write it. `run`: a run or CSV whose beliefs are shown too."""
-    if not 100 <= draws <= 1_000_000:
-        raise UserError(f"--draws {draws}: must be 100 to 1000000")
-    if margin is not None and not (math.isfinite(margin) and margin > 0):
-        raise UserError(f"--margin {margin:g}: must be above 0 score points")
     work = context(config, data, None, settings)
-    margin = work.config.hypotheses.margin if margin is None else margin
-    if len(work.dataset.train) < FEWEST_ROWS:
-        raise UserError(
-            f"{work.data}: has {len(work.dataset.train)} rows; {FEWEST_ROWS} or more are needed to test anything"
-        )
+    if not 0 < (margin := work.config.hypotheses.margin if margin is None else margin) <= 100:
+        raise UserError(f"--margin {margin:g}: must be above 0 and at most 100 score points")
+    if (n := len(work.dataset.train)) < FEWEST_ROWS:
+        raise UserError(f"{work.data}: has {n} rows; {FEWEST_ROWS} or more are needed to test anything")
     source = None if run is None else open_predictions(run, scale=scale)
     if source is not None and source.run is not None and source.run.leaky:
         log(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
-    found, known, notes = _tested(work, source, draws, margin)
-    if not found.rows:
+    value = tested(work, source, draws, margin)
+    if not value["tested"]:
         raise UserError(f"{work.data}: no claim can be tested, every column of the family is the same on all photos")
-    name = None if source is None else source.name
-    lines = disagreements(found.rows, name) if name else []
-    value = {
-        "data": work.dataset.name,
-        "run": name,
-        "predictions_hash": None if source is None else source.predictions_hash,
-        "draws": draws,
-        "margin": margin,
-        **as_json(found, known, margin),
-        "disagreements": lines,
-        "notes": notes + adjusted_otherwise(found.rows),
-    }
-    if name is not None and not lines:
-        lines = [f"no disagreement: what {name} believes is borne out, or too little to tell"]
-    title = f"{work.dataset.name}: {len(found.scores):,} photos, mean score {value['mean']:.2f}, sd {value['sd']:.2f}"
     own = FOLDER / work.dataset.name
     folder = Path(out) if out else own if source is None else own / source.folder_name
     write_text(folder / "hypotheses.csv", as_csv(value))
     write_json(folder / "hypotheses.json", value)
-    draw_forest(found, known, margin, title, name, folder / "forest.png")
-    emit(
-        value,
-        "\n".join([title, "", verdict_table(found, known, name), *_legend(found, value), *value["notes"], *lines]),
-        json,
-    )
+    draw_forest(value, folder / "forest.png")
+    emit(value, findings_text(value), json)
     log(f"wrote {folder}/hypotheses.csv, hypotheses.json, forest.png")
     next_step(f"make errors {make_word('RUN', run)}" if run else "make hypotheses RUN=name (what a model believes)")
 
 
-def _tested(
-    work: Context, source: Predictions | None, draws: int, margin: float
-) -> tuple[Findings, dict[str, float], list[str]]:
-    """The findings, the drawn rule's own effects ({} where it is not known), and notes about the contrast."""
-    gathered = gather(work.dataset, work.folds.groups_of)
-    rows, contrast, notes = gathered.table, gathered.contrast, gathered.notes
+def tested(work: Context, source: Predictions | None, draws: int, margin: float) -> dict[str, Any]:
+    """Everything that is found, for JSON. Rows are sorted by Id, so that no figure depends on the table's order."""
+    order = np.argsort(work.dataset.train[ID].to_numpy(dtype=str), kind="stable")
+    rows = work.dataset.train.iloc[order].reset_index(drop=True)
     prediction = None if source is None else _matched(source, rows, work.data)
-    known = true_effects(work.data, rows[ID].tolist())
-    if known and not isinstance(contrast, str):
-        truth = true_contrasts(work.data, rows[ID].tolist())
-        fit = float(pd.Series(contrast).corr(pd.Series(truth)))  # over the photos where it was measured
-        notes = [f"{notes[0]}; correlation with the drawn contrast {fit:.2f}, so an effect of {fit:.2f} x {known[CONTRAST]:.2f} = "
-                 f"{fit * known[CONTRAST]:+.2f} is expected"]  # fmt: skip
-    found = find(rows, gathered.groups, contrast=contrast, prediction=prediction, draws=draws, margin=margin)
-    return found, known, notes
+    known, notes = true_effects(work.data, rows[ID].tolist()), []
+    contrast: Floats | str = f"needs photos, and {work.dataset.name} has labels only"
+    if work.dataset.has_photos:
+        contrast = measure(work.dataset).levels[order]
+        notes.append(_contrast_note(work.data, rows[ID].tolist(), contrast, known))
+    scores, groups = rows[TARGET].to_numpy(dtype=np.float64), work.folds.groups_of(rows[ID])
+    found = find(rows, groups, contrast=contrast, prediction=prediction, draws=draws, margin=margin)
+    for row in found["tested"]:
+        row["true_effect"] = known.get(row["column"])
+    median, sd = float(np.median(scores)), float(scores.std())
+    share = float(((scores >= median) & (scores < median + margin)).mean())
+    return {
+        "data": work.dataset.name, "run": source and source.name, "predictions_hash": source and source.predictions_hash,
+        "draws": draws, "margin": margin, "photos": len(scores), "mean": float(scores.mean()), "sd": sd, "alpha": ALPHA,
+        "margin_words": f"{margin / max(sd, 1e-9):.2f} sd; from the median, {median:g}, it is {100 * share:.0f} percentiles",
+        **found,
+        "disagreements": disagreements(found["tested"], source.name) if source else [],
+        "notes": notes + adjusted_otherwise(found["tested"]),
+    }  # fmt: skip
 
 
 def _matched(source: Predictions, rows: pd.DataFrame, data: Path) -> Floats:
     """The predictions of `source` for `rows`; both are sorted by Id. Raises UserError for other rows or scores."""
     if odd := set(rows[ID]) ^ set(source.table[ID]):
-        where = "has no row" if min(odd) in set(rows[ID]) else f"is not only of {data}, which has no row"
-        raise UserError(f"{source.path}: {where} {min(odd)}; name predictions of this data, or DATA=... of the run")
-    unequal = np.flatnonzero(~np.isclose(source.target, rows[TARGET], rtol=0, atol=1e-5))
-    if len(unequal):
-        raise UserError(f"{source.path}: has another score than {data} for {rows[ID][unequal[0]]} ({len(unequal)} rows differ); "
-                        "name predictions of this data")  # fmt: skip
+        raise UserError(f"{source.path}: holds other rows than {data} ({min(odd)} is in one only); name its DATA=...")
+    rows_known(source, rows, str(data))
     return source.prediction
+
+
+def _contrast_note(data: Path, ids: list[str], contrast: Floats, known: Mapping[str, float]) -> str:
+    seen = int(np.isfinite(contrast).sum())
+    note = f"contrast: |mean luma of subject - of background| by GrabCut, on {seen:,} of {len(contrast):,} photos"
+    if not known:
+        return note
+    fit = float(pd.Series(contrast).corr(pd.Series(true_contrasts(data, ids))))
+    due = f"an effect of {fit:.2f} x {known[CONTRAST]:.2f} = {fit * known[CONTRAST]:+.2f} is expected"
+    return f"{note};\n  correlation with the drawn contrast {fit:.2f}, so {due}"
+
+
+# --- The family -------------------------------------------------------------------------------------------------------
+
+
+def find(
+    table: pd.DataFrame, groups: Rows | None, *, contrast: Floats | str, prediction: Floats | None = None, draws: int,
+    margin: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Test the family on `table` (the twelve metadata columns and Pawpularity; n rows): `tested`, `not_testable`, `joint`.
+
+    `contrast` (n,) is in levels of luma, NaN where no subject was found, or why there is none; `prediction` (n,) out of fold.
+    Effects are in score points; that of the contrast is per two standard deviations (`levels` of luma).
+    """
+    scores = table[TARGET].to_numpy(dtype=np.float64)
+    columns, untested = _columns(table, contrast)
+    outcomes = scores[:, None] if prediction is None else np.column_stack([scores, prediction, scores - prediction])
+    found = effects(list(columns.values()), outcomes, groups, draws=draws) if columns else [[]]
+    joint = _joint(table, columns.get(CONTRAST), scores)
+    rows = []
+    claims = [claim for claim in CLAIMS if claim.column in columns]
+    for claim, truth, *model in zip(claims, *found, strict=True):
+        column = columns[claim.column]
+        se = standard_error(column, scores)
+        belief, residual = (asdict(one) for one in model) if model else (None, None)
+        rows.append({
+            "hypothesis": claim.hypothesis, "claim": f"{claim.words} the score", "sign": claim.sign, "column": claim.column,
+            "with": column.counts[0], "without": column.counts[1], **asdict(truth), "se": se, "smallest": se and DETECTED * se,
+            "verdict": verdict(truth.effect, truth.low, truth.high, truth.corrected_p, claim.sign, margin, column.fewest),
+            "fewest": column.fewest, "levels": column.unit if column.is_number else None,
+            "adjusted": joint["coefficients"][claim.column], "believed": belief, "residual": residual,
+        })  # fmt: skip
+    return {"tested": rows, "not_testable": untested, "joint": joint}
+
+
+def _columns(table: pd.DataFrame, contrast: Floats | str) -> tuple[dict[str, Column], dict[str, str]]:
+    """The claims' columns that can be tested, in the family's order, and why the others cannot."""
+    columns: dict[str, Column] = {}
+    untested: dict[str, str] = {}
+    for name in (claim.column for claim in CLAIMS):
+        if name == CONTRAST and isinstance(contrast, str):
+            untested[name] = contrast
+            continue
+        column = Column(name, np.asarray(contrast if name == CONTRAST else table[name], dtype=np.float64))
+        if not column.varies or (name == CONTRAST and column.there.sum() < FEW):
+            seen = column.values[column.there]
+            untested[name] = (
+                f"is {seen[0]:.0f} on every photo" if len(seen) >= FEW else f"was measured on {len(seen)} photos"
+            )
+        else:
+            columns[name] = column
+    return columns, untested | NO_COLUMN
+
+
+def _joint(table: pd.DataFrame, contrast: Column | None, scores: Floats) -> dict[str, Any]:
+    """All twelve columns in one regression, and the contrast where it is tested (over the photos that have it)."""
+    design, there = table[list(METADATA)].to_numpy(dtype=np.float64), np.full(len(scores), True)
+    names: tuple[str, ...] = METADATA
+    if contrast is not None:
+        design, there, names = np.column_stack([design, contrast.centred]), contrast.there, (*METADATA, CONTRAST)
+    fit = asdict(least_squares(design[there], scores[there]))
+    coefficients = dict(zip(names, fit.pop("coefficients"), strict=True))
+    return {"photos": fit.pop("n"), **fit, "f_degrees": list(fit["f_degrees"]), "coefficients": coefficients}
 
 
 # --- The rule of the drawn sample -------------------------------------------------------------------------------------
 
 
-def true_effects(folder: Path, ids: list[str]) -> dict[str, float]:
-    """The true effect on the score of each claim's column, points, over the photos `ids` of the sample drawn in `folder`.
+def _drawn(folder: Path, ids: list[str]) -> pd.DataFrame | None:
+    """What moved the scores of the photos `ids`, points; None where `folder` is no drawn sample, or not of these photos.
 
-    That of the contrast is from one standard deviation of the true contrast below its mean to one above. Empty where the
-    folder is no drawn sample, or not of these photos. Raises UserError for a damaged truth/parts.csv.
+    Raises UserError for a damaged truth/parts.csv.
     """
     if not is_drawn(folder):
-        return {}
-    parts = [part for part, _ in PAID.values()]
-    cells = read_cells(folder / "truth" / "parts.csv", (ID, "mean_unclipped", "contrast", "contrast_c", *parts))
-    place = {name: row for row, name in enumerate(cells.columns[ID])}
-    if not all(name in place for name in ids):
-        return {}
-    points = {
-        name: cells.numbers(name, "points")[[place[name] for name in ids]] for name in cells.columns if name != ID
-    }
+        return None
+    parts = ("mean_unclipped", "contrast", "contrast_c", *(part for part, _ in PAID.values()))
+    cells = read_cells(folder / "truth" / "parts.csv", (ID, *parts))
+    table = pd.DataFrame({part: cells.numbers(part, "points") for part in parts}, index=cells.columns[ID])
+    return table.loc[ids] if set(ids) <= set(table.index) else None
 
-    def switched(without: Floats, on: float, off: float = 0.0) -> float:
+
+def true_effects(folder: Path, ids: list[str]) -> dict[str, float]:
+    """The true effect on the score of each claim's column, points, over the photos `ids` of a drawn sample; {} for other data.
+
+    That of the contrast is from one standard deviation of the true contrast below its mean to one above.
+    """
+    if (drawn := _drawn(folder, ids)) is None:
+        return {}
+
+    def switched(part: str, on: float, off: float = 0.0) -> float:
+        without = (drawn["mean_unclipped"] - drawn[part]).to_numpy()
         return float((spec.expected_score(without + on) - spec.expected_score(without + off)).mean())
 
-    mean, level = points["mean_unclipped"], points["contrast_c"]
-    found = dict.fromkeys(WORTH_NOTHING, 0.0)
-    found |= {column: switched(mean - points[part], worth) for column, (part, worth) in PAID.items()}
-    ends = (spec.CONTRAST * (level.mean() + level.std()), spec.CONTRAST * (level.mean() - level.std()))
-    return found | {CONTRAST: switched(mean - points["contrast"], *ends)}
+    level, sd = drawn["contrast_c"].mean(), drawn["contrast_c"].std(ddof=0)
+    ends = (spec.CONTRAST * (level + sd), spec.CONTRAST * (level - sd))
+    paid = {column: switched(part, worth) for column, (part, worth) in PAID.items()}
+    return dict.fromkeys(WORTH_NOTHING, 0.0) | paid | {CONTRAST: switched("contrast", *ends)}
 
 
 def true_contrasts(folder: Path, ids: list[str]) -> Floats:
     """(n,) the contrast each photo of a drawn sample was drawn with, levels of luma."""
-    cells = read_cells(folder / "truth" / "parts.csv", (ID, "contrast_c"))
-    known = dict(zip(cells.columns[ID], cells.numbers("contrast_c", "the contrast, 0 to 1").tolist(), strict=True))
-    return spec.FAINTEST + spec.CONTRAST_SPAN * np.array([known[name] for name in ids])
+    drawn = _drawn(folder, ids)
+    assert drawn is not None
+    return np.asarray(spec.FAINTEST + spec.CONTRAST_SPAN * drawn["contrast_c"])
 
 
 # --- What is said -----------------------------------------------------------------------------------------------------
 
 
-def disagreements(rows: Sequence[Finding], name: str) -> list[str]:
-    """Where the model `name` believes what the true score does not bear out, one line each."""
-    lines = []
-    for row in rows:
-        belief, residual, truth = row.belief, row.residual, row.truth
-        if belief is None or residual is None:
-            continue
-        wrong = f"{row.verdict}; true minus predicted {residual.effect:+.2f}, Holm p {residual.corrected_p:.4f}"
-        borne_out = truth.corrected_p < ALPHA and truth.effect * belief.effect > 0
-        if belief.corrected_p < ALPHA and not borne_out:
-            raises = "raises" if belief.effect > 0 else "lowers"
-            certain = "" if residual.corrected_p < ALPHA else ", so chance may be all the difference"
-            lines.append(
-                f"disagreement: {name} believes {row.claim.column} {raises} the score ({belief.effect:+.2f}, Holm p "
-                f"{belief.corrected_p:.4f}); the true score does not bear it out ({truth.effect:+.2f}: {wrong}{certain})"
-            )
-        elif residual.corrected_p < ALPHA:
-            lines.append(f"disagreement: {name} gives {row.claim.column} {belief.effect:+.2f} points, the true score "
-                         f"{truth.effect:+.2f} ({wrong})")  # fmt: skip
-    return lines
-
-
-def adjusted_otherwise(rows: Sequence[Finding]) -> list[str]:
-    """Where the effect beside all other columns is significant and the plain difference is not, one line each."""
+def disagreements(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """Where the scores that the model `name` misses go with a column, one line each."""
     return [
-        f"adjusted otherwise: beside all other columns {row.claim.column} has {_span(row.adjusted)}, alone "
-        f"{row.truth.effect:+.2f}; it goes with other columns"
+        f"disagreement: {name} believes {row['column']} {'raises' if row['believed']['effect'] > 0 else 'lowers'} the score "
+        f"({row['believed']['effect']:+.2f}); the true score says {row['effect']:+.2f} "
+        f"(difference: Holm p {row['residual']['corrected_p']:.4f})"
         for row in rows
-        if row.adjusted is not None and row.adjusted.low * row.adjusted.high > 0 >= row.truth.low * row.truth.high
+        if row["residual"]["corrected_p"] < ALPHA
     ]
 
 
-def verdict_table(found: Findings, known: Mapping[str, float], name: str | None) -> str:
-    """A line per claim; with a model's `name` also what it believes, with `known` also the rule's own effect."""
-    head = ["", "claim", "with", "effect, 95 %", "p (Holm)", "adjusted", "MDE", *(["rule"] if known else []),
-            *(["believed"] if name else []), "verdict"]  # fmt: skip
-    tested, lines = {row.claim: row for row in found.rows}, []
+def adjusted_otherwise(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the effect beside all other columns is significant and the plain difference is not, one line each."""
+    return [
+        f"adjusted otherwise: beside all other columns {row['column']} has {_span(row['adjusted'])}, alone {row['effect']:+.2f}"
+        for row in rows
+        if row["adjusted"] and row["adjusted"]["low"] * row["adjusted"]["high"] > 0 >= row["low"] * row["high"]
+    ]
+
+
+def findings_text(v: Mapping[str, Any]) -> str:
+    """The verdicts in a table, what they mean, and the notes."""
+    joint = v["joint"]
+    lines = [
+        f"{v['data']}: {v['photos']:,} photos, mean score {v['mean']:.2f}, sd {v['sd']:.2f}",
+        "",
+        verdict_table(v),
+        f"effect: mean score with it less without it, {v['draws']:,} draws; adjusted: beside all other columns (HC3);",
+        "MDE: the effect that 80 % of such tables show",
+        f"{TOO_SMALL}: not significant, interval inside +-{v['margin']:g} points ({v['margin_words']})",
+        f"{NOT_TESTABLE}: " + "; ".join(f"{column}, {why}" for column, why in v["not_testable"].items()),
+    ]
+    if few := [row["column"] for row in v["tested"] if row["fewest"] < FEW]:
+        lines.append(f"fewer than {FEW} photos on a side, so the interval is too narrow: {', '.join(few)}")
+    if joint["f"] is not None:
+        f = f"F({', '.join(map(str, joint['f_degrees']))}) = {joint['f']:.2f}"
+        lines.append(f"all {joint['f_degrees'][0]} columns: {f}, p {joint['f_p']:.4f}, R2 {joint['r2']:.4f}")
+    lines += [*v["notes"], *v["disagreements"]]
+    if v["run"] is not None and not v["disagreements"]:
+        lines.append(f"no disagreement: what {v['run']} believes is borne out, or too little to tell")
+    return "\n".join(lines)
+
+
+def verdict_table(v: Mapping[str, Any]) -> str:
+    """A line per claim; with a model also what it believes, on a drawn sample also the rule's own effect."""
+    known = any(row["true_effect"] is not None for row in v["tested"])
+    head = ["", "claim", "with", "effect, 95 %", "p (Holm)", "adjusted", "MDE", *["rule"] * known,
+            *["believed"] * (v["run"] is not None), "verdict"]  # fmt: skip
+    tested, lines = {row["column"]: row for row in v["tested"]}, []
     for claim in CLAIMS:
         first = [str(claim.hypothesis), f"{claim.column} {'raises' if claim.sign > 0 else 'lowers'}"]
-        if (row := tested.get(claim)) is None:
+        if (row := tested.get(claim.column)) is None:
             lines.append([*first, *[""] * (len(head) - 3), NOT_TESTABLE])
             continue
-        shown = [getattr(row.adjusted, "effect", None), row.precision.smallest]
-        shown += ([known.get(claim.column)] if known else []) + ([getattr(row.belief, "effect", None)] if name else [])
+        shown = [row["adjusted"] and row["adjusted"]["effect"], row["smallest"], *[row["true_effect"]] * known]
+        shown += [row["believed"]["effect"]] if row["believed"] else []
         cells = ["-" if number is None else f"{number:+.2f}" for number in shown]
-        lines.append([*first, f"{row.n_with:,}", _span(row.truth), f"{row.truth.corrected_p:.4f}", *cells, row.verdict])
+        lines.append([*first, f"{row['with']:,}", _span(row), f"{row['corrected_p']:.4f}", *cells, row["verdict"]])
     return table(head, lines, left=(0, 1, len(head) - 1))
 
 
-def _legend(found: Findings, value: Mapping[str, Any]) -> list[str]:
-    joint = found.joint
-    lines = [
-        f"effect: mean score with it less without it, {value['draws']:,} draws; adjusted: beside all other columns (HC3); MDE: the "
-        f"effect that {100 * POWER:.0f} % of such tables show",
-        f"{TOO_SMALL}: not significant, interval inside +-{value['margin']:g} points ({value['margin_words']})",
-        f"{NOT_TESTABLE}: " + "; ".join(f"{column}, {why}" for column, why in found.untested.items()),
-    ]
-    if few := [row.claim.column for row in found.rows if row.fewest < FEW]:
-        lines.append(f"fewer than {FEW} photos on a side, so the interval is too narrow: {', '.join(few)}")
-    if joint.f is not None:
-        degrees = ", ".join(map(str, joint.f_degrees))
-        lines.append(
-            f"all {joint.f_degrees[0]} columns: F({degrees}) = {joint.f:.2f}, p {joint.f_p:.4f}, R2 {joint.r2:.4f}"
-        )
-    return lines
-
-
-def _span(effect: Effect | Coefficient) -> str:
-    return f"{effect.effect:+.2f} [{effect.low:+.2f}, {effect.high:+.2f}]"
-
-
-def as_json(found: Findings, known: Mapping[str, float], margin: float) -> dict[str, Any]:
-    """Everything, for programs; null where a figure cannot be had."""
-    scores, joint = found.scores, found.joint
-    median, sd = float(np.median(scores)), float(scores.std())
-    share = 100 * float(((scores >= median) & (scores < median + margin)).mean())
-    words = f"from the median, {median:g}, to {median + margin:g} is {share:.0f} percentiles"
-    coefficients = zip(found.joint_columns, joint.coefficients, strict=True)
-    return {
-        "photos": len(scores),
-        "mean": float(scores.mean()),
-        "sd": sd,
-        "alpha": ALPHA,
-        "margin_words": f"{margin / sd:.2f} sd of these scores; {words}" if sd > 0 else words,
-        "tested": [_row(row, known) for row in found.rows],
-        "not_testable": found.untested,
-        "joint": {"photos": joint.n, "r2": joint.r2, "f": joint.f, "f_degrees": list(joint.f_degrees), "f_p": joint.f_p,
-                  "coefficients": {name: one and asdict(one) for name, one in coefficients}},
-    }  # fmt: skip
-
-
-def _row(row: Finding, known: Mapping[str, float]) -> dict[str, Any]:
-    claim, measured = row.claim, row.claim.column == CONTRAST
-    return {
-        "hypothesis": claim.hypothesis, "claim": f"{claim.words} the score", "sign": claim.sign, "column": claim.column,
-        "with": row.n_with, "without": row.n_without, **asdict(row.truth), **asdict(row.precision), "verdict": row.verdict,
-        "adjusted": row.adjusted and asdict(row.adjusted),
-        "levels": row.unit if measured else None,
-        "per_10_levels": row.truth.effect / row.unit * 10.0 if measured else None,
-        "believed": row.belief and asdict(row.belief),
-        "residual": row.residual and asdict(row.residual),
-        "true_effect": known.get(claim.column),
-    }  # fmt: skip
+def _span(effect: Mapping[str, float]) -> str:
+    return f"{effect['effect']:+.2f} [{effect['low']:+.2f}, {effect['high']:+.2f}]"
 
 
 def as_csv(value: Mapping[str, Any]) -> str:
     """A row per claim, those not testable too; nested figures as `adjusted_effect`, `adjusted_low`, ...; four decimals."""
-    tested = {row["column"]: row for row in value["tested"]}
-    rows = [
-        tested.get(claim.column) or {"hypothesis": claim.hypothesis, "claim": f"{claim.words} the score", "sign": claim.sign,
-                                     "column": claim.column, "verdict": f"{NOT_TESTABLE}: {value['not_testable'][claim.column]}"}
-        for claim in CLAIMS
-    ]  # fmt: skip
+    found = {row["column"]: row for row in value["tested"]}
+    rows = [found.get(c.column) or {"hypothesis": c.hypothesis, "claim": f"{c.words} the score", "sign": c.sign, "column": c.column,
+                                    "verdict": f"{NOT_TESTABLE}: {value['not_testable'][c.column]}"} for c in CLAIMS]  # fmt: skip
     frame = pd.json_normalize(rows, sep="_").dropna(axis="columns", how="all")
     return frame.to_csv(index=False, float_format="%.4f", lineterminator="\n")
 
 
-def draw_forest(
-    found: Findings, known: Mapping[str, float], margin: float, title: str, name: str | None, path: Path
-) -> None:
+def draw_forest(v: Mapping[str, Any], path: Path) -> None:
     """Write the forest plot of the tested claims (PNG): effects with intervals, the margin, the verdicts."""
     from matplotlib.figure import Figure  # not pyplot: it asks the machine for a screen
 
-    rows, count = found.rows, len(found.rows)
+    rows, margin = v["tested"], v["margin"]
     # Okabe and Ito's colours, which colour-blind readers tell apart.
-    series: list[tuple[str, str, str, list[Any]]] = [
-        ("plain difference (decides)", "o", "#000000", [row.truth for row in rows]),
-        ("adjusted for the other columns", "s", "#0072B2", [row.adjusted for row in rows]),
-    ]
-    if name is not None:
-        series.append((f"what {name} believes", "D", "#D55E00", [row.belief for row in rows]))
-    figure = Figure(figsize=(11.0, 1.9 + 0.62 * count), dpi=110)
+    series = [("plain difference (decides)", "o", "#000000", rows),
+              ("adjusted for the other columns", "s", "#0072B2", [row["adjusted"] for row in rows]),
+              (f"what {v['run']} believes", "D", "#D55E00", [row["believed"] for row in rows])]  # fmt: skip
+    figure = Figure(figsize=(11.0, 1.9 + 0.62 * len(rows)), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     axes.axvspan(-margin, margin, color="#DDDDDD", lw=0, zorder=0)
     axes.axvline(0.0, color="#888888", lw=0.8, zorder=1)
-    for step, (label, mark, colour, effects) in enumerate(series):
-        points = np.array([(one.effect, one.low, one.high, count - at - 0.78 - 0.20 * step)
-                           for at, one in enumerate(effects) if one is not None]).reshape(-1, 4)  # fmt: skip
-        x, low, high, y = points.T
-        axes.errorbar(x, y, xerr=(x - low, high - x), fmt=mark, color=colour, mfc="white" if mark == "D" else colour, ms=7 - step,
-                      lw=1.8 - 0.4 * step, label=label)  # fmt: skip
-    if known:
-        places = [(known[row.claim.column], count - 1 - at) for at, row in enumerate(rows) if row.claim.column in known]
-        axes.plot(*zip(*places, strict=True), "|", color="#009E73", ms=22, mew=2.2, label="the rule's own effect")
+    for step, (label, mark, colour, effects_) in enumerate(series):
+        for at, one in enumerate(effects_):
+            if one is not None:
+                arms = [[one["effect"] - one["low"]], [one["high"] - one["effect"]]]
+                axes.errorbar(one["effect"], at + 0.2 * (step - 1), xerr=arms, fmt=mark, color=colour, label=label)
     for at, row in enumerate(rows):
-        axes.text(1.02, count - 1 - at, row.verdict, transform=axes.get_yaxis_transform(), va="center", fontsize=10)
-    axes.set_yticks(range(count), [f"{row.claim.words} ({row.claim.column})" for row in reversed(rows)], fontsize=10)
-    axes.set_ylim(-0.6, count - 0.4)
+        if row["true_effect"] is not None:
+            axes.plot(row["true_effect"], at, "|", color="#009E73", ms=22, mew=2.2, label="the rule's own effect")
+    axes.set_yticks(range(len(rows)), [f"{row['claim']} ({row['column']})\n{row['verdict']}" for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"effect on the score, points, with 95 % intervals; grey: +-{margin:g}, too small to matter")
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(f"{v['data']}: {v['photos']:,} photos", loc="left")
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    inches = figure.get_figheight()
-    figure.subplots_adjust(left=0.29, right=0.80, top=1 - 0.42 / inches, bottom=1.05 / inches)
-    figure.legend(loc="lower center", ncols=len(series) + bool(known), frameon=False, fontsize=9)
+    handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each label once
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})  # the same findings give the same bytes

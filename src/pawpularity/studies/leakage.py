@@ -8,15 +8,12 @@ seed 42. So most validation samples have a copy of themselves, with the very sco
 
 The replay needs labels only. It rebuilds that list and split to the digit (samples in table order, a photo's own in the order
 original, flip, blur, crop; `torch.randperm` is what `random_split` draws) and answers with the score of a copy that is
-trained on, else with the training samples' mean. No photo is looked at.
+trained on, else with the training samples' mean.
 
-The experiment trains one network both ways and scores both ways. Fold 0 of the honest folds is set aside: nobody trains on
-it, and its photos are scored without copies (the honest way). The list of the other photos is split as the paper did, and
-the random tenth is scored (the leaky way).
-    leaky    trains on all other samples, copies of validation samples among them, and stops early by watching the latter
-    honest   trains on samples of photos without a copy or near-duplicate in the validation set
-Both are scored on the same samples. The honest network has fewer samples, above all fewer of the rare scores, which widens the
-gap; their number is printed.
+The experiment trains one network both ways and scores both ways. Nobody trains on fold 0 of the honest folds; its photos
+are scored without copies (the honest way). The list of the others is split as the paper did, and the random tenth is scored
+(the leaky way). The leaky network trains on all other samples and stops early by watching the tenth; the honest one trains on
+photos without a copy or near-duplicate in it. It has fewer samples, above all of the rare scores, which widens the gap.
 """
 
 import time
@@ -48,7 +45,7 @@ if TYPE_CHECKING:
 FOLDER = OOF / "leakage"
 RULES = ("authors", "paper", "none")
 SEED, SEEDS = 42, 200
-PAPER = {"augment": "none", "views": 0, "mixup": 0.0, "manifold_mixup": 0.0, "split": "honest", "refit": False}
+FIXED = {"augment": "none", "views": 0, "mixup": 0.0, "manifold_mixup": 0.0, "split": "honest", "refit": False}
 """What the experiment sets, so that the list of samples is fixed; and `copies`, by --copies."""
 WAYS = ("leaky", "honest")
 
@@ -66,7 +63,7 @@ def leakage(
         raise UserError("--labels replays the split from a table: leave out --data, --config and settings")
     if copies not in RULES:
         raise UserError(f"--copies {copies}: is not known{nearest(copies, RULES)}")
-    if own := [word for word in settings if word.startswith(tuple(f"train.{key}" for key in ("copies", *PAPER)))]:
+    if own := [word for word in settings if word.startswith(tuple(f"train.{key}" for key in ("copies", *FIXED)))]:
         raise UserError(f'leakage: "{own[0]}" is set by the experiment (copies by --copies); leave it out')
     place = Path(labels) if labels else choose_data(data)
     resolve(config or default_config(place), settings)
@@ -84,8 +81,7 @@ def leakage(
         write_oof(Path(answers), answers_table(frame[ID].tolist(), scores, copies))
         log(f"wrote {answers}: answers that look at no photo")
     if trains:
-        work = context(config, data, None, settings)
-        value["experiment"], folder = run_experiment(work, copies)
+        value["experiment"], folder = run_experiment(context(config, data, None, settings), copies)
         text += f"\n\n{experiment_text(value['experiment'])}"
         log(f"wrote {folder}/")
     emit(value, text, json)
@@ -111,49 +107,32 @@ def lookup(scores: Floats, rows: Rows, validated: Mask) -> tuple[Floats, Mask, f
 
     Returns the answers, which samples have a trained copy (both (validated,)), and that mean.
     """
-    trained = np.zeros(len(scores), dtype=bool)
-    trained[rows[~validated]] = True
-    known, mean = trained[rows[validated]], float(scores[rows[~validated]].mean())
+    known, mean = np.isin(rows[validated], rows[~validated]), float(scores[rows[~validated]].mean())
     return np.where(known, scores[rows[validated]], mean), known, mean
 
 
-def replay(scores: Floats, rule: str = "authors") -> dict[str, Any]:
+def replay(scores: Floats, rule: str = "authors", seed: int = SEED) -> dict[str, Any]:
     """What the paper's split of `scores` (n,), in table order, lets a label do. RMSEs, means and sds in score points."""
-    rows, copy_of, validated = paper_list(scores, rule)
+    rows, copy_of, validated = paper_list(scores, rule, seed)
     answers, known, mean = lookup(scores, rows, validated)
     target = scores[rows[validated]]
     value, sd = rmse(target, answers), float(target.std())
     parts = {"leaked": target[known], "other": target[~known]}
-    return plain(
-        {
-            "photos": len(scores),
-            "samples": len(rows),
-            "copied_photos": len(np.unique(rows[copy_of > 0])),
-            "validation": len(target),
-            "siblings": int(known.sum()),
-            "sibling_share": float(known.mean()),
-            "training_mean": mean,
-            "lookup_rmse": value,
-            "constant_rmse": rmse(target, np.full(len(target), mean)),
-            "sd": sd,
-            "r2": 1 - (value / sd) ** 2 if sd > 0 else None,
-            **{f"{name}_mean": float(part.mean()) if len(part) else None for name, part in parts.items()},
-            **{f"{name}_sd": float(part.std()) if len(part) else None for name, part in parts.items()},
-        }
-    )
+    return plain({
+        "photos": len(scores), "samples": len(rows), "copied_photos": len(np.unique(rows[copy_of > 0])),
+        "validation": len(target), "siblings": int(known.sum()), "sibling_share": float(known.mean()),
+        "training_mean": mean, "lookup_rmse": value, "constant_rmse": rmse(target, np.full(len(target), mean)), "sd": sd,
+        "r2": 1 - (value / sd) ** 2 if sd > 0 else None,
+        **{f"{name}_mean": float(part.mean()) if len(part) else None for name, part in parts.items()},
+        **{f"{name}_sd": float(part.std()) if len(part) else None for name, part in parts.items()},
+    })  # fmt: skip
 
 
 def over_seeds(scores: Floats, rule: str = "authors") -> dict[str, Any]:
-    """Mean, sd (ddof 1), least and greatest over seeds 0 to 199 of the figures that depend on the split."""
-    figures = np.empty((SEEDS, 3))
-    for seed in range(SEEDS):
-        rows, _, validated = paper_list(scores, rule, seed)
-        target, (answers, known, mean) = scores[rows[validated]], lookup(scores, rows, validated)
-        figures[seed] = known.mean(), rmse(target, answers), rmse(target, np.full(len(target), mean))
-    return {"seeds": SEEDS} | {
-        name: {"mean": float(v.mean()), "sd": float(v.std(ddof=1)), "low": float(v.min()), "high": float(v.max())}
-        for name, v in zip(("sibling_share", "lookup_rmse", "constant_rmse"), figures.T, strict=True)
-    }
+    """Mean and sd (ddof 1) over seeds 0 to 199 of the figures that depend on the split."""
+    found = pd.DataFrame([replay(scores, rule, seed) for seed in range(SEEDS)])
+    names = ("sibling_share", "lookup_rmse", "constant_rmse")
+    return {"seeds": SEEDS, **{name: {"mean": found[name].mean(), "sd": found[name].std()} for name in names}}
 
 
 def answers_table(ids: list[str], scores: Floats, rule: str = "authors") -> pd.DataFrame:
@@ -174,19 +153,14 @@ def replay_text(place: Path, v: dict[str, Any]) -> str:
     seeds = v["over_seeds"]
     share = seeds["sibling_share"]
     lines = [
-        f"The paper's split of {place}, from labels only (copies: {v['copies']}, seed {v['seed']}): {v['photos']:,} photos, "
-        f"{v['samples']:,} samples.",
-        f"{v['validation']:,} are validated, {v['siblings']:,} ({100 * v['sibling_share']:.1f} %) with a copy in training (seeds "
-        f"0 to {seeds['seeds'] - 1}: {100 * share['mean']:.2f} +- {100 * share['sd']:.2f} %).",
+        f"The paper's split of {place}, from labels only (copies: {v['copies']}, seed {v['seed']}):",
+        f"{v['photos']:,} photos, {v['samples']:,} samples; {v['validation']:,} are validated, {v['siblings']:,} "
+        f"({v['sibling_share']:.1%}) with a copy in training",
+        f"(seeds 0 to {SEEDS - 1}: {share['mean']:.2%} +- {share['sd']:.2%}).",
     ]
-    rows = [
-        (words, f"{v[key]:.3f}", f"{seeds[key]['mean']:.3f} +- {seeds[key]['sd']:.3f}")
-        for key, words in {
-            "lookup_rmse": "the copy's score, else the mean",
-            "constant_rmse": "the training samples' mean",
-        }.items()
-    ]
-    return "\n".join([*lines, "", table(("answer, no photo looked at", "RMSE", f"{seeds['seeds']} seeds"), rows)])
+    answers = (("lookup_rmse", "the copy's score, else the mean"), ("constant_rmse", "the training samples' mean"))
+    rows = [(words, f"{v[key]:.3f}", f"{seeds[key]['mean']:.3f} +- {seeds[key]['sd']:.3f}") for key, words in answers]
+    return "\n".join([*lines, "", table(("answer, no photo looked at", "RMSE", f"{SEEDS} seeds"), rows)])
 
 
 # --- The experiment ---------------------------------------------------------------------------------------------------
@@ -197,23 +171,23 @@ def run_experiment(work: Context, rule: str) -> tuple[dict[str, Any], Path]:
     from pawpularity.device import choose as choose_device
     from pawpularity.training.samples import TrainingData
 
-    config = work.config.with_values({f"train.{key}": value for key, value in {"copies": rule, **PAPER}.items()})
+    config = work.config.with_values({f"train.{key}": value for key, value in {"copies": rule, **FIXED}.items()})
     data, compute = TrainingData.load(work.dataset, work.folds, config), choose_device(config.train.dtype)
     ids = np.array(sorted(work.dataset.train[ID]))
     held = np.flatnonzero(work.folds.folds_of(ids) == 0)
     log(f"trains two networks ({config.model.backbone}, {config.train.epochs} epochs at most) on {compute}; {len(held)} photos of "
         "fold 0 are set aside")  # fmt: skip
     started = time.perf_counter()
-    value, predictions = both_ways(config, data, held, compute)
-    predictions.insert(0, ID, ids[predictions.pop("row")])
-    about = {"kind": "leakage", "seconds": round(time.perf_counter() - started, 1), "device": compute.device.type,
-             "dtype": compute.dtype_name}  # fmt: skip
-    own, folds = work.dataset, {"hash": work.folds.hash, "held": 0, "photos": len(held)}
-    value |= record_of(config, data={"name": own.name, "hash": own.hash}, folds=folds, weights={}) | about
+    value, rows = both_ways(config, data, held, compute)
+    seconds = round(time.perf_counter() - started, 1)
+    folds = {"hash": work.folds.hash, "held": 0, "photos": len(held)}
+    record = record_of(config, data={"name": work.dataset.name, "hash": work.dataset.hash}, folds=folds, weights={})
+    value |= record | {"kind": "leakage", "seconds": seconds}
+    rows.insert(0, ID, ids[rows.pop("row")])
+    rows = rows.sort_values(["scored", ID, "copy"], kind="stable")
     folder = FOLDER / work.run.name
-    predictions = predictions.sort_values(["scored", ID, "copy"], kind="stable")
-    write_text(folder / "predictions.csv", predictions.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    draw_experiment(folder / "leakage.png", value, predictions)
+    write_text(folder / "predictions.csv", rows.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    draw_experiment(folder / "leakage.png", value, rows)
     write_json(folder / "result.json", value)
     return value, folder
 
@@ -231,37 +205,38 @@ def both_ways(
     training, validation = paper_split(config, data, np.flatnonzero(~np.isin(data.groups, data.groups[held])))
     honest = honest_samples(training, validation, data.groups)
     if len(honest) < 8 or not len(validation):
-        raise UserError(
-            f"{len(data.scores)} photos: too few are left to train on without a fold and a tenth of the samples"
-        )
-    scored_on, leaked = {"leaky": validation, "honest": originals(held)}, np.isin(validation.rows, training.rows)
-    frames = {scored: pd.DataFrame({"row": what.rows, "copy": np.array(AUGMENTATIONS)[what.copies], "scored": scored,
-                                    "copy_trained_on": leaked if scored == "leaky" else False, "target": data.scores[what.rows]})
-              for scored, what in scored_on.items()}  # fmt: skip
-    ways = []
+        raise UserError(f"{len(data.scores)} photos: too few to train on without a fold and a tenth of the samples")
+    scored = {"leaky": validation, "honest": originals(held)}
+    rows = pd.concat([pd.DataFrame({"row": what.rows, "copy": np.array(AUGMENTATIONS)[what.copies], "scored": way})
+                      for way, what in scored.items()], ignore_index=True)  # fmt: skip
+    rows["copy_trained_on"] = (rows["scored"] == "leaky") & rows["row"].isin(training.rows)
+    rows["target"] = data.scores[rows["row"]]
+    ways: list[dict[str, Any]] = []
     for trained, samples in {"leaky": training, "honest": honest}.items():
         inner = trained == "honest" and config.train.stop != "none"
         fitting, watched = _inner(config, data, samples) if inner else (samples, validation)
         with shown_fit(config, f"{trained} training") as hooks:
             fitted = fit_samples(config, data, fitting, watched, compute=compute, hooks=hooks)
+        rows[trained] = np.concatenate([predict_samples(fitted, data, what, compute) for what in scored.values()])
         # The constant is the mean of samples, as the paper's, and of photos for the honest way.
-        means = {"leaky": fitted.training_mean, "honest": float(data.scores[np.unique(samples.rows)].mean())}
+        constants = {"leaky": fitted.training_mean, "honest": float(data.scores[np.unique(samples.rows)].mean())}
         about = {"trained": trained, "samples": len(fitting), "photos": len(np.unique(fitting.rows))}
-        for scored, what in scored_on.items():
-            answers = predict_samples(fitted, data, what, compute)
-            result = evaluate(data.scores[what.rows], answers, means[scored], data.groups[what.rows])
-            ways.append(about | {"scored": scored} | result.to_dict())
-            frames[scored][trained] = answers
-    first, target = frames["leaky"], data.scores[validation.rows]
-    parts = {"with": first[leaked], "without": first[~leaked]}
-    return {
+        for way, own in rows.groupby("scored", sort=False):
+            target, answers = own[["target", trained]].to_numpy(dtype=np.float64).T
+            result = evaluate(target, answers, constants[str(way)], data.groups[own["row"]])
+            ways.append({**about, "scored": way, **result.to_dict()})
+    leaky = rows[rows["scored"] == "leaky"]
+    known = np.where(leaky["copy_trained_on"], leaky["target"], data.scores[training.rows].mean())
+    with_copy, without = leaky[leaky["copy_trained_on"]], leaky[~leaky["copy_trained_on"]]
+    return plain({
         "ways": ways,
-        "lookup_rmse": rmse(target, np.where(leaked, target, data.scores[training.rows].mean())),
-        "validation": len(target),
-        "siblings": int(leaked.sum()),
-        **{f"leaky_rmse_{word}_sibling": rmse(own["target"], own["leaky"]) if len(own) else None for word, own in parts.items()},
-        "honest_minus_leaky": {scored: _paired(own, data.groups) for scored, own in frames.items()},
-    }, pd.concat(frames.values(), ignore_index=True)  # fmt: skip
+        "lookup_rmse": rmse(leaky["target"], known),
+        "validation": len(leaky),
+        "siblings": len(with_copy),
+        "leaky_rmse_with_sibling": rmse(with_copy["target"], with_copy["leaky"]) if len(with_copy) else None,
+        "leaky_rmse_without_sibling": rmse(without["target"], without["leaky"]) if len(without) else None,
+        "honest_minus_leaky": {way: _paired(own, data.groups) for way, own in rows.groupby("scored", sort=False)},
+    }), rows  # fmt: skip
 
 
 def _paired(rows: pd.DataFrame, groups: Rows) -> dict[str, Any]:
@@ -285,28 +260,23 @@ def _inner(config: Config, data: "TrainingData", samples: "Samples") -> tuple["S
 
 
 def experiment_text(value: dict[str, Any]) -> str:
-    """The experiment as a table of both networks, scored both ways."""
-    ways = {(w["trained"], w["scored"]): w for w in value["ways"]}
-    rows = [["lookup, no photo looked at", "", f"{value['lookup_rmse']:.3f}", ""]]
-    for trained in WAYS:
-        own = [ways[trained, scored] for scored in WAYS]
-        cells = [f"{w['rmse']:.3f} [{w['low']:.2f}, {w['high']:.2f}], constant {w['constant_rmse']:.2f}" for w in own]
-        rows.append([f"trained the {trained} way", f"{own[0]['samples']:,} of {own[0]['photos']:,} photos", *cells])
-    paired = [value["honest_minus_leaky"][scored] for scored in WAYS]
-    cells = [f"{c['difference']:+.3f} [{c['low']:+.2f}, {c['high']:+.2f}], p {c['p']:.4f}" for c in paired]
-    rows.append(["honest - leaky, paired", "", *cells])
-    n = [f"{ways['leaky', scored]['n']:,}" for scored in WAYS]
-    head = (
-        "RMSE of the same network",
-        "trained on samples",
-        f"{n[0]} samples of the tenth",
-        f"{n[1]} photos nobody trained on",
-    )
-    known = {word: value[f"leaky_rmse_{word}_sibling"] for word in ("with", "without")}
-    parts = ", ".join(f"{word} {rmse:.3f}" for word, rmse in known.items() if rmse is not None)
-    backbone, seconds = value["config"]["model"]["backbone"], duration(value["seconds"])
-    return (f"{table(head, rows)}\nThe leaky network on samples of the tenth {parts} a copy in training ({value['siblings']} of "
-            f"{value['validation']}). {backbone}, {seconds}.")  # fmt: skip
+    """The experiment as a table: both networks, scored both ways."""
+    scored = {"leaky": "the tenth: photos and copies", "honest": "photos nobody trained on"}
+    ways = sorted(value["ways"], key=lambda way: list(scored).index(way["scored"]))
+    rows: list[tuple[object, ...]] = [
+        (scored[w["scored"]], f"trained the {w['trained']} way", f"{w['samples']:,}", w["n"],
+         f"{w['rmse']:.3f} [{w['low']:.2f}, {w['high']:.2f}]", f"{w['constant_rmse']:.2f}") for w in ways
+    ]  # fmt: skip
+    for at, way in ((2, "leaky"), (5, "honest")):
+        c = value["honest_minus_leaky"][way]
+        difference = f"{c['difference']:+.3f} [{c['low']:+.2f}, {c['high']:+.2f}]"
+        rows.insert(at, ("", "honest - leaky, paired", "", "", difference, f"p {c['p']:.4f}"))
+    rows.insert(0, (scored["leaky"], "lookup, no photo looked at", "", "", f"{value['lookup_rmse']:.3f}", ""))
+    parts = {word: value[f"leaky_rmse_{word}_sibling"] for word in ("with", "without")}
+    told = " and ".join(f"{rmse:.3f} {word}" for word, rmse in parts.items() if rmse is not None)
+    return (f"{table(('scored on', 'network', 'samples', 'n', 'RMSE, 95 %', 'constant'), rows, left=(0, 1))}\n"
+            f"On the tenth the leaky network has {told} a copy in training ({value['siblings']} of {value['validation']}).\n"
+            f"{value['config']['model']['backbone']}, {duration(value['seconds'])}.")  # fmt: skip
 
 
 def draw_experiment(path: Path, value: dict[str, Any], predictions: pd.DataFrame) -> None:
@@ -315,32 +285,25 @@ def draw_experiment(path: Path, value: dict[str, Any], predictions: pd.DataFrame
 
     figure = Figure(figsize=(9.0, 8.6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
-    titles = {
-        "leaky": "scored the leaky way (photos and copies)",
-        "honest": "scored the honest way (photos never seen)",
-    }
+    titles = {"leaky": "(photos and copies)", "honest": "(photos never seen)"}
     for w in value["ways"]:
         ax = axes[WAYS.index(w["trained"]), WAYS.index(w["scored"])]
         rows = predictions[predictions["scored"] == w["scored"]]
-        known = rows["copy_trained_on"].to_numpy(dtype=bool) & (w["trained"] == "leaky")
         # Equal points hide one another: half a point of jitter.
-        jitter = np.random.default_rng(0).uniform(-0.5, 0.5, len(rows))
+        x = rows["target"] + np.random.default_rng(0).uniform(-0.5, 0.5, len(rows))
+        known = rows["copy_trained_on"].astype(bool) & (w["trained"] == "leaky")
         for mask, colour, label in (
-            (~known, "#2f6690", "no copy in training"),
-            (known, "#c8553d", "a copy in training"),
-        ):
-            if mask.any():
-                x = rows["target"][mask] + jitter[mask]
-                ax.scatter(x, rows[w["trained"]][mask], s=9, alpha=0.5, c=colour, linewidths=0, label=label)
+            (~known, "#2f6690", "no copy in training"), (known, "#c8553d", "a copy in training"),
+        ):  # fmt: skip
+            ax.scatter(x[mask], rows[w["trained"]][mask], s=9, alpha=0.5, c=colour, linewidths=0, label=label)
         ax.plot([0, 100], [0, 100], color="#333333", linewidth=0.8)
-        figures = f"RMSE {w['rmse']:.2f} [{w['low']:.2f}, {w['high']:.2f}]   constant {w['constant_rmse']:.2f}"
-        ax.set_title(f"trained the {w['trained']} way, {titles[w['scored']]}\n{figures}", fontsize=8.5)
         ax.set(xlim=(0, 102), ylim=(0, 102))
-        ax.spines[["top", "right"]].set_visible(False)
-        if known.any():
-            ax.legend(fontsize=8, loc="upper left", frameon=False)
-    figure.supxlabel("true score", fontsize=10)
-    figure.supylabel("prediction", fontsize=10)
-    figure.suptitle(f"{value['data']['name']}: the same network, the same photos, two ways to split", fontsize=11)
+        figures = f"RMSE {w['rmse']:.2f} [{w['low']:.2f}, {w['high']:.2f}]   constant {w['constant_rmse']:.2f}"
+        way = f"trained the {w['trained']} way, scored the {w['scored']} way {titles[w['scored']]}"
+        ax.set_title(f"{way}\n{figures}", fontsize=8.5)
+    axes[0, 0].legend(fontsize=8, loc="upper left", frameon=False)
+    figure.supxlabel("true score")
+    figure.supylabel("prediction")
+    figure.suptitle(f"{value['data']['name']}: the same network, the same photos, two ways to split")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})

@@ -83,20 +83,20 @@ def leakcheck(
 def find_photos(source: Predictions, asked: str | None, data: Path | None) -> dict[int, Path]:
     """The photo of each row of `source` that has one: in the folder `asked` for, else in `data` if that holds enough.
 
-    Photos are ID.jpg in the folder, or in train/ below it. Raises UserError where `asked` is absent or holds fewer than 20.
+    Photos are ID.jpg in the folder, or in train/ below it. Raises UserError where `asked` holds fewer than 20.
     """
     folder = Path(asked) if asked else data
-    if folder is None or (not asked and not (folder / "train").is_dir()):
+    if folder is None:
         return {}
-    if not folder.is_dir():
-        raise UserError(f"--photos {folder}: there is no such folder")
-    place = folder / "train" if (folder / "train").is_dir() else folder
-    there = {entry.name for entry in place.iterdir()}
-    found = {row: place / f"{name}.jpg" for row, name in enumerate(source.table[ID]) if f"{name}.jpg" in there}
-    if asked and len(found) < FEWEST_PHOTOS:
+    place = folder / "train" if (folder / "train").is_dir() or not asked else folder
+    there = {path.stem: path for path in place.glob("*.jpg")}
+    found = {row: there[name] for row, name in enumerate(source.table[ID]) if name in there}
+    if len(found) >= FEWEST_PHOTOS:
+        return found
+    if asked:
         raise UserError(f"--photos {folder}: holds {len(found)} of these {len(source.table)} photos as ID.jpg; "
                         f"{FEWEST_PHOTOS} or more are needed")  # fmt: skip
-    return found if len(found) >= FEWEST_PHOTOS else {}
+    return {}
 
 
 def check(
@@ -106,38 +106,26 @@ def check(
     result = evaluate(source.target, source.prediction, source.constant, source.groups)
     remarks = [extremes_remark(source, origin.kind), blind_remark(result.n)]
     rows, copies, parts, neighbours = np.array(list(files), dtype=np.int64), None, [], None
-    if not files:
-        remarks.append(
-            f"fewer than {FEWEST_PHOTOS} photos are at hand: no search for copies in other folds (--photos DIR)"
-        )
-    elif len(np.unique(source.fold[rows])) < 2:
-        remarks.append(
-            f"the {len(rows)} rows with a photo are all of one fold: there is no other fold to search for copies"
-        )
-    else:
+    compared = len(np.unique(source.fold[rows])) > 1
+    if compared:
         config = with_weights(config)
         near, bar, copy = look_alikes(list(files.values()), source.fold[rows], config)
         copies, parts = copies_of(source, rows, near, bar, copy), deciles(source, rows, near)
         own = source.table.iloc[rows].reset_index(drop=True)[[ID, "fold", "target", "prediction"]]
-        other = own.iloc[near.at].reset_index(drop=True)
-        neighbours = own.assign(neighbour=other[ID], neighbour_fold=other["fold"], neighbour_target=other["target"],
-                                similarity=near.similarity, copy=copy)  # fmt: skip
-        remarks.append(f"similarity of {len(rows)} of {result.n} rows by {config.model.backbone} (model.backbone=NAME "
-                       "model.weights=... takes another)")  # fmt: skip
+        other = own.iloc[near.at].reset_index(drop=True)[[ID, "fold", "target"]]
+        other.columns = pd.Index(["neighbour", "neighbour_fold", "neighbour_target"])
+        neighbours = own.join(other).assign(similarity=near.similarity, copy=copy)
+    else:
+        why = f"the {len(rows)} rows with a photo are all of one fold" if files else "no photos (--photos DIR)"
+        remarks.append(f"{why}: no search for copies in other folds")
     signs = signs_of(source, result, origin, copies)
     return {
-        "name": source.name,
-        "verdict": verdict_of(signs),
-        "kind_of_data": origin.kind,
-        "why": origin.why,
-        "score": result.to_dict(),
-        "signs": [asdict(sign) for sign in signs],
+        "name": source.name, "verdict": verdict_of(signs), "kind_of_data": origin.kind, "why": origin.why,
+        "score": result.to_dict(), "signs": [asdict(sign) for sign in signs],
         "remarks": [remark for remark in remarks if remark],
-        "photos": None if neighbours is None else len(rows),
-        "network": None if neighbours is None else config.model.backbone,
-        "deciles": [asdict(part) for part in parts],
-        "copies": None if copies is None else copies.to_dict(),
-    }, neighbours
+        "photos": len(rows) if compared else None, "network": config.model.backbone if compared else None,
+        "deciles": [asdict(part) for part in parts], "copies": None if copies is None else copies.to_dict(),
+    }, neighbours  # fmt: skip
 
 
 def look_alikes(paths: list[Path], fold: Rows, config: Config) -> tuple[Neighbours, float, NDArray[np.bool_]]:
@@ -206,16 +194,13 @@ def check_text(v: dict[str, Any], constant_words: str) -> str:
         f"RMSE {s['rmse']:.3f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{' (indicative)' if s['indicative'] else ''}; n = {s['n']}; "
         f"constant {s['constant_rmse']:.3f} ({constant_words}); sd of these rows {s['sd']:.3f}",
         f"{v['kind_of_data']} data: {v['why']}",
-    ]
-    for name, part in zip(
-        ("least", "most"), v["deciles"][:: len(v["deciles"]) - 1] if v["deciles"] else (), strict=False
-    ):
-        notes.append(f"the tenth with the {name} similar neighbour ({part['similarity']:.2f}): RMSE {part['rmse']:.1f}, copying "
-                     f"its score {part['copying_rmse']:.1f}, constant {part['constant_rmse']:.1f}")  # fmt: skip
+    ]  # fmt: skip
+    for name, d in zip(("least", "most"), v["deciles"][:1] + v["deciles"][-1:], strict=False):
+        notes.append(f"the tenth with the {name} similar neighbour by {v['network']} ({d['similarity']:.2f}): "
+                     f"RMSE {d['rmse']:.1f}, copying {d['copying_rmse']:.1f}, constant {d['constant_rmse']:.1f}")  # fmt: skip
     if c and c["rows"]:
-        other = "" if c["other_rmse"] is None else f"; all others {c['other_rmse']:.2f}"
         notes.append(f"the {c['rows']} rows with a copy in another fold: RMSE {c['rmse']:.2f}, copying its score "
-                     f"{c['copying_rmse']:.2f}{other}")  # fmt: skip
+                     f"{c['copying_rmse']:.2f}")  # fmt: skip
     rows = [("ALARM" if sign["raised"] else "ok", sign["name"], sign["text"]) for sign in v["signs"]]
     rows += [("note", "", note) for note in notes]
     return "\n".join([*lines, table(("", "sign", "finding"), rows, left=(0, 1, 2))])
@@ -240,20 +225,13 @@ def write_sheet(neighbours: pd.DataFrame, files: dict[str, Path], path: Path) ->
     pairs: dict[frozenset[str], list[Tile]] = {}
     copies = neighbours[neighbours["copy"]].sort_values("similarity", ascending=False, kind="stable")
     for row in copies.to_dict("records"):
-        tiles = [
-            Tile(files[row[name]], (_short(row[name]), f"fold {row[fold]}, score {row[target]:g}", words))
-            for name, fold, target, words in (
-                (ID, "fold", "target", f"predicted {row['prediction']:.1f}"),
-                ("neighbour", "neighbour_fold", "neighbour_target", f"similarity {row['similarity']:.3f}"),
-            )
-        ]
-        pairs.setdefault(frozenset((row[ID], row["neighbour"])), tiles)
-    shown = list(pairs.values())[:SHOWN]
-    contact_sheet(
-        [[tile for pair in shown[i : i + 2] for tile in pair] for i in range(0, len(shown), 2)], path, per_line=4
-    )
-
-
-def _short(name: str) -> str:
-    """An Id that fits under a thumbnail; its end, where copies carry `_flip`, is kept."""
-    return name if len(name) <= 19 else f"{name[:9]}..{name[-8:]}"
+        own, other = row[ID], row["neighbour"]
+        about = f"fold {row['fold']}, score {row['target']:g}", f"predicted {row['prediction']:.1f}"
+        beside = (
+            f"fold {row['neighbour_fold']}, score {row['neighbour_target']:g}",
+            f"similarity {row['similarity']:.3f}",
+        )
+        tiles = [Tile(files[own], (own, *about)), Tile(files[other], (other, *beside))]
+        pairs.setdefault(frozenset((own, other)), tiles)
+    shown = [tile for pair in list(pairs.values())[:SHOWN] for tile in pair]
+    contact_sheet([shown], path, per_line=4)

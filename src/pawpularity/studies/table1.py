@@ -5,7 +5,7 @@ x two ways to split.
 Result: printed, and oof/table1/table1.csv and .md (`-DATA` for data other than the contest's and the sample, `-part` for some
 cells). Finished cells are not trained again: after a stop the same command continues.
 
-A honest cell is a run of its own, oof/table1-BACKBONE-COPIES/: five folds, every photo scored once, without copies. A leaky cell
+An honest cell is a run of its own, oof/table1-BACKBONE-COPIES/: five folds, every photo scored once, without copies. A leaky cell
 is the paper's: one random tenth of photos AND copies, seed 42, scored by a network trained on the rest; where a config stops early
 it watches the very samples it is then scored on. Leaky cells are kept in oof/table1/, since they are no out-of-fold predictions.
 """
@@ -52,15 +52,11 @@ FIXED = ("model.backbone", "model.args", "train.copies", "train.split", "train.m
 
 
 def table1(
-    *, backbones: Sequence[str] = (), copies: Sequence[str] = (), config: str | None = None, data: str | None = None,
-    settings: Sequence[str] = (), json: str | None = None,
+    *, backbones: Sequence[str] = (), copies: Sequence[str] = (), data: str | None = None, settings: Sequence[str] = (),
+    json: str | None = None,
 ) -> None:  # fmt: skip
     """`pawpularity table1`: train every cell that is not there yet, print and write the table."""
     rules = copies or COPIES
-    if config:
-        raise UserError(
-            "table1: takes the four backbones' own configs; use key=value words to change all, --backbones to choose"
-        )
     if own := [word for word in settings if word.startswith(FIXED)]:
         raise UserError(f'table1: "{own[0]}" is what the table varies, or what makes it comparable; leave it out')
     if odd := [rule for rule in rules if rule not in COPIES]:
@@ -93,6 +89,7 @@ def _configs(place: Path, words: Sequence[str], backbones: Sequence[str]) -> dic
 
 def make_cells(work: Context, configs: dict[str, Config], rules: Sequence[str]) -> list[dict[str, Any]]:
     """A row per cell; those that are not there are trained."""
+    from pawpularity.training.fold import train_run
     from pawpularity.training.samples import TrainingData
 
     rows: list[dict[str, Any]] = []
@@ -100,52 +97,33 @@ def make_cells(work: Context, configs: dict[str, Config], rules: Sequence[str]) 
         data = TrainingData.load(work.dataset, work.folds, base)
         for rule in rules:
             config = base.with_values({"train.copies": rule})
-            honest, run = _honest(work, name, rule, config, data)
-            for row in (honest, _leaky(work, name, rule, config, data, run)):
-                rows.append(row)
-                log(f"cell {len(rows)} of {2 * len(configs) * len(rules)}: {name}, copies {rule}, {row['split']}: RMSE "
-                    f"{row['rmse']:.3f}, constant {row['constant_rmse']:.3f}, n {row['n']}")  # fmt: skip
+            cell = f"{name.replace('/', '-')}-{rule}{data_suffix(work.data)}"
+            run = train_run(work.variant(config, f"table1-{cell}"), data=data)
+            leaky = _leaky(work, FOLDER / f"leaky-{cell}.json", config, data, run)
+            for split, row, paper in (("honest", _honest(run), None), ("leaky", leaky, PAPER.get(name, {}).get(rule))):
+                rows.append({"backbone": name, "copies": rule, "split": split, **row, "paper_rmse": paper})
+                log(f"cell {len(rows)} of {2 * len(configs) * len(rules)}: {name}, copies {rule}, {split}: RMSE {row['rmse']:.3f}, "
+                    f"constant {row['constant_rmse']:.3f}, n {row['n']}")  # fmt: skip
     return rows
 
 
-def _name(kind: str, backbone: str, rule: str, place: Path) -> str:
-    return f"{kind}-{backbone.replace('/', '-')}-{rule}{data_suffix(place)}"
-
-
-def _honest(
-    work: Context, backbone: str, rule: str, config: Config, data: "TrainingData"
-) -> tuple[dict[str, Any], Run]:
-    from pawpularity.training.fold import train_run
-
-    run = train_run(work.variant(config, _name("table1", backbone, rule, work.data)), data=data)
-    value, metrics = run_row(run), [run.metrics(fold) for fold in range(run.k)]
-    about = run.record["machine"]
+def _honest(run: Run) -> dict[str, Any]:
+    value, metrics, about = run_row(run), [run.metrics(fold) for fold in range(run.k)], run.record["machine"]
     return {
-        "backbone": backbone, "copies": rule, "split": "honest", **{key: value["score"][key] for key in FIGURES},
-        "photos": value["score"]["n"], "with_copy_in_training": _copied(work, config, data),
-        "epochs": int(np.median([m["epochs"] for m in metrics])), "seconds": value["seconds"], "device": metrics[0]["device"],
-        "dtype": metrics[0]["dtype"], "machine": f"{about['processor']}, {about['cores']} cores", "paper_rmse": None,
-    }, run  # fmt: skip
+        **{key: value["score"][key] for key in FIGURES}, "photos": value["score"]["n"],
+        "with_copy_in_training": 0,  # a fold's samples are those of its training rows
+        "epochs": int(np.median([m["epochs"] for m in metrics])), "seconds": value["seconds"],
+        "device": metrics[0]["device"], "dtype": metrics[0]["dtype"],
+        "machine": f"{about['processor']}, {about['cores']} cores",
+    }  # fmt: skip
 
 
-def _copied(work: Context, config: Config, data: "TrainingData") -> int:
-    """Scored photos with a copy of themselves among the training samples of their own fold: an honest split has none."""
-    from pawpularity.training.samples import fold_samples
-
-    ids, k, count = sorted(work.dataset.train[ID]), work.folds.k, 0
-    for fold in range(k):
-        training, scored = work.folds.rows(ids, fold)
-        count += int(np.isin(scored, fold_samples(config, data.scores, training, scored, fold, k).rows).sum())
-    return count
-
-
-def _leaky(work: Context, backbone: str, rule: str, config: Config, data: "TrainingData", run: Run) -> dict[str, Any]:
-    """`run`: the honest cell, whose record says which weights are used."""
+def _leaky(work: Context, path: Path, config: Config, data: "TrainingData", run: Run) -> dict[str, Any]:
+    """Kept at `path`. `run`: the honest cell, whose record says which weights are used."""
     from pawpularity.device import choose as choose_device
     from pawpularity.training.fit import fit_samples, predict_samples, shown_fit
     from pawpularity.training.samples import paper_split
 
-    path = FOLDER / f"{_name('leaky', backbone, rule, work.data)}.json"
     record = record_of(config, data=run.record["data"], folds=run.record["folds"], weights=run.record["weights"])
     key = {name: str(value) for name, value in fingerprint(record).items()}
     if path.is_file() and path.with_suffix(".csv").is_file():
@@ -162,10 +140,9 @@ def _leaky(work: Context, backbone: str, rule: str, config: Config, data: "Train
     result = evaluate(data.scores[at], answers, fitted.training_mean, data.groups[at]).to_dict()
     about = machine()
     row = {
-        "backbone": backbone, "copies": rule, "split": "leaky", **{key: result[key] for key in FIGURES},
-        "photos": len(np.unique(at)), "with_copy_in_training": int(leaked.sum()), "epochs": fitted.epochs,
-        "seconds": round(time.perf_counter() - started, 2), "device": compute.device.type, "dtype": compute.dtype_name,
-        "machine": f"{about['processor']}, {about['cores']} cores", "paper_rmse": PAPER.get(backbone, {}).get(rule),
+        **{key: result[key] for key in FIGURES}, "photos": len(np.unique(at)), "with_copy_in_training": int(leaked.sum()),
+        "epochs": fitted.epochs, "seconds": round(time.perf_counter() - started, 2), "device": compute.device.type,
+        "dtype": compute.dtype_name, "machine": f"{about['processor']}, {about['cores']} cores",
     }  # fmt: skip
     ids = np.array(sorted(work.dataset.train[ID]))[at]
     predictions = pd.DataFrame({ID: ids, "copy": np.array(AUGMENTATIONS)[validation.copies],
@@ -194,37 +171,22 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    head = [
-        "backbone",
-        "copies",
-        "honest RMSE, 95 %",
-        "constant, n",
-        "leaky RMSE, 95 %",
-        "constant, n",
-        "with a copy in training",
-    ]
-    lines = []
-    pairs: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for row in rows:
-        pairs.setdefault((row["backbone"], row["copies"]), {})[row["split"]] = row
-    for (backbone, rule), ways in pairs.items():
-        line = [backbone, rule]
-        for split in ("honest", "leaky"):
-            way = ways.get(split)
-            line += ["-", "-"] if way is None else [f"{way['rmse']:.2f} [{way['low']:.2f}, {way['high']:.2f}]",
-                                                    f"{way['constant_rmse']:.2f}, {way['n']}"]  # fmt: skip
-        leaky = ways.get("leaky")
-        line.append(
-            "-"
-            if leaky is None
-            else f"{leaky['with_copy_in_training']} ({leaky['with_copy_in_training'] / leaky['n']:.0%})"
-        )
-        lines.append(line)
-    return head, lines
+    head = ["backbone", "copies", "honest RMSE, 95 %", "constant", "n", "leaky RMSE, 95 %", "constant", "n", "leaked"]
+    lines: dict[tuple[str, str], list[str]] = {}
+    for row in rows:  # the honest cell comes first
+        line = lines.setdefault((row["backbone"], row["copies"]), [row["backbone"], row["copies"]])
+        line += [
+            f"{row['rmse']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            f"{row['constant_rmse']:.2f}",
+            str(row["n"]),
+        ]
+        if row["split"] == "leaky":
+            line.append(f"{row['with_copy_in_training']} ({row['with_copy_in_training'] / row['n']:.0%})")
+    return head, list(lines.values())
 
 
 def _note(rows: Sequence[dict[str, Any]]) -> str:
     machines = sorted({f"{row['machine']}, {row['device']}, {row['dtype']}" for row in rows})
     epochs = ", ".join(str(count) for count in sorted({row["epochs"] for row in rows}))
-    return (f"Honest: five folds, photos never seen. Leaky: a random tenth of photos and copies. Epochs: {epochs}. "
-            f"{sum(row['seconds'] for row in rows):.0f} s on {'; '.join(machines)}.")  # fmt: skip
+    return (f"Honest: five folds, photos never seen. Leaky: a random tenth of photos and copies; leaked: with a copy in training.\n"
+            f"Epochs: {epochs}. {sum(row['seconds'] for row in rows):.0f} s on {'; '.join(machines)}.")  # fmt: skip
