@@ -48,11 +48,6 @@ def choose_compute(dtype: str) -> Compute:
     return choose(dtype)
 
 
-def launched() -> bool:
-    """Whether this process is one of several that accelerate or torchrun started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def launch(processes: int, words: Sequence[str]) -> None:
     """Run `pawpularity *words` in `processes` processes that train together; exits with their code if it is not 0.
 

@@ -6,8 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import torch
@@ -20,7 +19,6 @@ from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.features.load import Inputs
-from pawpularity.files import text_hash
 from pawpularity.models.network import Network
 from pawpularity.predictor import score_rows
 from pawpularity.training.checkpoint import Checkpoint, Checkpointer, Training
@@ -147,7 +145,7 @@ class Loop:
             elif len(watched) and self.stopping.over:
                 break
             sums = EpochSums.zero(self.compute.device)
-            self._checkpoint(epoch + 1, sums, batches)
+            self._checkpoint(epoch + 1, sums, len(batches))
         return self.stopping.best, self.best if len(watched) else self._scored_state()
 
     def _epoch(
@@ -162,7 +160,8 @@ class Loop:
         self.network.train()
         steps = len(batches)
         due = list(batches.of(epoch))[sums.step :]
-        order = [(mine, views[mine]) for mine in map(self._share, due)]
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        order = [(mine, views[mine]) for mine in (np.array_split(batch, world)[rank] for batch in due)]
         workers, pin = worker_count(self.train.workers, self.compute.device.type), self.compute.device.type == "cuda"
         feed = self.inputs.feed(sample_rows, order, workers, pin)
         for step, (batch, (x, mine)) in enumerate(zip(due, feed, strict=True), start=sums.step):
@@ -174,7 +173,7 @@ class Loop:
             sums.step = step + 1
             self.hooks.on_step(steps)
             if self._checkpoint_due():
-                self._checkpoint(epoch, sums, batches)
+                self._checkpoint(epoch, sums, steps)
         loss, squared = self.accelerator.reduce(torch.stack([sums.loss, sums.squared]), "sum").tolist()
         if not math.isfinite(loss):
             raise UserError(
@@ -209,13 +208,6 @@ class Loop:
             sums.loss += loss.detach()
         self.optimiser.step()
         sums.seen += whole
-
-    def _share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's part of a batch."""
-        if self.accelerator.num_processes == 1:
-            return batch
-        share: NDArray[np.int64] = np.array_split(batch, self.accelerator.num_processes)[self.accelerator.process_index]
-        return share
 
     def _mixed(self, batch: Batch, beta: float) -> Batch:
         """Mixup (Zhang et al. 2018): photos, metadata and scores mixed with those of other samples of the batch.
@@ -262,7 +254,7 @@ class Loop:
             keeper.request.number = 15
         return asked
 
-    def _checkpoint(self, epoch: int, sums: EpochSums, batches: EpochBatches) -> None:
+    def _checkpoint(self, epoch: int, sums: EpochSums, steps: int) -> None:
         """Write a checkpoint between two steps; ends with Stopped where that was asked for."""
         keeper = self.hooks.checkpointer
         if keeper is None:
@@ -271,17 +263,13 @@ class Loop:
             tensors = self.training.tensors() | {"sum:squared": sums.squared, "sum:loss": sums.loss}
             if self.stopping.watching and self.stopping.best:
                 tensors |= {f"best:{name}": tensor for name, tensor in self.best.items()}
-            # As text: JSON has no NaN.
-            lines = [
-                [str(value) for value in (e.epoch, e.train_rmse, e.inner_rmse, e.lr, e.seconds)] for e in self.history
-            ]
+            lines = [[str(value) for value in astuple(line)] for line in self.history]  # as text: JSON has no NaN
             chosen = None if self.rates is None else len(self.rates)
             state = {"epoch": epoch, "step": sums.step, "seen": sums.seen, "history": lines, "before": self.before,
-                     "chosen": chosen, "seconds": time.perf_counter() - sums.started, "order": _order(batches, epoch),
-                     "processes": self.accelerator.num_processes}  # fmt: skip
+                     "chosen": chosen, "seconds": time.perf_counter() - sums.started}  # fmt: skip
             keeper.save(tensors, state | self.training.state())
         self.accelerator.wait_for_everyone()
-        keeper.stop_if_asked(f"epoch {epoch + 1}, step {sums.step} of {len(batches)} is saved")
+        keeper.stop_if_asked(f"epoch {epoch + 1}, step {sums.step} of {steps} is saved")
 
     def _resume(self, found: Checkpoint) -> EpochSums:
         """Go back to the checkpoint's step; returns what its epoch had added up."""
@@ -297,11 +285,6 @@ class Loop:
         if rank:
             squared, loss = torch.zeros_like(squared), torch.zeros_like(loss)
         return EpochSums(squared, loss, state["seen"], state["step"], time.perf_counter() - state["seconds"])
-
-
-def _order(batches: EpochBatches, epoch: int) -> dict[str, Any]:
-    """Which order of data an epoch has: its seed, and a hash to look at."""
-    return {"seed": batches.seed, "hash": text_hash(*(",".join(map(str, batch)) for batch in batches.of(epoch)))}
 
 
 def worker_count(asked: int, device: str) -> int:
