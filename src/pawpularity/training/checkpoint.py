@@ -27,7 +27,17 @@ from pawpularity.models.network import Network
 from pawpularity.models.weights import read_tensors, save_tensors
 from pawpularity.runs import Run, differences, recipe
 from pawpularity.signals import Stopped, StopRequest
-from pawpularity.training.optim import Epoch
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of history.csv. RMSEs in points; NaN where not measured."""
+
+    epoch: int
+    train_rmse: float
+    inner_rmse: float
+    lr: float
+    seconds: float
 
 
 @dataclass

@@ -1,8 +1,10 @@
 """`pawpularity train`: one fold, or all that are missing; one after the other, side by side, or a fold on several GPUs."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from pawpularity.console import emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
+from pawpularity.signals import Stopped
 
 
 def train(
@@ -34,17 +37,15 @@ def train(
     context.dataset.require_photos()
     _ = context.folds
     if (processes or 1) > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        from pawpularity.training.distributed import launch
-
         given = {"--fold": fold, "--fresh": fresh or None, "--skip-taken": skip_taken or None, "--json": json}
         options = [
             [name] if value is True else [name, str(value)] for name, value in given.items() if value is not None
         ]
-        launch(processes or 1, ["train", *chain(*options), *context.words])
+        _launch(processes or 1, ["train", *chain(*options), *context.words])
         return
     if (jobs or 1) > 1:
         _side_by_side(context, jobs or 1)
-    from pawpularity.evaluation.leaderboard import floor_line, fold_line, run_row, table_text
+    from pawpularity.evaluation.oof import floor_line, fold_line
     from pawpularity.runs import Run
     from pawpularity.training.fold import train_run
 
@@ -59,12 +60,42 @@ def train(
     if not first:
         return
     if fold is None or json:
+        from pawpularity.evaluation.leaderboard import run_row, table_text
+
         row = run_row(run)
         emit(row, table_text([row]) if fold is None else "", json)
     if (floor := floor_line(Path(context.data))) is not None:
         log(floor)
     missing = len(run.trained_folds()) < run.k
     next_step(context.make_line("train") if missing else context.make_line("explain", settings=False))
+
+
+def _launch(processes: int, words: Sequence[str]) -> None:
+    """Run `pawpularity *words` in `processes` processes that train together; exits with their code if it is not 0.
+
+    By torchrun, as `accelerate launch --multi_gpu` does too (accelerate's own launcher starts a single process on a CPU).
+    Raises UserError for more processes than GPUs, or than cores where there is no GPU.
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_available() and os.environ.get("PAWPULARITY_DEVICE", "cuda").startswith("cuda")
+    most = torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
+    if processes > most:
+        raise UserError(f"--processes {processes}: this machine has {most} {'GPUs' if on_gpu else 'cores and no GPU'}")
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
+               "-m", "--", "pawpularity", *words]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ({} if on_gpu else {"ACCELERATE_USE_CPU": "true"})
+    # A session of its own: Ctrl-C reaches this process only, which then asks the others to stop once.
+    child = subprocess.Popen(command, start_new_session=True, env=environment)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt as stop:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        raise Stopped(stop.number if isinstance(stop, Stopped) else signal.SIGINT) from None
+    if code:
+        sys.exit(code if code in (2, 130, 143) else 1)
 
 
 def _side_by_side(context: Context, jobs: int) -> None:

@@ -25,9 +25,8 @@ from pawpularity.errors import UserError
 from pawpularity.features.load import Inputs
 from pawpularity.models.network import Network, build_network
 from pawpularity.predictor import score_rows
-from pawpularity.training.checkpoint import Checkpointer
+from pawpularity.training.checkpoint import Checkpointer, Epoch
 from pawpularity.training.loop import Hooks, Loop
-from pawpularity.training.optim import Epoch
 from pawpularity.training.samples import Pairs, Samples, TrainingData, augmented, originals, required_views, samples_of
 
 Rows = NDArray[np.int64]

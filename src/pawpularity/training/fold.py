@@ -30,10 +30,9 @@ from pawpularity.models.weights import save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
 from pawpularity.runs import Run, git_commit, record_of, versions
 from pawpularity.signals import stop_requests
-from pawpularity.training.checkpoint import Checkpointer
-from pawpularity.training.distributed import accelerator_for, choose_compute, score_together
+from pawpularity.training.checkpoint import Checkpointer, Epoch
 from pawpularity.training.fit import Fitted, fit_fold, shown_fit, training_inputs
-from pawpularity.training.optim import Epoch
+from pawpularity.training.loop import accelerator_for, choose_compute, score_together
 from pawpularity.training.samples import TrainingData, fold_samples, samples_of
 
 Rows = NDArray[np.int64]

@@ -1,4 +1,6 @@
-"""The training loop: epochs over samples with one optimiser, in plain torch with accelerate around it."""
+"""The training loop: epochs over samples with one optimiser, its rates and when to stop, in plain torch with accelerate around
+it. accelerate's own checkpoints are not used: they are pickles.
+"""
 
 import contextlib
 import math
@@ -6,25 +8,27 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
+from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from pawpularity.config import Config
-from pawpularity.device import Compute
+from pawpularity.config import Config, Train
+from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.features.load import Inputs
 from pawpularity.models.network import Network
 from pawpularity.predictor import score_rows
-from pawpularity.training.checkpoint import Checkpoint, Checkpointer, Training
-from pawpularity.training.distributed import accelerator_for, score_together
+from pawpularity.training.checkpoint import Checkpoint, Checkpointer, Epoch, Training
 from pawpularity.training.losses import LOSSES
-from pawpularity.training.optim import EarlyStopping, Epoch, cosine, make_optimiser, set_rate
 from pawpularity.training.samples import EpochBatches, Samples, TrainingData
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -292,3 +296,93 @@ def worker_count(asked: int, device: str) -> int:
     if asked >= 0:
         return asked
     return 0 if device == "cpu" else max(0, min(8, (os.cpu_count() or 1) - 1))
+
+
+def make_optimiser(module: nn.Module, train: Train, *, fused: bool) -> torch.optim.Optimizer:
+    """AdamW over the trained parameters of `module`, one group."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimiser: torch.optim.Optimizer = create_optimizer_v2(
+        trained, opt="adamw", lr=train.lr, weight_decay=train.weight_decay, fused=fused
+    )
+    return optimiser
+
+
+def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def cosine(train: Train, step: float, steps_an_epoch: int) -> float:
+    """The rate at `step`: linear warm-up, then half a cosine to zero at the last step."""
+    warm, total = train.warmup_epochs * steps_an_epoch, train.epochs * steps_an_epoch
+    if step < warm:
+        return train.lr * (step + 1) / (warm + 1)
+    return train.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+
+class EarlyStopping:
+    """The best epoch, early stopping and the plateau schedule: functions of the inner RMSEs in their order.
+
+    A resumed fit therefore shows a new EarlyStopping the old history. Without an inner split the last epoch is the best, and
+    nothing stops early.
+    """
+
+    def __init__(self, train: Train, optimiser: torch.optim.Optimizer, *, watching: bool) -> None:
+        self.train, self.watching = train, watching
+        self.epochs, self.best, self.best_rmse = 0, 0, math.inf
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.1, patience=train.patience)
+
+    @property
+    def over(self) -> bool:
+        """Whether the best epoch is too long ago."""
+        return self.epochs - self.best >= self.train.stop_patience
+
+    def see(self, inner_rmse: float) -> bool:
+        """Note an epoch, and set the rate of the next one; returns whether it is the best so far."""
+        self.epochs += 1
+        if not self.watching:
+            self.best = self.epochs
+            return True
+        better = inner_rmse < self.best_rmse
+        if better:
+            self.best, self.best_rmse = self.epochs, inner_rmse
+        if self.train.schedule == "plateau" and not self.over:
+            self.plateau.step(inner_rmse)
+        return better
+
+
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def accelerator_for(compute: Compute) -> tuple[Accelerator, Compute]:
+    """The accelerator of this process, and `compute` with the process's own device.
+
+    Raises UserError for float16 where there is no GPU.
+    """
+    precision = PRECISIONS[compute.dtype_name]
+    if precision == "fp16" and compute.device.type == "cpu":
+        raise UserError("train.dtype=float16 needs a GPU; use auto, bfloat16 or float32")
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()
+    if compute.device.type == "cuda" and compute.device.index is not None:
+        torch.cuda.set_device(compute.device)
+    accelerator = Accelerator(mixed_precision=precision, cpu=compute.device.type == "cpu")
+    return accelerator, replace(compute, device=accelerator.device) if accelerator.num_processes > 1 else compute
+
+
+def choose_compute(dtype: str) -> Compute:
+    """As `device.choose`; of several processes each gets a GPU of its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return choose(dtype)
+
+
+def score_together(
+    accelerator: Accelerator, score: Callable[[NDArray[np.int64]], NDArray[np.float64]], rows: int
+) -> NDArray[np.float64]:
+    """`score(positions)` of 0..rows-1, (rows,): each process scores a part, and all get the whole."""
+    if accelerator.num_processes == 1:
+        return score(np.arange(rows))
+    mine = np.array_split(np.arange(rows), accelerator.num_processes)[accelerator.process_index]
+    return np.concatenate(gather_object([score(mine)]))
