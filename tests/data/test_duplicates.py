@@ -5,17 +5,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from pawpularity.cli import main
 from pawpularity.data import duplicates as module
-from pawpularity.data.dataset import Dataset
 from pawpularity.data.duplicates import THRESHOLD, components, duplicate_groups, is_copy, signature, similar_pairs
-from pawpularity.data.folds import make_folds
 from pawpularity.errors import UserError
 
 
@@ -157,17 +153,3 @@ def test_real_photos(real: Path, tmp_path: Path) -> None:
             (tmp_path / "copy.jpg").write_bytes(out.getvalue())
             found += len(similar_pairs(np.stack([signature(path), signature(tmp_path / "copy.jpg")]), THRESHOLD)[0])
         assert found / len(paths[::4]) >= 0.95, name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 11])
-def test_duplicates_planted_in_the_sample_are_found(tmp_path: Path, seed: int) -> None:
-    """Recall and precision of the folds' groups, at the sample's own size."""
-    assert main(("sample", "--seed", str(seed), "--into", str(tmp_path / "sample"))) == 0
-    folds = make_folds(Dataset.load(tmp_path / "sample", tmp_path / "cache"), out=tmp_path / "folds")
-    group = folds.frame.set_index("Id")["group"]
-    planted = pd.read_csv(tmp_path / "sample" / "truth" / "duplicates.csv")
-    expected = {frozenset(pair) for pair in planted.itertuples(index=False)}
-    found = {frozenset((a, b)) for _, part in group.groupby(group) for a in part.index for b in part.index if a < b}
-    assert len(expected) >= 10
-    assert len(expected & found) >= 0.95 * max(len(expected), len(found))

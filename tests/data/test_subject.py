@@ -1,8 +1,5 @@
 """The subject's mask and the contrast, against the label maps of a drawn sample; then hypothesis 2 through the command."""
 
-import json
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pandas as pd
@@ -95,21 +92,3 @@ def test_a_contrast_is_measured_once_whatever_the_threads(shelter, tmp_path, mon
     monkeypatch.setattr(subject, "RULE", "another")
     with pytest.raises(TypeError):
         measure(Dataset.load(shelter, tmp_path / "1"))
-
-
-@pytest.mark.slow
-def test_hypothesis_two_on_drawn_photos(work, photos, cache, paw):
-    for out in ("found", "again"):
-        done = paw("hypotheses", "--data", photos, "--draws", 2000, f"cache.folder={cache}", "--out", out)
-        assert done.code == 0, done.err
-    for name in ("hypotheses.csv", "hypotheses.json", "forest.png"):
-        assert Path("found", name).read_bytes() == Path("again", name).read_bytes()
-    found = json.loads(Path("found/hypotheses.json").read_text())
-    (row,) = [row for row in found["tested"] if row["column"] == "contrast"]
-    (note,) = [note for note in found["notes"] if note.startswith("contrast:")]
-    expected = float(note.rsplit("= ", 1)[1].split()[0])
-    assert row["verdict"] == "supported"
-    assert row["low"] < expected < row["high"] + 2
-    assert 0.5 * row["true_effect"] < expected < row["true_effect"]
-    assert row["per_10_levels"] == pytest.approx(row["effect"] / row["levels"] * 10)
-    assert found["joint"]["coefficients"].keys() >= {"contrast", "Eyes", "Blur"}

@@ -61,22 +61,6 @@ def test_every_recipe_learns_brightness(data, words):
     assert predicted.max() <= 100
 
 
-def test_scored_rows_are_never_touched(data):
-    """Photos and scores of the held-out rows are poisoned: nothing of the fit may change."""
-    pixels = data.photos.pixels.copy()
-    pixels[100:] = 255 - pixels[100:]
-    poisoned = TrainingData(Photos.of(pixels), data.photo_rows, data.metadata.copy(), data.scores.copy(), data.groups)
-    poisoned.scores[100:] = np.nan
-    poisoned.metadata[100:] = np.nan
-    for words in ((), (*EARLY, "train.refit=true", "train.copies=authors")):
-        clean, other = (
-            fit_fold(toy("train.epochs=2", *words), d, np.arange(100), fold=0, compute=CPU) for d in (data, poisoned)
-        )
-        assert [(e.train_rmse, e.lr) for e in clean.history] == [(e.train_rmse, e.lr) for e in other.history]
-        pairs = zip(clean.network.state_dict().values(), other.network.state_dict().values(), strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
-
-
 def test_best_inner_epoch_is_kept_and_scored_rows_do_not_choose_it(data):
     config = toy(*EARLY, "train.stop_patience=8", "train.lr=2e-2")
     seen = []

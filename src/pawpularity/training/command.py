@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 
 from pawpularity.console import emit, log, next_step
@@ -37,11 +36,9 @@ def train(
     context.dataset.require_photos()
     _ = context.folds
     if (processes or 1) > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        given = {"--fold": fold, "--fresh": fresh or None, "--skip-taken": skip_taken or None, "--json": json}
-        options = [
-            [name] if value is True else [name, str(value)] for name, value in given.items() if value is not None
-        ]
-        _launch(processes or 1, ["train", *chain(*options), *context.words])
+        words = [*(["--fold", str(fold)] if fold is not None else []), *(["--fresh"] if fresh else []),
+                 *(["--skip-taken"] if skip_taken else []), *(["--json", json] if json else []), *context.words]  # fmt: skip
+        _launch(processes or 1, ["train", *words])
         return
     if (jobs or 1) > 1:
         _side_by_side(context, jobs or 1)

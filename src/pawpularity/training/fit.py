@@ -107,7 +107,7 @@ def fit_fold(
     fitting = samples.take(~np.isin(samples.rows, inner))
     found = hooks.checkpointer.find() if hooks.checkpointer is not None else None
     loop = Loop(config, data, network, inputs, compute, fold, hooks)
-    notes = [network.depth.note]
+    notes = [network.depth]
     if found is None or found.state["chosen"] is None:
         best, state = loop.run(fitting, originals(inner), resume=found)
         history, found = loop.history, None
@@ -148,7 +148,7 @@ def fit_samples(
     loop = Loop(config, data, network, inputs, compute, 0, hooks or Hooks())
     best, state = loop.run(samples, watched)
     network.load_state_dict(state, strict=False)
-    rows, notes = len(np.unique(samples.rows)), [network.depth.note]
+    rows, notes = len(np.unique(samples.rows)), [network.depth]
     return Fitted(network.eval(), inputs, loop.history, best, mean, rows, len(watched), loop.samples, notes)
 
 

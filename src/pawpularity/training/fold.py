@@ -5,6 +5,7 @@ Here the scored fold meets the network for the only time: after `fit_fold`, whic
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from pawpularity.console import log
 from pawpularity.context import Context
 from pawpularity.data.augment import FLIP, ORIGINAL
-from pawpularity.device import Compute
+from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import evaluate, rmse
 from pawpularity.evaluation.oof import assemble, write_oof
@@ -32,7 +33,7 @@ from pawpularity.runs import Run, git_commit, record_of, versions
 from pawpularity.signals import stop_requests
 from pawpularity.training.checkpoint import Checkpointer, Epoch
 from pawpularity.training.fit import Fitted, fit_fold, shown_fit, training_inputs
-from pawpularity.training.loop import accelerator_for, choose_compute, score_together
+from pawpularity.training.loop import accelerator_for, score_together
 from pawpularity.training.samples import TrainingData, fold_samples, samples_of
 
 Rows = NDArray[np.int64]
@@ -59,7 +60,9 @@ def train_run(
     Raises UserError where a run with other settings, data or folds stands there; Taken; Stopped when asked to stop.
     """
     config = context.config
-    accelerator, compute = accelerator_for(choose_compute(config.train.dtype))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # of several processes each gets a GPU of its own
+    accelerator, compute = accelerator_for(choose(config.train.dtype))
     with accelerator.main_process_first():
         context.dataset.require_photos()  # labels alone cannot be trained on
         folds = context.folds
@@ -115,7 +118,7 @@ def _open_run(context: Context, network: Network) -> Run:
     if source == "kept" and not run.frozen_file.is_file():
         save_tensors(run.frozen_file, frozen, {"backbone": config.model.backbone})
     weights = "random weights" if random else f"weights {config.model.weights}"
-    log(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {network.depth.note}")
+    log(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {network.depth}")
     if config.train.frozen_bn and random:
         log("note    train.frozen_bn=true with random weights: no BatchNorm learns its statistics; false is better")
     return run

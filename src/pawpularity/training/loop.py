@@ -21,7 +21,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from pawpularity.config import Config, Train
-from pawpularity.device import Compute, choose
+from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.features.load import Inputs
@@ -29,7 +29,7 @@ from pawpularity.models.network import Network
 from pawpularity.predictor import score_rows
 from pawpularity.training.checkpoint import Checkpoint, Checkpointer, Epoch, Training
 from pawpularity.training.losses import LOSSES
-from pawpularity.training.samples import EpochBatches, Samples, TrainingData
+from pawpularity.training.samples import EpochBatches, Rows, Samples, TrainingData
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """(photos or cached features, metadata, scores), a row a sample"""
@@ -53,11 +53,6 @@ class EpochSums:
     seen: int = 0
     step: int = 0
     started: float = field(default_factory=time.perf_counter)
-
-    @classmethod
-    def zero(cls, device: torch.device) -> "EpochSums":
-        """Nothing yet."""
-        return cls(torch.zeros((), device=device), torch.zeros((), device=device))
 
 
 class TrainedHead(nn.Module):
@@ -85,15 +80,8 @@ class Loop:
     """Epochs over one set of samples with one optimiser."""
 
     def __init__(
-        self,
-        config: Config,
-        data: TrainingData,
-        network: Network,
-        inputs: Inputs,
-        compute: Compute,
-        fold: int,
-        hooks: Hooks,
-    ) -> None:
+        self, config: Config, data: TrainingData, network: Network, inputs: Inputs, compute: Compute, fold: int, hooks: Hooks
+    ) -> None:  # fmt: skip
         """`inputs` must hold what training and watching look at (`training_inputs`)."""
         self.config, self.train, self.data, self.hooks = config, config.train, data, hooks
         self.inputs = inputs
@@ -104,7 +92,9 @@ class Loop:
         self.before = 0
         """Epochs of `history` before this phase."""
         self.samples = 0
-        optimiser = make_optimiser(network, self.train, fused=self.compute.device.type != "mps")
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        lr, decay, fused = self.train.lr, self.train.weight_decay, self.compute.device.type != "mps"
+        optimiser = create_optimizer_v2(trained, opt="adamw", lr=lr, weight_decay=decay, fused=fused)
         self.ema = ModelEmaV3(network, decay=self.train.ema, use_warmup=True) if self.train.ema else None
         self.head, self.optimiser = self.accelerator.prepare(
             TrainedHead(network, compiled=self.train.compile), optimiser
@@ -129,7 +119,8 @@ class Loop:
         schedule = samples.schedule(self.config, self.seed)
         batches = EpochBatches(len(samples), train.batch_size, self.seed)
         self.stopping = EarlyStopping(train, self.optimiser, watching=len(watched) > 0)
-        self.best, sums = self._scored_state(), EpochSums.zero(self.compute.device)
+        zero = torch.zeros((), device=self.compute.device)
+        self.best, sums = self._scored_state(), EpochSums(zero.clone(), zero.clone())
         if resume is not None:
             sums = self._resume(resume)
         for epoch in range(self.stopping.epochs, train.epochs if rates is None else len(rates)):
@@ -148,18 +139,11 @@ class Loop:
                 self.best = self._scored_state()
             elif len(watched) and self.stopping.over:
                 break
-            sums = EpochSums.zero(self.compute.device)
+            sums = EpochSums(zero.clone(), zero.clone())
             self._checkpoint(epoch + 1, sums, len(batches))
         return self.stopping.best, self.best if len(watched) else self._scored_state()
 
-    def _epoch(
-        self,
-        sample_rows: NDArray[np.int64],
-        views: NDArray[np.int64],
-        batches: EpochBatches,
-        epoch: int,
-        sums: EpochSums,
-    ) -> float:
+    def _epoch(self, sample_rows: Rows, views: Rows, batches: EpochBatches, epoch: int, sums: EpochSums) -> float:
         """One pass, or the rest of one; returns the RMSE of the running network on the samples (NaN under mixup)."""
         self.network.train()
         steps = len(batches)
@@ -230,7 +214,7 @@ class Loop:
             return math.nan
         rows = watched.rows
 
-        def score(at: NDArray[np.int64]) -> NDArray[np.float64]:
+        def score(at: Rows) -> NDArray[np.float64]:
             metadata, views = self.data.metadata[rows[at]], watched.copies[at]
             return score_rows(self._scored(), self.inputs, rows[at], metadata, self.compute, view=views)
 
@@ -298,15 +282,6 @@ def worker_count(asked: int, device: str) -> int:
     return 0 if device == "cpu" else max(0, min(8, (os.cpu_count() or 1) - 1))
 
 
-def make_optimiser(module: nn.Module, train: Train, *, fused: bool) -> torch.optim.Optimizer:
-    """AdamW over the trained parameters of `module`, one group."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser: torch.optim.Optimizer = create_optimizer_v2(
-        trained, opt="adamw", lr=train.lr, weight_decay=train.weight_decay, fused=fused
-    )
-    return optimiser
-
-
 def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every group."""
     for group in optimiser.param_groups:
@@ -371,15 +346,8 @@ def accelerator_for(compute: Compute) -> tuple[Accelerator, Compute]:
     return accelerator, replace(compute, device=accelerator.device) if accelerator.num_processes > 1 else compute
 
 
-def choose_compute(dtype: str) -> Compute:
-    """As `device.choose`; of several processes each gets a GPU of its own."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    return choose(dtype)
-
-
 def score_together(
-    accelerator: Accelerator, score: Callable[[NDArray[np.int64]], NDArray[np.float64]], rows: int
+    accelerator: Accelerator, score: Callable[[Rows], NDArray[np.float64]], rows: int
 ) -> NDArray[np.float64]:
     """`score(positions)` of 0..rows-1, (rows,): each process scores a part, and all get the whole."""
     if accelerator.num_processes == 1:
