@@ -44,9 +44,7 @@ class Photos(Section):
     """How a photo becomes a square of pixels."""
 
     size: int = _key(224, "pixels per side; the paper's four networks all saw 224", 32, 2048)
-    fit: Literal["squash", "crop"] = _key(
-        "squash", "squash = stretch to the square, as the paper did; crop = the largest centred square"
-    )
+    fit: Literal["squash", "crop"] = _key("squash", "squash = stretch to the square (the paper); crop = centred square")
 
 
 class Folds(Section):
@@ -55,9 +53,7 @@ class Folds(Section):
     k: int = _key(5, "number of folds", 2, 1000)
     seed: int = _key(0, "of the shuffle before the split", 0, 2**32 - 1)
     bins: int = _key(10, "the score is stratified in this many bins of equal count", 1, 100)
-    duplicate_threshold: float = _key(
-        0.85, "share of equal bits over four perceptual hashes that makes two photos one", 0.8, 1
-    )
+    duplicate_threshold: float = _key(0.85, "share of equal bits of four hashes that makes two photos one", 0.8, 1)
 
 
 class Model(Section):
@@ -75,15 +71,11 @@ class Model(Section):
     )
     metadata: Literal["use", "none"] = _key("use", "the twelve metadata columns")
     metadata_widths: list[Width] = _key([16, 32, 64], "layers of the metadata branch")
-    metadata_dropout: float = _key(
-        0.1, "chance that a training row hides its metadata, so that a photo alone can be scored", 0, 0.95
-    )
+    metadata_dropout: float = _key(0.1, "chance that a training row hides its metadata (for a photo alone)", 0, 0.95)
     image_width: Width = _key(512, "the image branch's linear layer")
     fusion_widths: list[Width] = _key([256], "layers after image and metadata are joined")
     dropout: float = _key(0.3, "in the fusion layers; the paper searched 0.2 - 0.5", 0, 0.95)
-    output: Literal["sigmoid", "relu", "linear"] = _key(
-        "sigmoid", "sigmoid x 100, relu (the paper's) or linear; predictions are clipped to 1..100"
-    )
+    output: Literal["sigmoid", "relu", "linear"] = _key("sigmoid", "sigmoid x 100, relu (the paper's) or linear")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -108,35 +100,25 @@ class Train(Section):
     accumulation: int = _key(1, "parts in which a batch is computed, to save memory", 1, 1024)
     seed: int = _key(0, "of the trained head's start, the order of photos, dropout", 0, 2**31 - 1)
     copies: Literal["none", "paper", "authors"] = _key(
-        "none", "fixed copies of training photos: paper = one of three for 0-20 and 50-60; authors = their code's rule"
+        "none", "fixed copies of photos, by the paper's or the authors' rule"
     )
-    split: Literal["honest", "leaky"] = _key(
-        "honest", "leaky = the paper's mistake, as a named experiment: copies are split like photos of their own"
-    )
+    split: Literal["honest", "leaky"] = _key("honest", "leaky = the paper's mistake: copies are split like photos")
     augment: Literal["none", "flip", "strong"] = _key("flip", "random, every epoch; strong = crop, flip, colour")
     views: int = _key(0, "strong: random views a photo has, shown in turn; 0 = one an epoch", 0, 100_000)
     mixup: float = _key(0.0, "Beta(a, a) mixing of pairs of photos before the network; 0 = off", 0, 100)
-    manifold_mixup: float = _key(
-        0.0, "the same for cached features, between the frozen backbone and the trained head", 0, 100
-    )
+    manifold_mixup: float = _key(0.0, "the same for cached features, before the trained head", 0, 100)
     frozen_bn: bool = _key(False, "trained BatchNorms keep their statistics; the pretrained configs set it")
     schedule: Literal["plateau", "cosine"] = _key(
-        "plateau", "plateau = divide the rate by 10 when the inner split stalls; cosine = down to 0"
+        "plateau", "plateau = rate / 10 when the inner split stalls; cosine = to 0"
     )
     patience: int = _key(1, "plateau: epochs without a better inner RMSE before the rate drops", 0, 100_000)
     warmup_epochs: float = _key(0.0, "cosine: linear warm-up", 0, 1e6)
-    stop: Literal["early", "none"] = _key(
-        "early", "early = stop on the inner split and keep its best epoch; none = all epochs, no inner split"
-    )
+    stop: Literal["early", "none"] = _key("early", "early = keep the inner split's best epoch; none = all epochs")
     stop_patience: int = _key(3, "early: epochs without a better inner RMSE before stopping", 1, 100_000)
-    inner_share: float = _key(
-        0.1, "share of the TRAINING folds held out to watch; the scored fold is never looked at", 0.01, 0.5
-    )
+    inner_share: float = _key(0.1, "share of the TRAINING rows that is watched, never scored rows", 0.01, 0.5)
     refit: bool = _key(False, "then train on all training folds for the epochs that the inner split chose")
     ema: float = _key(0.0, "decay of a moving average of the weights, which is scored; 0 = off", 0, 0.99999)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _key(
-        "auto", "auto = bfloat16 or float16 where the machine computes it natively, else float32"
-    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _key("auto", "auto = half precision where it is native")
     channels_last: bool = _key(True, "memory layout; faster in bfloat16, not for VGG-19 in float32 on a CPU")
     compile: bool = _key(False, "torch.compile of the trained head: a minute first, then steps a fifth faster")
     workers: int = _key(-1, "processes that prepare photos; -1 = none on a CPU, else up to 8", -1, 1024)
@@ -179,9 +161,7 @@ class Hypotheses(Section):
     """How the paper's claims are judged (make hypotheses)."""
 
     # 0.15 sd of the contest's scores; from its median, 33, to 36 is 7 percentiles (48.4 -> 55.8 % below).
-    margin: float = _key(
-        3.0, "score points: an effect whose 95 % interval lies inside +-margin is too small to matter", 0.01, 100
-    )
+    margin: float = _key(3.0, "points: an effect whose interval lies inside +-margin is too small", 0.01, 100)
 
 
 class Search(Section):
@@ -195,7 +175,7 @@ class Search(Section):
     top: int = _key(5, "the best by inner RMSE, which are then trained on all folds", 1, 100)
     nested: bool = _key(False, "search again for every fold: k times the work, and no row chose its own settings")
     depths: Literal["fit", "paper"] = _key(
-        "fit", "fit = block boundaries whose cached features fit cache.budget_gb; paper = all in 50-150"
+        "fit", "fit = block boundaries that cache.budget_gb fits; paper = all in 50-150"
     )
     heartbeat: int = _key(60, "seconds; a worker on PostgreSQL silent for twice as long is dead", 1, 86_400)
     space: dict[str, Any] = _key(
@@ -241,9 +221,7 @@ class Cache(Section):
     """Where derived files live."""
 
     folder: str = _key(".cache", "decoded photos, cached features; make clean-cache shows sizes and empties it")
-    budget_gb: float = _key(
-        20.0, "disk for cached features; 0 = none: the frozen part then runs in every epoch", 0, 1e6
-    )
+    budget_gb: float = _key(20.0, "disk for cached features; 0 = none: the frozen part runs every epoch", 0, 1e6)
 
 
 class Config(Section):

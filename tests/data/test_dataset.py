@@ -118,9 +118,7 @@ def test_labels_alone(folder: Path, as_file: bool) -> None:
             ask()
 
 
-@pytest.mark.parametrize(
-    ("name", "found"), [("b", "b.png"), ("b", "B.JPG"), ("b.jpg", "b.jpg"), ("b", None)]
-)
+@pytest.mark.parametrize(("name", "found"), [("b", "b.png"), ("b", "B.JPG"), ("b.jpg", "b.jpg"), ("b", None)])
 def test_missing_photos_are_named_with_what_was_found(folder: Path, name: str, found: str | None) -> None:
     (folder / "train" / "a.jpg").unlink()
     (folder / "train" / "b.jpg").rename(folder / "train" / (found or "other"))

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.model_selection import StratifiedGroupKFold
 
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.duplicates import numbered
@@ -100,12 +99,6 @@ def test_a_changed_file_is_refused(data: Dataset, tmp_path: Path) -> None:
     assert folds_of(data, tmp_path).hash == first.hash
 
 
-def test_more_folds_than_groups(data: Dataset, tmp_path: Path) -> None:
-    assert folds_of(data, tmp_path, k=200).k == 200
-    with pytest.raises(UserError, match="200 at most"):
-        folds_of(data, tmp_path, k=201)
-
-
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
@@ -181,23 +174,6 @@ def test_every_part_has_its_share_of_every_bin(seed: int) -> None:
     np.add.at(found, (parts, (scores // 100).astype(int)), 1)
     assert (found == 20).all()
     assert np.ptp([scores[parts == part].mean() for part in range(5)]) < 0.1
-
-
-def test_parts_are_as_even_as_scikit_learns_or_more() -> None:
-    scores = scores_like_the_contests(600, 2)
-    groups = np.arange(600)
-    pairs = np.random.default_rng(0).permutation(600)[:60]
-    groups[pairs[:30]] = groups[pairs[30:]]
-    groups = numbered(groups.tolist())
-    strata = np.searchsorted(np.quantile(scores, np.linspace(0, 1, 11)[1:-1]), scores, side="right")
-    ours, theirs = [], []
-    for seed in range(5):
-        part = deal(groups, scores, k=5, seed=seed, bins=10)
-        ours.append(np.ptp([scores[part == f].mean() for f in range(5)]))
-        splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
-        theirs.append(np.ptp([scores[rows].mean() for _, rows in splitter.split(scores, strata, groups)]))
-        assert np.ptp(np.bincount(part)) <= 3
-    assert np.mean(ours) < np.mean(theirs)
 
 
 @pytest.mark.parametrize(

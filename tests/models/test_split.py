@@ -20,18 +20,6 @@ SHAPES = {
 }
 
 
-def shaken(net: nn.Module) -> nn.Module:
-    """Random BatchNorm statistics and weights, so that no block is the identity by chance."""
-    torch.manual_seed(1)
-    for module in net.modules():
-        if hasattr(module, "running_mean") and module.running_mean is not None:
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.0)
-            nn.init.normal_(module.bias, 0, 0.1)
-    return net.eval()
-
-
 def assert_exact_at_every_split(net: nn.Module, size: int, batch: int = 2) -> None:
     split = Split(net)
     x = torch.randn(batch, 3, size, size)
@@ -45,20 +33,6 @@ def assert_exact_at_every_split(net: nn.Module, size: int, batch: int = 2) -> No
         assert torch.equal(features[-1], wanted)
         for at in range(len(split) + 1):
             assert torch.equal(split.run(features[at].clone(), at), wanted), split.blocks[min(at, len(split) - 1)].name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FOUR)
-def test_the_four_equal_timms_output_to_the_last_bit_at_every_split(name):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = shaken(timm.create_model(name, num_classes=0))
-        assert_exact_at_every_split(net, size=64)
-        small = torch.randn(1, 3, 64, 64)
-        with torch.inference_mode():
-            split = Split(net)
-            together = split(torch.cat([small, torch.randn(2, 3, 64, 64)]))[:1]
-            torch.testing.assert_close(together, split(small), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FOUR)
@@ -78,7 +52,7 @@ def test_the_four_are_split_where_the_authors_froze(name):
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("test_vit", {}), ("test_convnext", {}), ("test_convnext3", {}), ("swin_tiny_patch4_window7_224", {}),
+    [("test_convnext3", {}),
      ("vit_small_patch14_dinov2", {"img_size": 56, "depth": 3}), ("vit_base_patch32_clip_224", {"depth": 2})],
 )  # fmt: skip
 def test_transformers_and_convnext_are_exact(name, arguments):

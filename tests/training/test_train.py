@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -91,18 +90,6 @@ def test_a_batch_in_parts_trains_as_a_whole_one(work, drawn, paw):
 
 def test_more_processes_than_cores_are_refused(work, drawn, refused):
     assert "--processes 999" in refused("train", "--data", drawn, *WORDS, "--processes", 999)
-
-
-@pytest.mark.slow
-def test_jobs_prints_lines_that_train_what_is_missing(work, drawn, paw):
-    words = ("jobs", "--data", drawn, "--configs", "scratch small/resnet152", "--seeds", "0 1", "photos.size=32", "folds.k=2",
-             "train.warmup_epochs=0", "train.epochs=1")  # fmt: skip
-    lines = paw(*words).out.splitlines()
-    assert len(lines) == 2 * 2 * 2
-    for line in lines[:2]:
-        assert subprocess.run(shlex.split(line), check=False).returncode == 0
-    assert len(paw(*words).out.splitlines()) == 6
-    assert paw("oof").code == 0
 
 
 @pytest.mark.slow

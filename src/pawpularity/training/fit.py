@@ -46,9 +46,6 @@ class Fitted:
     """Mean score of the training rows: the constant prediction."""
     training_rows: int
     inner_rows: int
-    samples: int
-    """Training samples an epoch, copies counted."""
-    notes: list[str]
 
 
 def training_inputs(
@@ -107,21 +104,18 @@ def fit_fold(
     fitting = samples.take(~np.isin(samples.rows, inner))
     found = hooks.checkpointer.find() if hooks.checkpointer is not None else None
     loop = Loop(config, data, network, inputs, compute, fold, hooks)
-    notes = [network.depth]
     if found is None or found.state["chosen"] is None:
         best, state = loop.run(fitting, originals(inner), resume=found)
         history, found = loop.history, None
     else:
         best, state, history = found.state["chosen"], {}, found.history[: found.state["before"]]
     if train.refit:
-        notes.append(f"refitted on all {len(training)} training rows for the {best} epochs the inner split chose")
         network.load_state_dict(initial, strict=False)
         loop = Loop(config, data, network, inputs, compute, fold, hooks)
         loop.history, loop.before = history, len(history)
         best, state = loop.run(samples, NOTHING, rates=[epoch.lr for epoch in history[:best]], resume=found)
     network.load_state_dict(state, strict=False)
-    mean = data.mean(training)
-    return Fitted(network.eval(), inputs, loop.history, best, mean, len(training), len(inner), loop.samples, notes)
+    return Fitted(network.eval(), inputs, loop.history, best, data.mean(training), len(training), len(inner))
 
 
 def fit_samples(
@@ -148,8 +142,7 @@ def fit_samples(
     loop = Loop(config, data, network, inputs, compute, 0, hooks or Hooks())
     best, state = loop.run(samples, watched)
     network.load_state_dict(state, strict=False)
-    rows, notes = len(np.unique(samples.rows)), [network.depth]
-    return Fitted(network.eval(), inputs, loop.history, best, mean, rows, len(watched), loop.samples, notes)
+    return Fitted(network.eval(), inputs, loop.history, best, mean, len(np.unique(samples.rows)), len(watched))
 
 
 def predict_samples(fitted: Fitted, data: TrainingData, samples: Samples, compute: Compute) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ from pawpularity.models.backbone import count_parameters
 from pawpularity.models.network import Network, build_network
 from pawpularity.models.weights import save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
-from pawpularity.runs import Run, git_commit, record_of, versions
+from pawpularity.runs import Run, record_of, versions
 from pawpularity.signals import stop_requests
 from pawpularity.training.checkpoint import Checkpointer, Epoch
 from pawpularity.training.fit import Fitted, fit_fold, shown_fit, training_inputs
@@ -227,17 +227,13 @@ def _write(run: Run, fold: int, table: pd.DataFrame, fitted: Fitted, figures: di
             "device": compute.device.type,
             "dtype": compute.dtype_name,
             "dtype_reason": compute.reason,
-            "torch_threads": torch.get_num_threads(),
             "training_mean": fitted.training_mean,
             "training_rows": fitted.training_rows,
             "inner_rows": fitted.inner_rows,
-            "samples_an_epoch": fitted.samples,
             "parameters": count_parameters(network),
             "trained_parameters": count_parameters(network, trained_only=True),
-            "notes": fitted.notes,
             "predictions_hash": file_hash(folder / "predictions.csv"),
             "head_hash": tensors_hash(network.trained_state()),
-            "git_commit": git_commit(),
             "versions": versions(),
         }
         write_json(folder / "metrics.json", figures | about)

@@ -91,7 +91,6 @@ class Loop:
         self.history: list[Epoch] = []
         self.before = 0
         """Epochs of `history` before this phase."""
-        self.samples = 0
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         lr, decay, fused = self.train.lr, self.train.weight_decay, self.compute.device.type != "mps"
         optimiser = create_optimizer_v2(trained, opt="adamw", lr=lr, weight_decay=decay, fused=fused)
@@ -104,8 +103,8 @@ class Loop:
         self.mixing = np.random.default_rng([self.seed, 0x313, *([rank] if rank else [])])
         self.scores = torch.tensor(data.scores, dtype=torch.float32)
         self.metadata = torch.tensor(data.metadata)
-        scaler = self.accelerator.scaler
-        self.training = Training(network, self.optimiser, scaler, self.ema, self.mixing, self.compute.device)
+        state = (self.optimiser, self.accelerator.scaler, self.ema, self.mixing)
+        self.training = Training(network, *state, self.compute.device)
 
     def run(
         self, samples: Samples, watched: Samples, rates: list[float] | None = None, resume: Checkpoint | None = None
@@ -115,7 +114,7 @@ class Loop:
         With `watched` samples the best epoch on them is kept; with `rates` (one an epoch) those are repeated. `resume`: a
         checkpoint of this very run.
         """
-        train, self.samples, self.rates = self.train, len(samples), rates
+        train, self.rates = self.train, rates
         schedule = samples.schedule(self.config, self.seed)
         batches = EpochBatches(len(samples), train.batch_size, self.seed)
         self.stopping = EarlyStopping(train, self.optimiser, watching=len(watched) > 0)
