@@ -105,13 +105,9 @@ def test_a_changed_file_is_refused(data: Dataset, tmp_path: Path) -> None:
         ("a,0,0\nb,1,1\na,2,1", ("row 2", "row 4")),
         ("a,0,0\nb,0,1", ("group 0", "row 2", "row 3")),
         ("a,0,0\nb,1,2", ("fold 1",)),
-        ("a,0,1\nb,1,2", ("fold 0",)),
-        ("a,0,0\nb,1,0", ("fold 1",)),
         ("a,0,0\nb,1,1000000000", ("fold 1",)),
         ("a,0,0\nb,1,x", ("row 3", '"fold"')),
-        ("a,0,0\nb,1,-1", ("row 3", '"fold"')),
         ("a,0,0\nb,1.5,1", ("row 3", '"group"')),
-        ("a,0,0\nb,,1", ("row 3", '"group"', "empty")),
         ("a,0,0\nb,9007199254740994,1", ("row 3", '"group"')),
         ("", ("no rows",)),
     ],
@@ -122,15 +118,6 @@ def test_damaged_files(tmp_path: Path, rows: str, words: tuple[str, ...]) -> Non
     with pytest.raises(UserError) as caught:
         read_folds(path)
     assert all(word in str(caught.value) for word in (str(path), *words))
-
-
-def test_ids_with_commas_survive_and_rows_are_sorted(tmp_path: Path) -> None:
-    data = labels(tmp_path / "toy", np.arange(1.0, 11), first='z,b"c')
-    assert folds_of(data, tmp_path, k=2).frame[ID].tolist()[-1] == 'z,b"c'
-    path = tmp_path / "folds.csv"
-    path.write_text("Id,group,fold\nb,9007199254740992,1\nc,2,0\na,0,0\n")
-    found = read_folds(path).frame
-    assert (found.index.tolist(), found[ID].tolist(), found["group"][1]) == ([0, 1, 2], ["a", "b", "c"], 2**53)
 
 
 @STEADY
