@@ -280,6 +280,8 @@ def resolve(configs: str, overrides: Sequence[str] = ()) -> Config:
         if isinstance(model, dict) and model.get("backbone", "") not in ("", tree["model"]["backbone"]):
             tree["model"]["args"] = {}  # those of another backbone mean nothing to this one
         tree = _merged(tree, layer)
+        if any(_section(name) and not isinstance(part, Mapping) for name, part in layer.items()):
+            break  # refused below, before another layer covers it
     return _validated(tree, layers)
 
 
