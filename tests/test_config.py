@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import ROOT
 
@@ -62,6 +62,7 @@ def test_a_wrong_word_is_one_line_with_its_cure(word, key):
     assert word.partition("=")[0] in line
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(all_keys())), st.text(max_size=20))
 def test_no_text_behind_a_key_is_a_traceback(key, text):
     with suppress(UserError):
@@ -80,7 +81,7 @@ def test_a_wrong_file_is_named(text, key, work, monkeypatch):
     (work / "configs/default.yaml").symlink_to(ROOT / "configs/default.yaml")
     Path("configs/mine.yaml").write_text(text)
     with pytest.raises(UserError, match=key.replace(".", r"\.")):
-        resolve("mine")
+        resolve("mine", ["train.batch_size=8"])
 
 
 def test_with_values_checks_what_it_changes():

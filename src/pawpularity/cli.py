@@ -133,11 +133,13 @@ def data(into: Annotated[str | None, Option(metavar="DIR", help="Where to put it
 
 @command(START, "sample.draw.sample", "pawpularity sample --photos 60 --seed 7 --into input/seven")
 def sample(
-    photos: Annotated[int, Option(metavar="N", help="Photos in train.csv.")] = 600,
-    test_photos: Annotated[int, Option(metavar="N", help="Photos in test.csv.")] = 8,
-    size: Annotated[int, Option(metavar="PX", help="Longer side in pixels.")] = 160,
-    seed: Annotated[int, Option(help="Another seed draws other photos.")] = 0,
-    pairs: Annotated[int, Option(metavar="N", help="Counterfactual pairs per part: with and without it.")] = 0,
+    photos: Annotated[int, Option(metavar="N", min=1, max=100_000, help="Photos in train.csv.")] = 600,
+    test_photos: Annotated[int, Option(metavar="N", min=1, max=100_000, help="Photos in test.csv.")] = 8,
+    size: Annotated[int, Option(metavar="PX", min=48, max=1024, help="Longer side in pixels.")] = 160,
+    seed: Annotated[int, Option(min=0, help="Another seed draws other photos.")] = 0,
+    pairs: Annotated[
+        int, Option(metavar="N", min=0, max=1000, help="Counterfactual pairs per part: with and without it.")
+    ] = 0,
     into: Annotated[str, Option(metavar="DIR", help="A new folder.")] = "input/sample",
 ) -> None:
     """Draw the sample: photos of cats and dogs whose scores follow a known rule."""

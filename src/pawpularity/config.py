@@ -7,9 +7,7 @@
 `configs/default.yaml` is generated from these models: python -m pawpularity.config > configs/default.yaml
 """
 
-import math
 import re
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,9 +44,7 @@ class Photos(Section):
     """How a photo becomes a square of pixels."""
 
     size: int = _key(224, "pixels per side; the paper's four networks all saw 224", 32, 2048)
-    fit: Literal["squash", "crop"] = _key(
-        "squash", "squash = stretch to the square, as the paper did; crop = the largest centred square"
-    )
+    fit: Literal["squash", "crop"] = _key("squash", "squash = stretch to the square (the paper); crop = centred square")
 
 
 class Folds(Section):
@@ -57,9 +53,7 @@ class Folds(Section):
     k: int = _key(5, "number of folds", 2, 1000)
     seed: int = _key(0, "of the shuffle before the split", 0, 2**32 - 1)
     bins: int = _key(10, "the score is stratified in this many bins of equal count", 1, 100)
-    duplicate_threshold: float = _key(
-        0.85, "share of equal bits over four perceptual hashes that makes two photos one", 0.8, 1
-    )
+    duplicate_threshold: float = _key(0.85, "share of equal bits of four hashes that makes two photos one", 0.8, 1)
 
 
 class Model(Section):
@@ -77,15 +71,11 @@ class Model(Section):
     )
     metadata: Literal["use", "none"] = _key("use", "the twelve metadata columns")
     metadata_widths: list[Width] = _key([16, 32, 64], "layers of the metadata branch")
-    metadata_dropout: float = _key(
-        0.1, "chance that a training row hides its metadata, so that a photo alone can be scored", 0, 0.95
-    )
+    metadata_dropout: float = _key(0.1, "chance that a training row hides its metadata (for a photo alone)", 0, 0.95)
     image_width: Width = _key(512, "the image branch's linear layer")
     fusion_widths: list[Width] = _key([256], "layers after image and metadata are joined")
     dropout: float = _key(0.3, "in the fusion layers; the paper searched 0.2 - 0.5", 0, 0.95)
-    output: Literal["sigmoid", "relu", "linear"] = _key(
-        "sigmoid", "sigmoid x 100, relu (the paper's) or linear; predictions are clipped to 1..100"
-    )
+    output: Literal["sigmoid", "relu", "linear"] = _key("sigmoid", "sigmoid x 100, relu (the paper's) or linear")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -110,35 +100,25 @@ class Train(Section):
     accumulation: int = _key(1, "parts in which a batch is computed, to save memory", 1, 1024)
     seed: int = _key(0, "of the trained head's start, the order of photos, dropout", 0, 2**31 - 1)
     copies: Literal["none", "paper", "authors"] = _key(
-        "none", "fixed copies of training photos: paper = one of three for 0-20 and 50-60; authors = their code's rule"
+        "none", "fixed copies of photos, by the paper's or the authors' rule"
     )
-    split: Literal["honest", "leaky"] = _key(
-        "honest", "leaky = the paper's mistake, as a named experiment: copies are split like photos of their own"
-    )
+    split: Literal["honest", "leaky"] = _key("honest", "leaky = the paper's mistake: copies are split like photos")
     augment: Literal["none", "flip", "strong"] = _key("flip", "random, every epoch; strong = crop, flip, colour")
     views: int = _key(0, "strong: random views a photo has, shown in turn; 0 = one an epoch", 0, 100_000)
     mixup: float = _key(0.0, "Beta(a, a) mixing of pairs of photos before the network; 0 = off", 0, 100)
-    manifold_mixup: float = _key(
-        0.0, "the same for cached features, between the frozen backbone and the trained head", 0, 100
-    )
+    manifold_mixup: float = _key(0.0, "the same for cached features, before the trained head", 0, 100)
     frozen_bn: bool = _key(False, "trained BatchNorms keep their statistics; the pretrained configs set it")
     schedule: Literal["plateau", "cosine"] = _key(
-        "plateau", "plateau = divide the rate by 10 when the inner split stalls; cosine = down to 0"
+        "plateau", "plateau = rate / 10 when the inner split stalls; cosine = to 0"
     )
     patience: int = _key(1, "plateau: epochs without a better inner RMSE before the rate drops", 0, 100_000)
     warmup_epochs: float = _key(0.0, "cosine: linear warm-up", 0, 1e6)
-    stop: Literal["early", "none"] = _key(
-        "early", "early = stop on the inner split and keep its best epoch; none = all epochs, no inner split"
-    )
+    stop: Literal["early", "none"] = _key("early", "early = keep the inner split's best epoch; none = all epochs")
     stop_patience: int = _key(3, "early: epochs without a better inner RMSE before stopping", 1, 100_000)
-    inner_share: float = _key(
-        0.1, "share of the TRAINING folds held out to watch; the scored fold is never looked at", 0.01, 0.5
-    )
+    inner_share: float = _key(0.1, "share of the TRAINING rows that is watched, never scored rows", 0.01, 0.5)
     refit: bool = _key(False, "then train on all training folds for the epochs that the inner split chose")
     ema: float = _key(0.0, "decay of a moving average of the weights, which is scored; 0 = off", 0, 0.99999)
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _key(
-        "auto", "auto = bfloat16 or float16 where the machine computes it natively, else float32"
-    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _key("auto", "auto = half precision where it is native")
     channels_last: bool = _key(True, "memory layout; faster in bfloat16, not for VGG-19 in float32 on a CPU")
     compile: bool = _key(False, "torch.compile of the trained head: a minute first, then steps a fifth faster")
     workers: int = _key(-1, "processes that prepare photos; -1 = none on a CPU, else up to 8", -1, 1024)
@@ -149,35 +129,27 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        leaky, mixes = self.split == "leaky", self.mixup > 0 or self.manifold_mixup > 0
-        rules = [
-            (
-                self.warmup_epochs <= self.epochs,
-                f"train.warmup_epochs={self.warmup_epochs:g} is longer than train.epochs={self.epochs}; "
-                "add train.warmup_epochs=0, or train longer",
+        leaky, mixes, early = self.split == "leaky", self.mixup or self.manifold_mixup, self.stop == "early"
+        warmup, strong = self.warmup_epochs, self.augment == "strong"
+        rules = {
+            f"train.warmup_epochs={warmup:g} is longer than train.epochs={self.epochs}; add train.warmup_epochs=0": (
+                warmup <= self.epochs
             ),
-            (
-                not (leaky and self.copies == "none"),
-                "train.split=leaky leaks copies, and train.copies=none makes none; add train.copies=authors",
+            "train.split=leaky leaks copies, and train.copies=none makes none; add train.copies=authors": (
+                not leaky or self.copies != "none"
             ),
-            (not (leaky and self.augment != "none"), "train.split=leaky knows copies only; add train.augment=none"),
-            (not (leaky and mixes), "train.split=leaky mixes no photos; set train.mixup and train.manifold_mixup to 0"),
-            (not (self.mixup and self.manifold_mixup), "train.mixup and train.manifold_mixup: set one of them to 0"),
-            (self.views == 0 or self.augment == "strong", f"train.views={self.views}: needs train.augment=strong"),
-            (
-                not (self.stop == "none" and self.schedule == "plateau"),
-                "train.stop=none has no inner split for train.schedule=plateau to watch; add train.schedule=cosine",
+            "train.split=leaky knows copies only; add train.augment=none": not leaky or self.augment == "none",
+            "train.split=leaky mixes no photos; set train.mixup and train.manifold_mixup to 0": not (leaky and mixes),
+            "train.mixup and train.manifold_mixup: set one of them to 0": not (self.mixup and self.manifold_mixup),
+            f"train.views={self.views}: needs train.augment=strong": self.views == 0 or strong,
+            "train.stop=none has no inner split for train.schedule=plateau to watch; add train.schedule=cosine": (
+                early or self.schedule == "cosine"
             ),
-            (
-                not (self.stop == "none" and self.refit),
-                "train.refit=true needs the inner split that train.stop=none does not make; set one of them back",
-            ),
-            (
-                not (self.schedule == "plateau" and self.warmup_epochs),
-                "train.warmup_epochs belongs to train.schedule=cosine; set it to 0",
-            ),
-        ]
-        for fine, message in rules:
+            "train.refit=true needs the inner split that train.stop=none does not make": early or not self.refit,
+            "train.warmup_epochs belongs to train.schedule=cosine; set it to 0": self.schedule == "cosine"
+            or not warmup,
+        }
+        for message, fine in rules.items():
             _require(fine, message)
         return self
 
@@ -192,9 +164,7 @@ class Hypotheses(Section):
     """How the paper's claims are judged (make hypotheses)."""
 
     # 0.15 sd of the contest's scores; from its median, 33, to 36 is 7 percentiles (48.4 -> 55.8 % below).
-    margin: float = _key(
-        3.0, "score points: an effect whose 95 % interval lies inside +-margin is too small to matter", 0.01, 100
-    )
+    margin: float = _key(3.0, "points: an effect whose interval lies inside +-margin is too small", 0.01, 100)
 
 
 class Search(Section):
@@ -208,7 +178,7 @@ class Search(Section):
     top: int = _key(5, "the best by inner RMSE, which are then trained on all folds", 1, 100)
     nested: bool = _key(False, "search again for every fold: k times the work, and no row chose its own settings")
     depths: Literal["fit", "paper"] = _key(
-        "fit", "fit = block boundaries whose cached features fit cache.budget_gb; paper = all in 50-150"
+        "fit", "fit = block boundaries that cache.budget_gb fits; paper = all in 50-150"
     )
     heartbeat: int = _key(60, "seconds; a worker on PostgreSQL silent for twice as long is dead", 1, 86_400)
     space: dict[str, Any] = _key(
@@ -254,9 +224,7 @@ class Cache(Section):
     """Where derived files live."""
 
     folder: str = _key(".cache", "decoded photos, cached features; make clean-cache shows sizes and empties it")
-    budget_gb: float = _key(
-        20.0, "disk for cached features; 0 = none: the frozen part then runs in every epoch", 0, 1e6
-    )
+    budget_gb: float = _key(20.0, "disk for cached features; 0 = none: the frozen part runs every epoch", 0, 1e6)
 
 
 class Config(Section):
@@ -282,10 +250,7 @@ class Config(Section):
         tree = self.to_dict()
         for key, value in values.items():
             section, _, leaf = key.partition(".")
-            if leaf:
-                tree[section][leaf] = value
-            else:
-                tree[section] = value
+            tree[section][leaf] = value
         return _validated(tree, [])
 
     @model_validator(mode="after")
@@ -310,23 +275,22 @@ def resolve(configs: str, overrides: Sequence[str] = ()) -> Config:
 
     Raises UserError naming the file or word, the key, and the nearest valid key or the allowed range.
     """
-    layers = [(str(path), _read_yaml(path)) for path in _with_bases(configs)]
+    layers = [(f"{path}: ", _read_yaml(path)) for path in _with_bases(configs)]
     layers += [("", _read_word(word)) for word in overrides]
-    tree: Tree = Config().to_dict()
-    for where, layer in layers:
-        _refuse_unknown(layer, where)
-        backbone = tree["model"]["backbone"]
+    tree = Config().to_dict() | {"name": run_name(configs) or "default"}
+    for _, layer in layers:
+        model = layer.get("model")
+        if isinstance(model, dict) and model.get("backbone", "") not in ("", tree["model"]["backbone"]):
+            tree["model"]["args"] = {}  # those of another backbone mean nothing to this one
         tree = _merged(tree, layer)
-        if tree["model"]["backbone"] != backbone:  # arguments of another backbone mean nothing to this one
-            tree["model"]["args"] = (layer.get("model") or {}).get("args", {})
-    return _validated(tree | {"name": run_name(configs) or "default"}, layers)
+        if any(_section(name) and not isinstance(part, Mapping) for name, part in layer.items()):
+            break  # refused below, before another layer covers it
+    return _validated(tree, layers)
 
 
 def from_dict(value: Mapping[str, Any], where: str) -> Config:
     """The Config that `to_dict` wrote. Raises UserError naming `where` and the key."""
-    tree = dict(value)
-    _refuse_unknown({key: part for key, part in tree.items() if key != "name"}, where)
-    return _validated(tree, [(where, tree)])
+    return _validated(value, [(f"{where}: ", value)])
 
 
 def run_name(configs: str) -> str:
@@ -382,9 +346,7 @@ def _read_yaml(path: Path, *, keep_base: bool = False) -> Tree:
         raise UserError(f"{path}: is not readable YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: must hold keys and values, like configs/densenet161.yaml")
-    if not keep_base:
-        tree.pop("base", None)
-    return tree
+    return {str(key): value for key, value in tree.items() if keep_base or key != "base"}
 
 
 def _read_word(word: str) -> Tree:
@@ -398,64 +360,38 @@ def _read_word(word: str) -> Tree:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise UserError(f"{word}: the value is not readable; lists are written [16,32]") from None
-    section, _, leaf = key.partition(".")
-    if section == "search" and leaf.startswith(
-        "space."
-    ):  # search.space.train.lr.low=1e-5: the rule's own key has a dot
-        parts = leaf.removeprefix("space.").split(".")
-        name = ".".join(parts[:2])
-        return {"search": {"space": {name: {parts[2]: value} if len(parts) > 2 else value}}}
-    for part in reversed(key.split(".")):
+    # search.space.train.lr.low=1e-5: the rule's own key has a dot
+    parts = re.fullmatch(r"(search)\.(space)\.(\w+\.\w+)(?:\.(\w+))?", key)
+    for part in reversed([part for part in parts.groups() if part] if parts else key.split(".")):
         value = {part: value}
-    return typing.cast("Tree", value)
+    found: Tree = value
+    return found
 
 
-def _merged(tree: Tree, layer: Mapping[str, Any]) -> Tree:
-    result = dict(tree)
-    for key, value in layer.items():
-        old = result.get(key)
-        both = isinstance(old, dict) and isinstance(value, Mapping)
-        result[key] = _merged(old, value) if both and old is not None else value
-    return result
+def _merged(tree: Any, layer: Any) -> Any:
+    if not (isinstance(tree, dict) and isinstance(layer, Mapping)):
+        return layer
+    return tree | {key: _merged(tree.get(key), value) for key, value in layer.items()}
+
+
+def _section(name: str) -> type[Section] | None:
+    field = Config.model_fields.get(name)
+    cls = field and field.annotation
+    return cls if isinstance(cls, type) and issubclass(cls, Section) else None
 
 
 def all_keys() -> dict[str, FieldInfo]:
     """Every setting by its dotted key."""
+    sections = {name: _section(name) for name in Config.model_fields}
     return {
-        f"{name}.{leaf}": field
-        for name, section in Config.model_fields.items()
-        if isinstance(section.annotation, type) and issubclass(section.annotation, Section)
-        for leaf, field in section.annotation.model_fields.items()
+        f"{name}.{leaf}": field for name, cls in sections.items() if cls for leaf, field in cls.model_fields.items()
     }
 
 
-def _refuse_unknown(layer: Mapping[str, Any], where: str) -> None:
-    known = all_keys()
-    sections = {key.partition(".")[0] for key in known}
-    prefix = f"{where}: " if where else ""
-    for section, part in layer.items():
-        if section not in sections:
-            key = (
-                ".".join([str(section), *(str(leaf) for leaf in part)][:2])
-                if isinstance(part, Mapping)
-                else str(section)
-            )
-            raise UserError(f"{prefix}{key}: unknown key{_did_you_mean(key, known)}")
-        if not isinstance(part, Mapping):
-            raise UserError(f"{prefix}{section}: is a section; set a key of it, for example {_first_of(section)}=...")
-        for leaf in part:
-            if f"{section}.{leaf}" not in known:
-                raise UserError(f"{prefix}{section}.{leaf}: unknown key{_did_you_mean(f'{section}.{leaf}', known)}")
-
-
-def _first_of(section: str) -> str:
-    return next(key for key in all_keys() if key.startswith(f"{section}."))
-
-
-def _did_you_mean(key: str, known: dict[str, FieldInfo]) -> str:
-    leaf = key.rpartition(".")[2]
-    leaves = {name.rpartition(".")[2]: name for name in reversed(known)}
-    close = get_close_matches(key, known, n=1, cutoff=0.7) or get_close_matches(leaf, leaves, n=1, cutoff=0.6)
+def _did_you_mean(key: str) -> str:
+    leaves = {name.rpartition(".")[2]: name for name in reversed(all_keys())}
+    close = get_close_matches(key, all_keys(), n=1, cutoff=0.7)
+    close = close or get_close_matches(key.rpartition(".")[2], leaves, n=1, cutoff=0.6)
     return f'; did you mean "{leaves.get(close[0], close[0])}"?' if close else "; configs/default.yaml lists all keys"
 
 
@@ -463,57 +399,38 @@ def _validated(tree: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str,
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key first: what is wrong with the others may follow from it.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     if "error" in first.get("ctx", {}):  # one of our own rules above
         raise UserError(str(first["ctx"]["error"]))
-    section, leaf = (str(part) for part in first["loc"][:2])
-    key = f"{section}.{leaf}"
-    value = tree[section][leaf] if isinstance(tree[section], Mapping) else tree[section]
-    where = next((name for name, layer in reversed(layers) if leaf in (layer.get(section) or {})), "")
-    field = all_keys()[key]
-    raise UserError(
-        f"{f'{where}: ' if where else ''}{key}={_shown(value)}: must be {_expected(field)} ({field.description})"
+    section, leaf = (*map(str, first["loc"]), "")[:2]
+    where = next(
+        (name for name, layer in reversed(layers) if section in layer and (not leaf or leaf in (layer[section] or {}))),
+        "",
     )
+    key, value, cls = f"{section}.{leaf}".strip("."), tree[section], _section(section)
+    if first["type"] == "extra_forbidden":
+        key = key if leaf or not isinstance(value, Mapping) else ".".join([section, *map(str, value)][:2])
+        raise UserError(f"{where}{key}: unknown key{_did_you_mean(key)}")
+    if cls is None or not leaf:
+        example = next(name for name in all_keys() if name.startswith(f"{section}."))
+        raise UserError(f"{where}{section}: is a section; set a key of it, for example {example}=...")
+    shown = str(value[leaf]).lower() if isinstance(value[leaf], bool) else value[leaf]
+    about = cls.model_json_schema()["properties"][leaf]
+    raise UserError(f"{where}{key}={shown}: must be {_expected(about)} ({about['description']})")
 
 
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _expected(field: FieldInfo) -> str:
-    """The values that a setting takes, in words."""
-    kinds = typing.get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
-    return " or ".join(_kind_in_words(kind, field.metadata) for kind in kinds)
-
-
-def _is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, type(int | str))
-
-
-def _kind_in_words(kind: Any, limits: Sequence[Any]) -> str:
-    if typing.get_origin(kind) is Literal:
-        options = typing.get_args(kind)
+def _expected(about: Mapping[str, Any]) -> str:
+    """The values that a setting takes, in words, from its JSON schema."""
+    if "anyOf" in about:
+        return " or ".join(_expected(one) for one in about["anyOf"])
+    if options := about.get("enum", [about["const"]] if "const" in about else []):
         return ("one of " if len(options) > 1 else "") + ", ".join(options)
-    if typing.get_origin(kind) is Annotated:
-        kind, *extra = typing.get_args(kind)
-        limits = [*limits, *(limit for info in extra for limit in info.metadata)]
-    origin = typing.get_origin(kind) or kind
-    word = {
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        str: "text",
-        list: "a list such as [64,32]",
-    }
-    low = next((limit.ge for limit in limits if hasattr(limit, "ge")), -math.inf)
-    high = next((limit.le for limit in limits if hasattr(limit, "le")), math.inf)
-    return f"{word.get(origin, 'keys and values')}{_range(low, high) if origin in (int, float) else ''}"
-
-
-def _range(low: float, high: float) -> str:
-    if math.isinf(high):
-        return "" if math.isinf(low) else f" from {low:g}"
-    return f" in {low:g}..{high:g}"
+    words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text",
+             "array": "a list such as [64,32]", "object": "keys and values"}  # fmt: skip
+    low, high = about.get("minimum"), about.get("maximum")
+    limits = "" if low is None else f" from {low:g}" if high is None else f" in {low:g}..{high:g}"
+    return words[about["type"]] + limits
 
 
 def default_yaml() -> str:
@@ -525,11 +442,8 @@ def _yaml_lines() -> Iterator[str]:
     yield "# Every setting with its default, generated from src/pawpularity/config.py. Other files here are deltas of a few lines."
     yield "# Change a value for one run: make train FOLD=0 train.lr=3e-4 model.unfrozen=all"
     for name, section in Config().to_dict().items():
-        if name == "name":
+        if (cls := _section(name)) is None:
             continue
-        cls = Config.model_fields[name].annotation
-        assert isinstance(cls, type)
-        assert issubclass(cls, Section)
         yield f"\n{name}:  # {cls.__doc__}"
         for leaf, value in section.items():
             field = cls.model_fields[leaf]

@@ -5,17 +5,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 
-from pawpularity.cli import main
 from pawpularity.data import duplicates as module
-from pawpularity.data.dataset import Dataset
 from pawpularity.data.duplicates import THRESHOLD, components, duplicate_groups, is_copy, signature, similar_pairs
-from pawpularity.data.folds import make_folds
 from pawpularity.errors import UserError
 
 
@@ -84,18 +80,6 @@ def test_signatures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert duplicate_groups(paths, threshold=0.95, cache_folder=tmp_path).tolist() == [0, 1, 2, 3]
 
 
-def test_signature_of_a_known_picture(tmp_path: Path) -> None:
-    ramp = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], (64, 64, 3))
-    Image.fromarray(np.ascontiguousarray(ramp)).save(tmp_path / "ramp.png")
-    bits = np.unpackbits(signature(tmp_path / "ramp.png")[:128]).reshape(4, 16, 16)
-    right_half = np.broadcast_to(np.arange(16) >= 8, (16, 16))
-    np.testing.assert_array_equal(bits[0], right_half)  # brighter than the mean
-    np.testing.assert_array_equal(bits[2], np.ones((16, 16)))  # every pixel brighter than its left neighbour
-    np.testing.assert_array_equal(bits[3], right_half)  # the wavelet's low band, above its median
-    thumb = signature(tmp_path / "ramp.png")[128:].reshape(16, 16)
-    assert (np.diff(thumb.astype(int), axis=1) > 0).all()
-
-
 @pytest.mark.parametrize("tile", [2048, 37])
 def test_pairs_against_counting_every_bit(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     rng = np.random.default_rng(0)
@@ -157,17 +141,3 @@ def test_real_photos(real: Path, tmp_path: Path) -> None:
             (tmp_path / "copy.jpg").write_bytes(out.getvalue())
             found += len(similar_pairs(np.stack([signature(path), signature(tmp_path / "copy.jpg")]), THRESHOLD)[0])
         assert found / len(paths[::4]) >= 0.95, name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 11])
-def test_duplicates_planted_in_the_sample_are_found(tmp_path: Path, seed: int) -> None:
-    """Recall and precision of the folds' groups, at the sample's own size."""
-    assert main(("sample", "--seed", str(seed), "--into", str(tmp_path / "sample"))) == 0
-    folds = make_folds(Dataset.load(tmp_path / "sample", tmp_path / "cache"), out=tmp_path / "folds")
-    group = folds.frame.set_index("Id")["group"]
-    planted = pd.read_csv(tmp_path / "sample" / "truth" / "duplicates.csv")
-    expected = {frozenset(pair) for pair in planted.itertuples(index=False)}
-    found = {frozenset((a, b)) for _, part in group.groupby(group) for a in part.index for b in part.index if a < b}
-    assert len(expected) >= 10
-    assert len(expected & found) >= 0.95 * max(len(expected), len(found))

@@ -52,14 +52,6 @@ def test_rows_are_handed_out_while_they_are_decoded(many: list[Path], tmp_path: 
     assert mine.undecoded_bytes == 0
 
 
-def test_other_settings_have_other_files(many: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for options in ({}, {"size": 21}, {"fit": "crop"}, {"key": "other"}):
-        assert len(photos(many, tmp_path, **options).pixels) == 30
-    monkeypatch.setattr(photo_cache, "DECODER", "another rule")
-    assert len(photos(many, tmp_path).pixels) == 30
-    assert len(list((tmp_path / "photos").glob("*.npy"))) == 5
-
-
 @pytest.mark.parametrize("damage", ["cut", "shape", "type", "rubbish", "empty"])
 def test_a_damaged_cache_is_made_again(many: list[Path], tmp_path: Path, damage: str) -> None:
     good = np.array(photos(many, tmp_path).pixels)

@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from PIL import Image, ImageOps
 
 from pawpularity.data import photos
 from pawpularity.data.photos import PhotoError, decode, ordered_map, prefetch
-from pawpularity.errors import UserError
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Corrupt EXIF"), pytest.mark.filterwarnings("ignore:Truncated File")]
 
@@ -94,30 +91,6 @@ def test_every_cut_of_a_file_is_refused_or_decoded() -> None:
                 assert decode(data[:length], 8, "squash").shape == (8, 8, 3)
 
 
-def test_pillow_stays_silent(tmp_path: Path) -> None:
-    samples = b"\x15\x01\x03\x00\x01\x00\x00\x00"  # the TIFF's tag SamplesPerPixel, one 16-bit number
-    damaged = encoded(RGB, "TIFF").replace(samples + b"\x03\x00", samples + b"\x00\x08")
-    broken_exif = encoded(RGB, "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 40)
-    words = []
-    for name, data in zip("abc", (encoded(Image.new("1", (9460, 9460))), broken_exif, damaged), strict=True):
-        (tmp_path / name).write_bytes(data)
-        words.append(str(tmp_path / name))
-    code = (
-        "import sys; from pathlib import Path; from pawpularity.data.photos import PhotoError, decode\n"
-        "for path in map(Path, sys.argv[1:]):\n"
-        "    try: decode(path, 8, 'crop')\n"
-        "    except PhotoError as error: print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    assert (done.stderr, done.stdout.count("\n")) == ("", 2)
-
-
-@pytest.mark.parametrize(("size", "fit", "word"), [(8, "crp", "crop"), (0, "crop", "4096"), (5000, "crop", "4096")])
-def test_unknown_fit_and_size(size: int, fit: str, word: str) -> None:
-    with pytest.raises(UserError, match=word):
-        decode(encoded(RGB), size, fit)
-
-
 def test_the_map_keeps_order_and_few_results() -> None:
     started: list[int] = []
 
@@ -144,7 +117,6 @@ def test_the_map_raises_errors_where_they_belong(where: str) -> None:
         return i
 
     results = ordered_map(work, items(), 3)
-    assert [next(results) for _ in range(9)] == list(range(9))
     with pytest.raises(OSError, match="a bad"):
         list(results)
 

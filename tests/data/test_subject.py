@@ -1,8 +1,5 @@
 """The subject's mask and the contrast, against the label maps of a drawn sample; then hypothesis 2 through the command."""
 
-import json
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pandas as pd
@@ -13,7 +10,6 @@ from pawpularity.data import photo_cache, subject
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
 from pawpularity.data.subject import BACKGROUND, OUTSIDE, SIZE, SUBJECT, contrast, measure, share, subject_map
-from pawpularity.studies.hypotheses import true_contrasts
 
 PET, SECOND = (1, 2, 3, 5, 7), 6  # of the label maps: tongue, eyes, accessory, head, body; a second pet
 
@@ -25,12 +21,6 @@ def photos(tmp_path_factory):
     words = ("sample", "--photos", "170", "--size", "128", "--seed", "11", "--test-photos", "1", "--into", str(folder))
     assert main(words) == 0
     return folder
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """One cache for all tests: measuring takes a twentieth of a second a photo."""
-    return tmp_path_factory.mktemp("cache")
 
 
 def test_a_disc_is_found_and_its_contrast_is_exact():
@@ -73,16 +63,6 @@ def test_masks_are_the_drawn_pets(photos):
     assert np.mean(turned) < np.mean(overlap) - 0.1
 
 
-@pytest.mark.slow
-def test_contrasts_follow_the_drawn_ones(photos, cache):
-    measured = measure(Dataset.load(photos, cache))
-    ids = pd.read_csv(photos / "train.csv")["Id"].tolist()
-    assert measured.failed <= 2
-    there = np.isfinite(measured.levels)
-    assert np.corrcoef(measured.levels[there], true_contrasts(photos, ids)[there])[0, 1] > 0.55
-    assert ((measured.share > 0.05) & (measured.share < 0.9)).mean() > 0.97
-
-
 def test_a_contrast_is_measured_once_whatever_the_threads(shelter, tmp_path, monkeypatch):
     pd.read_csv(shelter / "train.csv").iloc[:8].to_csv(shelter / "train.csv", index=False)
     found = []
@@ -95,21 +75,3 @@ def test_a_contrast_is_measured_once_whatever_the_threads(shelter, tmp_path, mon
     monkeypatch.setattr(subject, "RULE", "another")
     with pytest.raises(TypeError):
         measure(Dataset.load(shelter, tmp_path / "1"))
-
-
-@pytest.mark.slow
-def test_hypothesis_two_on_drawn_photos(work, photos, cache, paw):
-    for out in ("found", "again"):
-        done = paw("hypotheses", "--data", photos, "--draws", 2000, f"cache.folder={cache}", "--out", out)
-        assert done.code == 0, done.err
-    for name in ("hypotheses.csv", "hypotheses.json", "forest.png"):
-        assert Path("found", name).read_bytes() == Path("again", name).read_bytes()
-    found = json.loads(Path("found/hypotheses.json").read_text())
-    (row,) = [row for row in found["tested"] if row["column"] == "contrast"]
-    (note,) = [note for note in found["notes"] if note.startswith("contrast:")]
-    expected = float(note.rsplit("= ", 1)[1].split()[0])
-    assert row["verdict"] == "supported"
-    assert row["low"] < expected < row["high"] + 2
-    assert 0.5 * row["true_effect"] < expected < row["true_effect"]
-    assert row["per_10_levels"] == pytest.approx(row["effect"] / row["levels"] * 10)
-    assert found["joint"]["coefficients"].keys() >= {"contrast", "Eyes", "Blur"}

@@ -1,11 +1,7 @@
 """Cached features equal what the network gives, are computed once, and are never read wrong."""
 
-import multiprocessing
 import os
-import signal
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,21 +111,15 @@ def test_what_decides_the_features_names_the_file(tmp_path, photos):
     assert folder(network("small/resnet152", "train.lr=1e-4", "model.dropout=0.5")) == own
 
 
-@pytest.mark.parametrize(
-    "harm", ["flipped byte", "rows cut short", "index torn", "index gone", "rows gone", "about gone"]
-)
-def test_damage_is_found_and_mended(tmp_path, photos, harm, monkeypatch, capsys):
+@pytest.mark.parametrize("harm", ["rows cut short", "index torn", "index gone", "rows gone", "about gone"])
+def test_damage_is_found_and_mended(tmp_path, photos, harm, monkeypatch):
     monkeypatch.setattr(store, "SHARD_BYTES", 1)  # shards of 32 rows
     net = network()
     first = cache(tmp_path, photos).open(net, CPU, *pairs())
     good = first.take(first.slots(*pairs())).clone()
     assert len(first.shards) == 3
     rows, index = first.rows_file, first.folder / "index.jsonl"
-    if harm == "flipped byte":
-        raw = bytearray(rows.read_bytes())
-        raw[40 * first.row_bytes + 5] ^= 1
-        rows.write_bytes(raw)
-    elif harm == "rows cut short":
+    if harm == "rows cut short":
         os.truncate(rows, 50 * first.row_bytes)
     elif harm == "index torn":
         index.write_bytes(index.read_bytes()[:-40] + b"\xff\xfe")
@@ -138,7 +128,6 @@ def test_damage_is_found_and_mended(tmp_path, photos, harm, monkeypatch, capsys)
     for _ in range(2):  # and it stays mended
         again = cache(tmp_path, photos).open(net, CPU, *pairs())
         assert torch.equal(again.take(again.slots(*pairs())), good)
-    assert capsys.readouterr().err.count("1 damaged part") == (harm == "flipped byte")
 
 
 def test_the_budget_is_kept_and_logged_once(tmp_path, photos, capsys):
@@ -149,36 +138,3 @@ def test_the_budget_is_kept_and_logged_once(tmp_path, photos, capsys):
     assert cache(tmp_path, photos, budget_gb=0).open(network(), CPU, *pairs()) is None
     assert cache(tmp_path, photos).open(network("small/resnet152", "model.unfrozen=all"), CPU, *pairs()) is None
     assert cache(tmp_path, photos).open(network(), CPU, *pairs(), build=False) is None
-
-
-def _build_one_shard(folder: Path, pixels: np.ndarray) -> None:
-    store.SHARD_BYTES = 1
-    real = store.FeatureFile.append
-
-    def once(self, part, rows):
-        real(self, part, rows)
-        (folder / "one").touch()
-        signal.pause()  # until it is killed
-
-    store.FeatureFile.append = once
-    torch.set_num_threads(1)
-    cache(folder, replace(Photos.of(pixels), key="90-photos")).open(network(), CPU, *pairs())
-
-
-@pytest.mark.slow
-def test_a_killed_build_goes_on_where_it_stopped(tmp_path, photos, monkeypatch, computed):
-    monkeypatch.setattr(store, "SHARD_BYTES", 1)
-    process = multiprocessing.get_context("spawn").Process(target=_build_one_shard, args=(tmp_path, photos.pixels))
-    process.start()
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "one").exists():
-        assert process.is_alive()
-        assert time.monotonic() < deadline
-        process.join(0.05)
-    process.kill()
-    process.join()
-    net = network()
-    file = cache(tmp_path, photos).open(net, CPU, *pairs())
-    assert computed[0] == [90 - 32]
-    direct = cache(tmp_path / "direct", photos).open(net, CPU, *pairs())
-    assert torch.equal(file.take(file.slots(*pairs())), direct.take(direct.slots(*pairs())))

@@ -8,7 +8,6 @@ from pawpularity.config import resolve
 from pawpularity.errors import UserError
 from pawpularity.models.backbone import (
     build_backbone,
-    count_parameters,
     freeze,
     set_training,
     trained_names,
@@ -38,18 +37,9 @@ def test_the_four_have_the_papers_depths(name):
     with torch.device("meta"):
         net = timm.create_model(config.model.backbone, num_classes=0)
         assert net(torch.zeros(1, 3, 224, 224, device="meta")).shape == (1, width)
-    frozen = freeze(net, unfrozen_tensors(config.model))
-    assert (frozen.total, frozen.trained) == (tensors, trained)
+    assert freeze(net, unfrozen_tensors(config.model)).startswith(f"{trained} of the backbone's {tensors} ")
     assert [p.requires_grad for p in net.parameters()] == [False] * (tensors - trained) + [True] * trained
     assert config.photos.size == 224
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_small_members_stay_under_two_million_parameters(name):
-    network = build_network(resolve(name), fold=0)
-    assert count_parameters(network) < 2e6
-    family = {"densenet": "DenseNet", "resnet": "ResNet", "vgg": "VGG", "efficientnet": "EfficientNet"}
-    assert type(network.backbone).__name__ == next(v for k, v in family.items() if name.startswith(f"small/{k}"))
 
 
 def test_backbone_is_timms_own_net():
@@ -122,9 +112,9 @@ def test_half_frozen_batchnorm_stays_in_evaluation_mode():
 
 def test_unfrozen_is_clipped():
     network = build_network(toy("model.unfrozen=9999"), fold=0)
-    assert network.depth.trained == network.depth.total
-    assert "clipped" in network.depth.note
-    assert "clipped" not in build_network(toy("model.unfrozen=9"), fold=0).depth.note
+    assert all(p.requires_grad for p in network.parameters())
+    assert "clipped" in network.depth
+    assert "clipped" not in build_network(toy("model.unfrozen=9"), fold=0).depth
 
 
 @pytest.mark.parametrize(("output", "loss"), [("sigmoid", "bce"), ("relu", "mse"), ("linear", "huber")])
@@ -191,43 +181,6 @@ def test_bad_backbones(words, said):
     assert "\n" not in str(caught.value)
 
 
-COMPETITIVE = {
-    "swin_large": (
-        "swin_tiny_patch4_window7_224",
-        "{embed_dim: 24, depths: [1, 1, 1, 1], num_heads: [1, 2, 3, 4], img_size: 64, window_size: 2}",
-        64,
-    ),
-    "beit_large": ("beit_base_patch16_224", "{embed_dim: 32, depth: 2, num_heads: 2, img_size: 64}", 64),
-    "convnext_large": ("convnext_atto", "{dims: [8, 16, 24, 32], depths: [1, 1, 1, 1]}", 64),
-    "efficientnet_b5": ("test_efficientnet", "{}", 64),
-}
-
-
-@pytest.mark.parametrize("name", COMPETITIVE)
-def test_competitive_configs_take_a_step_with_stand_ins(name):
-    """The real towers want a GPU; the recipe (EMA, mixup, cosine) is stepped with a small net of the same family."""
-    from pawpularity.data.photo_cache import Photos
-    from pawpularity.device import choose
-    from pawpularity.training.fit import fit_fold
-    from pawpularity.training.samples import TrainingData
-
-    backbone, arguments, size = COMPETITIVE[name]
-    full = resolve(name)
-    assert timm.get_pretrained_cfg(full.model.backbone) is not None
-    config = resolve(name, [f"model.backbone={backbone}", f"model.args={arguments}", "model.weights=none", f"photos.size={size}",
-                            "train.epochs=2", "train.batch_size=8"])  # fmt: skip
-    assert (
-        type(build_network(config, fold=0).backbone).__name__.lower()[:4] == full.model.backbone.removeprefix("tf_")[:4]
-    )
-    random = np.random.default_rng(0)
-    data = TrainingData(
-        Photos.of(random.integers(0, 256, (24, size, size, 3), dtype=np.uint8)), np.arange(24), np.zeros((24, 12), np.float32),
-        random.uniform(1, 100, 24), np.arange(24),
-    )  # fmt: skip
-    fitted = fit_fold(config, data, np.arange(20), fold=0, compute=choose("float32", "cpu"))
-    assert fitted.epochs == 2
-    assert config.train.ema > 0
-    assert config.train.mixup > 0
-    assert np.isnan(fitted.history[0].train_rmse)
-    start = build_network(config, fold=0, training_mean=fitted.training_mean).state_dict()
-    assert any(not torch.equal(start[k], v) for k, v in fitted.network.state_dict().items())
+@pytest.mark.parametrize("name", ["swin_large", "beit_large", "convnext_large", "efficientnet_b5"])
+def test_timm_knows_the_backbones_of_the_competitive_configs(name):
+    assert timm.get_pretrained_cfg(resolve(name).model.backbone) is not None

@@ -3,8 +3,6 @@ import timm
 import torch
 from torch import nn
 
-from pawpularity.config import resolve
-from pawpularity.models.backbone import build_backbone
 from pawpularity.models.split import Split
 
 # name: parameter tensors, and how many of them the authors trained
@@ -22,18 +20,6 @@ SHAPES = {
 }
 
 
-def shaken(net: nn.Module) -> nn.Module:
-    """Random BatchNorm statistics and weights, so that no block is the identity by chance."""
-    torch.manual_seed(1)
-    for module in net.modules():
-        if hasattr(module, "running_mean") and module.running_mean is not None:
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.0)
-            nn.init.normal_(module.bias, 0, 0.1)
-    return net.eval()
-
-
 def assert_exact_at_every_split(net: nn.Module, size: int, batch: int = 2) -> None:
     split = Split(net)
     x = torch.randn(batch, 3, size, size)
@@ -47,20 +33,6 @@ def assert_exact_at_every_split(net: nn.Module, size: int, batch: int = 2) -> No
         assert torch.equal(features[-1], wanted)
         for at in range(len(split) + 1):
             assert torch.equal(split.run(features[at].clone(), at), wanted), split.blocks[min(at, len(split) - 1)].name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FOUR)
-def test_the_four_equal_timms_output_to_the_last_bit_at_every_split(name):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = shaken(timm.create_model(name, num_classes=0))
-        assert_exact_at_every_split(net, size=64)
-        small = torch.randn(1, 3, 64, 64)
-        with torch.inference_mode():
-            split = Split(net)
-            together = split(torch.cat([small, torch.randn(2, 3, 64, 64)]))[:1]
-            torch.testing.assert_close(together, split(small), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FOUR)
@@ -79,27 +51,8 @@ def test_the_four_are_split_where_the_authors_froze(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["small/densenet161", "small/resnet152", "small/vgg19_bn", "small/efficientnet_b7", "scratch"]
-)
-def test_the_small_family_is_exact_at_every_split(name):
-    with torch.random.fork_rng(devices=[]):
-        assert_exact_at_every_split(shaken(build_backbone(resolve(name).model, size=64, seed=0).net), size=64)
-
-
-@pytest.mark.parametrize(
-    "name", ["mobilenetv2_100", "mobilenetv3_small_050", "test_efficientnet", "resnet18", "vgg11", "densenet121"]
-)
-def test_other_members_of_the_families_are_exact(name):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = shaken(timm.create_model(name, num_classes=0))
-        assert len(Split(net)) > 5
-        assert_exact_at_every_split(net, size=64, batch=1)
-
-
-@pytest.mark.parametrize(
     ("name", "arguments"),
-    [("test_vit", {}), ("test_convnext", {}), ("test_convnext3", {}), ("swin_tiny_patch4_window7_224", {}),
+    [("test_convnext3", {}),
      ("vit_small_patch14_dinov2", {"img_size": 56, "depth": 3}), ("vit_base_patch32_clip_224", {"depth": 2})],
 )  # fmt: skip
 def test_transformers_and_convnext_are_exact(name, arguments):

@@ -10,7 +10,6 @@ from pawpularity.config import resolve
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.features.build import FeatureCache
-from pawpularity.features.load import FeatureInputs
 from pawpularity.predictor import score_heads, score_rows
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.samples import TrainingData
@@ -69,21 +68,6 @@ def test_cached_features_are_used_by_themselves_and_no_photo_is_read_again(photo
     blind = replace(data.photos, rows=None)
     blind_data = labelled((blind, photos[1]), FeatureCache(tmp_path / "features", blind, SIZE, 1.0))
     fit_fold(config("small/resnet152", *words), blind_data, np.arange(100), fold=1, compute=CPU)
-
-
-@pytest.mark.parametrize("words", [("train.manifold_mixup=0.3",), ("train.ema=0.9",), ("train.dtype=bfloat16",),
-                                   ("train.stop=early", "train.schedule=plateau", "train.refit=true")],
-                         ids=lambda words: words[0])  # fmt: skip
-def test_recipes_learn_on_cached_features(photos, tmp_path, words):
-    data, training, held = kept(photos, tmp_path), np.arange(100), np.arange(100, 120)
-    settings = config("small/resnet152", "train.epochs=15", "train.augment=strong", "train.views=3", *words)
-    compute = choose(settings.train.dtype, "cpu")
-    fitted = fit_fold(settings, data, training, fold=0, compute=compute)
-    inputs = data.inputs(fitted.network, compute, (held, held * 0))
-    assert isinstance(inputs, FeatureInputs)
-    predicted = score_rows(fitted.network, inputs, held, data.metadata[held], compute)
-    constant = np.abs(data.scores[held] - fitted.training_mean).mean()
-    assert np.abs(data.scores[held] - predicted).mean() < 0.7 * constant
 
 
 def test_manifold_mixup_is_the_same_with_the_frozen_part_in_the_loop(photos, tmp_path):

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from pawpularity.config import resolve
-from pawpularity.data.augment import Schedule
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
@@ -61,22 +60,6 @@ def test_every_recipe_learns_brightness(data, words):
     assert predicted.max() <= 100
 
 
-def test_scored_rows_are_never_touched(data):
-    """Photos and scores of the held-out rows are poisoned: nothing of the fit may change."""
-    pixels = data.photos.pixels.copy()
-    pixels[100:] = 255 - pixels[100:]
-    poisoned = TrainingData(Photos.of(pixels), data.photo_rows, data.metadata.copy(), data.scores.copy(), data.groups)
-    poisoned.scores[100:] = np.nan
-    poisoned.metadata[100:] = np.nan
-    for words in ((), (*EARLY, "train.refit=true", "train.copies=authors")):
-        clean, other = (
-            fit_fold(toy("train.epochs=2", *words), d, np.arange(100), fold=0, compute=CPU) for d in (data, poisoned)
-        )
-        assert [(e.train_rmse, e.lr) for e in clean.history] == [(e.train_rmse, e.lr) for e in other.history]
-        pairs = zip(clean.network.state_dict().values(), other.network.state_dict().values(), strict=True)
-        assert all(torch.equal(a, b) for a, b in pairs)
-
-
 def test_best_inner_epoch_is_kept_and_scored_rows_do_not_choose_it(data):
     config = toy(*EARLY, "train.stop_patience=8", "train.lr=2e-2")
     seen = []
@@ -109,7 +92,6 @@ def test_refit_replays_the_chosen_rates_on_all_rows(data, monkeypatch):
     assert len({e.lr for e in second}) > 1
     assert all(math.isnan(e.inner_rmse) for e in second)
     assert fitted.epochs == 5
-    assert "refitted on all 60" in " ".join(fitted.notes)
 
 
 def test_cosine_warms_up_and_ends_at_zero(data):
@@ -167,30 +149,9 @@ def test_too_few_rows(data):
         fit_fold(toy(), data, np.arange(2), fold=0, compute=CPU)
 
 
-def test_batches_are_the_same_with_and_without_workers(data):
-    def pixels(workers):
-        items = np.arange(40)
-        schedule = Schedule("strong", items % 4, epochs=2, views=0, seed=3)
-        batches = EpochBatches(len(items), 16, seed=3)
-        inputs, out = data.pixels, []
-        for epoch in (0, 1):
-            order = [(at, schedule.of(epoch)[at]) for at in batches.of(epoch)]
-            out += [(x.clone(), torch.tensor(at)) for x, at in inputs.feed(items, order, workers, pin=False)]
-        return out
-
-    alone, helped = pixels(0), pixels(2)
-    assert len(alone) == 6
-    for (x, i), (y, j) in zip(alone, helped, strict=True):
-        assert torch.equal(x, y)
-        assert torch.equal(i, j)
-    assert {len(i) for _, i in alone} == {13, 14}, "equal batches, no short one at the end"
-    assert sorted(torch.cat([i for _, i in alone[:3]]).tolist()) == list(range(40))
-    assert not torch.equal(alone[0][1], alone[3][1]), "another order every epoch"
-
-
 def test_workers_do_not_change_the_network(data):
     """Dropout draws from torch's global generator, which a loader must leave alone."""
-    words = ("train.epochs=3", "model.dropout=0.5")
+    words = ("train.epochs=3", "model.dropout=0.5", "train.augment=strong")
     runs = [fit_fold(toy(*words, f"train.workers={n}"), data, np.arange(60), fold=0, compute=CPU) for n in (0, 2)]
     pairs = zip(*(run.network.state_dict().values() for run in runs), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+DUPLICATES = "apdw16-of-64-thumb16-1"
+"""The rule by which two photos are one (`duplicates`), in the names of caches and of folds files."""
 CONTEST = Path("input/petfinder-pawpularity-score")
 
 

@@ -53,10 +53,7 @@ def copies(scores: NDArray[np.float64], rule: str, seed: int) -> NDArray[np.bool
     elif rule == "authors":
         chosen[:, FLIP] = (scores <= 20) | (scores >= 50)
         extreme = (scores <= 10) | (scores >= 60)
-        chosen[:, BLUR] = extreme
-        chosen[:, CROP] = extreme
-    elif rule != "none":
-        raise ValueError(rule)
+        chosen[:, [BLUR, CROP]] = extreme[:, None]
     return chosen
 
 
@@ -65,8 +62,6 @@ class Schedule:
 
     def __init__(self, augment: str, sample_copies: NDArray[np.int64], *, epochs: int, views: int, seed: int) -> None:
         """`sample_copies` (n,) are 0..3; under `strong`, `views` random augmentations a copy are in use (0: one an epoch)."""
-        if augment not in ("none", "flip", "strong"):
-            raise ValueError(augment)
         self.augment, self.copies, self.seed = augment, sample_copies, seed
         self.views = min(views or epochs, epochs)
         self.offset = np.random.default_rng([seed, 0x0FF]).integers(self.views, size=len(sample_copies))

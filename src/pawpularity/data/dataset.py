@@ -7,7 +7,6 @@ when first asked for. They depend on the rows and the photos' bytes, never on th
 
 import json
 import os
-import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -149,18 +148,13 @@ def _has_photos(folder: Path, part: str, table: pd.DataFrame, cache_folder: Path
             f"{photos}: is no folder (or a broken link); put the photos there, or remove it for labels alone"
         )
     there = {entry.name for entry in photos.iterdir()}
-    near = {_folded(Path(name).stem): name for name in sorted(there)}
+    near = {Path(name).stem.casefold(): name for name in sorted(there)}
     faults: list[tuple[Path, str]] = []
     for name in table[ID]:
         if f"{name}.jpg" in there:
             continue
-        other = near.get(_folded(name)) or near.get(_folded(Path(name).stem))
+        other = near.get(name.casefold().removesuffix(".jpg"))
         reason = f"missing (found {shown(other)}; the name must be exactly the Id and .jpg)" if other else "missing"
         faults.append((photos / f"{name}.jpg", reason))
     refuse(faults, len(table), cache_folder / f"missing-{part}.txt")
     return True
-
-
-def _folded(name: str) -> str:
-    """The same for names that differ in case or in how accents are encoded."""
-    return unicodedata.normalize("NFC", name).casefold()

@@ -19,8 +19,10 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from PIL import Image
 
+from pawpularity.data import DUPLICATES
 from pawpularity.data.dataset import fingerprints
 from pawpularity.data.photo_cache import CachedRows
 from pawpularity.data.photos import DECODER, Pixels, decode
@@ -29,7 +31,6 @@ from pawpularity.files import text_hash
 THRESHOLD = 0.85
 CORRELATION = 0.9
 FLAT_SD = 4.0
-RULE = "apdw16-of-64-thumb16-1"  # in the names of caches and of folds files
 
 _HASH_SIZE = 16
 _DECODED = 64  # pixels that pHash and wHash work on
@@ -51,7 +52,7 @@ def duplicate_groups(paths: Sequence[Path], *, threshold: float = THRESHOLD, cac
     that cannot be decoded.
     """
     prints = fingerprints(paths, cache_folder)
-    file = cache_folder / "duplicates" / f"{text_hash(*prints)}-{text_hash(RULE, DECODER)}.npy"
+    file = cache_folder / "duplicates" / f"{text_hash(*prints)}-{text_hash(DUPLICATES, DECODER)}.npy"
     rows = CachedRows(file, paths, signature, (_BYTES + _THUMB**2,), "looking for duplicates").open()
     # Of files that are byte for byte the same, only the first is compared with others.
     first: dict[str, int] = {}
@@ -109,8 +110,7 @@ def components(n: int, left: Integers, right: Integers) -> Integers:
 
 def numbered(labels: Sequence[int]) -> Integers:
     """The labels renamed 0, 1, 2 ... by first appearance."""
-    names: dict[int, int] = {}
-    return np.array([names.setdefault(label, len(names)) for label in labels], dtype=np.int64)
+    return pd.factorize(np.asarray(labels, dtype=np.int64))[0].astype(np.int64)
 
 
 def _signature(pixels: Pixels) -> Signatures:

@@ -10,8 +10,6 @@ the five fold means lie within 0.03 points of one another and the 288 scores of 
 scikit-learn's `StratifiedGroupKFold` gives 0.2 to 0.3 points and 52 to 64 in 1.2 s.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from pawpularity.console import emit, make_word, next_step, table
-from pawpularity.data import CONTEST
+from pawpularity.data import CONTEST, DUPLICATES
 from pawpularity.data.dataset import Dataset
-from pawpularity.data.duplicates import RULE, THRESHOLD, duplicate_groups, numbered
 from pawpularity.data.tables import ID, TARGET, Cells, read_cells
 from pawpularity.errors import UserError
 from pawpularity.files import content_hash, file_hash, read_json, text_hash, write_json, write_text
@@ -37,15 +34,15 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """A folds file: `frame` has columns Id (str), group, fold (int64), sorted by Id; `hash` is 12 hex of the file's bytes.
-
-    `note` says in one line what was grouped, or that no duplicates were looked for.
-    """
+    """A folds file."""
 
     path: Path
     hash: str
+    """12 hex digits of the file's bytes"""
     frame: pd.DataFrame
+    """Id (str), group, fold (int64), sorted by Id"""
     note: str
+    """what was grouped, or that no duplicates were looked for"""
 
     @property
     def k(self) -> int:
@@ -110,7 +107,7 @@ def make_folds(
     k: int = 5,
     seed: int = 0,
     bins: int = BINS,
-    duplicate_threshold: float = THRESHOLD,
+    duplicate_threshold: float = 0.85,
     out: Path = Path("oof/folds"),
 ) -> Folds:
     """The folds of a data set: `out/NAME-HASH.csv`, made if it is not there, else read and verified.
@@ -118,7 +115,7 @@ def make_folds(
     Depends on the rows and photos, not on their order or place. With labels only, every photo is its own group. Raises
     UserError for k above the number of groups, bad photos, or a file that was changed.
     """
-    how = [f"k {k}", f"seed {seed}", f"bins {bins}", f"threshold {duplicate_threshold!r}", RULE, _DEAL]
+    how = [f"k {k}", f"seed {seed}", f"bins {bins}", f"threshold {duplicate_threshold!r}", DUPLICATES, _DEAL]
     path = out / f"{dataset.name}-{text_hash(dataset.hash, *how)}.csv"
     if not path.exists():
         _write(path, _split(dataset, k, seed, bins, duplicate_threshold))
@@ -168,7 +165,7 @@ def inner_split(groups: npt.ArrayLike, scores: npt.ArrayLike, *, share: float = 
     `groups` and `scores` have shape (n,), 0 < `share` < 1. Neither side is ever empty. Raises UserError where there are
     fewer than two groups.
     """
-    labels = numbered(np.asarray(groups).tolist())
+    labels = pd.factorize(np.asarray(groups))[0]
     count = len(np.unique(labels))
     if count < 2:
         raise UserError(f"the training rows are {count} group(s) of duplicates; an inner split needs two or more")
@@ -225,11 +222,12 @@ def _split(dataset: Dataset, k: int, seed: int, bins: int, threshold: float) -> 
     ids, scores = dataset.train[ID].tolist(), dataset.train[TARGET].tolist()
     groups: Sequence[int] = range(len(ids))
     if dataset.has_photos:
+        from pawpularity.data.duplicates import duplicate_groups
+
         groups = duplicate_groups(dataset.paths, threshold=threshold, cache_folder=dataset.cache_folder).tolist()
     # Sorted by Id before anything is numbered or drawn, so that the table's row order cannot matter.
     frame = pd.DataFrame({ID: ids, "group": groups, TARGET: scores}).sort_values(ID, ignore_index=True)
-    labels = numbered(frame["group"].tolist())
-    count = len(np.unique(labels))
+    labels, count = pd.factorize(frame["group"])[0], frame["group"].nunique()
     if k > count:
         raise UserError(f"folds.k {k}: the data has {count} group(s) of photos; k may be {count} at most")
     frame["group"] = labels
@@ -238,13 +236,10 @@ def _split(dataset: Dataset, k: int, seed: int, bins: int, threshold: float) -> 
 
 
 def _write(path: Path, frame: pd.DataFrame) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([COLUMNS, *frame.itertuples(index=False)])
+    text = frame.to_csv(index=False, lineterminator="\n")
     # The JSON first: a kill between the two leaves no folds file, and the next start makes both.
-    made = {"hash": content_hash(text.getvalue())[:12], "rule": f"{RULE}, {_DEAL}"}
-    write_json(path.with_suffix(".json"), made)
-    write_text(path, text.getvalue())
+    write_json(path.with_suffix(".json"), {"hash": content_hash(text)[:12], "rule": f"{DUPLICATES}, {_DEAL}"})
+    write_text(path, text)
 
 
 def _whole_numbers(cells: Cells, column: str) -> Rows:

@@ -78,7 +78,7 @@ class CachedRows:
         A second process waits for the first. Raises UserError listing every bad photo, or where the disk is too small.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with _one_builder(self.file):
+        with one_builder(self.file.with_name(f"{self.file.name}.lock"), self.file.name):
             if (found := self.opened()) is not None:
                 yield from found
                 return
@@ -169,14 +169,15 @@ def photos_of(paths: Sequence[Path], prints: Sequence[str], *, size: int, fit: s
 
 
 @contextmanager
-def _one_builder(file: Path) -> Iterator[None]:
+def one_builder(lock_file: Path, what: str) -> Iterator[None]:
+    """Hold a lock, and say that another process is making `what` where that one has to be waited for."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(f"{file}.lock")
+    lock = FileLock(lock_file)
     try:
         lock.acquire(timeout=1)
     except Timeout:
-        log(f"{file.name}: another process is making it; waiting")
+        log(f"{what}: another process is making it; waiting")
         lock.acquire()
     try:
         yield

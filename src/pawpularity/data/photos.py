@@ -10,21 +10,20 @@ difference below 0.8 of 255 levels to decoding in full.
 import io
 import logging
 import os
-import queue
 import stat
-import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from pawpularity.errors import UserError, nearest
+from pawpularity.errors import UserError
 from pawpularity.files import write_text
 
 DECODER = "pillow-bicubic-draft2x-white-1"
@@ -33,7 +32,6 @@ FITS = ("squash", "crop")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_BYTES = 1_000_000_000  # a file is read whole
 MAX_PIXELS = 89_478_485  # Pillow warns there of decompression bombs; we refuse
-_MAX_SIZE = 4096
 _NAMED = 20  # bad photos in an error message
 
 # Odd metadata does not concern the pixels, and Pillow's bomb warning is an error of ours.
@@ -65,10 +63,6 @@ def decode(source: Path | bytes, size: int, fit: str) -> Pixels:
     `fit`: "squash" stretches both sides to the square, as the paper did; "crop" takes the largest centred square.
     Raises PhotoError for a photo that is absent, no image, damaged, above 89 Mpx, or of floating-point pixels.
     """
-    if fit not in FITS:
-        raise UserError(f'fit "{fit}": unknown{nearest(fit, FITS)}')
-    if not 1 <= size <= _MAX_SIZE:
-        raise UserError(f"size {size}: must be 1 to {_MAX_SIZE} pixels")
     data = source if isinstance(source, bytes) else read_photo(source)
     if not data:
         raise PhotoError(source, "empty")
@@ -159,50 +153,42 @@ def thread_count() -> int:
 
 
 def ordered_map(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int, *, ahead: int | None = None
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Generator[Result, None, None]:
-    """`map` over a thread pool, in the order of `items`, with `ahead` results in the making (default: 4 a thread).
+    """`map` over a thread pool, in the order of `items`, with at most 4 results a thread in the making.
 
-    A thread of its own draws the items. Errors of `items` and `function` are raised here. Closing the generator stops
-    the work and closes `items`.
+    Closing the generator stops the work and closes `items`.
     """
-    made: queue.SimpleQueue[Future[Result] | None] = queue.SimpleQueue()
-    room = threading.Semaphore(ahead or 4 * threads)
-    stopped = threading.Event()
-    drawn = iter(items)
-
-    def feed() -> None:
+    drawn, made = iter(items), deque[Future[Result]]()
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            while room.acquire() and not stopped.is_set():
-                made.put(pool.submit(function, next(drawn)))
-        except StopIteration:
-            made.put(None)
-        except BaseException as error:
-            failed: Future[Result] = Future()
-            failed.set_exception(error)
-            made.put(failed)
-        finally:  # in this thread: a lock that a generator holds belongs to the thread that took it
+            for item in drawn:
+                made.append(pool.submit(function, item))
+                if len(made) >= 4 * threads:
+                    yield made.popleft().result()
+            while made:
+                yield made.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
             if close := getattr(drawn, "close", None):
                 close()
-
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="photos")
-    feeder = threading.Thread(target=feed, daemon=True, name="feeder")
-    feeder.start()
-    try:
-        while (future := made.get()) is not None:
-            result = future.result()
-            room.release()
-            yield result
-    finally:
-        stopped.set()
-        room.release()
-        feeder.join()
-        pool.shutdown(cancel_futures=True)
 
 
 def prefetch(items: Iterable[Item], ahead: int) -> Generator[Item, None, None]:
     """`items`, up to `ahead` of them prepared by a thread before they are asked for."""
-    return ordered_map(lambda item: item, items, 1, ahead=ahead)
+    drawn, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        made = deque(pool.submit(next, drawn, end) for _ in range(ahead))
+        try:
+            while (item := made.popleft().result()) is not end:
+                made.append(pool.submit(next, drawn, end))
+                yield cast("Item", item)
+        finally:
+            for future in made:
+                future.cancel()
+            # In their own thread: a lock that a generator holds belongs to the thread that took it.
+            if close := getattr(drawn, "close", None):
+                pool.submit(close)
 
 
 def _to_rgb(image: Image.Image, source: Path | bytes) -> Image.Image:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from pawpularity.console import duration, emit, log, make_word, next_step, table
-from pawpularity.data import is_drawn
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Floats
 from pawpularity.evaluation.label_noise import explainable, noise_for
-from pawpularity.evaluation.leak_detection import FEWEST_ROWS, floor_of, leak_signs, origin_of
+from pawpularity.evaluation.leak_detection import FEWEST_ROWS, leak_signs, origin_of
 from pawpularity.evaluation.metrics import bootstrap_metrics, calibration_line, error_by_band, evaluate, rmse
+from pawpularity.evaluation.oof import floor_line as floor_line
+from pawpularity.evaluation.oof import fold_line as fold_line
 from pawpularity.evaluation.predictions import Predictions, is_file_word, open_predictions
 from pawpularity.files import plain
 from pawpularity.runs import OOF, Run, recipe, run_names
@@ -270,20 +271,3 @@ def seed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
             values = np.array(list(runs.values()))
             lines.append("seeds: " + _seeds({"runs": runs, "mean": values.mean(), "sd": _sd(values)}))
     return lines
-
-
-def fold_line(run: Run, fold: int) -> str:
-    """The figures of a trained fold, in one line."""
-    m = run.metrics(fold)
-    few = " (indicative)" if m["indicative"] else ""
-    return (
-        f"fold {fold}: out-of-fold RMSE {m['rmse']:.2f}, 95 % [{m['low']:.2f}, {m['high']:.2f}]{few}; constant "
-        f"{m['constant_rmse']:.2f}; n = {m['n']}; {m['epochs']} epochs; {duration(m['seconds'])}"
-    )
-
-
-def floor_line(data: Path) -> str | None:
-    """The noise floor of a drawn sample, in one line; None for real data."""
-    if not is_drawn(data):
-        return None
-    return f"noise floor of this drawn sample {floor_of(data):.2f}: no predictor can be expected below it"

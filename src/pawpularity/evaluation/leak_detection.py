@@ -29,8 +29,9 @@ from pawpularity.data.tables import ID, TARGET, read_cells, read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Floats, bootstrap_sums, interval
 from pawpularity.evaluation.metrics import BANDS, Metrics, rmse
+from pawpularity.evaluation.oof import floor_of as floor_of
 from pawpularity.evaluation.predictions import Predictions
-from pawpularity.files import plain, read_json
+from pawpularity.files import plain
 from pawpularity.sample import SAMPLE
 from pawpularity.sample.spec import TRAIN, photo_id
 
@@ -133,15 +134,6 @@ def expected_scores(folder: Path) -> dict[str, float]:
     """The true conditional mean of every photo's score in a drawn sample, by Id."""
     cells = read_cells(folder / "truth" / "parts.csv", (ID, "expected"))
     return dict(zip(cells.columns[ID], cells.numbers("expected", "the expected score").tolist(), strict=True))
-
-
-def floor_of(folder: Path) -> float:
-    """The noise floor of the sample drawn in `folder`: RMSE of the true conditional mean. Raises UserError if damaged."""
-    file = folder / "truth" / "floor.json"
-    try:
-        return float(read_json(file, "the drawn sample's truth")["floor"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{file}: is damaged; draw the sample again") from None
 
 
 @cache

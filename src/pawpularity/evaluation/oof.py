@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pawpularity.console import duration
+from pawpularity.data import is_drawn
 from pawpularity.data.folds import Folds, read_folds
 from pawpularity.data.tables import ID, read_cells, shown
 from pawpularity.errors import UserError
-from pawpularity.files import file_hash, write_text
+from pawpularity.files import file_hash, read_json, write_text
 from pawpularity.runs import Run
 
 COLUMNS = (ID, "fold", "target", "prediction")
@@ -118,3 +120,29 @@ def constant_predictions(table: pd.DataFrame) -> NDArray[np.float64]:
     present = np.unique(fold)
     means = {k: (target[fold != k] if len(present) > 1 else target).mean() for k in present}
     return np.array([means[k] for k in fold])
+
+
+def fold_line(run: Run, fold: int) -> str:
+    """The figures of a trained fold, in one line."""
+    m = run.metrics(fold)
+    few = " (indicative)" if m["indicative"] else ""
+    return (
+        f"fold {fold}: out-of-fold RMSE {m['rmse']:.2f}, 95 % [{m['low']:.2f}, {m['high']:.2f}]{few}; constant "
+        f"{m['constant_rmse']:.2f}; n = {m['n']}; {m['epochs']} epochs; {duration(m['seconds'])}"
+    )
+
+
+def floor_line(data: Path) -> str | None:
+    """The noise floor of a drawn sample, in one line; None for real data."""
+    if not is_drawn(data):
+        return None
+    return f"noise floor of this drawn sample {floor_of(data):.2f}: no predictor can be expected below it"
+
+
+def floor_of(folder: Path) -> float:
+    """The noise floor of the sample drawn in `folder`: RMSE of the true conditional mean. Raises UserError if damaged."""
+    file = folder / "truth" / "floor.json"
+    try:
+        return float(read_json(file, "the drawn sample's truth")["floor"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file}: is damaged; draw the sample again") from None

@@ -10,7 +10,7 @@ for: other batch sizes may pick other kernels, and differ in the last digits.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -30,8 +30,8 @@ from pawpularity.files import OTHER_CACHE, require_space, size_text
 from pawpularity.models.network import Network
 
 BATCH = 32
-Predictions = Callable[[Rows], Iterator[tuple[Rows, Tensor]]]
-"""From (photo, view) pairs to batches of them with what the network is fed"""
+Batches = Iterator[tuple[Rows, Tensor]]
+"""(photo, view) pairs and what the network is fed for them"""
 
 
 @dataclass
@@ -60,7 +60,6 @@ class FeatureCache:
             self.log_once("features cache.budget_gb is 0: the frozen part runs in every epoch, which is slower")
             return None
         file = self._file(network, compute, network.frozen_blocks)
-        file.verify(photos, views)
         missing = _missing(file, photos, views)
         if len(missing) and not (build and self._affordable(file, len(missing))):
             return None
@@ -70,10 +69,8 @@ class FeatureCache:
             with file.building():
                 self._build(file, network, compute, _missing(file, photos, views))
         if build:
-            self.log_once(
-                f"features {file.folder}: the first {network.frozen_blocks} of {len(network.split)} blocks are frozen and their "
-                "features cached"
-            )
+            frozen = f"{network.frozen_blocks} of {len(network.split)} blocks"
+            self.log_once(f"features {file.folder}: the first {frozen} are frozen and their features cached")
         return file
 
     def log_once(self, line: str) -> None:
@@ -124,12 +121,9 @@ class FeatureCache:
 
     def _shallower(self, file: FeatureFile, network: Network, compute: Compute) -> FeatureFile | None:
         """The deepest file before this block, of the same frozen weights."""
-        depths = set()
-        for about in self.folder.glob(f"{_plain(network.model.backbone)}-*/about.json"):
-            blocks = (about_of(about.parent) or {}).get("blocks")
-            if isinstance(blocks, int) and 0 < blocks < network.frozen_blocks:
-                depths.add(blocks)
-        for blocks in sorted(depths, reverse=True):
+        there = self.folder.glob(f"{_plain(network.model.backbone)}-*/about.json")
+        depths = {(about_of(about.parent) or {}).get("blocks", 0) for about in there}
+        for blocks in sorted(depths & set(range(1, network.frozen_blocks)), reverse=True):
             other = self._file(network, compute, blocks)
             other.load()
             if other.shards:
@@ -144,7 +138,6 @@ class FeatureCache:
         shallow = self._shallower(file, network, compute)
         known = np.zeros(len(pairs), dtype=bool)
         if shallow is not None:
-            shallow.verify(pairs[:, 0], pairs[:, 1])
             known = shallow.slots(pairs[:, 0], pairs[:, 1]) >= 0
         log(
             f"features {network.model.backbone} up to {file.about['block']}: {len(pairs):,} views of "
@@ -153,11 +146,12 @@ class FeatureCache:
         )
         with Progress(len(pairs), "caching features", "view") as progress:
             if shallow is not None and known.any():
-                _fill(file, network, compute, pairs[known], _rows_of(shallow), shallow.about["blocks"], progress)
+                part, blocks = pairs[known], shallow.about["blocks"]
+                _fill(file, network, compute, part, _shallow_rows(shallow, part), blocks, progress)
             if not known.all():
-                _fill(file, network, compute, pairs[~known], self._augmented, 0, progress)
+                _fill(file, network, compute, pairs[~known], self._augmented(pairs[~known]), 0, progress)
 
-    def _augmented(self, pairs: Rows) -> Iterator[tuple[Rows, Tensor]]:
+    def _augmented(self, pairs: Rows) -> Batches:
         """Batches of augmented photos, decoded and painted by threads."""
         photos, first = np.unique(pairs[:, 0], return_index=True)
         views = dict(zip(photos.tolist(), np.split(pairs[:, 1], first[1:]), strict=True))
@@ -168,8 +162,7 @@ class FeatureCache:
             return [augmenter.apply(pixels, int(view), int(self.photos.seeds[row])) for view in views[row]]
 
         images = (image for photo in ordered_map(augment, self.photos.each(photos), thread_count()) for image in photo)
-        for start in range(0, len(pairs), BATCH):
-            part = pairs[start : start + BATCH]
+        for part in _parts(pairs):
             yield part, torch.from_numpy(np.stack([next(images) for _ in part]))
 
 
@@ -183,13 +176,12 @@ def _missing(file: FeatureFile, photos: Rows, views: Rows) -> Rows:
     return np.unique(np.stack([photos[absent], views[absent]], axis=1), axis=0)
 
 
-def _rows_of(shallow: FeatureFile) -> Predictions:
-    def source(pairs: Rows) -> Iterator[tuple[Rows, Tensor]]:
-        for start in range(0, len(pairs), BATCH):
-            part = pairs[start : start + BATCH]
-            yield part, shallow.take(shallow.slots(part[:, 0], part[:, 1]))
+def _parts(pairs: Rows) -> Iterator[Rows]:
+    return (pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH))
 
-    return source
+
+def _shallow_rows(shallow: FeatureFile, pairs: Rows) -> Batches:
+    return ((part, shallow.take(shallow.slots(part[:, 0], part[:, 1]))) for part in _parts(pairs))
 
 
 def _fill(
@@ -197,14 +189,14 @@ def _fill(
     network: Network,
     compute: Compute,
     pairs: Rows,
-    source: Predictions,
+    source: Batches,
     start: int,
     progress: Progress,
 ) -> None:
-    """Run blocks from `start` on over what `source` yields for `pairs`, and append the features shard by shard."""
+    """Run blocks from `start` on over what `source` yields of `pairs`, and append the features shard by shard."""
     held: list[NDArray[np.uint8]] = []
     first = rows = 0
-    for part, x in prefetch(source(pairs), 2):
+    for part, x in prefetch(source, 2):
         full = x if len(x) == BATCH else torch.cat([x, x[-1:].expand(BATCH - len(x), *x.shape[1:])])
         held.append(to_rows(run_blocks(network, compute, full, start, network.frozen_blocks))[: len(part)])
         rows += len(part)

@@ -7,6 +7,7 @@ each time, `FeatureInputs` reads from the memory map.
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -51,36 +52,30 @@ class PixelInputs:
     photos: Photos
     photo_rows: Rows
     """(n,) where each row's photo is"""
-    _loader: "tuple[Rows, _Keys, DataLoader[Tensor]] | None" = field(default=None, repr=False)
+    _loader: "tuple[Rows, list[Batch], DataLoader[Tensor]] | None" = field(default=None, repr=False)
 
     def take(self, rows: Rows, views: Rows) -> Tensor:
         """(B, size, size, 3) uint8."""
-        pixels, seeds, at = self.photos.pixels, self.photos.seeds, self.photo_rows[rows]
-        if not views.any():
-            return torch.from_numpy(np.array(pixels[at]))
-        augmenter = Augmenter(pixels.shape[1])
-        seen = (augmenter.apply(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True))
-        return torch.from_numpy(np.stack(list(seen)))
+        return _augmented(self.photos.pixels, self.photos.seeds, self.photo_rows[rows], views)
 
     def feed(self, rows: Rows, batches: Iterable[Batch], workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
         """As `Inputs.feed`; `workers` processes augment, 0 = this one."""
         if self._loader is None or self._loader[0] is not rows:
-            keys = _Keys()
+            of_a_pass: list[Batch] = []  # workers outlive a pass
             loader = DataLoader(
-                _Augmented(self.photos.pixels, self.photos.seeds, self.photo_rows[rows]),
-                batch_sampler=keys,
+                _Batches(self.photos.pixels, self.photos.seeds, self.photo_rows[rows]),
+                batch_size=None,
+                sampler=of_a_pass,
                 num_workers=workers,
                 persistent_workers=workers > 0,
                 # Its own generator: else each pass takes a number from torch's global one, and dropout depends on workers.
                 generator=torch.Generator(),
                 pin_memory=pin,
                 worker_init_fn=_start_worker,
-                collate_fn=torch.stack,
             )
-            self._loader = (rows, keys, loader)
-        _, keys, loader = self._loader
-        due = list(batches)
-        keys[:] = [list(zip(positions.tolist(), views.tolist(), strict=True)) for positions, views in due]
+            self._loader = (rows, of_a_pass, loader)
+        _, due, loader = self._loader
+        due[:] = batches
         for x, (positions, _) in zip(loader, due, strict=True):
             yield x, positions
 
@@ -129,29 +124,28 @@ def open_inputs(
     return PixelInputs(photos, photo_rows) if file is None else FeatureInputs(file, photo_rows)
 
 
-class _Keys(list[list[tuple[int, int]]]):
-    """The (position, view) pairs of every batch of the next pass; worker processes outlive a pass."""
-
-
-class _Augmented(TorchDataset[Tensor]):
-    """Item (position, view): a training sample as it is seen in one epoch."""
+class _Batches(TorchDataset[Tensor]):
+    """Item (positions, views): training samples as they are seen in one epoch."""
 
     def __init__(self, pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], photo_rows: Rows) -> None:
         self.pixels, self.seeds, self.photo_rows = pixels, seeds, photo_rows
-        self.augmenter: Augmenter | None = (
-            None  # made by the process that augments: its thread-local part cannot travel
-        )
 
-    def __len__(self) -> int:
-        return len(self.photo_rows)
+    def __getitem__(self, batch: Batch) -> Tensor:
+        positions, views = batch
+        return _augmented(self.pixels, self.seeds, self.photo_rows[positions], views)
 
-    def __getitem__(self, key: tuple[int, int]) -> Tensor:
-        if self.augmenter is None:
-            self.augmenter = Augmenter(self.pixels.shape[1])
-        position, view = key
-        at = self.photo_rows[position]
-        # A copy: the augmenter may give a view of the read-only map, which torch must not write to.
-        return torch.from_numpy(np.array(self.augmenter.apply(np.asarray(self.pixels[at]), view, int(self.seeds[at]))))
+
+def _augmented(pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], at: Rows, views: Rows) -> Tensor:
+    if not views.any():
+        return torch.from_numpy(np.array(pixels[at]))
+    augmenter = _augmenter(pixels.shape[1])
+    seen = [augmenter.apply(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True)]
+    return torch.from_numpy(np.stack(seen))
+
+
+@cache
+def _augmenter(size: int) -> Augmenter:
+    return Augmenter(size)  # one a process: to make its transforms takes a while
 
 
 def _start_worker(worker: int) -> None:

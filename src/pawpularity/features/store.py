@@ -3,28 +3,28 @@
     .cache/features/NAME-HASH/
       about.json     what the features are of: weights, block, photos, dtype, device, versions; HASH is its
       features.bin   rows of equal size, channels last
-      index.jsonl    one line per finished shard: its first row, its (photo, view) pairs, the checksum of its rows
+      index.jsonl    one line per finished shard: its first row, its (photo, view) pairs
 
-A line is appended to the index after its rows were written, so a killed build loses one shard. A shard whose checksum does not
-match when a process first reads it is forgotten and computed again. Only the holder of the lock writes.
+A line is appended to the index when its rows are on the disk, so a killed build loses one shard. Only the holder of the lock
+writes.
 """
 
 import json
 import math
-import zlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pawpularity.console import log
-from pawpularity.files import text_hash, write_json, write_text
+from pawpularity.data.photo_cache import one_builder
+from pawpularity.files import text_hash, write_json
 
 SHARD_BYTES = 32_000_000
 Rows = NDArray[np.int64]
@@ -37,16 +37,11 @@ class Shard:
     start: int
     pairs: Rows
     """(rows, 2): photo, view"""
-    checksum: int
 
     @property
-    def key(self) -> tuple[int, int]:
-        """What tells it from another shard at the same place."""
-        return self.start, self.checksum
-
-    def line(self) -> str:
-        """The shard's line of the index."""
-        return json.dumps([self.start, self.pairs.ravel().tolist(), self.checksum]) + "\n"
+    def end(self) -> int:
+        """The row behind the last one."""
+        return self.start + len(self.pairs)
 
 
 class FeatureFile:
@@ -56,19 +51,12 @@ class FeatureFile:
         """`about` holds `shape` (of one row), `dtype` (torch's name) and everything else that decides the features."""
         self.about = dict(about)
         self.folder = root / f"{name}-{text_hash(json.dumps(self.about, sort_keys=True))}"
-        self.photos = photos
+        self.rows_file, self.photos = self.folder / "features.bin", photos
         self.shape: tuple[int, ...] = tuple(about["shape"])
         self.dtype: torch.dtype = getattr(torch, about["dtype"])
         self.row_bytes: int = math.prod(self.shape) * self.dtype.itemsize
         self.shard_rows = max(32, min(1024, SHARD_BYTES // self.row_bytes // 32 * 32))
-        self._sound: set[tuple[int, int]] = set()
-        self._damaged: set[tuple[int, int]] = set()
         self.load()
-
-    @property
-    def rows_file(self) -> Path:
-        """The rows."""
-        return self.folder / "features.bin"
 
     def load(self) -> None:
         """Read the index."""
@@ -77,12 +65,11 @@ class FeatureFile:
         size = rows.stat().st_size // self.row_bytes if rows.is_file() else 0
         for line in index.read_text(encoding="utf-8", errors="replace").splitlines() if index.is_file() else []:
             try:
-                start, pairs, checksum = json.loads(line)
-                shard = Shard(int(start), np.array(pairs, dtype=np.int64).reshape(-1, 2), int(checksum))
+                start, pairs, *_ = json.loads(line)
+                shard = Shard(int(start), np.array(pairs, dtype=np.int64).reshape(-1, 2))
             except (ValueError, TypeError):
                 continue  # the line of a killed build
-            inside = shard.start + len(shard.pairs) <= size and (shard.pairs[:, 0] < self.photos).all()
-            if inside and shard.key not in self._damaged:
+            if shard.end <= size and (shard.pairs[:, 0] < self.photos).all():
                 self.shards.append(shard)
         self._map()
 
@@ -104,34 +91,11 @@ class FeatureFile:
                 found[at] = table[photos[at]]
         return found
 
-    def verify(self, photos: Rows, views: Rows) -> None:
-        """Forget shards that hold any of these pairs and do not match their checksum."""
-        used = self.slots(photos, views)
-        starts = np.array(sorted(shard.start for shard in self.shards), dtype=np.int64)
-        touched = set(starts[np.unique(np.searchsorted(starts, used[used >= 0], side="right") - 1)].tolist())
-        unread = [shard for shard in self.shards if shard.start in touched and shard.key not in self._sound]
-        if not unread:
-            return
-        with self.rows_file.open("rb") as file:
-            damaged = {shard.key for shard in unread if self._checksum(file, shard) != shard.checksum}
-        self._sound |= {shard.key for shard in unread} - damaged
-        if damaged:
-            log(f"features {self.folder}: {len(damaged)} damaged part(s) found; they are computed again")
-            self._damaged |= damaged
-            self.load()
-
-    def _checksum(self, file: BinaryIO, shard: Shard) -> int:
-        file.seek(shard.start * self.row_bytes)
-        left, value = len(shard.pairs) * self.row_bytes, 0
-        while left and (part := file.read(min(left, 1 << 22))):
-            value, left = zlib.crc32(part, value), left - len(part)
-        return value
-
     def take(self, slots: Rows) -> Tensor:
         """Features in `slots`, (B, *shape), channels first where they have channels; one copy out of the memory map."""
         if self._rows is None:
             # Copy-on-write, because torch wants writable memory; nothing writes, so nothing is copied.
-            end = max(shard.start + len(shard.pairs) for shard in self.shards)
+            end = max(shard.end for shard in self.shards)
             raw = np.memmap(self.rows_file, dtype=np.uint8, mode="c", shape=(end, self.row_bytes))
             self._rows = torch.from_numpy(raw).view(self.dtype)
         rows = self._rows.index_select(0, torch.from_numpy(slots)).view(len(slots), *self.shape)
@@ -140,36 +104,24 @@ class FeatureFile:
     @contextmanager
     def building(self) -> Iterator[None]:
         """Hold the write lock, and know what another builder did meanwhile."""
-        from filelock import FileLock, Timeout
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            log(f"features {self.folder.name}: another process is computing them; waiting")
-            lock.acquire()
-        try:
+        with one_builder(self.folder / ".lock", f"features {self.folder.name}"):
             if about_of(self.folder) != self.about:
                 write_json(self.folder / "about.json", self.about)
             self.load()
-            if self._damaged:
-                write_text(self.folder / "index.jsonl", "".join(shard.line() for shard in self.shards))
             yield
-        finally:
-            lock.release()
 
     def append(self, pairs: Rows, rows: NDArray[np.uint8]) -> None:
         """Inside `building`: write a shard, `rows` (len(pairs), row_bytes), and then its line of the index."""
-        start = max((shard.start + len(shard.pairs) for shard in self.shards), default=0)
-        shard = Shard(start, pairs, zlib.crc32(rows.data))
+        start = max((shard.end for shard in self.shards), default=0)
         with self.rows_file.open("r+b" if self.rows_file.is_file() else "w+b") as file:
             file.seek(start * self.row_bytes)
             file.write(rows.data)
+            file.flush()
+            os.fsync(file.fileno())
         with (self.folder / "index.jsonl").open("a", encoding="utf-8", newline="\n") as index:
-            index.write(shard.line())
-        self._sound.add(shard.key)
-        self.shards.append(shard)
+            index.write(json.dumps([start, pairs.ravel().tolist()]) + "\n")
+        self.shards.append(Shard(start, pairs))
         self._map()
 
 

@@ -68,9 +68,8 @@ def build_backbone(
     name = model.backbone
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise UserError(
-            f"model.backbone={name}: timm {timm.__version__} has no such network{_did_you_mean(architecture)}"
-        )
+        known = nearest(architecture, timm.list_models())[:200]
+        raise UserError(f"model.backbone={name}: timm {timm.__version__} has no such network{known}")
     if tag and name not in (published_tags := timm.list_pretrained(f"{architecture}.*")):
         raise UserError(f"model.backbone={name}: no such weights tag; timm has {', '.join(published_tags) or 'none'}")
     path = find_weights(name, model.weights if weights is None else weights)
@@ -100,16 +99,10 @@ def _create(name: str, args: dict[str, Any], seed: int, classifier: bool) -> nn.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            net: nn.Module = timm.create_model(
-                name, pretrained=False, **({} if classifier else {"num_classes": 0}), **own
-            )
+            net: nn.Module = timm.create_model(name, **({} if classifier else {"num_classes": 0}), **own)
             return net
         except Exception as error:  # timm's networks raise many kinds
             raise UserError(f"model.args={args}: timm cannot build {name} with them ({_first_line(error)})") from None
-
-
-def _did_you_mean(name: str) -> str:
-    return nearest(name, timm.list_models())[:200]
 
 
 def _first_line(error: BaseException) -> str:
@@ -121,31 +114,14 @@ def unfrozen_tensors(model: "Model") -> int | None:
     return None if model.unfrozen == "all" else model.unfrozen
 
 
-@dataclass(frozen=True)
-class Depth:
-    """How much of a backbone is trained."""
-
-    trained: int
-    """Parameter tensors of the backbone that are trained."""
-    total: int
-    asked: int | None
-    """What `model.unfrozen` asked for; None = all."""
-
-    @property
-    def note(self) -> str:
-        """One line for the user."""
-        clipped = self.asked is not None and self.asked > self.total
-        more = f" (model.unfrozen={self.asked} was clipped to them)" if clipped else ""
-        return f"{self.trained} of the backbone's {self.total} parameter tensors are trained{more}"
-
-
-def freeze(net: nn.Module, unfrozen: int | None) -> Depth:
-    """Let only the last `unfrozen` parameter tensors of `net` be trained (None = all; clipped to what the network has)."""
+def freeze(net: nn.Module, unfrozen: int | None) -> str:
+    """Let only the last `unfrozen` parameter tensors of `net` be trained (None = all; clipped); returns a line for the user."""
     parameters = list(net.parameters())
     trained = len(parameters) if unfrozen is None else min(unfrozen, len(parameters))
     for position, parameter in enumerate(parameters):
         parameter.requires_grad_(position >= len(parameters) - trained)
-    return Depth(trained, len(parameters), unfrozen)
+    more = f" (model.unfrozen={unfrozen} was clipped to them)" if trained < (unfrozen or 0) else ""
+    return f"{trained} of the backbone's {len(parameters)} parameter tensors are trained{more}"
 
 
 def set_training(net: nn.Module, mode: bool, *, frozen_bn: bool = False) -> None:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from pawpularity.models.backbone import (
     Backbone,
-    Depth,
     as_tensor_stats,
     build_backbone,
     freeze,
@@ -61,7 +60,7 @@ class Network(nn.Module):
             joined += model.metadata_widths[-1]
         self.fusion = nn.Sequential(nn.Dropout(model.dropout), *_mlp(joined, model.fusion_widths, model.dropout))
         self.score = nn.Linear(model.fusion_widths[-1] if model.fusion_widths else joined, 1)
-        self.depth: Depth = freeze(self.backbone, unfrozen_tensors(model))
+        self.depth = freeze(self.backbone, unfrozen_tensors(model))
 
     def train(self, mode: bool = True) -> "Network":
         """Like `nn.Module.train`, but frozen parts of the backbone stay in evaluation mode."""

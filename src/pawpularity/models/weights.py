@@ -46,19 +46,19 @@ def find_weights(backbone: str, weights: str) -> Path | None:
         return None
     if weights == "imagenet":
         return _imagenet(backbone)
-    if weights == "drawn":
-        return _drawn(backbone)
-    path = Path(weights)
+    path = packaged_weights(backbone) if weights == "drawn" else Path(weights)
     if path.is_file():
         return path
     if path.is_dir():
         found = _in_folder(path, backbone)
         if found is None:
             raise UserError(
-                f"model.weights={weights}: holds no {_candidates(path, backbone)}; put the file there, "
-                "or take model.weights=none for a random start"
+                f"model.weights={weights}: holds no {' and no '.join(_names(backbone))}; put the file there"
             )
         return found
+    if weights == "drawn":
+        there = ", ".join(sorted(file.name.removesuffix(_DRAWN) for file in PACKAGED.glob(f"*{_DRAWN}")))
+        raise UserError(f"model.weights=drawn: the package holds none for {backbone}; it has them for: {there}")
     raise UserError(f"model.weights={weights}: must be imagenet, none, drawn, a .safetensors file or a folder of them")
 
 
@@ -67,28 +67,15 @@ def packaged_weights(backbone: str) -> Path:
     return PACKAGED / f"{backbone.partition('.')[0]}{_DRAWN}"
 
 
-def _drawn(backbone: str) -> Path:
-    path = packaged_weights(backbone)
-    if path.is_file():
-        return path
-    there = ", ".join(sorted(file.name.removesuffix(_DRAWN) for file in PACKAGED.glob(f"*{_DRAWN}")))
-    raise UserError(
-        f"model.weights=drawn: the package holds no drawn weights for {backbone}; it has them for: {there or 'none'}; "
-        "take model.weights=imagenet (downloads), none, or a file or folder of your own"
-    )
-
-
-def _candidates(folder: Path, backbone: str) -> str:
-    names = dict.fromkeys([f"{backbone}.safetensors", f"{backbone.partition('.')[0]}.safetensors"])
-    return " and no ".join(str(folder / name) for name in names)
-
-
 def _in_folder(folder: Path, backbone: str) -> Path | None:
-    names = dict.fromkeys([f"{backbone}.safetensors", f"{backbone.partition('.')[0]}.safetensors"])
-    found = [folder / name for name in names if (folder / name).is_file()]
+    found = [folder / name for name in _names(backbone) if (folder / name).is_file()]
     if len(found) > 1:
         raise UserError(f"model.weights={folder}: holds both {found[0].name} and {found[1].name}; remove one")
     return found[0] if found else None
+
+
+def _names(backbone: str) -> list[str]:
+    return list(dict.fromkeys(f"{name}.safetensors" for name in (backbone, backbone.partition(".")[0])))
 
 
 def _imagenet(backbone: str) -> Path:
@@ -147,10 +134,8 @@ def load_backbone(net: nn.Module, path: Path, classifier: str | tuple[str, ...] 
         try:
             state = filter_fn(state, net)
         except (LookupError, AttributeError, RuntimeError, ValueError, TypeError) as error:
-            reason = f"timm's filter for its files fails ({type(error).__name__}: {error})"
-            raise UserError(
-                f"{path}: does not fit this network: {' '.join(reason.split())[:200]}; is it of another?"
-            ) from None
+            reason = f"timm's filter for its files fails ({type(error).__name__}: {error})"[:200]
+            raise UserError(f"{path}: does not fit this network: {reason}; is it of another?") from None
     load_strictly(net, state, path)
 
 
@@ -158,15 +143,13 @@ def load_strictly(net: nn.Module, state: Mapping[str, Tensor], where: Path | str
     """`load_state_dict(strict=True)` whose complaint is one line naming the first tensor that does not fit."""
     own = net.state_dict()
     missing, foreign = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    shapes = [name for name in sorted(own.keys() & state.keys()) if own[name].shape != state[name].shape]
     if missing or foreign or shapes:
-        first = (
-            f"{missing[0]} is missing ({len(missing)} in all)"
-            if missing
-            else f"{foreign[0]} is not in the network ({len(foreign)} in all)"
-            if foreign
-            else f"{shapes[0]} has shape {tuple(state[shapes[0]].shape)}, the network {tuple(own[shapes[0]].shape)}"
-        )
+        first = [
+            *(f"{name} is missing ({len(missing)} in all)" for name in missing),
+            *(f"{name} is not in the network ({len(foreign)} in all)" for name in foreign),
+            *(f"{name} has shape {tuple(state[name].shape)}, the network {tuple(own[name].shape)}" for name in shapes),
+        ][0]
         raise UserError(f"{where}: does not fit this network: {first}; is it of another backbone or other model.args?")
     net.load_state_dict(dict(state), strict=True)
 

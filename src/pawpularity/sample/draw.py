@@ -12,12 +12,9 @@ The same options give the same bytes for any number of processes, and photo i is
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from itertools import product
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple, TypeVar
 
 import cv2
@@ -64,18 +61,9 @@ def draw_sample(
 ) -> None:
     """Draw a sample into `folder`, which must not exist or be empty.
 
-    `size` is the longer side in pixels, `pairs` the number of counterfactual pairs per part. Raises UserError for options
-    out of range, a folder that holds something, or a full disk.
+    `size` is the longer side in pixels, `pairs` the number of counterfactual pairs per part. Raises UserError for a folder
+    that holds something, or a full disk.
     """
-    for option, value, low, high in (
-        ("photos", photos, 1, 100_000),
-        ("test-photos", test_photos, 1, 100_000),
-        ("size", size, 48, 1024),
-        ("seed", seed, 0, 2**63 - 1),
-        ("pairs", pairs, 0, 1000),
-    ):
-        if not low <= value <= high:
-            raise UserError(f"--{option} {value} is out of range; legal: {low} to {high}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: there is something already; delete it, or choose another folder with --into")
     pictures = photos + test_photos + 2 * len(PARTS) * pairs
@@ -97,26 +85,16 @@ def in_processes(function: Callable[[Work], Result], work: Sequence[Work]) -> It
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, 1 + len(work) // PER_PROCESS)
-    with ExitStack() as stack:
-        results: Iterator[Result] = map(function, work)
-        if workers > 1:
-            pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
-            stack.callback(pool.shutdown, cancel_futures=True)
-            results = pool.map(function, work, chunksize=16)
-        yield from track(results, "drawing", total=len(work))
+    if workers == 1:
+        yield from track(map(function, work), "drawing", total=len(work))
+        return
+    with get_context("spawn").Pool(workers, _start_worker) as pool:
+        yield from track(pool.imap(function, work, chunksize=16), "drawing", total=len(work))
 
 
 def _start_worker() -> None:
     cv2.setNumThreads(1)  # OpenCV's own threads would fight those of the other processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _draw(job: Job) -> None:

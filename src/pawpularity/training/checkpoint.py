@@ -1,13 +1,13 @@
 """The checkpoint of a fold in training, `oof/RUN/.foldK.checkpoint.safetensors`: written at every epoch, every few minutes
 (`train.checkpoint_minutes`) and when the process is asked to stop; deleted when the fold is finished.
 
-Tensors (weights, moving average, best epoch, optimiser, random states) are safetensors, everything else (epoch, step, history,
-order of data) JSON in their header; never a pickle. The same command resumes from it with the same order of data, and ends
-within float noise of an uninterrupted run. A checkpoint of other settings, data or package versions is dropped, and the log
-says so.
+Tensors (weights, moving average, best epoch, optimiser, random states) are safetensors, everything else (epoch, step,
+history) JSON in their header; never a pickle. The same command resumes from it with the same order of data, and ends within
+float noise of an uninterrupted run. A checkpoint of other settings, data or package versions is dropped, and the log says so.
 """
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,17 @@ from pawpularity.models.network import Network
 from pawpularity.models.weights import read_tensors, save_tensors
 from pawpularity.runs import Run, differences, recipe
 from pawpularity.signals import Stopped, StopRequest
-from pawpularity.training.optim import Epoch
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of history.csv. RMSEs in points; NaN where not measured."""
+
+    epoch: int
+    train_rmse: float
+    inner_rmse: float
+    lr: float
+    seconds: float
 
 
 @dataclass
@@ -89,7 +99,7 @@ class Checkpoint:
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
-    """epoch, step, seen, seconds, spent, before, chosen, order, history, and what `Training.state` gave"""
+    """epoch, step, seen, seconds, spent, before, chosen, history, and what `Training.state` gave"""
 
     @property
     def history(self) -> list[Epoch]:
@@ -109,7 +119,8 @@ class Checkpointer:
         self.fold, self.request, self.every = fold, request, 60 * minutes
         self.fingerprint = {
             "settings": recipe(run.record), "seed": run.record["config"]["train"]["seed"], "device": compute.device.type,
-            "dtype": compute.dtype_name, **{package: version(package) for package in ("torch", "timm", "numpy")},
+            "dtype": compute.dtype_name, "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            **{package: version(package) for package in ("torch", "timm", "numpy")},
         }  # fmt: skip
         self.started = self.saved = time.perf_counter()
         self.spent = 0.0

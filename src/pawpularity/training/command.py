@@ -1,14 +1,17 @@
 """`pawpularity train`: one fold, or all that are missing; one after the other, side by side, or a fold on several GPUs."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pawpularity.console import emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
+from pawpularity.signals import Stopped
 from pawpularity.training.trackers import require_tracker
 
 
@@ -34,17 +37,64 @@ def train(
     require_tracker(context.config.train.log)
     context.dataset.require_photos()
     _ = context.folds
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if (processes or 1) > 1 and not launched:
-        from pawpularity.training.distributed import launch
-
-        options = [*(["--fold", str(fold)] if fold is not None else []), *(["--fresh"] if fresh else []),
-                   *(["--skip-taken"] if skip_taken else []), *(["--json", json] if json else [])]  # fmt: skip
-        launch(processes or 1, ["train", *options, *context.words])
+    if (processes or 1) > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        words = [*(["--fold", str(fold)] if fold is not None else []), *(["--fresh"] if fresh else []),
+                 *(["--skip-taken"] if skip_taken else []), *(["--json", json] if json else []), *context.words]  # fmt: skip
+        _launch(processes or 1, ["train", *words])
         return
     if (jobs or 1) > 1:
         _side_by_side(context, jobs or 1)
-    _train(context, fold, fresh=fresh, skip_taken=skip_taken, json=json)
+    from pawpularity.evaluation.oof import floor_line, fold_line
+    from pawpularity.runs import Run
+    from pawpularity.training.fold import train_run
+
+    first = int(os.environ.get("RANK", "0")) == 0
+
+    def on_fold(run: Run, trained: int) -> None:
+        line = fold_line(run, trained)
+        print(line) if first and json != "-" else log(line)
+
+    again, wanted = fold is not None and not skip_taken, None if fold is None else [fold]
+    run = train_run(context, wanted=wanted, again=again, fresh=fresh, skip_taken=skip_taken, on_fold=on_fold)
+    if not first:
+        return
+    if fold is None or json:
+        from pawpularity.evaluation.leaderboard import run_row, table_text
+
+        row = run_row(run)
+        emit(row, table_text([row]) if fold is None else "", json)
+    if (floor := floor_line(Path(context.data))) is not None:
+        log(floor)
+    missing = len(run.trained_folds()) < run.k
+    next_step(context.make_line("train") if missing else context.make_line("explain", settings=False))
+
+
+def _launch(processes: int, words: Sequence[str]) -> None:
+    """Run `pawpularity *words` in `processes` processes that train together; exits with their code if it is not 0.
+
+    By torchrun, as `accelerate launch --multi_gpu` does too (accelerate's own launcher starts a single process on a CPU).
+    Raises UserError for more processes than GPUs, or than cores where there is no GPU.
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_available() and os.environ.get("PAWPULARITY_DEVICE", "cuda").startswith("cuda")
+    most = torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
+    if processes > most:
+        raise UserError(f"--processes {processes}: this machine has {most} {'GPUs' if on_gpu else 'cores and no GPU'}")
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
+               "-m", "--", "pawpularity", *words]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ({} if on_gpu else {"ACCELERATE_USE_CPU": "true"})
+    # A session of its own: Ctrl-C reaches this process only, which then asks the others to stop once.
+    child = subprocess.Popen(command, start_new_session=True, env=environment)
+    try:
+        code = child.wait()
+    except KeyboardInterrupt as stop:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        raise Stopped(stop.number if isinstance(stop, Stopped) else signal.SIGINT) from None
+    if code:
+        sys.exit(code if code in (2, 130, 143) else 1)
 
 
 def _side_by_side(context: Context, jobs: int) -> None:
@@ -52,16 +102,15 @@ def _side_by_side(context: Context, jobs: int) -> None:
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     environment = os.environ | {"OMP_NUM_THREADS": threads}
 
-    def run(fold: int) -> int:
-        return subprocess.run(
-            fold_command(context, fold), env=environment, stdout=subprocess.DEVNULL, check=False
-        ).returncode
+    def failed(fold: int) -> bool:
+        command = fold_command(context, fold)
+        return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode != 0
 
     with ThreadPoolExecutor(jobs) as pool:
-        codes = list(pool.map(run, missing_folds(context)))
-    if failed := [code for code in codes if code]:
+        faults = list(pool.map(failed, missing_folds(context)))
+    if any(faults):
         raise UserError(
-            f"{len(failed)} of {len(codes)} folds failed (see above); run the same command to train them again"
+            f"{sum(faults)} of {len(faults)} folds failed (see above); run the same command to train them again"
         )
 
 
@@ -83,27 +132,3 @@ def fold_command(context: Context, fold: int, *, fresh: bool = False) -> list[st
     """The command that trains one fold, and does nothing where it is trained or being trained elsewhere."""
     more = ["--fresh"] if fresh else []
     return [sys.executable, "-m", "pawpularity", "train", "--fold", str(fold), "--skip-taken", *more, *context.words]
-
-
-def _train(context: Context, fold: int | None, *, fresh: bool, skip_taken: bool, json: str | None) -> None:
-    from pawpularity.evaluation.leaderboard import floor_line, fold_line, run_row, table_text
-    from pawpularity.runs import Run
-    from pawpularity.training.fold import train_run
-
-    def on_fold(run: Run, trained: int) -> None:
-        line = fold_line(run, trained)
-        log(line) if json == "-" or int(os.environ.get("RANK", "0")) else print(line)
-
-    again = fold is not None and not skip_taken
-    run = train_run(
-        context, wanted=None if fold is None else [fold], again=again, fresh=fresh, skip_taken=skip_taken, on_fold=on_fold
-    )  # fmt: skip
-    if int(os.environ.get("RANK", "0")) > 0:
-        return
-    if fold is None or json:
-        row = run_row(run)
-        emit(row, table_text([row]) if fold is None else "", json)
-    if (line := floor_line(Path(context.data))) is not None:
-        log(line)
-    missing = run.k - len(run.trained_folds())
-    next_step(context.make_line("train") if missing else context.make_line("explain", settings=False))

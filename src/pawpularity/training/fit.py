@@ -8,7 +8,8 @@ epochs the inner set chose. `train.stop: none` trains on all of them from the st
 """
 
 import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,11 +22,12 @@ from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.folds import inner_split
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
+from pawpularity.evaluation.metrics import rmse
 from pawpularity.features.load import Inputs
 from pawpularity.models.network import Network, build_network
 from pawpularity.predictor import score_rows
+from pawpularity.training.checkpoint import Checkpointer, Epoch
 from pawpularity.training.loop import Hooks, Loop
-from pawpularity.training.optim import Epoch
 from pawpularity.training.samples import Pairs, Samples, TrainingData, augmented, originals, required_views, samples_of
 
 Rows = NDArray[np.int64]
@@ -45,14 +47,6 @@ class Fitted:
     """Mean score of the training rows: the constant prediction."""
     training_rows: int
     inner_rows: int
-    samples: int
-    """Training samples an epoch, copies counted."""
-    notes: list[str]
-
-
-def training_mean(data: TrainingData, rows: Rows) -> float:
-    """The constant prediction: the mean score of the training rows."""
-    return float(data.scores[rows].mean())
 
 
 def training_inputs(
@@ -100,52 +94,33 @@ def fit_fold(
     train, hooks = config.train, hooks or Hooks()
     if len(training) < 4:
         raise UserError(f"fold {fold}: only {len(training)} training rows are left; use fewer folds or more photos")
-    mean = training_mean(data, training)
-    network = network or build_network(config, fold=fold, training_mean=mean)
+    network = network or build_network(config, fold=fold, training_mean=data.mean(training))
     samples = samples or samples_of(config, data.scores, training)
     inputs = inputs or training_inputs(config, data, network.place(compute.device), compute, samples, training)
     initial = copy.deepcopy(network.trained_state()) if train.refit else {}
-    inner = inner_rows(config, data, training, fold)
+    inner = NOTHING.rows
+    if train.stop != "none":
+        groups, scores = data.groups[training], data.scores[training]
+        inner = training[inner_split(groups, scores, share=train.inner_share, seed=train.seed * 1009 + fold)[1]]
     fitting = samples.take(~np.isin(samples.rows, inner))
+    if len(inner):
+        hooks.on_inner(rmse(data.scores[inner], data.mean(np.setdiff1d(training, inner))))
     found = hooks.checkpointer.find() if hooks.checkpointer is not None else None
     loop = Loop(config, data, network, inputs, compute, fold, hooks)
-    notes = [network.depth.note]
     if found is None or found.state["chosen"] is None:
         best, state = loop.run(fitting, originals(inner), resume=found)
         history, found = loop.history, None
     else:
         best, state, history = found.state["chosen"], {}, found.history[: found.state["before"]]
     if train.refit:
-        notes.append(f"refitted on all {len(training)} training rows for the {best} epochs the inner split chose")
         network.load_state_dict(initial, strict=False)
         loop = Loop(config, data, network, inputs, compute, fold, hooks)
         loop.history, loop.before = history, len(history)
-        if found is not None:
-            for epoch in history:
-                hooks.on_epoch(epoch)
+        for epoch in history if found is not None else ():
+            hooks.on_epoch(epoch)
         best, state = loop.run(samples, NOTHING, rates=[epoch.lr for epoch in history[:best]], resume=found)
     network.load_state_dict(state, strict=False)
-    return Fitted(
-        network=network.eval(),
-        inputs=inputs,
-        history=loop.history,
-        epochs=best,
-        training_mean=mean,
-        training_rows=len(training),
-        inner_rows=len(inner),
-        samples=loop.samples,
-        notes=notes,
-    )
-
-
-def inner_rows(config: Config, data: TrainingData, training: Rows, fold: int) -> Rows:
-    """The rows among `training` that are watched and not trained on; none with `train.stop: none`."""
-    train = config.train
-    if train.stop == "none":
-        return np.empty(0, dtype=np.int64)
-    groups, scores = data.groups[training], data.scores[training]
-    _, inner = inner_split(groups, scores, share=train.inner_share, seed=train.seed * 1009 + fold)
-    return training[inner]
+    return Fitted(network.eval(), inputs, loop.history, best, data.mean(training), len(training), len(inner))
 
 
 def fit_samples(
@@ -163,20 +138,16 @@ def fit_samples(
     """
     if len(samples) < 4:
         raise UserError(f"only {len(samples)} training samples are left; use more photos")
-    mean = training_mean(data, samples.rows)
+    mean = data.mean(samples.rows)
     network = build_network(config, fold=0, training_mean=mean).place(compute.device)
-    if config.train.stop == "none":
-        watched = NOTHING
+    watched = NOTHING if config.train.stop == "none" else watched
     inputs: Inputs = data.pixels
     if not config.train.mixup:
         inputs = data.inputs(network, compute, required_views(augmented(config, samples), watched.pairs))
     loop = Loop(config, data, network, inputs, compute, 0, hooks or Hooks())
     best, state = loop.run(samples, watched)
     network.load_state_dict(state, strict=False)
-    rows = len(np.unique(samples.rows))
-    return Fitted(
-        network.eval(), inputs, loop.history, best, mean, rows, len(watched), loop.samples, [network.depth.note]
-    )
+    return Fitted(network.eval(), inputs, loop.history, best, mean, len(np.unique(samples.rows)), len(watched))
 
 
 def predict_samples(fitted: Fitted, data: TrainingData, samples: Samples, compute: Compute) -> NDArray[np.float64]:
@@ -187,13 +158,30 @@ def predict_samples(fitted: Fitted, data: TrainingData, samples: Samples, comput
 
 
 @contextmanager
-def shown_fit(config: Config, what: str) -> Iterator[Hooks]:
-    """Hooks that show a progress bar over the steps of one fit."""
+def shown_fit(
+    config: Config, what: str, told: Callable[[Epoch], None] | None = None, checkpointer: Checkpointer | None = None
+) -> Iterator[Hooks]:
+    """Hooks that show a progress bar over the steps of one fit, with the last epoch's figures; `told`: of each epoch."""
+    train, constants = config.train, [math.nan]
     with Progress(None, what, "step") as progress:
 
         def on_step(steps_an_epoch: int) -> None:
             if progress.total is None:
-                progress.start(config.train.epochs * steps_an_epoch)
+                progress.start(train.epochs * steps_an_epoch)
             progress.add()
 
-        yield Hooks(on_step=on_step)
+        def on_epoch(epoch: Epoch) -> None:
+            if told is not None:
+                told(epoch)
+            # A refit on all training rows, which nothing watches, continues the numbering of the watched epochs.
+            refit = train.stop != "none" and math.isnan(epoch.inner_rmse)
+            figures = [
+                f"refit, epoch {epoch.epoch}" if refit else f"epoch {epoch.epoch}/{train.epochs}",
+                f"lr {epoch.lr:.2g}",
+            ]
+            constant = math.nan if refit else constants[-1]
+            measured = (("train", epoch.train_rmse), ("inner", epoch.inner_rmse), ("constant", constant))
+            figures += [f"{name} {value:.2f}" for name, value in measured if not math.isnan(value)]
+            progress.note(", ".join(figures))
+
+        yield Hooks(on_epoch, on_step, constants.append, checkpointer)

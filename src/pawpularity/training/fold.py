@@ -5,6 +5,7 @@ Here the scored fold meets the network for the only time: after `fit_fold`, whic
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,25 +17,23 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from pawpularity.console import Progress, log
+from pawpularity.console import log
 from pawpularity.context import Context
 from pawpularity.data.augment import FLIP, ORIGINAL
-from pawpularity.device import Compute
+from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
-from pawpularity.evaluation.metrics import Metrics, evaluate, rmse
+from pawpularity.evaluation.metrics import evaluate, rmse
 from pawpularity.evaluation.oof import assemble, write_oof
 from pawpularity.files import atomic_folder, file_hash, require_space, write_json, write_text
 from pawpularity.models.backbone import count_parameters
 from pawpularity.models.network import Network, build_network
 from pawpularity.models.weights import save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
-from pawpularity.runs import Run, git_commit, record_of, versions
-from pawpularity.signals import StopRequest, stop_requests
-from pawpularity.training.checkpoint import Checkpointer
-from pawpularity.training.distributed import accelerator_for, choose_compute, score_together
-from pawpularity.training.fit import Fitted, fit_fold, inner_rows, training_inputs, training_mean
-from pawpularity.training.loop import Hooks
-from pawpularity.training.optim import Epoch
+from pawpularity.runs import Run, record_of, versions
+from pawpularity.signals import stop_requests
+from pawpularity.training.checkpoint import Checkpointer, Epoch
+from pawpularity.training.fit import Fitted, fit_fold, shown_fit, training_inputs
+from pawpularity.training.loop import accelerator_for, score_together
 from pawpularity.training.samples import TrainingData, fold_samples, samples_of
 from pawpularity.training.trackers import tracker
 
@@ -61,29 +60,33 @@ def train_run(
     `data`: where it is at hand. `on_fold` is told each trained fold.
     Raises UserError where a run with other settings, data or folds stands there; Taken; Stopped when asked to stop.
     """
-    compute = choose_compute(context.config.train.dtype)
-    accelerator, compute = accelerator_for(compute)
+    config = context.config
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # of several processes each gets a GPU of its own
+    accelerator, compute = accelerator_for(choose(config.train.dtype))
     with accelerator.main_process_first():
         context.dataset.require_photos()  # labels alone cannot be trained on
         folds = context.folds
-        data = data or TrainingData.load(context.dataset, folds, context.config)
+        data = data or TrainingData.load(context.dataset, folds, config)
+    ids = sorted(context.dataset.train["Id"])
     due = list(range(folds.k)) if wanted is None else list(wanted)
-    if bad := [fold for fold in due if not 0 <= fold < folds.k]:
-        raise UserError(f"--fold {bad[0]}: the folds file has folds 0..{folds.k - 1}")
     log(f"device  {compute}{f'; {accelerator.num_processes} processes' if accelerator.num_processes > 1 else ''}")
     run: Run | None = None
     for fold in due:
         if run is not None and not again and fold in run.trained_folds():
             continue
+        training, _ = folds.rows(ids, fold)
         with accelerator.main_process_first():
-            network = _build(context, data, fold)
-            run = _open_run(context, network, first=run is None)
+            network = build_network(config, fold=fold, training_mean=data.mean(training))
+            if run is None:
+                run = _open_run(context, network)
         if not again and fold in run.trained_folds():
             continue
         accelerator.wait_for_everyone()
         try:
-            several = len(set(due) - set(run.trained_folds())) > 1
-            train_fold(context, run, fold, network, data, compute, again=again, fresh=fresh, all_features=several)
+            with _lock(run, fold, again=again) if accelerator.is_main_process else contextlib.nullcontext():
+                several = len(set(due) - set(run.trained_folds())) > 1
+                _train_fold(context, run, fold, network, data, compute, fresh=fresh, all_features=several)
         except Taken as taken:
             if not skip_taken:
                 raise
@@ -94,17 +97,11 @@ def train_run(
     return run
 
 
-def _build(context: Context, data: TrainingData, fold: int) -> Network:
-    training, _ = context.folds.rows(sorted(context.dataset.train["Id"]), fold)
-    return build_network(context.config, fold=fold, training_mean=training_mean(data, training))
-
-
-def _open_run(context: Context, network: Network, *, first: bool) -> Run:
+def _open_run(context: Context, network: Network) -> Run:
     """Open or start the run at `context.run`. A frozen part that cannot be had elsewhere is kept as frozen.safetensors."""
     config, dataset, folds = context.config, context.dataset, context.folds
-    frozen = network.frozen_state()
-    home_made = config.model.weights == "none" or Path(config.model.weights).is_file()
-    source = "none" if not frozen else "kept" if home_made else "named"
+    random, frozen = config.model.weights == "none", network.frozen_state()
+    source = "none" if not frozen else "kept" if random or Path(config.model.weights).is_file() else "named"
     folder = None if dataset.folder.is_absolute() else dataset.folder.as_posix()  # records carry no machine's paths
     record = record_of(
         config,
@@ -121,143 +118,83 @@ def _open_run(context: Context, network: Network, *, first: bool) -> Run:
     run = Run.start(context.run, record)
     if source == "kept" and not run.frozen_file.is_file():
         save_tensors(run.frozen_file, frozen, {"backbone": config.model.backbone})
-    if first:
-        weights = "random weights" if config.model.weights == "none" else f"weights {config.model.weights}"
-        log(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {network.depth.note}")
-        if config.train.frozen_bn and config.model.weights == "none":
-            log("note    train.frozen_bn=true with random weights: no BatchNorm learns its statistics; false is better")
+    weights = "random weights" if random else f"weights {config.model.weights}"
+    log(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {network.depth}")
+    if config.train.frozen_bn and random:
+        log("note    train.frozen_bn=true with random weights: no BatchNorm learns its statistics; false is better")
     return run
 
 
-def train_fold(
-    context: Context,
-    run: Run,
-    fold: int,
-    network: Network,
-    data: TrainingData,
-    compute: Compute,
-    *,
-    again: bool = True,
-    fresh: bool = False,
-    all_features: bool = False,
-) -> Metrics:
-    """Fit fold `fold`, score its photos, write its folder, and oof.csv when it was the last one missing.
+def _train_fold(
+    context: Context, run: Run, fold: int, network: Network, data: TrainingData, compute: Compute,
+    *, fresh: bool, all_features: bool,
+) -> None:  # fmt: skip
+    """Fit a fold, score its photos, write its folder, and oof.csv when it was the last one missing.
 
     A fold that was stopped half way is resumed, unless `fresh`. `all_features`: cache what the other folds will need too.
-    Raises Taken where another process trains the fold; Stopped, after a checkpoint, when asked to stop.
+    Raises Stopped, after a checkpoint, when asked to stop.
     """
-    config = context.config
-    ids = sorted(context.dataset.train["Id"])
-    training, scored = context.folds.rows(ids, fold)
+    config, started = context.config, time.perf_counter()
     accelerator, compute = accelerator_for(compute)
-    with _lock(run, fold) if accelerator.is_main_process else contextlib.nullcontext():
-        # Asked with the lock in hand: another process may have trained it a moment ago.
-        if not again and fold in run.trained_folds():
-            raise Taken(f"{run.fold(fold)}: is trained already")
-        samples = fold_samples(config, data.scores, training, scored, fold, context.folds.k)
-        if run.leaky:
-            copied = len(np.unique(samples.rows[np.isin(samples.rows, scored)]))
-            log(
-                f"LEAKY BY DESIGN (train.split=leaky): copies of {copied} of the {len(scored)} scored photos are trained on"
-            )
-        started = time.perf_counter()
-        network.place(compute.device)
-        with accelerator.main_process_first():
-            every = np.arange(len(ids))
-            pool = samples_of(config, data.scores, every) if all_features and not run.leaky else samples
-            inputs = training_inputs(config, data, network, compute, pool, every)
-        constant = _inner_constant(data, training, inner_rows(config, data, training, fold))
-        with stop_requests() as request, _hooks(run, fold, compute, request, fresh, constant) as hooks:
+    ids = np.array(sorted(context.dataset.train["Id"]))
+    training, scored = context.folds.rows(ids, fold)
+    samples = fold_samples(config, data.scores, training, scored, fold, run.k)
+    if run.leaky:
+        copied = len(np.unique(samples.rows[np.isin(samples.rows, scored)]))
+        log(
+            f"LEAKY BY DESIGN (train.split=leaky): copies of {copied} of the {len(scored)} scored photos are trained on"
+        )
+    network.place(compute.device)
+    with accelerator.main_process_first():
+        every = np.arange(len(ids))
+        pool = samples_of(config, data.scores, every) if all_features and not run.leaky else samples
+        inputs = training_inputs(config, data, network, compute, pool, every)
+    history: list[Epoch] = []
+    # A trained fold that is trained again stays whole until the end.
+    live = None if fold in run.trained_folds() else run.fold(fold) / "history.csv"
+
+    def on_epoch(epoch: Epoch) -> None:
+        history.append(epoch)
+        track_epoch(epoch)
+        if live is not None:
+            write_text(live, history_csv(history))
+
+    with stop_requests() as request, tracker(run, fold) as track_epoch:
+        checkpointer = Checkpointer(run, fold, compute, request, config.train.checkpoint_minutes)
+        if fresh:
+            checkpointer.remove()
+        with shown_fit(config, f"fold {fold}", on_epoch, checkpointer) as hooks:
             fitted = fit_fold(
                 config, data, training, fold=fold, compute=compute, samples=samples, network=network, inputs=inputs, hooks=hooks
             )  # fmt: skip
-        predicted, flips = _predict(config.predict.flip, data, fitted, scored, compute)
-        result = evaluate(data.scores[scored], predicted, fitted.training_mean, data.groups[scored])
-        if accelerator.is_main_process:
-            assert hooks.checkpointer is not None
-            seconds = hooks.checkpointer.spent + time.perf_counter() - started
-            facts = flips | {"seconds": round(seconds, 2), "processes": accelerator.num_processes}
-            table = {"Id": np.array(ids)[scored], "fold": fold, "target": data.scores[scored], "prediction": predicted}
-            _write(run, fold, pd.DataFrame(table), fitted, result.to_dict() | facts, compute)
-            hooks.checkpointer.remove()
-            with FileLock(run.folder / ".oof.lock"):
-                assemble(run)
-        accelerator.wait_for_everyone()
-        return result
-
-
-def _inner_constant(data: TrainingData, training: Rows, inner: Rows) -> float:
-    """RMSE on the inner split of the mean score of the rows that are fitted; NaN without an inner split."""
-    if not len(inner):
-        return math.nan
-    return rmse(data.scores[inner], data.scores[np.setdiff1d(training, inner)].mean())
+    predicted, facts = _predict(config.predict.flip, data, fitted, scored, compute)
+    if accelerator.is_main_process:
+        found = evaluate(data.scores[scored], predicted, fitted.training_mean, data.groups[scored])
+        seconds = checkpointer.spent + time.perf_counter() - started
+        facts |= found.to_dict() | {"seconds": round(seconds, 2), "processes": accelerator.num_processes}
+        table = {"Id": ids[scored], "fold": fold, "target": data.scores[scored], "prediction": predicted}
+        _write(run, fold, pd.DataFrame(table), fitted, facts, compute)
+        checkpointer.remove()
+        with FileLock(run.folder / ".oof.lock"):
+            assemble(run)
+    accelerator.wait_for_everyone()
 
 
 @contextlib.contextmanager
-def _lock(run: Run, fold: int) -> Iterator[None]:
-    lock = FileLock(run.folder / f".fold{fold}.lock", timeout=0)
+def _lock(run: Run, fold: int, *, again: bool) -> Iterator[None]:
     try:
-        lock.acquire()
+        with FileLock(run.folder / f".fold{fold}.lock", timeout=0):
+            # Asked with the lock in hand: another process may have trained it a moment ago.
+            if not again and fold in run.trained_folds():
+                raise Taken(f"{run.fold(fold)}: is trained already")
+            yield
     except Timeout:
         raise Taken(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _hooks(
-    run: Run, fold: int, compute: Compute, request: StopRequest, fresh: bool, constant: float
-) -> Iterator[Hooks]:
-    """A progress bar over steps with the last epoch's figures, a growing history.csv, the tracker, and checkpoints.
-
-    `constant` is the inner split's RMSE of the constant prediction, NaN without an inner split.
-    """
-    train = run.config.train
-    checkpointer = Checkpointer(run, fold, compute, request, train.checkpoint_minutes)
-    if fresh:
-        checkpointer.remove()
-    history: list[Epoch] = []
-    live = (
-        None if fold in run.trained_folds() else run.fold(fold) / "history.csv"
-    )  # a trained fold stays whole until the end
-    watched = train.stop != "none"
-    with Progress(None, f"fold {fold}", "step") as progress, tracker(run, fold) as track_epoch:
-
-        def on_step(steps: int) -> None:
-            if progress.total is None:
-                progress.start(train.epochs * steps)
-            progress.add()
-
-        def on_epoch(epoch: Epoch) -> None:
-            history.append(epoch)
-            track_epoch(epoch)
-            if live is not None:
-                write_text(live, history_csv(history))
-            # The refit on all training rows, which nothing watches, continues the numbering of the watched epochs.
-            refit = watched and math.isnan(epoch.inner_rmse)
-            figures = [
-                f"refit, epoch {epoch.epoch}" if refit else f"epoch {epoch.epoch}/{train.epochs}",
-                f"lr {epoch.lr:.2g}",
-            ]
-            figures += [
-                f"{name} {value:.2f}"
-                for name, value in (
-                    ("train", epoch.train_rmse),
-                    ("inner", epoch.inner_rmse),
-                    ("constant", math.nan if refit else constant),
-                )
-                if not math.isnan(value)
-            ]
-            progress.note(", ".join(figures))
-
-        yield Hooks(on_epoch, on_step, checkpointer)
 
 
 def _predict(
     flip: bool, data: TrainingData, fitted: Fitted, scored: Rows, compute: Compute
-) -> tuple[NDArray[np.float64], dict[str, float]]:
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """The fold's predictions; with `predict.flip` also the RMSE with and without the mirror image."""
     accelerator, _ = accelerator_for(compute)
 
@@ -271,12 +208,9 @@ def _predict(
     predicted: NDArray[np.float64] = np.mean(ways, axis=0)
     if len(ways) == 1:
         return predicted, {}
-    both = {
-        "rmse_without_flip": rmse(data.scores[scored], ways[0]),
-        "rmse_with_flip": rmse(data.scores[scored], predicted),
-    }
-    log(f"RMSE without mirror images {both['rmse_without_flip']:.3f}, with them {both['rmse_with_flip']:.3f}")
-    return predicted, both
+    without, both = rmse(data.scores[scored], ways[0]), rmse(data.scores[scored], predicted)
+    log(f"RMSE without mirror images {without:.3f}, with them {both:.3f}")
+    return predicted, {"rmse_without_flip": without, "rmse_with_flip": both}
 
 
 def _write(run: Run, fold: int, table: pd.DataFrame, fitted: Fitted, figures: dict[str, Any], compute: Compute) -> None:
@@ -295,17 +229,13 @@ def _write(run: Run, fold: int, table: pd.DataFrame, fitted: Fitted, figures: di
             "device": compute.device.type,
             "dtype": compute.dtype_name,
             "dtype_reason": compute.reason,
-            "torch_threads": torch.get_num_threads(),
             "training_mean": fitted.training_mean,
             "training_rows": fitted.training_rows,
             "inner_rows": fitted.inner_rows,
-            "samples_an_epoch": fitted.samples,
             "parameters": count_parameters(network),
             "trained_parameters": count_parameters(network, trained_only=True),
-            "notes": fitted.notes,
             "predictions_hash": file_hash(folder / "predictions.csv"),
             "head_hash": tensors_hash(network.trained_state()),
-            "git_commit": git_commit(),
             "versions": versions(),
         }
         write_json(folder / "metrics.json", figures | about)

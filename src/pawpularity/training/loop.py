@@ -1,4 +1,6 @@
-"""The training loop: epochs over samples with one optimiser, in plain torch with accelerate around it."""
+"""The training loop: epochs over samples with one optimiser, its rates and when to stop, in plain torch with accelerate around
+it. accelerate's own checkpoints are not used: they are pickles.
+"""
 
 import contextlib
 import math
@@ -6,28 +8,28 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
+from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from pawpularity.config import Config
+from pawpularity.config import Config, Train
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.features.load import Inputs
-from pawpularity.files import text_hash
 from pawpularity.models.network import Network
 from pawpularity.predictor import score_rows
-from pawpularity.training.checkpoint import Checkpoint, Checkpointer, Training
-from pawpularity.training.distributed import accelerator_for, score_together
+from pawpularity.training.checkpoint import Checkpoint, Checkpointer, Epoch, Training
 from pawpularity.training.losses import LOSSES
-from pawpularity.training.optim import EarlyStopping, Epoch, cosine, make_optimiser, set_rate
-from pawpularity.training.samples import EpochBatches, Samples, TrainingData
+from pawpularity.training.samples import EpochBatches, Rows, Samples, TrainingData
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """(photos or cached features, metadata, scores), a row a sample"""
@@ -39,6 +41,7 @@ class Hooks:
 
     on_epoch: Callable[[Epoch], None] = lambda epoch: None
     on_step: Callable[[int], None] = lambda steps_an_epoch: None
+    on_inner: Callable[[float], None] = lambda constant_rmse: None
     checkpointer: Checkpointer | None = None
 
 
@@ -51,11 +54,6 @@ class EpochSums:
     seen: int = 0
     step: int = 0
     started: float = field(default_factory=time.perf_counter)
-
-    @classmethod
-    def zero(cls, device: torch.device) -> "EpochSums":
-        """Nothing yet."""
-        return cls(torch.zeros((), device=device), torch.zeros((), device=device))
 
 
 class TrainedHead(nn.Module):
@@ -83,15 +81,8 @@ class Loop:
     """Epochs over one set of samples with one optimiser."""
 
     def __init__(
-        self,
-        config: Config,
-        data: TrainingData,
-        network: Network,
-        inputs: Inputs,
-        compute: Compute,
-        fold: int,
-        hooks: Hooks,
-    ) -> None:
+        self, config: Config, data: TrainingData, network: Network, inputs: Inputs, compute: Compute, fold: int, hooks: Hooks
+    ) -> None:  # fmt: skip
         """`inputs` must hold what training and watching look at (`training_inputs`)."""
         self.config, self.train, self.data, self.hooks = config, config.train, data, hooks
         self.inputs = inputs
@@ -101,8 +92,9 @@ class Loop:
         self.history: list[Epoch] = []
         self.before = 0
         """Epochs of `history` before this phase."""
-        self.samples = 0
-        optimiser = make_optimiser(network, self.train, fused=self.compute.device.type != "mps")
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        lr, decay, fused = self.train.lr, self.train.weight_decay, self.compute.device.type != "mps"
+        optimiser = create_optimizer_v2(trained, opt="adamw", lr=lr, weight_decay=decay, fused=fused)
         self.ema = ModelEmaV3(network, decay=self.train.ema, use_warmup=True) if self.train.ema else None
         self.head, self.optimiser = self.accelerator.prepare(
             TrainedHead(network, compiled=self.train.compile), optimiser
@@ -112,8 +104,8 @@ class Loop:
         self.mixing = np.random.default_rng([self.seed, 0x313, *([rank] if rank else [])])
         self.scores = torch.tensor(data.scores, dtype=torch.float32)
         self.metadata = torch.tensor(data.metadata)
-        scaler = self.accelerator.scaler
-        self.training = Training(network, self.optimiser, scaler, self.ema, self.mixing, self.compute.device)
+        state = (self.optimiser, self.accelerator.scaler, self.ema, self.mixing)
+        self.training = Training(network, *state, self.compute.device)
 
     def run(
         self, samples: Samples, watched: Samples, rates: list[float] | None = None, resume: Checkpoint | None = None
@@ -123,11 +115,12 @@ class Loop:
         With `watched` samples the best epoch on them is kept; with `rates` (one an epoch) those are repeated. `resume`: a
         checkpoint of this very run.
         """
-        train, self.samples, self.rates = self.train, len(samples), rates
+        train, self.rates = self.train, rates
         schedule = samples.schedule(self.config, self.seed)
         batches = EpochBatches(len(samples), train.batch_size, self.seed)
         self.stopping = EarlyStopping(train, self.optimiser, watching=len(watched) > 0)
-        self.best, sums = self._scored_state(), EpochSums.zero(self.compute.device)
+        zero = torch.zeros((), device=self.compute.device)
+        self.best, sums = self._scored_state(), EpochSums(zero.clone(), zero.clone())
         if resume is not None:
             sums = self._resume(resume)
         for epoch in range(self.stopping.epochs, train.epochs if rates is None else len(rates)):
@@ -146,23 +139,17 @@ class Loop:
                 self.best = self._scored_state()
             elif len(watched) and self.stopping.over:
                 break
-            sums = EpochSums.zero(self.compute.device)
-            self._checkpoint(epoch + 1, sums, batches)
+            sums = EpochSums(zero.clone(), zero.clone())
+            self._checkpoint(epoch + 1, sums, len(batches))
         return self.stopping.best, self.best if len(watched) else self._scored_state()
 
-    def _epoch(
-        self,
-        sample_rows: NDArray[np.int64],
-        views: NDArray[np.int64],
-        batches: EpochBatches,
-        epoch: int,
-        sums: EpochSums,
-    ) -> float:
+    def _epoch(self, sample_rows: Rows, views: Rows, batches: EpochBatches, epoch: int, sums: EpochSums) -> float:
         """One pass, or the rest of one; returns the RMSE of the running network on the samples (NaN under mixup)."""
         self.network.train()
         steps = len(batches)
         due = list(batches.of(epoch))[sums.step :]
-        order = [(mine, views[mine]) for mine in map(self._share, due)]
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        order = [(mine, views[mine]) for mine in (np.array_split(batch, world)[rank] for batch in due)]
         workers, pin = worker_count(self.train.workers, self.compute.device.type), self.compute.device.type == "cuda"
         feed = self.inputs.feed(sample_rows, order, workers, pin)
         for step, (batch, (x, mine)) in enumerate(zip(due, feed, strict=True), start=sums.step):
@@ -174,7 +161,7 @@ class Loop:
             sums.step = step + 1
             self.hooks.on_step(steps)
             if self._checkpoint_due():
-                self._checkpoint(epoch, sums, batches)
+                self._checkpoint(epoch, sums, steps)
         loss, squared = self.accelerator.reduce(torch.stack([sums.loss, sums.squared]), "sum").tolist()
         if not math.isfinite(loss):
             raise UserError(
@@ -210,13 +197,6 @@ class Loop:
         self.optimiser.step()
         sums.seen += whole
 
-    def _share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's part of a batch."""
-        if self.accelerator.num_processes == 1:
-            return batch
-        share: NDArray[np.int64] = np.array_split(batch, self.accelerator.num_processes)[self.accelerator.process_index]
-        return share
-
     def _mixed(self, batch: Batch, beta: float) -> Batch:
         """Mixup (Zhang et al. 2018): photos, metadata and scores mixed with those of other samples of the batch.
 
@@ -234,7 +214,7 @@ class Loop:
             return math.nan
         rows = watched.rows
 
-        def score(at: NDArray[np.int64]) -> NDArray[np.float64]:
+        def score(at: Rows) -> NDArray[np.float64]:
             metadata, views = self.data.metadata[rows[at]], watched.copies[at]
             return score_rows(self._scored(), self.inputs, rows[at], metadata, self.compute, view=views)
 
@@ -262,7 +242,7 @@ class Loop:
             keeper.request.number = 15
         return asked
 
-    def _checkpoint(self, epoch: int, sums: EpochSums, batches: EpochBatches) -> None:
+    def _checkpoint(self, epoch: int, sums: EpochSums, steps: int) -> None:
         """Write a checkpoint between two steps; ends with Stopped where that was asked for."""
         keeper = self.hooks.checkpointer
         if keeper is None:
@@ -271,17 +251,13 @@ class Loop:
             tensors = self.training.tensors() | {"sum:squared": sums.squared, "sum:loss": sums.loss}
             if self.stopping.watching and self.stopping.best:
                 tensors |= {f"best:{name}": tensor for name, tensor in self.best.items()}
-            # As text: JSON has no NaN.
-            lines = [
-                [str(value) for value in (e.epoch, e.train_rmse, e.inner_rmse, e.lr, e.seconds)] for e in self.history
-            ]
+            lines = [[str(value) for value in astuple(line)] for line in self.history]  # as text: JSON has no NaN
             chosen = None if self.rates is None else len(self.rates)
             state = {"epoch": epoch, "step": sums.step, "seen": sums.seen, "history": lines, "before": self.before,
-                     "chosen": chosen, "seconds": time.perf_counter() - sums.started, "order": _order(batches, epoch),
-                     "processes": self.accelerator.num_processes}  # fmt: skip
+                     "chosen": chosen, "seconds": time.perf_counter() - sums.started}  # fmt: skip
             keeper.save(tensors, state | self.training.state())
         self.accelerator.wait_for_everyone()
-        keeper.stop_if_asked(f"epoch {epoch + 1}, step {sums.step} of {len(batches)} is saved")
+        keeper.stop_if_asked(f"epoch {epoch + 1}, step {sums.step} of {steps} is saved")
 
     def _resume(self, found: Checkpoint) -> EpochSums:
         """Go back to the checkpoint's step; returns what its epoch had added up."""
@@ -300,13 +276,82 @@ class Loop:
         return EpochSums(squared, loss, state["seen"], state["step"], time.perf_counter() - state["seconds"])
 
 
-def _order(batches: EpochBatches, epoch: int) -> dict[str, Any]:
-    """Which order of data an epoch has: its seed, and a hash to look at."""
-    return {"seed": batches.seed, "hash": text_hash(*(",".join(map(str, batch)) for batch in batches.of(epoch)))}
-
-
 def worker_count(asked: int, device: str) -> int:
     """`train.workers`: -1 means none on a CPU (it has better things to do), else up to 8, one per core but one."""
     if asked >= 0:
         return asked
     return 0 if device == "cpu" else max(0, min(8, (os.cpu_count() or 1) - 1))
+
+
+def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def cosine(train: Train, step: float, steps_an_epoch: int) -> float:
+    """The rate at `step`: linear warm-up, then half a cosine to zero at the last step."""
+    warm, total = train.warmup_epochs * steps_an_epoch, train.epochs * steps_an_epoch
+    if step < warm:
+        return train.lr * (step + 1) / (warm + 1)
+    return train.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+
+class EarlyStopping:
+    """The best epoch, early stopping and the plateau schedule: functions of the inner RMSEs in their order.
+
+    A resumed fit therefore shows a new EarlyStopping the old history. Without an inner split the last epoch is the best, and
+    nothing stops early.
+    """
+
+    def __init__(self, train: Train, optimiser: torch.optim.Optimizer, *, watching: bool) -> None:
+        self.train, self.watching = train, watching
+        self.epochs, self.best, self.best_rmse = 0, 0, math.inf
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.1, patience=train.patience)
+
+    @property
+    def over(self) -> bool:
+        """Whether the best epoch is too long ago."""
+        return self.epochs - self.best >= self.train.stop_patience
+
+    def see(self, inner_rmse: float) -> bool:
+        """Note an epoch, and set the rate of the next one; returns whether it is the best so far."""
+        self.epochs += 1
+        if not self.watching:
+            self.best = self.epochs
+            return True
+        better = inner_rmse < self.best_rmse
+        if better:
+            self.best, self.best_rmse = self.epochs, inner_rmse
+        if self.train.schedule == "plateau" and not self.over:
+            self.plateau.step(inner_rmse)
+        return better
+
+
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def accelerator_for(compute: Compute) -> tuple[Accelerator, Compute]:
+    """The accelerator of this process, and `compute` with the process's own device.
+
+    Raises UserError for float16 where there is no GPU.
+    """
+    precision = PRECISIONS[compute.dtype_name]
+    if precision == "fp16" and compute.device.type == "cpu":
+        raise UserError("train.dtype=float16 needs a GPU; use auto, bfloat16 or float32")
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()
+    if compute.device.type == "cuda" and compute.device.index is not None:
+        torch.cuda.set_device(compute.device)
+    accelerator = Accelerator(mixed_precision=precision, cpu=compute.device.type == "cpu")
+    return accelerator, replace(compute, device=accelerator.device) if accelerator.num_processes > 1 else compute
+
+
+def score_together(
+    accelerator: Accelerator, score: Callable[[Rows], NDArray[np.float64]], rows: int
+) -> NDArray[np.float64]:
+    """`score(positions)` of 0..rows-1, (rows,): each process scores a part, and all get the whole."""
+    if accelerator.num_processes == 1:
+        return score(np.arange(rows))
+    mine = np.array_split(np.arange(rows), accelerator.num_processes)[accelerator.process_index]
+    return np.concatenate(gather_object([score(mine)]))

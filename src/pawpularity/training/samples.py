@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pawpularity.config import Config
-from pawpularity.data.augment import FLIP, ORIGINAL, Schedule, copies
+from pawpularity.data.augment import ORIGINAL, Schedule, copies
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.folds import Folds
 from pawpularity.data.photo_cache import Photos
@@ -63,6 +63,10 @@ class TrainingData:
             groups=folds.groups_of(table["Id"]),
             cache=FeatureCache(folder / "features", photos, config.photos.size, config.cache.budget_gb),
         )
+
+    def mean(self, rows: Rows) -> float:
+        """The constant prediction: the mean score of the training rows."""
+        return float(self.scores[rows].mean())
 
     @cached_property
     def pixels(self) -> PixelInputs:
@@ -152,12 +156,6 @@ def augmented(config: Config, samples: Samples, seed: int = 0) -> Pairs:
     """(rows, views) of every pair that any epoch of a fit on `samples` shows."""
     at, views = samples.schedule(config, seed).all()
     return samples.rows[at], views
-
-
-def scored_pairs(config: Config, rows: Rows) -> Pairs:
-    """(rows, views) that scoring `rows` looks at: the photos, and with `predict.flip` their mirror images."""
-    own = originals(rows).pairs
-    return required_views(own, (rows, np.full(len(rows), FLIP))) if config.predict.flip else own
 
 
 def required_views(*parts: Pairs) -> Pairs:

@@ -14,7 +14,7 @@ from pawpularity.errors import UserError
 from pawpularity.runs import Run
 
 if TYPE_CHECKING:
-    from pawpularity.training.optim import Epoch
+    from pawpularity.training.checkpoint import Epoch
 
 PROJECT = "pawpularity"
 LOOK = {

@@ -23,9 +23,9 @@ from pawpularity.console import log
 from pawpularity.device import Compute
 from pawpularity.errors import UserError
 from pawpularity.models.backbone import unfrozen_tensors
+from pawpularity.training.checkpoint import Epoch
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.loop import Hooks
-from pawpularity.training.optim import Epoch
 from pawpularity.training.samples import TrainingData
 from pawpularity.tuning.space import Rule, Values, with_values
 from pawpularity.tuning.storage import Store, signature
