@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from pawpularity.console import emit, log, make_word, next_step, table
-from pawpularity.ensemble.blend import cross_fit, figures, groups_of, open_members, partition_of
+from pawpularity.ensemble.blend import cross_fit, figures, open_members, partition_of
 from pawpularity.ensemble.methods import NAMES, default_method
-from pawpularity.ensemble.record import check_free, weights_of, write_blend
+from pawpularity.ensemble.record import check_free, write_blend
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.bootstrap import DRAWS
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW
+from pawpularity.files import read_json
 from pawpularity.runs import OOF, Run, check_name, run_names
 
 DECLARED = (
@@ -37,23 +38,19 @@ def ensemble(
     """
     if method not in (None, *NAMES):
         raise UserError(f"--method {method}: is not known{nearest(str(method), NAMES)}")
-    if not 100 <= draws <= 1_000_000:
-        raise UserError(f"--draws {draws}: must be 100 to 1000000")
-    if seed < 0:
-        raise UserError(f"--seed {seed}: must be 0 or more")
     folder = OOF / check_name(run)
     check_free(folder)
     if not members:
         members = finished_runs()
         log(f"members {' '.join(members)}: all finished runs below {OOF}/")
-    sources = open_members(members, scale)
-    partition = partition_of(sources, groups_of(sources, folds), seed)
+    sources = open_members(members, scale, folds)
+    partition = partition_of(sources, seed)
     kept = method or default_method(len(partition.fold))
     blends = {name: cross_fit(name, sources, partition) for name in NAMES}
     rows = figures(sources[0].target, list(blends.values()), partition.groups, draws=draws, seed=seed)
     settings = {"seed": seed, "scale": scale, "folds": None if folds is None else folds.as_posix()}
     write_blend(folder, sources, partition, blends[kept], {k: v for k, v in settings.items() if v is not None})
-    weights = weights_of(sources, partition, blends[kept])
+    weights = read_json(folder / "weights.json", f"blend {run}")
     result = weights | {"run": run, "declared": DECLARED, "indicative": weights["n"] < INDICATIVE_BELOW,
                         "constant_rmse": weights["rmse"]["constant"], "method_asked": method is not None,
                         "methods": rows}  # fmt: skip
@@ -120,7 +117,7 @@ def _text(result: dict[str, Any]) -> str:
 def _duplicates(partition: dict[str, Any]) -> str:
     if not partition["groups_known"]:
         return "Near-duplicates are not known; every row is its own group (--folds FILE names them)."
-    text = f"Near-duplicates: {partition['rows_in_groups']} rows in {partition['groups']} group(s), kept together"
+    text = f"Near-duplicates: {partition['groups']} group(s), kept together"
     if spanning := partition["groups_spanning"]:
         text += f"; {spanning} span(s) folds: left out of the fits, but members may have seen a copy of what they score"
     return f"{text}."

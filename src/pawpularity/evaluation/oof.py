@@ -43,12 +43,10 @@ def read_oof(path: Path) -> pd.DataFrame:
     columns: dict[str, object] = {ID: cells.ids()}
     for column, what in (("fold", "a whole number"), ("target", "a score"), ("prediction", "a score")):
         values = cells.numbers(column, what)
-        large = np.abs(values) > _LARGEST
-        unfit = np.flatnonzero(large | (values % 1 != 0) if column == "fold" else large)
+        unfit = np.flatnonzero((np.abs(values) > _LARGEST) | ((values % 1 != 0) & (column == "fold")))
         if unfit.size:
             row = int(unfit[0])
-            fault = f"too large to be {what}" if large[row] else f"not {what}"
-            raise UserError(f"{cells.where(row, column)}: {shown(cells.columns[column][row])} is {fault}; write one")
+            raise UserError(f"{cells.where(row, column)}: {shown(cells.columns[column][row])} is not {what}; write one")
         columns[column] = values.astype(np.int64) if column == "fold" else values
     return pd.DataFrame(columns).sort_values(ID, kind="stable", ignore_index=True)
 
@@ -60,35 +58,24 @@ def run_folds(run: Run) -> Folds:
         raise UserError(f"{run.name}: its folds file {path} is missing; run: make folds DATA=...")
     folds = read_folds(path)
     if folds.hash != run.record["folds"]["hash"]:
-        raise UserError(
-            f"{path}: is not the folds file {run.name} was trained by (its hash differs); restore it, or train again"
-        )
+        raise UserError(f"{path}: is not the folds file {run.name} was trained by; restore it, or train again")
     return folds
 
 
 def read_fold(run: Run, fold: int, folds: Folds) -> pd.DataFrame:
-    """The predictions of one fold, as training wrote them and of exactly that fold's photos.
-
-    Raises UserError naming the file and the first difference.
-    """
+    """The predictions of one fold. Raises UserError unless they are as training wrote them, of exactly that fold's photos."""
     path, remedy = run.predictions_file(fold), f"run: {run.remedy(fold)}"
     table = read_oof(path)
     due = set(folds.frame.loc[folds.frame["fold"] == fold, ID])
     if odd := due ^ set(table[ID]):
-        raise UserError(
-            f"{path}: {min(odd)} is {'missing from' if min(odd) in due else 'not of'} fold {fold}; {remedy}"
-        )
+        raise UserError(f"{path}: does not hold exactly the photos of fold {fold} ({min(odd)} differs); {remedy}")
     if file_hash(path) != run.metrics(fold)["predictions_hash"]:
-        writer = "training" if run.kind == "run" else "the probe"
-        raise UserError(f"{path}: was changed since {writer} wrote it; {remedy}")
+        raise UserError(f"{path}: was changed since it was made; {remedy}")
     return table
 
 
 def assemble(run: Run) -> pd.DataFrame | None:
-    """Join the folds of `run` into oof.csv and return it; None while a fold is missing (a stale oof.csv then goes).
-
-    Raises UserError when a fold's predictions are not what training wrote.
-    """
+    """Join the folds of `run` into oof.csv and return it; None while a fold is missing (a stale oof.csv then goes)."""
     if len(run.trained_folds()) < run.k:
         run.oof_file.unlink(missing_ok=True)
         return None

@@ -49,10 +49,8 @@ class Recipe:
         joined = "-".join(names)
         if len(joined) > LONGEST and len(names) > 1:
             joined = f"{names[0][: LONGEST // 2]}-and-{len(names) - 1}-more-{text_hash(*names)[:6]}"
-        marks = (
-            ["logits"] * (self.encoders[0].kind == "logits") + ["svr"] * (self.head == "svr") + ["meta"] * self.metadata
-        )
-        return check_name("-".join([word, joined, *marks]) + suffix)
+        marks = {"logits": self.encoders[0].kind == "logits", "svr": self.head == "svr", "meta": self.metadata}
+        return check_name("-".join([word, joined, *(mark for mark, there in marks.items() if there)]) + suffix)
 
     def record(self, config: Config, dataset: Dataset, folds: Folds) -> dict[str, Any]:
         """What config.json holds. Settings that a head does not use are left at their defaults."""
@@ -91,14 +89,15 @@ def make_runs(
     word: str,
     suffix: str,
 ) -> list[Run]:
-    """Metrics every encoder alone, and all together if there are several, under each head, with and without metadata.
+    """Score every encoder alone, and all together if there are several, under each head, with and without metadata.
 
     Names, weights and places are checked before anything is computed. `config.model.args` go to its own backbone alone.
-    Raises UserError for a network that cannot be had, and a run of the same name with other settings.
     """
     size, seed = config.photos.size, config.train.seed
-    args = {name: config.model.args if name == config.model.backbone else {} for name in backbones}
-    models = [Model(backbone=name, args=args[name], weights=config.model.weights) for name in backbones]
+    own = config.model
+    models = [
+        Model(backbone=name, args=own.args if name == own.backbone else {}, weights=own.weights) for name in backbones
+    ]
     encoders = [open_encoder(model, features, size=size, seed=seed) for model in models]
     sets = [(encoder,) for encoder in encoders] + ([tuple(encoders)] if len(encoders) > 1 else [])
     planned = []
@@ -111,10 +110,8 @@ def make_runs(
     cache = FeatureCache(Path(config.cache.folder) / "features", photos, size, config.cache.budget_gb)
     computed, seconds = {}, {}
     for encoder in encoders:
-        name, began = encoder.name, time.perf_counter()
-        computed[name] = frozen_features(
-            photos, table.index.to_numpy(), encoder.model, features, size, compute, seed=seed, cache=cache
-        )
+        name, began, rows = encoder.name, time.perf_counter(), table.index.to_numpy()
+        computed[name] = frozen_features(photos, rows, encoder.model, features, size, compute, seed=seed, cache=cache)
         seconds[name] = time.perf_counter() - began
         log(f"encoder {name}: {encoder.width} {features} features of {len(table)} photos in {duration(seconds[name])}")
     columns = table[list(METADATA)].to_numpy(dtype=np.float32)
