@@ -30,16 +30,12 @@ def squared_error(weights, predictions, target):
 
 @pytest.mark.parametrize("method", ["nnls", "nnls-intercept"])
 @pytest.mark.parametrize("seed", range(4))
-def test_nonnegative_weights_meet_their_conditions(seed, method):
+def test_nonnegative_weights_are_scikit_learns(seed, method):
     x, y = made_up(seed, m=3 + seed, weak=seed % 3)
     weights = fit(method, x, y)
     theirs = LinearRegression(positive=True, fit_intercept=method != "nnls").fit(x, y)
     np.testing.assert_allclose(weights.members, theirs.coef_, atol=1e-8)
     assert weights.intercept == pytest.approx(theirs.intercept_, abs=1e-7)
-    slope, scale = x.T @ (linear(weights, x) - y), np.abs(x.T @ y).max()
-    assert (weights.members >= 0).all()
-    assert (slope >= -1e-9 * scale).all(), "more of no member would help"
-    assert (np.abs(slope[weights.members > 0]) < 1e-9 * scale).all(), "those in use are at their best"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -55,8 +51,6 @@ def test_simplex_weights_sum_to_one_and_are_the_best_such(seed):
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1}, options={"ftol": 1e-15, "maxiter": 500},
     )  # fmt: skip
     np.testing.assert_allclose(weights.members, theirs.x, atol=2e-5)
-    slope = gram @ weights.members
-    assert (slope >= weights.members @ slope * (1 - 1e-8)).all()
 
 
 @pytest.mark.parametrize(("n", "m"), [(300, 6), (40, 12), (25, 20)])

@@ -31,15 +31,10 @@ def mean_blend(runs: Sequence[Run], folder: Path) -> Run:
     return write_blend(folder, sources, partition, cross_fit("mean", sources, partition))
 
 
-def check_free(folder: Path, data_hash: str | None = None) -> None:
-    """Raise UserError when `folder` holds a run that is no blend, or a blend of data other than `data_hash`."""
-    if not (folder / "config.json").is_file():
-        return
-    old = Run.open(folder)
-    if old.kind != "ensemble":
+def check_free(folder: Path) -> None:
+    """Raise UserError when `folder` holds a run that is no blend."""
+    if (folder / "config.json").is_file() and Run.open(folder).kind != "ensemble":
         raise UserError(f"{folder}: holds a trained run, which the blend would overwrite; take another name (RUN=...)")
-    if data_hash not in (None, old.record["data"]["hash"]):
-        raise UserError(f"{folder}: holds a blend of other photos or targets; take another name (RUN=...)")
 
 
 def write_blend(
@@ -50,10 +45,8 @@ def write_blend(
     settings: Mapping[str, Any] | None = None,
 ) -> Run:
     """Write `blend` of `sources` into `folder`. `settings` are kept in its config."""
-    data = _data(sources)
-    check_free(folder, data["hash"])
-    folds = _folds(folder, sources, partition)
-    weights = weights_of(sources, partition, blend)
+    check_free(folder)
+    weights = _weights(sources, partition, blend)
     write_json(folder / "weights.json", weights)
     write_oof(folder / "oof.csv", sources[0].table.assign(fold=partition.fold, prediction=blend.prediction))
     record = {
@@ -64,8 +57,8 @@ def write_blend(
         "method": blend.method,
         "oof_hash": file_hash(folder / "oof.csv"),
         "weights_hash": file_hash(folder / "weights.json"),
-        "data": data,
-        "folds": folds,
+        "data": _data(sources),
+        "folds": _folds(folder, sources, partition),
         "git_commit": git_commit(),
         "versions": versions(),
         "machine": machine(),
@@ -74,7 +67,7 @@ def write_blend(
     return Run.open(folder)
 
 
-def weights_of(sources: Sequence[Predictions], partition: Partition, blend: Blend) -> dict[str, Any]:
+def _weights(sources: Sequence[Predictions], partition: Partition, blend: Blend) -> dict[str, Any]:
     """What weights.json holds; RMSEs in score points."""
     target = sources[0].target
     members = [
@@ -83,6 +76,8 @@ def weights_of(sources: Sequence[Predictions], partition: Partition, blend: Blen
          "rmse": rmse(target, source.prediction)}
         for source, weight in zip(sources, blend.weights.members, strict=True)
     ]  # fmt: skip
+    constant = constant_predictions(sources[0].table.assign(fold=partition.fold))
+    answers = {"cross_fitted": blend.prediction, "same_rows": blend.same_rows, "constant": constant}
     return {
         "method": blend.method,
         "intercept": blend.weights.intercept,
@@ -91,11 +86,7 @@ def weights_of(sources: Sequence[Predictions], partition: Partition, blend: Blen
         "mean_prediction": float(blend.prediction.mean()),
         "n": len(target),
         "partition": partition.to_dict(),
-        "rmse": {
-            "cross_fitted": rmse(target, blend.prediction),
-            "same_rows": rmse(target, blend.same_rows),
-            "constant": rmse(target, constant_predictions(sources[0].table.assign(fold=partition.fold))),
-        },
+        "rmse": {name: rmse(target, answer) for name, answer in answers.items()},
     }
 
 

@@ -117,9 +117,8 @@ def _usual_folders(predictions: Predictions) -> list[Path]:
 
 
 def _other_rows(predictions: Predictions, where: Path | str) -> UserError:
-    return UserError(
-        f"--data {where}: knows none of the {len(predictions.table)} rows of {predictions.path}; name their data"
-    )
+    n, first = len(predictions.table), predictions.table[ID].iloc[0]
+    return UserError(f"--data {where}: knows none of the {n} rows of {predictions.path} ({first} ...); name their data")
 
 
 def _expected_scores(folder: Path) -> dict[str, float]:
