@@ -69,36 +69,29 @@ def test_the_table_says_what_its_json_holds(runs, paw, figures):
     assert honest == sorted(honest)
     for run, row in rows.items():
         s, line = row["score"], line_of(text, run)
-        assert line.split()[1:4] == [row["folds"], str(s["n"]), f"{s['rmse']:.2f}"]
-        for words in (f"[{s['low']:.2f}, {s['high']:.2f}]", f" {s['constant_rmse']:.2f} ", f" {s['r2']:.3f}"):
-            assert words in line
-        assert ("indicative" in line) == s["indicative"]
+        for words in (
+            row["folds"],
+            f"{s['n']}",
+            f"{s['rmse']:.2f}",
+            f"[{s['low']:.2f}, {s['high']:.2f}]",
+            f"{s['constant_rmse']:.2f}",
+        ):
+            assert f" {words} " in line
         assert ("LEAKY" in line) == (run == "leaky")
     assert (rows["half"]["folds"], rows["half"]["score"]["indicative"]) == ("1/2", True)
-    assert "next: " in paw("oof").err
 
 
 def test_details_say_what_their_json_holds(runs, paw):
     done = paw("oof", "s1", "--json", "found.json")
     (found,) = json.loads(Path("found.json").read_text())["runs"]
-    assert rows_of(paw, "s1") == [found]
     s, b, source = found["score"], found["breakdown"], open_predictions("s1")
     assert s["rmse"] == pytest.approx(rmse(source.target, source.prediction))
     assert s["constant_rmse"] == pytest.approx(rmse(source.target, source.constant))
-    folds = " ".join(f"{fold['rmse']:.2f}" for fold in b["folds"])
-    figures = (
-        f"{s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]",
-        f"n = {s['n']}",
-        f"{s['constant_rmse']:.2f} (",
-    )
-    for words in (*figures, folds, f"{found['floor']:.2f}", "knows the noise"):
-        assert words in done.out
-    for band in b["bands"]:
-        assert re.search(
-            rf"{re.escape(band['name'])} +{band['n']} +{band['rmse']:.2f} +{100 * band['share']:.1f} %", done.out
-        )
+    for value in (s["rmse"], s["low"], s["high"], s["constant_rmse"], found["floor"], *(fold["rmse"] for fold in b["folds"]),
+                  *(band["rmse"] for band in b["bands"])):  # fmt: skip
+        assert f"{value:.2f}" in done.out
+    assert "knows the noise" in done.out
     assert sum(band["n"] for band in b["bands"]) == s["n"] == 60
-    assert len(done.out.splitlines()) <= 25
 
 
 def test_runs_that_differ_in_their_seed_alone_are_recognised(runs, paw, figures):
@@ -140,6 +133,21 @@ def test_without_any_run(work, refused):
     assert "no run" in refused("oof", "nosuch")
 
 
+def test_a_breakdown_by_hand(work):
+    columns = {"fold": [0, 0, 1, 1], "target": [10, 20, 60, 100], "prediction": [20.0, 20, 50, 80]}
+    pd.DataFrame({"Id": list("abcd"), **columns}).to_csv("x.csv", index=False)
+    found = breakdown(open_predictions("x.csv"))
+    assert [(b["name"], b["n"], b["bias"]) for b in found["bands"]] == [
+        ("<=20", 2, 5),
+        ("41-60", 1, -10),
+        ("100", 1, -20),
+    ]
+    assert [b["share"] for b in found["bands"]] == pytest.approx([1 / 6, 1 / 6, 4 / 6])
+    assert [fold["rmse"] for fold in found["folds"]] == pytest.approx([np.sqrt(50), np.sqrt(250)])
+    assert [fold["constant_rmse"] for fold in found["folds"]] == pytest.approx([np.hypot(65, 5), np.hypot(65, 20)])
+    assert (found["lowest"], found["highest"]) == (20, 80)
+
+
 def odd(n=60, **columns):
     random = np.random.default_rng(0)
     target = np.clip(np.rint(random.normal(40, 20, n)), 1, 100)
@@ -167,16 +175,3 @@ def test_odd_tables_say_nothing_odd(work, paw, table, recwarn):
     done = paw("compare", "odd.csv", "other.csv", "--draws", "200")
     assert (done.code, re.search(r"\b(nan|inf|None)\b", done.out)) == (0, None), done.err
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
-
-
-def test_a_breakdown_by_hand(work):
-    columns = {"fold": [0, 0, 1, 1], "target": [10, 20, 60, 100], "prediction": [20.0, 20, 50, 80]}
-    pd.DataFrame({"Id": list("abcd"), **columns}).to_csv("x.csv", index=False)
-    found = breakdown(open_predictions("x.csv"))
-    assert [(b["name"], b["n"], b["share"], b["bias"]) for b in found["bands"]] == [
-        ("<=20", 2, pytest.approx(100 / 600), 5.0), ("41-60", 1, pytest.approx(100 / 600), -10.0),
-        ("100", 1, pytest.approx(400 / 600), -20.0),
-    ]  # fmt: skip
-    assert [fold["rmse"] for fold in found["folds"]] == pytest.approx([np.sqrt(50), np.sqrt(250)])
-    assert [fold["constant_rmse"] for fold in found["folds"]] == pytest.approx([np.hypot(65, 5), np.hypot(65, 20)])
-    assert (found["lowest"], found["highest"]) == (20, 80)

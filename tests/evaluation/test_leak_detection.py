@@ -9,23 +9,14 @@ import pandas as pd
 import pytest
 
 from pawpularity.errors import UserError
-from pawpularity.evaluation.leak_detection import (
-    CONTEST_KIND,
-    DRAWN_KIND,
-    FEWEST_ROWS,
-    OTHER_KIND,
-    Origin,
-    known_noise,
-    leak_signs,
-    origin_of,
-)
+from pawpularity.evaluation import leak_detection as leaks
 from pawpularity.evaluation.metrics import evaluate
 from pawpularity.evaluation.oof import constant_predictions
 from pawpularity.evaluation.predictions import Predictions
 from pawpularity.sample.spec import TRAIN
 from pawpularity.sample.truth import floor, photo_id, plan
 
-CONTEST = Origin(CONTEST_KIND, "it")
+CONTEST = leaks.Origin(leaks.CONTEST_KIND, "it")
 
 
 def of(ids, target, prediction, folds=5):
@@ -36,14 +27,14 @@ def of(ids, target, prediction, folds=5):
 
 def raised(predictions, origin, draws=300):
     metrics = evaluate(predictions.target, predictions.prediction, predictions.constant, None, draws=draws)
-    return [sign.name for sign in leak_signs(predictions, metrics, origin) if sign.raised]
+    return [sign.name for sign in leaks.leak_signs(predictions, metrics, origin) if sign.raised]
 
 
-@pytest.mark.parametrize("n", [FEWEST_ROWS - 1, FEWEST_ROWS])
+@pytest.mark.parametrize("n", [leaks.FEWEST_ROWS - 1, leaks.FEWEST_ROWS])
 def test_below_twenty_rows_nothing_is_said(n):
     target = np.arange(1.0, n + 1)
     answers = of(np.arange(n).astype(str), target, target + 0.1)
-    assert raised(answers, CONTEST) == ([] if n < FEWEST_ROWS else ["R2", "label noise"])
+    assert raised(answers, CONTEST) == ([] if n < leaks.FEWEST_ROWS else ["R2", "label noise"])
 
 
 @cache
@@ -73,63 +64,60 @@ def test_the_noise_of_a_score_can_be_known_only_by_a_leak(truth):
     random, noise = np.random.default_rng(1), target - expected
     for sd in (0, 2, 5, 10):
         honest = of(ids, target, expected + sd * random.normal(size=600))
-        assert (origin_of(honest, truth).kind, raised(honest, origin_of(honest, truth))) == (DRAWN_KIND, [])
+        assert (leaks.origin_of(honest, truth).kind, raised(honest, leaks.origin_of(honest, truth))) == (
+            leaks.DRAWN_KIND,
+            [],
+        )
     # 30 % of each score's noise is mixed in: the RMSE still lies above the floor, so nothing else could tell.
     leaked = of(ids, target, expected + random.normal(0, 8, 600) + 0.3 * noise)
-    assert raised(leaked, origin_of(leaked, truth)) == ["knows the noise"]
+    assert raised(leaked, leaks.origin_of(leaked, truth)) == ["knows the noise"]
     below = of(ids, target, expected + 0.5 * noise)
-    assert raised(below, origin_of(below, truth)) == ["noise floor", "knows the noise"]
+    assert raised(below, leaks.origin_of(below, truth)) == ["noise floor", "knows the noise"]
 
 
 def test_how_much_of_the_noise_is_known():
     ids, target, expected = columns()
     random, held = np.random.default_rng(3), 0
     order = np.argsort(ids)
-    for trial in range(100):
+    for trial in range(50):
         share = random.uniform(0, 0.5)
         found = of(ids, target, 10 + 0.6 * expected + random.normal(0, 6, 600) + share * (target - expected))
-        slope, low, high = known_noise(found, expected[order], draws=400, seed=trial)
+        slope, low, high = leaks.known_noise(found, expected[order], draws=400, seed=trial)
         assert slope == pytest.approx(share, abs=0.12)
         held += low <= share <= high
-    assert held >= 95  # of 100 intervals of 99 %
+    assert held >= 47  # of 50 intervals of 99 %
 
 
 def test_a_drawn_sample_is_found_in_input_or_known_by_its_ids(truth):
     ids, target, expected = columns()
-    found = origin_of(of(ids, target, expected))
-    assert (found.kind, found.folder, found.floor, found.expected) == (DRAWN_KIND, None, None, None)
-    random = np.random.default_rng(7)
-    for seed in range(0, 1000, 100):  # any fold of it too
-        for rows in np.array_split(random.permutation(600), 5):
-            assert origin_of(of([photo_id(seed, TRAIN, i) for i in rows], 50.0, 50.0)).kind == DRAWN_KIND
+    found = leaks.origin_of(of(ids, target, expected))
+    assert (found.kind, found.folder, found.floor, found.expected) == (leaks.DRAWN_KIND, None, None, None)
+    for rows in np.array_split(np.random.default_rng(7).permutation(600), 5):  # any fold of it too
+        assert leaks.origin_of(of([photo_id(999, TRAIN, i) for i in rows], 50.0, 50.0)).kind == leaks.DRAWN_KIND
     Path("input").mkdir()
     truth.rename("input/sample")
-    assert origin_of(of(ids, target, expected)).folder == Path("input/sample")
-    assert origin_of(of(*columns(5))).folder is None, "rows of another sample"
+    assert leaks.origin_of(of(ids, target, expected)).folder == Path("input/sample")
+    assert leaks.origin_of(of(*columns(5))).folder is None, "rows of another sample"
     (Path("input/sample") / "truth" / "floor.json").write_text('{"floor": null}')
     with pytest.raises(UserError, match=r"floor\.json"):
-        origin_of(of(ids, target, expected))
+        leaks.origin_of(of(ids, target, expected))
 
 
 @pytest.mark.parametrize(
     ("change", "kind"),
-    [
-        (lambda t: t, CONTEST_KIND),
-        (lambda t: t.assign(Id=t["Id"] + "-flip"), CONTEST_KIND),
-        (lambda t: t.assign(Id=t["Id"].str[1:]), OTHER_KIND),
-        (lambda t: t.assign(Id=t["Id"].where(t.index > 0, "odd one")), OTHER_KIND),
-        (lambda t: t.assign(target=t["target"] + 0.5), OTHER_KIND),
-        (lambda t: t.assign(target=t["target"].where(t.index > 0, 101)), OTHER_KIND),
-    ],
-)
+    [({}, leaks.CONTEST_KIND), ({"Id": lambda t: t["Id"] + "-flip"}, leaks.CONTEST_KIND), ({"Id": lambda t: t["Id"].str[1:]}, leaks.OTHER_KIND),
+     ({"Id": lambda t: t["Id"].where(t.index > 0, "odd one")}, leaks.OTHER_KIND),
+     ({"target": lambda t: t["target"] + 0.5}, leaks.OTHER_KIND),
+     ({"target": lambda t: t["target"].where(t.index > 0, 101)}, leaks.OTHER_KIND)],
+)  # fmt: skip
 def test_other_data_gives_no_alarm_and_says_so(work, paw, change, kind):
     target = np.random.default_rng(6).integers(1, 101, 40).astype(float)
-    change(of([f"{i:032x}" for i in range(40)], target, target + 0.1).table).to_csv("x.csv", index=False)
+    of([f"{i:032x}" for i in range(40)], target, target + 0.1).table.assign(**change).to_csv("x.csv", index=False)
     done = paw("oof", "x.csv", "--json", "found.json")
     (found,) = json.loads(Path("found.json").read_text())["runs"]
     assert found["kind_of_data"] == kind
-    assert bool(found["alarms"]) == ("LEAK ALARM" in done.out) == (kind == CONTEST_KIND)
-    assert ("no alarm possible" in done.out) == (kind == OTHER_KIND)
+    assert bool(found["alarms"]) == ("LEAK ALARM" in done.out) == (kind == leaks.CONTEST_KIND)
+    assert ("no alarm possible" in done.out) == (kind == leaks.OTHER_KIND)
 
 
 def test_data_of_other_rows_is_refused(real, truth, drawn, refused, paw):
