@@ -74,26 +74,26 @@ def read_fold(run: Run, fold: int, folds: Folds) -> pd.DataFrame:
     return table
 
 
-def assemble(run: Run) -> pd.DataFrame | None:
-    """Join the folds of `run` into oof.csv and return it; None while a fold is missing (a stale oof.csv then goes)."""
-    if len(run.trained_folds()) < run.k:
+def read_run(run: Run, *, partly: bool = False) -> pd.DataFrame:
+    """All out-of-fold predictions of a run or a blend, verified; a run's oof.csv is brought up to date.
+
+    `partly`: those of the folds that are there. Raises UserError where a fold is missing, or a file is not as it was made.
+    """
+    if not run.has_folds:
+        if not run.oof_file.is_file() or file_hash(run.oof_file) != run.record.get("oof_hash"):
+            raise UserError(f"{run.oof_file}: is missing or was changed since the blend was made; make the blend again")
+        return read_oof(run.oof_file)
+    trained = run.trained_folds()
+    if len(trained) < run.k:
         run.oof_file.unlink(missing_ok=True)
-        return None
+        if not (trained and partly):
+            raise UserError(f"{run.folder}: {len(trained)} of {run.k} folds are there; run: {run.remedy()}")
     folds = run_folds(run)
-    table = pd.concat([read_fold(run, fold, folds) for fold in range(run.k)]).sort_values(ID, ignore_index=True)
+    table = pd.concat([read_fold(run, fold, folds) for fold in trained]).sort_values(ID, ignore_index=True)
     text = _text(table)
-    if not run.oof_file.is_file() or run.oof_file.read_bytes() != text.encode():
+    if len(trained) == run.k and not (run.oof_file.is_file() and run.oof_file.read_bytes() == text.encode()):
         write_text(run.oof_file, text)
     return table
-
-
-def read_run(run: Run) -> pd.DataFrame | None:
-    """All out-of-fold predictions of a run, a probe or a blend, verified; None while a fold is missing."""
-    if run.has_folds:
-        return assemble(run)
-    if not run.oof_file.is_file() or file_hash(run.oof_file) != run.record.get("oof_hash"):
-        raise UserError(f"{run.oof_file}: is missing or was changed since the blend was made; make the blend again")
-    return read_oof(run.oof_file)
 
 
 def constant_predictions(table: pd.DataFrame) -> NDArray[np.float64]:

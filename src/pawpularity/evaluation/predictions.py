@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pawpularity.data.folds import read_folds
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import constant_predictions, read_fold, read_oof, read_run, run_folds
+from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run, run_folds
 from pawpularity.files import text_hash
 from pawpularity.runs import OOF, Run
 
@@ -111,16 +111,12 @@ def _open_file(word: str, scale: float | None, folds: Path | None) -> Prediction
 
 def _open_run(name: str, partly: bool) -> Predictions:
     run = Run.open(OOF / name)
-    table, folds = read_run(run), run_folds(run)
-    if table is not None:
-        return Predictions(name, table, folds.groups_of(table[ID]), constant_predictions(table), run, run.oof_file)
-    trained = run.trained_folds()
-    if not trained or not partly:
-        raise UserError(f"{run.folder}: {len(trained)} of {run.k} folds are there; run: {run.remedy()}")
-    table = pd.concat([read_fold(run, fold, folds) for fold in trained]).sort_values(ID, ignore_index=True)
-    means = {fold: run.metrics(fold)["training_mean"] for fold in trained}
-    constant = table["fold"].map(means).to_numpy(dtype=np.float64)
-    return Predictions(name, table, folds.groups_of(table[ID]), constant, run, run.folder)
+    table, constant, path = read_run(run, partly=partly), None, run.oof_file
+    if run.has_folds and len(trained := run.trained_folds()) < run.k:
+        means = {fold: run.metrics(fold)["training_mean"] for fold in trained}
+        constant, path = table["fold"].map(means).to_numpy(dtype=np.float64), run.folder
+    groups = run_folds(run).groups_of(table[ID])
+    return Predictions(name, table, groups, constant_predictions(table) if constant is None else constant, run, path)
 
 
 def open_several(words: Sequence[str], *, scale: float | None = None, folds: Path | None = None) -> list[Predictions]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pawpularity.console import emit, log, make_word, next_step
-from pawpularity.context import Context, data_suffix
+from pawpularity.context import Context
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.leaderboard import FLATTERED, floor_line, run_row, table_text
 from pawpularity.runs import check_name
@@ -40,7 +40,6 @@ def probe(
     dataset.require_photos()  # labels alone are refused before a folds file is made
     if "svr" in HEADS[head] and len(dataset.train) > MOST_SVR_ROWS:
         raise UserError(f"--head svr: {len(dataset.train)} rows are more than its {MOST_SVR_ROWS}; take --head ridge")
-    folds = context.folds
 
     from pawpularity.device import choose as choose_device
     from pawpularity.heads.run import make_runs
@@ -50,8 +49,7 @@ def probe(
     weights = "random weights" if config.model.weights == "none" else f"weights {config.model.weights}"
     log(f"encoder {', '.join(names)}: {weights}, {features} features, {config.photos.size} px")
     log(f"device  {compute}")
-    runs = make_runs(config, dataset, folds, compute, backbones=names, features=features, heads=HEADS[head],
-                     metadata=METADATA[metadata], word=word, suffix=data_suffix(context.data))  # fmt: skip
+    runs = make_runs(context, names, features, HEADS[head], METADATA[metadata], word, compute)
     rows = [run_row(run) for run in runs]
     emit({"runs": rows}, table_text(rows), json)
     if any("(edge)" in chosen for row in rows for chosen in row["chosen"]):
