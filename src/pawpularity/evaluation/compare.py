@@ -62,8 +62,8 @@ def compare(
     p = sign_flip_p(errors[:, 1:] - errors[:, :1], groups, draws=draws, seed=seed)
     reference = rmse(target, first)
     found = []
-    for i, ((name, values), own, adjusted) in enumerate(zip(others, p, holm(p), strict=True), start=1):
-        value, alone, paired = rmse(target, values), interval(drawn[:, i]), interval(drawn[:, i] - drawn[:, 0])
+    for (name, values), own, adjusted, column in zip(others, p, holm(p), drawn.T[1:], strict=True):
+        value, alone, paired = rmse(target, values), interval(column), interval(column - drawn[:, 0])
         found.append(Comparison(name, value, *alone, value - reference, *paired, float(own), float(adjusted)))
     return found
 

@@ -295,19 +295,18 @@ def pair_sign(predictions: Predictions) -> Sign | None:
     """
     if predictions.groups is None:
         return None
-    order = np.argsort(predictions.groups, kind="stable")
-    same = np.flatnonzero(np.diff(predictions.groups[order]) == 0)
-    a, b = order[same], order[same + 1]
-    dy, dp = (values[a] - values[b] for values in (predictions.target, predictions.prediction))
-    if len(a) < PAIRS_AT_LEAST or not dy.any():
+    # In a group of three the second and third posting are each compared with the one before.
+    by_group = predictions.table[["target", "prediction"]].groupby(predictions.groups).diff().dropna()
+    dy, dp = by_group["target"].to_numpy(), by_group["prediction"].to_numpy()
+    if len(dy) < PAIRS_AT_LEAST or not dy.any():
         return None
-    # Groups of three give two pairs that share a photo: the pairs of a group are drawn together.
-    sums = bootstrap_sums(np.stack([dp * dy, dy * dy], axis=1), predictions.groups[a], draws=4000)
+    # The pairs of a group share a photo, and are drawn together.
+    sums = bootstrap_sums(np.stack([dp * dy, dy * dy], axis=1), predictions.groups[by_group.index], draws=4000)
     low, high = interval(sums[:, 0] / np.maximum(sums[:, 1], 1e-12))
     return Sign(
         "near-duplicates", low > PAIR_BAR or high < -PAIR_BAR,
-        f"where {len(a)} pairs of postings of one photo differ in score, predictions follow by {(dp @ dy) / (dy @ dy):+.2f} points "
-        f"a point, 95 % [{low:+.2f}, {high:+.2f}]; alarm beyond +-{PAIR_BAR} (1: trained on a copy of the row, -1: on the other)",
+        f"where {len(dy)} pairs of postings of one photo differ in score, predictions follow by {(dp @ dy) / (dy @ dy):+.2f} "
+        f"points a point, 95 % [{low:+.2f}, {high:+.2f}]; alarm beyond +-{PAIR_BAR} (1: trained on a copy of it, -1: of the other)",
     )  # fmt: skip
 
 
@@ -315,7 +314,7 @@ def spanning_sign(predictions: Predictions) -> Sign | None:
     """Whether known near-duplicates lie in different folds; None where no groups are known."""
     if predictions.groups is None:
         return None
-    folds = pd.Series(predictions.fold).groupby(predictions.groups)
+    folds = predictions.table["fold"].groupby(predictions.groups)
     size, spans = folds.size(), folds.nunique() > 1
     rows, share = int(size[spans].sum()), float(size[spans].sum() / size.sum())
     return Sign(

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.console import track
-from pawpularity.heads.head import Floats, Head, KernelHead, LinearHead, Table
+from pawpularity.heads.head import Floats, Head, Table
 
 ALPHAS = tuple(np.logspace(0, 6, 13).tolist())
 """Penalties on sums of squares over standardised columns; the last leaves little but the mean."""
@@ -65,7 +65,7 @@ def fit_ridge(features: Table, target: Floats) -> Fitted:
     from sklearn.preprocessing import StandardScaler
 
     scaler, ridge = make_pipeline(StandardScaler(copy=False), RidgeCV(ALPHAS)).fit(features.astype(np.float64), target)
-    head = LinearHead(scaler.mean_, ridge.coef_ / scaler.scale_, np.asarray(ridge.intercept_))
+    head = Head(scaler.mean_, ridge.coef_ / scaler.scale_, np.asarray(ridge.intercept_))
     alpha = float(ridge.alpha_)
     shown = np.format_float_positional(alpha, precision=3, fractional=False, trim="-")
     return Fitted(head, {"alpha": alpha}, f"alpha {shown}{_edge(alpha, ALPHAS)}")
@@ -97,10 +97,10 @@ def fit_svr(features: Table, target: Floats, groups: Rows, *, seed: int = 0, inn
     svr = SVR(kernel="precomputed", C=c, epsilon=EPSILON, cache_size=500).fit(kernels[name](z), y)
     support, weights = z[svr.support_], spread * svr.dual_coef_[0]
     intercept = np.asarray(spread * svr.intercept_[0] + level)
-    head: Head = LinearHead(scaler.mean_, gamma * (weights @ support) / scaler.scale_, intercept)
     if name == "rbf":
-        vectors = support.astype(np.float32)
-        head = KernelHead(scaler.mean_, scaler.scale_, vectors, weights, intercept, np.asarray(gamma))
+        head = Head(scaler.mean_, weights, intercept, scaler.scale_, support.astype(np.float32), np.asarray(gamma))
+    else:
+        head = Head(scaler.mean_, gamma * (weights @ support) / scaler.scale_, intercept)
     chosen = {"kernel": name, "c": c, "epsilon": EPSILON, "inner_rows": len(inner)}
     return Fitted(head, chosen, f"{name} C {c:g}{_edge(c, SVR_C[name])}")
 
