@@ -1,7 +1,6 @@
 """`pawpularity ensemble` through the command: what it prints and writes, what reads it, what is refused."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pawpularity.cli import main
 from pawpularity.data.folds import read_folds
 from pawpularity.ensemble.methods import NAMES
 from pawpularity.ensemble.record import blend_command
@@ -17,7 +15,6 @@ from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.oof import read_oof
 from pawpularity.runs import Run
 
-TOY = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
 QUICK = ("--draws", 200)
 BLEND = Path("oof/ensemble")
 
@@ -36,29 +33,6 @@ def files(work):
     table = pd.DataFrame({"Id": [f"{i:04d}" for i in range(240)], "fold": np.arange(240) % 4, "target": target})
     predictions = np.clip(signal[:, None] + random.normal(0, 5, (240, 3)), 1, 100)
     return [save(f"m{j}.csv", table, predictions[:, j]) for j in range(3)], table, predictions
-
-
-@pytest.fixture(scope="module")
-def trained(drawn, tmp_path_factory):
-    """A checkout with the toy sample in mine/ and two trained runs of it."""
-    place = tmp_path_factory.mktemp("trained")
-    before = Path.cwd()
-    os.chdir(place)
-    try:
-        (place / "configs").symlink_to(Path(__file__).resolve().parents[2] / "configs")
-        shutil.copytree(drawn, "mine")
-        for seed, name in enumerate("ab"):
-            assert main(["train", "--data", "mine", *TOY, "--run", name, f"train.seed={seed}"]) == 0
-    finally:
-        os.chdir(before)
-    return place
-
-
-@pytest.fixture
-def runs(trained, work):
-    """A copy of it that a test may damage, as the current folder."""
-    for name in ("mine", "oof", ".cache"):
-        shutil.copytree(trained / name, name)
 
 
 def weights_of():
@@ -169,7 +143,7 @@ def test_the_default_members_are_finished_runs_of_one_data_set(runs, paw, refuse
     table = read_oof(Path("oof/a/oof.csv"))
     save("far.csv", table, table["target"] + np.random.default_rng(0).normal(0, 9, len(table)))
     assert paw("ensemble", "a", "far.csv", *QUICK).code == 0
-    assert "far is a file" in refused("predict", "--run", "ensemble", "--data", "mine")
+    assert "far is a file" in refused("predict", "--run", "ensemble", "--data", "toy")
     run = Run.open(BLEND)
     assert run.record["data"] == Run.open(Path("oof/a")).record["data"]
     assert run.record["folds"]["file"] == "oof/ensemble/folds.csv"

@@ -24,10 +24,6 @@ def linear(weights, predictions):
     return weights.intercept + predictions @ weights.members
 
 
-def squared_error(weights, predictions, target):
-    return float(np.sum((linear(weights, predictions) - target) ** 2))
-
-
 @pytest.mark.parametrize("method", ["nnls", "nnls-intercept"])
 @pytest.mark.parametrize("seed", range(4))
 def test_nonnegative_weights_are_scikit_learns(seed, method):
@@ -93,7 +89,7 @@ def test_the_affine_step_is_a_regression_on_the_blend(method):
 def test_each_method_is_the_best_of_its_set_of_weights():
     """The sets lie within one another, so the errors are ordered."""
     x, y = made_up(7)
-    error = {name: squared_error(fit(name, x, y), x, y) for name in NAMES}
+    error = {name: np.sum((linear(fit(name, x, y), x) - y) ** 2) for name in NAMES}
     assert error["best"] == pytest.approx(min(np.sum((x[:, j] - y) ** 2) for j in range(6)))
     np.testing.assert_allclose(fit("mean", x, y).members, 1 / 6)
     assert error["nnls-intercept"] <= error["nnls"] <= error["simplex"] <= error["hill-climb"] <= error["best"]
@@ -120,7 +116,7 @@ def test_odd_members_leave_finite_weights(method, case):
     if method in ("simplex", "mean", "hill-climb", "best"):
         assert weights.members.sum() == pytest.approx(1)
     if method in ("nnls-intercept", "mean+affine"):  # the intercept alone is open to both
-        assert squared_error(weights, x, y) <= np.sum((y - y.mean()) ** 2) + 1e-6
+        assert np.sum((linear(weights, x) - y) ** 2) <= np.sum((y - y.mean()) ** 2) + 1e-6
 
 
 def test_clipping_and_the_default():
