@@ -83,10 +83,7 @@ class Run:
 
     @cached_property
     def config(self) -> "Config":
-        """The settings the run was trained with, read as plain JSON: Kaggle's image need not hold pydantic.
-
-        Raises UserError for a run that keeps no networks.
-        """
+        """The settings it was trained with, as plain JSON (Kaggle's image lacks pydantic); UserError for no networks."""
         self.require_networks()
         return plain_config(self.record["config"])
 
@@ -161,10 +158,7 @@ class Run:
 
     @classmethod
     def same(cls, folder: Path, record: dict[str, Any]) -> "Run | None":
-        """The run at `folder` if its fingerprint is that of `record`, None where the place is free. Writes nothing.
-
-        Raises UserError naming the first differences from what stands there.
-        """
+        """The run at `folder` if its fingerprint is that of `record`, None where the place is free, else UserError."""
         if not (folder / "config.json").is_file():
             return None
         old = cls.open(folder)

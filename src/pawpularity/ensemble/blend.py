@@ -74,10 +74,7 @@ class Blend:
 
 
 def open_members(words: Sequence[str], scale: float | None = None, folds: Path | None = None) -> list[Predictions]:
-    """The members that `words` name, sorted by name, so that their order on the command line cannot move a digit.
-
-    Raises UserError for fewer than two, a blend, a leaky run, and as `open_several` does.
-    """
+    """The members that `words` name, sorted by name, so that their order on the command line cannot move a digit."""
     if len(words) < 2:
         raise UserError(f"ensemble: a blend needs two members or more, {len(words)} given; name runs or CSVs")
     sources = open_several(words, scale=scale, folds=folds)
@@ -90,10 +87,7 @@ def open_members(words: Sequence[str], scale: float | None = None, folds: Path |
 
 
 def partition_of(sources: Sequence[Predictions], seed: int = 0) -> Partition:
-    """The partition that all `sources` share (fold names may differ), else five folds dealt with `seed`.
-
-    Raises UserError where the near-duplicates leave too few rows to fit on.
-    """
+    """The partition that all `sources` share (fold names may differ), else five folds dealt with `seed`."""
     first, known = sources[0], groups_of_all(sources)
     groups = np.arange(len(first.table)) if known is None else known
     column = numbered(first.fold.tolist())

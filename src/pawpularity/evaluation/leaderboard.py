@@ -131,8 +131,8 @@ def details(predictions: Predictions, data: Path | None = None) -> dict[str, Any
     """Everything about one set of predictions, for `details_text` and for JSON."""
     row, share = predictions_row(predictions, data), None
     if (noise := noise_for(predictions, origin_of(predictions, data))) is not None and row["score"]["r2"] is not None:
-        drawn = bootstrap_metrics(predictions.target, predictions.prediction, predictions.groups)
-        share = explainable(row["score"]["r2"], noise, row["score"]["sd"], drawn.r2, drawn.sd)
+        _, r2, sd = bootstrap_metrics(predictions.target, predictions.prediction, predictions.groups)
+        share = explainable(row["score"]["r2"], noise, row["score"]["sd"], r2, sd)
     return row | {
         "constant_words": predictions.constant_words,
         "explainable": None if share is None else share.to_dict(),

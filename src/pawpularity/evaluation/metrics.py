@@ -7,7 +7,7 @@ training rows' mean, fold by fold. R2 = 1 - (RMSE / sd)^2 with the sd of the sco
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,9 +63,9 @@ def evaluate(
 
     `groups` (n,) names near-duplicates, which are drawn together; None = every row its own.
     """
-    drawn = bootstrap_metrics(target, prediction, groups, draws=draws)
-    low, high = interval(drawn.rmse)
-    finite = drawn.r2[np.isfinite(drawn.r2)]
+    errors, ratios, _ = bootstrap_metrics(target, prediction, groups, draws=draws)
+    low, high = interval(errors)
+    finite = ratios[np.isfinite(ratios)]
     r2_low, r2_high = interval(finite) if len(finite) else (float("nan"), float("nan"))
     value, sd = rmse(target, prediction), float(np.std(target))
     r2 = 1.0 - (value / sd) ** 2 if sd > 0 else float("nan")
@@ -76,16 +76,10 @@ def evaluate(
     )  # fmt: skip
 
 
-class Resampled(NamedTuple):
-    """Figures of resampled rows, (draws,) each and paired; R2 is NaN where a resample does not vary."""
-
-    rmse: Floats
-    r2: Floats
-    sd: Floats
-
-
-def bootstrap_metrics(target: Floats, prediction: Floats, groups: Groups = None, *, draws: int = DRAWS) -> Resampled:
-    """RMSE, R2 and the sd of the true scores over `draws` resamples of whole groups."""
+def bootstrap_metrics(
+    target: Floats, prediction: Floats, groups: Groups = None, *, draws: int = DRAWS
+) -> tuple[Floats, Floats, Floats]:
+    """RMSE, R2 (NaN where a resample does not vary) and sd of the true scores over `draws` resamples of whole groups."""
     # Centred first: a variance from sums of squares loses digits that a mean of zero keeps.
     y = target - target.mean()
     columns = np.stack([np.ones_like(y), (target - prediction) ** 2, y, y * y], axis=1)
@@ -94,7 +88,7 @@ def bootstrap_metrics(target: Floats, prediction: Floats, groups: Groups = None,
     r2 = np.full(draws, np.nan)
     varied = variance >= 1e-12 * max(float(np.var(target)), 1e-300)
     np.divide(-squared / n, variance, out=r2, where=varied)
-    return Resampled(np.sqrt(squared / n), r2 + 1.0, np.sqrt(variance))
+    return np.sqrt(squared / n), r2 + 1.0, np.sqrt(variance)
 
 
 @dataclass(frozen=True)
