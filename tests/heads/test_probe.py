@@ -19,7 +19,7 @@ from pawpularity.device import choose
 from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
-from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run
+from pawpularity.evaluation.oof import constant_predictions, read_run
 from pawpularity.features.build import FeatureCache
 from pawpularity.heads.features import Encoder, frozen_features
 from pawpularity.heads.head import load_head
@@ -37,7 +37,7 @@ def probed(work, shelter, paw):
     return shelter, done
 
 
-def test_a_probe_leaves_the_contract(probed):
+def test_a_probe_leaves_the_contract_and_can_be_blended(probed, paw):
     shelter, done = probed
     names = [f"probe-test_resnet{mark}-toy" for mark in ("", "-meta", "-svr", "-svr-meta")]
     assert {p.name for p in Path("oof").iterdir()} == {"folds", *names}
@@ -56,6 +56,10 @@ def test_a_probe_leaves_the_contract(probed):
             metrics, rows = run.metrics(fold), table["fold"] == fold
             assert metrics["rmse"] == pytest.approx(rmse(table["target"][rows], table["prediction"][rows]), abs=1e-6)
             assert metrics["training_mean"] == pytest.approx(constant[rows][0])
+    assert [len(row["chosen"]) for row in json.loads(paw("oof", "--json", "-").out)["runs"]] == [3] * 4
+    mean_blend([run, Run.open(Path("oof") / names[0])], Path("oof/mean"))
+    tables = [read_run(Run.open(Path("oof") / name))["prediction"] for name in (names[0], names[3], "mean")]
+    np.testing.assert_allclose(tables[2], (tables[0] + tables[1]) / 2, atol=1e-6)
     assert "flatters" in done.err
     assert str(shelter.parent) not in (run.folder / "config.json").read_text()
 
@@ -77,15 +81,6 @@ def test_saved_heads_give_the_scores_of_their_folds(probed):
         assert (about["method"], about["metadata"], about["widths"]) == ("svr", True, [features.shape[1]])
         rows = table["fold"] == fold
         np.testing.assert_allclose(head.predict(x[rows]).clip(1, 100), table["prediction"][rows], atol=1e-3)
-
-
-def test_the_table_and_the_blend_take_them(probed, paw):
-    listed = json.loads(paw("oof", "--json", "-").out)["runs"]
-    assert [len(row["chosen"]) for row in listed] == [3] * 4
-    runs = [Run.open(Path("oof") / f"probe-test_resnet{mark}-toy") for mark in ("", "-svr-meta")]
-    blend = mean_blend(runs, Path("oof/mean"))
-    tables = [read_oof(run.oof_file)["prediction"] for run in (*runs, blend)]
-    np.testing.assert_allclose(tables[2], (tables[0] + tables[1]) / 2, atol=1e-6)
 
 
 def test_the_same_command_gives_the_same_bytes_and_replaces_the_run(probed, paw, refused):
@@ -140,10 +135,8 @@ def test_features_are_timms_and_follow_the_rows(tmp_path, kind):
     model, compute = Model(backbone="test_resnet", weights=str(tmp_path)), choose("float32", "cpu")
     rows = np.arange(70)[::-1].copy()
     got = frozen_features(decoded, rows, model, kind, 32, compute)
-    cached = [
-        frozen_features(decoded, rows, model, kind, 32, compute, cache=FeatureCache(tmp_path / "t", decoded, 32, 1.0))
-        for _ in range(2)
-    ]
+    cache = FeatureCache(tmp_path / "t", decoded, 32, 1.0)
+    cached = [frozen_features(decoded, rows, model, kind, 32, compute, cache=cache) for _ in range(2)]
     np.testing.assert_allclose(cached[0], got, rtol=1e-4, atol=1e-5)
     assert np.array_equal(cached[0], cached[1]), "read from the disk the second time"
     pixels = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255

@@ -135,9 +135,8 @@ def open_several(words: Sequence[str], *, scale: float | None = None, folds: Pat
     for place, one in enumerate(found):
         if one.run is None and names.count(one.name) > 1:
             found[place] = replace(one, name=f"{one.path.resolve().parent.name}-{one.name}")
-    names = [one.name for one in found]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"two sources are called {repeated}; rename one of the files")
+    if len({one.name for one in found}) < len(found):
+        raise UserError(f"two of {' '.join(words)} would have one name; rename a file")
     return found
 
 
