@@ -57,6 +57,31 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+QUICK_RUN = ("--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0", "folds.k=2")
+
+
+@pytest.fixture(scope="session")
+def two_runs(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with the toy sample in toy/ and two seeds of one recipe trained on it, a and b."""
+    place = tmp_path_factory.mktemp("two_runs")
+    (place / "configs").symlink_to(ROOT / "configs")
+    shutil.copytree(drawn, place / "toy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for run, seed in (("a", 0), ("b", 1)):
+            words = ["--run", run, f"train.seed={seed}", "predict.flip=true"]
+            assert main(["train", "--data", "toy", *QUICK_RUN, *words]) == 0
+    return place
+
+
+@pytest.fixture
+def runs(two_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it that a test may damage, as the current folder."""
+    copy = Path(shutil.copytree(two_runs, tmp_path / "runs", symlinks=True))
+    monkeypatch.chdir(copy)
+    return copy
+
+
 class Outcome:
     """Exit code and what was printed."""
 

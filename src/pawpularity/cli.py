@@ -220,7 +220,7 @@ def oof(
 @command(EVALUATE, "evaluation.compare.compare_runs", 'make compare RUNS="densenet161 resnet152 theirs.csv"')
 def compare(
     runs: Annotated[list[str] | None, Argument(metavar="RUN", help="Runs or CSVs of the same rows, the reference first.")] = None,
-    draws: Annotated[int, Option(metavar="N", help="Resamples and sign flips.")] = 10_000,
+    draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Resamples and sign flips.")] = 10_000,
     folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
     """Runs or CSVs beside the first, paired on the same rows: difference, interval, p."""
@@ -233,8 +233,8 @@ def ensemble(
         str | None, Option(metavar="METHOD", help="best, mean, nnls[-intercept], simplex, ridge[-gcv], hill-climb; +affine.")
     ] = None,
     run: Annotated[str, Option(metavar="NAME", help="The blend's folder below oof/.")] = "ensemble",
-    seed: Annotated[int, Option(metavar="N", help="Of resamples.")] = 0,
-    draws: Annotated[int, Option(metavar="N", help="Bootstrap resamples.")] = 10_000,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Of resamples.")] = 0,
+    draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Bootstrap resamples.")] = 10_000,
     folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
     """Blend runs and CSVs: the cross-fitted RMSE of every method, and weights for new photos."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pawpularity.config import Config
 
 Rows = NDArray[np.int64]
+PhotoFiles = str | Path | Sequence[str | Path] | NDArray[np.uint8] | Photos
+"""Photo files, or (N, size, size, 3) pixels from the project's decoder."""
 Progress = Callable[[int], Any]
 SCORED_AT_ONCE = 64
 """Rows of a batch; another size may pick other kernels, and differ in the last digits."""
@@ -100,10 +102,7 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: str | Path, folds: Sequence[int] | None = None, device: str | None = None) -> "Predictor":
-        """Rebuild the networks of `folder` (oof/RUN), of the given folds or all that are trained.
-
-        Raises UserError when the run, a fold, its weights or its frozen part are missing or are not those it was trained with.
-        """
+        """Rebuild the networks of `folder` (oof/RUN), of the given folds or all that are trained."""
         run = Run.open(Path(folder))
         config = run.config
         compute = choose(config.train.dtype, device)
@@ -111,11 +110,9 @@ class Predictor:
         if folds is None:
             folds = trained
         if absent := [fold for fold in folds if fold not in trained]:
-            raise UserError(
-                f"{run.folder}: fold {absent[0]} is not trained; run: make train FOLD={absent[0]} RUN={run.name}"
-            )
+            raise UserError(f"{run.folder}: fold {absent[0]} is not trained; run: {run.remedy(absent[0])}")
         if not folds:
-            raise UserError(f"{run.folder}: no fold is trained yet; run: make train RUN={run.name}")
+            raise UserError(f"{run.folder}: no fold is trained yet; run: {run.remedy()}")
         networks: dict[int, Network] = {}
         for fold in folds:
             first = next(iter(networks.values()), None)
@@ -132,24 +129,21 @@ class Predictor:
 
     def predict(
         self,
-        photos: str | Path | Sequence[str | Path] | NDArray[np.uint8] | Photos,
+        photos: PhotoFiles,
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         flip: bool | None = None,
         cache: FeatureCache | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
-        """Mean score of the folds, (N,), of photo files or (N, size, size, 3) uint8 pixels from the project's decoder.
-
-        The other arguments as for `predict_folds`.
-        """
+        """Mean score of the folds, (N,); the arguments as for `predict_folds`."""
         scores = self.predict_folds(photos, metadata, flip=flip, cache=cache, progress=progress)
         mean: NDArray[np.float64] = scores.mean(axis=0)
         return mean
 
     def predict_folds(
         self,
-        photos: str | Path | Sequence[str | Path] | NDArray[np.uint8] | Photos,
+        photos: PhotoFiles,
         metadata: ArrayLike | pd.DataFrame | None = None,
         *,
         flip: bool | None = None,
@@ -178,7 +172,7 @@ class Predictor:
         scores: NDArray[np.float64] = np.mean(ways, axis=0)
         return scores
 
-    def _photos(self, photos: str | Path | Sequence[str | Path] | NDArray[np.uint8] | Photos) -> Photos:
+    def _photos(self, photos: PhotoFiles) -> Photos:
         if isinstance(photos, Photos):
             return photos
         if isinstance(photos, str | Path):
@@ -194,8 +188,9 @@ class Predictor:
         model = self.config.model
         if metadata is None:
             if model.metadata == "use" and model.metadata_dropout == 0:
-                raise UserError(f"{self.run.folder}: was trained with metadata always there; give it, or train with "
-                                "model.metadata_dropout > 0")  # fmt: skip
+                raise UserError(
+                    f"{self.run.folder}: needs metadata; train with model.metadata_dropout > 0 to do without"
+                )
             return None
         if isinstance(metadata, pd.DataFrame):  # by name: a table's columns may stand in any order
             if missing := [name for name in METADATA if name not in metadata.columns]:
@@ -230,8 +225,9 @@ def load_network(
             frozen = read_tensors(run.frozen_file) if kept else network.frozen_state()
     if (found := tensors_hash(frozen)) != weights["frozen_hash"]:
         where = run.frozen_file if kept else f"model.weights={config.model.weights}"
+        due = weights["frozen_hash"]
         raise UserError(
-            f"{where}: its frozen tensors are {found}, {run.name} was trained with {weights['frozen_hash']}; restore that file"
+            f"{where}: its frozen tensors are {found}, {run.name} was trained with {due}; restore that file"
         )
     head = read_tensors(run.head_file(fold))
     load_strictly(network, {**frozen, **head}, run.head_file(fold))

@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +53,7 @@ def check_name(name: str) -> str:
     """`name` if it can be a folder below oof/, else UserError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in RESERVED:
         raise UserError(
-            f'--run "{name[:100]}": must be letters, digits, ".", "_" or "-", 100 at most, and none of {", ".join(RESERVED)}'
+            f'--run "{name[:100]}": must be up to 100 letters, digits, ".", "_", "-", and none of {", ".join(RESERVED)}'
         )
     return name
 
@@ -91,10 +92,7 @@ class Run:
 
     @cached_property
     def config(self) -> "Config":
-        """The settings the run was trained with, read as plain JSON: Kaggle's image need not hold pydantic.
-
-        Raises UserError for a run that keeps no networks.
-        """
+        """The settings it was trained with, as plain JSON (Kaggle's image lacks pydantic); UserError for no networks."""
         self.require_networks()
         return plain_config(self.record["config"])
 
@@ -102,7 +100,7 @@ class Run:
         """Raise UserError for a kind of run that keeps no networks to predict with."""
         if self.kind != "run":
             raise UserError(
-                f"{self.folder}: is {KINDS.get(self.kind, self.kind)} and keeps no network; name a run made by: make train"
+                f"{self.folder}: is {KINDS[self.kind]} and keeps no network; name a run made by: make train"
             )
 
     def remedy(self, fold: int | None = None) -> str:
@@ -152,14 +150,11 @@ class Run:
             runs = ", ".join(run_names(folder.parent)) or "none yet"
             raise UserError(f"{folder}: holds no run (config.json is missing); runs there: {runs}")
         record = read_json(folder / "config.json", f"run {folder.name}")
-        try:
-            sound = bool(record["data"]["hash"] and record["folds"]["hash"] and isinstance(record["config"], dict))
-            sound = sound and int(record["folds"]["k"]) > 0 and record.get("kind", "run") in KINDS
-        except (TypeError, KeyError, ValueError):
-            sound = False
-        if not sound:
-            raise UserError(f"{folder / 'config.json'}: is damaged; delete {folder} and train again")
-        return cls(folder, record)
+        with suppress(TypeError, KeyError, ValueError):
+            known = record["data"]["hash"] and record["folds"]["hash"] and record.get("kind", "run") in KINDS
+            if known and int(record["folds"]["k"]) > 0 and isinstance(record["config"], dict):
+                return cls(folder, record)
+        raise UserError(f"{folder / 'config.json'}: is damaged; delete {folder} and train again")
 
     @classmethod
     def start(cls, folder: Path, record: dict[str, Any]) -> "Run":
@@ -172,10 +167,7 @@ class Run:
 
     @classmethod
     def same(cls, folder: Path, record: dict[str, Any]) -> "Run | None":
-        """The run at `folder` if its fingerprint is that of `record`, None where the place is free. Writes nothing.
-
-        Raises UserError naming the first differences from what stands there.
-        """
+        """The run at `folder` if its fingerprint is that of `record`, None where the place is free, else UserError."""
         if not (folder / "config.json").is_file():
             return None
         old = cls.open(folder)
@@ -183,7 +175,7 @@ class Run:
             if old.kind == record["kind"] and not old.trained_folds():
                 return None  # a start that never finished a fold
             raise UserError(
-                f"{folder} holds a run with other settings: {difference}; take another name (RUN=...), or delete {folder}"
+                f"{folder} holds a run with other settings: {difference}; take another name (RUN=...), or delete it"
             )
         return old
 
@@ -195,7 +187,7 @@ def plain_config(tree: Mapping[str, Any]) -> "Config":
 
 
 def fingerprint(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that must match before a run is continued, as one flat dictionary: kind, settings, data, folds, weights."""
+    """What must match before a run is continued, as one flat dictionary: kind, settings, data, folds, weights."""
     found: dict[str, Any] = {"kind": record.get("kind", "run")}
     for section, part in record["config"].items():
         for key, value in part.items() if isinstance(part, Mapping) else [("", part)]:
@@ -210,8 +202,8 @@ def fingerprint(record: Mapping[str, Any]) -> dict[str, Any]:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """`train.lr was 0.1, is 0.2`, for the first three entries that differ; empty where none does."""
     keys = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
-    more = f", and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(f"{key} was {before.get(key)}, is {after.get(key)}" for key in keys[:3]) + more
+    more = [f"and {len(keys) - 3} more"] if len(keys) > 3 else []
+    return ", ".join([f"{key} was {before.get(key)}, is {after.get(key)}" for key in keys[:3]] + more)
 
 
 def recipe(record: Mapping[str, Any]) -> str:
@@ -264,19 +256,16 @@ def versions() -> dict[str, str]:
                 "scikit-learn", "scipy", "pillow", "ImageHash", "safetensors")  # fmt: skip
     found = {"python": platform.python_version()}
     for package in packages:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores, memory (GB of 2^30 bytes) and GPU. No host name: artefacts are shared."""
-    model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.is_file() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
-        model = found.group(1).strip()
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
+    model = found.group(1).strip() if found else platform.processor() or platform.machine()
     about: dict[str, Any] = {"system": platform.system(), "processor": model, "cores": os.cpu_count()}
     if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys():
         about["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)

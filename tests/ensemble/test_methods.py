@@ -24,22 +24,14 @@ def linear(weights, predictions):
     return weights.intercept + predictions @ weights.members
 
 
-def squared_error(weights, predictions, target):
-    return float(np.sum((linear(weights, predictions) - target) ** 2))
-
-
 @pytest.mark.parametrize("method", ["nnls", "nnls-intercept"])
 @pytest.mark.parametrize("seed", range(4))
-def test_nonnegative_weights_meet_their_conditions(seed, method):
+def test_nonnegative_weights_are_scikit_learns(seed, method):
     x, y = made_up(seed, m=3 + seed, weak=seed % 3)
     weights = fit(method, x, y)
     theirs = LinearRegression(positive=True, fit_intercept=method != "nnls").fit(x, y)
     np.testing.assert_allclose(weights.members, theirs.coef_, atol=1e-8)
     assert weights.intercept == pytest.approx(theirs.intercept_, abs=1e-7)
-    slope, scale = x.T @ (linear(weights, x) - y), np.abs(x.T @ y).max()
-    assert (weights.members >= 0).all()
-    assert (slope >= -1e-9 * scale).all(), "more of no member would help"
-    assert (np.abs(slope[weights.members > 0]) < 1e-9 * scale).all(), "those in use are at their best"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -55,8 +47,6 @@ def test_simplex_weights_sum_to_one_and_are_the_best_such(seed):
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1}, options={"ftol": 1e-15, "maxiter": 500},
     )  # fmt: skip
     np.testing.assert_allclose(weights.members, theirs.x, atol=2e-5)
-    slope = gram @ weights.members
-    assert (slope >= weights.members @ slope * (1 - 1e-8)).all()
 
 
 @pytest.mark.parametrize(("n", "m"), [(300, 6), (40, 12), (25, 20)])
@@ -99,7 +89,7 @@ def test_the_affine_step_is_a_regression_on_the_blend(method):
 def test_each_method_is_the_best_of_its_set_of_weights():
     """The sets lie within one another, so the errors are ordered."""
     x, y = made_up(7)
-    error = {name: squared_error(fit(name, x, y), x, y) for name in NAMES}
+    error = {name: np.sum((linear(fit(name, x, y), x) - y) ** 2) for name in NAMES}
     assert error["best"] == pytest.approx(min(np.sum((x[:, j] - y) ** 2) for j in range(6)))
     np.testing.assert_allclose(fit("mean", x, y).members, 1 / 6)
     assert error["nnls-intercept"] <= error["nnls"] <= error["simplex"] <= error["hill-climb"] <= error["best"]
@@ -126,7 +116,7 @@ def test_odd_members_leave_finite_weights(method, case):
     if method in ("simplex", "mean", "hill-climb", "best"):
         assert weights.members.sum() == pytest.approx(1)
     if method in ("nnls-intercept", "mean+affine"):  # the intercept alone is open to both
-        assert squared_error(weights, x, y) <= np.sum((y - y.mean()) ** 2) + 1e-6
+        assert np.sum((linear(weights, x) - y) ** 2) <= np.sum((y - y.mean()) ** 2) + 1e-6
 
 
 def test_clipping_and_the_default():

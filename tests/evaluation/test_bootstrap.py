@@ -1,14 +1,13 @@
 """Resampling against gathered rows, scipy, and enumerations."""
 
 from collections import Counter
-from itertools import product
 
 import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from pawpularity.evaluation.bootstrap import bootstrap_sums, group_sums, holm, interval, permutations, sign_flip_p
+from pawpularity.evaluation.bootstrap import bootstrap_sums, group_sums, holm, permutations, sign_flip_p
 
 GROUPS = np.array([7, 3, 7, 11, 3, 7, 20, 21, 22, 11])  # sizes 3, 2, 2, 1, 1, 1, scattered
 
@@ -30,34 +29,11 @@ def test_bootstrap_sums_are_those_of_gathered_rows(groups):
     np.testing.assert_allclose(one[:, 0], np.array(wanted)[:, 1], atol=1e-12)  # columns of separate calls are paired
 
 
-def test_intervals_agree_with_scipys_bootstrap():
-    random = np.random.default_rng(2)
-    groups = np.concatenate([np.repeat(np.arange(60), 3), np.arange(60, 200)])
-    errors = random.chisquare(2, 200)[groups] * 50 + random.chisquare(1, len(groups))
-    columns = np.stack([np.ones(len(groups)), errors], axis=1)
-
-    def span(sums):
-        return interval(np.sqrt(sums[:, 1] / sums[:, 0]))
-
-    low, high = span(bootstrap_sums(columns, groups, draws=10_000))
-    theirs = stats.bootstrap(
-        tuple(group_sums(columns, groups).T), lambda n, total, axis: np.sqrt(total.sum(axis=axis) / n.sum(axis=axis)),
-        paired=True, vectorized=True, method="percentile", n_resamples=10_000, random_state=3,
-    ).confidence_interval  # fmt: skip
-    width = theirs.high - theirs.low
-    assert (low, high) == (pytest.approx(theirs.low, abs=0.05 * width), pytest.approx(theirs.high, abs=0.05 * width))
-    narrow_low, narrow_high = span(bootstrap_sums(columns, draws=2000))
-    assert narrow_high - narrow_low < 0.85 * width, "rows drawn alone claim to know it better"
-
-
 def test_holm_is_the_step_down_procedure():
     random = np.random.default_rng(7)
-    for size in (0, 1, *random.integers(2, 9, 50)):
+    for size in (1, 2, 5, 9):
         p = np.round(random.beta(0.3, 3, size), 2)  # rounded: ties are common
-        ordered = sorted(p)
-        wanted = [max(min(1.0, (size - j) * q) for j, q in enumerate(ordered) if q <= value) for value in p]
-        np.testing.assert_allclose(holm(p), wanted)
-    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
+        np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
 
 
 def close_to(exact, draws):
@@ -65,25 +41,17 @@ def close_to(exact, draws):
     return pytest.approx(exact, abs=5 * np.sqrt(max(exact * (1 - exact), 1e-4) / draws) + 1 / draws)
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.5, 1.2])
-def test_sign_flips_agree_with_scipys_exact_paired_test(shift):
-    first, second = np.random.default_rng(8).normal(size=(2, 11))
-    first = first + shift
+@pytest.mark.parametrize("groups", [None, GROUPS])
+def test_sign_flips_agree_with_scipys_exact_paired_test(groups):
+    """Of whole groups: of their sums."""
+    differences = np.random.default_rng(9).normal(0.6, 1, 10)
+    sums = group_sums(differences, groups)[:, 0]
     exact = stats.permutation_test(
-        (first, second), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", vectorized=True,
+        (sums, np.zeros_like(sums)), lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", vectorized=True,
         n_resamples=np.inf,
     ).pvalue  # fmt: skip
-    assert sign_flip_p(first - second, draws=20_000)[0] == close_to(exact, 20_000)
-
-
-def test_sign_flips_of_groups_are_an_enumeration_over_groups():
-    differences = np.random.default_rng(9).normal(0.6, 1, size=(10, 2))
-    sums = group_sums(differences, GROUPS)
-    flipped = np.abs(np.array(list(product([-1, 1], repeat=len(sums)))) @ sums)
-    exact = (flipped >= np.abs(sums.sum(axis=0)) - 1e-12).mean(axis=0)
-    found = sign_flip_p(differences, GROUPS, draws=20_000)
-    assert list(found) == [close_to(p, 20_000) for p in exact]
-    assert found[0] != close_to(sign_flip_p(differences, draws=20_000)[0], 20_000), "the groups decide"
+    assert sign_flip_p(differences, groups, draws=20_000)[0] == close_to(exact, 20_000)
+    assert exact != close_to(sign_flip_p(differences, GROUPS if groups is None else None, draws=20_000)[0], 20_000)
 
 
 def test_sign_flips_count_ties_and_the_observed_order():

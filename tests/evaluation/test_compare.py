@@ -4,41 +4,24 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import rmse
-from pawpularity.evaluation.oof import read_oof
-
-PEERS = ("v31", "v44", "v12", "v19", "v57", "v63", "v62", "v1")
 
 
 def test_real_files_compared(real, work, paw):
     """Known from an independent computation: v44 against v31 +0.026 [-0.085, +0.135]; v1 is worse."""
-    files = [real / "oof-peers" / f"{name}.csv" for name in PEERS]
+    files = [real / "oof-peers" / f"{name}.csv" for name in ("v31", "v44", "v1")]
     done = paw("compare", *files, "--draws", "2000", "--json", "found.json")
     found = json.loads(Path("found.json").read_text())
-    assert [row["name"] for row in found["others"]] == list(PEERS[1:])
-    v44, v1 = found["others"][0], found["others"][-1]
+    v44, v1 = found["others"]
     assert v44["difference"] == pytest.approx(0.026, abs=5e-4)
     assert (v44["low"], v44["high"]) == pytest.approx((-0.085, 0.135), abs=0.03)
     assert (v44["verdict"], v1["verdict"]) == ("not told apart", "worse")
     assert (found["n"], found["constant_rmse"]) == (9912, pytest.approx(20.591, abs=1e-3))
-    (line,) = (line for line in done.out.splitlines() if line.startswith("v44"))
-    assert "+0.026" in line
-    assert "20.591" in done.out
-    assert max(map(len, done.out.splitlines())) < 120
-
-
-def test_a_real_blend_is_better_than_its_best_member(real):
-    """Known: mean of eight -0.227 [-0.308, -0.145] against v31; sd of a paired difference .034 to .042."""
-    tables = [read_oof(real / "oof-peers" / f"{name}.csv") for name in PEERS]
-    predictions = [table["prediction"].to_numpy() for table in tables]
-    (found,) = compare(tables[0]["target"].to_numpy(), predictions[0], [("mean", np.mean(predictions, axis=0))])
-    assert found.difference == pytest.approx(-0.2266, abs=5e-4)
-    assert (found.low, found.high) == pytest.approx((-0.308, -0.145), abs=0.03)
-    assert (found.verdict, found.p) == ("better", pytest.approx(1 / 10_001))
+    for words in ("+0.026", "20.591", "9,912"):
+        assert words in done.out
 
 
 def test_a_known_shift_is_found():
@@ -95,16 +78,9 @@ def test_one_in_twenty_is_falsely_told_apart_also_with_near_duplicates():
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [
-        (("a.csv",), "two or more"),
-        (("a.csv", "a.csv"), "twice"),
-        (("a.csv", "nosuch"), "no run"),
-        (("a.csv", "b.csv", "--draws", "99"), "--draws"),
-        (("a.csv", "b.csv", "--draws", "1000000000000"), "--draws"),
-    ],
-)
+    [(("a.csv",), "two or more"), (("a.csv", "a.csv"), "twice"), (("a.csv", "nosuch"), "no run"),
+     (("a.csv", "a.csv", "--draws", "99"), "--draws")],
+)  # fmt: skip
 def test_wrong_words(work, refused, words, said):
-    table = pd.DataFrame({"Id": ["a", "b"], "fold": [0, 1], "target": [10, 30], "prediction": [20.0, 25]})
-    table.to_csv("a.csv", index=False)
-    table.assign(prediction=[20.0, 26]).to_csv("b.csv", index=False)
+    Path("a.csv").write_text("Id,fold,target,prediction\na,0,10,20\nb,1,30,25\n")
     assert said in refused("compare", *words)

@@ -7,14 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pawpularity.evaluation.label_noise import (
-    CONTEST_NOISE,
-    OTHER_CONTEST_LIST,
-    LabelNoise,
-    explainable,
-    noise_for,
-    noise_of_pairs,
-)
+from pawpularity.evaluation.label_noise import CONTEST_NOISE, LabelNoise, explainable, noise_for, noise_of_pairs
 from pawpularity.evaluation.leak_detection import CONTEST_KIND, DRAWN_KIND, OTHER_KIND, Origin
 from pawpularity.evaluation.predictions import Predictions
 from pawpularity.sample.spec import score_variance, scored
@@ -32,9 +25,6 @@ def test_groups_are_pooled_with_their_degrees_of_freedom():
     between = sum(size * (part.mean() - total.mean()) ** 2 for size, part in zip(sizes, parts, strict=True))
     assert found.sd**2 == pytest.approx(between / (len(sizes) - 1) / stats.f_oneway(*parts).statistic)
     assert found.pairs == sum(sizes) - len(sizes)
-    first, second = random.normal(40, 15, (2, 30))
-    pairs = noise_of_pairs(np.concatenate([first, second]), np.tile(np.arange(30), 2))
-    assert pairs.sd == pytest.approx(np.sqrt(np.mean((first - second) ** 2) / 2))
 
 
 def test_no_pairs_and_pairs_all_alike():
@@ -47,7 +37,7 @@ def test_no_pairs_and_pairs_all_alike():
 
 
 @pytest.mark.parametrize("law", ["drawn", "normal", "laplace"])
-@pytest.mark.parametrize("sizes", [[2] * 8, [2] * 37, [4] * 3, [9, 2]])
+@pytest.mark.parametrize("sizes", [[2] * 37, [4] * 3])
 def test_the_interval_holds_the_known_noise(law, sizes):
     """600 sets of near-duplicates from a drawn sample's own rule, and from two other laws."""
     random, n = np.random.default_rng(2), sum(sizes)
@@ -69,16 +59,13 @@ def test_the_noise_is_drawn_as_its_interval_says():
     assert (np.mean(drawn < noise.low), np.mean(drawn > noise.high)) == pytest.approx((0.025, 0.025), abs=0.003)
     assert np.median(drawn) == pytest.approx(noise.sd, abs=0.02)
     assert noise.sd == pytest.approx(15.16 / np.sqrt(2), abs=0.05)
-    assert OTHER_CONTEST_LIST.low < noise.sd < OTHER_CONTEST_LIST.sd < noise.high
 
 
 def test_the_share_carries_both_doubts():
     """Small doubts add up like independent errors (delta method); either alone gives its own interval."""
     r2, sd, n = np.random.default_rng(3).normal(0.30, 0.01, 20_000), np.full(20_000, 20.0), 20_000
     exact, sharp = LabelNoise(10.0, 10.0, 10.0, 0, ""), LabelNoise(10.0, 9.608, 10.392, 500, "")  # sd 0.2
-    from_noise = (
-        0.30 / 0.75**2 * 2 * 10.0 / 400 * 0.2
-    )  # derivative of R2 / (1 - noise^2 / sd^2) by the noise, times its sd
+    from_noise = 0.30 / 0.75**2 * 2 * 10.0 / 400 * 0.2  # the derivative by the noise, times its sd
     for noise, draws, wanted in ((exact, r2, 0.01 / 0.75), (sharp, np.full(n, 0.3), from_noise),
                                  (sharp, r2, np.hypot(from_noise, 0.01 / 0.75))):  # fmt: skip
         found = explainable(0.30, noise, 20.0, draws, sd)
@@ -104,7 +91,7 @@ def test_the_best_known_noise_is_taken():
     pairs = {n: np.concatenate([np.repeat(np.arange(n), 2), 100 + np.arange(30 - 2 * n)]) for n in (7, 8)}
     of = {n: Predictions("x", table, groups, target, None, Path("x.csv")) for n, groups in {0: None, **pairs}.items()}
     drawn, contest = Origin(DRAWN_KIND, "a sample", floor=10.4), Origin(CONTEST_KIND, "it")
-    assert (noise_for(of[8], drawn).sd, noise_for(of[8], drawn).exact) == (10.4, True)
+    assert (noise_for(of[8], drawn).sd, str(noise_for(of[8], drawn))) == (10.4, "10.40")
     for origin in (contest, Origin(OTHER_KIND, "that"), Origin(DRAWN_KIND, "a sample of seed 3")):
         assert noise_for(of[8], origin) == noise_of_pairs(target, pairs[8])
         for n in (0, 7):

@@ -1,10 +1,8 @@
 """The out-of-fold contract, and what guards a run's predictions."""
 
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -46,34 +44,22 @@ def test_the_constant_is_the_mean_of_the_other_folds():
     assert constant_predictions(table.assign(fold=3)).tolist() == [30.0, 30.0, 30.0]
 
 
-@pytest.fixture
-def run(work, drawn, paw):
-    """A run called r with both folds."""
-    done = paw("train", "--data", drawn, "--config", "sample", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0",
-               "folds.k=2", "--run", "r")  # fmt: skip
-    assert done.code == 0, done.err
-    return Path("oof/r")
-
-
-def test_what_guards_a_run(run, paw, refused):
+def test_what_guards_a_run(runs, paw, refused):
     """Its folds' predictions are those that training wrote, of the photos of the folds file it was trained by."""
+    run = Path("oof/a")
     whole = (run / "oof.csv").read_bytes()
     (run / "oof.csv").write_bytes(b"\xff")  # a copy of the folds: made again
-    assert paw("oof", "r").code == 0
+    assert paw("oof", "a").code == 0
     assert (run / "oof.csv").read_bytes() == whole
     predictions, before = run / "fold1/predictions.csv", (run / "fold1/predictions.csv").read_bytes()
     better = read_oof(predictions)
     for change in (better.assign(prediction=better["target"]), better[1:], better.assign(Id=better["Id"] + "x")):
         write_oof(predictions, change)
-        assert "fold1" in refused("oof", "r")
+        assert "fold1" in refused("oof", "a")
     predictions.write_bytes(before)
     folds = Path(json.loads((run / "config.json").read_text())["folds"]["file"])
     split = pd.read_csv(folds, dtype={"Id": str})
     split.assign(fold=1 - split["fold"]).to_csv(folds, index=False)
-    assert "folds" in refused("oof", "r")
+    assert "folds" in refused("oof", "a")
     folds.unlink()
-    assert "is missing" in refused("oof", "r")
-    shutil.rmtree(run / "fold1")
-    paw("oof", "r")
-    assert not (run / "oof.csv").exists(), "a fold is missing"
-    assert np.isfinite(better["prediction"]).all()
+    assert "is missing" in refused("oof", "a")

@@ -1,6 +1,7 @@
 """Runs by name and anybody's CSVs."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pawpularity.evaluation.predictions import is_file_word, joined_groups, open_predictions, open_several
+from pawpularity.evaluation.predictions import groups_of_all, is_file_word, open_predictions, open_several
 
 
 def table(n=40, folds=4, seed=0):
@@ -92,7 +93,7 @@ def test_groups_of_a_folds_file(csv):
 @settings(deadline=None)
 @given(st.integers(1, 12).flatmap(lambda n: st.lists(st.lists(st.integers(0, 5), min_size=n, max_size=n), max_size=3)))
 def test_joined_groups_are_the_components_of_all(known):
-    found = joined_groups([np.array(one) for one in known])
+    found = groups_of_all([SimpleNamespace(groups=groups) for groups in (None, *map(np.array, known))])
     if not known:
         assert found is None
         return

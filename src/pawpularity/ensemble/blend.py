@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.data.duplicates import numbered
-from pawpularity.data.folds import BINS, deal, read_folds
+from pawpularity.data.folds import BINS, deal
 from pawpularity.ensemble.methods import Floats, Weights, fit
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import DRAWS
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import rmse
-from pawpularity.evaluation.predictions import Predictions, joined_groups, open_several
+from pawpularity.evaluation.predictions import Predictions, groups_of_all, open_several
 
 DEALT_FOLDS = 5
 MOST_FOLDS = 100  # a fold column with more values is taken for something else, such as row numbers
@@ -34,8 +34,10 @@ class Partition:
 
     fold: Rows
     """(n,) 0..k-1"""
-    groups: Rows | None
-    """(n,) near-duplicates share a number; None = unknown, every row is its own group"""
+    groups: Rows
+    """(n,) near-duplicates share a number"""
+    groups_known: bool
+    """False: every row is its own group"""
     own: bool
     """True for the fold column that all members share"""
     why: str
@@ -47,19 +49,15 @@ class Partition:
 
     def known_for(self, fold: int) -> NDArray[np.bool_]:
         """(n,) the rows whose targets the weights of `fold` may see: of other folds, without near-duplicates in it."""
-        known: NDArray[np.bool_] = self.fold != fold
-        if self.groups is not None:
-            known &= ~np.isin(self.groups, self.groups[~known])
+        known: NDArray[np.bool_] = ~np.isin(self.groups, self.groups[self.fold == fold])
         return known
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON. Counts groups of two rows or more, and those of them that lie in more than one fold."""
-        groups = np.arange(len(self.fold)) if self.groups is None else self.groups
-        sizes = np.unique(groups, return_counts=True)[1]
-        pairs = np.unique(np.stack([groups, self.fold]), axis=1)
-        return {"k": self.k, "own": self.own, "why": self.why, "groups_known": self.groups is not None,
-                "groups": int((sizes > 1).sum()), "rows_in_groups": int(sizes[sizes > 1].sum()),
-                "groups_spanning": pairs.shape[1] - len(sizes)}  # fmt: skip
+        """For JSON. `groups` are those of two rows or more, `groups_spanning` those that lie in more than one fold."""
+        sizes = np.unique(self.groups, return_counts=True)[1]
+        pairs = np.unique(np.stack([self.groups, self.fold]), axis=1)
+        return {"k": self.k, "own": self.own, "why": self.why, "groups_known": self.groups_known,
+                "groups": int((sizes > 1).sum()), "groups_spanning": pairs.shape[1] - len(sizes)}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,61 +73,47 @@ class Blend:
     """(n,) scores by `weights`, which were fitted on these very rows: optimistic"""
 
 
-def open_members(words: Sequence[str], scale: float | None = None) -> list[Predictions]:
-    """The members that `words` name, sorted by name, so that their order on the command line cannot move a digit.
-
-    Raises UserError for fewer than two, a blend, a leaky run, and as `open_several` does.
-    """
+def open_members(words: Sequence[str], scale: float | None = None, folds: Path | None = None) -> list[Predictions]:
+    """The members that `words` name, sorted by name, so that their order on the command line cannot move a digit."""
     if len(words) < 2:
         raise UserError(f"ensemble: a blend needs two members or more, {len(words)} given; name runs or CSVs")
-    sources = open_several(words, scale=scale)
+    sources = open_several(words, scale=scale, folds=folds)
     for run in (source.run for source in sources if source.run is not None):
         if run.kind == "ensemble":
-            members = " ".join(run.record["members"])
-            raise UserError(
-                f"{run.folder}: is a blend, whose weights saw targets of other folds; name {members} instead"
-            )
+            raise UserError(f"{run.folder}: is a blend; name its members instead: {' '.join(run.record['members'])}")
         if run.leaky:
             raise UserError(f"{run.folder}: is leaky by design (train.split=leaky), it saw the answers; leave it out")
     return sorted(sources, key=lambda source: source.name)
 
 
-def groups_of(sources: Sequence[Predictions], folds: Path | None = None) -> Rows | None:
-    """(n,) near-duplicates known to the sources or to the folds file `folds`, joined; None if none are known."""
-    known = [source.groups for source in sources if source.groups is not None]
-    if folds is not None:
-        known.append(read_folds(folds).groups_of(sources[0].table["Id"]))
-    return joined_groups(known)
-
-
-def partition_of(sources: Sequence[Predictions], groups: Rows | None, seed: int = 0) -> Partition:
-    """The partition that all `sources` share (fold names may differ), else five folds dealt with `seed`.
-
-    Raises UserError where the near-duplicates leave too few rows to fit on.
-    """
-    first, target = sources[0], sources[0].target
+def partition_of(sources: Sequence[Predictions], seed: int = 0) -> Partition:
+    """The partition that all `sources` share (fold names may differ), else five folds dealt with `seed`."""
+    first, known = sources[0], groups_of_all(sources)
+    groups = np.arange(len(first.table)) if known is None else known
     column = numbered(first.fold.tolist())
     other = next((s for s in sources if not np.array_equal(numbered(s.fold.tolist()), column)), None)
     k = int(max(column)) + 1
     if other is None and 2 <= k <= MOST_FOLDS:
         fold = np.unique(first.fold, return_inverse=True)[1]
-        partition = Partition(fold, groups, True, "the fold column that all members share")
+        partition = Partition(fold, groups, known is not None, True, "the fold column that all members share")
     else:
         unlike = f"{first.name} and {other.name} have different folds" if other else f"the members have {k} fold(s)"
-        labels = numbered(range(len(target)) if groups is None else groups.tolist())
-        count = int(max(labels)) + 1
-        if count < 2:
-            raise UserError(f"{first.path}: {len(target)} near-duplicate row(s) of one photo are too few to blend")
-        parts = min(DEALT_FOLDS, count)
-        fold = deal(np.array(labels), target, k=parts, seed=seed, bins=max(1, min(BINS, count // parts)))
-        partition = Partition(fold, groups, False, f"dealt with seed {seed}, because {unlike}")
+        why = f"dealt with seed {seed}, because {unlike}"
+        partition = Partition(_dealt(groups, first, seed), groups, known is not None, False, why)
     for one in range(partition.k):
-        if (left := int(partition.known_for(one).sum())) < 2:
-            raise UserError(
-                f"fold {one}: only {left} row(s) of other folds have no near-duplicate in it, too few to fit weights on; "
-                "train the members by folds that keep near-duplicates together (make folds)"
-            )
+        if partition.known_for(one).sum() < 2:
+            raise UserError(f"fold {one}: too few rows of other folds have no near-duplicate in it; train the members by "
+                            "folds that keep near-duplicates together (make folds)")  # fmt: skip
     return partition
+
+
+def _dealt(groups: Rows, first: Predictions, seed: int) -> Rows:
+    count = len(np.unique(groups))
+    if count < 2:
+        raise UserError(f"{first.path}: {len(groups)} near-duplicate row(s) of one photo are too few to blend")
+    parts = min(DEALT_FOLDS, count)
+    bins = max(1, min(BINS, count // parts))
+    return deal(numbered(groups.tolist()), first.target, k=parts, seed=seed, bins=bins)
 
 
 def cross_fit(method: str, sources: Sequence[Predictions], partition: Partition) -> Blend:
@@ -144,16 +128,13 @@ def cross_fit(method: str, sources: Sequence[Predictions], partition: Partition)
 
 
 def figures(
-    target: Floats, blends: Sequence[Blend], groups: Rows | None, *, draws: int = DRAWS, seed: int = 0
+    target: Floats, blends: Sequence[Blend], groups: Rows, *, draws: int = DRAWS, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """One row a blend: RMSEs in score points and the paired difference to the first blend (below 0: better), all on the
-    same resamples of whole groups.
-    """
-    compared = compare(target, blends[0].prediction, [(blend.method, blend.prediction) for blend in blends], groups,
-                       draws=draws, seed=seed)  # fmt: skip
+    """One row a blend: RMSEs in score points and the paired difference to the first (below 0: better), on the same resamples."""
+    named = [(blend.method, blend.prediction) for blend in blends]
     return [
         {"method": row.name, "rmse": row.rmse, "low": row.rmse_low, "high": row.rmse_high,
          "same_rows_rmse": rmse(target, blend.same_rows),
          "difference": row.difference, "difference_low": row.low, "difference_high": row.high}
-        for row, blend in zip(compared, blends, strict=True)
+        for row, blend in zip(compare(target, named[0][1], named, groups, draws=draws, seed=seed), blends, strict=True)
     ]  # fmt: skip

@@ -1,18 +1,7 @@
 """Blend methods: from the predictions of m members and the targets of the same rows to an intercept and m weights.
 
-Every method works in score points, so every blend is `clip(intercept + members @ weights, 1, 100)`. Any method but `best`
-can be followed by a straight-line fit (`mean+affine`), which corrects level and spread.
-
-| method | weights |
-| --- | --- |
-| best | 1 for the member with the lowest RMSE |
-| mean | 1 / m each |
-| nnls | least squares with weights of 0 or more (Lawson and Hanson), no intercept |
-| nnls-intercept | the same with an intercept |
-| simplex | least squares with weights of 0 or more that sum to 1 |
-| ridge | least squares with an intercept and a penalty of 1 on the squared weights |
-| ridge-gcv | ridge on standardised columns; leave-one-out error chooses the penalty |
-| hill-climb | Caruana's selection with replacement (2004): the best of the first 100 bags |
+Every blend is `clip(intercept + members @ weights, 1, 100)`, in score points. Any method but `best` can be followed by a
+straight-line fit (`mean+affine`), which corrects level and spread.
 
 The number of rows alone decides the default, because choosing by the figures one then reports would flatter them: few rows
 cannot pay for free weights, and an intercept and a free sum pay from about 3,000 rows (measured on subsamples: docs/log.md).
@@ -58,7 +47,7 @@ def mean(predictions: Floats, target: Floats) -> Weights:
 
 
 def nonnegative(predictions: Floats, target: Floats) -> Weights:
-    """Least squares with weights of 0 or more, no intercept."""
+    """Least squares with weights of 0 or more (Lawson and Hanson), no intercept."""
     from scipy.optimize import nnls
 
     return Weights(0.0, nnls(predictions, target)[0])
@@ -103,7 +92,7 @@ def ridge_gcv(predictions: Floats, target: Floats) -> Weights:
 
 
 def hill_climb(predictions: Floats, target: Floats) -> Weights:
-    """The mean of a bag to which, CLIMB_STEPS times, the member is added that lowers its RMSE most; the best bag wins."""
+    """Caruana 2004: to a bag the member is added that lowers its mean's RMSE most, CLIMB_STEPS times; the best bag wins."""
     errors = predictions - target[:, None]
     products = errors.T @ errors  # the squared error of weights w that sum to 1 is w' products w
     counts = np.zeros(len(products))
@@ -143,7 +132,7 @@ def fit(method: str, predictions: Floats, target: Floats) -> Weights:
 
 
 def default_method(n: int) -> str:
-    """The method for `n` rows. The module's table says why."""
+    """The method for `n` rows."""
     if n < 200:
         return "mean"
     return "simplex" if n < 3000 else "nnls-intercept"

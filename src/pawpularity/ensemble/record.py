@@ -14,7 +14,7 @@ import numpy as np
 
 from pawpularity.console import make_word
 from pawpularity.data.duplicates import numbered
-from pawpularity.ensemble.blend import Blend, Partition, cross_fit, groups_of, open_members, partition_of
+from pawpularity.ensemble.blend import Blend, Partition, cross_fit, open_members, partition_of
 from pawpularity.ensemble.methods import HIGHEST, LOWEST
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
@@ -25,27 +25,16 @@ from pawpularity.runs import Run, git_commit, machine, versions
 
 
 def mean_blend(runs: Sequence[Run], folder: Path) -> Run:
-    """Average runs below oof/ into the run at `folder`.
-
-    Raises UserError as `open_members` does, and where `folder` holds a trained run.
-    """
-    check_free(folder)
+    """Average runs below oof/ into the run at `folder`. Raises UserError as `open_members` does."""
     sources = open_members([run.name for run in runs])
-    partition = partition_of(sources, groups_of(sources))
+    partition = partition_of(sources)
     return write_blend(folder, sources, partition, cross_fit("mean", sources, partition))
 
 
-def check_free(folder: Path, data_hash: str | None = None) -> None:
-    """Raise UserError when `folder` holds a run that is no blend, or a blend of data other than `data_hash`."""
-    if not (folder / "config.json").is_file():
-        return
-    old = Run.open(folder)
-    if old.kind != "ensemble":
+def check_free(folder: Path) -> None:
+    """Raise UserError when `folder` holds a run that is no blend."""
+    if (folder / "config.json").is_file() and Run.open(folder).kind != "ensemble":
         raise UserError(f"{folder}: holds a trained run, which the blend would overwrite; take another name (RUN=...)")
-    if data_hash not in (None, old.record["data"]["hash"]):
-        raise UserError(
-            f"{folder}: holds a blend of other photos or targets; take another name (RUN=...), or delete it"
-        )
 
 
 def write_blend(
@@ -56,10 +45,8 @@ def write_blend(
     settings: Mapping[str, Any] | None = None,
 ) -> Run:
     """Write `blend` of `sources` into `folder`. `settings` are kept in its config."""
-    data = _data(sources)
-    check_free(folder, data["hash"])
-    folds = _folds(folder, sources, partition)
-    weights = weights_of(sources, partition, blend)
+    check_free(folder)
+    weights = _weights(sources, partition, blend)
     write_json(folder / "weights.json", weights)
     write_oof(folder / "oof.csv", sources[0].table.assign(fold=partition.fold, prediction=blend.prediction))
     record = {
@@ -70,8 +57,8 @@ def write_blend(
         "method": blend.method,
         "oof_hash": file_hash(folder / "oof.csv"),
         "weights_hash": file_hash(folder / "weights.json"),
-        "data": data,
-        "folds": folds,
+        "data": _data(sources),
+        "folds": _folds(folder, sources, partition),
         "git_commit": git_commit(),
         "versions": versions(),
         "machine": machine(),
@@ -80,7 +67,7 @@ def write_blend(
     return Run.open(folder)
 
 
-def weights_of(sources: Sequence[Predictions], partition: Partition, blend: Blend) -> dict[str, Any]:
+def _weights(sources: Sequence[Predictions], partition: Partition, blend: Blend) -> dict[str, Any]:
     """What weights.json holds; RMSEs in score points."""
     target = sources[0].target
     members = [
@@ -89,6 +76,8 @@ def weights_of(sources: Sequence[Predictions], partition: Partition, blend: Blen
          "rmse": rmse(target, source.prediction)}
         for source, weight in zip(sources, blend.weights.members, strict=True)
     ]  # fmt: skip
+    constant = constant_predictions(sources[0].table.assign(fold=partition.fold))
+    answers = {"cross_fitted": blend.prediction, "same_rows": blend.same_rows, "constant": constant}
     return {
         "method": blend.method,
         "intercept": blend.weights.intercept,
@@ -97,28 +86,18 @@ def weights_of(sources: Sequence[Predictions], partition: Partition, blend: Blen
         "mean_prediction": float(blend.prediction.mean()),
         "n": len(target),
         "partition": partition.to_dict(),
-        "rmse": {
-            "cross_fitted": rmse(target, blend.prediction),
-            "same_rows": rmse(target, blend.same_rows),
-            "constant": rmse(target, constant_predictions(sources[0].table.assign(fold=partition.fold))),
-        },
+        "rmse": {name: rmse(target, answer) for name, answer in answers.items()},
     }
 
 
 def read_weights(blend: Run) -> tuple[float, dict[str, float]]:
-    """Intercept and the weights of the members that score a new photo; a member of weight 0 is left out.
-
-    Raises UserError for a member that is a file, and for weights that are missing or were changed.
-    """
+    """Intercept and the weights of the members that score a new photo; a member of weight 0 is left out."""
     path = blend.folder / "weights.json"
     weights = read_json(path, f"blend {blend.name}")
     if file_hash(path) != blend.record.get("weights_hash"):
         raise UserError(f"{path}: was changed since the blend was made; make the blend again")
     if files := blend.record.get("files"):
-        raise UserError(
-            f"{blend.folder}: its member {files[0]} is a file of predictions, not a run that can score photos; "
-            "make the blend again of runs alone"
-        )
+        raise UserError(f"{blend.folder}: its member {files[0]} is a file, which scores no photos; blend runs alone")
     used = {member["name"]: float(member["weight"]) for member in weights["members"] if member["weight"] != 0.0}
     return float(weights["intercept"]), used
 
@@ -130,22 +109,19 @@ def blend_command(blend: Run, files: Mapping[str, str] | None = None) -> tuple[s
     becomes path/to/NAME.csv.
     """
     record, paths = blend.record, files or {}
-    foreign = record.get("files", [])
-    words = [
-        paths.get(due, f"path/to/{name}.csv") if name in foreign else name for name, due in record["members"].items()
-    ]
+    words = [paths.get(due, f"path/to/{name}.csv") if name in record["files"] else name
+             for name, due in record["members"].items()]  # fmt: skip
     kept = {key: record["config"].get(key) for key in ("folds", "scale", "seed")}
     options = [word for key, value in kept.items() if value for word in (f"--{key}", str(value))]
-    command = (
-        f"make ensemble {make_word('MEMBERS', *words)} METHOD={record.get('method')} {make_word('RUN', blend.name)}"
-    )
+    members, name = make_word("MEMBERS", *words), make_word("RUN", blend.name)
+    command = f"make ensemble {members} METHOD={record['method']} {name}"
     return command + (f" {make_word('ARGS', *options)}" if options else ""), words
 
 
 def _data(sources: Sequence[Predictions]) -> dict[str, Any]:
     """The data set of the runs among `sources`; for files, or runs of several data sets, a hash of Ids and targets."""
     data: list[dict[str, Any]] = [source.run.record["data"] for source in sources if source.run is not None]
-    if data and all(one["hash"] == data[0]["hash"] for one in data):
+    if len({one["hash"] for one in data}) == 1:
         return data[0]
     rows = zip(sources[0].table["Id"], sources[0].target, strict=True)
     return {"name": "files", "hash": text_hash(*(f"{name},{target:.6f}" for name, target in rows))}
@@ -155,14 +131,12 @@ def _folds(folder: Path, sources: Sequence[Predictions], partition: Partition) -
     """The folds file by which all members were trained, if they are runs of one; else one written into `folder`."""
     path = folder / "folds.csv"
     trained = [source.run.record["folds"] for source in sources if source.run is not None]
-    shared = len(trained) == len(sources) and len({folds["hash"] for folds in trained}) == 1
-    if shared and partition.own and np.array_equal(sources[0].groups, partition.groups):  # type: ignore[arg-type]
+    if len(trained) == len(sources) and len({folds["hash"] for folds in trained}) == 1 and partition.own:
         for old in (path, path.with_suffix(".json")):
             old.unlink(missing_ok=True)
         return dict(trained[0])
-    groups = np.arange(len(partition.fold)) if partition.groups is None else partition.groups
     # No group of a folds file spans folds. One that does here was left out of the fits; it becomes one group a fold.
-    _, apart = np.unique(np.stack([groups, partition.fold]), axis=1, return_inverse=True)
+    _, apart = np.unique(np.stack([partition.groups, partition.fold]), axis=1, return_inverse=True)
     table = sources[0].table[["Id"]].assign(group=numbered(apart.tolist()), fold=partition.fold)
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
     due = file_hash(path)[:12]

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 DRAWS = 10_000
 _BATCH = 128  # draws whose counts are held at once: 10 MB for 9,912 groups
-_COUNTED = 1 << 15  # picks counted in one call: their counters fit into a core's cache
 
 Floats = NDArray[np.float64]
 Groups = NDArray[np.int64] | None
@@ -40,21 +39,10 @@ def bootstrap_sums(columns: ArrayLike, groups: Groups = None, *, draws: int = DR
     random = np.random.default_rng([seed, 0xB007])
     drawn = np.empty((draws, sums.shape[1]))
     for start in range(0, draws, _BATCH):
-        size = min(_BATCH, draws - start)
-        drawn[start : start + size] = _times_drawn(random, size, count) @ sums
+        picked = (random.integers(0, count, count) for _ in range(min(_BATCH, draws - start)))
+        times = np.array([np.bincount(one, minlength=count) for one in picked], dtype=np.float64)
+        drawn[start : start + _BATCH] = times @ sums
     return drawn
-
-
-def _times_drawn(random: np.random.Generator, draws: int, count: int) -> Floats:
-    """(draws, count): how often each of `count` groups comes up in as many draws from them."""
-    times = np.empty((draws, count))
-    step = max(1, _COUNTED // count)
-    for start in range(0, draws, step):
-        rows = times[start : start + step]
-        picked = random.integers(0, count, rows.shape)
-        picked += np.arange(len(rows))[:, None] * count  # each resample has its own range of counters
-        rows[:] = np.bincount(picked.ravel(), minlength=rows.size).reshape(rows.shape)
-    return times
 
 
 def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -70,11 +58,7 @@ def permutations(n: int, groups: Groups = None, *, draws: int = DRAWS, seed: int
     An effect of a group's size itself is not seen; 0.8 % of the contest's photos are in groups of more than one.
     """
     random = np.random.default_rng([seed, 0x9E12])
-    if groups is None:
-        for _ in range(draws):
-            yield random.permutation(n)
-        return
-    _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    _, index, sizes = np.unique(np.arange(n) if groups is None else groups, return_inverse=True, return_counts=True)
     by_group = np.split(np.argsort(index, kind="stable"), np.cumsum(sizes)[:-1])
     blocks = [np.stack([by_group[g] for g in np.flatnonzero(sizes == size)]) for size in np.unique(sizes)]
     for _ in range(draws):

@@ -50,7 +50,6 @@ class Calibration:
         rising = _isotonic(np.arange(len(bins)), means, [len(rows) for rows in bins])
         self._sizes = np.maximum(rising, max(_SMALLEST * float(error.mean()), 1e-6))
         self._scaled = np.sort((y - p) / self.size(p))
-        self._chances: dict[float, tuple[Floats, Floats]] = {}
 
     def size(self, prediction: ArrayLike) -> Floats:
         """E|residual| of such predictions, points; the shape of `prediction`."""
@@ -71,14 +70,12 @@ class Calibration:
 
         Isotonic, its steps joined at their centres (Oron and Flournoy 2017). A step of k in n counts as (k + 1) / (n + 2).
         """
-        bar = self.median if score is None else score
-        if bar not in self._chances:
-            fitted = _isotonic(self.prediction, self.target > bar)
-            levels, step = np.unique(fitted, return_inverse=True)
-            count = np.bincount(step).astype(np.float64)
-            shares = np.maximum.accumulate((levels * count + 1.0) / (count + 2.0))
-            self._chances[bar] = np.bincount(step, self.prediction) / count, shares
-        return np.asarray(np.interp(np.asarray(prediction, dtype=np.float64), *self._chances[bar]))
+        fitted = _isotonic(self.prediction, self.target > (self.median if score is None else score))
+        levels, step = np.unique(fitted, return_inverse=True)
+        count = np.bincount(step).astype(np.float64)
+        shares = np.maximum.accumulate((levels * count + 1.0) / (count + 2.0))
+        centres = np.bincount(step, self.prediction) / count
+        return np.asarray(np.interp(np.asarray(prediction, dtype=np.float64), centres, shares))
 
     @cached_property
     def order(self) -> "Order":

@@ -62,8 +62,8 @@ def compare(
     p = sign_flip_p(errors[:, 1:] - errors[:, :1], groups, draws=draws, seed=seed)
     reference = rmse(target, first)
     found = []
-    for i, ((name, values), own, adjusted) in enumerate(zip(others, p, holm(p), strict=True), start=1):
-        value, alone, paired = rmse(target, values), interval(drawn[:, i]), interval(drawn[:, i] - drawn[:, 0])
+    for (name, values), own, adjusted, column in zip(others, p, holm(p), drawn.T[1:], strict=True):
+        value, alone, paired = rmse(target, values), interval(column), interval(column - drawn[:, 0])
         found.append(Comparison(name, value, *alone, value - reference, *paired, float(own), float(adjusted)))
     return found
 
@@ -79,8 +79,6 @@ def compare_runs(
     """`pawpularity compare`: print runs and CSVs of the same rows beside the first of them."""
     if len(runs) < 2:
         raise UserError("compare: needs two or more runs or CSVs; the first is what the others are compared with")
-    if not 100 <= draws <= 1_000_000:
-        raise UserError(f"--draws {draws}: must be 100 to 1000000")
     several = open_several(runs, scale=scale, folds=folds)
     for one in several:
         if one.run is not None and one.run.leaky:
@@ -89,15 +87,8 @@ def compare_runs(
     groups = groups_of_all(several)
     found = compare(first.target, first.prediction, [(s.name, s.prediction) for s in others], groups, draws=draws)
     own = evaluate(first.target, first.prediction, first.constant, groups)
-    value = {
-        "first": {"run": first.name} | own.to_dict(),
-        "n": own.n,
-        "constant_rmse": own.constant_rmse,
-        "sd": own.sd,
-        "draws": draws,
-        "grouped": groups is not None,
-        "others": [one.to_dict() for one in found],
-    }
+    value = {"first": {"run": first.name} | own.to_dict(), "n": own.n, "constant_rmse": own.constant_rmse, "sd": own.sd,
+             "draws": draws, "grouped": groups is not None, "others": [one.to_dict() for one in found]}  # fmt: skip
     emit(value, comparison_text(first.name, own, found, first.constant_words), json)
     if len(found) > 2:
         log("choosing the best of several on these rows flatters it; Holm corrects the p values, not the figure")
@@ -106,15 +97,15 @@ def compare_runs(
 
 def comparison_text(first: str, own: Metrics, rows: Sequence[Comparison], constant: str) -> str:
     """The comparisons as a table; the p without Holm's correction is in the JSON."""
-    shown = [(first, _span(own.rmse, own.low, own.high), "compared with", "", "")]
+
+    def span(value: float, low: float, high: float) -> str:
+        return f"{value:.3f} [{low:.2f}, {high:.2f}]"
+
+    shown = [(first, span(own.rmse, own.low, own.high), "compared with", "", "")]
     for row in rows:
         difference = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-        alone = _span(row.rmse, row.rmse_low, row.rmse_high)
+        alone = span(row.rmse, row.rmse_low, row.rmse_high)
         shown.append((row.name, alone, difference, f"{row.p_holm:.4f}", row.verdict))
     few = "; intervals are indicative (fewer than 50 rows or groups)" if own.indicative else ""
     text = table(("run", "RMSE, 95 %", "difference, 95 %", "p (Holm)", "verdict"), shown, left=(0, 4))
     return f"{text}\nn = {own.n:,}; constant {own.constant_rmse:.3f} ({constant}); sd of these rows {own.sd:.3f}{few}"
-
-
-def _span(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.2f}, {high:.2f}]"

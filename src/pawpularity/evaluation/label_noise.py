@@ -30,43 +30,28 @@ class LabelNoise:
     """independent pairs behind it (a group of m counts m - 1); 0 = known exactly, without an interval"""
     how: str
 
-    @property
-    def exact(self) -> bool:
-        """Whether it is known rather than estimated."""
-        return self.pairs == 0
-
     def draws(self, count: int = DRAWS, *, seed: int = 0) -> Floats:
         """`count` values of the sd as likely as its interval says, (count,): two halves of normal distributions, cut at 0."""
         z = np.random.default_rng([seed, 0x4015E]).standard_normal(count)
         arm = np.where(z < 0, self.sd - self.low, self.high - self.sd) / 1.959963984540054
         return np.maximum(self.sd + arm * z, 0.0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     def __str__(self) -> str:
-        return f"{self.sd:.2f}" if self.exact else f"{self.sd:.1f} [{self.low:.1f}, {self.high:.1f}]"
+        return f"{self.sd:.1f} [{self.low:.1f}, {self.high:.1f}]" if self.pairs else f"{self.sd:.2f}"
 
 
 # 37 pairs listed in public code (IamGianluca/petfinder-pawpularity-score, pipe/remove_duplicate_images.py) differ by 15.16
-# points rms, so sd 15.16 / sqrt 2; percentile bootstrap. The difference shows no trend with the score (Spearman .13, p .47).
+# points rms, so sd 15.16 / sqrt 2; percentile bootstrap. Another list of 32 pairs gives 11.7 [9.0, 14.1]. The sd of these
+# photos' own scores is 14.3 and only six pairs lie above 40, so popular photos are likely noisier.
 CONTEST_NOISE = LabelNoise(10.7, 8.2, 13.1, 37, "published: 37 pairs of the contest's photos (perceptual hashes)")
-OTHER_CONTEST_LIST = LabelNoise(11.7, 9.0, 14.1, 32, "published: another list of 32 pairs of the contest's photos")
-CONTEST_SELECTION = (
-    "pairs were chosen because the photos look the same; the sd of their own scores is 14.3 and only six pairs lie above 40, so "
-    "popular photos are likely noisier than this"
-)
-"""Why the published figure is a lower bound."""
 
 
 def noise_of_pairs(target: ArrayLike, groups: NDArray[np.int64]) -> LabelNoise | None:
-    """The noise from the scores `target` (n,) of near-duplicates, which share a number in `groups` (n,).
+    """The noise from the scores `target` (n,) of near-duplicates, which share a number in `groups` (n,); None for too few.
 
-    Pooled variance within groups, m - 1 degrees for a group of m. None where fewer than two groups have two rows or more.
-    The interval is the chi-square's, with fewer degrees where the groups' variances spread more than normal noise would
-    (Satterthwaite 1946). It holds the known noise of a drawn sample in 93 to 95 % of cases from 4 pairs on, that of Laplace
-    noise in 91 %.
+    Pooled variance within groups, m - 1 degrees for a group of m. The interval is the chi-square's, with fewer degrees where
+    the groups' variances spread more than normal noise would (Satterthwaite 1946). From 4 pairs on it holds the known noise of
+    a drawn sample in 93 to 95 % of cases, that of Laplace noise in 91 %.
     """
     from scipy.special import chdtri
 
@@ -82,16 +67,13 @@ def noise_of_pairs(target: ArrayLike, groups: NDArray[np.int64]) -> LabelNoise |
     spread = ((within - variance * degrees) ** 2).sum()
     effective = min(pairs, 2 * within.sum() ** 2 / spread) if spread > 0 else pairs
     low, high = (float(np.sqrt(variance * effective / chdtri(effective, tail))) for tail in (0.025, 0.975))
-    how = f"{pairs:.0f} pairs of near-duplicates among these rows"
-    return LabelNoise(float(np.sqrt(variance)), low, high, int(pairs), how)
+    return LabelNoise(
+        float(np.sqrt(variance)), low, high, int(pairs), f"{pairs:.0f} pairs of near-duplicates among these rows"
+    )
 
 
 def noise_for(predictions: Predictions, origin: Origin) -> LabelNoise | None:
-    """The best that is known of the noise of these rows' labels.
-
-    A drawn sample's truth; else the rows' own near-duplicates if there are 8 pairs or more; else, on the contest's data,
-    the published figure; else None.
-    """
+    """A drawn sample's truth; else the rows' own near-duplicates, from 8 pairs; else, on the contest's data, the published."""
     if (floor := origin.floor) is not None:
         return LabelNoise(floor, floor, floor, 0, f"exact: the noise floor of {origin.why}")
     own = None if predictions.groups is None else noise_of_pairs(predictions.target, predictions.groups)
@@ -123,22 +105,19 @@ class Explainable:
 
 
 def explainable(r2: float, noise: LabelNoise, sd: float, r2_draws: Floats, sd_draws: Floats) -> Explainable | None:
-    """How much of what can be explained `r2` explains, on rows whose true scores have standard deviation `sd`.
+    """How much of the explainable `r2` explains, on rows whose true scores have the sd `sd`; None where they do not vary.
 
-    `r2_draws`, `sd_draws`: the same two of resampled rows, paired, (draws,). None where the rows do not vary.
+    `r2_draws`, `sd_draws`: the same two of resampled rows, paired, (draws,).
     """
     if not (sd > 0 and np.isfinite(r2)):
         return None
     ceiling, ceiling_low, ceiling_high = (1.0 - (value / sd) ** 2 for value in (noise.sd, noise.high, noise.low))
-    share = low = high = None
-    if ceiling > 0:
-        share = r2 / ceiling
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ceilings = 1.0 - (noise.draws(len(r2_draws)) / sd_draws) ** 2
-            # Where the noise may be all there is, any explained share is infinitely much of what can be.
-            shares = np.where(ceilings > 0, r2_draws / ceilings, np.sign(r2_draws) * np.inf)
-        shares = shares[~np.isnan(shares)]
-        # Whole order statistics: between a number and infinity there is nothing to interpolate.
-        low = float(np.percentile(shares, 2.5, method="lower"))
-        high = float(np.percentile(shares, 97.5, method="higher"))
-    return Explainable(noise, ceiling, ceiling_low, ceiling_high, share, low, high)
+    if ceiling <= 0:
+        return Explainable(noise, ceiling, ceiling_low, ceiling_high, None, None, None)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ceilings = 1.0 - (noise.draws(len(r2_draws)) / sd_draws) ** 2
+        # Where the noise may be all there is, any explained share is infinitely much of what can be.
+        shares = np.where(ceilings > 0, r2_draws / ceilings, np.sign(r2_draws) * np.inf)
+    # Whole order statistics: between a number and infinity there is nothing to interpolate.
+    low, high = np.nanpercentile(shares, 2.5, method="lower"), np.nanpercentile(shares, 97.5, method="higher")
+    return Explainable(noise, ceiling, ceiling_low, ceiling_high, r2 / ceiling, float(low), float(high))

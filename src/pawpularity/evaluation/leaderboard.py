@@ -1,8 +1,7 @@
 """`pawpularity oof`: the leaderboard over runs and files (RMSE, interval, constant, n), or everything about one of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 
 from pawpularity.console import duration, emit, log, make_word, next_step, table
 from pawpularity.errors import UserError
-from pawpularity.evaluation.bootstrap import Floats
 from pawpularity.evaluation.label_noise import explainable, noise_for
 from pawpularity.evaluation.leak_detection import FEWEST_ROWS, leak_signs, origin_of
 from pawpularity.evaluation.metrics import bootstrap_metrics, calibration_line, error_by_band, evaluate, rmse
@@ -21,6 +19,9 @@ from pawpularity.files import plain
 from pawpularity.runs import OOF, Run, recipe, run_names
 
 LEAKY = "LEAKY BY DESIGN (train.split=leaky): copies of the scored photos were trained on"
+FLATTERED = (
+    "choosing the best on these rows flatters it: of five equal runs by about 0.5 points at 120 photos, 0.06 at 9,912"
+)
 MOST_ROWS = 20
 
 
@@ -60,8 +61,7 @@ def oof(
     if len(rows) > len(shown):
         log(f"{len(rows) - len(shown)} more runs: name them, or --json FILE lists all")
     if len(rows) > 2:
-        log("the best of several is flattered by being chosen on these rows: of five equal ones by about 0.5 points at 120 photos, "
-            "0.06 at 9,912")  # fmt: skip
+        log(FLATTERED)
     next_step('make compare RUNS="a b"' if len(rows) > 1 else f"make oof {make_word('RUN', *names)}")
 
 
@@ -73,8 +73,8 @@ def _rank(row: dict[str, Any]) -> tuple[str, bool, float]:
 def run_row(run: Run) -> dict[str, Any]:
     """One row of the leaderboard: the pooled figures of the folds that are there, and how long they took."""
     if run.has_folds and not run.trained_folds():
-        row = {"run": run.name, "data": run.record["data"]["name"], "leaky": run.leaky}
-        return row | {"folds": f"0/{run.k}", "score": None}
+        data = run.record["data"]["name"]
+        return {"run": run.name, "data": data, "leaky": run.leaky, "folds": f"0/{run.k}", "score": None}
     return predictions_row(open_predictions(run.name, partly=True))
 
 
@@ -115,8 +115,7 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
              f"{s['constant_rmse']:.2f}", f"{s['sd']:.2f}", _number(s["r2"]),
              "" if row["seconds"] is None else duration(row["seconds"]), _note(row)]
         )  # fmt: skip
-    width = 10 if any(line[9] for line in lines) else 9
-    return table(header[:width], [line[:width] for line in lines], left=(0, 9))
+    return table(header, lines, left=(0, 9))
 
 
 def _note(row: dict[str, Any]) -> str:
@@ -129,20 +128,16 @@ def _note(row: dict[str, Any]) -> str:
     return "; ".join(notes)
 
 
-def details(predictions: Predictions, data: Path | None = None, *, seeds: bool = True) -> dict[str, Any]:
-    """Everything about one set of predictions, for `details_text` and for JSON.
-
-    `seeds`: look for runs that differ in their seed alone, which reads every run there is.
-    """
-    row, run, share = predictions_row(predictions, data), predictions.run, None
+def details(predictions: Predictions, data: Path | None = None) -> dict[str, Any]:
+    """Everything about one set of predictions, for `details_text` and for JSON."""
+    row, share = predictions_row(predictions, data), None
     if (noise := noise_for(predictions, origin_of(predictions, data))) is not None and row["score"]["r2"] is not None:
-        drawn = bootstrap_metrics(predictions.target, predictions.prediction, predictions.groups)
-        share = explainable(row["score"]["r2"], noise, row["score"]["sd"], drawn.r2, drawn.sd)
+        _, r2, sd = bootstrap_metrics(predictions.target, predictions.prediction, predictions.groups)
+        share = explainable(row["score"]["r2"], noise, row["score"]["sd"], r2, sd)
     return row | {
         "constant_words": predictions.constant_words,
         "explainable": None if share is None else share.to_dict(),
         "breakdown": breakdown(predictions),
-        "seeds": seed_spread(run) if seeds and run is not None and run.kind == "run" else None,
     }
 
 
@@ -154,120 +149,86 @@ def breakdown(predictions: Predictions) -> dict[str, Any]:
          "constant_rmse": rmse(target[here], constant[here])}
         for k in np.unique(predictions.fold) for here in [predictions.fold == k]
     ]  # fmt: skip
-    values = np.array([one["rmse"] for one in folds])
+    values = [one["rmse"] for one in folds]
     slope, intercept = calibration_line(target, prediction)
     varied = np.ptp(target) > 0 and np.ptp(prediction) > 0
-    found = {
+    return plain({
         "bands": [vars(band) for band in error_by_band(target, prediction)],
         "folds": folds,
-        "fold_sd": _sd(values),
-        "mean_of_folds": values.mean(),
+        "fold_sd": np.std(values, ddof=1) if len(values) > 1 else None,
+        "mean_of_folds": np.mean(values),
         "correlation": np.corrcoef(target, prediction)[0, 1] if varied else None,
         "lowest": prediction.min(),
         "highest": prediction.max(),
         "slope": slope,
         "intercept": intercept,
-    }
-    return plain(found)
+    })  # fmt: skip
 
 
 def details_text(d: dict[str, Any]) -> str:
     """`details` as three tables: figures, errors by band of true score, signs of leaks."""
-    s, b, e = d["score"], d["breakdown"], d["explainable"]
-    few = " (indicative: fewer than 50 rows or groups)" if s["indicative"] else ""
-    values = [one["rmse"] for one in b["folds"]]
-    folds = (
-        " ".join(f"{value:.2f}" for value in values) if len(values) <= 10 else f"{min(values):.2f} to {max(values):.2f}"
-    )
-    line = "none, predictions do not vary"
-    if b["slope"] is not None:
-        line = f"target = {b['intercept']:.2f} + {b['slope']:.3f} x prediction (above 1: too timid, below 1: too bold)"
-    lines = [
-        ("RMSE", f"{s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{few}; n = {s['n']:,}"),
-        ("constant", f"{s['constant_rmse']:.2f} ({d['constant_words']}); sd of these rows {s['sd']:.2f}"),
-        ("R2", f"{_number(s['r2'])}, 95 % [{_number(s['r2_low'])}, {_number(s['r2_high'])}]"),
-        (
-            "folds",
-            f"{folds}; sd {_number(b['fold_sd'], 2)}, mean {b['mean_of_folds']:.2f} (often quoted instead of the RMSE)",
-        ),
-        ("seeds", _seeds(d["seeds"])),
-        ("correlation", f"{_number(b['correlation'])}; predictions {b['lowest']:.1f} to {b['highest']:.1f}"),
-        ("calibration", line),
-    ]
-    if d["leaky"]:
-        lines.insert(0, ("warning", LEAKY))
-    if d["floor"] is not None:
-        lines.append(("noise floor", f"{d['floor']:.2f}: no predictor of this drawn sample can be expected below it"))
-    if e is not None and e["share"] is not None:
-        share, low, high = (
-            _number(v if v is None else 100 * v, 0) for v in (e["share"], e["share_low"], e["share_high"])
-        )
-        noise = "{} points [{}, {}]".format(*(_number(e["noise"][key], 1) for key in ("sd", "low", "high")))
-        lines.append(("explainable", f"{share} % [{low}, {high}] of the R2 {e['ceiling']:.2f} that label noise of {noise} allows "
-                      f"({e['noise']['how']})"))  # fmt: skip
     bands = [(band["name"], band["n"], f"{band['rmse']:.2f}", f"{100 * band['share']:.1f} %", f"{band['bias']:+.1f}")
-             for band in b["bands"]]  # fmt: skip
+             for band in d["breakdown"]["bands"]]  # fmt: skip
     signs = [("LEAK ALARM" if sign["raised"] else "no alarm", sign["name"], sign["text"]) for sign in d["signs"]]
     if not signs:
-        why = d["origin"] if s["n"] >= FEWEST_ROWS else f"{s['n']} rows are too few ({FEWEST_ROWS} at least)"
+        n = d["score"]["n"]
+        why = d["origin"] if n >= FEWEST_ROWS else f"{n} rows are too few ({FEWEST_ROWS} at least)"
         signs = [("no alarm possible", "", why)]
     head = (d["run"], f"folds {d['folds']}; {d['kind_of_data']} data: {d['origin']}")
     tables = [
-        table(head, lines, left=(0, 1)),
+        table(head, _detail_lines(d), left=(0, 1)),
         table(("true score", "n", "RMSE", "of squared error", "bias"), bands),
         table(("leak", "sign", ""), signs, left=(0, 1, 2)),
     ]
     return "\n\n".join(tables)
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _detail_lines(d: dict[str, Any]) -> list[tuple[str, str]]:
+    s, b, e = d["score"], d["breakdown"], d["explainable"]
+    few = " (indicative: fewer than 50 rows or groups)" if s["indicative"] else ""
+    values = [one["rmse"] for one in b["folds"]]
+    folds = " ".join(f"{v:.2f}" for v in values) if len(values) <= 10 else f"{min(values):.2f} to {max(values):.2f}"
+    line = "none, predictions do not vary"
+    if b["slope"] is not None:
+        line = f"target = {b['intercept']:.2f} + {b['slope']:.3f} x prediction (above 1: too timid, below 1: too bold)"
+    mean = f"sd {_number(b['fold_sd'], 2)}, mean {b['mean_of_folds']:.2f} (often quoted instead of the RMSE)"
+    lines = [("warning", LEAKY)] if d["leaky"] else []
+    lines += [
+        ("RMSE", f"{s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{few}; n = {s['n']:,}"),
+        ("constant", f"{s['constant_rmse']:.2f} ({d['constant_words']}); sd of these rows {s['sd']:.2f}"),
+        ("R2", f"{_number(s['r2'])}, 95 % [{_number(s['r2_low'])}, {_number(s['r2_high'])}]"),
+        ("folds", f"{folds}; {mean}"),
+        ("correlation", f"{_number(b['correlation'])}; predictions {b['lowest']:.1f} to {b['highest']:.1f}"),
+        ("calibration", line),
+    ]
+    if d["floor"] is not None:
+        lines.append(("noise floor", f"{d['floor']:.2f}: no predictor of this drawn sample can be expected below it"))
+    if e is not None and e["share"] is not None:
+        share, low, high = (_number(e[key], 0, 100) for key in ("share", "share_low", "share_high"))
+        noise = "{} points [{}, {}]".format(*(_number(e["noise"][key], 1) for key in ("sd", "low", "high")))
+        lines.append(("explainable", f"{share} % [{low}, {high}] of the R2 {e['ceiling']:.2f} that label noise of {noise} allows "
+                      f"({e['noise']['how']})"))  # fmt: skip
+    return lines
 
 
-def _sd(values: Floats) -> float | None:
-    return float(values.std(ddof=1)) if len(values) > 1 else None
-
-
-def _by_recipe(names: Iterable[str]) -> dict[str, dict[int, str]]:
-    """Complete trained runs by everything but their seed, then by seed; of two with one seed the first counts."""
-    found: dict[str, dict[int, str]] = {}
-    for name in names:
-        with suppress(UserError):  # the leaderboard names damaged runs
-            run = Run.open(OOF / name)
-            if run.kind == "run" and len(run.trained_folds()) == run.k:
-                found.setdefault(recipe(run.record), {}).setdefault(run.config.train.seed, name)
-    return found
-
-
-def seed_spread(run: Run) -> dict[str, Any]:
-    """RMSE of the complete runs that differ from `run` in nothing but `train.seed`, their mean and sd.
-
-    The bootstrap covers rows; what another seed would have given is a second, independent doubt.
-    """
-    found = {}
-    for name in sorted(_by_recipe([run.name, *run_names()]).get(recipe(run.record), {}).values()):
-        with suppress(UserError):
-            other = open_predictions(name)
-            found[name] = rmse(other.target, other.prediction)
-    values = np.array(list(found.values()))
-    return {"runs": found, "mean": float(values.mean()) if found else None, "sd": _sd(values)}
-
-
-def _seeds(seeds: dict[str, Any] | None) -> str:
-    if seeds is None or len(seeds["runs"]) < 2:
-        return "-" if seeds is None else "one; train.seed=1 RUN=... trains another"
-    values = ", ".join(f"{name} {value:.2f}" for name, value in seeds["runs"].items())
-    few = " (from two only)" if len(seeds["runs"]) == 2 else ""
-    return f"mean {seeds['mean']:.2f}, sd {seeds['sd']:.2f}{few}: {values}"
+def _number(value: float | None, digits: int = 3, times: int = 1) -> str:
+    return "-" if value is None else f"{times * value:.{digits}f}"
 
 
 def seed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """One line for every set of complete runs in the leaderboard that differ in `train.seed` alone."""
+    """One line for every set of complete runs in the leaderboard that differ in `train.seed` alone.
+
+    The bootstrap covers rows; what another seed would have given is a second, independent doubt.
+    """
     figures = {row["run"]: row["score"]["rmse"] for row in rows if row["score"] and row["leaky"] is not None}
+    by_recipe: dict[str, dict[int, str]] = {}
+    for run in (Run.open(OOF / name) for name in figures):
+        if run.kind == "run" and len(run.trained_folds()) == run.k:
+            by_recipe.setdefault(recipe(run.record), {}).setdefault(run.config.train.seed, run.name)
     lines = []
-    for by_seed in _by_recipe(figures).values():
-        if len(by_seed) > 1:
-            runs = {name: figures[name] for name in by_seed.values()}
-            values = np.array(list(runs.values()))
-            lines.append("seeds: " + _seeds({"runs": runs, "mean": values.mean(), "sd": _sd(values)}))
+    for names in (list(by_seed.values()) for by_seed in by_recipe.values() if len(by_seed) > 1):
+        values = [figures[name] for name in names]
+        few = " (from two only)" if len(names) == 2 else ""
+        each = ", ".join(f"{name} {figures[name]:.2f}" for name in names)
+        lines.append(f"seeds: mean {np.mean(values):.2f}, sd {np.std(values, ddof=1):.2f}{few}: {each}")
     return lines

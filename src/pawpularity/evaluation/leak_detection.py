@@ -28,7 +28,7 @@ from pawpularity.data import CONTEST, is_drawn
 from pawpularity.data.tables import ID, TARGET, read_cells, read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Floats, bootstrap_sums, interval
-from pawpularity.evaluation.metrics import BANDS, Metrics, rmse
+from pawpularity.evaluation.metrics import BANDS, Metrics, error_by_band, rmse
 from pawpularity.evaluation.oof import floor_of as floor_of
 from pawpularity.evaluation.predictions import Predictions
 from pawpularity.files import plain
@@ -66,15 +66,12 @@ class Origin:
 
 
 def origin_of(predictions: Predictions, data: Path | None = None) -> Origin:
-    """Where the rows of `predictions` come from. `data` is their folder or table, if the user named one.
-
-    Raises UserError where `data` does not know the rows.
-    """
+    """Where the rows of `predictions` come from. `data`: their folder or table, if named; UserError if of other rows."""
     ids, target = predictions.table[ID].tolist(), predictions.target
     if data is not None and not data.exists():
         raise UserError(f"--data {data}: there is no such folder or file")
     for folder in [data] if data is not None else _usual_folders(predictions):
-        truth = expected_scores(folder) if is_drawn(folder) else {}
+        truth = _expected_scores(folder) if is_drawn(folder) else {}
         if truth and set(ids) <= truth.keys():
             expected = np.array([truth[name] for name in ids])
             return Origin(DRAWN_KIND, f"the sample drawn in {folder}", folder, floor_of(folder), expected)
@@ -83,9 +80,8 @@ def origin_of(predictions: Predictions, data: Path | None = None) -> Origin:
     named = data if data is not None and data.is_dir() else None
     seeds = _first_photos()
     if (seed := next((seeds[name] for name in ids if name in seeds), None)) is not None:
-        return Origin(
-            DRAWN_KIND, f"the Ids are those of a drawn sample of seed {seed} (its truth is not at hand)", named
-        )
+        why = f"the Ids are those of a drawn sample of seed {seed} (its truth is not at hand)"
+        return Origin(DRAWN_KIND, why, named)
     if np.all((target % 1 == 0) & (target >= 1) & (target <= 100)) and all(map(_HEX.fullmatch, ids)):
         return Origin(CONTEST_KIND, "the Ids and whole scores of 1-100 are as the contest's", named)
     return Origin(OTHER_KIND, "the Ids or scores are not the contest's, so the possible R2 is not known", named)
@@ -111,10 +107,8 @@ def rows_known(predictions: Predictions, table: pd.DataFrame, where: str) -> tup
     unequal = np.flatnonzero(np.abs(scores - own) > 1e-6)  # targets are written with six decimals
     if len(unequal):
         row = int(unequal[0])
-        raise UserError(
-            f"--data {where}: gives {table[ID].iloc[place[row]]} a score of {scores[row]:g}, {predictions.path} has "
-            f"{own[row]:g} ({len(unequal)} rows differ); name the data these predictions are of"
-        )
+        raise UserError(f"--data {where}: {table[ID].iloc[place[row]]} has a score of {scores[row]:g}, in {predictions.path} "
+                        f"{own[row]:g} ({len(unequal)} rows differ); name their data")  # fmt: skip
     return rows, place
 
 
@@ -125,12 +119,10 @@ def _usual_folders(predictions: Predictions) -> list[Path]:
 
 def _other_rows(predictions: Predictions, where: Path | str) -> UserError:
     n, first = len(predictions.table), predictions.table[ID].iloc[0]
-    return UserError(
-        f"--data {where}: knows none of the {n} rows of {predictions.path} (the first is {first}); name their data"
-    )
+    return UserError(f"--data {where}: knows none of the {n} rows of {predictions.path} ({first} ...); name their data")
 
 
-def expected_scores(folder: Path) -> dict[str, float]:
+def _expected_scores(folder: Path) -> dict[str, float]:
     """The true conditional mean of every photo's score in a drawn sample, by Id."""
     cells = read_cells(folder / "truth" / "parts.csv", (ID, "expected"))
     return dict(zip(cells.columns[ID], cells.numbers("expected", "the expected score").tolist(), strict=True))
@@ -161,20 +153,19 @@ def leak_signs(predictions: Predictions, m: Metrics, origin: Origin) -> list[Sig
         signs.append(Sign("exact answers", True, "every prediction is the score itself"))
     reach = f"RMSE {m.rmse:.2f}, upper end {m.high:.2f}; alarm below"
     if origin.kind == CONTEST_KIND and np.isfinite(m.r2):
-        span = f"{m.r2:.3f}, 95 % [{m.r2_low:.3f}, {m.r2_high:.3f}]"
-        text = f"R2 {span}; alarm when the lower end is above {R2_BAR} (the contest's winner: 0.33)"
-        signs.append(Sign("R2", bool(m.r2_low > R2_BAR), text))
-        signs.append(
-            Sign("label noise", bool(m.high < NOISE_BAR), f"{reach} {NOISE_BAR}, the noise of photos posted twice")
+        text = (
+            f"R2 {m.r2:.3f}, 95 % [{m.r2_low:.3f}, {m.r2_high:.3f}]; alarm: lower end above {R2_BAR} (the winner: 0.33)"
         )
+        signs += [Sign("R2", bool(m.r2_low > R2_BAR), text),
+                  Sign("label noise", bool(m.high < NOISE_BAR), f"{reach} {NOISE_BAR}, that of photos posted twice")]  # fmt: skip
     if origin.expected is not None:
         # The noise of these very rows may by luck be small, and a perfect predictor would share that luck.
         floor = rmse(target, origin.expected)
-        signs.append(Sign("noise floor", bool(m.high < floor), f"{reach} {floor:.2f}, the noise of these very scores"))
         slope, low, high = known_noise(predictions, origin.expected)
-        text = f"{slope:+.3f} points of prediction per point of a score's noise, 99 % [{low:+.3f}, {high:+.3f}], which no photo "
-        text += f"shows; alarm when the lower end is above {KNOWS_NOISE_BAR}"
-        signs.append(Sign("knows the noise", bool(low > KNOWS_NOISE_BAR), text))
+        text = f"{slope:+.3f} points a point of noise, which no photo shows, 99 % [{low:+.3f}, {high:+.3f}]"
+        signs += [Sign("noise floor", bool(m.high < floor), f"{reach} {floor:.2f}, the noise of these very scores"),
+                  Sign("knows the noise", bool(low > KNOWS_NOISE_BAR),
+                       f"{text}; alarm: lower end above {KNOWS_NOISE_BAR}")]  # fmt: skip
     return signs
 
 
@@ -187,8 +178,7 @@ def known_noise(
     out first; that only narrows the interval.
     """
     noise = predictions.target - expected
-    design = np.stack([np.ones_like(expected), expected], axis=1)
-    rest = predictions.prediction - design @ np.linalg.lstsq(design, predictions.prediction, rcond=None)[0]
+    rest = predictions.prediction - np.polyval(np.polyfit(expected, predictions.prediction, 1), expected)
     sums = bootstrap_sums(np.stack([rest * noise, noise**2], axis=1), predictions.groups, draws=draws, seed=seed)
     return float((rest @ noise) / (noise @ noise)), *interval(sums[:, 0] / sums[:, 1], 0.99)
 
@@ -272,10 +262,8 @@ class Copies:
 def copies_of(predictions: Predictions, rows: Rows, near: Neighbours, bar: float, chosen: NDArray[np.bool_]) -> Copies:
     """The figures of the rows with a copy in another fold: those of `rows` that `chosen` marks; `bar` as in Copies."""
     target, prediction = predictions.target[rows], predictions.prediction[rows]
-    figures = [
-        rmse(target[mask], answer[mask]) if mask.any() else float("nan")
-        for mask, answer in ((chosen, prediction), (~chosen, prediction), (chosen, target[near.at]))
-    ]
+    asked = ((chosen, prediction), (~chosen, prediction), (chosen, target[near.at]))
+    figures = [rmse(target[mask], answer[mask]) if mask.any() else float("nan") for mask, answer in asked]
     suspected = int((near.similarity >= bar).sum())
     return Copies(bar, len(rows), suspected, int(chosen.sum()), float(chosen.mean()), *figures)
 
@@ -299,19 +287,18 @@ def pair_sign(predictions: Predictions) -> Sign | None:
     """
     if predictions.groups is None:
         return None
-    order = np.argsort(predictions.groups, kind="stable")
-    same = np.flatnonzero(np.diff(predictions.groups[order]) == 0)
-    a, b = order[same], order[same + 1]
-    dy, dp = (values[a] - values[b] for values in (predictions.target, predictions.prediction))
-    if len(a) < PAIRS_AT_LEAST or not dy.any():
+    # In a group of three the second and third posting are each compared with the one before.
+    by_group = predictions.table[["target", "prediction"]].groupby(predictions.groups).diff().dropna()
+    dy, dp = by_group["target"].to_numpy(), by_group["prediction"].to_numpy()
+    if len(dy) < PAIRS_AT_LEAST or not dy.any():
         return None
-    # Groups of three give two pairs that share a photo: the pairs of a group are drawn together.
-    sums = bootstrap_sums(np.stack([dp * dy, dy * dy], axis=1), predictions.groups[a], draws=4000)
+    # The pairs of a group share a photo, and are drawn together.
+    sums = bootstrap_sums(np.stack([dp * dy, dy * dy], axis=1), predictions.groups[by_group.index], draws=4000)
     low, high = interval(sums[:, 0] / np.maximum(sums[:, 1], 1e-12))
     return Sign(
         "near-duplicates", low > PAIR_BAR or high < -PAIR_BAR,
-        f"where {len(a)} pairs of postings of one photo differ in score, predictions follow by {(dp @ dy) / (dy @ dy):+.2f} points "
-        f"a point, 95 % [{low:+.2f}, {high:+.2f}]; alarm beyond +-{PAIR_BAR} (1: trained on a copy of the row, -1: on the other)",
+        f"where {len(dy)} pairs of postings of one photo differ in score, predictions follow by {(dp @ dy) / (dy @ dy):+.2f} "
+        f"points a point, 95 % [{low:+.2f}, {high:+.2f}]; alarm beyond +-{PAIR_BAR} (1: trained on a copy of it, -1: of the other)",
     )  # fmt: skip
 
 
@@ -319,7 +306,7 @@ def spanning_sign(predictions: Predictions) -> Sign | None:
     """Whether known near-duplicates lie in different folds; None where no groups are known."""
     if predictions.groups is None:
         return None
-    folds = pd.Series(predictions.fold).groupby(predictions.groups)
+    folds = predictions.table["fold"].groupby(predictions.groups)
     size, spans = folds.size(), folds.nunique() > 1
     rows, share = int(size[spans].sum()), float(size[spans].sum() / size.sum())
     return Sign(
@@ -347,12 +334,11 @@ def verdict_of(signs: list[Sign]) -> str:
 
 def extremes_remark(predictions: Predictions, kind: str) -> str:
     """How far predictions reach, and the error at both ends of the scale, where honest ones are worst."""
-    target, prediction = predictions.target, predictions.prediction
-    ends = {"<=20": target <= BANDS[0][1], "100": target > BANDS[-2][1]}
-    parts = [f"{name}: {rmse(target[m], prediction[m]):.1f} (n {int(m.sum())})" for name, m in ends.items() if m.any()]
+    prediction, bands = predictions.prediction, error_by_band(predictions.target, predictions.prediction)
+    ends = [f"{b.name}: {b.rmse:.1f} (n {b.n})" for b in bands if b.name in (BANDS[0][0], BANDS[-1][0])]
     honest = " (an honest blend of the contest: 24 and 43)" if kind == CONTEST_KIND else ""
     return (
-        f"predictions {prediction.min():.1f} to {prediction.max():.1f}; RMSE of true scores {', '.join(parts)}{honest}"
+        f"predictions {prediction.min():.1f} to {prediction.max():.1f}; RMSE of true scores {', '.join(ends)}{honest}"
     )
 
 

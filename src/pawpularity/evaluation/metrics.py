@@ -7,7 +7,7 @@ training rows' mean, fold by fold. R2 = 1 - (RMSE / sd)^2 with the sd of the sco
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,8 +18,14 @@ from pawpularity.files import plain
 DRAWS = 2000
 INDICATIVE_BELOW = 50
 BANDS = (
-    ("<=20", 20.0), ("21-30", 30.0), ("31-40", 40.0), ("41-60", 60.0), ("61-80", 80.0), ("81-99", 99.0), ("100", 100.0),
-)  # fmt: skip
+    ("<=20", 20.0),
+    ("21-30", 30.0),
+    ("31-40", 40.0),
+    ("41-60", 60.0),
+    ("61-80", 80.0),
+    ("81-99", 99.0),
+    ("100", 100.0),
+)
 """Bands of the true score: name and upper end."""
 
 
@@ -51,21 +57,15 @@ def rmse(target: ArrayLike, prediction: ArrayLike) -> float:
 
 
 def evaluate(
-    target: Floats,
-    prediction: Floats,
-    constant: Floats | float,
-    groups: Groups = None,
-    *,
-    seed: int = 0,
-    draws: int = DRAWS,
+    target: Floats, prediction: Floats, constant: Floats | float, groups: Groups = None, *, draws: int = DRAWS
 ) -> Metrics:
     """Evaluate `prediction` on `target`, both (n,), points; `constant` is the training rows' mean, per row or one number.
 
     `groups` (n,) names near-duplicates, which are drawn together; None = every row its own.
     """
-    drawn = bootstrap_metrics(target, prediction, groups, draws=draws, seed=seed)
-    low, high = interval(drawn.rmse)
-    finite = drawn.r2[np.isfinite(drawn.r2)]
+    errors, ratios, _ = bootstrap_metrics(target, prediction, groups, draws=draws)
+    low, high = interval(errors)
+    finite = ratios[np.isfinite(ratios)]
     r2_low, r2_high = interval(finite) if len(finite) else (float("nan"), float("nan"))
     value, sd = rmse(target, prediction), float(np.std(target))
     r2 = 1.0 - (value / sd) ** 2 if sd > 0 else float("nan")
@@ -76,27 +76,19 @@ def evaluate(
     )  # fmt: skip
 
 
-class Resampled(NamedTuple):
-    """Figures of resampled rows, (draws,) each and paired; R2 is NaN where a resample does not vary."""
-
-    rmse: Floats
-    r2: Floats
-    sd: Floats
-
-
 def bootstrap_metrics(
-    target: Floats, prediction: Floats, groups: Groups = None, *, draws: int = DRAWS, seed: int = 0
-) -> Resampled:
-    """RMSE, R2 and the sd of the true scores over `draws` resamples of whole groups."""
+    target: Floats, prediction: Floats, groups: Groups = None, *, draws: int = DRAWS
+) -> tuple[Floats, Floats, Floats]:
+    """RMSE, R2 (NaN where a resample does not vary) and sd of the true scores over `draws` resamples of whole groups."""
     # Centred first: a variance from sums of squares loses digits that a mean of zero keeps.
     y = target - target.mean()
     columns = np.stack([np.ones_like(y), (target - prediction) ** 2, y, y * y], axis=1)
-    n, squared, first, second = bootstrap_sums(columns, groups, draws=draws, seed=seed).T
+    n, squared, first, second = bootstrap_sums(columns, groups, draws=draws).T
     variance = np.maximum(second / n - (first / n) ** 2, 0.0)
     r2 = np.full(draws, np.nan)
     varied = variance >= 1e-12 * max(float(np.var(target)), 1e-300)
     np.divide(-squared / n, variance, out=r2, where=varied)
-    return Resampled(np.sqrt(squared / n), r2 + 1.0, np.sqrt(variance))
+    return np.sqrt(squared / n), r2 + 1.0, np.sqrt(variance)
 
 
 @dataclass(frozen=True)
@@ -138,9 +130,7 @@ def calibration_line(target: Floats, prediction: Floats) -> tuple[float, float]:
 
     A slope of 1 is calibrated, above 1 too timid, below 1 too bold.
     """
-    centred = prediction - prediction.mean()
-    spread = float(centred @ centred)
-    if spread <= 1e-12:
+    if np.ptp(prediction) <= 1e-6:
         return float("nan"), float("nan")
-    slope = float(centred @ target) / spread
-    return slope, float(target.mean() - slope * prediction.mean())
+    slope, intercept = np.polyfit(prediction, target, 1)
+    return float(slope), float(intercept)

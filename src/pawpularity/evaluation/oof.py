@@ -45,12 +45,10 @@ def read_oof(path: Path) -> pd.DataFrame:
     columns: dict[str, object] = {ID: cells.ids()}
     for column, what in (("fold", "a whole number"), ("target", "a score"), ("prediction", "a score")):
         values = cells.numbers(column, what)
-        large = np.abs(values) > _LARGEST
-        unfit = np.flatnonzero(large | (values % 1 != 0) if column == "fold" else large)
+        unfit = np.flatnonzero((np.abs(values) > _LARGEST) | ((values % 1 != 0) & (column == "fold")))
         if unfit.size:
             row = int(unfit[0])
-            fault = f"too large to be {what}" if large[row] else f"not {what}"
-            raise UserError(f"{cells.where(row, column)}: {shown(cells.columns[column][row])} is {fault}; write one")
+            raise UserError(f"{cells.where(row, column)}: {shown(cells.columns[column][row])} is not {what}; write one")
         columns[column] = values.astype(np.int64) if column == "fold" else values
     return pd.DataFrame(columns).sort_values(ID, kind="stable", ignore_index=True)
 
@@ -62,53 +60,42 @@ def run_folds(run: Run) -> Folds:
         raise UserError(f"{run.name}: its folds file {path} is missing; run: make folds DATA=...")
     folds = read_folds(path)
     if folds.hash != run.record["folds"]["hash"]:
-        raise UserError(
-            f"{path}: is not the folds file {run.name} was trained by (its hash differs); restore it, or train again"
-        )
+        raise UserError(f"{path}: is not the folds file {run.name} was trained by; restore it, or train again")
     return folds
 
 
 def read_fold(run: Run, fold: int, folds: Folds) -> pd.DataFrame:
-    """The predictions of one fold, as training wrote them and of exactly that fold's photos.
-
-    Raises UserError naming the file and the first difference.
-    """
+    """The predictions of one fold. Raises UserError unless they are as training wrote them, of exactly that fold's photos."""
     path, remedy = run.predictions_file(fold), f"run: {run.remedy(fold)}"
     table = read_oof(path)
     due = set(folds.frame.loc[folds.frame["fold"] == fold, ID])
     if odd := due ^ set(table[ID]):
-        raise UserError(
-            f"{path}: {min(odd)} is {'missing from' if min(odd) in due else 'not of'} fold {fold}; {remedy}"
-        )
+        raise UserError(f"{path}: does not hold exactly the photos of fold {fold} ({min(odd)} differs); {remedy}")
     if file_hash(path) != run.metrics(fold)["predictions_hash"]:
-        writer = "training" if run.kind == "run" else "the probe"
-        raise UserError(f"{path}: was changed since {writer} wrote it; {remedy}")
+        raise UserError(f"{path}: was changed since it was made; {remedy}")
     return table
 
 
-def assemble(run: Run) -> pd.DataFrame | None:
-    """Join the folds of `run` into oof.csv and return it; None while a fold is missing (a stale oof.csv then goes).
+def read_run(run: Run, *, partly: bool = False) -> pd.DataFrame:
+    """All out-of-fold predictions of a run or a blend, verified; a run's oof.csv is brought up to date.
 
-    Raises UserError when a fold's predictions are not what training wrote.
+    `partly`: those of the folds that are there. Raises UserError where a fold is missing, or a file is not as it was made.
     """
-    if len(run.trained_folds()) < run.k:
+    if not run.has_folds:
+        if not run.oof_file.is_file() or file_hash(run.oof_file) != run.record.get("oof_hash"):
+            raise UserError(f"{run.oof_file}: is missing or was changed since the blend was made; make the blend again")
+        return read_oof(run.oof_file)
+    trained = run.trained_folds()
+    if len(trained) < run.k:
         run.oof_file.unlink(missing_ok=True)
-        return None
+        if not (trained and partly):
+            raise UserError(f"{run.folder}: {len(trained)} of {run.k} folds are there; run: {run.remedy()}")
     folds = run_folds(run)
-    table = pd.concat([read_fold(run, fold, folds) for fold in range(run.k)]).sort_values(ID, ignore_index=True)
+    table = pd.concat([read_fold(run, fold, folds) for fold in trained]).sort_values(ID, ignore_index=True)
     text = _text(table)
-    if not run.oof_file.is_file() or run.oof_file.read_bytes() != text.encode():
+    if len(trained) == run.k and not (run.oof_file.is_file() and run.oof_file.read_bytes() == text.encode()):
         write_text(run.oof_file, text)
     return table
-
-
-def read_run(run: Run) -> pd.DataFrame | None:
-    """All out-of-fold predictions of a run, a probe or a blend, verified; None while a fold is missing."""
-    if run.has_folds:
-        return assemble(run)
-    if not run.oof_file.is_file() or file_hash(run.oof_file) != run.record.get("oof_hash"):
-        raise UserError(f"{run.oof_file}: is missing or was changed since the blend was made; make the blend again")
-    return read_oof(run.oof_file)
 
 
 def constant_predictions(table: pd.DataFrame) -> NDArray[np.float64]:

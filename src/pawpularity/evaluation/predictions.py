@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pawpularity.data.folds import read_folds
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import constant_predictions, read_fold, read_oof, read_run, run_folds
+from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run, run_folds
 from pawpularity.files import text_hash
 from pawpularity.runs import OOF, Run
 
@@ -82,14 +82,13 @@ def is_file_word(word: str) -> bool:
 def open_predictions(
     word: str, *, scale: float | None = None, folds: Path | None = None, partly: bool = False
 ) -> Predictions:
-    """The predictions that `word` names.
+    """The predictions that `word` names, checked.
 
     `scale` multiplies columns of a file that lie in 0..1; `folds` is a folds file with the groups of its rows; `partly`
-    takes a run although folds are missing. Raises UserError for a word that names nothing, a bad table, an unfinished run,
-    or a 0-1 scale without `scale`.
+    takes a run although folds are missing.
     """
     if scale is not None and not 0 < scale <= 1000:
-        raise UserError(f"--scale {scale:g}: must be above 0 and 1000 at most; 100 turns a 0-1 scale into score points")
+        raise UserError(f"--scale {scale:g}: must be above 0 and 1000 at most; 100 turns 0-1 into score points")
     return _open_file(word, scale, folds) if is_file_word(word) else _open_run(word, partly)
 
 
@@ -97,17 +96,13 @@ def _open_file(word: str, scale: float | None, folds: Path | None) -> Prediction
     path = Path(word)
     if not path.exists() or path.is_dir():
         fault = "is a folder" if path.is_dir() else "there is no such file"
-        raise UserError(
-            f"{word}: {fault}; name a CSV with Id,fold,target,prediction, or a run below {OOF}/ by its name alone"
-        )
+        raise UserError(f"{word}: {fault}; name a CSV with Id,fold,target,prediction, or a run by its name alone")
     table = read_oof(path)
     for column in ("prediction", "target"):
         # Scores are 1..100, so a column that never leaves 0..1 is on another scale.
         if table[column].between(0, 1).all():
             if scale is None:
-                raise UserError(
-                    f"{word}: every {column} lies in 0..1, so they are on a 0-1 scale, not 1-100; add --scale 100"
-                )
+                raise UserError(f"{word}: every {column} lies in 0..1, scores are 1-100; add --scale 100")
             # 0.07 x 100 is 7.000000000000001, and a whole score must stay one.
             table[column] = (table[column] * scale).round(6)
     groups = None if folds is None else read_folds(folds).groups_of(table[ID])
@@ -116,23 +111,16 @@ def _open_file(word: str, scale: float | None, folds: Path | None) -> Prediction
 
 def _open_run(name: str, partly: bool) -> Predictions:
     run = Run.open(OOF / name)
-    table, folds = read_run(run), run_folds(run)
-    if table is not None:
-        return Predictions(name, table, folds.groups_of(table[ID]), constant_predictions(table), run, run.oof_file)
-    trained = run.trained_folds()
-    if not trained or not partly:
-        raise UserError(f"{run.folder}: {len(trained)} of {run.k} folds are there; run: {run.remedy()}")
-    table = pd.concat([read_fold(run, fold, folds) for fold in trained]).sort_values(ID, ignore_index=True)
-    means = {fold: run.metrics(fold)["training_mean"] for fold in trained}
-    constant = table["fold"].map(means).to_numpy(dtype=np.float64)
-    return Predictions(name, table, folds.groups_of(table[ID]), constant, run, run.folder)
+    table, constant, path = read_run(run, partly=partly), None, run.oof_file
+    if run.has_folds and len(trained := run.trained_folds()) < run.k:
+        means = {fold: run.metrics(fold)["training_mean"] for fold in trained}
+        constant, path = table["fold"].map(means).to_numpy(dtype=np.float64), run.folder
+    groups = run_folds(run).groups_of(table[ID])
+    return Predictions(name, table, groups, constant_predictions(table) if constant is None else constant, run, path)
 
 
 def open_several(words: Sequence[str], *, scale: float | None = None, folds: Path | None = None) -> list[Predictions]:
-    """Several sets of predictions of the same rows and targets. Files of one name are told apart by their folder.
-
-    Raises UserError for one given twice, and naming the first difference.
-    """
+    """Several sets of predictions of the same rows and targets, else UserError. Files of one name are told apart by folder."""
     found: list[Predictions] = []
     for word in words:
         one = open_predictions(word, scale=scale, folds=folds)
@@ -147,42 +135,32 @@ def open_several(words: Sequence[str], *, scale: float | None = None, folds: Pat
     for place, one in enumerate(found):
         if one.run is None and names.count(one.name) > 1:
             found[place] = replace(one, name=f"{one.path.resolve().parent.name}-{one.name}")
-    names = [one.name for one in found]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"two sources are called {repeated}; rename one of the files")
+    if len({one.name for one in found}) < len(found):
+        raise UserError(f"two of {' '.join(words)} would have one name; rename a file")
     return found
 
 
 def _require_same_rows(first: Predictions, second: Predictions) -> None:
-    a, b = set(first.table[ID]), set(second.table[ID])
-    if odd := a ^ b:
-        inside, outside = (first, second) if min(odd) in a else (second, first)
-        raise UserError(f"{inside.path} and {outside.path} score different photos: {min(odd)} is in the former only "
-                        f"({len(inside.table)} rows and {len(outside.table)}); only the same rows can be compared")  # fmt: skip
+    if odd := set(first.table[ID]) ^ set(second.table[ID]):
+        raise UserError(f"{first.path} and {second.path} score different photos: {min(odd)} is in one of them only; "
+                        "name predictions of the same rows")  # fmt: skip
     unequal = np.flatnonzero(np.abs(first.target - second.target) > 1e-6)
     if len(unequal):
         row = int(unequal[0])
-        raise UserError(f"{first.path} and {second.path} have different targets: {first.table[ID][row]} is "
-                        f"{first.target[row]:g} and {second.target[row]:g} ({len(unequal)} rows differ); name files "
-                        "of the same data")  # fmt: skip
+        raise UserError(f"{first.path} and {second.path} have different targets: {first.table[ID][row]} is {first.target[row]:g} "
+                        f"and {second.target[row]:g} ({len(unequal)} rows differ)")  # fmt: skip
 
 
 def groups_of_all(several: Sequence[Predictions]) -> NDArray[np.int64] | None:
     """(n,) groups that hold two rows together if any of `several` (of the same rows) does; None where none are known."""
-    return joined_groups([one.groups for one in several if one.groups is not None])
-
-
-def joined_groups(known: Sequence[NDArray[np.int64]]) -> NDArray[np.int64] | None:
-    """(n,) groups that hold two rows together if any of `known` (each (n,)) does; None for no `known`."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    known = [one.groups for one in several if one.groups is not None]
     if not known or all(np.array_equal(one, known[0]) for one in known):
         return known[0] if known else None
-    n, first_of_group = len(known[0]), []
-    for one in known:
-        _, first, index = np.unique(one, return_index=True, return_inverse=True)
-        first_of_group.append(first[index])
-    rows = np.tile(np.arange(n), len(known))
-    edges = coo_array((np.ones(len(rows)), (rows, np.concatenate(first_of_group))), shape=(n, n))
+    n, rows = len(known[0]), np.tile(np.arange(len(known[0])), len(known))
+    parts = [np.unique(one, return_index=True, return_inverse=True) for one in known]
+    first_of_group = np.concatenate([first[index] for _, first, index in parts])
+    edges = coo_array((np.ones(len(rows)), (rows, first_of_group)), shape=(n, n))
     return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)

@@ -44,24 +44,19 @@ class Encoder:
 
 
 def open_encoder(model: Model, kind: str, *, size: int, seed: int) -> Encoder:
-    """Build the network once, to check its name, weights and photo size. Raises UserError as `build_encoder` does."""
+    """Build the network once, to check its name, weights and photo size."""
     backbone = build_encoder(model, kind, size=size, seed=seed)
     return Encoder(model, kind, backbone.width, tensors_hash(backbone.net.state_dict()))
 
 
 def build_encoder(model: Model, kind: str, *, size: int, seed: int) -> Backbone:
-    """The network whose output is the features of `kind`, in evaluation mode. Random weights depend on `seed`.
-
-    Raises UserError as `build_backbone` does, and for `logits` of a network or a weights file without a classifier.
-    """
+    """The network whose output is the features of `kind`, in evaluation mode. Random weights depend on `seed`."""
     try:
         backbone = build_backbone(model, size=size, seed=seed, classifier=kind == "logits")
     except UserError as error:
         if kind == "pooled":
             raise
-        build_backbone(
-            model, size=size, seed=seed
-        )  # raises what is wrong with the name, the size or the rest of the file
+        build_backbone(model, size=size, seed=seed)  # raises what is wrong but for the classifier
         raise UserError(f"--features logits needs the classifier too, pooled does not: {error}") from None
     if kind == "logits" and not getattr(backbone.net, "num_classes", 0):
         raise UserError(f"--features logits: {model.backbone} has no classifier; take --features pooled")
@@ -89,10 +84,7 @@ def frozen_features(
     cache: FeatureCache | None = None,
     view: int = ORIGINAL,
 ) -> NDArray[np.float32]:
-    """Features (len(photo_rows), width), float32, of the photos `photo_rows` seen as `view`, cached on disk in `cache`.
-
-    Raises UserError as `build_encoder` does, and for features that are not finite.
-    """
+    """Features (len(photo_rows), width), float32, of the photos `photo_rows` seen as `view`, cached on disk in `cache`."""
     network = frozen_network(model, kind, compute, size=size, seed=seed)
     rows, views = np.arange(len(photo_rows)), np.full(len(photo_rows), view)
     inputs = open_inputs(cache, photos, photo_rows, network, compute, rows, views)
@@ -105,7 +97,5 @@ def frozen_features(
             progress.add(len(x))
     features: NDArray[np.float32] = np.concatenate(parts)
     if not np.isfinite(features).all():
-        raise UserError(
-            f"{model.backbone}: its features are not finite in {compute.dtype_name}; try train.dtype=float32"
-        )
+        raise UserError(f"{model.backbone}: features are not finite in {compute.dtype_name}; try train.dtype=float32")
     return features

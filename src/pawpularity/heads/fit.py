@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.console import track
-from pawpularity.heads.head import Floats, Head, KernelHead, LinearHead, Table
+from pawpularity.heads.head import Floats, Head, Table
 
 ALPHAS = tuple(np.logspace(0, 6, 13).tolist())
 """Penalties on sums of squares over standardised columns; the last leaves little but the mean."""
@@ -58,17 +58,17 @@ def out_of_fold(
     return prediction, fitted
 
 
-def fit_ridge(features: Table, target: Floats, alphas: Sequence[float] = ALPHAS) -> Fitted:
-    """Ridge regression with the penalty of `alphas` that has the lowest leave-one-out error."""
+def fit_ridge(features: Table, target: Floats) -> Fitted:
+    """Ridge regression with the penalty of ALPHAS that has the lowest leave-one-out error."""
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    scaler, ridge = make_pipeline(StandardScaler(copy=False), RidgeCV(alphas)).fit(features.astype(np.float64), target)
-    head = LinearHead(scaler.mean_, ridge.coef_ / scaler.scale_, np.asarray(ridge.intercept_))
+    scaler, ridge = make_pipeline(StandardScaler(copy=False), RidgeCV(ALPHAS)).fit(features.astype(np.float64), target)
+    head = Head(scaler.mean_, ridge.coef_ / scaler.scale_, np.asarray(ridge.intercept_))
     alpha = float(ridge.alpha_)
-    words = f"alpha {np.format_float_positional(alpha, precision=3, fractional=False, trim='-')}"
-    return Fitted(head, {"alpha": alpha}, words + _edge(alpha, alphas))
+    shown = np.format_float_positional(alpha, precision=3, fractional=False, trim="-")
+    return Fitted(head, {"alpha": alpha}, f"alpha {shown}{_edge(alpha, ALPHAS)}")
 
 
 def fit_svr(features: Table, target: Floats, groups: Rows, *, seed: int = 0, inner_rows: int = INNER_ROWS) -> Fitted:
@@ -82,10 +82,7 @@ def fit_svr(features: Table, target: Floats, groups: Rows, *, seed: int = 0, inn
     z = scaler.fit_transform(features.astype(np.float64))
     gamma = 1.0 / max(1, int(z.any(axis=0).sum()))
 
-    def kernel_of(name: str, rows: Floats) -> Floats:
-        kernel: Floats = rbf_kernel(rows, gamma=gamma) if name == "rbf" else gamma * linear_kernel(rows)
-        return kernel
-
+    kernels = {"rbf": lambda rows: rbf_kernel(rows, gamma=gamma), "linear": lambda rows: gamma * linear_kernel(rows)}
     level, spread = float(target.mean()), float(target.std()) or 1.0
     y = (target - level) / spread
     inner = draw_groups(groups, inner_rows, seed)
@@ -94,19 +91,16 @@ def fit_svr(features: Table, target: Floats, groups: Rows, *, seed: int = 0, inn
     for name, values in SVR_C.items():
         search = GridSearchCV(SVR(kernel="precomputed", epsilon=EPSILON), {"C": values}, cv=folds, refit=False,
                               scoring="neg_mean_squared_error")  # fmt: skip
-        search.fit(kernel_of(name, z[inner]), y[inner], groups=groups[inner])
+        search.fit(kernels[name](z[inner]), y[inner], groups=groups[inner])
         errors |= {(name, c): -float(e) for c, e in zip(values, search.cv_results_["mean_test_score"], strict=True)}
     name, c = min(errors, key=errors.__getitem__)
-    svr = SVR(kernel="precomputed", C=c, epsilon=EPSILON, cache_size=500).fit(kernel_of(name, z), y)
+    svr = SVR(kernel="precomputed", C=c, epsilon=EPSILON, cache_size=500).fit(kernels[name](z), y)
     support, weights = z[svr.support_], spread * svr.dual_coef_[0]
     intercept = np.asarray(spread * svr.intercept_[0] + level)
-    head: Head
-    if name == "linear":
-        head = LinearHead(scaler.mean_, gamma * (weights @ support) / scaler.scale_, intercept)
+    if name == "rbf":
+        head = Head(scaler.mean_, weights, intercept, scaler.scale_, support.astype(np.float32), np.asarray(gamma))
     else:
-        head = KernelHead(
-            scaler.mean_, scaler.scale_, support.astype(np.float32), weights, intercept, np.asarray(gamma)
-        )
+        head = Head(scaler.mean_, gamma * (weights @ support) / scaler.scale_, intercept)
     chosen = {"kernel": name, "c": c, "epsilon": EPSILON, "inner_rows": len(inner)}
     return Fitted(head, chosen, f"{name} C {c:g}{_edge(c, SVR_C[name])}")
 
@@ -121,4 +115,4 @@ def draw_groups(groups: Rows, most: int, seed: int) -> Rows:
 
 
 def _edge(value: float, tried: Sequence[float]) -> str:
-    return " (edge)" if len(tried) > 1 and value in (min(tried), max(tried)) else ""
+    return " (edge)" if value in (min(tried), max(tried)) else ""

@@ -21,54 +21,41 @@ Table = NDArray[np.float32] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class LinearHead:
-    """`intercept + (x - mean) @ weights`: a ridge, or a linear support vector machine."""
+class Head:
+    """A linear head, `intercept + (x - mean) @ weights`; with `support` vectors a kernel one.
+
+    That is `intercept + sum of weights_i exp(-gamma |z - support_i|^2)`, z = (x - mean) / scale.
+    """
 
     mean: Floats
     """(p,)"""
     weights: Floats
-    """(p,)"""
+    """(p,), or (s,) with support vectors"""
     intercept: Floats
+    """()"""
+    scale: Floats | None = None
+    """(p,)"""
+    support: NDArray[np.float32] | None = None
+    """(s, p), standardised"""
+    gamma: Floats | None = None
     """()"""
 
     def predict(self, features: Table) -> Floats:
         """Scores (n,) of `features` (n, p), in the unit of the targets, not clipped."""
-        scores: Floats = (features - self.mean) @ self.weights + self.intercept
+        z = features - self.mean
+        if self.support is not None and self.scale is not None and self.gamma is not None:
+            z, support = z / self.scale, self.support.astype(np.float64)
+            distances = np.square(z).sum(axis=1)[:, None] + np.square(support).sum(axis=1) - 2.0 * z @ support.T
+            z = np.exp(-self.gamma * distances.clip(0.0))
+        scores: Floats = z @ self.weights + self.intercept
         return scores
-
-
-@dataclass(frozen=True, eq=False)
-class KernelHead:
-    """`intercept + sum of weights_i exp(-gamma |z - support_i|^2)` with z = (x - mean) / scale."""
-
-    mean: Floats
-    """(p,)"""
-    scale: Floats
-    """(p,)"""
-    support: NDArray[np.float32]
-    """(s, p) support vectors, standardised"""
-    weights: Floats
-    """(s,)"""
-    intercept: Floats
-    """()"""
-    gamma: Floats
-    """()"""
-
-    def predict(self, features: Table) -> Floats:
-        """Scores (n,) of `features` (n, p), in the unit of the targets, not clipped."""
-        z, support = (features - self.mean) / self.scale, self.support.astype(np.float64)
-        distances = np.square(z).sum(axis=1)[:, None] + np.square(support).sum(axis=1) - 2.0 * z @ support.T
-        scores: Floats = np.exp(-self.gamma * distances.clip(0.0)) @ self.weights + self.intercept
-        return scores
-
-
-Head = LinearHead | KernelHead
 
 
 def save_head(folder: Path, head: Head, about: Mapping[str, Any]) -> None:
     """Write `head` into `folder`. `about` says in head.json what it is and which features it takes."""
     file = folder / "head.safetensors"
-    save_tensors(file, {name: torch.from_numpy(np.asarray(value)) for name, value in vars(head).items()}, {})
+    there = {name: value for name, value in vars(head).items() if value is not None}
+    save_tensors(file, {name: torch.from_numpy(np.asarray(value)) for name, value in there.items()}, {})
     write_json(folder / "head.json", {**about, "tensors_hash": file_hash(file)})
 
 
@@ -78,4 +65,4 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
     tensors = {name: tensor.numpy() for name, tensor in read_tensors(folder / "head.safetensors").items()}
     if file_hash(folder / "head.safetensors") != about.get("tensors_hash"):
         raise UserError(f"{folder / 'head.safetensors'}: was changed since it was made; run make probe again")
-    return (KernelHead if "support" in tensors else LinearHead)(**tensors), about
+    return Head(**tensors), about

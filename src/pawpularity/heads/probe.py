@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from pawpularity.console import emit, log, make_word, next_step
-from pawpularity.context import Context, data_suffix
+from pawpularity.context import Context
 from pawpularity.errors import UserError, nearest
-from pawpularity.evaluation.leaderboard import floor_line, run_row, table_text
+from pawpularity.evaluation.leaderboard import FLATTERED, floor_line, run_row, table_text
 from pawpularity.runs import check_name
 
-FEATURES = {"pooled": "pooled", "logits": "logits"}
+FEATURES = ("pooled", "logits")
 HEADS = {"ridge": ("ridge",), "svr": ("svr",), "both": ("ridge", "svr")}
 METADATA = {"use": (True,), "none": (False,), "both": (False, True)}
 MOST_SVR_ROWS = 20_000  # a support vector machine holds the kernel of its training rows in memory: 3.2 GB for so many
@@ -29,11 +29,8 @@ def probe(
     `features`: pooled or logits. `head`: ridge, svr or both. `metadata`: the twelve columns beside the features: use, none or
     both. `run`: the first word of the runs' names (default: probe).
     """
-    for option, value, valid in (
-        ("features", features, FEATURES),
-        ("head", head, HEADS),
-        ("metadata", metadata, METADATA),
-    ):
+    options = {"features": (features, FEATURES), "head": (head, HEADS), "metadata": (metadata, METADATA)}
+    for option, (value, valid) in options.items():
         if value not in valid:
             raise UserError(f"--{option} {value}: is not known{nearest(value, valid)}")
     if repeated := next((name for name in backbones if backbones.count(name) > 1), None):
@@ -43,7 +40,6 @@ def probe(
     dataset.require_photos()  # labels alone are refused before a folds file is made
     if "svr" in HEADS[head] and len(dataset.train) > MOST_SVR_ROWS:
         raise UserError(f"--head svr: {len(dataset.train)} rows are more than its {MOST_SVR_ROWS}; take --head ridge")
-    folds = context.folds
 
     from pawpularity.device import choose as choose_device
     from pawpularity.heads.run import make_runs
@@ -53,15 +49,13 @@ def probe(
     weights = "random weights" if config.model.weights == "none" else f"weights {config.model.weights}"
     log(f"encoder {', '.join(names)}: {weights}, {features} features, {config.photos.size} px")
     log(f"device  {compute}")
-    runs = make_runs(config, dataset, folds, compute, backbones=names, features=features, heads=HEADS[head],
-                     metadata=METADATA[metadata], word=word, suffix=data_suffix(context.data))  # fmt: skip
+    runs = make_runs(context, names, features, HEADS[head], METADATA[metadata], word, compute)
     rows = [run_row(run) for run in runs]
     emit({"runs": rows}, table_text(rows), json)
     if any("(edge)" in chosen for row in rows for chosen in row["chosen"]):
         log("(edge): the smallest or largest value tried; a better one may lie beyond it")
     if len(rows) > 1:
-        log("choosing the best of these rows by their figures flatters it: five equal ones by about 0.5 points at 120 photos, "
-            "0.06 at 9,912")  # fmt: skip
+        log(FLATTERED)
     if (line := floor_line(context.data)) is not None:
         log(line)
     next_step(f"make ensemble {make_word('MEMBERS', *(run.name for run in runs))}" if len(runs) > 1 else "make oof")

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from pawpularity.config import Config, Model, Train
 from pawpularity.console import duration, log
-from pawpularity.data.dataset import Dataset
+from pawpularity.context import Context, data_suffix
 from pawpularity.data.folds import Folds
 from pawpularity.data.tables import ID, METADATA, TARGET
 from pawpularity.device import Compute
 from pawpularity.evaluation.metrics import evaluate
-from pawpularity.evaluation.oof import assemble, write_oof
+from pawpularity.evaluation.oof import read_run, write_oof
 from pawpularity.features.build import FeatureCache
 from pawpularity.files import file_hash, text_hash, write_json
 from pawpularity.heads.features import Encoder, frozen_features, open_encoder
@@ -49,24 +49,22 @@ class Recipe:
         joined = "-".join(names)
         if len(joined) > LONGEST and len(names) > 1:
             joined = f"{names[0][: LONGEST // 2]}-and-{len(names) - 1}-more-{text_hash(*names)[:6]}"
-        marks = (
-            ["logits"] * (self.encoders[0].kind == "logits") + ["svr"] * (self.head == "svr") + ["meta"] * self.metadata
-        )
-        return check_name("-".join([word, joined, *marks]) + suffix)
+        marks = {"logits": self.encoders[0].kind == "logits", "svr": self.head == "svr", "meta": self.metadata}
+        return check_name("-".join([word, joined, *(mark for mark, there in marks.items() if there)]) + suffix)
 
-    def record(self, config: Config, dataset: Dataset, folds: Folds) -> dict[str, Any]:
+    def record(self, context: Context) -> dict[str, Any]:
         """What config.json holds. Settings that a head does not use are left at their defaults."""
+        config, dataset, folds = context.config, context.dataset, context.folds
         model, kind = self.encoders[0].model, self.encoders[0].kind
         names = [encoder.name for encoder in self.encoders]
         own = Config(
             name="-".join(names),
             photos=config.photos,
             folds=config.folds,
-            model=Model(backbone=model.backbone, args=model.args, weights=model.weights,
-                        metadata="use" if self.metadata else "none"),
+            model=model.model_copy(update={"metadata": "use" if self.metadata else "none"}),
             train=Train(seed=config.train.seed, dtype=config.train.dtype),
             cache=config.cache,
-        )  # fmt: skip
+        )
         folder = None if dataset.folder.is_absolute() else dataset.folder.as_posix()
         about = {"method": self.head, "features": kind, "backbones": names,
                  "widths": [encoder.width for encoder in self.encoders], "tried": TRIED[self.head]}  # fmt: skip
@@ -79,51 +77,47 @@ class Recipe:
 
 
 def make_runs(
-    config: Config,
-    dataset: Dataset,
-    folds: Folds,
-    compute: Compute,
-    *,
+    context: Context,
     backbones: Sequence[str],
     features: str,
     heads: Sequence[str],
     metadata: Sequence[bool],
     word: str,
-    suffix: str,
+    compute: Compute,
 ) -> list[Run]:
-    """Metrics every encoder alone, and all together if there are several, under each head, with and without metadata.
+    """Score every encoder alone, and all together if there are several, under each head, with and without metadata.
 
     Names, weights and places are checked before anything is computed. `config.model.args` go to its own backbone alone.
-    Raises UserError for a network that cannot be had, and a run of the same name with other settings.
     """
-    size, seed = config.photos.size, config.train.seed
-    args = {name: config.model.args if name == config.model.backbone else {} for name in backbones}
-    models = [Model(backbone=name, args=args[name], weights=config.model.weights) for name in backbones]
+    config, dataset, own = context.config, context.dataset, context.config.model
+    size, seed, folder = config.photos.size, config.train.seed, Path(config.cache.folder)
+    args = {name: own.args if name == own.backbone else {} for name in backbones}
+    models = [Model(backbone=name, args=args[name], weights=own.weights) for name in backbones]
     encoders = [open_encoder(model, features, size=size, seed=seed) for model in models]
     sets = [(encoder,) for encoder in encoders] + ([tuple(encoders)] if len(encoders) > 1 else [])
-    planned = []
-    for recipe in (Recipe(members, head, with_) for members in sets for head in heads for with_ in metadata):
-        folder, record = OOF / recipe.name(word, suffix), recipe.record(config, dataset, folds)
-        Run.same(folder, record)
-        planned.append((recipe, folder, record))
+    recipes = [Recipe(members, head, with_) for members in sets for head in heads for with_ in metadata]
+    places = [OOF / recipe.name(word, data_suffix(context.data)) for recipe in recipes]
+    for recipe, place in zip(recipes, places, strict=True):
+        Run.same(place, recipe.record(context))
     table = dataset.train.reset_index(drop=True).sort_values(ID)
-    photos = dataset.photos(size, config.photos.fit, Path(config.cache.folder))
-    cache = FeatureCache(Path(config.cache.folder) / "features", photos, size, config.cache.budget_gb)
-    computed, seconds = {}, {}
+    photos = dataset.photos(size, config.photos.fit, folder)
+    cache = FeatureCache(folder / "features", photos, size, config.cache.budget_gb)
+    computed, rows = {}, table.index.to_numpy()
     for encoder in encoders:
-        name, began = encoder.name, time.perf_counter()
-        computed[name] = frozen_features(
-            photos, table.index.to_numpy(), encoder.model, features, size, compute, seed=seed, cache=cache
+        began = time.perf_counter()
+        x = frozen_features(photos, rows, encoder.model, features, size, compute, seed=seed, cache=cache)
+        computed[encoder.name] = x, (seconds := time.perf_counter() - began)
+        log(
+            f"encoder {encoder.name}: {encoder.width} {features} features of {len(table)} photos in {duration(seconds)}"
         )
-        seconds[name] = time.perf_counter() - began
-        log(f"encoder {name}: {encoder.width} {features} features of {len(table)} photos in {duration(seconds[name])}")
-    columns = table[list(METADATA)].to_numpy(dtype=np.float32)
+    columns = table[list(METADATA)].to_numpy(dtype=np.float32), 0.0
     runs = []
-    for recipe, folder, record in planned:
-        names = [encoder.name for encoder in recipe.encoders]
-        x = np.concatenate([*(computed[name] for name in names), *([columns] if recipe.metadata else [])], axis=1)
-        spent = sum(seconds[name] for name in names)
-        runs.append(_make_run(recipe, Run.start(folder, record), x, table, folds, compute, spent))
+    for recipe, place in zip(recipes, places, strict=True):
+        parts = [computed[encoder.name] for encoder in recipe.encoders] + [columns] * recipe.metadata
+        x, spent = np.concatenate([part for part, _ in parts], axis=1), sum(seconds for _, seconds in parts)
+        runs.append(
+            _make_run(recipe, Run.start(place, recipe.record(context)), x, table, context.folds, compute, spent)
+        )
     return runs
 
 
@@ -170,5 +164,5 @@ def _make_run(
             "versions": versions(),
         }
         write_json(run.fold(fold) / "metrics.json", result)
-    assemble(run)
+    read_run(run)
     return run

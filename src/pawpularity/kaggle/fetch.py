@@ -12,7 +12,7 @@ from pawpularity.console import log, next_step
 from pawpularity.context import FOLDS
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leaderboard import fold_line, run_row, table_text
-from pawpularity.evaluation.oof import assemble, read_fold, run_folds
+from pawpularity.evaluation.oof import read_fold, read_run, run_folds
 from pawpularity.files import DAMAGED_ZIP, file_hash, require_space
 from pawpularity.kaggle.commands import SHOWN, pushed_kernel
 from pawpularity.kaggle.kaggle_cli import Kaggle, shell_line
@@ -80,7 +80,7 @@ def bring_home(archive: Path, run: str | None = None) -> str:
             except Timeout:
                 log(f"fold {fold} is being trained here: that one is kept")
     with FileLock(home.folder / ".oof.lock"):
-        assemble(home)
+        read_run(home, partly=True)
     return "\n".join([*(fold_line(home, fold) for fold in home.trained_folds()), table_text([run_row(home)])])
 
 

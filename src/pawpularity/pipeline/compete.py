@@ -10,7 +10,7 @@ import numpy as np
 
 from pawpularity.config import Config, resolve
 from pawpularity.console import confirm, duration, emit, log, next_step, table
-from pawpularity.context import Context, choose_data, data_suffix, load_dataset
+from pawpularity.context import Context, choose_data, data_suffix
 from pawpularity.data import is_drawn
 from pawpularity.errors import UserError
 from pawpularity.files import OTHER_CACHE, require_space
@@ -39,23 +39,17 @@ def family(data: Path) -> tuple[str, ...]:
 def compete(*, yes: bool, config: str | None, data: str | None, settings: list[str], json: str | None) -> None:
     """Train, blend and submit. Raises UserError for words that would make the four backbones one, or missing weights."""
     if config:
-        raise UserError(
-            "all: trains the four backbones, each from its own config; change them all with key=value words"
-        )
+        raise UserError("all: trains four backbones, each from its own config; change them all with key=value words")
     if own := [word for word in settings if word.startswith(("model.backbone", "model.args"))]:
         raise UserError(f'all: trains four backbones, and "{own[0]}" would make them one; use make train')
     folder = choose_data(data)
     configs = {name: resolve(name, settings) for name in family(folder)}
-    first = next(iter(configs.values()))
     suffix = data_suffix(folder)
-    context = Context(first, folder, OOF / f"mean{suffix}")
-    context.__dict__["dataset"] = load_dataset(folder, first)
+    context = Context(configs[family(folder)[0]], folder, OOF / f"mean{suffix}")
     require_weights(configs)
     _plan(configs, context)
-    if not yes and not sys.stdin.isatty():
-        raise UserError("all: add --yes (make all YES=1) to agree to the estimate")
-    if not yes and not confirm("go on?"):
-        raise UserError("all: stopped before anything was trained")
+    if not yes and not (sys.stdin.isatty() and confirm("go on?")):
+        raise UserError("all: nothing was trained; --yes (make all YES=1) agrees to the estimate")
     _run(configs, context, suffix, json)
 
 
@@ -91,7 +85,7 @@ def _plan(configs: dict[str, Config], context: Context) -> None:
 
 
 def _estimate(name: str, config: Config, context: Context) -> Estimate:
-    """Time the frozen part, a training step and a look, on random pixels, and multiply."""
+    """Time the frozen part and a training step, on random pixels, and multiply."""
     import torch
 
     from pawpularity.device import choose
@@ -122,27 +116,20 @@ def _estimate(name: str, config: Config, context: Context) -> Estimate:
         LOSSES[config.train.loss](raw, network.points(raw), target, config.train).backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
 
-    def look() -> None:
-        network.eval()
-        with torch.inference_mode(), compute.autocast():
-            network.head(features, columns)
-
-    frozen_s, step_s, look_s = (_second_time(work, compute.synchronise) / batch for work in (frozen, step, look))
+    frozen_s, step_s = (_second_time(work, compute.synchronise) / batch for work in (frozen, step))
     scores = context.dataset.train["Pawpularity"].to_numpy(dtype=float)
     photos, k = len(scores), config.folds.k
     samples = samples_of(config, scores, np.arange(photos))
     views = len(np.unique(np.stack(look_at(config, samples, np.arange(photos))), axis=1)[0])
     cached = views * to_rows(features).shape[1] if network.frozen_blocks else 0
     kept = 0 < cached <= config.cache.budget_gb * 1e9 and not config.train.mixup
-    share = 1.0 if config.train.stop == "none" else 1.0 - config.train.inner_share
-    seen = len(samples) * (k - 1) / k * share * config.train.epochs
-    looks = photos * (k - 1) / k * (1 - share) * config.train.epochs + photos / k
+    seen = (k - 1) * len(samples) * config.train.epochs + photos
     # Cached features are computed once for all folds; without them the frozen part runs whenever a photo is seen.
-    passes = views if kept else k * (seen + looks)
+    passes = views if kept else seen
     trained = count_parameters(network, trained_only=True)
     weights = sum(t.numel() * t.element_size() for t in network.frozen_state().values())
     disk = k * trained * 4 + (weights if config.model.weights == "none" else 0) + (cached if kept else 0)
-    return Estimate(name, passes * frozen_s + k * (seen * step_s + looks * look_s), disk, trained)
+    return Estimate(name, passes * frozen_s + seen * step_s, disk, trained)
 
 
 def _second_time(work: Callable[[], None], synchronise: Callable[[], None]) -> float:

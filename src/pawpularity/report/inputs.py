@@ -28,7 +28,7 @@ class Subject:
     word: str
     """what named it: a run's name, a file's path"""
     row: dict[str, Any]
-    """what `oof RUN` says of it, without its seeds; of a run without a trained fold `run_row`, whose score is None"""
+    """what `oof RUN` says of it; of a run without a trained fold `run_row`, whose score is None"""
     source: Predictions | None
     run: Run | None
 
@@ -182,12 +182,12 @@ def _all_runs() -> tuple[list[str], list[str]]:
 def _subject(word: str, scale: float | None, folds: Path | None, data: Path | None) -> Subject:
     if is_file_word(word):
         source = open_predictions(word, scale=scale, folds=folds)
-        return Subject(word, details(source, data, seeds=False), source, None)
+        return Subject(word, details(source, data), source, None)
     run = Run.open(OOF / word)
     if run.has_folds and not run.trained_folds():
         return Subject(word, run_row(run), None, run)
     source = open_predictions(word, partly=True)
-    return Subject(word, details(source, seeds=False), source, run)
+    return Subject(word, details(source), source, run)
 
 
 def _named_apart(found: Sequence[Subject]) -> list[Subject]:

@@ -23,7 +23,7 @@ from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.device import Compute, choose
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import evaluate, rmse
-from pawpularity.evaluation.oof import assemble, write_oof
+from pawpularity.evaluation.oof import read_run, write_oof
 from pawpularity.files import atomic_folder, file_hash, require_space, write_json, write_text
 from pawpularity.models.backbone import count_parameters
 from pawpularity.models.network import Network, build_network
@@ -176,7 +176,7 @@ def _train_fold(
         _write(run, fold, pd.DataFrame(table), fitted, facts, compute)
         checkpointer.remove()
         with FileLock(run.folder / ".oof.lock"):
-            assemble(run)
+            read_run(run, partly=True)
     accelerator.wait_for_everyone()
 
 
