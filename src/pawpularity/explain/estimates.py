@@ -1,5 +1,6 @@
 """A mean over photos with its interval, where some photos may have no figure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +23,6 @@ class Estimate:
     high: float
     n: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON, which has no nan."""
-        return plain(vars(self))
-
     def text(self, digits: int = 2, sign: bool = True) -> str:
         """`+1.23 [+0.80, +1.60]`; `-` for no photo, and for the interval of one."""
         if not self.n:
@@ -36,6 +33,11 @@ class Estimate:
 
 
 NONE = Estimate(np.nan, np.nan, np.nan, 0)
+
+
+def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a table with its Estimates as dictionaries; JSON has no nan."""
+    return plain({key: vars(value) if isinstance(value, Estimate) else value for key, value in row.items()})
 
 
 def estimates(columns: ArrayLike, groups: Groups = None, *, seed: int = 0) -> list[Estimate]:

@@ -105,7 +105,7 @@ def _about_map(name: str, saliency: Saliency, scale: float) -> list[str]:
             lines.append(f"relative error {known_error:.2f}" if known_error < 1 else "no larger than its error")
         lines.append("red: brighter here, higher score")
     elif name == "gradcam":
-        lines.append(f"{facts['layer']}, {' x '.join(map(str, facts.get('cells', [])))} cells")
+        lines.append(f"the last features, {' x '.join(map(str, facts.get('cells', [])))} cells")
     low, high = float(saliency.map.min()), float(saliency.map.max())
     faint = ": faint on this scale" if max(-low, high) < _FAINT * scale else ""
     return [*lines, f"{low:+.2g} everywhere" if low == high else f"from {low + 0.0:+.2g} to {high + 0.0:+.2g}{faint}"]

@@ -51,13 +51,6 @@ class Grid:
         many: Floats = left @ right
         return many
 
-    def cell_means(self, block: Block) -> Floats:
-        """(n, cells squared): each mask's mean over the photo's own cells x cells squares, which do not shift."""
-        down, across = self._pixels(block.shifts)
-        rows, columns = self._pooled
-        means = rows[down] @ block.grids @ columns[across].transpose(0, 2, 1)
-        return means.reshape(len(means), -1)
-
     def masks(self, grids: Floats, shifts: Floats, like: Tensor) -> Tensor:
         """(n, 1, H, W) masks of `like`'s dtype, made on its device."""
         down, across = self._pixels(shifts)
@@ -68,10 +61,6 @@ class Grid:
             for table, at in ((self.rows, down), (self.columns, across))
         )
         return (rows @ torch.from_numpy(grids).to(like.device, like.dtype) @ columns.mT).unsqueeze(1)
-
-    @cached_property
-    def _pooled(self) -> tuple[Floats, Floats]:
-        return _pooled(self.rows), _pooled(self.columns)
 
     def _pixels(self, shifts: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Shifts in pixels: a uniform share of a cell becomes a uniform whole number of its pixels."""
@@ -95,11 +84,3 @@ def _windows(size: int, cells: int) -> Floats:
     drawn = F.interpolate(unit, size=(cells + 1) * cell, mode="linear", align_corners=False)[0]
     windows: Floats = drawn.unfold(1, size, 1)[:, :cell].permute(1, 2, 0).contiguous().numpy()
     return windows
-
-
-def _pooled(table: Floats) -> Floats:
-    """(shifts, cells, cells): means of a table's pixels over as many equal parts as it has cells."""
-    cells, size = table.shape[2], table.shape[1]
-    edges = np.arange(cells) * size // cells
-    means: Floats = np.add.reduceat(table, edges, axis=1) / np.diff(np.append(edges, size))[:, None]
-    return means

@@ -9,30 +9,25 @@ the rest of the photo is half hidden. Neighbouring pixels share their surroundin
 is worth. Positive raises the score. The masks blur the map by about half a cell; more masks do not sharpen it, more cells do.
 
 Weights: `centred` (score minus mean score, over the unconditional Var(M_p)) gives that unit. `score` is the published map
-E[f M] / p (Petsiuk, Das and Saenko 2018), `squared-error` minus the same of the squared distance to the photo's own score, which is
-blind to an effect's sign. Of a score around 40 that varies by 2 or 3 points the published map is almost pure noise; it is here
+E[f M] / p (Petsiuk, Das and Saenko 2018). Of a score around 40 that varies by 2 or 3 points it is almost pure noise; it is here
 for comparison.
 
 Masks come in blocks (`masks`), the same for every photo and score with one seed. After every block the relative standard error is
 looked at: it stops at `precision`, or when `budget` masks are spent. Same call, same bytes on a CPU.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pawpularity.errors import UserError, nearest
+from pawpularity.errors import UserError
 from pawpularity.explain.masks import DESIGNS, Block, Floats, MaskDesign
 from pawpularity.explain.players import Grid, grid_of
-from pawpularity.explain.rise_result import LEAST_BLOCKS, UNITS, Rise, Running
+from pawpularity.explain.rise_result import LEAST_BLOCKS, UNITS, Rise
 
 Score = Callable[[Tensor], Tensor]
-SMALLEST = 32
-"""Pixels a side: of a smaller photo a cell would be a handful of pixels."""
-MOST_MASKS = 10_000_000
 CONSTANT = 1e-6  # sd over |mean| below which only the last digits of a float32 score changed
 
 
@@ -60,17 +55,29 @@ def rise(
 
     `masks`: "auto" stops at `precision` or `budget`; a number is rounded up to whole blocks. `cells`: per side. `design`: of
     `masks.DESIGNS`. `baseline`: what a hidden place shows, broadcastable to the photo (default 0, the mean colour of normalised
-    photos). `batch_size`: masked photos per call of the score, at most a block's. `on_block` gets the result so far after a block.
-    Raises UserError for wrong options, small photos and scores that are not finite; ConstantScore.
+    photos). `batch_size`: masked photos per call of the score, at most a block's. `on_block` gets the result so far after a block,
+    which goes on growing. Raises UserError for unknown designs and weights, small photos and scores that are not finite;
+    ConstantScore.
     """
+    if design not in DESIGNS or weights not in UNITS:
+        raise UserError(f"rise: no design {design} ({', '.join(DESIGNS)}) with weights {weights} ({', '.join(UNITS)})")
+    if min(photo.shape[1:]) < 2 * cells:
+        size = " x ".join(map(str, photo.shape[1:]))
+        raise UserError(f"rise: the photo is {size} px; {cells} x {cells} cells need {2 * cells} or more a side")
     plan = MaskDesign(cells, design, seed)
-    _check(plan, masks, weights, precision, budget, batch_size)
-    blocks = plan.blocks_for(masks) if isinstance(masks, int) else budget // plan.block_size
-    photo, hidden = _prepared(photo, baseline, cells)
+    blocks = max(1, budget // plan.block_size) if masks == "auto" else plan.blocks_for(int(masks))
+    photo = photo.to(torch.promote_types(photo.dtype, torch.float32))  # whatever the score computes in
+    hidden = torch.zeros_like(photo) if baseline is None else baseline.to(photo).expand_as(photo)
     grid = grid_of(photo.shape[1], photo.shape[2], cells)
     whole, nothing = _answers(score, [torch.stack([photo, hidden])])
-    running = Running(plan, grid, weights, precision, (float(whole), float(nothing)), blocks)
-    notes = _notes(masks, plan, blocks)
+    found = Rise(plan, grid, weights, precision, (float(whole), float(nothing)), blocks)
+    if masks not in ("auto", blocks * plan.block_size):
+        found.notes.append(
+            f"{masks} masks were asked for, {blocks * plan.block_size} taken: whole blocks of {plan.block_size}"
+        )
+    if blocks < LEAST_BLOCKS:
+        least = LEAST_BLOCKS * plan.block_size
+        found.notes.append(f"a map of fewer than {LEAST_BLOCKS} blocks ({least} masks) is coarse and has no error bar")
     for number in range(blocks):
         block = plan.block(number)
         answers = _answers(score, _masked(photo, hidden, grid, block, batch_size))
@@ -79,12 +86,12 @@ def rise(
                 f"rise: the score is {answers.mean():.6g} whatever is hidden; the network does not look at the photo, "
                 "its score is clipped, or the photo is the baseline itself"
             )
-        running.add(block, answers)
+        found.add(block, answers)
         if on_block is not None:
-            on_block(running.result(notes))
-        if masks == "auto" and running.precise:
+            on_block(found)
+        if masks == "auto" and found.verdict == "precise":
             break
-    return running.result(notes)
+    return found
 
 
 @torch.inference_mode()
@@ -93,9 +100,7 @@ def constant_score(score: Score, photo: Tensor) -> float | None:
 
     Takes two scores, and a block of masks where they are equal. Raises UserError for a score that is not finite.
     """
-    whole, nothing = score(torch.stack([photo, torch.zeros_like(photo)])).double().tolist()
-    if not math.isfinite(whole) or not math.isfinite(nothing):
-        raise UserError("its score is not a number (the training diverged)")
+    whole, nothing = _answers(score, [torch.stack([photo, torch.zeros_like(photo)])])
     if abs(whole - nothing) > CONSTANT * abs(whole):
         return None
     try:
@@ -103,22 +108,6 @@ def constant_score(score: Score, photo: Tensor) -> float | None:
     except ConstantScore:
         return float(whole)
     return None
-
-
-def _prepared(photo: Tensor, baseline: Tensor | None, cells: int) -> tuple[Tensor, Tensor]:
-    """The photo and what hidden places show, (C, H, W) each, in float32 or more whatever the score computes in."""
-    if photo.ndim != 3 or not photo.is_floating_point():
-        raise UserError(f"rise: a photo must be floats (C, H, W), not {photo.dtype} {tuple(photo.shape)}")
-    least = max(SMALLEST, 2 * cells)
-    if min(photo.shape[1:]) < least:
-        raise UserError(
-            f"rise: the photo is {photo.shape[1]} x {photo.shape[2]} px; {cells} x {cells} cells need {least} or more a side"
-        )
-    photo = photo.to(torch.promote_types(photo.dtype, torch.float32))
-    hidden = torch.zeros_like(photo) if baseline is None else baseline.to(photo).expand_as(photo)
-    if not (torch.isfinite(photo).all() and torch.isfinite(hidden).all()):
-        raise UserError("rise: the photo, or the baseline, holds something that is not a number")
-    return photo, hidden
 
 
 def _masked(photo: Tensor, hidden: Tensor, grid: Grid, block: Block, batch_size: int) -> Iterator[Tensor]:
@@ -131,43 +120,9 @@ def _masked(photo: Tensor, hidden: Tensor, grid: Grid, block: Block, batch_size:
 
 def _answers(score: Score, batches: Iterable[Tensor]) -> Floats:
     """(n,) scores of all batches together."""
-    answers = []
-    for batch in batches:
-        answers.append(score(batch))
-        if answers[-1].shape != (len(batch),):
-            raise UserError(
-                f"rise: the score must be ({len(batch)},) for a batch of {len(batch)}, not {tuple(answers[-1].shape)}"
-            )
-    scores: Floats = torch.cat(answers).double().cpu().numpy()  # the one wait for the device
+    scores: Floats = (
+        torch.cat([score(batch) for batch in batches]).double().cpu().numpy()
+    )  # the one wait for the device
     if not np.isfinite(scores).all():
-        raise UserError("rise: the score of the photo, whole or masked, is not a number; try train.dtype=float32")
+        raise UserError("rise: the score is not a number (the training diverged); try train.dtype=float32")
     return scores
-
-
-def _check(plan: MaskDesign, masks: str | int, weights: str, precision: float, budget: int, batch_size: int) -> None:
-    for right, words in (
-        (plan.name in DESIGNS, f"there is no design {plan.name}{nearest(plan.name, DESIGNS)}"),
-        (weights in UNITS, f"there are no weights {weights}{nearest(weights, UNITS)}"),
-        (2 <= plan.cells <= 32, f"cells={plan.cells} must be 2 to 32"),
-        (plan.seed >= 0, f"seed={plan.seed} must be 0 or more"),
-        (batch_size >= 1, f"batch_size={batch_size} must be 1 or more"),
-        (masks == "auto" or isinstance(masks, int), f'masks={masks} must be "auto" or a number'),
-        (isinstance(masks, str) or 1 <= masks <= MOST_MASKS, f"masks={masks} must be 1 to {MOST_MASKS}"),
-        (0 < precision < math.inf, f"precision={precision} must be above 0: the relative standard error to stop at"),
-    ):
-        if not right:
-            raise UserError(f"rise: {words}")
-    if masks == "auto" and not plan.block_size <= budget <= MOST_MASKS:
-        raise UserError(f"rise: budget={budget} must be one block, {plan.block_size} masks, to {MOST_MASKS}")
-
-
-def _notes(masks: str | int, plan: MaskDesign, blocks: int) -> tuple[str, ...]:
-    size = plan.block_size
-    notes = []
-    if isinstance(masks, int) and masks != blocks * size:
-        notes.append(f"{masks} masks were asked for, {blocks * size} taken: whole blocks of {size}")
-    if blocks < LEAST_BLOCKS:
-        notes.append(
-            f"a map of fewer than {LEAST_BLOCKS} blocks ({LEAST_BLOCKS * size} masks) is coarse and has no error bar"
-        )
-    return tuple(notes)

@@ -28,9 +28,7 @@ class PhotoScore:
     network: Network
     compute: Compute
     metadata: NDArray[np.float32] | None = None
-    on_scored: Callable[[int], Any] | None = (
-        None  # called with the number of photos after every batch, for a progress bar
-    )
+    on_scored: Callable[[int], Any] | None = None  # told the number of photos after every batch, for a progress bar
 
     def input_of(self, pixels: Pixels) -> Tensor:
         """The network's input, (3, H, W) float32 on its device, of (H, W, 3) decoded pixels.
@@ -56,13 +54,14 @@ class PhotoScore:
         self.network.eval()
         return self._points(x.float())
 
+    def columns(self, rows: int, device: torch.device) -> Tensor | None:
+        """The photo's metadata, once a row."""
+        return None if self.metadata is None else torch.tensor(self.metadata, device=device).expand(rows, -1)
+
     def _points(self, x: Tensor) -> Tensor:
         network = self.network
         features = network.split.run(network.laid_out(x), 0, network.frozen_blocks)
-        metadata = None
-        if self.metadata is not None:
-            metadata = torch.tensor(self.metadata, device=x.device).expand(len(x), -1)
-        return network.points(network.head(features, metadata))
+        return network.points(network.head(features, self.columns(len(x), x.device)))
 
 
 @dataclass(frozen=True)

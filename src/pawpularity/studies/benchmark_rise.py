@@ -106,7 +106,6 @@ def compared(score: Score, photo: Tensor) -> dict[str, float]:
         "photo_score": ours.photo_score,
         "mean_score": ours.mean_score,
         "sd_score": ours.sd_score,
-        "r2": float(ours.r2 or 0.0),
         "relative_error_512": relative[512],
         "relative_error_2048": relative[2048],
         "stops_at": float(reached[0] if reached else ours.masks),
