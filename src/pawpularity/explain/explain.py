@@ -14,6 +14,7 @@ from pawpularity.config import Explain
 from pawpularity.console import Progress, log, track
 from pawpularity.data.photos import PhotoError
 from pawpularity.errors import UserError
+from pawpularity.explain.estimates import as_json
 from pawpularity.explain.faithfulness import judge, passes_to_judge
 from pawpularity.explain.gallery import Explained, csv_text, page, write_pictures
 from pawpularity.explain.masks import MaskDesign
@@ -93,7 +94,7 @@ def _explain(
     record = {
         "name": photo.name, "photo": photo.path.name, "kinds": list(photo.kinds), "folds": sorted(predictor.networks), **known,
         "score": own, "hidden_score": float(score(torch.zeros_like(x)[None])[0]), "refusals": refusals,
-        "methods": {name: one.about() for name, one in maps.items()}, "judged": [line.to_dict() for line in judged],
+        "methods": {name: one.about() for name, one in maps.items()}, "judged": judged,
     }  # fmt: skip
     return record, maps
 
@@ -125,7 +126,7 @@ def finish(
     for photo, one in track(list(zip(photos, explained, strict=True)), "panels"):
         write_pictures(folder, one, photo.pixels(predictor), scales)
     groups = np.array([one.record["group"] for one in explained]) if what == "extremes" else None
-    summaries = summarise([one.judged for one in explained], groups)
+    summaries = summarise([one.record["judged"] for one in explained], groups)
     sanity = _cascades(settings, predictor, photos, explained)
     history = {one.name: one.maps["rise"].facts["history"] for one in explained if "rise" in one.maps}
     history = {name: looks for name, looks in history.items() if len(looks) > 1}
@@ -136,7 +137,7 @@ def finish(
     write_text(folder / "explain.csv", csv_text(explained, sanity))
     value = {
         "run": data.run.name, "data": data.dataset.name, "what": what, "photos": [one.record for one in explained],
-        "scales": scales, "summary": [one.to_dict() for one in summaries], "sanity": [one.to_dict() for one in sanity],
+        "scales": scales, "summary": [as_json(one) for one in summaries], "sanity": [one.to_dict() for one in sanity],
         "settings": settings.model_dump(), "versions": versions(),
     }  # fmt: skip
     write_json(folder / "explain.json", value)

@@ -76,7 +76,9 @@ def judge(
     total, count = ties.size, round(ENDS * ties.size)
     ends = np.array([(min(count, int((v > 0).sum())), min(count, int((v < 0).sum()))) for v in signed.values()])
     ends[-1] = count, 0  # a distance has no sign: what is far from the centre says nothing
-    tails = np.stack([np.stack([ends[:, 0], np.full(len(ends), total)], 1), np.stack([0 * ends[:, 1], total - ends[:, 1]], 1)], 1)
+    tails = np.stack(
+        [np.stack([ends[:, 0], np.full(len(ends), total)], 1), np.stack([0 * ends[:, 1], total - ends[:, 1]], 1)], 1
+    )
     shares = np.round(np.arange(steps + 1) / steps * total).astype(np.int64)
     rows = []
     for baseline in baselines:

@@ -8,7 +8,6 @@ middle: on many photos a blob there beats them too. So the verdict also says whe
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -87,6 +86,8 @@ def summary_rows(rows: Sequence[Summary], titles: Mapping[str, str]) -> tuple[li
 def summary_text(rows: Sequence[Summary]) -> str:
     """The summaries as aligned text."""
     header, cells = summary_rows(rows, {})
-    judged = "; gradient: judged as gradient x (photo - mean colour)" if any(r["method"] == "gradient" for r in rows) else ""
+    judged = (
+        "; gradient: judged as gradient x (photo - mean colour)" if any(r["method"] == "gradient" for r in rows) else ""
+    )
     shown = table(header, cells, left=(0, 1, len(header) - 1))
     return f"{shown}\nscore points, mean over photos [95 %]{judged}\n{USELESS}"
