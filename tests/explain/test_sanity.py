@@ -140,23 +140,19 @@ def test_parameters_without_an_initialiser_are_shuffled():
         kept["table"] = now.network.backbone.pos_embed.detach().clone()
         return gradient_map(now, x)
 
-    found = run(score, xs, record, at_most=4)
+    run(score, xs, record)
     before = score.network.backbone.pos_embed.detach()
     assert not torch.equal(kept["table"], before)
     assert torch.equal(kept["table"].flatten().sort().values, before.flatten().sort().values)
-    assert len(found.stages) <= 5
 
 
-def test_seeds_metadata_and_wrong_calls(score, xs):
+def test_seeds_and_metadata(score, xs):
     one, same, other = (run(score, xs[:3], gradient_map, seed=seed).to_dict()["stages"] for seed in (0, 0, 1))
     assert one == same
     assert one != other
     columns = np.zeros(12, dtype=np.float32)
     each = [score_of(score.network, columns + (i % 2)) for i in range(len(xs))]
     assert cascade(each, xs, gradient_map).verdict == "passes"
-    for scores, photos in ((([*each[:-1], score_of(network_of())]), xs), (each[:1], xs[:1])):
-        with pytest.raises(ValueError, match="same network"):
-            cascade(scores, photos, gradient_map)
 
 
 def test_networks_and_maps_that_say_nothing_are_named(score, xs):
@@ -168,10 +164,10 @@ def test_networks_and_maps_that_say_nothing_are_named(score, xs):
         loud.network.score.weight.fill_(float("inf"))
     assert run(loud, xs[:2], edges).stages[0].state == "exploded"
     flat = run(score, xs, lambda s, x, _: np.ones((SIZE, SIZE)))
-    assert (flat.verdict, flat.constant) == ("constant maps", len(xs))
+    assert (flat.verdict, flat.photos) == ("constant maps", 0)
     assert flat.to_dict()["floor"]["signed"] is None
     half = run(score, xs[:3], lambda s, x, _: gradient_map(s, x) * (x is not xs[0]))
-    assert (half.constant, half.stages[0].similarity["signed"].n) == (1, 2)
+    assert (half.photos, half.stages[0].similarity["signed"].n) == (2, 2)
 
 
 def test_the_bounds_are_maps_made_again_with_other_noise(score, xs):

@@ -131,7 +131,7 @@ def _shown(score: Score, x: Tensor, hidden: Tensor, ranks: Ranks, windows: NDArr
     places = torch.from_numpy(ranks).to(x.device)
     bounds = torch.from_numpy(windows.reshape(-1, 2, 1, 1)).to(x.device)
     scores = []
-    for part in torch.arange(len(bounds), device=x.device).split(BATCH):
+    for part in torch.split(torch.arange(len(bounds), device=x.device), BATCH):
         rank, (low, high) = places[part // windows.shape[1]], bounds[part].unbind(1)
         shown = (rank >= low) & (rank < high)
         scores.append(score(torch.where(shown[:, None], x, hidden)).detach().double().cpu().numpy())

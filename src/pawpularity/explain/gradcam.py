@@ -107,7 +107,7 @@ def planes(network: Network, output: Tensor) -> Tensor:
     if output.ndim == 4 and getattr(net, "output_fmt", "NCHW") == "NHWC":
         found = output.permute(0, 3, 1, 2)
     elif output.ndim == 3 and grid and output.shape[1] == grid[0] * grid[1] + getattr(net, "num_prefix_tokens", 0):
-        found = output[:, -grid[0] * grid[1] :].mT.unflatten(2, grid)
+        found = output[:, -grid[0] * grid[1] :].mT.reshape(len(output), -1, *grid)
     if found.ndim != 4 or min(found.shape[2:]) < 2:
         shape = tuple(output.shape[1:])
         raise UserError(f"Grad-CAM: the features of {network.model.backbone} have no places (shape {shape}); use RISE")

@@ -55,9 +55,9 @@ def scale_of(maps: Sequence[NDArray[np.floating[Any]]]) -> float:
     return tidy(float(np.percentile(np.abs(np.concatenate([each.ravel() for each in maps])), 99.0))) if maps else 1.0
 
 
-def error_scale(maps: Sequence[NDArray[np.floating[Any]]]) -> float:
+def error_scale(maps: Sequence[NDArray[np.floating[Any]] | None]) -> float:
     """The end of the scale, from zero, for standard errors."""
-    return tidy(max((float(each.max()) for each in maps), default=0.0))
+    return tidy(max((float(each.max()) for each in maps if each is not None), default=0.0))
 
 
 def overlay(pixels: Pixels, values: NDArray[np.floating[Any]], scale: float, side: int = SIDE) -> Pixels:
@@ -161,8 +161,8 @@ def draw_panel(path: Path, title: str, columns: Sequence[Column], foot: Sequence
         colour = _WEAK if column.weak else "#111111"
         axes.set_title(column.title + ": no better than random" * column.weak, fontsize=9, color=colour)
         if column.weak:
-            dashes = {"lw": 2.5, "ls": (0, (4, 2)), "transform": axes.transAxes}
-            axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, edgecolor=_WEAK, **dashes))
+            frame = Rectangle((0, 0), 1, 1, fill=False, edgecolor=_WEAK, lw=2.5, ls=(0, (4, 2)), transform=axes.transAxes)
+            axes.add_patch(frame)
         if column.scale:
             bar = figure.add_axes((left / width, 1 - (top + SIDE + 14) / height, SIDE / width, 8 / height))
             _draw_bar(bar, column, unit)
@@ -185,8 +185,9 @@ def _draw_bar(axes: "Axes", column: Column, unit: str) -> None:
     bar = axes.figure.colorbar(shown, cax=axes, orientation="horizontal", ticks=[low, column.scale])
     bar.outline.set_visible(False)
     bar.ax.set_xticklabels([f"{low:g}", f"{'+' if column.signed else ''}{column.scale:g}"], fontsize=7)
-    for label, side in zip(bar.ax.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+    first, last = bar.ax.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
     bar.ax.tick_params(length=2, pad=1)
     bar.ax.set_xlabel(unit, fontsize=6.5, labelpad=0)
 

@@ -53,7 +53,6 @@ class RunData:
     source: Predictions
     dataset: Dataset
     settings: Explain
-    cache: Path
 
     @classmethod
     def open(cls, context: Context, masks: str | None = None) -> "RunData":
@@ -84,10 +83,10 @@ class RunData:
         dataset.require_photos()
         if dataset.hash != own["hash"]:
             raise UserError(
-                f"{data}: is not the data {run.name} was trained on ({own['name']}, hash {own['hash']}; this has "
-                f"{dataset.hash}); name it with DATA=DIR, or train again"
+                f"{data}: is not the data {run.name} was trained on ({own['name']}, hash {own['hash']}); name it with DATA=DIR, "
+                "or train again"
             )
-        return cls(run, source, dataset, config.explain, Path(config.cache.folder))
+        return cls(run, source, dataset, config.explain)
 
     @property
     def folder(self) -> Path:

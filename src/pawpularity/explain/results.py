@@ -48,7 +48,7 @@ class Results:
 
     def done(self, name: str) -> bool:
         """Whether the photo was finished by the same command."""
-        return self.current and (self.folder / "records" / f"{name}.json").is_file()
+        return self.current and self._record(name).is_file()
 
     def add(self, name: str, record: Mapping[str, Any], maps: Mapping[str, Saliency] | None = None) -> None:
         """One photo is finished. The results of another command are removed."""
@@ -60,12 +60,15 @@ class Results:
         (self.folder / self.files[-1]).unlink(missing_ok=True)
         if maps is not None:
             write_maps(self.folder / "maps" / f"{name}.npz", maps)
-        write_json(self.folder / "records" / f"{name}.json", record)
+        write_json(self._record(name), record)
 
     def record(self, name: str) -> Any:
         """What `add` was given for the photo."""
-        return read_json(self.folder / "records" / f"{name}.json", name)
+        return read_json(self._record(name), name)
 
     def maps(self, name: str) -> dict[str, Saliency]:
         """The photo's maps; its record holds `methods`, what `Saliency.about` says of each."""
         return read_maps(self.folder / "maps" / f"{name}.npz", self.record(name)["methods"])
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "records" / f"{name}.json"

@@ -35,10 +35,12 @@ def block_map(block: Block, scores: Floats, grid: Grid, design: MaskDesign, weig
     """(H, W): the map by one block's masks, without the constant that `score` weights have."""
     n = len(scores)
     if weights == "score":
-        return grid.weighted_sum(scores / (n * SHOWN), block) - scores.mean()
+        published: Floats = grid.weighted_sum(scores / (n * SHOWN), block) - scores.mean()
+        return published
     # Orthogonal blocks are balanced, so centring costs no degree of freedom and the sum is divided by n.
     divisor = n if design.name == "orthogonal" else n - 1
-    return grid.weighted_sum((scores - scores.mean()) / divisor, block) / grid.variance
+    centred: Floats = grid.weighted_sum((scores - scores.mean()) / divisor, block) / grid.variance
+    return centred
 
 
 class Spread:
