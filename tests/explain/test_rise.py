@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from pawpularity.errors import UserError
 from pawpularity.explain.masks import DESIGNS, SHOWN, MaskDesign
-from pawpularity.explain.panel import differs_from_zero, error_tile
+from pawpularity.explain.panel import differs_from_zero
 from pawpularity.explain.players import grid_of
 from pawpularity.explain.rise import constant_score, rise
 from pawpularity.explain.rise_result import Spread, block_map
@@ -104,14 +104,10 @@ def test_a_block_is_balanced_and_its_cells_are_uncorrelated(cells):
 
 
 def test_every_mask_of_a_block_is_uniform_for_itself():
-    row = 3
     # 2 x 2 cells have sixteen grids; each must be as frequent as any other, over seeds and over blocks.
-    grids = [MaskDesign(2, seed=seed).block(number).grids[row] for seed in range(800) for number in range(2)]
+    grids = [MaskDesign(2, seed=seed).block(number).grids[3] for seed in range(800) for number in range(2)]
     counts = np.bincount([int(grid.reshape(-1) @ [1, 2, 4, 8]) for grid in grids], minlength=16)
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
-    large = np.stack([MaskDesign(8, seed=seed).block(0).grids[row].reshape(-1) for seed in range(1500)]) - 0.5
-    assert np.abs(large.mean(axis=0)).max() < 4.5 * 0.5 / 1500**0.5
-    assert np.abs((large.T @ large / 1500)[np.triu_indices(64, 1)]).max() < 5 * 0.25 / 1500**0.5
 
 
 def test_shifts_go_through_the_quarters_and_are_uniform():
@@ -291,7 +287,6 @@ def test_where_a_map_differs_from_zero_by_students_t():
     own = np.abs(found.map) > scipy.stats.t.ppf(0.975, 4) * found.standard_error
     assert (beyond == own).mean() > 0.999  # float32 against float64 at the edge
     assert beyond.sum() < (np.abs(found.map) > 1.96 * found.standard_error).sum()
-    assert error_tile(found.saliency(), 1.0).shape == (224, 224, 3)
 
 
 def test_memory_does_not_grow_with_the_masks():

@@ -92,8 +92,8 @@ def _about_map(one: Saliency) -> list[str]:
 
 def _about_tests(one: Saliency, row: Mapping[str, Any]) -> list[str]:
     lines = [] if one.effect is None else [f"judged: {METHODS[one.method].judged_as}"]
-    gain, verdict = row["insertion_minus_deletion"], row["mark"] or "beats random"
-    lines.append(f"insertion - deletion {gain:+.1f}: {verdict} (p {row['p_random']:.3f})")
+    lines.append(f"insertion - deletion {row['insertion_minus_deletion']:+.1f}")
+    lines.append(f"{row['mark'] or 'beats random'} (p {row['p_random']:.3f})")
     if row["road"] is not None:
         lines.append(f"ROAD {row['road']:+.1f}: {'beats random' if row['road_beats_random'] else NO_BETTER}")
     return lines

@@ -161,7 +161,9 @@ def draw_panel(path: Path, title: str, columns: Sequence[Column], foot: Sequence
         colour = _WEAK if column.weak else "#111111"
         axes.set_title(column.title + ": no better than random" * column.weak, fontsize=9, color=colour)
         if column.weak:
-            frame = Rectangle((0, 0), 1, 1, fill=False, edgecolor=_WEAK, lw=2.5, ls=(0, (4, 2)), transform=axes.transAxes)
+            frame = Rectangle(
+                (0, 0), 1, 1, fill=False, edgecolor=_WEAK, lw=2.5, ls=(0, (4, 2)), transform=axes.transAxes
+            )
             axes.add_patch(frame)
         if column.scale:
             bar = figure.add_axes((left / width, 1 - (top + SIDE + 14) / height, SIDE / width, 8 / height))
@@ -199,7 +201,7 @@ def draw_convergence(history: Mapping[str, Sequence[Sequence[float | None]]], pr
     of masks (slope -1/2), as the error of a mean of independent blocks does; the dashed line is the precision asked for.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(8.2, 4.4), dpi=110, layout="constrained")
     axes = figure.add_subplot()
@@ -215,7 +217,7 @@ def draw_convergence(history: Mapping[str, Sequence[Sequence[float | None]]], pr
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
+        axis.set_major_formatter("{x:g}")
     axes.set_title("RISE: error of the map by masks", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))

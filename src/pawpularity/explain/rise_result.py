@@ -102,6 +102,7 @@ class Rise:
         self.history: list[tuple[int, float]] = []
         """(masks, relative error) after every block from the fourth on; inf: no larger than its error"""
         self.notes: list[str] = []
+        self.blocks = self.masks = 0
         self._spread = Spread(design.strata, grid.size)
         # One array from the start: small ones kept between the freed batches would make memory grow by a batch a block.
         self._scores = np.empty((most, design.block_size))
@@ -109,6 +110,7 @@ class Rise:
     def add(self, block: Block, scores: Floats) -> None:
         """Scores (n,) of the photo behind a block's masks."""
         self._scores[self.blocks] = scores
+        self.blocks, self.masks = self.blocks + 1, self.masks + len(scores)
         self._spread.add(block.stratum, block_map(block, scores, self.grid, self.design, self.weights))
         if (variance := self._spread.variance) is not None:
             self.history.append((self.masks, relative_error(self._spread.mean, variance)))
@@ -141,16 +143,6 @@ class Rise:
         return self._scores[: self.blocks].ravel()
 
     @property
-    def blocks(self) -> int:
-        """How many blocks of masks were taken."""
-        return self._spread.blocks
-
-    @property
-    def masks(self) -> int:
-        """How many masks."""
-        return self.blocks * self.design.block_size
-
-    @property
     def mean_score(self) -> float:
         """Over the masks."""
         return float(self.scores.mean())
@@ -180,7 +172,7 @@ class Rise:
         """As every method gives its map."""
         facts = plain({
             "masks": self.masks, "blocks": self.blocks, "verdict": self.verdict, "relative_error": self.relative_error,
-            "degrees": self.degrees, "history": self.history, "mean_score": self.mean_score, "sd_score": self.sd_score,
+            "degrees": self.degrees, "history": self.history,
         })  # fmt: skip
         warnings = list(self.notes)
         if self.verdict == "no signal found":
