@@ -53,28 +53,11 @@ def test_areas_have_their_closed_form():
     assert true["insertion_auc"] == pytest.approx(40.0 + TOP * (1 - 0.25 / 2))
     assert true["insertion_minus_deletion"] == pytest.approx(TOP * 0.75)
     assert opposite["insertion_minus_deletion"] == pytest.approx(-TOP * 0.75)
-    assert true["positive_end"] == pytest.approx(-TOP * round(0.1 * SIDE**2) / OBJECT.sum())
-    assert true["negative_end"] is None
-    assert opposite["negative_end"] == pytest.approx(true["positive_end"])
     assert (true["beats_random"], true["mark"]) == (True, "")
     assert (opposite["beats_random"], opposite["mark"]) == (False, "no better than random")
     # A blurred photo of one level is that photo: nothing can be hidden with it.
     assert found["true", "blur"]["insertion_minus_deletion"] == pytest.approx(0.0, abs=1e-9)
     assert not found["true", "blur"]["beats_random"]
-
-
-def test_both_ends_of_a_signed_map(monkeypatch):
-    good, bad = square(2, 10), square(20, 28)
-    monkeypatch.setattr(faithfulness, "ENDS", good.mean())
-    score = Linear((good - bad) * TOP / good.sum())
-    found = rows_of(score, {"signed": good - 0.5 * bad, "sizes": np.abs(good - 0.5 * bad)})
-    signed, sizes = found["signed", "grey"], found["sizes", "grey"]
-    assert signed["positive_end"] == pytest.approx(-TOP)
-    assert signed["negative_end"] == pytest.approx(TOP)
-    assert sizes["positive_end"] == pytest.approx(-TOP)
-    assert sizes["negative_end"] is None, "a map without a sign says of no place that it lowers the score"
-    # Removed when all but the bad square is gone, the sizes' second half raises the score again.
-    assert signed["insertion_minus_deletion"] > 2 * sizes["insertion_minus_deletion"]
 
 
 def test_useless_maps_beat_random_in_one_of_twenty():
@@ -178,8 +161,8 @@ def test_summaries_are_means_over_photos_with_honest_intervals():
     assert true["over_centre"].low > 0
     over = [rows[0]["insertion_minus_deletion"] - rows[2]["insertion_minus_deletion"] for rows in photos]
     assert true["over_centre"].mean == pytest.approx(np.mean(over))
-    assert true["negative_end"].n == 0
-    assert as_json(true)["negative_end"]["mean"] is None
+    assert true["road"].n == 0
+    assert as_json(true)["road"]["mean"] is None
     verdicts = [found[name]["verdict"] for name in ("true", "useless", "centre")]
     assert verdicts == ["beats random and the centre", "no better than random", ""]
     twice = [rows for rows in photos for _ in range(2)]
@@ -193,7 +176,7 @@ def test_summaries_are_means_over_photos_with_honest_intervals():
 
 def summary_of(ps, gains=None, groups=None, mark=""):
     gains = np.ones(len(ps)) if gains is None else gains
-    figures = dict.fromkeys(("deletion_auc", "insertion_auc", "positive_end", "negative_end", "road"), 0.0)
+    figures = dict.fromkeys(("deletion_auc", "insertion_auc", "road"), 0.0)
     either = {**figures, "baseline": "grey", "beats_random": False, "road_beats_random": False, "mark": mark}
     photos = [[{**either, "method": "map", "p_random": p, "insertion_minus_deletion": gain},
                {**either, "method": "centre", "p_random": 0.5, "insertion_minus_deletion": 0.0}]

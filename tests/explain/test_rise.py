@@ -18,8 +18,7 @@ from pawpularity.errors import UserError
 from pawpularity.explain.masks import DESIGNS, SHOWN, MaskDesign
 from pawpularity.explain.panel import differs_from_zero
 from pawpularity.explain.players import grid_of
-from pawpularity.explain.rise import constant_score, rise
-from pawpularity.explain.rise_result import Spread, block_map
+from pawpularity.explain.rise import Spread, block_map, constant_score, rise
 
 SIDE = 32
 PHOTO = torch.ones(1, SIDE, SIDE, dtype=torch.float64)
@@ -63,13 +62,6 @@ def scale(a: np.ndarray, b: np.ndarray = TRUTH) -> float:
 
 
 # --- Masks ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("size", "figures"), [(224, (0.0997, 0.1380, 0.1910)), (128, (0.0996, 0.1379, 0.1909))])
-def test_variance_of_a_mask_inside_at_an_edge_and_in_a_corner(size, figures):
-    variance = grid_of(size, size, 8).variance
-    middle = size // 2
-    assert [variance[at] for at in ((middle, middle), (0, middle), (0, 0))] == pytest.approx(figures, abs=5e-5)
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -192,20 +184,6 @@ def test_unbiased_over_seeds_and_the_error_is_calibrated(design, noise, blocks):
     assert off(total / len(seeds)) < 1.5 * (actual / len(seeds)) ** 0.5 / np.linalg.norm(TRUTH) / len(seeds) ** 0.5
 
 
-def test_orthogonal_masks_beat_independent_ones_by_far_where_effects_add_up():
-    def error(design: str, weights: str = "centred") -> float:
-        maps = [
-            rise(Additive(EFFECT), PHOTO, masks=512, design=design, weights=weights, seed=seed) for seed in range(6)
-        ]
-        own = [
-            one.map if weights == "centred" else (one.map - one.mean_score) * 0.5 / one.grid.variance for one in maps
-        ]
-        return float(np.mean([off(values) ** 2 for values in own]))
-
-    assert error("independent") > 20 * error("orthogonal")
-    assert error("independent", "score") > 20 * error("independent")
-
-
 def test_the_published_weights():
     found = rise(Additive(EFFECT), PHOTO, masks=1024, weights="score")
     # E[f M] / p = E f + Cov(f, M) / p.
@@ -321,7 +299,6 @@ def test_what_a_constant_score_is():
     photo = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     corner = lambda batch: 40 + batch[:, :, :8, :8].mean((1, 2, 3))  # noqa: E731
     assert constant_score(corner, photo) is None
-    assert constant_score(lambda batch: torch.full((len(batch),), 40.5), photo) == 40.5
     assert constant_score(lambda batch: 40.5 + 1e-7 * corner(batch), photo) == pytest.approx(40.5, abs=1e-4)
 
     def between(batch):  # whole and hidden it is 40, in between it is not
@@ -329,5 +306,3 @@ def test_what_a_constant_score_is():
         return 40 + shown * (1 - shown)
 
     assert constant_score(between, photo) is None
-    with pytest.raises(UserError, match="not a number"):
-        constant_score(lambda batch: corner(batch) * torch.nan, photo)

@@ -146,15 +146,6 @@ def test_parameters_without_an_initialiser_are_shuffled():
     assert torch.equal(kept["table"].flatten().sort().values, before.flatten().sort().values)
 
 
-def test_seeds_and_metadata(score, xs):
-    one, same, other = (run(score, xs[:3], gradient_map, seed=seed).to_dict()["stages"] for seed in (0, 0, 1))
-    assert one == same
-    assert one != other
-    columns = np.zeros(12, dtype=np.float32)
-    each = [score_of(score.network, columns + (i % 2)) for i in range(len(xs))]
-    assert cascade(each, xs, gradient_map).verdict == "passes"
-
-
 def test_networks_and_maps_that_say_nothing_are_named(score, xs):
     found = run(score, [xs[0]] * 4, gradient_map)
     assert found.stages[0].state == "flat"

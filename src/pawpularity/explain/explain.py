@@ -21,9 +21,8 @@ from pawpularity.explain.masks import MaskDesign
 from pawpularity.explain.methods import METHODS, TITLES
 from pawpularity.explain.panel import draw_convergence, draw_sanity, error_scale, scale_of
 from pawpularity.explain.photos import Photo, RunData, trained_words
-from pawpularity.explain.results import Results
 from pawpularity.explain.rise import constant_score
-from pawpularity.explain.saliency import Saliency
+from pawpularity.explain.saliency import Results, Saliency
 from pawpularity.explain.sanity import Sanity, cascade, maps_in_cascade
 from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.explain.summary import summarise, summary_text

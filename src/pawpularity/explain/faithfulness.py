@@ -36,7 +36,6 @@ LEVEL = 0.05
 PAIRS = 10  # random orders of each grain, and as many reverses: with fewer than nine nothing could beat them
 GRAINS = 3  # in cells: 1, 2 and 4
 CELLS = 8  # across the photo: the finest grain
-ENDS = 0.1  # share of the photo that counts as an end of an order
 STEPS = 28
 BATCH = 128
 
@@ -54,11 +53,9 @@ def judge(
     """Judge `maps`, (H, W) each and signed, of the photo `x` (C, H, W), whose zero is the mean colour.
 
     A row for every map, then for "centre", on each baseline, for JSON: method, baseline, deletion_auc, insertion_auc,
-    insertion_minus_deletion; positive_end and negative_end, the change of the score when the tenth that ranks highest, or lowest,
-    is removed, as far as the map has that sign there (None: nowhere); road (see `road`); p_random, beats_random and
-    road_beats_random; mark, what a reader must see beside the figures. All in score points, but for p. A map that is the same
-    everywhere has no order: it is judged in a random one, and its p is 1. Even `steps`; random orders are looked at on every
-    second. Raises UserError for a score that is not finite.
+    insertion_minus_deletion, road (see `road`), p_random, beats_random, road_beats_random, and mark, what a reader must see beside
+    the figures. All in score points, but for p. A map that is the same everywhere has no order: it is judged in a random one, and
+    its p is 1. Even `steps`; random orders are looked at on every second. Raises UserError for a score that is not finite.
     """
     shape = (int(x.shape[-2]), int(x.shape[-1]))
     ties = random_fields(shape, shape[0] / CELLS, 1, [seed, 99])[0]  # a constant map's order is as coarse as the rest
@@ -73,19 +70,12 @@ def judge(
     roads = road(score, x, own, seed=seed) if with_road else np.full(len(own), np.nan)
     random_roads = {level: road(score, x, orders, seed=seed) for level, orders in drawn.items() if with_road}
 
-    total, count = ties.size, round(ENDS * ties.size)
-    ends = np.array([(min(count, int((v > 0).sum())), min(count, int((v < 0).sum()))) for v in signed.values()])
-    ends[-1] = count, 0  # a distance has no sign: what is far from the centre says nothing
-    tails = np.stack(
-        [np.stack([ends[:, 0], np.full(len(ends), total)], 1), np.stack([0 * ends[:, 1], total - ends[:, 1]], 1)], 1
-    )
-    shares = np.round(np.arange(steps + 1) / steps * total).astype(np.int64)
+    shares = np.round(np.arange(steps + 1) / steps * ties.size).astype(np.int64)
     rows = []
     for baseline in baselines:
         hidden = _hidden(x, baseline)
         deletion, insertion = _curves(score, x, hidden, own, shares)
-        changes = np.where(ends > 0, _shown(score, x, hidden, own, tails) - deletion[:, :1], np.nan)
-        areas = [np.trapezoid(curves, shares / total, axis=1) for curves in (deletion, insertion)]
+        areas = [np.trapezoid(curves, shares / ties.size, axis=1) for curves in (deletion, insertion)]
         gains = _gains(deletion[:, ::2], insertion[:, ::2])
         chance = {n: _gains(*_curves(score, x, hidden, orders, shares[::2])) for n, orders in drawn.items()}
         for i, (name, level) in enumerate(zip(signed, levels, strict=True)):
@@ -94,9 +84,8 @@ def judge(
             mark = CONSTANT if constant[i] else "" if p <= LEVEL or name == CENTRE else NO_BETTER
             rows.append(plain({
                 "method": name, "baseline": baseline, "deletion_auc": areas[0][i], "insertion_auc": areas[1][i],
-                "insertion_minus_deletion": areas[1][i] - areas[0][i], "positive_end": changes[i, 0],
-                "negative_end": changes[i, 1], "road": roads[i], "p_random": p, "beats_random": p <= LEVEL,
-                "road_beats_random": beats, "mark": mark,
+                "insertion_minus_deletion": areas[1][i] - areas[0][i], "road": roads[i], "p_random": p,
+                "beats_random": p <= LEVEL, "road_beats_random": beats, "mark": mark,
             }))  # fmt: skip
     return rows
 
@@ -104,7 +93,7 @@ def judge(
 def passes_to_judge(maps: int, *, with_road: bool = True) -> int:
     """How many photos `judge` scores at most for this many maps."""
     orders, random = maps + 1, GRAINS * PAIRS
-    curves = orders * (2 * (STEPS + 1) + 2) + random * 2 * (STEPS // 2 + 1)
+    curves = orders * 2 * (STEPS + 1) + random * 2 * (STEPS // 2 + 1)
     return len(BASELINES) * curves + with_road * 2 * len(SHARES) * (orders + random)
 
 
@@ -117,28 +106,18 @@ def _hidden(x: Tensor, baseline: str) -> Tensor:
     return torch.from_numpy(blurred).to(x)
 
 
-def _curves(score: Score, x: Tensor, hidden: Tensor, ranks: Ranks, shares: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Scores while `shares` (numbers of pixels) are removed and while they are shown: (orders, shares) each."""
-    removed = np.stack([shares, np.full_like(shares, shares[-1])], axis=1)
-    shown = np.stack([np.zeros_like(shares), shares], axis=1)
-    windows = np.broadcast_to(np.concatenate([removed, shown]), (len(ranks), 2 * len(shares), 2))
-    scores = _shown(score, x, hidden, ranks, windows)
-    return scores[:, : len(shares)], scores[:, len(shares) :]
-
-
-def _shown(score: Score, x: Tensor, hidden: Tensor, ranks: Ranks, windows: NDArray[np.int64]) -> Floats:
-    """Scores of pictures that show the places whose rank is from low on and below high, `windows` (orders, n, 2): (orders, n)."""
-    places = torch.from_numpy(ranks).to(x.device)
-    bounds = torch.from_numpy(windows.reshape(-1, 2, 1, 1)).to(x.device)
+def _curves(score: Score, x: Tensor, hidden: Tensor, orders: Ranks, shares: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Scores while `shares` (numbers of pixels) are removed, and while they are shown: (orders, shares) each."""
+    ranks, steps = torch.from_numpy(orders).to(x.device), torch.from_numpy(shares).to(x.device)
     scores = []
-    for part in torch.split(torch.arange(len(bounds), device=x.device), BATCH):
-        rank, (low, high) = places[part // windows.shape[1]], bounds[part].unbind(1)
-        shown = (rank >= low) & (rank < high)
+    for batch in torch.split(torch.arange(2 * len(ranks) * len(steps), device=x.device), BATCH):
+        first = ranks[batch // (2 * len(steps))] < steps[batch % len(steps), None, None]
+        shown = first == (batch // len(steps) % 2 == 1)[:, None, None]
         scores.append(score(torch.where(shown[:, None], x, hidden)).detach().double().cpu().numpy())
-    found: Floats = np.concatenate(scores).reshape(windows.shape[:2])
+    found: Floats = np.concatenate(scores).reshape(len(ranks), 2, len(steps))
     if not np.isfinite(found).all():
         raise UserError("the score of a photo with hidden places is not a number; train with a lower train.lr")
-    return found
+    return found[:, 0], found[:, 1]
 
 
 def _gains(deletion: Floats, insertion: Floats) -> Floats:

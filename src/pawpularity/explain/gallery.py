@@ -17,14 +17,14 @@ from pawpularity.explain.faithfulness import NO_BETTER
 from pawpularity.explain.methods import ERROR, METHODS, TITLES
 from pawpularity.explain.panel import Column, differs_from_zero, draw_panel, tiles, tiles_of, write_strip
 from pawpularity.explain.photos import KINDS
-from pawpularity.explain.rise_result import relative_error
+from pawpularity.explain.rise import relative_error
 from pawpularity.explain.saliency import Saliency
 from pawpularity.explain.sanity import SIMILARITIES, Sanity
 from pawpularity.explain.summary import USELESS, Summary, summary_rows
 
 JUDGE = "blur"  # the baseline whose verdict marks a map: RISE itself hides with grey
-_FIGURES = {"insertion_minus_deletion": "insertion - deletion", "positive_end": "removing highest",
-            "negative_end": "removing lowest", "road": "ROAD"}  # fmt: skip
+_FIGURES = {"deletion_auc": "deletion", "insertion_auc": "insertion", "insertion_minus_deletion": "insertion - deletion",
+            "road": "ROAD"}  # fmt: skip
 _NAMES = {"photo": "photo", "error": ERROR, **TITLES}
 
 
@@ -117,8 +117,7 @@ def csv_text(explained: Sequence[Explained], sanity: Sequence[Sanity]) -> str:
     verdicts = {one.method: one.verdict for one in sanity}
     of_photo = ("fold", "target", "prediction", "constant", "score", "hidden_score")
     of_map = ("mark", "road", "road_beats_random")
-    judged = ("deletion_auc", "insertion_auc", "insertion_minus_deletion", "positive_end", "negative_end", "p_random",
-              "beats_random")  # fmt: skip
+    judged = ("deletion_auc", "insertion_auc", "insertion_minus_deletion", "p_random", "beats_random")
     rows = []
     for one in explained:
         for method, saliency in one.maps.items():

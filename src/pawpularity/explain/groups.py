@@ -35,10 +35,8 @@ from pawpularity.explain.masks import Floats, MaskDesign
 from pawpularity.explain.panel import Column, draw_panel, outlined, overlay, shaded, tidy
 from pawpularity.explain.photos import Photo, RunData, photo_hash, photo_of
 from pawpularity.explain.players import grid_of
-from pawpularity.explain.results import Results
-from pawpularity.explain.rise import ConstantScore, rise
-from pawpularity.explain.rise_result import block_map
-from pawpularity.explain.saliency import write_arrays
+from pawpularity.explain.rise import ConstantScore, block_map, rise
+from pawpularity.explain.saliency import Results, write_arrays
 from pawpularity.files import plain, write_json, write_text
 from pawpularity.predictor import Predictor
 from pawpularity.runs import versions

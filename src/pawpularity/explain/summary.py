@@ -21,8 +21,7 @@ _EXACT = 20  # uniform numbers up to which the exact distribution of their sum i
 USELESS = (
     "a map that knows nothing and prefers no place beats random on 1 photo in 20; the centre, as often as its row says"
 )
-SHOWN = {"insertion_minus_deletion": "insertion - deletion", "positive_end": "removing highest", "negative_end": "removing lowest",
-         "road": "ROAD", "over_centre": "over centre"}  # fmt: skip
+SHOWN = {"insertion_minus_deletion": "insertion - deletion", "road": "ROAD", "over_centre": "over centre"}
 _MEANS = ("deletion_auc", "insertion_auc", *SHOWN, "beats_random", "road_beats_random")
 
 Summary = dict[str, Any]
