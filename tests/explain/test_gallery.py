@@ -88,16 +88,16 @@ def test_tidy_scales_cover_their_value():
 
 def test_colours_are_signed_centred_at_zero_and_never_stretched_to_the_maps_own_maximum():
     photo = np.full((32, 32, 3), 90, dtype=np.uint8)
-    nothing = overlay(photo, np.zeros((32, 32)), 5.0, 32)
+    nothing = overlay(photo, np.zeros((32, 32)), 5.0)
     assert (nothing[..., 0] == nothing[..., 2]).all(), "where the map is zero, the grey photo shows"
-    up, down = (overlay(photo, np.full((32, 32), v), 5.0, 32)[0, 0].astype(int) for v in (2.0, -2.0))
+    up, down = (overlay(photo, np.full((32, 32), v), 5.0)[0, 0].astype(int) for v in (2.0, -2.0))
     assert up[0] > up[2]
     assert down[2] > down[0]
     strong = np.full((32, 32), 2.0)
     strong[20:, 20:] = 50.0
-    assert (overlay(photo, strong, 5.0, 32)[0, 0] == up).all(), "another place's height changes nothing"
-    beyond = overlay(photo, np.full((32, 32), 50.0), 5.0, 32)[0, 0]
-    assert (beyond == overlay(photo, np.full((32, 32), 5.0), 5.0, 32)[0, 0]).all()
+    assert (overlay(photo, strong, 5.0)[0, 0] == up).all(), "another place's height changes nothing"
+    beyond = overlay(photo, np.full((32, 32), 50.0), 5.0)[0, 0]
+    assert (beyond == overlay(photo, np.full((32, 32), 5.0), 5.0)[0, 0]).all()
 
 
 def test_pictures_and_maps_are_the_same_bytes_each_time(gallery, tmp_path):

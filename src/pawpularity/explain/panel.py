@@ -60,14 +60,14 @@ def error_scale(maps: Sequence[NDArray[np.floating[Any]] | None]) -> float:
     return tidy(max((float(each.max()) for each in maps if each is not None), default=0.0))
 
 
-def overlay(pixels: Pixels, values: NDArray[np.floating[Any]], scale: float, side: int = SIDE) -> Pixels:
-    """`values` (any size) in colour over the faint grey photo (s, s, 3): (side, side, 3)."""
-    large = _resized(values, side)[..., None]
+def overlay(pixels: Pixels, values: NDArray[np.floating[Any]], scale: float) -> Pixels:
+    """`values` (any size) in colour over the faint grey photo (s, s, 3): (SIDE, SIDE, 3)."""
+    large = _resized(values)[..., None]
     strength = np.clip(np.abs(large) / scale, 0.0, 1.0) * _FULL
-    grey = cv2.cvtColor(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     faint = 150.0 + 0.40 * grey.astype(np.float64)[..., None]
-    colour = np.where(large > 0, np.array(_RAISES, dtype=np.float64), np.array(_LOWERS, dtype=np.float64))
-    return np.asarray(np.rint(faint * (1.0 - strength) + colour * strength), dtype=np.uint8)
+    mixed: Pixels = np.rint(faint * (1.0 - strength) + np.where(large > 0, _RAISES, _LOWERS) * strength).astype(np.uint8)
+    return mixed
 
 
 def differs_from_zero(rise: Saliency) -> NDArray[np.bool_]:
@@ -84,22 +84,21 @@ def error_tile(rise: Saliency, scale: float) -> Pixels:
     beyond = differs_from_zero(rise)
     tile = shaded(rise.standard_error, scale)
     down, across = np.indices((SIDE, SIDE))
-    tile[(_resized(~beyond, SIDE) > 0.5) & ((down + across) % (SIDE // 16) == 0)] = _HATCH
+    tile[(_resized(~beyond) > 0.5) & ((down + across) % (SIDE // 16) == 0)] = _HATCH
     return outlined(outlined(tile, beyond & (rise.map > 0), _RAISES), beyond & (rise.map < 0), _LOWERS)
 
 
 def shaded(errors: NDArray[np.floating[Any]], scale: float) -> Pixels:
     """Standard errors from 0 to `scale` as white to dark violet, (SIDE, SIDE, 3)."""
-    share = np.clip(_resized(errors, SIDE) / scale, 0.0, 1.0)[..., None]
+    share = np.clip(_resized(errors) / scale, 0.0, 1.0)[..., None]
     return np.rint(np.array(_NO_ERROR) * (1 - share) + np.array(_ERROR) * share).astype(np.uint8)
 
 
 def outlined(tile: Pixels, places: NDArray[np.bool_], colour: tuple[int, int, int] = _OUTLINE) -> Pixels:
-    """A copy of `tile` (side, side, 3) with a line around `places`, of any size."""
-    drawn = tile.copy()
-    inside = (_resized(places, len(tile)) > 0.5).astype(np.uint8)
+    """A copy of `tile` (SIDE, SIDE, 3) with a line around `places`, of any size."""
+    inside = (_resized(places) > 0.5).astype(np.uint8)
     outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, outlines, -1, colour, max(1, len(tile) // 112))
+    drawn: Pixels = cv2.drawContours(tile.copy(), outlines, -1, colour, SIDE // 112)
     return drawn
 
 
@@ -113,7 +112,7 @@ def tiles(pixels: Pixels, maps: Mapping[str, Saliency], scales: Mapping[str, flo
     """The photo and its maps by name, (SIDE, SIDE, 3) each."""
     found = {"photo": cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)}
     found |= {name: overlay(pixels, one.map, scales[name]) for name, one in maps.items()}
-    return found | {name: error_tile(maps["rise"], scales[name]) for name in tiles_of(maps) if name == "error"}
+    return found | {"error": error_tile(maps["rise"], scales["error"])} if "error" in tiles_of(maps) else found
 
 
 def write_strip(path: Path, shown: Mapping[str, Pixels]) -> None:
@@ -255,6 +254,6 @@ def _save(figure: "Figure", path: Path) -> None:
         figure.savefig(temporary, format="png", metadata={"Software": None})  # no version: the same bytes
 
 
-def _resized(values: NDArray[Any], side: int) -> Floats:
-    large: Floats = cv2.resize(np.asarray(values, dtype=np.float64), (side, side), interpolation=cv2.INTER_LINEAR)
+def _resized(values: NDArray[Any]) -> Floats:
+    large: Floats = cv2.resize(np.asarray(values, dtype=np.float64), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     return large
