@@ -166,12 +166,7 @@ def test_bad_photos_and_networks_are_named_and_the_others_are_shown(at, refused,
     with monkeypatch.context() as patch:
         patch.setattr(predictor, "load_network", spoiled)
         line = refused(*COMMAND, "--photo", good, other, "text.jpg", "nobody", *QUICK)
-        for said in (
-            "3 of 4 photos",
-            f"{other}: its score is",
-            "text.jpg",
-            "nobody: is neither",
-        ):
+        for said in ("3 of 4 photos", f"{other}: its score is", "text.jpg", "nobody: is neither"):
             assert said in line
     assert [file.stem for file in (FOLDER / "photos/panels").iterdir()] == [good]
     before = made(FOLDER)

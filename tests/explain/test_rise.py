@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from pawpularity.errors import UserError
-from pawpularity.explain.masks import DESIGNS, SHOWN, MaskDesign
 from pawpularity.explain.panel import differs_from_zero
-from pawpularity.explain.players import grid_of
+from pawpularity.explain.players import DESIGNS, SHOWN, MaskDesign, grid_of
 from pawpularity.explain.rise import Spread, block_map, constant_score, rise
 
 SIDE = 32

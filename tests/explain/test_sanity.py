@@ -81,7 +81,7 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std()
 
 
-def test_the_weights_go_from_the_top_down_and_every_layer_by_its_own_seed(score, xs):
+def test_the_weights_go_from_the_top_down_and_no_two_layers_are_alike(score, xs):
     seen: list[dict[str, torch.Tensor]] = []
 
     def record(now: PhotoScore, x: torch.Tensor, drawn: int) -> np.ndarray:
@@ -127,7 +127,6 @@ def test_batchnorm_of_random_blocks_has_the_photos_statistics(score, xs):
         network.split.run(torch.stack(xs))
     np.testing.assert_allclose(norm.running_mean, inputs[0].mean(dim=(0, 2, 3)), atol=1e-5)
     assert not norm.training
-    assert norm.momentum == score.network.backbone.conv1[1].momentum
     assert all(stage.state == "alive" for stage in found.stages)
 
 

@@ -17,10 +17,10 @@ from pawpularity.errors import UserError
 from pawpularity.explain.estimates import as_json
 from pawpularity.explain.faithfulness import judge, passes_to_judge
 from pawpularity.explain.gallery import Explained, csv_text, page, write_pictures
-from pawpularity.explain.masks import MaskDesign
 from pawpularity.explain.methods import METHODS, TITLES
 from pawpularity.explain.panel import draw_convergence, draw_sanity, error_scale, scale_of
 from pawpularity.explain.photos import Photo, RunData, trained_words
+from pawpularity.explain.players import MaskDesign
 from pawpularity.explain.rise import constant_score
 from pawpularity.explain.saliency import Results, Saliency
 from pawpularity.explain.sanity import Sanity, cascade, maps_in_cascade

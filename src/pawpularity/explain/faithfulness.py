@@ -25,7 +25,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from pawpularity.errors import UserError
-from pawpularity.explain.masks import Floats
+from pawpularity.explain.players import Floats
 from pawpularity.explain.removal import SHARES, Ranks, centre_first, grain, random_fields, ranks_of, road
 from pawpularity.explain.rise import Score
 from pawpularity.files import plain

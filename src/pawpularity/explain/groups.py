@@ -31,10 +31,9 @@ from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.bootstrap import group_sums, holm
 from pawpularity.evaluation.effects import CLAIMS, CONTRAST
 from pawpularity.explain.estimates import Estimate, estimates
-from pawpularity.explain.masks import Floats, MaskDesign
 from pawpularity.explain.panel import Column, draw_panel, outlined, overlay, shaded, tidy
 from pawpularity.explain.photos import Photo, RunData, photo_hash, photo_of
-from pawpularity.explain.players import grid_of
+from pawpularity.explain.players import Floats, MaskDesign, grid_of
 from pawpularity.explain.rise import ConstantScore, block_map, rise
 from pawpularity.explain.saliency import Results, write_arrays
 from pawpularity.files import plain, write_json, write_text

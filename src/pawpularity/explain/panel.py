@@ -20,8 +20,8 @@ from PIL import Image
 from scipy import stats
 
 from pawpularity.data.photos import Pixels
-from pawpularity.explain.masks import Floats
 from pawpularity.explain.methods import TITLES
+from pawpularity.explain.players import Floats
 from pawpularity.explain.saliency import Saliency
 from pawpularity.files import atomic_file
 
@@ -66,7 +66,9 @@ def overlay(pixels: Pixels, values: NDArray[np.floating[Any]], scale: float) -> 
     strength = np.clip(np.abs(large) / scale, 0.0, 1.0) * _FULL
     grey = cv2.cvtColor(cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     faint = 150.0 + 0.40 * grey.astype(np.float64)[..., None]
-    mixed: Pixels = np.rint(faint * (1.0 - strength) + np.where(large > 0, _RAISES, _LOWERS) * strength).astype(np.uint8)
+    mixed: Pixels = np.rint(faint * (1.0 - strength) + np.where(large > 0, _RAISES, _LOWERS) * strength).astype(
+        np.uint8
+    )
     return mixed
 
 

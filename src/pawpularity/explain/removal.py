@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from pawpularity.explain.masks import Floats
+from pawpularity.explain.players import Floats
 from pawpularity.explain.rise import Score
 
 Ranks = NDArray[np.int32]

@@ -12,7 +12,7 @@ Weights: `centred` (score minus mean score, over the unconditional Var(M_p)) giv
 E[f M] / p (Petsiuk, Das and Saenko 2018). Of a score around 40 that varies by 2 or 3 points it is almost pure noise; it is here
 for comparison.
 
-Masks come in blocks (`masks`), the same for every photo and score with one seed. After every block the relative standard error is
+Masks come in blocks (`players`), the same for every photo and score with one seed. After every block the relative standard error is
 looked at: it stops at `precision`, or when `budget` masks are spent. Same call, same bytes on a CPU.
 
 A block gives one unbiased map; the result is the mean of the blocks' maps, and its error comes from their spread. Independent
@@ -29,8 +29,7 @@ import torch
 from torch import Tensor
 
 from pawpularity.errors import UserError
-from pawpularity.explain.masks import DESIGNS, SHOWN, Block, Floats, MaskDesign
-from pawpularity.explain.players import Grid, grid_of
+from pawpularity.explain.players import DESIGNS, SHOWN, Block, Floats, Grid, MaskDesign, grid_of
 from pawpularity.explain.saliency import Map, Saliency
 from pawpularity.files import plain
 
@@ -224,7 +223,7 @@ def rise(
     """The map of one photo (C, H, W) by one score; the top of this module says what it means.
 
     `masks`: "auto" stops at `precision` or `budget`; a number is rounded up to whole blocks. `cells`: per side. `design`: of
-    `masks.DESIGNS`. `baseline`: what a hidden place shows, broadcastable to the photo (default 0, the mean colour of normalised
+    `players.DESIGNS`. `baseline`: what a hidden place shows, broadcastable to the photo (default 0, the mean colour of normalised
     photos). `batch_size`: masked photos per call of the score, at most a block's. `on_block` gets the result so far after a block,
     which goes on growing. Raises UserError for unknown designs and weights, small photos and scores that are not finite;
     ConstantScore.

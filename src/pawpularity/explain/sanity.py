@@ -6,8 +6,8 @@ similarity is Spearman's correlation, signed and of the maps' sizes, between two
 map is to itself made again with other masks or noise; and the floor, how similar maps of different photos are (they share the
 pet in the middle), made with other masks too.
 
-Every module is re-initialised by its own `reset_parameters`, each from its own seed; parameters of modules that have none (a
-ViT's position table, layer scales) are shuffled. timm's initialiser is not used: it sets the last BatchNorm of a residual block
+Every module is re-initialised by its own `reset_parameters`; parameters of modules that have none (a ViT's position table, layer
+scales) are shuffled. timm's initialiser is not used: it sets the last BatchNorm of a residual block
 to zero, which leaves the shortcuts alone, a network that is not random but empty. BatchNorm's running statistics belong to
 features that no longer exist; kept, or set to 0 and 1, they make deep networks explode or go flat. In randomised blocks they
 are taken from the photos. A stage where the score hardly differs between photos is named: its maps say nothing for or against a
@@ -16,7 +16,6 @@ method.
 
 import copy
 import math
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 
 from pawpularity.evaluation.bootstrap import Groups
 from pawpularity.explain.estimates import Estimate, as_json, estimates
-from pawpularity.explain.masks import Floats
+from pawpularity.explain.players import Floats
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.files import plain
 from pawpularity.models.network import Network
@@ -106,7 +105,7 @@ def cascade(
 
     At every stage the method draws the masks or noise of number 0, so that only the weights change; for the bounds also those of
     number 1. `on_map` is called after every map. The network is copied, never changed, and a stage's weights depend on the seed
-    and the layer's name alone.
+    alone.
     """
 
     def mapped(one: PhotoScore, x: Tensor, drawn: int) -> Floats:
@@ -159,41 +158,31 @@ def _randomised(network: Network, xs: Sequence[Tensor], seed: int) -> Iterator[s
     yield "trained"
     fused = [network.fusion, network.metadata] if network.metadata is not None else [network.fusion]
     heads: dict[str, list[nn.Module]] = {"score": [network.score], "fusion": [*fused], "image": [network.image]}
-    for name, modules in heads.items():
-        for number, module in enumerate(modules):
-            _reset(module, f"{name}.{number}", seed)
+    for stage, (name, modules) in enumerate(heads.items()):
+        _reset(modules, [], seed + 1000 * stage)
         yield name
     blocks = list(network.split.blocks)
     # From the last block to the first, in groups of about as many blocks each; blocks without parameters go along.
     groups = np.array_split(np.arange(len(blocks))[::-1], max(1, min(STAGES - len(heads), len(blocks))))
-    for group in groups:
-        for position in group:
-            for number, parameter in enumerate(blocks[position].own):
-                _shuffle(parameter, f"{blocks[position].name}.own.{number}", seed)
-            for number, module in enumerate(blocks[position].modules):
-                _reset(module, f"{blocks[position].name}.{number}", seed)
+    for stage, group in enumerate(groups, start=len(heads)):
+        some = [blocks[i] for i in group]
+        modules, own = ([part for block in some for part in getattr(block, kind)] for kind in ("modules", "own"))
+        _reset(modules, own, seed + 1000 * stage)
         _renew_statistics(network, int(group[-1]), xs)
-        yield blocks[group[-1]].name
+        yield some[-1].name
 
 
-def _reset(module: nn.Module, name: str, seed: int) -> None:
-    for inner, part in module.named_modules():
+def _reset(modules: Sequence[nn.Module], parameters: list[nn.Parameter], seed: int) -> None:
+    """Initialise `modules` anew; shuffle `parameters` and those of modules that have no initialiser."""
+    torch.manual_seed(seed)
+    for part in (part for module in modules for part in module.modules()):
         if callable(reset := getattr(part, "reset_parameters", None)):
-            torch.manual_seed(_seed(f"{name}.{inner}", seed))  # else modules of one shape would get the same weights
             reset()
         else:
-            for number, parameter in enumerate(part.parameters(recurse=False)):
-                _shuffle(parameter, f"{name}.{inner}.{number}", seed)
-
-
-def _shuffle(parameter: nn.Parameter, name: str, seed: int) -> None:
-    order = torch.randperm(parameter.numel(), generator=torch.Generator().manual_seed(_seed(name, seed)))
-    flat = parameter.data.flatten()
-    parameter.data = flat[order.to(flat.device)].view_as(parameter.data).clone(memory_format=torch.preserve_format)
-
-
-def _seed(name: str, seed: int) -> int:
-    return (zlib.crc32(name.encode()) + 0x9E3779B9 * (seed + 1)) % 2**32
+            parameters = [*parameters, *part.parameters(recurse=False)]
+    for parameter in parameters:
+        order = torch.randperm(parameter.numel()).to(parameter.device)
+        parameter.data.copy_(parameter.data.flatten()[order].view_as(parameter.data))
 
 
 @torch.no_grad()
@@ -201,21 +190,16 @@ def _renew_statistics(network: Network, start: int, xs: Sequence[Tensor]) -> Non
     """Take the running statistics of every BatchNorm from block `start` on from one pass of the photos."""
     split = network.split
     modules = [part for block in split.blocks[start:] for module in block.modules for part in module.modules()]
-    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     network.eval()
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over batches, not a fading one
-        norm.train()
+    for norm in modules:
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over batches, not a fading one
+            norm.train()
     # Batches of two at least: after the last pooling a single photo has no spread.
     for batch in np.array_split(np.arange(len(xs)), max(1, len(xs) // 32)):
         features = split.run(network.laid_out(torch.stack([xs[i] for i in batch]).float()), 0, start)
         split.run(features, start)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
     network.eval()
 
 

@@ -22,7 +22,7 @@ from pawpularity.console import log, track
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import ID, TARGET, read_train
 from pawpularity.device import Compute, choose
-from pawpularity.explain.masks import SHOWN
+from pawpularity.explain.players import SHOWN
 from pawpularity.explain.rise import Rise, rise
 from pawpularity.models.backbone import as_tensor_stats, build_backbone
 from pawpularity.studies.benchmark import Rows
