@@ -117,14 +117,6 @@ def test_the_fill_is_the_packages(share):
     np.testing.assert_allclose(filled(photo, removed), theirs.numpy(), atol=1e-5)
 
 
-def test_the_fill_carries_a_slope_across_a_hole():
-    down, across = np.mgrid[:20, :20]
-    slope = (0.3 * down - 0.7 * across)[None]
-    hole = np.zeros((20, 20), dtype=bool)
-    hole[5:14, 6:15] = True
-    np.testing.assert_allclose(filled(slope, hole), slope, atol=1e-9)
-
-
 def test_road_has_its_closed_form_and_needs_no_luck(monkeypatch):
     """A bright square on black: filled in from black it is gone, and with it its TOP points."""
     photo = torch.from_numpy(OBJECT[None]).float()
@@ -201,14 +193,6 @@ def test_over_photos_the_ps_count_together_and_near_duplicates_once():
         (1.0, np.ones(30), "constant map", "constant maps"),
     ):
         assert summary_of(np.full(30, ps), own, mark=mark)["verdict"] == verdict
-
-
-@pytest.mark.slow
-def test_useless_maps_are_called_better_than_random_once_in_twenty_times():
-    """p on the grid 1/22 .. 22/22, as ten pairs give them."""
-    random = np.random.default_rng(2)
-    alarms = [summary_of(random.integers(1, 23, 8) / 22)["p"] <= 0.05 for _ in range(400)]
-    assert 0.01 <= np.mean(alarms) <= 0.085, "binomial 99.9 % of .05 at 400"
 
 
 def test_shares_that_all_agree_keep_an_interval():

@@ -48,15 +48,13 @@ def estimates(columns: ArrayLike, groups: Groups = None, *, seed: int = 0) -> li
     """
     values = np.asarray(columns, dtype=np.float64)
     there = np.isfinite(values)
-    sums = np.concatenate([np.where(there, values, 0.0), there], axis=1)
-    width = values.shape[1]
-    drawn = bootstrap_sums(sums, groups, draws=DRAWS, seed=seed) if len(values) else np.zeros((1, 2 * width))
+    both = np.concatenate([np.where(there, values, 0.0), there], axis=1)
+    sums, counts = np.split(bootstrap_sums(both, groups, draws=DRAWS, seed=seed), 2, axis=1)
     found = []
-    for c in range(width):
-        inside = values[there[:, c], c]
-        usable = drawn[:, width + c] > 0  # a draw may miss every photo that has a figure
-        bounds = interval(drawn[usable, c] / drawn[usable, width + c]) if len(inside) > 1 else (np.nan, np.nan)
-        found.append(Estimate(float(inside.mean()) if len(inside) else np.nan, *bounds, len(inside)))
+    for column, total, count in zip(values.T, sums.T, counts.T, strict=True):
+        inside, usable = column[np.isfinite(column)], count > 0  # a draw may miss every photo that has a figure
+        bounds = interval(total[usable] / count[usable]) if len(inside) > 1 else (np.nan, np.nan)
+        found.append(Estimate(float(inside.mean()), *bounds, len(inside)) if len(inside) else NONE)
     return found
 
 

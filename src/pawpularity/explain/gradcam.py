@@ -104,11 +104,11 @@ def planes(network: Network, output: Tensor) -> Tensor:
     net: Any = network.backbone
     grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
     found = output
-    if output.ndim == 4 and getattr(net, "output_fmt", "NCHW") == "NHWC":
+    if output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]:  # photos are square
         found = output.permute(0, 3, 1, 2)
     elif output.ndim == 3 and grid and output.shape[1] == grid[0] * grid[1] + getattr(net, "num_prefix_tokens", 0):
         found = output[:, -grid[0] * grid[1] :].mT.reshape(len(output), -1, *grid)
-    if found.ndim != 4 or min(found.shape[2:]) < 2:
+    if found.ndim != 4 or not 1 < found.shape[2] == found.shape[3]:
         shape = tuple(output.shape[1:])
         raise UserError(f"Grad-CAM: the features of {network.model.backbone} have no places (shape {shape}); use RISE")
     return found.clone()
