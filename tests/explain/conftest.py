@@ -41,7 +41,7 @@ def explained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def at(explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, as the current folder; maps are judged in few steps."""
-    monkeypatch.setattr(explain, "judge", partial(explain.judge, steps=4, pairs=9, baselines=("blur",)))
+    monkeypatch.setattr(explain, "judge", partial(explain.judge, steps=4, baselines=("blur",)))
     monkeypatch.setattr(explain, "SANITY_BLOCKS", 2)
     place = tmp_path / "place"
     shutil.copytree(explained, place, symlinks=True)

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from pawpularity.config import Explain
-from pawpularity.explain.faithfulness import Faithfulness
 from pawpularity.explain.gallery import Explained, csv_text, page, write_pictures
 from pawpularity.explain.panel import overlay, scale_of, tidy, tiles, tiles_of
 from pawpularity.explain.saliency import Saliency, read_maps, write_maps
@@ -28,11 +27,11 @@ PHOTO = np.full((48, 48, 3), 120, dtype=np.uint8)
 
 
 def judged(method, gain, p, baseline="blur"):
-    return Faithfulness(
-        method=method, baseline=baseline, deletion_auc=30.0, insertion_auc=30.0 + gain, insertion_minus_deletion=gain,
-        positive_end=-5.0, negative_end=float("nan"), road=1.0, beats_random=p <= 0.05, p_random=p, road_beats_random=False,
-        beats_centre=True, random_sd=3.0, grain=4.0, constant=False,
-    )  # fmt: skip
+    return {
+        "method": method, "baseline": baseline, "deletion_auc": 30.0, "insertion_auc": 30.0 + gain,
+        "insertion_minus_deletion": gain, "road": 1.0, "beats_random": p <= 0.05, "p_random": p,
+        "road_beats_random": False, "mark": "" if p <= 0.05 else "no better than random",
+    }  # fmt: skip
 
 
 def explained(name, target, prediction, *, fold=0, kinds=("highest",), p=0.045, size=48, seed=0):
@@ -50,7 +49,7 @@ def explained(name, target, prediction, *, fold=0, kinds=("highest",), p=0.045, 
     record = {
         "name": name, "kinds": list(kinds), "fold": fold, "folds": [0, 1], "target": target, "constant": 38.0,
         "prediction": prediction, "score": prediction, "hidden_score": 20.0, "group": seed, "refusals": [], "methods": {},
-        "judged": [row.to_dict() for row in rows],
+        "judged": [*rows, judged("centre", 0.0, 0.5)],
     }  # fmt: skip
     return Explained(record, maps)
 
@@ -60,7 +59,7 @@ def page_of(some):
     about = {"run": SimpleNamespace(name="run", leaky=False), "config": model, "device": "cpu", "data": "toy", "rows": 99,
              "what": "extremes", "partly": "only fold 0 of 2 is trained", "settings": Explain(), "block": 128,
              "plotted": (0, 0)}  # fmt: skip
-    return page(some, SCALES, summarise([one.judged for one in some]), [], about)
+    return page(some, SCALES, summarise([one.record["judged"] for one in some]), [], about)
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +88,16 @@ def test_tidy_scales_cover_their_value():
 
 def test_colours_are_signed_centred_at_zero_and_never_stretched_to_the_maps_own_maximum():
     photo = np.full((32, 32, 3), 90, dtype=np.uint8)
-    nothing = overlay(photo, np.zeros((32, 32)), 5.0, 32)
+    nothing = overlay(photo, np.zeros((32, 32)), 5.0)
     assert (nothing[..., 0] == nothing[..., 2]).all(), "where the map is zero, the grey photo shows"
-    up, down = (overlay(photo, np.full((32, 32), v), 5.0, 32)[0, 0].astype(int) for v in (2.0, -2.0))
+    up, down = (overlay(photo, np.full((32, 32), v), 5.0)[0, 0].astype(int) for v in (2.0, -2.0))
     assert up[0] > up[2]
     assert down[2] > down[0]
     strong = np.full((32, 32), 2.0)
     strong[20:, 20:] = 50.0
-    assert (overlay(photo, strong, 5.0, 32)[0, 0] == up).all(), "another place's height changes nothing"
-    beyond = overlay(photo, np.full((32, 32), 50.0), 5.0, 32)[0, 0]
-    assert (beyond == overlay(photo, np.full((32, 32), 5.0), 5.0, 32)[0, 0]).all()
+    assert (overlay(photo, strong, 5.0)[0, 0] == up).all(), "another place's height changes nothing"
+    beyond = overlay(photo, np.full((32, 32), 50.0), 5.0)[0, 0]
+    assert (beyond == overlay(photo, np.full((32, 32), 5.0), 5.0)[0, 0]).all()
 
 
 def test_pictures_and_maps_are_the_same_bytes_each_time(gallery, tmp_path):
@@ -123,10 +122,8 @@ def test_pictures_and_maps_are_the_same_bytes_each_time(gallery, tmp_path):
 def test_a_method_that_does_not_beat_random_is_marked(gallery):
     folder, some = gallery
     assert [sorted(one.weak) for one in some] == [["gradient"], ["gradient"], ["gradient", "rise"], ["gradient"]]
-    assert "no better than random" in " ".join(some[2].lines("rise", 8.0))
-    assert "beats random" in " ".join(some[0].lines("rise", 8.0))
-    assert "from -4 to +8" in some[0].lines("rise", 8.0)
-    assert "from -4 to +8: faint on this scale" in some[0].lines("rise", 60.0)
+    assert "no better than random (p 0.500)" in " ".join(some[2].lines("rise"))
+    assert "from -4 to +8" in some[0].lines("rise")
     plain, marked = (np.asarray(Image.open(folder / "panels" / f"{name}.png")).astype(int) for name in ("aa", "cc"))
     red = [((p[..., 0] > 150) & (p[..., 1] < 60) & (p[..., 2] < 90)).sum() for p in (plain, marked)]
     assert red[1] > red[0] + 500, "a second frame and title in red"
@@ -134,16 +131,12 @@ def test_a_method_that_does_not_beat_random_is_marked(gallery):
 
 def test_the_table_has_a_row_per_photo_and_method(gallery):
     _, some = gallery
-    sanity = SimpleNamespace(
-        method="rise", verdict="passes", left={key: SimpleNamespace(mean=0.1) for key in ("signed", "absolute")}
-    )
-    table = pd.read_csv(io.StringIO(csv_text(some, [sanity])))
+    table = pd.read_csv(io.StringIO(csv_text(some, [SimpleNamespace(method="rise", verdict="passes")])))
     due = [(one.name, method) for one in some for method in ("gradient", "rise")]
     assert list(zip(table["Id"], table["method"], strict=True)) == due
     row = table[(table["Id"] == "bb") & (table["method"] == "rise")].iloc[0]
     gains = row["blur_insertion_minus_deletion"], row["grey_insertion_minus_deletion"]
     assert (row["error"], row["masks"], *gains, row["sanity"]) == (40, 512, 9, 9.5, "passes")
-    assert pd.isna(row["blur_negative_end"])
 
 
 class Seen(HTMLParser):
@@ -174,9 +167,7 @@ def test_the_page_stands_alone(gallery):
         assert said in text
 
 
-@pytest.mark.parametrize(
-    "name", ["50 %", "a%20b", "#1", "who?", "é", "a&amp;b", "a'b\"", 'x"><script>alert(1)</script>']
-)
+@pytest.mark.parametrize("name", ["50 %", "a%20b", "who?", "a&amp;b", "a'b\"", 'x"><script>alert(1)</script>'])
 def test_any_name_is_a_link_to_its_files_and_no_markup(name):
     text = page_of([explained(name, 1.0, 2.0)])
     assert "<script>alert" not in text

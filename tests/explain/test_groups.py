@@ -84,22 +84,22 @@ def rows_of(count=30):
 
 def test_sides_are_thirds_of_scores_and_columns_with_and_without():
     rows = rows_of()
-    thirds = sides_of("scores", rows, None, 99)
+    thirds = sides_of("scores", rows, 99)
     target = {side: rows.loc[ids, "target"] for side, ids in thirds.items()}
     assert sorted(name for ids in thirds.values() for name in ids) == list(rows.index)
     assert max(target["low"]) < min(target["middle"]) <= max(target["middle"]) < min(target["high"])
-    assert set(sides_of("predictions", rows, None, 99)["high"]) == set(thirds["low"]), "the toy predicts 100 - score"
-    focus = sides_of("subject-focus", rows, None, 99)
+    assert set(sides_of("predictions", rows, 99)["high"]) == set(thirds["low"]), "the toy predicts 100 - score"
+    focus = sides_of("subject-focus", rows, 99)
     assert set(focus["with Subject Focus"]) == set(rows.index[rows["Subject Focus"] == 1])
     levels = np.arange(30.0)
     levels[:4] = np.nan
-    low = sides_of("contrast", rows, levels, 99)["below the median"]
+    low = sides_of("contrast", rows.assign(contrast=levels), 99)["below the median"]
     assert set(low) == set(rows.index[4:17]), "unmeasured ones are on no side"
-    assert sides_of("scores", rows, None, 4) == sides_of("scores", rows, None, 4)
-    assert sides_of("scores", rows, None, 4) != sides_of("scores", rows, None, 4, seed=1)
+    assert sides_of("scores", rows, 4) == sides_of("scores", rows, 4)
+    assert sides_of("scores", rows, 4) != sides_of("scores", rows, 4, seed=1)
     for rows_, group in ((rows.assign(Blur=0), "blur"), (rows.assign(group=1), "scores")):
         with pytest.raises(UserError, match=f"GROUP={group}"):
-            sides_of(group, rows_, None, 99)
+            sides_of(group, rows_, 99)
 
 
 def test_the_command_resumes_and_gives_the_same_bytes(at, paw, refused, monkeypatch):

@@ -15,11 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from pawpularity.errors import UserError
-from pawpularity.explain.masks import DESIGNS, SHOWN, MaskDesign
-from pawpularity.explain.panel import differs_from_zero, error_tile
-from pawpularity.explain.players import grid_of
-from pawpularity.explain.rise import constant_score, rise
-from pawpularity.explain.rise_result import Spread, block_map
+from pawpularity.explain.panel import differs_from_zero
+from pawpularity.explain.players import DESIGNS, SHOWN, MaskDesign, grid_of
+from pawpularity.explain.rise import Spread, block_map, constant_score, rise
 
 SIDE = 32
 PHOTO = torch.ones(1, SIDE, SIDE, dtype=torch.float64)
@@ -65,13 +63,6 @@ def scale(a: np.ndarray, b: np.ndarray = TRUTH) -> float:
 # --- Masks ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "figures"), [(224, (0.0997, 0.1380, 0.1910)), (128, (0.0996, 0.1379, 0.1909))])
-def test_variance_of_a_mask_inside_at_an_edge_and_in_a_corner(size, figures):
-    variance = grid_of(size, size, 8).variance
-    middle = size // 2
-    assert [variance[at] for at in ((middle, middle), (0, middle), (0, 0))] == pytest.approx(figures, abs=5e-5)
-
-
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize(("height", "width", "cells"), [(64, 64, 8), (50, 67, 7)])
 def test_masks_are_the_grid_interpolated_and_cut_out(design, height, width, cells):
@@ -84,13 +75,9 @@ def test_masks_are_the_grid_interpolated_and_cut_out(design, height, width, cell
     made = grid.masks(block.grids, block.shifts, torch.zeros(1))
     assert made.dtype == torch.float32
     assert (made - due).abs().max() < 1e-6
-    # The weighted sum and the cells' means are made without the masks, and must be theirs.
+    # The weighted sum is made without the masks, and must be theirs.
     weights = np.random.default_rng(0).normal(size=len(block.grids))
     assert grid.weighted_sum(weights, block) == pytest.approx(np.tensordot(weights, due[:, 0].numpy(), 1), abs=1e-9)
-    edges_y, edges_x = (np.arange(cells + 1) * side // cells for side in (height, width))
-    means = grid.cell_means(block).reshape(-1, cells, cells)
-    part = due[:, 0, edges_y[2] : edges_y[3], edges_x[4] : edges_x[5]].mean(dim=(1, 2)).numpy()
-    assert means[:, 2, 4] == pytest.approx(part, abs=1e-9)
 
 
 @pytest.mark.parametrize("cells", [2, 3, 4, 7, 8, 16])
@@ -108,14 +95,10 @@ def test_a_block_is_balanced_and_its_cells_are_uncorrelated(cells):
 
 
 def test_every_mask_of_a_block_is_uniform_for_itself():
-    row = 3
     # 2 x 2 cells have sixteen grids; each must be as frequent as any other, over seeds and over blocks.
-    grids = [MaskDesign(2, seed=seed).block(number).grids[row] for seed in range(800) for number in range(2)]
+    grids = [MaskDesign(2, seed=seed).block(number).grids[3] for seed in range(800) for number in range(2)]
     counts = np.bincount([int(grid.reshape(-1) @ [1, 2, 4, 8]) for grid in grids], minlength=16)
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
-    large = np.stack([MaskDesign(8, seed=seed).block(0).grids[row].reshape(-1) for seed in range(1500)]) - 0.5
-    assert np.abs(large.mean(axis=0)).max() < 4.5 * 0.5 / 1500**0.5
-    assert np.abs((large.T @ large / 1500)[np.triu_indices(64, 1)]).max() < 5 * 0.25 / 1500**0.5
 
 
 def test_shifts_go_through_the_quarters_and_are_uniform():
@@ -149,20 +132,15 @@ def test_a_block_is_a_function_of_seed_and_number_and_has_the_moments_of_the_mas
 # --- The map and its error --------------------------------------------------------------------------------------------
 
 
-def test_an_additive_score_gives_its_closed_form():
-    found = rise(Additive(EFFECT), PHOTO, masks=16 * 128)
-    assert off(found.map) < 0.05
-    assert found.map[10, 12] > 0 > found.map[22, 20], "what harms is negative"
-    assert found.map[10, 12] == pytest.approx(TRUTH[10, 12], rel=0.1)
-    assert found.r2 > 0.98
+@pytest.mark.parametrize(("cells", "masks", "near"), [(8, 2048, 0.05), (7, 2048, 0.1), (4, 1024, 0.1), (12, 4096, 0.1)])
+def test_an_additive_score_gives_its_closed_form(cells, masks, near):
+    """7 x 7 cells take 49 of the 64 columns; 4 x 4 a smaller array; 12 x 12 a larger one."""
+    found = rise(Additive(EFFECT), PHOTO, masks=masks, cells=cells)
+    assert off(found.map, closed_form(EFFECT, cells)) < near
+    assert scale(found.map, closed_form(EFFECT, cells)) == pytest.approx(1, abs=0.03)
     assert found.photo_score == pytest.approx(40 + EFFECT.sum())
     assert found.baseline_score == 40
     assert found.mean_score == pytest.approx(40 + EFFECT.sum() / 2)
-    # 7 x 7 cells take 49 of the 64 columns; 4 x 4 a smaller array; 12 x 12 a larger one.
-    for cells, masks in ((7, 2048), (4, 1024), (12, 4096)):
-        found = rise(Additive(EFFECT), PHOTO, masks=masks, cells=cells)
-        assert off(found.map, closed_form(EFFECT, cells)) < 0.10, cells
-        assert scale(found.map, closed_form(EFFECT, cells)) == pytest.approx(1, abs=0.03), cells
 
 
 def test_an_oblong_photo_of_three_channels_with_another_baseline():
@@ -178,17 +156,6 @@ def test_an_oblong_photo_of_three_channels_with_another_baseline():
     assert off(found.map, closed_form((weights * photo).sum(0).numpy())) > 0.5, "else the baseline was not seen"
 
 
-def test_the_score_s_constant_and_scale():
-    plain, shifted, doubled = (
-        rise(score, PHOTO, masks=512)
-        for score in (Additive(EFFECT), Additive(EFFECT, constant=-7.0), Additive(2 * EFFECT, constant=80.0))
-    )
-    assert shifted.map == pytest.approx(plain.map, abs=1e-6)
-    assert doubled.map == pytest.approx(2 * plain.map, rel=1e-5, abs=1e-6)
-    assert doubled.standard_error == pytest.approx(2 * plain.standard_error, rel=1e-4, abs=1e-6)
-    assert doubled.relative_error == pytest.approx(plain.relative_error)
-
-
 def test_same_call_same_bytes_and_batch_size_and_dtype_do_not_matter():
     one, again = (rise(Additive(EFFECT, noise=0.1), PHOTO, masks=512, seed=5) for _ in range(2))
     assert one.map.tobytes() == again.map.tobytes()
@@ -199,9 +166,7 @@ def test_same_call_same_bytes_and_batch_size_and_dtype_do_not_matter():
         assert other.map == pytest.approx(smooth.map, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("design", "noise", "blocks"), [("orthogonal", 2.0, 8), ("orthogonal", 2.0, 9), ("independent", 0.5, 8)]
-)
+@pytest.mark.parametrize(("design", "noise", "blocks"), [("orthogonal", 2.0, 9), ("independent", 0.5, 8)])
 def test_unbiased_over_seeds_and_the_error_is_calibrated(design, noise, blocks):
     seeds = range(40)
     total, inside, actual, said = np.zeros_like(TRUTH), [], 0.0, 0.0
@@ -218,20 +183,6 @@ def test_unbiased_over_seeds_and_the_error_is_calibrated(design, noise, blocks):
     assert off(total / len(seeds)) < 1.5 * (actual / len(seeds)) ** 0.5 / np.linalg.norm(TRUTH) / len(seeds) ** 0.5
 
 
-def test_orthogonal_masks_beat_independent_ones_by_far_where_effects_add_up():
-    def error(design: str, weights: str = "centred") -> float:
-        maps = [
-            rise(Additive(EFFECT), PHOTO, masks=512, design=design, weights=weights, seed=seed) for seed in range(6)
-        ]
-        own = [
-            one.map if weights == "centred" else (one.map - one.mean_score) * 0.5 / one.grid.variance for one in maps
-        ]
-        return float(np.mean([off(values) ** 2 for values in own]))
-
-    assert error("independent") > 20 * error("orthogonal")
-    assert error("independent", "score") > 20 * error("independent")
-
-
 def test_the_published_weights():
     found = rise(Additive(EFFECT), PHOTO, masks=1024, weights="score")
     # E[f M] / p = E f + Cov(f, M) / p.
@@ -241,12 +192,6 @@ def test_the_published_weights():
     assert found.weighted("centred").map.tobytes() == rise(Additive(EFFECT), PHOTO, masks=1024).map.tobytes()
     independent = rise(Additive(EFFECT, constant=4000.0), PHOTO, masks=512, design="independent", weights="score")
     assert independent.verdict == "no signal found"
-    # (f - f0)^2 of an additive score: 2 (f0 - mu) Cov(f, M) / p, so its sign is that of all effects together.
-    for sign in (1, -1):
-        found = rise(Additive(sign * EFFECT), PHOTO, masks=8192, weights="squared-error")
-        due = 2 * (found.photo_score - found.mean_score) * sign * TRUTH * found.grid.variance / 0.5
-        assert off(found.map - found.map.mean(), due - due.mean()) < 0.2
-        assert np.corrcoef(found.map.ravel(), TRUTH.ravel())[0, 1] > 0.95, "blind to the sign of what it explains"
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -256,17 +201,15 @@ def test_a_blocks_map_is_the_sum_over_its_masks(design):
     block = plan.block(2)
     masks = grid.masks(block.grids, block.shifts, PHOTO)[:, 0].numpy()
     scores = np.random.default_rng(0).normal(40, 3, len(masks))
-    n, own = len(scores), 43.0
-    found, constant = block_map(block, scores, grid, plan)
+    n = len(scores)
     centred = ((scores - scores.mean())[:, None, None] * masks).sum(axis=0)
     # Sampled masks lose a degree of freedom to their mean; balanced ones do not.
     divisor = n if design == "orthogonal" else n - 1
-    np.testing.assert_allclose(found, centred / divisor / grid.variance, rtol=1e-9, atol=1e-9)
-    assert constant == 0
-    for weights, given in (("score", scores), ("squared-error", -((scores - own) ** 2))):
-        found, constant = block_map(block, scores, grid, plan, weights, own)
-        assert constant == pytest.approx(given.mean())
-        np.testing.assert_allclose(found + constant, (given[:, None, None] * masks).mean(axis=0) / SHOWN, rtol=1e-9)
+    np.testing.assert_allclose(
+        block_map(block, scores, grid, plan), centred / divisor / grid.variance, rtol=1e-9, atol=1e-9
+    )
+    published = (scores[:, None, None] * masks).mean(axis=0) / SHOWN
+    np.testing.assert_allclose(block_map(block, scores, grid, plan, "score") + scores.mean(), published, rtol=1e-9)
 
 
 def test_the_error_within_strata_is_cochrans():
@@ -289,12 +232,11 @@ def test_the_error_within_strata_is_cochrans():
 
 def test_it_stops_when_it_is_precise_and_says_when_it_is_not():
     easy = rise(Additive(EFFECT), PHOTO)
-    assert (easy.masks, easy.verdict, easy.coarse) == (512, "precise", False), "it never decides before four blocks"
+    assert (easy.masks, easy.verdict) == (512, "precise"), "it never decides before four blocks"
     harder = rise(Additive(EFFECT, noise=3.0), PHOTO, precision=0.2, budget=128 * 40)
     assert harder.verdict == "precise"
     assert 512 < harder.masks < 128 * 40
     assert harder.relative_error <= 0.2 < harder.history[-2][1]
-    assert harder.history[-1] == (harder.masks, harder.relative_error)
     short = rise(Additive(EFFECT, noise=3.0), PHOTO, precision=0.2, budget=600)
     assert (short.masks, short.verdict) == (512, "budget spent")
     nothing = rise(Additive(0 * EFFECT, noise=1.0), PHOTO, seed=1)
@@ -306,14 +248,13 @@ def test_it_stops_when_it_is_precise_and_says_when_it_is_not():
 
 def test_results_on_the_way_and_few_masks():
     seen = []
-    found = rise(Additive(EFFECT, noise=3.0), PHOTO, masks=700, on_block=seen.append)
-    assert [one.masks for one in seen] == [128 * n for n in range(1, 7)]
-    assert [one.coarse for one in seen] == [True] * 3 + [False] * 3
-    assert seen[-1].map.tobytes() == found.map.tobytes()
-    assert any("700 masks were asked for" in line for line in found.notes)
+    found = rise(Additive(EFFECT, noise=3.0), PHOTO, masks=700, on_block=lambda one: seen.append((one.masks, one.map)))
+    assert [masks for masks, _ in seen] == [128 * n for n in range(1, 7)]
+    assert seen[-1][1].tobytes() == found.map.tobytes()
+    assert "700 masks" in found.notes[0]
     coarse = rise(Additive(EFFECT), PHOTO, masks=100)
     assert (coarse.masks, coarse.blocks, coarse.verdict) == (128, 1, "budget spent")
-    assert (coarse.standard_error, coarse.relative_error, coarse.r2) == (None, None, None)
+    assert (coarse.standard_error, coarse.relative_error) == (None, None)
     assert any("no error bar" in line for line in coarse.saliency().warnings)
 
 
@@ -323,7 +264,6 @@ def test_where_a_map_differs_from_zero_by_students_t():
     own = np.abs(found.map) > scipy.stats.t.ppf(0.975, 4) * found.standard_error
     assert (beyond == own).mean() > 0.999  # float32 against float64 at the edge
     assert beyond.sum() < (np.abs(found.map) > 1.96 * found.standard_error).sum()
-    assert error_tile(found.saliency(), 1.0).shape == (224, 224, 3)
 
 
 def test_memory_does_not_grow_with_the_masks():
@@ -339,20 +279,13 @@ def test_memory_does_not_grow_with_the_masks():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"photo": torch.ones(3, 31, 40)}, "31 x 40 px"),
         ({"photo": torch.ones(3, 40, 40), "cells": 32}, "need 64 or more"),
         ({"photo": torch.full((1, 32, 32), math.inf)}, "not a number"),
         ({"score": lambda batch: torch.full((len(batch),), 44.25)}, "is 44.25 whatever is hidden"),
         ({"photo": torch.zeros(1, 32, 32)}, "whatever is hidden"),
         ({"score": lambda batch: Additive(EFFECT)(batch) * math.inf}, "not a number"),
-        ({"score": lambda batch: Additive(EFFECT)(batch)[:, None]}, r"must be \(2,\)"),
-        ({"design": "orthogonl"}, 'did you mean "orthogonal"'),
-        ({"weights": "center"}, "no weights center"),
-        ({"budget": 100}, "one block, 128 masks"),
-        ({"masks": 0}, "masks=0"),
-        ({"masks": "many"}, "masks=many"),
-        ({"cells": 64}, "cells=64"),
-        ({"precision": 0}, "precision=0"),
+        ({"design": "orthogonl"}, "orthogonl"),
+        ({"weights": "center"}, "center"),
     ],
 )
 def test_refusals(words, said):
@@ -365,7 +298,6 @@ def test_what_a_constant_score_is():
     photo = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     corner = lambda batch: 40 + batch[:, :, :8, :8].mean((1, 2, 3))  # noqa: E731
     assert constant_score(corner, photo) is None
-    assert constant_score(lambda batch: torch.full((len(batch),), 40.5), photo) == 40.5
     assert constant_score(lambda batch: 40.5 + 1e-7 * corner(batch), photo) == pytest.approx(40.5, abs=1e-4)
 
     def between(batch):  # whole and hidden it is 40, in between it is not
@@ -373,5 +305,3 @@ def test_what_a_constant_score_is():
         return 40 + shown * (1 - shown)
 
     assert constant_score(between, photo) is None
-    with pytest.raises(UserError, match="not a number"):
-        constant_score(lambda batch: corner(batch) * torch.nan, photo)

@@ -17,8 +17,7 @@ from torch import Tensor
 from pawpularity.config import Explain
 from pawpularity.data.photos import Pixels
 from pawpularity.explain.panel import scale_of
-from pawpularity.explain.rise import Score, rise
-from pawpularity.explain.rise_result import Rise
+from pawpularity.explain.rise import Rise, Score, rise
 
 SIDE = 224
 _RAISES, _LOWERS = (178, 24, 43), (33, 102, 172)

@@ -20,7 +20,7 @@ from pawpularity.console import emit, log, make_word, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 from pawpularity.explain.photos import RunData, extremes, listed, named_photos, photo_hash, photo_of
-from pawpularity.explain.results import Results
+from pawpularity.explain.saliency import Results
 
 N, MOST = 8, 1000
 FILES = (

@@ -1,5 +1,6 @@
 """A mean over photos with its interval, where some photos may have no figure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +23,6 @@ class Estimate:
     high: float
     n: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON, which has no nan."""
-        return plain(vars(self))
-
     def text(self, digits: int = 2, sign: bool = True) -> str:
         """`+1.23 [+0.80, +1.60]`; `-` for no photo, and for the interval of one."""
         if not self.n:
@@ -38,6 +35,11 @@ class Estimate:
 NONE = Estimate(np.nan, np.nan, np.nan, 0)
 
 
+def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a table with its Estimates as dictionaries; JSON has no nan."""
+    return plain({key: vars(value) if isinstance(value, Estimate) else value for key, value in row.items()})
+
+
 def estimates(columns: ArrayLike, groups: Groups = None, *, seed: int = 0) -> list[Estimate]:
     """One Estimate for each column of `columns` (photos, c), over the photos where it is a number.
 
@@ -46,15 +48,13 @@ def estimates(columns: ArrayLike, groups: Groups = None, *, seed: int = 0) -> li
     """
     values = np.asarray(columns, dtype=np.float64)
     there = np.isfinite(values)
-    sums = np.concatenate([np.where(there, values, 0.0), there], axis=1)
-    width = values.shape[1]
-    drawn = bootstrap_sums(sums, groups, draws=DRAWS, seed=seed) if len(values) else np.zeros((1, 2 * width))
+    both = np.concatenate([np.where(there, values, 0.0), there], axis=1)
+    sums, counts = np.split(bootstrap_sums(both, groups, draws=DRAWS, seed=seed), 2, axis=1)
     found = []
-    for c in range(width):
-        inside = values[there[:, c], c]
-        usable = drawn[:, width + c] > 0  # a draw may miss every photo that has a figure
-        bounds = interval(drawn[usable, c] / drawn[usable, width + c]) if len(inside) > 1 else (np.nan, np.nan)
-        found.append(Estimate(float(inside.mean()) if len(inside) else np.nan, *bounds, len(inside)))
+    for column, total, count in zip(values.T, sums.T, counts.T, strict=True):
+        inside, usable = column[np.isfinite(column)], count > 0  # a draw may miss every photo that has a figure
+        bounds = interval(total[usable] / count[usable]) if len(inside) > 1 else (np.nan, np.nan)
+        found.append(Estimate(float(inside.mean()), *bounds, len(inside)) if len(inside) else NONE)
     return found
 
 

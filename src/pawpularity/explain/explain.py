@@ -14,19 +14,20 @@ from pawpularity.config import Explain
 from pawpularity.console import Progress, log, track
 from pawpularity.data.photos import PhotoError
 from pawpularity.errors import UserError
+from pawpularity.explain.estimates import as_json
 from pawpularity.explain.faithfulness import judge, passes_to_judge
 from pawpularity.explain.gallery import Explained, csv_text, page, write_pictures
-from pawpularity.explain.masks import MaskDesign
 from pawpularity.explain.methods import METHODS, TITLES
 from pawpularity.explain.panel import draw_convergence, draw_sanity, error_scale, scale_of
 from pawpularity.explain.photos import Photo, RunData, trained_words
-from pawpularity.explain.results import Results
+from pawpularity.explain.players import MaskDesign
 from pawpularity.explain.rise import constant_score
-from pawpularity.explain.saliency import Saliency
+from pawpularity.explain.saliency import Results, Saliency
 from pawpularity.explain.sanity import Sanity, cascade, maps_in_cascade
 from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.explain.summary import summarise, summary_text
 from pawpularity.files import write_json, write_text
+from pawpularity.models.network import HIGHEST, LOWEST
 from pawpularity.predictor import Predictor
 from pawpularity.runs import versions
 
@@ -37,9 +38,8 @@ PLOTTED = 7  # photos in the plot of convergence: more lines could not be distin
 def predictor_for(data: RunData, photos: Sequence[Photo]) -> Predictor:
     """The networks that explain `photos`: their folds', or all trained ones where a picture is not of the run."""
     folds = {one.fold for one in photos}
-    predictor = Predictor.load(
-        data.run.folder, folds=None if None in folds else sorted(k for k in folds if k is not None)
-    )
+    own = sorted(fold for fold in folds if fold is not None)
+    predictor = Predictor.load(data.run.folder, folds=None if None in folds else own)
     log(f"device  {predictor.compute}")
     if None in folds:
         trained = ", ".join(map(str, sorted(predictor.networks)))
@@ -84,16 +84,13 @@ def _explain(
     maps, refusals = maps_of(score, x, settings)
     seed = zlib.crc32(f"{settings.seed} {photo.name}".encode())
     judged = judge(score, x, {name: one.judged for name, one in maps.items()}, seed=seed, with_road=settings.road)
-    own = float(score(x[None])[0])
-    known: dict[str, Any] = dict.fromkeys(("fold", "target", "constant", "group")) | {
-        "prediction": min(max(own, 1.0), 100.0)
-    }
-    if photo.row is not None:
-        known = {key: photo.row[key] for key in known}
+    own, hidden = (float(score(picture[None])[0]) for picture in (x, torch.zeros_like(x)))
+    row = photo.row or {"prediction": min(max(own, LOWEST), HIGHEST)}
     record = {
-        "name": photo.name, "photo": photo.path.name, "kinds": list(photo.kinds), "folds": sorted(predictor.networks), **known,
-        "score": own, "hidden_score": float(score(torch.zeros_like(x)[None])[0]), "refusals": refusals,
-        "methods": {name: one.about() for name, one in maps.items()}, "judged": [line.to_dict() for line in judged],
+        "name": photo.name, "photo": photo.path.name, "kinds": list(photo.kinds), "folds": sorted(predictor.networks),
+        **{key: row.get(key) for key in ("fold", "target", "constant", "group", "prediction")},
+        "score": own, "hidden_score": hidden, "refusals": refusals,
+        "methods": {name: one.about() for name, one in maps.items()}, "judged": judged,
     }  # fmt: skip
     return record, maps
 
@@ -120,23 +117,22 @@ def finish(
     explained = [Explained(results.record(one.name), results.maps(one.name)) for one in photos]
     methods = dict.fromkeys(name for one in explained for name in one.maps)
     scales = {name: scale_of([one.maps[name].map for one in explained if name in one.maps]) for name in methods}
-    errors = [one.maps["rise"].standard_error for one in explained if "rise" in one.maps]
-    scales["error"] = error_scale([error for error in errors if error is not None])
+    scales["error"] = error_scale([one.maps["rise"].standard_error for one in explained if "rise" in one.maps])
     for photo, one in track(list(zip(photos, explained, strict=True)), "panels"):
         write_pictures(folder, one, photo.pixels(predictor), scales)
     groups = np.array([one.record["group"] for one in explained]) if what == "extremes" else None
-    summaries = summarise([one.judged for one in explained], groups)
+    summaries = summarise([one.record["judged"] for one in explained], groups)
     sanity = _cascades(settings, predictor, photos, explained)
-    history = {one.name: one.maps["rise"].facts["history"] for one in explained if "rise" in one.maps}
-    history = {name: looks for name, looks in history.items() if len(looks) > 1}
     if sanity:
         draw_sanity(sanity, folder / "sanity.png")
+    history = {one.name: one.maps["rise"].facts["history"] for one in explained if "rise" in one.maps}
+    history = {name: looks for name, looks in history.items() if len(looks) > 1}
     if history:
         draw_convergence(dict(list(history.items())[:PLOTTED]), settings.precision, folder / "convergence.png")
     write_text(folder / "explain.csv", csv_text(explained, sanity))
     value = {
         "run": data.run.name, "data": data.dataset.name, "what": what, "photos": [one.record for one in explained],
-        "scales": scales, "summary": [one.to_dict() for one in summaries], "sanity": [one.to_dict() for one in sanity],
+        "scales": scales, "summary": [as_json(one) for one in summaries], "sanity": [one.to_dict() for one in sanity],
         "settings": settings.model_dump(), "versions": versions(),
     }  # fmt: skip
     write_json(folder / "explain.json", value)
@@ -156,19 +152,19 @@ def _cascades(
     """Each method with weights randomised from the top down, on a few photos of the fold that has most of them."""
     folds = [one.fold for one in photos if one.fold is not None]
     fold = max(sorted(set(folds)), key=folds.count, default=None)
-    own = [(photo, one) for photo, one in zip(photos, explained, strict=True) if photo.fold == fold]
-    taken = own[: settings.sanity_photos]
+    taken = [(photo, one) for photo, one in zip(photos, explained, strict=True) if photo.fold == fold]
+    taken = taken[: settings.sanity_photos]
     if fold is None or len(taken) < 2:
         return []
     methods = [name for name in settings.methods if all(name in one.maps for _, one in taken)]
     scores = [score for photo, _ in taken if isinstance(score := photo.score(predictor), PhotoScore)]
     xs = [score.input_of(photo.pixels(predictor)) for score, (photo, _) in zip(scores, taken, strict=True)]
     groups = np.array([one.record["group"] for _, one in taken])
-    fixed = settings.model_copy(update={"masks": SANITY_BLOCKS * MaskDesign(settings.cells).block_size})
+    masks = SANITY_BLOCKS * MaskDesign(settings.cells).block_size
 
     def maps_by(method: str) -> Any:
         def one(score: PhotoScore, x: Tensor, drawn: int) -> NDArray[Any]:
-            drawing = fixed.model_copy(update={"seed": fixed.seed + drawn})
+            drawing = settings.model_copy(update={"masks": masks, "seed": settings.seed + drawn})
             try:
                 return METHODS[method].map_of(score, x, drawing).map
             except UserError:  # a random network may not look at the photo at all: nothing is left of the map

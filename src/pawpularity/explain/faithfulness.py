@@ -16,67 +16,28 @@ orders' and theirs (a randomisation test; ten pairs give p >= 1/22, so one photo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from pawpularity.errors import UserError
-from pawpularity.explain.masks import Floats
+from pawpularity.explain.players import Floats
 from pawpularity.explain.removal import SHARES, Ranks, centre_first, grain, random_fields, ranks_of, road
 from pawpularity.explain.rise import Score
 from pawpularity.files import plain
 
 BASELINES = ("blur", "grey")
-CENTRE = "centre"
-NO_BETTER = "no better than random"
+CENTRE, CONSTANT, NO_BETTER = "centre", "constant map", "no better than random"
 LEVEL = 0.05
-GRAINS = 3  # random orders come in grains of 1, 2 and 4 cells
-
-Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Faithfulness:
-    """One map of one photo, judged on one baseline. Everything is in score points, but for p and grain."""
-
-    method: str
-    baseline: str
-    deletion_auc: float
-    insertion_auc: float
-    insertion_minus_deletion: float
-    positive_end: float
-    """Change of the score when the tenth that ranks highest is removed, as far as the map is positive there; nan if nowhere."""
-    negative_end: float  # the same of the tenth that ranks lowest, as far as the map is negative there
-    road: float  # ROAD combined (see `road`), the same on every baseline; nan if it was not asked for
-    beats_random: bool
-    p_random: float
-    road_beats_random: bool
-    beats_centre: bool
-    random_sd: float  # spread of insertion minus deletion over random orders of this map's grain; their mean is 0
-    grain: float  # pixels over which the map's autocorrelation falls to a half
-    constant: bool  # the map is the same everywhere: it has no order, and was judged in a random one
-
-    @property
-    def mark(self) -> str:
-        """What a reader must see beside the figures; "" if nothing."""
-        if self.method == CENTRE or (self.beats_random and not self.constant):
-            return ""
-        return "constant map" if self.constant else NO_BETTER
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: figures and mark."""
-        return plain(vars(self) | {"mark": self.mark})
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> "Faithfulness":
-        """What `to_dict` wrote."""
-        values: dict[str, Any] = {name: float("nan") if value is None else value for name, value in row.items()}
-        values.pop("mark")
-        return cls(**values)
+PAIRS = 10  # random orders of each grain, and as many reverses: with fewer than nine nothing could beat them
+GRAINS = 3  # in cells: 1, 2 and 4
+CELLS = 8  # across the photo: the finest grain
+STEPS = 28
+BATCH = 128
 
 
 def judge(
@@ -85,144 +46,87 @@ def judge(
     maps: Mapping[str, NDArray[np.floating[Any]]],
     *,
     seed: int = 0,
-    steps: int = 28,
-    pairs: int = 10,
-    cells: int = 8,
-    ends: float = 0.1,
+    steps: int = STEPS,
     baselines: Sequence[str] = BASELINES,
     with_road: bool = True,
-    batch_size: int = 128,
-) -> list[Faithfulness]:
+) -> list[dict[str, Any]]:
     """Judge `maps`, (H, W) each and signed, of the photo `x` (C, H, W), whose zero is the mean colour.
 
-    Rows: every map, then "centre", each on every baseline. `pairs` random orders and their reverses are drawn for each
-    grain in use (at least 9, or nothing can beat them); `cells` across the picture set the finest. Maps and random orders are
-    compared on every second step. Raises ValueError for a map that does not fit or is not finite, UserError where the score is not.
+    A row for every map, then for "centre", on each baseline, for JSON: method, baseline, deletion_auc, insertion_auc,
+    insertion_minus_deletion, road (see `road`), p_random, beats_random, road_beats_random, and mark, what a reader must see beside
+    the figures. All in score points, but for p. A map that is the same everywhere has no order: it is judged in a random one, and
+    its p is 1. Even `steps`; random orders are looked at on every second. Raises UserError for a score that is not finite.
     """
-    if pairs < 9:
-        raise ValueError(f"with {pairs} pairs of random orders no map can reach p <= {LEVEL}; draw at least 9")
     shape = (int(x.shape[-2]), int(x.shape[-1]))
-    # Ties, such as a constant map's, fall in an order as coarse as the rest.
-    ties = random_fields(shape, shape[0] / cells, 1, [seed, 99])[0]
-    signed = {name: _checked(name, values, shape) for name, values in maps.items()} | {CENTRE: centre_first(shape)}
+    ties = random_fields(shape, shape[0] / CELLS, 1, [seed, 99])[0]  # a constant map's order is as coarse as the rest
+    signed = {**maps, CENTRE: centre_first(shape)}
     own = np.stack([ranks_of(values, ties) for values in signed.values()])
-    fields = [random_fields(shape, shape[0] / cells * 2**level, pairs, [seed, level]) for level in range(GRAINS)]
-    sizes = np.array([np.mean([grain(field) for field in level]) for level in fields])
-    grains = {name: grain(values) for name, values in signed.items()}
-    levels = {name: int(np.abs(np.log(sizes / g)).argmin()) if g > 0 else 0 for name, g in grains.items()}
-    drawn = {n: np.stack([ranks_of(field, ties) for field in fields[n]]) for n in sorted({0, *levels.values()})}
+    fields = [random_fields(shape, shape[0] / CELLS * 2**level, PAIRS, [seed, level]) for level in range(GRAINS)]
+    sizes = np.log([np.mean([grain(field) for field in level]) for level in fields])
+    constant = [bool(np.ptp(values) == 0.0) for values in signed.values()]
+    levels = [0 if flat else int(np.abs(sizes - np.log(grain(values))).argmin())
+              for flat, values in zip(constant, signed.values(), strict=True)]  # fmt: skip
+    drawn = {level: np.stack([ranks_of(field, ties) for field in fields[level]]) for level in sorted(set(levels))}
+    roads = road(score, x, own, seed=seed) if with_road else np.full(len(own), np.nan)
+    random_roads = {level: road(score, x, orders, seed=seed) for level, orders in drawn.items() if with_road}
 
-    total, count = ties.size, round(ends * ties.size)
-    tails = np.array([(min(count, int((v > 0).sum())), min(count, int((v < 0).sum()))) for v in signed.values()])
-    tails[list(signed).index(CENTRE)] = count, 0  # a distance has no sign: what is far from the centre says nothing
-    steps += steps % 2
-    shares = np.round(np.arange(steps + 1) / steps * total).astype(np.int64)
-    roads, random_roads = np.full(len(own), np.nan), {level: np.full(pairs, np.nan) for level in drawn}
-    if with_road:
-        roads = road(score, x, own, seed=seed)
-        random_roads = {level: road(score, x, orders, seed=seed) for level, orders in drawn.items()}
-
-    rows: list[Faithfulness] = []
+    shares = np.round(np.arange(steps + 1) / steps * ties.size).astype(np.int64)
+    rows = []
     for baseline in baselines:
         hidden = _hidden(x, baseline)
-        curves = _curves(score, x, hidden, own, shares, tails, batch_size)
-        both = np.full((pairs, 2), count)
-        random = {n: _curves(score, x, hidden, orders, shares[::2], both, batch_size) for n, orders in drawn.items()}
-        gains = curves.gain(2)
-        for place, (name, values) in enumerate(signed.items()):
-            level, constant = levels[name], bool(np.ptp(values) == 0.0)
-            chance = random[level].gain()
-            p = _p(gains[place], chance)
-            rows.append(
-                Faithfulness(
-                    method=name, baseline=baseline,
-                    deletion_auc=float(curves.area(curves.deletion)[place]),
-                    insertion_auc=float(curves.area(curves.insertion)[place]),
-                    insertion_minus_deletion=float(curves.gain()[place]),
-                    positive_end=float(curves.ends[place, 0]), negative_end=float(curves.ends[place, 1]),
-                    road=float(roads[place]), beats_random=p <= LEVEL and not constant, p_random=p,
-                    road_beats_random=with_road and _p(roads[place], random_roads[level]) <= LEVEL and not constant,
-                    beats_centre=bool(gains[place] > gains[-1]) and not constant,
-                    random_sd=float(np.sqrt(np.mean(chance**2))), grain=grains[name], constant=constant,
-                )
-            )  # fmt: skip
+        deletion, insertion = _curves(score, x, hidden, own, shares)
+        areas = [np.trapezoid(curves, shares / ties.size, axis=1) for curves in (deletion, insertion)]
+        gains = _gains(deletion[:, ::2], insertion[:, ::2])
+        chance = {n: _gains(*_curves(score, x, hidden, orders, shares[::2])) for n, orders in drawn.items()}
+        for i, (name, level) in enumerate(zip(signed, levels, strict=True)):
+            p = 1.0 if constant[i] else p_among(gains[i], chance[level])
+            beats = with_road and not constant[i] and p_among(roads[i], random_roads[level]) <= LEVEL
+            mark = CONSTANT if constant[i] else "" if p <= LEVEL or name == CENTRE else NO_BETTER
+            rows.append(plain({
+                "method": name, "baseline": baseline, "deletion_auc": areas[0][i], "insertion_auc": areas[1][i],
+                "insertion_minus_deletion": areas[1][i] - areas[0][i], "road": roads[i], "p_random": p,
+                "beats_random": p <= LEVEL, "road_beats_random": beats, "mark": mark,
+            }))  # fmt: skip
     return rows
 
 
-def passes_to_judge(maps: int, *, with_road: bool = True, steps: int = 28, pairs: int = 10) -> int:
+def passes_to_judge(maps: int, *, with_road: bool = True) -> int:
     """How many photos `judge` scores at most for this many maps."""
-    orders = (maps + 1) * 2 * steps + GRAINS * pairs * steps
-    return 2 * (orders + 2 * (1 + GRAINS)) + with_road * 2 * len(SHARES) * (maps + 1 + GRAINS * pairs)
-
-
-def _checked(name: str, values: NDArray[np.floating[Any]], shape: tuple[int, int]) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise ValueError(f'map "{name}" must be finite and of shape {shape}, not {array.shape}')
-    return array
+    orders, random = maps + 1, GRAINS * PAIRS
+    curves = orders * 2 * (STEPS + 1) + random * 2 * (STEPS // 2 + 1)
+    return len(BASELINES) * curves + with_road * 2 * len(SHARES) * (orders + random)
 
 
 def _hidden(x: Tensor, baseline: str) -> Tensor:
     if baseline == "grey":
         return torch.zeros_like(x)
-    from scipy.ndimage import gaussian_filter
-
     # Half a cell of eight: what is as small as an eye is gone, where the pet is can still be seen.
     sd = x.shape[-1] / 16.0
     blurred = gaussian_filter(x.detach().float().cpu().numpy(), (0, sd, sd), mode="nearest")
     return torch.from_numpy(blurred).to(x)
 
 
-@dataclass(frozen=True)
-class _Curves:
-    """Scores of some orders on one baseline."""
-
-    share: Floats
-    deletion: Floats
-    insertion: Floats
-    ends: Floats
-    """(orders, 2): how removing the first and the last places changes the score; nan where there is nothing to remove."""
-
-    def area(self, curves: Floats, every: int = 1) -> Floats:
-        """Area under `curves` (orders, steps + 1), read at every so many steps: (orders,)."""
-        return np.asarray(np.trapezoid(curves[:, ::every], self.share[::every], axis=1))
-
-    def gain(self, every: int = 1) -> Floats:
-        """Insertion minus deletion, (orders,)."""
-        gain: Floats = self.area(self.insertion, every) - self.area(self.deletion, every)
-        return gain
-
-
-def _curves(
-    score: Score, x: Tensor, hidden: Tensor, orders: Ranks, shares: Counts, tails: Counts, batch_size: int
-) -> _Curves:
-    """Scores after deletion and after insertion of `shares` (numbers of pixels) and of the `tails` (orders, 2).
-
-    Every picture shows the places whose rank is from `low` on and below `high`: all are scored as one long batch.
-    """
-    total, inner = int(shares[-1]), shares[1:-1]
-    low = [np.concatenate([inner, np.zeros(len(inner), np.int64), [first, 0]]) for first, _ in tails]
-    high = [np.concatenate([np.full(len(inner), total), inner, [total, total - last]]) for _, last in tails]
-    jobs = np.stack([np.repeat(np.arange(len(orders)), len(low[0])), np.concatenate(low), np.concatenate(high)], axis=1)
-    # What every curve begins and ends with is scored once.
-    jobs = np.concatenate([[[0, 0, total], [0, 0, 0]], jobs])
-    ranks, scores = torch.from_numpy(orders).to(x.device), []
-    for start in range(0, len(jobs), batch_size):
-        order, bottom, top = torch.from_numpy(jobs[start : start + batch_size]).to(x.device).unbind(1)
-        rank = ranks[order]
-        shown = ((rank >= bottom[:, None, None]) & (rank < top[:, None, None]))[:, None]
-        scores.append(score(torch.where(shown, x, hidden)).detach().double().cpu().numpy())
-    found = np.concatenate(scores)
+def _curves(score: Score, x: Tensor, hidden: Tensor, orders: Ranks, shares: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Scores while `shares` (numbers of pixels) are removed, and while they are shown: (orders, shares) each."""
+    ranks, steps = torch.from_numpy(orders).to(x.device), torch.from_numpy(shares).to(x.device)
+    scores = []
+    for batch in torch.split(torch.arange(2 * len(ranks) * len(steps), device=x.device), BATCH):
+        first = ranks[batch // (2 * len(steps))] < steps[batch % len(steps), None, None]
+        shown = first == (batch // len(steps) % 2 == 1)[:, None, None]
+        scores.append(score(torch.where(shown[:, None], x, hidden)).detach().double().cpu().numpy())
+    found: Floats = np.concatenate(scores).reshape(len(ranks), 2, len(steps))
     if not np.isfinite(found).all():
         raise UserError("the score of a photo with hidden places is not a number; train with a lower train.lr")
-    whole, nothing = found[:2]
-    by_order = found[2:].reshape(len(orders), -1)
-    deletion = np.pad(by_order[:, : len(inner)], ((0, 0), (1, 1)), constant_values=((0, 0), (whole, nothing)))
-    insertion = np.pad(by_order[:, len(inner) : -2], ((0, 0), (1, 1)), constant_values=((0, 0), (nothing, whole)))
-    return _Curves(shares / total, deletion, insertion, np.where(tails > 0, by_order[:, -2:] - whole, np.nan))
+    return found[:, 0], found[:, 1]
 
 
-def _p(own: float, drawn: Floats) -> float:
+def _gains(deletion: Floats, insertion: Floats) -> Floats:
+    """Area under insertion minus area under deletion, at even steps: (orders,)."""
+    gains: Floats = np.trapezoid(insertion - deletion, dx=1.0 / (deletion.shape[1] - 1), axis=1)
+    return gains
+
+
+def p_among(own: float, drawn: Floats) -> float:
     """One-sided p of `own` among the random orders `drawn`, both with their reverses: its rank among 2 (n + 1)."""
     everyone = np.concatenate([drawn, -drawn, [-own]])
     # Float sums in another order differ in their last digits; a tie must count as reached.

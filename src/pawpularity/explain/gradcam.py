@@ -3,13 +3,15 @@
 A cell of the map is what its features add to the score, to first order: the sum over channels of activation times the channel's
 mean gradient. For a network that pools the mean and goes on linearly the cells sum to the score without its bias, exactly.
 Where the head treats places differently (VGG's fully connected layers), the mean gradient is no place's own: the cells are
-compared with activation x gradient, and if they are another map, they are not called score points. Nothing is clipped. The
-package's own map, clipped at zero and scaled to 0..1, is kept beside it (`arrays["scaled"]`).
+compared with activation x gradient, and if they are another map, they are not called score points. Nothing is clipped.
 
-Guards against what the package does silently: one photo and one target (it cuts its list of targets to the shorter), a score in
-float32 (it fails on bfloat16), an input that asks for a gradient (a frozen backbone gives none), copies of the activations (on
-a CPU a later step in place overwrites what it keeps), a network that is left as it was (`at_rest`: its modes, its `.grad`), and
-no `with` block (which swallows an IndexError). The map is compared with autograd's at `forward_features`, which uses no hooks.
+It is taken at what timm's `forward_features` returns, the last place where features still have places: everything the score
+knows of the photo goes through it. A vision transformer that pools its class token takes nothing from the other tokens after the
+last attention, so there it is taken at the normalised input of the last block.
+
+Guards against what the package does silently: a score in float32 (it fails on bfloat16), an input that asks for a gradient (a
+frozen backbone gives none), copies of the activations (on a CPU a later step in place overwrites what it keeps), a network that
+is left as it was, and no `with` block (which swallows an IndexError).
 """
 
 from typing import Any
@@ -20,121 +22,93 @@ from torch import Tensor, nn
 
 from pawpularity.errors import UserError
 from pawpularity.explain.gradient import asking_input, at_rest, why_flat
-from pawpularity.explain.layers import Layer, bypass, find_layer, last_features
-from pawpularity.explain.saliency import Map, Saliency
+from pawpularity.explain.saliency import Saliency
 from pawpularity.explain.scored import PhotoScore
+from pawpularity.models.network import Network
 
-TOLERANCE = 1e-3  # of the largest cell, between the package's map and autograd's
-_PART = 0.01  # of the gradient past a layer, from which on the map shows only a part
 _APART = 0.1  # root mean square, of the first-order cells': from which on cells are no first-order points
 
 
-class _Scored(nn.Module):
-    """What the package is given: it must not reach the network, whose `.grad` it would clear and which it would leave in `eval`."""
+class _Halves(nn.Module):
+    """The network cut at its last features, for the package: it would clear the `.grad` of any parameter that it reaches."""
 
     def __init__(self, score: PhotoScore, device: torch.device) -> None:
         super().__init__()
-        self.score = score
+        self.parts = (score.network, score.columns(1, device))  # in a tuple, so not registered as a part
+        self.features = nn.Identity()
         self.device = nn.Parameter(torch.zeros((), device=device))  # the package asks a parameter where it is
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.score.exact(x)[:, None]
+        network, metadata = self.parts
+        net: Any = network.backbone
+        pooled = net.forward_head(self.features(net.forward_features(network.laid_out(x))))
+        return network.points(network.regress(pooled, metadata))[:, None]
 
 
-def gradcam(score: PhotoScore, x: Tensor, *, layer: str | None = None) -> Saliency:
+def gradcam(score: PhotoScore, x: Tensor) -> Saliency:
     """The map of one photo, `x` (3, H, W) from `PhotoScore.input_of`, upsampled (bilinear) from `arrays["cells"]`.
 
-    `layer`: a module of the backbone by timm's name (default: the rule of `layers`). Raises UserError for a layer that cannot be
-    used, and where the package's map is not autograd's.
+    Raises UserError for a network whose last features have no places.
     """
-    with at_rest(score.network):
-        x = x.detach().clone().float()
-        found = find_layer(score, x, layer)
-        past = bypass(score, x, found)
-        activation, slope, scaled, points = _through_the_package(score, x, found)
-        cells = _cells(activation, slope)
-        if not np.isfinite(cells).all():
-            raise UserError(
-                "Grad-CAM: the map holds what is not a number (the training diverged); train with a lower train.lr"
-            )
-        agreement = _agreement(score, x, found, cells) if found.last else None
-        empty = "" if slope.any() else why_flat(score, x)
-    apart = _apart(activation, slope, cells)
-    size = float(np.abs(cells).sum())
-    facts: dict[str, Any] = {
-        "layer": found.name, "cells": list(found.cells), "channels": found.channels, "score": points,
-        "cells_sum": float(cells.sum()), "negative": float(np.abs(cells[cells < 0]).sum()) / size if size else 0.0,
-        "bypass": past, "apart": apart, "agreement": agreement,
-    }  # fmt: skip
-    warnings = {
-        f"the map is zero everywhere: {empty or 'the layer returns zeros, or its gradients cancel'}": not cells.any(),
-        "every cell lowers the score: the package's own map, clipped at zero, is empty": (cells < 0).any() and cells.max() <= 0,
-        f"layer {found.name} is not everything: {100 * past:.0f} % of the gradient goes past it, so the map shows a part of the "
-        "score": past > _PART,
-        f"the head treats the places of this layer differently: the map differs by {100 * apart:.0f} % from what each cell adds "
-        "to the score": apart > _APART,
-    }  # fmt: skip
-    tall, wide = found.cells
-    unit = f"score points that a cell of {tall} x {wide} adds, to first order"
-    if apart > _APART:
-        unit = f"activation x the channel's mean gradient, {tall} x {wide} cells; no score points"
-    planes = torch.from_numpy(cells)[None, None]
-    upsampled = nn.functional.interpolate(planes, size=x.shape[-2:], mode="bilinear", align_corners=False)
-    return Saliency(
-        "gradcam", upsampled[0, 0].numpy(), unit, facts=facts, arrays={"cells": cells, "scaled": scaled},
-        warnings=tuple(line for line, holds in warnings.items() if holds),
-    )  # fmt: skip
-
-
-def _through_the_package(score: PhotoScore, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Map, float]:
-    """Activations and gradients (C, h, w), the package's own map (H, W) in 0..1, and the score."""
     # Imported here: it brings matplotlib and scikit-learn along.
     from pytorch_grad_cam import GradCAM  # type: ignore[import-untyped]
     from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget  # type: ignore[import-untyped]
 
-    package = GradCAM(_Scored(score, x.device), [layer.module], reshape_transform=layer.planes)
-    try:
-        scaled = package(input_tensor=asking_input(x[None]), targets=[RawScoresOutputTarget()])
-        held = package.activations_and_grads
-        if len(held.activations) != 1 or len(held.gradients) != 1:
-            raise UserError(f"Grad-CAM: layer {layer.name} gave several activations or gradients; use RISE")
-        activation, slope = held.activations[0][0].clone(), held.gradients[0][0].clone()
-        points = float(package.outputs.detach()[0, 0])
-    finally:
-        package.activations_and_grads.release()
-        package.outputs = None  # holds the graph
-    return activation, slope, np.asarray(scaled[0], dtype=np.float32), points
-
-
-def _cells(activation: Tensor, slope: Tensor) -> Map:
-    """(h, w): sum over channels of activation x mean gradient. In float64: the terms cancel."""
-    weights = slope.double().mean(dim=(-2, -1), keepdim=True)
-    cells: Map = (weights * activation.double()).sum(dim=-3).float().cpu().numpy()
-    return cells
-
-
-def _apart(activation: Tensor, slope: Tensor, cells: Map) -> float:
-    """How far `cells` are from what each adds to first order, as a share of that map's root mean square; 0 for no map."""
-    first = (slope.double() * activation.double()).sum(dim=-3).cpu().numpy()
+    network = score.network
+    net: Any = network.backbone
+    if not hasattr(net, "forward_head"):
+        raise UserError(f"Grad-CAM: {network.model.backbone} does not say where its features end; use RISE")
+    halves, target = _Halves(score, x.device), RawScoresOutputTarget()
+    by_token = getattr(net, "global_pool", None) == "token" and hasattr(net, "blocks")
+    layer = net.blocks[-1].norm1 if by_token else halves.features
+    with at_rest(network):
+        inputs = asking_input(x[None])
+        package = GradCAM(halves, [layer], reshape_transform=lambda output: planes(network, output))
+        try:
+            package(input_tensor=inputs, targets=[target])
+            held = package.activations_and_grads
+            # In float64: the terms cancel.
+            activation, slope = held.activations[0].double().numpy(), held.gradients[0].double().numpy()
+            cells = package.get_cam_image(inputs, layer, [target], activation, slope)[0].astype(np.float32)
+        finally:
+            package.activations_and_grads.release()
+            package.outputs = None  # holds the graph
+        if not np.isfinite(cells).all():
+            raise UserError("Grad-CAM: the map is not a number (the training diverged); train with a lower train.lr")
+        empty = "" if cells.any() else why_flat(score, x)
+    first = (activation * slope)[0].sum(axis=0)
     size = float(np.sqrt(np.mean(first**2)))
-    return float(np.sqrt(np.mean((cells - first) ** 2))) / size if size else 0.0
+    apart = float(np.sqrt(np.mean((cells - first) ** 2))) / size if size else 0.0
+    tall, wide = cells.shape
+    unit = f"score points that a cell of {tall} x {wide} adds, to first order"
+    if apart > _APART:
+        unit = f"activation x the channel's mean gradient, {tall} x {wide} cells; no score points"
+    warnings = {
+        f"the map is zero everywhere: {empty}": bool(empty),
+        "the class token's own way goes past this layer, so the map shows a part of the score": by_token,
+        f"the head treats the places of this layer differently: the map differs by {100 * apart:.0f} % from what each cell adds "
+        "to the score": apart > _APART,
+    }  # fmt: skip
+    upsampled = nn.functional.interpolate(torch.from_numpy(cells)[None, None], size=x.shape[-2:], mode="bilinear")
+    return Saliency(
+        "gradcam", upsampled[0, 0].numpy(), unit, facts={"cells": [tall, wide], "apart": apart}, arrays={"cells": cells},
+        warnings=tuple(line for line, holds in warnings.items() if holds),
+    )  # fmt: skip
 
 
-def _agreement(score: PhotoScore, x: Tensor, layer: Layer, cells: Map) -> float:
-    """The largest difference to the map that autograd gives at `forward_features`, as a share of its largest cell."""
-    features = last_features(score, x)
-    assert features is not None
-    features.requires_grad_(True)
-    network, net = score.network, score.network.backbone
-    metadata = None if score.metadata is None else torch.tensor(score.metadata, device=x.device)[None]
-    points = network.points(network.regress(net.forward_head(features.clone()), metadata))  # type: ignore[operator]
-    (slope,) = torch.autograd.grad(points.sum(), features)
-    expected = _cells(layer.planes(features.detach())[0], layer.planes(slope)[0])
-    largest, off = float(np.abs(expected).max()), float(np.abs(cells - expected).max())
-    share = off / largest if largest else (float("inf") if off else 0.0)
-    if share > TOLERANCE:
-        raise UserError(
-            f"Grad-CAM: the package's map at layer {layer.name} of {network.model.backbone} is {100 * share:.2g} % off autograd's "
-            "at the last features; use RISE"
-        )
-    return share
+def planes(network: Network, output: Tensor) -> Tensor:
+    """A copy of features as (B, channels, h, w). They come so, as (B, h, w, C) (Swin) or as tokens (B, prefix + h w, C) (ViT).
+
+    Raises UserError for features without places, and for other layouts.
+    """
+    net: Any = network.backbone
+    grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
+    found = output
+    if output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]:  # photos are square
+        found = output.permute(0, 3, 1, 2)
+    elif output.ndim == 3 and grid and output.shape[1] == grid[0] * grid[1] + getattr(net, "num_prefix_tokens", 0):
+        found = output[:, -grid[0] * grid[1] :].mT.reshape(len(output), -1, *grid)
+    if found.ndim != 4 or not 1 < found.shape[2] == found.shape[3]:
+        shape = tuple(output.shape[1:])
+        raise UserError(f"Grad-CAM: the features of {network.model.backbone} have no places (shape {shape}); use RISE")
+    return found.clone()

@@ -53,7 +53,7 @@ def asking_input(x: Tensor) -> Tensor:
 
 
 def gradient(score: PhotoScore, x: Tensor, *, smooth: int = 0, noise: float = 0.15, seed: int = 0) -> Saliency:
-    """The map of one photo, `x` (3, H, W) from `PhotoScore.input_of`. `arrays["channels"]` is (3, H, W), unsummed.
+    """The map of one photo, `x` (3, H, W) from `PhotoScore.input_of`.
 
     `smooth`: noisy copies (0 = the photo itself); from two on the map has a standard error, over copies. A gradient that is zero
     everywhere comes with a warning that says why. Raises UserError for a gradient that is not finite.
@@ -70,20 +70,18 @@ def gradient(score: PhotoScore, x: Tensor, *, smooth: int = 0, noise: float = 0.
             total += slopes.sum(dim=0)
             squares += slopes.sum(dim=1).square().sum(dim=0)
         count = max(smooth, 1)
-        channels = (total / count).cpu().numpy()
+        summed = (total / count).sum(dim=0).cpu().numpy()
         effect = (total / count / to_pixels[0] * x).sum(dim=0).cpu().numpy()  # zero in x is the mean colour
-        if not np.isfinite(channels).all():
+        if not np.isfinite(summed).all():
             raise UserError("the score's gradient is not a number (the training diverged); train with a lower train.lr")
-        summed = channels.sum(axis=0)
         error = None
         if smooth > 1:
             spread = (squares.cpu().numpy() - count * summed**2) / (count - 1)
             error = np.sqrt(np.maximum(spread, 0.0) / count).astype(np.float32)
-        warnings = () if channels.any() else (f"the gradient is zero everywhere; {why_flat(score, x)}",)
+        warnings = () if total.any() else (f"the gradient is zero everywhere; {why_flat(score, x)}",)
     return Saliency(
         "gradient", summed.astype(np.float32), UNIT, error,
-        facts={"smooth": smooth, "noise": noise, "seed": seed} if smooth else {},
-        arrays={"channels": channels.astype(np.float32)}, effect=effect.astype(np.float32), warnings=warnings,
+        facts={"smooth": smooth}, effect=effect.astype(np.float32), warnings=warnings,
     )  # fmt: skip
 
 

@@ -15,16 +15,14 @@ groups.json, and records/ID.json, the scores behind each photo's masks.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.config import Explain
 from pawpularity.console import Progress, emit, log, make_word, next_step, table
 from pawpularity.data.photos import Pixels
 from pawpularity.data.subject import LEAST, MOST, SUBJECT, measure, share, subject_map
@@ -33,14 +31,11 @@ from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.bootstrap import group_sums, holm
 from pawpularity.evaluation.effects import CLAIMS, CONTRAST
 from pawpularity.explain.estimates import Estimate, estimates
-from pawpularity.explain.masks import Floats, MaskDesign
 from pawpularity.explain.panel import Column, draw_panel, outlined, overlay, shaded, tidy
-from pawpularity.explain.photos import Photo, RunData, listed, photo_hash, photo_of
-from pawpularity.explain.players import grid_of
-from pawpularity.explain.results import Results
-from pawpularity.explain.rise import ConstantScore, rise
-from pawpularity.explain.rise_result import block_map
-from pawpularity.explain.saliency import write_arrays
+from pawpularity.explain.photos import Photo, RunData, photo_hash, photo_of
+from pawpularity.explain.players import Floats, MaskDesign, grid_of
+from pawpularity.explain.rise import ConstantScore, block_map, rise
+from pawpularity.explain.saliency import Results, write_arrays
 from pawpularity.files import plain, write_json, write_text
 from pawpularity.predictor import Predictor
 from pawpularity.runs import versions
@@ -52,33 +47,27 @@ DRAWS = 2000
 FEWEST = 2  # photos on a side, near-duplicates counting as one
 FEWEST_TESTED = 6  # with fewer signs to draw, noise alone is a difference: 1 v 8 in 97 %, 3 v 3 in 84, 5 v 48 in 14
 _COARSE = 28  # sides of the map that is tested as a whole: RISE's cells are far larger
-
-
-def word_of(column: str) -> str:
-    """A column's name as one word: `Subject Focus` -> `subject-focus`."""
-    return column.lower().replace(" ", "-")
-
-
-CLAIMED = list(dict.fromkeys(word_of(claim.column) for claim in CLAIMS))
-KNOWN = list(dict.fromkeys([SCORES, PREDICTIONS, *CLAIMED, *map(word_of, METADATA)]))
-"""What GROUP= takes: scores, predictions, the hypotheses' columns, then the other columns."""
+COLUMNS = {column.lower().replace(" ", "-"): column for column in (*(claim.column for claim in CLAIMS), *METADATA)}
+"""Columns by the word that names their group: `subject-focus`."""
+CLAIMED = [word for word, column in COLUMNS.items() if column in {claim.column for claim in CLAIMS}]
 
 
 def explain_groups(data: RunData, names: Sequence[str], n: int, out: Path, destination: str | None) -> None:
     """Every group of `names` ("all": scores, predictions and the hypotheses' columns), `n` photos a side at most."""
     named = list(dict.fromkeys(name.lower() for name in names))
     named = [SCORES, PREDICTIONS, *CLAIMED] if EVERY in named else named
-    if unknown := next((name for name in named if name not in KNOWN), None):
-        raise UserError(f"GROUP={unknown}: is no group{nearest(unknown, KNOWN)}")
-    contrast = None
+    known = [SCORES, PREDICTIONS, *COLUMNS]
+    if unknown := next((name for name in named if name not in known), None):
+        raise UserError(f"GROUP={unknown}: is no group{nearest(unknown, known)}")
+    rows = data.table
     if CONTRAST in named:
-        levels = pd.Series(measure(data.dataset).levels, index=data.dataset.train[ID])
-        contrast = np.asarray(levels.loc[data.table.index], dtype=np.float64)
+        levels = pd.Series(measure(data.dataset).levels, index=data.dataset.train[ID], dtype=np.float64)
+        rows = rows.assign(**{CONTRAST: levels})
     sides: dict[str, dict[str, list[str]]] = {}
     refusals: list[str] = []
     for name in named:
         try:
-            sides[name] = sides_of(name, data.table, contrast, n, data.settings.seed)
+            sides[name] = sides_of(name, rows, n, data.settings.seed)
         except UserError as error:
             refusals.append(str(error))
     if not sides:
@@ -102,24 +91,22 @@ def explain_groups(data: RunData, names: Sequence[str], n: int, out: Path, desti
         raise UserError(f"{'; '.join(refusals)}; the other groups are in {out}")
 
 
-def sides_of(group: str, rows: pd.DataFrame, contrast: Floats | None, n: int, seed: int = 0) -> dict[str, list[str]]:
+def sides_of(group: str, rows: pd.DataFrame, n: int, seed: int = 0) -> dict[str, list[str]]:
     """Ids of `n` random photos (all of fewer) of each side of `group`: thirds for scores and predictions, else with and without.
 
-    `rows`: fold, target, prediction, group and metadata by Id, sorted; `contrast` (levels, NaN = not measured) is aligned with it.
-    Raises UserError for a side of fewer than two photos that are not near-duplicates.
+    `rows`: target, prediction, group, metadata and contrast (nan: not measured) by Id, sorted. Raises UserError for a side of
+    fewer than two photos that are not near-duplicates.
     """
     if group in (SCORES, PREDICTIONS):
-        values = rows["target" if group == SCORES else "prediction"].to_numpy()
-        low, high = np.quantile(values, [1 / 3, 2 / 3])
+        values = rows["target" if group == SCORES else "prediction"]
+        low, high = values.quantile([1 / 3, 2 / 3])
         masks = {"high": values > high, "middle": (values > low) & (values <= high), "low": values <= low}
     elif group == CONTRAST:
-        assert contrast is not None
-        middle = np.nanmedian(contrast)
-        masks = {"above the median": contrast > middle, "below the median": contrast <= middle}
+        middle = rows[CONTRAST].median()
+        masks = {"above the median": rows[CONTRAST] > middle, "below the median": rows[CONTRAST] <= middle}
     else:
-        column = next(name for name in METADATA if word_of(name) == group)
-        shown = rows[column].to_numpy() == 1
-        masks = {f"with {column}": shown, f"without {column}": ~shown}
+        column = COLUMNS[group]
+        masks = {f"with {column}": rows[column] == 1, f"without {column}": rows[column] != 1}
     sides = {}
     for name, mask in masks.items():
         some = rows[mask]
@@ -133,8 +120,7 @@ def sides_of(group: str, rows: pd.DataFrame, contrast: Floats | None, n: int, se
     return sides
 
 
-@dataclass(frozen=True, eq=False)
-class Mapped:
+class Mapped(NamedTuple):
     """One photo's map."""
 
     map: Floats  # (H, W) score points
@@ -142,16 +128,8 @@ class Mapped:
     cluster: int  # near-duplicates share a number
     target: float
 
-    @property
-    def figures(self) -> list[float]:
-        """By FIGURES; nan where there is no subject."""
-        if self.subject is None:
-            return [float("nan"), float("nan")]
-        return [float(self.map[self.subject].mean()), float(self.map[~self.subject].mean())]
 
-
-@dataclass(frozen=True, eq=False)
-class Side:
+class Side(NamedTuple):
     """The photos of one side together."""
 
     photos: int
@@ -162,12 +140,11 @@ class Side:
     figures: dict[str, Estimate]
 
 
-@dataclass(frozen=True, eq=False)
-class GroupFindings:
-    """Everything about one group."""
+class GroupFindings(NamedTuple):
+    """Everything about one group; the difference is the first side's map less the last one's."""
 
     sides: dict[str, Side]
-    difference: Floats  # (H, W): the first side's map less the last one's
+    difference: Floats
     standard_error: Floats
     p: float | None  # chance of such a largest |difference / error| if both maps were the same; None: too few photos
     threshold: float  # |difference / error| reached somewhere by luck in one of twenty; infinite with too few photos
@@ -181,33 +158,28 @@ class GroupFindings:
 
 def findings(sides: Mapping[str, Sequence[Mapped]], *, draws: int = DRAWS, seed: int = 0) -> GroupFindings:
     """The mean maps, figures and difference of the mapped photos of each side (each at least two)."""
-    found = {}
-    for name, photos in sides.items():
-        clusters = np.array([photo.cluster for photo in photos])
-        figures = estimates([photo.figures for photo in photos], clusters, seed=seed)
-        score = float(np.mean([photo.target for photo in photos]))
-        counts = len(photos), len(np.unique(clusters))
-        found[name] = Side(*counts, score, *_mean_map(photos), dict(zip(FIGURES, figures, strict=True)))
-    first, *_, last = found.values()
+    found = {name: _side(photos, seed) for name, photos in sides.items()}
+    (a, first), *_, (b, last) = found.items()
     p, threshold = None, float("inf")
     if min(first.clusters, last.clusters) >= FEWEST_TESTED:
-        ends = list(sides.values())
-        p, threshold = _whole_map_test(ends[0], ends[-1], draws=draws, seed=seed)
+        p, threshold = _whole_map_test(sides[a], sides[b], draws=draws, seed=seed)
     error = np.hypot(first.standard_error, last.standard_error)
     return GroupFindings(found, first.map - last.map, error, p, threshold)
 
 
-def _mean_map(photos: Sequence[Mapped]) -> tuple[Floats, Floats]:
-    maps = np.stack([photo.map for photo in photos])
-    mean = maps.mean(axis=0)
-    totals = _cluster_totals((maps - mean).reshape(len(maps), -1), photos)
-    count = len(totals)
-    correction = count / (count - 1) if count > 1 else float("nan")
-    return mean, np.sqrt(correction * (totals**2).sum(axis=0)).reshape(mean.shape) / len(photos)
+def _side(photos: Sequence[Mapped], seed: int) -> Side:
+    maps, clusters = np.stack([one.map for one in photos]), _clusters(photos)
+    mean, count = maps.mean(axis=0), len(np.unique(clusters))
+    totals = group_sums((maps - mean).reshape(len(maps), -1), clusters)
+    error = np.sqrt(count / (count - 1) * (totals**2).sum(axis=0)).reshape(mean.shape) / len(photos)
+    inside = [[np.nan] * 2 if one.subject is None else [one.map[one.subject].mean(), one.map[~one.subject].mean()]
+              for one in photos]  # fmt: skip
+    figures = dict(zip(FIGURES, estimates(inside, clusters, seed=seed), strict=True))
+    return Side(len(photos), count, float(np.mean([one.target for one in photos])), mean, error, figures)
 
 
-def _cluster_totals(columns: Floats, photos: Sequence[Mapped]) -> Floats:
-    return group_sums(columns, np.array([photo.cluster for photo in photos]))
+def _clusters(photos: Sequence[Mapped]) -> NDArray[np.int64]:
+    return np.array([one.cluster for one in photos])
 
 
 def _whole_map_test(first: Sequence[Mapped], last: Sequence[Mapped], *, draws: int, seed: int) -> tuple[float, float]:
@@ -218,27 +190,23 @@ def _whole_map_test(first: Sequence[Mapped], last: Sequence[Mapped], *, draws: i
     faint ones would then be called different far too often. The error is computed anew each time.
     """
     random = np.random.default_rng([seed, 0x3A7])
-    places = _COARSE * _COARSE
-    seen, seen_variance = np.zeros(places), np.zeros(places)
-    difference, variance = np.zeros((draws, places)), np.zeros((draws, places))
-    for sign, photos in ((1.0, first), (-1.0, last)):
+    # Row 0 is what was seen, the others are drawn.
+    difference, variance = np.zeros((draws + 1, _COARSE**2)), np.zeros((draws + 1, _COARSE**2))
+    for side, photos in ((1.0, first), (-1.0, last)):
         coarse = [cv2.resize(one.map, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA).ravel() for one in photos]
-        maps, number = np.stack(coarse), len(photos)
-        sizes = _cluster_totals(np.ones((number, 1)), photos)
-        own = maps.mean(axis=0)
-        rest = _cluster_totals(maps - own, photos)
-        correction = len(rest) / max(len(rest) - 1, 1) / number**2
+        maps, number, clusters = np.stack(coarse), len(photos), _clusters(photos)
+        sizes = group_sums(np.ones(number), clusters)
+        rest = group_sums(maps - maps.mean(axis=0), clusters)
         signs = random.choice([-1.0, 1.0], (draws, len(rest)))
         mean = signs @ rest / number
         spread = (rest**2).sum(axis=0) - 2 * mean * ((signs * sizes.T) @ rest) + mean**2 * (sizes**2).sum()
-        seen, seen_variance = seen + sign * own, seen_variance + (rest**2).sum(axis=0) * correction
-        difference, variance = difference + sign * mean, variance + np.maximum(spread, 0.0) * correction
+        correction = len(rest) / (len(rest) - 1) / number**2
+        difference += side * np.vstack([maps.mean(axis=0), mean])
+        variance += np.maximum(np.vstack([(rest**2).sum(axis=0), spread]), 0.0) * correction
     # Float sums in another order differ in their last digits: where nothing varies, nothing differs.
-    floor = 1e-12 * max(float(np.max(seen**2 + seen_variance)), 1e-300)
-    at = float(np.abs(seen / np.sqrt(np.maximum(seen_variance, floor))).max())
-    largest = np.abs(difference / np.sqrt(np.maximum(variance, floor))).max(axis=1)
-    p = float((1 + (largest >= at * (1 - 1e-9)).sum()) / (draws + 1))
-    return p, float(np.quantile(largest, 0.95))
+    floor = 1e-12 * max(float(np.max(difference[0] ** 2 + variance[0])), 1e-300)
+    at, *largest = np.abs(difference / np.sqrt(np.maximum(variance, floor))).max(axis=1)
+    return float((1 + (np.array(largest) >= at * (1 - 1e-9)).sum()) / (draws + 1)), float(np.quantile(largest, 0.95))
 
 
 def _one_group(
@@ -257,36 +225,34 @@ def _one_group(
         for side, ids in sides.items():
             # The i-th photos of all sides share their masks; those of one side do not, so that noise averages out.
             for seed, name in enumerate(ids, start=settings.seed):
-                mapped[side].append(_mapped(settings, predictor, photos[name], seed, masks, results))
+                mapped[side].append(_mapped(data, predictor, photos[name], seed, masks, results))
                 progress.add()
-        constant = [name for names, maps in zip(sides.values(), mapped.values(), strict=True)
-                    for name, one in zip(names, maps, strict=True) if not one.map.any()]  # fmt: skip
-        if len(constant) == len(photos):
+        constant = sum(not one.map.any() for maps in mapped.values() for one in maps)
+        if constant == len(photos):
             raise UserError(f"{group}: hiding changes the score of none of its photos; train with a lower train.lr")
         if constant:
-            log(f"{group}: hiding changes no score of {listed(constant, ', ')}: their maps count as zero")
+            log(f"{group}: hiding does not change the score of {constant} photos: their maps count as zero")
         found = findings(mapped, seed=settings.seed)
-        rows = pd.DataFrame(_rows(group, found)).round(5)
-        write_text(folder / "groups.csv", rows.to_csv(index=False, lineterminator="\n"))
+        rows = _rows(group, found)
+        write_text(folder / "groups.csv", pd.DataFrame(rows).round(5).to_csv(index=False, lineterminator="\n"))
         parts = {side.replace(" ", "_"): (one.map, one.standard_error) for side, one in found.sides.items()}
         parts["difference"] = found.difference, found.standard_error
-        means = {name: values.astype(np.float32) for name, (values, _) in parts.items()}
-        errors = {f"{name}_standard_error": values.astype(np.float32) for name, (_, values) in parts.items()}
-        write_arrays(folder / "maps.npz", means | errors)
+        arrays = {f"{name}{end}": values.astype(np.float32) for name, both in parts.items()
+                  for end, values in zip(("", "_standard_error"), both, strict=True)}  # fmt: skip
+        write_arrays(folder / "maps.npz", arrays)
         pixels = np.mean([photo.pixels(predictor) for photo in photos.values()], axis=0)
         title = f"{data.run.name}, {group}: mean signed RISE maps of photos, {masks} masks each"
         _draw(folder / "figure.png", title, found, np.rint(pixels).astype(np.uint8))
         value = {"group": group, "run": data.run.name, "predictions_hash": data.source.predictions_hash, "masks": masks,
-                 "constant": constant, "figures": _rows(group, found), "p_anywhere": found.p,
-                 "settings": settings.model_dump(), "versions": versions()}  # fmt: skip
+                 "figures": rows, "p_anywhere": found.p, "settings": settings.model_dump(), "versions": versions()}  # fmt: skip
         write_json(folder / "groups.json", value)
     log(f"wrote   {folder}/groups.csv, figure.png, maps.npz")
     return found
 
 
-def _mapped(settings: Explain, predictor: Predictor, photo: Photo, seed: int, masks: int, results: Results) -> Mapped:
+def _mapped(data: RunData, predictor: Predictor, photo: Photo, seed: int, masks: int, results: Results) -> Mapped:
     """One photo's map, from its masks' scores in `results`, or made now. A score that no mask changes gives a map of zeros."""
-    pixels = photo.pixels(predictor)
+    settings, pixels = data.settings, photo.pixels(predictor)
     if not results.done(photo.name):
         score, scores = photo.score(predictor), np.zeros(masks)
         try:
@@ -299,14 +265,10 @@ def _mapped(settings: Explain, predictor: Predictor, photo: Photo, seed: int, ma
         results.add(photo.name, {"scores": scores.tolist()})
     design, grid = MaskDesign(settings.cells, seed=seed), grid_of(*pixels.shape[:2], settings.cells)
     by_block = np.array(results.record(photo.name)["scores"]).reshape(-1, design.block_size)
-    maps = [block_map(design.block(number), some, grid, design)[0] for number, some in enumerate(by_block)]
-    row = photo.row or {}
-    return Mapped(np.mean(maps, axis=0), _subject(pixels), row["group"], row["target"])
-
-
-def _subject(pixels: Pixels) -> NDArray[np.bool_] | None:
-    found = subject_map(pixels)
-    return found == SUBJECT if LEAST <= share(found) <= MOST else None
+    maps = [block_map(design.block(number), some, grid, design) for number, some in enumerate(by_block)]
+    row, subject = data.rows[photo.name], subject_map(pixels)
+    plausible = LEAST <= share(subject) <= MOST
+    return Mapped(np.mean(maps, axis=0), subject == SUBJECT if plausible else None, row["group"], row["target"])
 
 
 def chance(p: float | None) -> str:
@@ -328,11 +290,9 @@ def _rows(group: str, found: GroupFindings) -> list[dict[str, Any]]:
 def _text(group: str, found: GroupFindings) -> str:
     cells = [[name, str(side.photos), f"{side.mean_score:.1f}", *(figure.text() for figure in side.figures.values())]
              for name, side in found.sides.items()]  # fmt: skip
-    shown = table(["", "photos", "mean score", *FIGURES], cells)
     about = [f"{key}: {words}" for key, words in FIGURES.items()]
-    return "\n".join(
-        [group, shown, *about, f"[95 % over photos]; the maps of {found.name} differ somewhere: {chance(found.p)}"]
-    )
+    verdict = f"[95 % over photos]; the maps of {found.name} differ somewhere: {chance(found.p)}"
+    return "\n".join([group, table(["", "photos", "mean score", *FIGURES], cells), *about, verdict])
 
 
 def _draw(path: Path, title: str, found: GroupFindings, backdrop: Pixels) -> None:
@@ -352,5 +312,6 @@ def _draw(path: Path, title: str, found: GroupFindings, backdrop: Pixels) -> Non
     columns.append(Column(found.name, outlined(overlay(backdrop, found.difference, end), beyond), lines, end, unit))
     shade = shaded(found.standard_error, worst)
     columns.append(Column("standard error of the difference", shade, [], worst, "score points", signed=False))
-    foot = [f"{key}: {about} [95 %, bootstrap over photos]" for key, about in FIGURES.items()]
-    draw_panel(path, title, columns, foot)
+    draw_panel(
+        path, title, columns, [f"{key}: {about} [95 %, bootstrap over photos]" for key, about in FIGURES.items()]
+    )

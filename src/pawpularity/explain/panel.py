@@ -20,8 +20,8 @@ from PIL import Image
 from scipy import stats
 
 from pawpularity.data.photos import Pixels
-from pawpularity.explain.masks import Floats
 from pawpularity.explain.methods import TITLES
+from pawpularity.explain.players import Floats
 from pawpularity.explain.saliency import Saliency
 from pawpularity.files import atomic_file
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SIDE = 224  # pixels of a tile
 _RAISES, _LOWERS, _ZERO = (178, 24, 43), (33, 102, 172), (236, 236, 236)
 _NO_ERROR, _ERROR, _OUTLINE, _HATCH = (247, 247, 250), (63, 0, 125), (230, 120, 0), (70, 70, 70)
+_WEAK = "#b2182b"
 _FULL = 0.88  # of a map's colour at the end of its scale; the rest is photo
 _COLUMN, _LINE = 245, 16  # pixels of a panel
 # Okabe and Ito's colours, which colour-blind readers can distinguish.
@@ -54,19 +55,21 @@ def scale_of(maps: Sequence[NDArray[np.floating[Any]]]) -> float:
     return tidy(float(np.percentile(np.abs(np.concatenate([each.ravel() for each in maps])), 99.0))) if maps else 1.0
 
 
-def error_scale(maps: Sequence[NDArray[np.floating[Any]]]) -> float:
+def error_scale(maps: Sequence[NDArray[np.floating[Any]] | None]) -> float:
     """The end of the scale, from zero, for standard errors."""
-    return tidy(max((float(each.max()) for each in maps), default=0.0))
+    return tidy(max((float(each.max()) for each in maps if each is not None), default=0.0))
 
 
-def overlay(pixels: Pixels, values: NDArray[np.floating[Any]], scale: float, side: int = SIDE) -> Pixels:
-    """`values` (any size) in colour over the faint grey photo (s, s, 3): (side, side, 3)."""
-    large = _resized(values, side)[..., None]
+def overlay(pixels: Pixels, values: NDArray[np.floating[Any]], scale: float) -> Pixels:
+    """`values` (any size) in colour over the faint grey photo (s, s, 3): (SIDE, SIDE, 3)."""
+    large = _resized(values)[..., None]
     strength = np.clip(np.abs(large) / scale, 0.0, 1.0) * _FULL
-    grey = cv2.cvtColor(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     faint = 150.0 + 0.40 * grey.astype(np.float64)[..., None]
-    colour = np.where(large > 0, np.array(_RAISES, dtype=np.float64), np.array(_LOWERS, dtype=np.float64))
-    return np.asarray(np.rint(faint * (1.0 - strength) + colour * strength), dtype=np.uint8)
+    mixed: Pixels = np.rint(faint * (1.0 - strength) + np.where(large > 0, _RAISES, _LOWERS) * strength).astype(
+        np.uint8
+    )
+    return mixed
 
 
 def differs_from_zero(rise: Saliency) -> NDArray[np.bool_]:
@@ -83,22 +86,21 @@ def error_tile(rise: Saliency, scale: float) -> Pixels:
     beyond = differs_from_zero(rise)
     tile = shaded(rise.standard_error, scale)
     down, across = np.indices((SIDE, SIDE))
-    tile[(_resized(~beyond, SIDE) > 0.5) & ((down + across) % (SIDE // 16) == 0)] = _HATCH
+    tile[(_resized(~beyond) > 0.5) & ((down + across) % (SIDE // 16) == 0)] = _HATCH
     return outlined(outlined(tile, beyond & (rise.map > 0), _RAISES), beyond & (rise.map < 0), _LOWERS)
 
 
 def shaded(errors: NDArray[np.floating[Any]], scale: float) -> Pixels:
     """Standard errors from 0 to `scale` as white to dark violet, (SIDE, SIDE, 3)."""
-    share = np.clip(_resized(errors, SIDE) / scale, 0.0, 1.0)[..., None]
+    share = np.clip(_resized(errors) / scale, 0.0, 1.0)[..., None]
     return np.rint(np.array(_NO_ERROR) * (1 - share) + np.array(_ERROR) * share).astype(np.uint8)
 
 
 def outlined(tile: Pixels, places: NDArray[np.bool_], colour: tuple[int, int, int] = _OUTLINE) -> Pixels:
-    """A copy of `tile` (side, side, 3) with a line around `places`, of any size."""
-    drawn = tile.copy()
-    inside = (_resized(places, len(tile)) > 0.5).astype(np.uint8)
+    """A copy of `tile` (SIDE, SIDE, 3) with a line around `places`, of any size."""
+    inside = (_resized(places) > 0.5).astype(np.uint8)
     outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, outlines, -1, colour, max(1, len(tile) // 112))
+    drawn: Pixels = cv2.drawContours(tile.copy(), outlines, -1, colour, SIDE // 112)
     return drawn
 
 
@@ -112,7 +114,7 @@ def tiles(pixels: Pixels, maps: Mapping[str, Saliency], scales: Mapping[str, flo
     """The photo and its maps by name, (SIDE, SIDE, 3) each."""
     found = {"photo": cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)}
     found |= {name: overlay(pixels, one.map, scales[name]) for name, one in maps.items()}
-    return found | {name: error_tile(maps["rise"], scales[name]) for name in tiles_of(maps) if name == "error"}
+    return found | {"error": error_tile(maps["rise"], scales["error"])} if "error" in tiles_of(maps) else found
 
 
 def write_strip(path: Path, shown: Mapping[str, Pixels]) -> None:
@@ -139,53 +141,58 @@ def draw_panel(path: Path, title: str, columns: Sequence[Column], foot: Sequence
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    wrapped = [[part for line in column.lines for part in textwrap.wrap(line, 46)] for column in columns]
-    units = [textwrap.wrap(column.unit, 46, max_lines=3, placeholder=" ...") for column in columns]
-    top, under = 60, 28 + 12 * max(map(len, units))  # above the tiles; scale and unit below them
+    below = ["\n".join(part for line in column.lines for part in textwrap.wrap(line, 46)) for column in columns]
+    units = ["\n".join(textwrap.wrap(column.unit, 46, max_lines=3, placeholder=" ...")) for column in columns]
+    top, under = 60, 28 + 12 * max(unit.count("\n") + 1 for unit in units)  # above the tiles; scale and unit below them
     width = _COLUMN * len(columns)
-    height = top + SIDE + under + _LINE * max(map(len, wrapped)) + 12 + _LINE * len(foot) + 8 * bool(foot)
+    height = top + SIDE + under + _LINE * (max(text.count("\n") for text in below) + 1 + len(foot)) + 20
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
 
-    def write(left: float, down: float, text: str, size: float, colour: str = "#333333", **words: Any) -> None:
-        figure.text(left / width, 1 - down / height, text, fontsize=size, color=colour, parse_math=False, **words)
+    def write(left: float, down: float, text: str, size: float, colour: str = "#333333", at: str = "top") -> None:
+        figure.text(
+            left / width, 1 - down / height, text, size=size, color=colour, va=at, linespacing=1.5, parse_math=False
+        )
 
-    write(10, 20, title, 11, "#111111", va="center")
-    for number, column in enumerate(columns):
+    write(10, 12, title, 11, "#111111")
+    for number, (column, text, unit) in enumerate(zip(columns, below, units, strict=True)):
         left = number * _COLUMN + 10
         axes = figure.add_axes((left / width, 1 - (top + SIDE) / height, SIDE / width, SIDE / height))
         axes.imshow(column.tile, interpolation="none")
         axes.set_axis_off()
-        colour = "#b2182b" if column.weak else "#111111"
+        colour = _WEAK if column.weak else "#111111"
         axes.set_title(column.title + ": no better than random" * column.weak, fontsize=9, color=colour)
         if column.weak:
             frame = Rectangle(
-                (0, 0), 1, 1, fill=False, edgecolor=colour, lw=2.5, ls=(0, (4, 2)), transform=axes.transAxes
+                (0, 0), 1, 1, fill=False, edgecolor=_WEAK, lw=2.5, ls=(0, (4, 2)), transform=axes.transAxes
             )
             axes.add_patch(frame)
         if column.scale:
             bar = figure.add_axes((left / width, 1 - (top + SIDE + 14) / height, SIDE / width, 8 / height))
-            _draw_bar(bar, column, "\n".join(units[number]))
-        for place, line in enumerate(wrapped[number]):
-            write(left, top + SIDE + (under if column.scale else 4) + 10 + _LINE * place, line, 7.5, va="center")
-    for place, line in enumerate(foot):
-        write(10, height - _LINE * (len(foot) - place), line, 7, "#555555", va="center")
+            _draw_bar(bar, column, unit)
+        write(left, top + SIDE + (under if column.scale else 4) + 4, text, 7.5)
+    write(10, height - 8, "\n".join(foot), 7, "#555555", "bottom")
     _save(figure, path)
 
 
 def _draw_bar(axes: "Axes", column: Column, unit: str) -> None:
-    level = np.linspace(-1 if column.signed else 0, 1, 257)[None, :, None]
-    strength = np.abs(level) * (_FULL if column.signed else 1.0)
-    ends = np.where(level > 0, np.array(_RAISES), np.array(_LOWERS)) if column.signed else np.array(_ERROR)
-    shown = np.array(_ZERO if column.signed else _NO_ERROR) * (1 - strength) + ends * strength
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    # The ends as they look over grey, the rest as `overlay` and `shaded` mix it.
+    ends = [np.array(_ZERO) * (1 - _FULL) + np.array(end) * _FULL for end in (_LOWERS, _RAISES)]
+    colours = [ends[0], np.array(_ZERO), ends[1]] if column.signed else [np.array(_NO_ERROR), np.array(_ERROR)]
     low = -column.scale if column.signed else 0.0
-    axes.imshow(np.rint(shown).astype(np.uint8), aspect="auto", extent=(low, column.scale, 0, 1))
-    axes.set_yticks([])
-    axes.set_xticks([low, column.scale], [f"{low:g}", f"{'+' if column.signed else ''}{column.scale:g}"], fontsize=7)
-    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-        label.set(horizontalalignment=side)
-    axes.tick_params(length=2, pad=1)
-    axes.set_xlabel(unit, fontsize=6.5, labelpad=0)
-    axes.spines[:].set_visible(False)
+    shown = ScalarMappable(
+        Normalize(low, column.scale), LinearSegmentedColormap.from_list("", [c / 255 for c in colours])
+    )
+    bar = axes.figure.colorbar(shown, cax=axes, orientation="horizontal", ticks=[low, column.scale])
+    bar.outline.set_visible(False)
+    bar.ax.set_xticklabels([f"{low:g}", f"{'+' if column.signed else ''}{column.scale:g}"], fontsize=7)
+    first, last = bar.ax.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
+    bar.ax.tick_params(length=2, pad=1)
+    bar.ax.set_xlabel(unit, fontsize=6.5, labelpad=0)
 
 
 def draw_convergence(history: Mapping[str, Sequence[Sequence[float | None]]], precision: float, path: Path) -> None:
@@ -195,25 +202,23 @@ def draw_convergence(history: Mapping[str, Sequence[Sequence[float | None]]], pr
     of masks (slope -1/2), as the error of a mean of independent blocks does; the dashed line is the precision asked for.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(8.2, 4.4), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    counts = [look[0] or 0.0 for one in history.values() for look in one]
-    span = np.array([min(counts), max(counts)])
-    for colour, (name, one) in zip(_COLOURS, history.items(), strict=False):
-        known = np.array([look for look in one if look[1]], dtype=np.float64).reshape(-1, 2)
-        label = name[:12] + ("" if len(known) else ": no signal")
-        axes.plot(known[:, 0], known[:, 1], "o-", ms=3, lw=1.4, color=colour, label=label)
+    for colour, (name, looks) in zip(_COLOURS, history.items(), strict=False):
+        masks, errors = np.array(looks, dtype=np.float64).T  # None becomes nan, which is not drawn
+        label = name[:12] + ("" if np.isfinite(errors).any() else ": no signal")
+        axes.plot(masks, errors, "o-", ms=3, lw=1.4, color=colour, label=label)
+    span = np.array([min(one[0][0] or 0 for one in history.values()), max(one[-1][0] or 0 for one in history.values())])
     axes.plot(span, precision * np.sqrt(span[1] / span), color="#BBBBBB", lw=1.2, zorder=1, label="slope -1/2")
     axes.axhline(precision, color="#666666", lw=0.9, ls="--", label="precision asked for")
     axes.set(xscale="log", yscale="log", xlabel="masks", ylabel="relative standard error, ||SE|| / ||map||")
+    axes.xaxis.set_major_locator(LogLocator(base=2))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
-    axes.set_xticks([2.0**power for power in range(20) if span[0] <= 2.0**power <= span[1]])
-    low, high = axes.get_ylim()
-    axes.set_yticks([step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= step <= high])
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter("{x:g}")
     axes.set_title("RISE: error of the map by masks", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
@@ -251,6 +256,6 @@ def _save(figure: "Figure", path: Path) -> None:
         figure.savefig(temporary, format="png", metadata={"Software": None})  # no version: the same bytes
 
 
-def _resized(values: NDArray[Any], side: int) -> Floats:
-    large: Floats = cv2.resize(np.asarray(values, dtype=np.float64), (side, side), interpolation=cv2.INTER_LINEAR)
+def _resized(values: NDArray[Any]) -> Floats:
+    large: Floats = cv2.resize(np.asarray(values, dtype=np.float64), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     return large

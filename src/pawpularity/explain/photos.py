@@ -21,7 +21,6 @@ from pawpularity.context import Context, load_dataset
 from pawpularity.data import CONTEST
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photo_cache import fingerprint
-from pawpularity.data.photo_facts import displayed_size
 from pawpularity.data.photos import PhotoError, Pixels, decode, read_photo
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
@@ -41,7 +40,6 @@ KINDS = {
     OVER: "largest over-estimates",
     UNDER: "largest under-estimates",
 }
-SMALLEST = 32  # pixels of a photo's shorter side
 _NAMED = 5  # of many faults, in one line
 
 
@@ -53,7 +51,6 @@ class RunData:
     source: Predictions
     dataset: Dataset
     settings: Explain
-    cache: Path
 
     @classmethod
     def open(cls, context: Context, masks: str | None = None) -> "RunData":
@@ -84,10 +81,10 @@ class RunData:
         dataset.require_photos()
         if dataset.hash != own["hash"]:
             raise UserError(
-                f"{data}: is not the data {run.name} was trained on ({own['name']}, hash {own['hash']}; this has "
-                f"{dataset.hash}); name it with DATA=DIR, or train again"
+                f"{data}: is not the data {run.name} was trained on ({own['name']}, hash {own['hash']}); name it with DATA=DIR, "
+                "or train again"
             )
-        return cls(run, source, dataset, config.explain, Path(config.cache.folder))
+        return cls(run, source, dataset, config.explain)
 
     @property
     def folder(self) -> Path:
@@ -164,10 +161,7 @@ class Photo:
         return FoldsMean(tuple(PhotoScore(network, predictor.compute) for network in predictor.networks.values()))
 
     def pixels(self, predictor: "Predictor") -> Pixels:
-        """(size, size, 3). Raises PhotoError for what is no photo, or one that is too small for a map."""
-        width, height = displayed_size(self.path)
-        if min(width, height) < SMALLEST:
-            raise PhotoError(self.path, f"is {width} x {height} px; a map needs {SMALLEST} or more a side")
+        """(size, size, 3). Raises PhotoError for what is no photo."""
         return decode(self.path, predictor.config.photos.size, predictor.config.photos.fit)
 
 
@@ -236,7 +230,7 @@ def photo_hash(path: Path) -> str:
     return fingerprint(read_photo(path))
 
 
-def listed(lines: Sequence[str], separator: str = "; ") -> str:
+def listed(lines: Sequence[str]) -> str:
     """The first few of `lines` in one, and how many more there are."""
     rest = len(lines) - _NAMED
-    return separator.join([*lines[:_NAMED], *([f"and {rest} more"] if rest > 0 else [])])
+    return "; ".join([*lines[:_NAMED], *([f"and {rest} more"] if rest > 0 else [])])

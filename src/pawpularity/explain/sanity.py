@@ -6,8 +6,8 @@ similarity is Spearman's correlation, signed and of the maps' sizes, between two
 map is to itself made again with other masks or noise; and the floor, how similar maps of different photos are (they share the
 pet in the middle), made with other masks too.
 
-Every module is re-initialised by its own `reset_parameters`, each from its own seed; parameters of modules that have none (a
-ViT's position table, layer scales) are shuffled. timm's initialiser is not used: it sets the last BatchNorm of a residual block
+Every module is re-initialised by its own `reset_parameters`; parameters of modules that have none (a ViT's position table, layer
+scales) are shuffled. timm's initialiser is not used: it sets the last BatchNorm of a residual block
 to zero, which leaves the shortcuts alone, a network that is not random but empty. BatchNorm's running statistics belong to
 features that no longer exist; kept, or set to 0 and 1, they make deep networks explode or go flat. In randomised blocks they
 are taken from the photos. A stage where the score hardly differs between photos is named: its maps say nothing for or against a
@@ -16,10 +16,9 @@ method.
 
 import copy
 import math
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pawpularity.evaluation.bootstrap import Groups
-from pawpularity.explain.estimates import Estimate, estimates
-from pawpularity.explain.masks import Floats
+from pawpularity.explain.estimates import Estimate, as_json, estimates
+from pawpularity.explain.players import Floats
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.files import plain
 from pawpularity.models.network import Network
@@ -42,14 +41,11 @@ FLAT = 1e-4  # score points between photos, below which float32 scores are round
 NOISY = 0.3  # of the score's spread that the run's own dtype may blur
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """What network and maps have become once everything down to `name` is random."""
 
     name: str
     similarity: dict[str, Estimate]  # to the maps of the trained network, mean over photos, by SIMILARITIES
-    score_mean: float
-    score_sd: float  # over the photos, score points
     state: str  # `alive`; `flat` (photos score the same, or differ by less than the dtype can resolve); `saturated`; `exploded`
 
 
@@ -61,8 +57,7 @@ class Sanity:
     stages: list[Stage]
     ceiling: dict[str, float]
     floor: dict[str, float]
-    photos: int
-    constant: int  # photos whose trained map was the same everywhere: left out
+    photos: int  # whose trained map was not the same everywhere
 
     @property
     def left(self) -> dict[str, Estimate]:
@@ -78,7 +73,7 @@ class Sanity:
     @property
     def verdict(self) -> str:
         """`passes`, `fails`, or why neither can be said."""
-        if self.photos == self.constant:
+        if not self.photos:
             return "constant maps"
         if self.stages[-1].state != "alive":
             return f"undecided: the randomised network is {self.stages[-1].state}"
@@ -91,11 +86,9 @@ class Sanity:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        stages = [{"stage": s.name, **{name: vars(e) for name, e in s.similarity.items()}, "score_mean": s.score_mean,
-                   "score_sd": s.score_sd, "state": s.state} for s in self.stages]  # fmt: skip
-        return plain({"method": self.method, "photos": self.photos, "constant": self.constant, "stages": stages,
-                      "ceiling": self.ceiling, "floor": self.floor,
-                      "left": {name: vars(e) for name, e in self.left.items()}, "verdict": self.verdict})  # fmt: skip
+        stages = [as_json({"stage": one.name, **one.similarity, "state": one.state}) for one in self.stages]
+        return plain({"method": self.method, "photos": self.photos, "stages": stages, "ceiling": self.ceiling,
+                      "floor": self.floor, "left": as_json(self.left), "verdict": self.verdict})  # fmt: skip
 
 
 def cascade(
@@ -106,17 +99,14 @@ def cascade(
     method: str = "",
     seed: int = 0,
     groups: Groups = None,
-    at_most: int = STAGES,
     on_map: Callable[[], object] = lambda: None,
 ) -> Sanity:
     """Put `maps_of` (a method) through the cascade on photos `xs`, two at least, with their `scores` by one and the same network.
 
     At every stage the method draws the masks or noise of number 0, so that only the weights change; for the bounds also those of
-    number 1. `at_most`: stages of randomising. `on_map` is called after every map. The network is copied, never changed, and a
-    stage's weights depend on the seed and the layer's name alone.
+    number 1. `on_map` is called after every map. The network is copied, never changed, and a stage's weights depend on the seed
+    alone.
     """
-    if len(scores) != len(xs) or len(xs) < 2 or any(one.network is not scores[0].network for one in scores):
-        raise ValueError("a cascade needs two photos at least, and a score of one and the same network for each")
 
     def mapped(one: PhotoScore, x: Tensor, drawn: int) -> Floats:
         found = np.asarray(maps_of(one, x, drawn), dtype=np.float64)
@@ -124,23 +114,21 @@ def cascade(
         return found
 
     trained, again = ([mapped(one, x, drawn) for one, x in zip(scores, xs, strict=True)] for drawn in (0, 1))
-    varies = [bool(np.ptp(values) > 0.0) for values in trained]
+    varies = [i for i, values in enumerate(trained) if np.ptp(values) > 0.0]
     network = copy.deepcopy(scores[0].network)
     stages = []
     with torch.random.fork_rng(devices=[]):
-        for name in _randomised(network, xs, seed, at_most):
+        for name in _randomised(network, xs, seed):
             now = [replace(one, network=network) for one in scores]
             found = np.full((len(xs), len(SIMILARITIES)), np.nan)
-            for i, (one, x) in enumerate(zip(now, xs, strict=True)):
-                if varies[i]:
-                    found[i] = similarity(trained[i], mapped(one, x, 0))
+            for i in varies:
+                found[i] = similarity(trained[i], mapped(now[i], xs[i], 0))
             figures = dict(zip(SIMILARITIES, estimates(found, groups), strict=True))
-            stages.append(Stage(name, figures, *_health(now, xs)))
-    pairs = [(i, j) for i in range(len(xs)) for j in range(len(xs)) if i != j and varies[i] and varies[j]]
-    pairs = [(i, j) for i, j in pairs if groups is None or groups[i] != groups[j]]
-    ceiling = _mean([similarity(trained[i], again[i]) for i in range(len(xs)) if varies[i]])
-    floor = _mean([similarity(trained[i], again[j]) for i, j in pairs])
-    return Sanity(method, stages, ceiling, floor, len(xs), varies.count(False))
+            stages.append(Stage(name, figures, _health(now, xs)))
+    clusters = np.arange(len(xs)) if groups is None else groups
+    ceiling = _mean([similarity(trained[i], again[i]) for i in varies])
+    floor = _mean([similarity(trained[i], again[j]) for i in varies for j in varies if clusters[i] != clusters[j]])
+    return Sanity(method, stages, ceiling, floor, len(varies))
 
 
 def maps_in_cascade(photos: int, blocks: int) -> int:
@@ -165,46 +153,36 @@ def _mean(rows: Sequence[tuple[float, float]]) -> dict[str, float]:
     return dict(zip(SIMILARITIES, map(float, means), strict=True))
 
 
-def _randomised(network: Network, xs: Sequence[Tensor], seed: int, at_most: int) -> Iterator[str]:
+def _randomised(network: Network, xs: Sequence[Tensor], seed: int) -> Iterator[str]:
     """Randomise `network` in place, one stage after the other; yields each stage's name once the network is ready for it."""
     yield "trained"
-    fused: list[nn.Module] = [network.fusion, *([network.metadata] if network.metadata is not None else [])]
-    heads: dict[str, list[nn.Module]] = {"score": [network.score], "fusion": fused, "image": [network.image]}
-    for name, modules in heads.items():
-        for number, module in enumerate(modules):
-            _reset(module, f"{name}.{number}", seed)
+    fused = [network.fusion, network.metadata] if network.metadata is not None else [network.fusion]
+    heads: dict[str, list[nn.Module]] = {"score": [network.score], "fusion": [*fused], "image": [network.image]}
+    for stage, (name, modules) in enumerate(heads.items()):
+        _reset(modules, [], seed + 1000 * stage)
         yield name
     blocks = list(network.split.blocks)
     # From the last block to the first, in groups of about as many blocks each; blocks without parameters go along.
-    groups = np.array_split(np.arange(len(blocks))[::-1], max(1, min(at_most - len(heads), len(blocks))))
-    for group in groups:
-        for position in group:
-            for number, parameter in enumerate(blocks[position].own):
-                _shuffle(parameter, f"{blocks[position].name}.own.{number}", seed)
-            for number, module in enumerate(blocks[position].modules):
-                _reset(module, f"{blocks[position].name}.{number}", seed)
+    groups = np.array_split(np.arange(len(blocks))[::-1], max(1, min(STAGES - len(heads), len(blocks))))
+    for stage, group in enumerate(groups, start=len(heads)):
+        some = [blocks[i] for i in group]
+        modules, own = ([part for block in some for part in getattr(block, kind)] for kind in ("modules", "own"))
+        _reset(modules, own, seed + 1000 * stage)
         _renew_statistics(network, int(group[-1]), xs)
-        yield blocks[group[-1]].name
+        yield some[-1].name
 
 
-def _reset(module: nn.Module, name: str, seed: int) -> None:
-    for inner, part in module.named_modules():
+def _reset(modules: Sequence[nn.Module], parameters: list[nn.Parameter], seed: int) -> None:
+    """Initialise `modules` anew; shuffle `parameters` and those of modules that have no initialiser."""
+    torch.manual_seed(seed)
+    for part in (part for module in modules for part in module.modules()):
         if callable(reset := getattr(part, "reset_parameters", None)):
-            torch.manual_seed(_seed(f"{name}.{inner}", seed))  # else modules of one shape would get the same weights
             reset()
         else:
-            for number, parameter in enumerate(part.parameters(recurse=False)):
-                _shuffle(parameter, f"{name}.{inner}.{number}", seed)
-
-
-def _shuffle(parameter: nn.Parameter, name: str, seed: int) -> None:
-    order = torch.randperm(parameter.numel(), generator=torch.Generator().manual_seed(_seed(name, seed)))
-    flat = parameter.data.flatten()
-    parameter.data = flat[order.to(flat.device)].view_as(parameter.data).clone(memory_format=torch.preserve_format)
-
-
-def _seed(name: str, seed: int) -> int:
-    return (zlib.crc32(name.encode()) + 0x9E3779B9 * (seed + 1)) % 2**32
+            parameters = [*parameters, *part.parameters(recurse=False)]
+    for parameter in parameters:
+        order = torch.randperm(parameter.numel()).to(parameter.device)
+        parameter.data.copy_(parameter.data.flatten()[order].view_as(parameter.data))
 
 
 @torch.no_grad()
@@ -212,32 +190,27 @@ def _renew_statistics(network: Network, start: int, xs: Sequence[Tensor]) -> Non
     """Take the running statistics of every BatchNorm from block `start` on from one pass of the photos."""
     split = network.split
     modules = [part for block in split.blocks[start:] for module in block.modules for part in module.modules()]
-    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     network.eval()
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over batches, not a fading one
-        norm.train()
+    for norm in modules:
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average over batches, not a fading one
+            norm.train()
     # Batches of two at least: after the last pooling a single photo has no spread.
     for batch in np.array_split(np.arange(len(xs)), max(1, len(xs) // 32)):
         features = split.run(network.laid_out(torch.stack([xs[i] for i in batch]).float()), 0, start)
         split.run(features, start)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
     network.eval()
 
 
 @torch.no_grad()
-def _health(scores: Sequence[PhotoScore], xs: Sequence[Tensor]) -> tuple[float, float, str]:
-    """Mean and spread of the score over the photos, and whether maps of it can mean anything."""
+def _health(scores: Sequence[PhotoScore], xs: Sequence[Tensor]) -> str:
+    """Whether maps of the score can mean anything, by its values for the photos: the states of `Stage`."""
     exact = np.array([float(one.exact(x[None])[0]) for one, x in zip(scores, xs, strict=True)])
     if not np.isfinite(exact).all():
-        return math.nan, math.nan, "exploded"
-    mean, sd = float(exact.mean()), float(exact.std(ddof=1))
+        return "exploded"
+    sd = float(exact.std(ddof=1))
     noise = float(np.std([float(one(x[None])[0]) - e for one, x, e in zip(scores, xs, exact, strict=True)]))
     if scores[0].network.model.output == "sigmoid" and bool(((exact < 0.01) | (exact > 99.99)).all()):
-        return mean, sd, "saturated"
-    return mean, sd, "flat" if sd < FLAT or noise > NOISY * sd else "alive"
+        return "saturated"
+    return "flat" if sd < FLAT or noise > NOISY * sd else "alive"

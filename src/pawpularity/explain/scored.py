@@ -18,8 +18,6 @@ from pawpularity.device import Compute
 from pawpularity.explain.saliency import Map, Saliency
 from pawpularity.models.network import Network
 
-_AVERAGED = ("cells", "channels")  # of a method's other arrays, those whose mean over folds means something
-
 
 @dataclass(frozen=True)
 class PhotoScore:
@@ -28,9 +26,7 @@ class PhotoScore:
     network: Network
     compute: Compute
     metadata: NDArray[np.float32] | None = None
-    on_scored: Callable[[int], Any] | None = (
-        None  # called with the number of photos after every batch, for a progress bar
-    )
+    on_scored: Callable[[int], Any] | None = None  # told the number of photos after every batch, for a progress bar
 
     def input_of(self, pixels: Pixels) -> Tensor:
         """The network's input, (3, H, W) float32 on its device, of (H, W, 3) decoded pixels.
@@ -56,18 +52,19 @@ class PhotoScore:
         self.network.eval()
         return self._points(x.float())
 
+    def columns(self, rows: int, device: torch.device) -> Tensor | None:
+        """The photo's metadata, once a row."""
+        return None if self.metadata is None else torch.tensor(self.metadata, device=device).expand(rows, -1)
+
     def _points(self, x: Tensor) -> Tensor:
         network = self.network
         features = network.split.run(network.laid_out(x), 0, network.frozen_blocks)
-        metadata = None
-        if self.metadata is not None:
-            metadata = torch.tensor(self.metadata, device=x.device).expand(len(x), -1)
-        return network.points(network.head(features, metadata))
+        return network.points(network.head(features, self.columns(len(x), x.device)))
 
 
 @dataclass(frozen=True)
 class FoldsMean:
-    """The mean score of several folds on one frozen backbone, for pictures that no fold was trained on."""
+    """The mean score of several folds on one frozen backbone, for pictures that no fold was trained on; see `PhotoScore`."""
 
     folds: tuple[PhotoScore, ...]
     on_scored: Callable[[int], Any] | None = None
@@ -84,7 +81,7 @@ class FoldsMean:
         return torch.stack(scores).mean(dim=0)
 
     def input_of(self, pixels: Pixels) -> Tensor:
-        """As `PhotoScore.input_of`."""
+        """(3, H, W)."""
         return self.folds[0].input_of(pixels)
 
 
@@ -93,18 +90,14 @@ def over_folds(score: PhotoScore | FoldsMean, map_of: Callable[[PhotoScore], Sal
     if isinstance(score, PhotoScore):
         return map_of(score)
     maps = [map_of(fold) for fold in score.folds]
-    first = maps[0]
-    if len(maps) == 1:
-        return first
     effects = [one.effect for one in maps if one.effect is not None]
     return replace(
-        first,
+        maps[0],
         map=_mean([one.map for one in maps]),
-        standard_error=None,  # all folds are given the same noise, so their errors do not shrink in the mean
-        facts={key: value for key, value in first.facts.items() if all(one.facts.get(key) == value for one in maps)}
-        | {"folds": len(maps)},
-        arrays={key: _mean([one.arrays[key] for one in maps]) for key in first.arrays if key in _AVERAGED},
-        effect=_mean(effects) if len(effects) == len(maps) else None,
+        # All folds are given the same noise, so their errors do not shrink in the mean.
+        standard_error=maps[0].standard_error if len(maps) == 1 else None,
+        arrays={},
+        effect=_mean(effects) if effects else None,
         warnings=tuple(dict.fromkeys(line for one in maps for line in one.warnings)),
     )
 

@@ -32,7 +32,7 @@ TITLES = {
 TAKES = {"search": {"--trials"}, "rise": {"--data", "--weights"}}
 """Options of one benchmark alone; the others share --unfrozen and --trained-bn."""
 HIDDEN = {"device", "dtype", "epochs", "repeats", "samples", "photos", "views", "folds", "load_before", "size", "photo_score",
-          "mean_score", "r2", "relative_error_512", "relative_error_2048", "stops_at", "published_500_error_over_map",
+          "mean_score", "relative_error_512", "relative_error_2048", "stops_at", "published_500_error_over_map",
           "epochs_run", "epochs_per_s", "trials_of_each_worker"}  # fmt: skip
 """Columns of CSV and JSON that the printed table leaves out"""
 # As the authors froze, but for DenseNet-161, whose last 100 tensors are the project's yardstick (the authors trained 82).

@@ -22,9 +22,8 @@ from pawpularity.console import log, track
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import ID, TARGET, read_train
 from pawpularity.device import Compute, choose
-from pawpularity.explain.masks import SHOWN
-from pawpularity.explain.rise import rise
-from pawpularity.explain.rise_result import Rise
+from pawpularity.explain.players import SHOWN
+from pawpularity.explain.rise import Rise, rise
 from pawpularity.models.backbone import as_tensor_stats, build_backbone
 from pawpularity.studies.benchmark import Rows
 from pawpularity.studies.benchmark_train import side_by_side
@@ -106,7 +105,6 @@ def compared(score: Score, photo: Tensor) -> dict[str, float]:
         "photo_score": ours.photo_score,
         "mean_score": ours.mean_score,
         "sd_score": ours.sd_score,
-        "r2": float(ours.r2 or 0.0),
         "relative_error_512": relative[512],
         "relative_error_2048": relative[2048],
         "stops_at": float(reached[0] if reached else ours.masks),

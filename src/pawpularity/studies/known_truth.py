@@ -36,11 +36,10 @@ from pawpularity.context import Context
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Groups, interval
 from pawpularity.explain.estimates import NONE, Estimate, estimates, proportion
-from pawpularity.explain.masks import Floats
 from pawpularity.explain.methods import TITLES
 from pawpularity.explain.photos import Photo, RunData, photo_hash
-from pawpularity.explain.results import Results
-from pawpularity.explain.saliency import read_maps
+from pawpularity.explain.players import Floats
+from pawpularity.explain.saliency import Results, read_maps
 from pawpularity.files import plain, read_json, write_json, write_text
 from pawpularity.runs import versions
 from pawpularity.sample.labels import ACCESSORY, BACKGROUND, BODY, CLUTTER, LEFT_EYE, RIGHT_EYE, SECOND_PET, TONGUE
