@@ -459,7 +459,7 @@ def known_truth(
 @command(STUDY, "studies.benchmark.bench", "make bench BENCH=all")
 def bench(
     what: Annotated[
-        str, Option(metavar="WHAT", help="train, predict, cache, profile, search, rise; all = all but the last two.")
+        str, Option(metavar="WHAT", help="train, predict, cache, search, rise; all = the first three.")
     ] = "train",
     backbones: Annotated[
         list[str] | None,

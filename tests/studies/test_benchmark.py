@@ -75,10 +75,7 @@ def test_the_loops_at_toy_size(work, paw):
     assert cold["ms_per_image"] > warm["ms_per_image"]
     assert tables["predict"][0]["times_one_model"] > 0
     assert [row["way"] for row in tables["cache"]] == ["frozen part alone", "from JPEGs", "from decoded photos"]
-    *operators, whole = tables["profile"]
-    assert whole["ms_per_image"] == pytest.approx(sum(row["ms_per_image"] for row in operators))
-    assert any(row["operator"] == "convolution_backward" for row in operators)
-    for what in ("train", "predict", "cache", "profile"):
+    for what in ("train", "predict", "cache"):
         rows = list(csv.DictReader(Path(f"here/{what}-cpu.csv").read_text().splitlines()))
         assert len(rows) == len(tables[what])
         assert rows[0]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]

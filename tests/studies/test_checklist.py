@@ -111,7 +111,6 @@ def test_the_commands_it_names_give_the_same_records(place, paw):
         ("a", "oof/a/fold1/metrics.json"),
         ("a", "oof/a/fold0/predictions.csv"),
         ("a", "FOLDS.csv"),
-        ("a", "FOLDS.json"),
         ("both", "oof/both/weights.json"),
         ("both", "oof/both/oof.csv"),
     ],

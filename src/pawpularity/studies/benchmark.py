@@ -1,6 +1,6 @@
 """Question: how much faster is this project than the plain way, on this machine?
 
-Command: `make bench BENCH=train|predict|cache|profile|search|rise|all [BACKBONES="densenet161 vgg19_bn"]`; `all` leaves out search
+Command: `make bench BENCH=train|predict|cache|search|rise|all [BACKBONES="densenet161 vgg19_bn"]`; `all` leaves out search
 and rise, which take a quarter of an hour each.
 Result: a table each; with `--out DIR` also DIR/WHAT-DEVICE.csv, every row with the machine and the versions it was measured with.
 
@@ -28,7 +28,6 @@ TITLES = {
     "train": "An epoch, per image (with the paper's copies)",
     "predict": "Prediction, per photo: five folds that share one frozen part, beside one full model",
     "cache": "Building cached features, per view, beside the frozen part's bare forward pass on random pixels",
-    "profile": "A step of the trained head, per image and operator",
     "search": "A search beside five trainings of all folds, photos decoded and all features cached (share: below 1 is faster)",
     "rise": "Masks for a map's relative error of 0.2, and times more of them that others need (median: 16 photos unless --maps)",
 }

@@ -20,11 +20,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -47,7 +45,6 @@ from pawpularity.training.samples import Samples, TrainingData, samples_of
 
 EPOCHS = 10  # of the comparison of whole trainings
 FOLDS, PREDICTED = 5, 64
-OPERATORS, STEPS = 12, 5
 
 
 @dataclass(frozen=True)
@@ -104,13 +101,13 @@ class PlainPhotos(TorchDataset[Any]):
         return len(self.samples)
 
     @cached_property
-    def painter(self) -> Augmenter:
+    def augmenter(self) -> Augmenter:
         """Made by the process that augments."""
         return Augmenter(self.photos.size)
 
     def __getitem__(self, sample: int) -> Any:
         row, copy = self.samples.rows[sample], int(self.samples.copies[sample])
-        pixels = self.painter.apply(decode(self.paths[row], self.photos.size, self.photos.fit), copy, 0)
+        pixels = self.augmenter.apply(decode(self.paths[row], self.photos.size, self.photos.fit), copy, 0)
         return np.array(pixels), self.metadata[row], self.scores[row]
 
 
@@ -235,31 +232,4 @@ def bench_cache(bench: Bench) -> Rows:
     ]  # fmt: skip
 
 
-def bench_profile(bench: Bench) -> Rows:
-    """Rows of one backbone: milliseconds an image of the slowest operators of a head's step, of the rest, and of all."""
-    loop, data, first = PlainLoop(bench), bench.data("train"), bench.samples.take(np.arange(BATCH) % len(bench.samples))
-    x = data.inputs(loop.network, bench.compute, bench.samples.pairs).take(*first.pairs)
-    scores = torch.tensor(data.scores[first.rows], dtype=torch.float32)
-    batch = [part.to(bench.compute.device) for part in (x, torch.tensor(data.metadata[first.rows]), scores)]
-    cuda, steps = bench.compute.device.type == "cuda", STEPS * bench.repeats
-    loop.network.train()
-    loop.step(batch, loop.network.head)
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
-        for _ in range(steps):
-            loop.step(batch, loop.network.head)
-    spent = pd.DataFrame(
-        {
-            "operator": event.key.removeprefix("aten::").rstrip("_") or event.key,
-            "calls": event.count // steps,
-            "ms": (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e3 / steps / BATCH,
-        }
-        for event in found.key_averages()
-    )
-    operators = spent.groupby("operator").sum().sort_values("ms", ascending=False)
-    total, rest = float(operators["ms"].sum()), float(operators["ms"][OPERATORS:].sum())
-    lines = [(str(name), row["calls"], row["ms"]) for name, row in operators[:OPERATORS].iterrows()]
-    return [bench.row(dtype=bench.compute.dtype_name, operator=name, calls=n, ms_per_image=float(ms), share=float(ms) / total)
-            for name, n, ms in [*lines, ("the rest", None, rest), ("all", None, total)]]  # fmt: skip
-
-
-BENCHES = {"train": bench_train, "predict": bench_predict, "cache": bench_cache, "profile": bench_profile}
+BENCHES = {"train": bench_train, "predict": bench_predict, "cache": bench_cache}
