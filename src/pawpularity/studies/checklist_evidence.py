@@ -175,9 +175,9 @@ class Evidence:
             return f"make tune RUN={self.study.name} {self.data_word}"
         if run.name.startswith("table1-"):
             return f"make table1 {self.data_word}"
-        name, own = str(config.get("name", "default")), _leaves(config)
+        name, own = str(config.get("name", "default")), _settings(config)
         try:
-            usual = _leaves(resolve(name).to_dict())
+            usual = _settings(resolve(name).to_dict())
         except UserError:
             return f"make train RUN={run.name} {self.data_word} with the settings in {run.folder}/config.json"
         words = [f"{key}={value}" for key, value in own.items() if usual.get(key) != value]
@@ -185,12 +185,7 @@ class Evidence:
         return f"{line} {make_word('ARGS', *words)}" if words else line
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Every setting but the name and the search space by its dotted key, as a word of the command line."""
-    found: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and key != "space":
-            found |= _leaves(value, f"{prefix}{key}.")
-        elif key not in ("space", "name"):
-            found[f"{prefix}{key}"] = str(value).replace(" ", "") if isinstance(value, list) else str(value)
-    return found
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """Every setting but the search space by its key, as a word of the command line."""
+    return {f"{section}.{key}": str(value) for section, part in config.items() if isinstance(part, Mapping)
+            for key, value in part.items() if key != "space"}  # fmt: skip
