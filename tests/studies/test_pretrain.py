@@ -31,8 +31,9 @@ def test_the_same_command_gives_the_same_bytes(paw, work):
     assert build_backbone(Model(backbone=BACKBONE, weights=str(files[0])), size=SIZE, seed=0).weights_file == files[0]
 
 
-def test_a_seed_that_figures_are_made_on_is_refused(refused, work):
-    assert "--seed 7" in refused("pretrain", "--seed", 7)
+@pytest.mark.parametrize(("option", "value"), [("--seed", 7), ("--out", "net.pt")])
+def test_a_seed_that_figures_are_made_on_and_a_foreign_file_are_refused(refused, work, option, value):
+    assert f"{option} {value}" in refused("pretrain", option, value)
 
 
 def test_the_packaged_network_is_the_one_its_record_names():

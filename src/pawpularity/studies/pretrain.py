@@ -68,10 +68,12 @@ class Labels(NamedTuple):
 
 
 def pretrain(out: str | None = None, *, photos: int = 5000, epochs: int = 15, seed: int = 1001) -> None:
-    """`pawpularity pretrain`: write `out` (default: the packaged file) and its record. Raises UserError for a reserved seed."""
+    """`pawpularity pretrain`: write `out` (default: the packaged file) and its record. Raises UserError."""
     path = Path(out) if out else packaged_weights(BACKBONE)
     if seed in RESERVED:
         raise UserError(f"--seed {seed}: figures of the project are made on that sample; take another than {RESERVED}")
+    if path.suffix != ".safetensors":
+        raise UserError(f"--out {path}: must name a .safetensors file")
     learned = [spec.describe(seed, spec.TRAIN, index) for index in range(photos)]
     unseen = [spec.describe(seed, spec.TEST, index) for index in range(math.ceil(photos / HELD_OUT))]
     pixels = torch.from_numpy(np.stack(list(in_processes(draw, [*learned, *unseen]))))
