@@ -67,7 +67,7 @@ def test_a_typing_mistake_is_one_line_before_torch_is_imported(words, key):
     assert key in line
 
 
-def test_help_names_options_and_needs_nothing_heavy():
+def test_help_needs_nothing_heavy():
     code, _, heavy = run_in_a_new_process("train", "--help")
     assert (code, heavy) == (0, False)
 
@@ -98,21 +98,23 @@ def test_no_character_of_a_word_is_a_command(make, text):
     assert told == ["predict", "--run", text, f"k={text}", f"model.weights={text}", ""]
 
 
-def test_words_become_options_positions_and_settings(make):
-    assert make("train", "FOLD=0", "train.lr=1e-4", "CONFIG=x")[1][:-1] == [
-        "train",
-        "--fold",
-        "0",
-        "train.lr=1e-4",
-        "--config",
-        "x",
-    ]
-    assert make("compare", "RUNS=a 'b c.csv' d")[1][:-1] == ["compare", "a", "b c.csv", "d"]
-    assert make("coach", "PHOTO=a.jpg b.jpg", "RUN=r")[1][:-1] == ["coach", "a.jpg", "b.jpg", "--run", "r"]
-    assert make("oof", "RUN=a")[1][:-1] == ["oof", "a"]
-    assert make("submit", "GO=1", "KAGGLE_USER=me")[1][:-1] == ["submit", "--go", "--user", "me"]
-    assert make("submit", "GO=0")[1][:-1] == ["submit"]
-    assert make("bench", "BENCH=all")[1][:-1] == ["bench", "--what", "all"]
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "FOLD=0", "train.lr=1e-4", "CONFIG=x"], ["train", "--fold", "0", "train.lr=1e-4", "--config", "x"]),
+        (["compare", "RUNS=a 'b c.csv' d"], ["compare", "a", "b c.csv", "d"]),
+        (["coach", "PHOTO=a.jpg b.jpg", "RUN=r"], ["coach", "a.jpg", "b.jpg", "--run", "r"]),
+        (["oof", "RUN=a"], ["oof", "a"]),
+        (["submit", "GO=1", "KAGGLE_USER=me"], ["submit", "--go", "--user", "me"]),
+        (["submit", "GO=0"], ["submit"]),
+        (["bench", "BENCH=all"], ["bench", "--what", "all"]),
+    ],
+)
+def test_words_become_options_positions_and_settings(make, words, told):
+    assert make(*words)[1][:-1] == told
+
+
+def test_the_storages_address_is_no_word_of_the_command(make):
     assert make("tune", "STORAGE=postgresql://me:secret@host/x")[1] == ["tune", "postgresql://me:secret@host/x"]
 
 

@@ -3,7 +3,6 @@
 import re
 import shlex
 import tomllib
-from pathlib import Path
 
 import pytest
 import timm
@@ -54,17 +53,6 @@ def take(words, line):
     if parsed.params.get("settings"):
         resolve(parsed.params.get("config") or "sample", parsed.params["settings"])
     assert parsed, line
-
-
-def test_every_command_is_run_by_ci_or_a_test():
-    ci = set(re.findall(r"\bmake ([a-z0-9-]+)", (ROOT / ".ci/run").read_text()))
-    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path.name != Path(__file__).name)
-    run = {
-        name
-        for name in GROUP.commands
-        if re.search(rf"""(paw|refused|main|words|run| = )\(\[?\*?\(?['"]{name}['"]""", tests)
-    }
-    assert set(GROUP.commands) - run - ci == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

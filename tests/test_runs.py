@@ -23,17 +23,17 @@ def flatter(file):
     table.assign(prediction=table["target"]).to_csv(file, index=False, float_format="%.6f")
 
 
+def swap(file):
+    table = pd.read_csv(file, dtype={"Id": str})
+    table.assign(fold=1 - table["fold"]).to_csv(file, index=False)
+
+
 def cut(file):
     file.write_bytes(file.read_bytes()[:-7])
 
 
 def empty(file):
     file.write_bytes(b"")
-
-
-def swap_folds(file):
-    table = pd.read_csv(file, dtype={"Id": str})
-    table.assign(fold=1 - table["fold"]).to_csv(file, index=False)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def swap_folds(file):
      ("oof/a/config.json", empty, ("predict", "--run", "a")), ("oof/blend/oof.csv", flatter, ("oof", "blend")),
      ("oof/a/fold0/head.safetensors", cut, ("predict", "--run", "a", "--data", "toy")),
      ("oof/a/fold0/head.safetensors", empty, ("explain", "--run", "a", "--data", "toy", "--n", "1")),
-     ("oof/folds/*.csv", swap_folds, ("train", "--data", "toy", *QUICK_RUN, "--run", "c"))],
+     ("oof/folds/*.csv", swap, ("train", "--data", "toy", *QUICK_RUN, "--run", "c"))],
 )  # fmt: skip
 def test_a_damaged_artefact_is_one_line_that_names_it(file, harm, words, runs, refused):
     assert "blend" not in file or main(list(BLEND)) == 0
@@ -86,12 +86,8 @@ def test_predict_writes_the_mean_of_the_folds_and_of_the_blend(runs, paw, refuse
     assert main(list(BLEND)) == 0
     for run in ("a", "b", "blend"):
         assert paw("predict", "--run", run).code == 0
-    tables = {run: pd.read_csv(f"submissions/{run}.csv") for run in ("a", "b", "blend")}
-    mean = (tables["a"]["Pawpularity"] + tables["b"]["Pawpularity"]) / 2
-    np.testing.assert_allclose(tables["blend"]["Pawpularity"], mean, atol=1e-5)
-    folds = Predictor.load("oof/a").predict_folds([Path("toy/test") / f"{i}.jpg" for i in tables["a"]["Id"]],
-                                                  pd.read_csv("toy/test.csv"))  # fmt: skip
-    np.testing.assert_allclose(tables["a"]["Pawpularity"], folds.mean(axis=0), atol=1e-3)
+    a, b, blend = (pd.read_csv(f"submissions/{run}.csv")["Pawpularity"] for run in ("a", "b", "blend"))
+    np.testing.assert_allclose(blend, (a + b) / 2, atol=1e-5)
     assert paw("predict", "--run", "a", "--out", "plain.csv", "predict.flip=false").code == 0
     assert Path("plain.csv").read_bytes() != Path("submissions/a.csv").read_bytes()
     assert json.loads(Path("submissions/a.json").read_text())["run"] == "a"

@@ -461,7 +461,7 @@ def known_truth(
 @command(STUDY, "studies.benchmark.bench", "make bench BENCH=all")
 def bench(
     what: Annotated[
-        str, Option(metavar="WHAT", help="train, predict, cache, profile, search, rise; all = all but the last two.")
+        str, Option(metavar="WHAT", help="train, predict, cache, search, rise; all = the first three.")
     ] = "train",
     backbones: Annotated[
         list[str] | None,
@@ -472,8 +472,7 @@ def bench(
         int | None, Option(metavar="N", min=32, help="Photos to draw (default: 64; search: 600).")
     ] = None,
     repeats: Annotated[int | None, Option(metavar="N", min=1, help="Timed repeats (default: 3; search: 1).")] = None,
-    trials: Annotated[int | None, Option(metavar="N", min=2, help="Trials of a search (default: 50).")] = None,
-    trained_bn: Annotated[bool, Flag("--trained-bn", "Train the head's BatchNorms.")] = False,
+    trials: Annotated[int, Option(metavar="N", min=2, help="search: trials.")] = 50,
     data: Annotated[str | None, Option(metavar="DIR", help="rise: photos to explain (default: drawn).")] = None,
     weights: Annotated[str | None, Option(metavar="DIR", help="rise: weights of mobilenetv2_100.")] = None,
     maps: Annotated[int, Option(metavar="N", min=1, help="rise: photos that are explained.")] = 16,

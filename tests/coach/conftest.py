@@ -9,14 +9,8 @@ from pawpularity.cli import main
 from pawpularity.coach import evaluate_tips
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAIN = (
-    "photos.size=64",
-    "train.epochs=2",
-    "train.warmup_epochs=0",
-    "folds.k=3",
-    "train.dtype=float32",
-    "model.metadata=none",
-)
+TRAIN = ("photos.size=64", "train.epochs=2", "train.warmup_epochs=0", "folds.k=3", "train.dtype=float32",
+         "model.metadata=none")  # fmt: skip
 
 
 @pytest.fixture(scope="session")

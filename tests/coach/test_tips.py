@@ -113,15 +113,13 @@ def test_evidence_is_differences_of_means_holm_and_ols(table):
     assert found["contrast"].gain_low == pytest.approx(fit.conf_int()[-1, 0] * found["contrast"].unit)
     assert not found["subject share"].adjusted
     # Holm's correction is over the family for its members, over all columns for the two that were added.
-    columns = [Column(n, {"contrast": contrast, "subject share": share}.get(n, frame.get(n))) for n in found]
-    columns = [Column(c.name, np.asarray(c.values, dtype=float)) for c in columns]
-    p = [one.p for one in effects(columns, scores.to_numpy()[:, None], None, draws=2000)[0]]
-    family = [n not in ("Blur", "subject share") for n in found]
-    over_all, over_family = (
-        multipletests(p, method="holm")[1],
-        iter(multipletests(np.array(p)[family], method="holm")[1]),
-    )
-    due = [next(over_family) if member else over_all[i] for i, member in enumerate(family)]
+    values = {"contrast": contrast, "subject share": share} | {name: frame[name].to_numpy(float) for name in METADATA}
+    p = [
+        one.p for one in effects([Column(n, values[n]) for n in found], scores.to_numpy()[:, None], None, draws=2000)[0]
+    ]
+    member = np.array([n not in ("Blur", "subject share") for n in found])
+    due = multipletests(p, method="holm")[1]
+    due[member] = multipletests(np.array(p)[member], method="holm")[1]
     assert [one.corrected_p for one in found.values()] == pytest.approx(due)
 
 

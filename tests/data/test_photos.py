@@ -1,4 +1,4 @@
-"""The decoder against Pillow's own steps, and the ordered thread map. `test_bad_photos.py` has every kind of pixels."""
+"""The decoder against Pillow's own steps, and the ordered thread map. `tests/oracles` has every kind of pixels."""
 
 import contextlib
 import io

@@ -18,7 +18,7 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def server():
+def server(password="s3cr3t-word"):
     """The address of an empty database; skips with a reason where none can be started."""
     as_user = []
     if os.getuid() == 0:  # it refuses to run as root
@@ -27,6 +27,7 @@ def server():
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     initdb, pg_ctl = program("initdb"), program("pg_ctl")
     folder = Path(tempfile.mkdtemp(dir="/tmp"))  # a socket's path must be short, and the server's user must reach it
+    (folder / "secret").write_text(password)
     if as_user:
         shutil.chown(folder, "postgres", "postgres")
     with socket.socket() as free:
@@ -40,10 +41,10 @@ def server():
         )
 
     try:
-        run(initdb, "-D", data, "-U", "paw", "-A", "trust", "--no-sync")
+        run(initdb, "-D", data, "-U", "paw", "--pwfile", folder / "secret", "-A", "scram-sha-256", "--no-sync")
         run(pg_ctl, "-D", data, "-w", "-l", folder / "log", "-o", settings, "start")
         try:
-            yield f"postgresql://paw@127.0.0.1:{port}/postgres"
+            yield f"postgresql://paw:{password}@127.0.0.1:{port}/postgres"
         finally:
             run(pg_ctl, "-D", data, "-m", "immediate", "-w", "stop")
     finally:

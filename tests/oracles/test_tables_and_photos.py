@@ -113,7 +113,14 @@ FAULTS = {
     "an Id with a slash": (cell("Id", "/etc/passwd"), ("/etc/passwd", "row 4")),
     "an Id of two lines": (cell("Id", "p\n02"), ("Id", "row 4")),
     "an Id too long for a disk": (cell("Id", "é" * 101), ("Id", "row 4")),
-}
+    **{f"an Id {name}": (cell("Id", value), ("row 4",)) for name, value in {
+        "of spaces": "  ", "with a backslash": "a\\b", "with two dots": "a..b", "that hides": ".p", "that rings": "p\x07"}.items()},
+    "a quote within": (raw(lambda data: data.replace(b"p01", b'"p"01')), ("row 3",)),
+    "a row of megabytes": (raw(lambda data: data.replace(b"\np01", b",1" * 1_500_000 + b"\np01")), ("row 2",)),
+    "a header of megabytes": (raw(lambda data: b"x," * 1_500_000 + data.replace(b"Id", b"Ix")), ()),
+    "a comma at the end of all": (raw(lambda data: data.replace(b"\n", b",\n").replace(b",\n", b"\n", 1)), ("row 2",)),
+    "UTF-16 without a mark": (raw(lambda data: data.decode().encode("utf-16-le")), ()),
+}  # fmt: skip
 BAD_CELLS = {
     "labels": [("Eyes", value) for value in ("", "yes", "2", "0.5", "-1")]
     + [("Pawpularity", value) for value in ("", "inf", "1e999", "38,5", "0x1f", "٣", "0", "100.5", "-5")],
@@ -209,7 +216,15 @@ LEGAL_PHOTOS = {
     "moving GIF": encoded(picture(seed=12), "GIF", save_all=True, append_images=[picture(seed=13)], duration=50),
     "1 x 1": encoded(Image.new("RGB", (1, 1), (200, 90, 40)), "PNG"),
     "1 wide": encoded(picture(seed=14, size=(1, 900)), "PNG"),
-}
+    **{f"{mode} {kind}": encoded(picture(mode, 15), kind) for mode, kind in [
+        ("1", "PNG"), ("CMYK", "TIFF"), ("YCbCr", "JPEG"), ("LAB", "TIFF"), ("P", "GIF")]},
+    "grey PNG with alpha": encoded(picture("LA", 16), "PNG"),
+    "palette PNG with alpha": encoded(picture(seed=20).quantize(16), "PNG", transparency=2),
+    "grey PNG with one colour for alpha": encoded(picture("L", 35), "PNG", transparency=90),
+    **{f"moving {kind}": encoded(picture(seed=17), kind, save_all=True, append_images=[picture(seed=18)], **options)
+       for kind, options in {"PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}.items()},
+    "30,000 wide": encoded(picture(seed=29, size=(30_000, 50)), "PNG"),
+}  # fmt: skip
 GOOD = encoded(picture(size=(300, 200)), "JPEG")
 BAD_PHOTOS = {
     "no bytes": b"",
@@ -220,16 +235,20 @@ BAD_PHOTOS = {
     "text": b"not a photo at all",
     "a web page": b"<html>Sign in</html>",
     "a drawing": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "a program for a printer": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     "zeros": bytes(5000),
     "too many pixels": encoded(Image.new("1", (9460, 9460)), "PNG"),
     "a bomb": encoded(Image.new("1", (30_000, 30_000)), "PNG"),
     "floating-point pixels": encoded(picture("F"), "TIFF"),
     "32-bit grey": encoded(Image.new("I", (9, 9), 70_000), "TIFF"),
+    "negative grey": encoded(Image.new("I", (9, 9), -1), "TIFF"),
 }
 IN_ITS_PLACE = {
     "nothing": lambda photo: None,
     "a folder": lambda photo: photo.mkdir(),
     "a pipe": os.mkfifo,
+    "a device": lambda photo: photo.symlink_to("/dev/zero"),
+    "a PNG beside": lambda photo: photo.with_suffix(".png").touch(),
     "a link to nowhere": lambda photo: photo.symlink_to("nowhere.jpg"),
     "a link to itself": lambda photo: photo.symlink_to(photo.name),
     "a file of gigabytes": lambda photo: (photo.touch(), os.truncate(photo, 3_000_000_000)),

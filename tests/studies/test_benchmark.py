@@ -2,10 +2,8 @@
 
 import csv
 import json
-import mmap
-import re
 import shutil
-from datetime import datetime
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,24 +15,16 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tests.conftest import ROOT
+from tests.oracles import postgres
 from torch.utils.data import default_collate
 
 from pawpularity.config import Model
 from pawpularity.device import Compute
 from pawpularity.models.backbone import build_backbone
-from pawpularity.studies.benchmark import settings
+from pawpularity.studies.benchmark import settings, side_by_side, spread
 from pawpularity.studies.benchmark_rise import ALPHA, ridge_score
-from pawpularity.studies.benchmark_search import Counted, Way, count, rows_of
-from pawpularity.studies.benchmark_train import (
-    Bench,
-    PeakMemory,
-    PlainLoop,
-    PlainPhotos,
-    side_by_side,
-    spread,
-)
-from pawpularity.studies.postgres import NoServer, programs
-from pawpularity.tuning.storage import PROCESS
+from pawpularity.studies.benchmark_search import require_whole, rows_of
+from pawpularity.studies.benchmark_train import Bench, PlainLoop, PlainPhotos
 
 HERE = Compute(torch.device("cpu"), torch.float32, "test")
 
@@ -47,20 +37,10 @@ def test_ways_are_timed_in_turn_and_warm_up_is_not_counted():
     assert spread([1.0, 4.0, 2.0]) == 1.5
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="memory is read from /proc")
-def test_peak_memory_sees_what_was_held():
-    with PeakMemory() as peak:
-        held = mmap.mmap(
-            -1, 200_000_000, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        )  # fresh from the kernel: an allocator may hand out pages it kept
-        held.write(b"1" * len(held))
-    assert peak.mb > peak.before + 150
-
-
 def test_the_plain_loop_computes_the_gradients_of_a_head_on_cached_features(drawn, tmp_path):
     folder = Path(shutil.copytree(drawn, tmp_path / "photos"))
-    config = settings("sample", 21, frozen_bn=False).with_values(
-        {"photos.size": 32, "model.dropout": 0.0, "model.metadata_dropout": 0.0}
+    config = settings("sample", 21).with_values(
+        {"train.frozen_bn": False, "photos.size": 32, "model.dropout": 0.0, "model.metadata_dropout": 0.0}
     )
     bench = Bench("toy", config, folder, 1, HERE)
     loop, first = PlainLoop(bench), bench.samples.take(np.arange(64))
@@ -92,14 +72,10 @@ def test_the_loops_at_toy_size(work, paw):
     slow, half, cold, warm = tables["train"]
     assert (slow["times_plain_float32"], half["times_plain_half"]) == (1, 1)
     assert warm["times_plain_half"] == pytest.approx(half["ms_per_image"] / warm["ms_per_image"])
-    assert warm["images_per_s"] == pytest.approx(1e3 / warm["ms_per_image"])
     assert cold["ms_per_image"] > warm["ms_per_image"]
     assert tables["predict"][0]["times_one_model"] > 0
     assert [row["way"] for row in tables["cache"]] == ["frozen part alone", "from JPEGs", "from decoded photos"]
-    *operators, whole = tables["profile"]
-    assert whole["ms_per_image"] == pytest.approx(sum(row["ms_per_image"] for row in operators))
-    assert any(row["operator"] == "convolution_backward" for row in operators)
-    for what in ("train", "predict", "cache", "profile"):
+    for what in ("train", "predict", "cache"):
         rows = list(csv.DictReader(Path(f"here/{what}-cpu.csv").read_text().splitlines()))
         assert len(rows) == len(tables[what])
         assert rows[0]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
@@ -115,8 +91,7 @@ def test_rise_at_toy_size(work, paw):
     assert 0.4 < photo["agreement"] < 2.5
     assert photo["times_centred"] > 1
     assert photo["times_published"] > 10 * photo["times_centred"]
-    assert photo["centred_masks"] == pytest.approx(photo["ours_masks"] * photo["times_centred"])
-    assert median["ours_s"] == pytest.approx(median["ours_masks"] * median["ms_per_mask"] / 1e3)
+    assert median["ms_per_mask"] > 0
     assert len(list(csv.DictReader(Path("here/rise-cpu.csv").read_text().splitlines()))) == 2
 
 
@@ -131,78 +106,52 @@ def test_the_score_that_rise_explains_is_scikit_learns_ridge():
     assert score(photos).numpy() == pytest.approx(expected, abs=1e-2)
 
 
-def counted(*trials: tuple[int, float, float, float, str, str], due: int = 3) -> Counted:
-    """`count` of a study whose trials are (number, x, start, end, worker, state)."""
-    every = [
-        SimpleNamespace(
-            number=number, params={"x": x}, state=TrialState[state], user_attrs={PROCESS: worker, "epochs": 3},
-            datetime_start=datetime.fromtimestamp(start), datetime_complete=datetime.fromtimestamp(end),
-        )
-        for number, x, start, end, worker, state in trials
-    ]  # fmt: skip
-    return count(SimpleNamespace(study_name="s", get_trials=lambda deepcopy: every), due)
-
-
-def test_a_search_lasts_from_its_first_trials_start_to_the_last_ones_end():
-    found = counted((0, 1, 2, 9, "a", "COMPLETE"), (1, 2, 1.5, 3, "b", "COMPLETE"), (2, 3, 3, 4, "b", "PRUNED"))
-    assert found == Counted(seconds=7.5, epochs=9, trials_each=(2, 1))
-
-
 @pytest.mark.parametrize(
     ("numbers", "drawn_settings", "last"),
     [
+        ((0, 1, 2), (1, 2, 3), "PRUNED"),
         ((0, 1), (1, 2), "COMPLETE"),
-        ((0, 1, 2, 3), (1, 2, 3, 4), "COMPLETE"),
         ((0, 2, 3), (1, 2, 3), "COMPLETE"),
         ((0, 1, 2), (1, 2, 2), "COMPLETE"),
         ((0, 1, 2), (1, 2, 3), "FAIL"),
-        ((0, 1, 2), (1, 2, 3), "RUNNING"),
     ],
-    ids=["lost", "one too many", "a number left out", "drawn twice", "failed", "running"],
+    ids=["sound", "lost", "a number left out", "drawn twice", "failed"],
 )
 def test_a_lost_a_doubled_and_an_unfinished_trial_end_the_benchmark(numbers, drawn_settings, last):
     states = ["COMPLETE"] * (len(numbers) - 1) + [last]
-    with pytest.raises(RuntimeError, match="study s"):
-        counted(*((n, x, n, n + 1, "a", state) for n, x, state in zip(numbers, drawn_settings, states, strict=True)))
+    every = [SimpleNamespace(number=n, params={"x": x}, state=TrialState[state])
+             for n, x, state in zip(numbers, drawn_settings, states, strict=True)]  # fmt: skip
+    study = SimpleNamespace(study_name="s", get_trials=lambda deepcopy: every)
+    with nullcontext() if last == "PRUNED" else pytest.raises(RuntimeError, match="study s"):
+        require_whole(study, 3)
 
 
 def test_a_search_is_measured_in_five_trainings():
-    found = {
-        Way("plain training"): [Counted(s, 100, cpu=10.0) for s in (40.0, 60.0, 50.0)],
-        Way("warm training"): [Counted(20.0, 100, cpu=4.0)] * 3,
-        Way("search", storage="journal"): [Counted(25.0, 40, (4,), cpu=6.0)] * 3,
-    }
-    plain, warm, search = rows_of({}, found, 4, 0.0)
+    found = {("plain training", 1): [(s, 10.0) for s in (40.0, 60.0, 50.0)], ("warm training", 1): [(20.0, 4.0)],
+             ("search", 1): [(25.0, 6.0)]}  # fmt: skip
+    plain, warm, search = rows_of("sample", "cpu", found, 4)
     assert (plain["seconds"], plain["spread"], warm["seconds"]) == (50.0, 0.4, 20.0)
     assert (search["share_of_five_plain"], search["share_of_five_warm"], search["trials_per_s"]) == (0.1, 0.25, 0.16)
-    assert search["cpu_share_of_five_plain"] == 6 / 50
 
 
 @pytest.mark.slow
-def test_a_search_beside_trainings_and_two_workers_beside_one(work, paw):
-    try:
-        programs()
-        rivals = [("journal", 1), ("postgresql", 1), ("postgresql", 2)]
-    except NoServer:
-        rivals = [("journal", 1)]
+@pytest.mark.parametrize("storage", ["journal", "PostgreSQL"])
+def test_a_search_beside_trainings_and_two_workers_beside_one(work, paw, monkeypatch, storage):
     (work / "configs").unlink()
     shutil.copytree(ROOT / "configs", work / "configs")
     Path("configs/toy.yaml").write_text(
         "base: sample\nphotos: {size: 32}\nfolds: {k: 2}\ntrain: {epochs: 2, warmup_epochs: 0}\n"
         "search: {space: {model.unfrozen: {low: 9, high: 21}}}\n"
     )
-    words = ("--what", "search", "--backbones", "toy", "--photos", 32, "--trials", 4, "--json", "found.json")
-    outcome = paw("bench", *words, "--out", "here")
+    words = ("--what", "search", "--backbones", "toy", "--photos", 32, "--trials", 4, "--json", "-")
+    with nullcontext() if storage == "journal" else postgres.server() as url:
+        monkeypatch.setenv("PAWPULARITY_STORAGE", url or "")
+        outcome = paw("bench", *words, "--out", "here")
     assert outcome.code == 0, outcome.err
-    plain, warm, *searches = json.loads(Path("found.json").read_text())["search"]
-    assert [(row["storage"], row["workers"]) for row in searches] == rivals
-    assert plain["epochs_run"] == warm["epochs_run"] == 2 * 2
-    assert all(sum(map(int, row["trials_of_each_worker"].split())) == 4 for row in searches)
-    assert len({row["epochs_run"] for row in searches if row["workers"] == 1}) == 1, "one seed, one search"
-    assert all(row["cpu_seconds"] > 0.1 for row in (plain, warm, *searches))
-    left = list(csv.DictReader(Path("here/search-cpu.csv").read_text().splitlines()))
-    assert left[0]["seconds"] == f"{plain['seconds']:.4g}"
-    assert re.search(r"paw:[^*]", outcome.err + outcome.out) is None, "a password was shown"
+    rows = json.loads(outcome.out)["search"]
+    assert [(row["way"], row["workers"]) for row in rows[1:]] == [("warm training", 1), ("search", 1), ("search", 2)]
+    assert all(row["cpu_seconds"] > 0.1 for row in rows)
+    assert len(list(csv.DictReader(Path("here/search-cpu.csv").read_text().splitlines()))) == 4
 
 
 @pytest.mark.parametrize(
@@ -211,16 +160,11 @@ def test_a_search_beside_trainings_and_two_workers_beside_one(work, paw):
         (("--photos", 3), "--photos"),
         (("--what", "trian"), "train"),
         (("--backbones", "densenet16"), "densenet161"),
-        (("--trials", 4), "--trials"),
-        (("--weights", "somewhere"), "--weights"),
-        (("--what", "search", "--unfrozen", 9), "--unfrozen"),
-        (("--what", "search", "--trained-bn"), "--trained-bn"),
         (("--what", "search", "--trials", 1), "--trials"),
         (("--what", "search", "--backbones", "scratch"), "freezes nothing"),
         (("--backbones", "scratch"), "freezes nothing"),
         (("--what", "rise", "--maps", 0), "--maps"),
-        (("--what", "rise", "--backbones", "a", "b"), "--backbones"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(work, refused, words, named):
+def test_wrong_options_are_refused(work, refused, words, named):
     assert named in refused("bench", *words)

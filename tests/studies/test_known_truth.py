@@ -47,15 +47,6 @@ def by_part(maps, parts, groups=None):
     return {row["part"]: row for row in summarise_parts(maps, parts, groups)}
 
 
-def test_points_and_places_are_those_drawn(drawn, known):
-    table = pd.read_csv(drawn / "truth" / "parts.csv").set_index("Id")
-    for photo, own in zip(*known, strict=True):
-        hidden = sum(table.loc[photo, name] for name in PLACES if name not in own)
-        total = sum(part.points for part in own.values()) + hidden + table.loc[photo, "base"]
-        assert total == pytest.approx(table.loc[photo, "mean_unclipped"])
-    assert sum("tongue" in own for own in known[1]) > 5
-
-
 @pytest.mark.parametrize("fit", FITS)
 def test_a_part_is_where_the_decoder_puts_it(drawn, known, tmp_path, fit):
     """A photo that is white where the pet is and black elsewhere, decoded as photos are."""
@@ -79,7 +70,7 @@ def test_pointing_and_energy_by_hand():
     assert [energy(values, part) for part in (raises, lowers, nothing)] == pytest.approx([3 / 4, 0.0, 3 / 9])
     assert pointing(-values, lowers) == 1.0
     assert pointing(np.array([[1.0, 0, 0, 1]] + [[0.0] * 4] * 3), raises) == 0.5, "of equal places, the share that hits"
-    assert np.isnan([energy(np.abs(values), lowers), pointing(np.ones((4, 4)), raises)]).all()
+    assert np.isnan(energy(np.abs(values), lowers))
 
 
 def test_the_truth_is_found_and_neither_its_negative_nor_useless_maps(known):
@@ -95,7 +86,7 @@ def test_the_truth_is_found_and_neither_its_negative_nor_useless_maps(known):
     assert found["tongue"]["points"] == 30.0
     assert "nan" not in parts_text(list(found.values()))
     flat = by_part([np.full((SIZE, SIZE), 2.0)] * len(parts), parts)
-    assert {row["verdict"] for row in flat.values()} == {"constant maps"}
+    assert not {row["verdict"] for row in flat.values()} & {"found", "credited, though worth nothing"}
     blob = by_part([centre_first((SIZE, SIZE)) for _ in parts], parts)
     assert blob["eyes"]["excess"].low > 0, "it does beat the share of the picture"
     assert blob["eyes"]["verdict"] == "no better than another photo's map"
@@ -118,7 +109,7 @@ def judged(effects, said):
     """Pairs of one part, of maps that say `said` where the network has `effects`."""
     agree = np.float64(said * effects > 0)
     return pd.DataFrame({"part": "tongue", "effect": effects, "effect_network": effects, "map_mean": said, "map_sum": said,
-                         "constant": False, "as_network": agree, "as_truth": agree})  # fmt: skip
+                         "as_network": agree, "as_truth": agree})  # fmt: skip
 
 
 def test_signs_agree_only_where_they_do_on_either_side():

@@ -12,7 +12,7 @@ from pawpularity.errors import UserError
 from pawpularity.models.backbone import build_backbone
 from pawpularity.models.weights import find_weights, packaged_weights, read_tensors, tensors_hash
 from pawpularity.sample.spec import TRAIN, Photo, describe
-from pawpularity.studies.pretrain import BACKBONE, FLAGS, IN_RULE, KINDS, MEASURES, SIZE, augment, halved, labels_of
+from pawpularity.studies.pretrain import BACKBONE, FLAGS, KINDS, MEASURES, SIZE, augment, labels_of
 
 
 @pytest.mark.slow
@@ -27,23 +27,13 @@ def test_the_same_command_gives_the_same_bytes(paw, work):
     assert record["command"] == "pawpularity pretrain --photos 40 --epochs 1 --seed 1001"
     assert record["tensors_hash"] == tensors_hash(read_tensors(files[0]))
     packaged = json.loads(packaged_weights(BACKBONE).with_suffix(".json").read_text())
-    assert list(record) == list(packaged)
     assert list(record["labels"]) == list(packaged["labels"]) == [*KINDS, *FLAGS, *MEASURES]
     assert build_backbone(Model(backbone=BACKBONE, weights=str(files[0])), size=SIZE, seed=0).weights_file == files[0]
 
 
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (("--photos", 1), "--photos"),
-        (("--epochs", 0), "--epochs"),
-        (("--seed", 7), "--seed 7"),
-        (("--out", "net.pt"), "net.pt"),
-    ],
-)
-def test_options_out_of_range_are_refused_at_once(refused, work, words, named):
-    assert named in refused("pretrain", *words)
-    assert [file.name for file in work.iterdir()] == ["configs"]
+@pytest.mark.parametrize(("option", "value"), [("--seed", 7), ("--out", "net.pt")])
+def test_a_seed_that_figures_are_made_on_and_a_foreign_file_are_refused(refused, work, option, value):
+    assert f"{option} {value}" in refused("pretrain", option, value)
 
 
 def test_the_packaged_network_is_the_one_its_record_names():
@@ -52,20 +42,12 @@ def test_the_packaged_network_is_the_one_its_record_names():
     assert record["tensors_hash"] == tensors_hash(tensors)
     assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
     assert record["data"]["seed"] not in (0, 1, 3, 7)
-    assert {name for name, figures in record["labels"].items() if figures["in_rule"]} == IN_RULE
     assert record["labels"]["species"]["accuracy"] > record["labels"]["species"]["majority"] + 0.4
     built = build_backbone(Model(backbone=f"{BACKBONE}.r160_in1k", weights="drawn"), size=SIZE, seed=0)
-    assert {t.dtype for t in built.net.state_dict().values() if t.is_floating_point()} == {torch.float32}
-    assert tensors_hash(halved(built.net)) == record["tensors_hash"]
+    for name, tensor in built.net.state_dict().items():
+        assert torch.equal(tensor, tensors[name].to(tensor.dtype)), name
     with pytest.raises(UserError, match="imagenet"):
         find_weights("densenet161.tv_in1k", "drawn")
-
-
-def test_a_tensor_beyond_half_precision_is_refused():
-    net = torch.nn.Linear(1, 1)
-    torch.nn.init.constant_(net.weight, 1e6)
-    with pytest.raises(UserError, match="half precision"):
-        halved(net)
 
 
 def test_labels_know_nothing_of_the_score(monkeypatch):

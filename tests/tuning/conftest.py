@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT
-
-from pawpularity.studies.postgres import NoServer, temporary_server
+from tests.oracles.postgres import server
 
 PASSWORD = "s3cr3t-word"
 
@@ -15,15 +14,8 @@ PASSWORD = "s3cr3t-word"
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The address of an empty database, with its password."""
-    server = temporary_server(PASSWORD, "fsync=off")
-    try:
-        address = server.__enter__()
-    except NoServer as why:
-        pytest.skip(str(why))
-    try:
+    with server(PASSWORD) as address:
         yield address
-    finally:
-        server.__exit__(None, None, None)
 
 
 @pytest.fixture

@@ -17,24 +17,23 @@ def app(context: Context, *, host: str = "127.0.0.1", port: int = 8501) -> None:
             raise UserError(f"app: needs {name}, which is not installed; run: pip install 'pawpularity[app]'")
     start = time.perf_counter()
     with _listen(host, port) as door:
-        import numpy as np
         import uvicorn
 
         from pawpularity.coach.coach import Coach
-        from pawpularity.coach.site import Site
+        from pawpularity.coach.site import HEADERS, Site
 
         coach = Coach.open(context)
-        size = coach.predictor.config.photos.size
-        coach.scores(np.zeros((1, size, size, 3), np.uint8))  # a network's first answer takes longer than all others
         address, bound = door.getsockname()[:2]
         local = ipaddress.ip_address(address).is_loopback
-        site = Site(coach, {"localhost", "127.0.0.1", "::1", address} if local else None)
+        # "[": all that the middleware sees of an IPv6 address; no name begins so.
+        site = Site(coach, ["localhost", "127.0.0.1", "[", address] if local else ["*"])
         url = f"http://{f'[{address}]' if ':' in address else address}:{bound}/"
         log(f"page    {url} after {duration(time.perf_counter() - start)}; Ctrl-C ends it")
         if not local:
             log("        whoever reaches this machine reaches the page; there is no password")
         config = uvicorn.Config(site.application(), log_level="critical", access_log=False, server_header=False, lifespan="off",
-                                ws="none", timeout_keep_alive=10, timeout_graceful_shutdown=1, limit_concurrency=200)  # fmt: skip
+                                ws="none", timeout_keep_alive=10, timeout_graceful_shutdown=1, limit_concurrency=200,
+                                headers=list(HEADERS.items()))  # fmt: skip
         try:
             uvicorn.Server(config).run(sockets=[door])
         except KeyboardInterrupt:

@@ -6,7 +6,6 @@ folds. Uploaded photos bring no metadata: the run must have been trained to do w
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,9 @@ from pawpularity.coach.learned import Learned, key_of, learn, read_learned, writ
 from pawpularity.coach.tips import Tip, tips_for
 from pawpularity.coach.traits import Encoder
 from pawpularity.coach.upload import Upload
-from pawpularity.config import Explain, from_dict
+from pawpularity.config import Explain
 from pawpularity.console import log
-from pawpularity.context import Context, choose_data, load_dataset
+from pawpularity.context import Context
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import Pixels
 from pawpularity.data.subject import SIZE, contrast, share, subject_map
@@ -31,7 +30,7 @@ from pawpularity.evaluation.calibration import Calibration
 from pawpularity.evaluation.effects import CONTRAST
 from pawpularity.evaluation.metrics import Metrics, evaluate
 from pawpularity.evaluation.oof import run_folds
-from pawpularity.evaluation.predictions import open_predictions
+from pawpularity.explain.photos import RunData
 from pawpularity.explain.rise import Score as ScoreOf
 from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.files import plain
@@ -91,30 +90,23 @@ class Coach:
 
         Raises UserError for a run that needs metadata, is leaky by design, or has too few rows.
         """
-        if other := [word for word in context.words[6:] if not word.startswith(("explain.", "cache."))]:
-            raise UserError(f'coach: uses the run\'s own settings; remove "{other[0]}"')
-        run = Run.open(context.run)
-        run.require_networks()
-        config = from_dict(run.record["config"], str(run.folder / "config.json"))
-        if config.model.metadata == "use" and config.model.metadata_dropout == 0:
-            raise UserError(f"{run.name}: was trained with metadata always there, and a photo brings none; take a run of "
-                            "model.metadata_dropout > 0, or model.metadata=none")  # fmt: skip
+        data = RunData.open(context)
+        data.require_absent_metadata()
+        run, source, dataset = data.run, data.source, data.dataset
         if run.leaky:
             raise UserError(
                 f"{run.name}: is leaky by design (train.split=leaky), its scores mean nothing; take another"
             )
-        source, dataset = open_predictions(run.name, partly=True), _dataset_of(run, context)
         calibration = Calibration(source.target, source.prediction, source.groups)
         metrics = evaluate(source.target, source.prediction, source.constant, source.groups)
         predictor = Predictor.load(run.folder)
         log(f"device  {predictor.compute}")
-        fingerprints = dataset.fingerprints
-        folds = dict(zip(fingerprints, run_folds(run).folds_of(dataset.train[ID]).tolist(), strict=True))
+        folds = dict(zip(dataset.fingerprints, run_folds(run).folds_of(dataset.train[ID]).tolist(), strict=True))
         path, key = run.folder / "coach.json", key_of(run, dataset)
         kept = read_learned(path, key)
-        learned = kept or learn(run, config, dataset, predictor.compute)
-        encoder = Encoder(config, predictor.compute) if any(one.usable for one in learned.probes.values()) else None
-        coach = cls(run, dataset, context.config.explain, predictor, calibration, metrics, learned, encoder, folds)
+        learned = kept or learn(run, dataset, predictor.compute)
+        encoder = Encoder(run.config, predictor.compute) if learned.usable else None
+        coach = cls(run, dataset, data.settings, predictor, calibration, metrics, learned, encoder, folds)
         if kept is None:
             if dataset.is_drawn:
                 from pawpularity.coach.evaluate_tips import evaluate_tips
@@ -146,8 +138,7 @@ class Coach:
         measured = {CONTRAST: level, SHARE: share(subject) if np.isfinite(level) else float("nan")}
         if self.encoder is not None:
             features = self.encoder(self._pixels(upload))
-            usable = {name: probe for name, probe in self.learned.probes.items() if probe.usable}
-            measured |= {name: float(probe.chance(features)[0]) for name, probe in usable.items()}
+            measured |= {name: float(probe.chance(features)[0]) for name, probe in self.learned.usable.items()}
         return measured
 
     def tips(self, upload: Upload) -> list[Tip]:
@@ -183,7 +174,7 @@ class Coach:
             "fit": config.photos.fit, "flip": config.predict.flip, "metadata": config.model.metadata,
             "metadata_dropout": config.model.metadata_dropout, "folds": sorted(self.predictor.networks),
             "order": [{"words": band.words, **asdict(band)} for band in known.order.bands],
-            "order_all": known.order.whole.share, "tip_results": self.learned.tip_results, "notes": self.learned.notes,
+            "tip_results": self.learned.tip_results, "notes": self.learned.notes,
         })  # fmt: skip
 
     def _pixels(self, upload: Upload) -> Pixels:
@@ -198,20 +189,6 @@ class Coach:
         if fold in self.predictor.networks:
             return fold, (f"{own}: scored by fold {fold}, which never saw it",)
         return None, (f"{own}; fold {fold}, which never saw it, is not trained: the score is too good to be trusted",)
-
-
-def _dataset_of(run: Run, context: Context) -> Dataset:
-    """The data that `run` was trained on: those of --data, else its own. Raises UserError where they are not."""
-    own, default = run.record["data"], choose_data(None)
-    folder = Path(own["folder"]) if own.get("folder") and context.data == default else context.data
-    cure = f"is not the data {run.name} was trained on ({own['name']}); name it with DATA=DIR, or train again"
-    if folder == default and folder.resolve().name != own["name"]:
-        raise UserError(f"{folder}: {cure}")
-    dataset = context.dataset if folder == context.data else load_dataset(folder, context.config)
-    dataset.require_photos()
-    if dataset.hash != own["hash"]:
-        raise UserError(f"{folder}: {cure}")
-    return dataset
 
 
 def doubt_of(upload: Upload) -> str:
@@ -231,16 +208,17 @@ def ranked(scores: Sequence[float], known: Calibration) -> list[dict[str, Any]]:
     error (95 %); equal scores keep their order, and are never told apart.
     """
     order = sorted(range(len(scores)), key=lambda place: -scores[place])
-    best, rows = scores[order[0]], []
+    rows: list[dict[str, Any]] = []
     for rank, (place, after) in enumerate(zip(order, [*order[1:], None], strict=True), start=1):
-        row: dict[str, Any] = {"rank": rank, "place": place, "behind_best": best - scores[place], "gap": None,
-                               "reliability": None, "error": None, "told_apart": None, "best_is_better": None}  # fmt: skip
+        behind = scores[order[0]] - scores[place]
+        row: dict[str, Any] = {"rank": rank, "place": place, "behind_best": behind, "gap": None, "reliability": None,
+                               "told_apart": None, "best_is_better": None}  # fmt: skip
+        if rank > 1:
+            row["best_is_better"] = known.order.reliability(behind)
         if after is not None:
             gap = scores[place] - scores[after]
             band = known.order.band(gap)
-            sure = band.share >= MIN_RELIABILITY and band.share - 1.96 * band.error > 0.5
-            row |= {"gap": gap, "reliability": band.share, "error": band.error, "told_apart": bool(gap) and sure}
-        if rank > 1:
-            row["best_is_better"] = known.order.reliability(row["behind_best"])
+            sure = gap > 0 and band.share >= MIN_RELIABILITY and band.share - 1.96 * band.error > 0.5
+            row |= {"gap": gap, "reliability": band.share, "told_apart": sure}
         rows.append(row)
     return rows

@@ -16,7 +16,8 @@ from PIL import Image
 from pawpularity.coach.tips import ADVISED, NOT_WORTH, PERHAPS, TRAITS, Trait, change, tips_for
 from pawpularity.coach.upload import Upload
 from pawpularity.console import log, table, track
-from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
+from pawpularity.explain.estimates import estimates
+from pawpularity.files import plain
 from pawpularity.sample.render import render
 from pawpularity.sample.spec import Photo, counterfactual_pair, expected_score
 
@@ -90,16 +91,16 @@ def _result(
     score points, means over the noticed pairs with 95 % intervals, None where there are none: `promised`, `true_gain` by
     the rule, `network_gain` of the networks' own score.
     """
-    row: dict[str, Any] = {"tip": tip, "pairs": len(noticed), "noticed": float(np.mean(noticed)),
-                           "false_alarms": float(np.mean(alarms))}  # fmt: skip
-    names = ("promised", "true_gain", "true_low", "true_high", "network_gain", "network_low", "network_high")
-    if not gains:
-        return row | dict.fromkeys(names)
-    columns = np.column_stack([np.ones(len(gains)), np.array(gains)])
-    sums = bootstrap_sums(columns, draws=2000)
-    promised, true, network = (float(mean) for mean in columns[:, 1:].mean(axis=0))
-    ends = [interval(sums[:, place] / sums[:, 0]) for place in (2, 3)]
-    return row | dict(zip(names, (promised, true, *ends[0], network, *ends[1]), strict=True))
+    row = {
+        "tip": tip,
+        "pairs": len(noticed),
+        "noticed": float(np.mean(noticed)),
+        "false_alarms": float(np.mean(alarms)),
+    }
+    promised, true, network = estimates(np.array(gains, dtype=float).reshape(-1, 3))
+    ends = {"promised": promised.mean, "true_gain": true.mean, "true_low": true.low, "true_high": true.high,
+            "network_gain": network.mean, "network_low": network.low, "network_high": network.high}  # fmt: skip
+    return plain(row | ends)
 
 
 def _upload(photo: Photo, size: int) -> Upload:

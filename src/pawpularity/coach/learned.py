@@ -11,7 +11,6 @@ import numpy as np
 
 from pawpularity.coach.evidence import SHARE, Evidence, gather_evidence
 from pawpularity.coach.traits import COLUMNS, Probe, fit_probes
-from pawpularity.config import Config
 from pawpularity.console import log
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.subject import RULE, measure
@@ -42,6 +41,11 @@ class Learned:
     tip_results: list[dict[str, Any]] = field(default_factory=list)
     """on a drawn sample: what tips promised beside what following them gave, see `evaluate_tips`"""
 
+    @property
+    def usable(self) -> dict[str, Probe]:
+        """The probes that a tip may rest on."""
+        return {name: probe for name, probe in self.probes.items() if probe.usable}
+
 
 def key_of(run: Run, dataset: Dataset) -> str:
     """12 hex digits over everything that decides what is learnt."""
@@ -68,8 +72,9 @@ def write_learned(path: Path, key: str, learned: Learned) -> None:
     write_json(path, {"key": key, **asdict(learned)})
 
 
-def learn(run: Run, config: Config, dataset: Dataset, compute: Compute) -> Learned:
+def learn(run: Run, dataset: Dataset, compute: Compute) -> Learned:
     """Measure the run's photos. Raises UserError listing photos that cannot be decoded."""
+    config = run.config
     log(f"coach   learns from the {len(dataset.train):,} photos of {dataset.name}: some 0.15 s each, once")
     order = np.argsort(dataset.train[ID].to_numpy(dtype=str), kind="stable")
     table, split = dataset.train.iloc[order].reset_index(drop=True), run_folds(run)

@@ -21,17 +21,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from torch import Tensor
 
 from pawpularity.coach.coach import ONE_PET, Coach, ranked
@@ -42,9 +40,7 @@ from pawpularity.errors import UserError
 
 PLACES, MAPS = 8, 2
 MAX_HELD = PLACES * MAX_BYTES
-MAX_SCORES_BYTES = 100_000
-PATIENCE_S, LONGEST_S = 10.0, 120.0
-"""Without a byte; for a whole body (20 MB at 1.4 Mbit/s)."""
+PATIENCE_S = 10.0  # without a byte of a photo on its way
 BYTES = "application/octet-stream"
 PAGE = Path(__file__).parent / "page"
 FILES = {"coach.css": "text/css", "coach.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -56,12 +52,13 @@ HEADERS = {
     "cache-control": "no-store",
     "cross-origin-resource-policy": "same-origin",
 }
+"""Of every answer: the page may do nothing but use itself."""
 
 
 class Site:
-    """One coach behind a page. `hosts` are the names it answers to; None = any."""
+    """One coach behind a page. `hosts` are the names it answers to; * = any."""
 
-    def __init__(self, coach: Coach, hosts: set[str] | None) -> None:
+    def __init__(self, coach: Coach, hosts: list[str]) -> None:
         self.coach, self.hosts, self.held = coach, hosts, 0
         self.places, self.maps = asyncio.Semaphore(PLACES), asyncio.Semaphore(MAPS)
         self.network = ThreadPoolExecutor(1, thread_name_prefix="network")
@@ -84,7 +81,9 @@ class Site:
             ClientDisconnect: lambda *_: _fault(400, "The photo did not arrive whole."),
             Exception: _defect,
         }
-        return Starlette(routes=routes, middleware=[Middleware(Guard, self.hosts)], exception_handlers=faults)
+        # A page of another site whose name is made to lead here is not answered.
+        guard = [Middleware(TrustedHostMiddleware, allowed_hosts=self.hosts, www_redirect=False)]
+        return Starlette(routes=routes, middleware=guard, exception_handlers=faults)
 
     async def _index(self, _: Request) -> Response:
         page = Environment(loader=FileSystemLoader(PAGE), autoescape=True).get_template("index.html.j2")
@@ -92,13 +91,13 @@ class Site:
 
     def _photo(self, work: Callable[[Upload], Any]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
-            async with self._body(request, MAX_BYTES) as data, _place(self.places):
+            async with self._body(request) as data, _place(self.places):
                 return JSONResponse(await self._in_turn(lambda: work(Upload.of(data))))
 
         return answer
 
     async def _order(self, request: Request) -> Response:
-        async with self._body(request, MAX_SCORES_BYTES) as data:
+        async with self._body(request) as data:
             try:
                 scores = [float(value) for value in json.loads(data)["scores"]]
             except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
@@ -122,7 +121,7 @@ class Site:
         """The map as it grows, a line of JSON each. Closing the iterator ends the work."""
         loop, gone = asyncio.get_running_loop(), threading.Event()
         frames: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
-        async with self._body(request, MAX_BYTES) as data, _place(self.maps), _place(self.places):
+        async with self._body(request) as data, _place(self.maps), _place(self.places):
             score, x = await self._in_turn(lambda: self.coach.saliency_input(Upload.of(data)))
 
             def scored(batch: Tensor) -> Tensor:
@@ -158,7 +157,7 @@ class Site:
         return await asyncio.get_running_loop().run_in_executor(self.network, work)
 
     @asynccontextmanager
-    async def _body(self, request: Request, limit: int) -> AsyncIterator[bytes]:
+    async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """A request's bytes, which count as held inside the block.
 
         A body on its way takes no place, so that a slow or dead line keeps nobody waiting. Of a refused one the rest is read
@@ -168,11 +167,11 @@ class Site:
             raise HTTPException(415, f"Send bytes, with content-type {BYTES}.")
         data, held, refusal, loop = bytearray(), 0, None, asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(LONGEST_S), asyncio.timeout(PATIENCE_S) as patience:
+            async with asyncio.timeout(PATIENCE_S) as patience:
                 async for chunk in request.stream():
                     patience.reschedule(loop.time() + PATIENCE_S)
-                    if held + len(chunk) > limit:
-                        refusal = HTTPException(413, f"This is too large: {limit / 1e6:g} MB at most.")
+                    if held + len(chunk) > MAX_BYTES:
+                        refusal = HTTPException(413, f"This is too large: {MAX_BYTES / 1e6:g} MB at most.")
                     elif self.held + len(chunk) > MAX_HELD:
                         refusal = refusal or _busy()
                     if refusal is None:
@@ -216,29 +215,3 @@ def _fault(status: int, words: str, headers: dict[str, str] | None = None) -> Re
 def _defect(_: Request, error: Exception) -> Response:
     traceback.print_exception(error)
     return _fault(500, "Something went wrong here; it is not your photo's fault. The terminal says more.")
-
-
-class Guard:
-    """Answers to the names of `hosts` alone, and tells browsers that the page may do nothing but use itself."""
-
-    def __init__(self, app: ASGIApp, hosts: set[str] | None) -> None:
-        self.app, self.hosts = app, hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        known = self.hosts is None or _hostname(Headers(scope=scope).get("host", "")) in self.hosts
-        answer = self.app if known else _fault(421, "This page answers on this machine alone.")
-        await answer(scope, receive, sent)
-
-
-def _hostname(host: str) -> str | None:
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None

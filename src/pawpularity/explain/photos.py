@@ -74,7 +74,9 @@ class RunData:
         if run.leaky:
             log(f"{run.name} is leaky by design (train.split=leaky): its networks saw copies of the photos they score")
         own, data = run.record["data"], context.data
-        if own["name"] != data.resolve().name and data in (CONTEST, SAMPLE) and own.get("folder"):
+        if own["name"] != data.resolve().name and data in (CONTEST, SAMPLE):
+            if not own.get("folder"):
+                raise UserError(f"{run.name}: was trained on {own['name']}; name that folder with DATA=DIR")
             data = Path(own["folder"])
             log(f"data    {data}, which {run.name} was trained on")
         dataset = load_dataset(data, config)

@@ -1,6 +1,6 @@
 """Question: how much faster is this project than the plain way, on this machine?
 
-Command: `make bench BENCH=train|predict|cache|profile|search|rise|all [BACKBONES="densenet161 vgg19_bn"]`; `all` leaves out search
+Command: `make bench BENCH=train|predict|cache|search|rise|all [BACKBONES="densenet161 vgg19_bn"]`; `all` leaves out search
 and rise, which take a quarter of an hour each.
 Result: a table each; with `--out DIR` also DIR/WHAT-DEVICE.csv, every row with the machine and the versions it was measured with.
 
@@ -8,56 +8,52 @@ All ways of a table run on the same drawn photos in one run, after a warm-up, se
 (slowest - fastest) / median: how far the machine was from idle. Times of two runs on a shared machine do not compare.
 """
 
-import csv
-import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from pawpularity.config import Config, resolve
 from pawpularity.console import emit, log, next_step, table
 from pawpularity.errors import UserError, nearest
 from pawpularity.files import plain, write_text
 
+if TYPE_CHECKING:
+    from pawpularity.device import Compute
+
 TITLES = {
-    "train": "An epoch, per image (samples with the paper's copies)",
+    "train": "An epoch, per image (with the paper's copies)",
     "predict": "Prediction, per photo: five folds that share one frozen part, beside one full model",
     "cache": "Building cached features, per view, beside the frozen part's bare forward pass on random pixels",
-    "profile": "A step of the trained head, per image and operator",
     "search": "A search beside five trainings of all folds, photos decoded and all features cached (share: below 1 is faster)",
-    "rise": "Masks for a map's relative error of 0.2, and times more of them than ours (median: 16 photos unless --maps)",
+    "rise": "Masks for a map's relative error of 0.2, and times more of them that others need (median: 16 photos unless --maps)",
 }
-TAKES = {"search": {"--trials"}, "rise": {"--data", "--weights"}}
-"""Options of one benchmark alone; the others share --unfrozen and --trained-bn."""
-HIDDEN = {"device", "dtype", "epochs", "repeats", "samples", "photos", "views", "folds", "load_before", "size", "photo_score",
-          "mean_score", "relative_error_512", "relative_error_2048", "stops_at", "published_500_error_over_map",
-          "epochs_run", "epochs_per_s", "trials_of_each_worker"}  # fmt: skip
-"""Columns of CSV and JSON that the printed table leaves out"""
 # As the authors froze, but for DenseNet-161, whose last 100 tensors are the project's yardstick (the authors trained 82).
 DEPTHS = {"densenet161": 100, "resnet152": 65, "vgg19_bn": 18, "efficientnet_b7": 109}
 LARGE = 1024  # px of the drawn photos: decoding one takes as long as a photo of the contest
 BATCH = 64
 Rows = list[dict[str, Any]]
+Seconds = list[float]
+"""Of several repeats"""
 
 
 def bench(
     *, what: str = "train", backbones: Sequence[str] = (), unfrozen: int | None = None, photos: int | None = None,
-    repeats: int | None = None, trials: int | None = None, trained_bn: bool = False, data: str | None = None,
-    weights: str | None = None, maps: int = 16, out: str | None = None, json: str | None = None,
+    repeats: int | None = None, trials: int = 50, data: str | None = None, weights: str | None = None, maps: int = 16,
+    out: str | None = None, json: str | None = None,
 ) -> None:  # fmt: skip
-    """`pawpularity bench`: measure, print, and with `out` write CSVs. Raises UserError for options that do not go together."""
-    own = {"--trials": trials, "--unfrozen": unfrozen, "--trained-bn": trained_bn or None}
-    _check(what, {**own, "--data": data, "--weights": weights})
-    if out and Path(out).is_file():
-        raise UserError(f"--out {out}: is a file; name a folder")
+    """`pawpularity bench`: measure, print, and with `out` write CSVs. Raises UserError for a config that freezes nothing."""
+    if what not in (*TITLES, "all"):
+        raise UserError(f"--what {what}: there is no such benchmark{nearest(what, (*TITLES, 'all'))}")
     if what == "rise":
-        tables = {"rise": _rise(data, photos or 64, weights, backbones, maps, repeats or 3)}
+        tables = {"rise": _rise(data, photos or 64, weights, [*backbones, ""][0], maps, repeats or 3)}
     elif what == "search":
-        tables = {"search": _search(backbones or ["sample"], photos or 600, trials or 50, repeats or 1)}
+        tables = {"search": _search(backbones or ["sample"], photos or 600, trials, repeats or 1)}
     else:
-        configs = {name: settings(name, unfrozen, frozen_bn=not trained_bn) for name in backbones or DEPTHS}
+        configs = {name: settings(name, unfrozen) for name in backbones or DEPTHS}
         tables = _loops(what, configs, photos or 64, repeats or 3)
     for name, rows in tables.items() if out else ():
         write_text(Path(out or "") / f"{name}-{rows[0]['device']}.csv", as_csv(rows))
@@ -65,23 +61,11 @@ def bench(
     next_step('make bench BENCH=all ARGS="--out docs/benchmarks"')
 
 
-def _check(what: str, given: Mapping[str, object]) -> None:
-    if what not in (*TITLES, "all"):
-        raise UserError(f"--what {what}: there is no such benchmark{nearest(what, (*TITLES, 'all'))}")
-    takes = TAKES.get(what, {"--unfrozen", "--trained-bn"})
-    if foreign := [option for option, value in given.items() if value is not None and option not in takes]:
-        raise UserError(f"--what {what}: takes no {foreign[0]}; remove it")
-
-
-def _rise(
-    data: str | None, photos: int, weights: str | None, backbones: Sequence[str], maps: int, repeats: int
-) -> Rows:
-    if len(backbones) > 1:
-        raise UserError("--what rise: takes one timm network; name one with --backbones")
+def _rise(data: str | None, photos: int, weights: str | None, backbone: str, maps: int, repeats: int) -> Rows:
     from pawpularity.studies.benchmark_rise import bench_rise
 
     with nullcontext(Path(data)) if data else drawn_photos(photos, 160) as folder:
-        return bench_rise(folder, weights, [*backbones, ""][0], maps, repeats)
+        return bench_rise(folder, weights, backbone, maps, repeats)
 
 
 def _search(names: Sequence[str], photos: int, trials: int, repeats: int) -> Rows:
@@ -110,17 +94,15 @@ def _loops(what: str, configs: Mapping[str, Config], photos: int, repeats: int) 
 def _require_frozen(configs: Mapping[str, Config]) -> None:
     for name, config in configs.items():
         if config.model.unfrozen == "all":
-            raise UserError(
-                f"{name}: freezes nothing, so no features can be cached; name another config, or --unfrozen N"
-            )
+            raise UserError(f"{name}: freezes nothing, so no features can be cached; name another config")
 
 
-def settings(name: str, unfrozen: int | None, *, frozen_bn: bool) -> Config:
+def settings(name: str, unfrozen: int | None) -> Config:
     """Config `name`, `unfrozen` of its tensors trained (None: as usual), with nothing but the training steps in its loop."""
     unfrozen = DEPTHS.get(name) if unfrozen is None else unfrozen
     words = ["model.weights=none", "train.stop=none", "train.schedule=cosine", "train.loss=bce", "model.output=sigmoid",
              f"train.batch_size={BATCH}", "train.augment=none", "train.copies=authors", "train.workers=-1",
-             "train.channels_last=true", f"train.frozen_bn={str(frozen_bn).lower()}"]  # fmt: skip
+             "train.channels_last=true", "train.frozen_bn=true"]  # fmt: skip
     return resolve(name, words if unfrozen is None else [*words, f"model.unfrozen={unfrozen}"])
 
 
@@ -134,33 +116,44 @@ def drawn_photos(photos: int, size: int, seed: int = 11) -> Iterator[Path]:
         yield Path(name) / "photos"
 
 
+def side_by_side(
+    ways: Sequence[Callable[[], Any]], compute: "Compute", repeats: int, warm_up: int = 1
+) -> list[Seconds]:
+    """Time each way `repeats` times in turn, so that a disturbance of the machine hits them alike."""
+    seconds: list[Seconds] = [[] for _ in ways]
+    for turn in range(warm_up + repeats):
+        for way, own in zip(ways, seconds, strict=True):
+            compute.synchronise()
+            started = time.perf_counter()
+            way()
+            compute.synchronise()
+            if turn >= warm_up:
+                own.append(time.perf_counter() - started)
+    return seconds
+
+
+def spread(seconds: Seconds) -> float:
+    """(slowest - fastest) / median: how far the machine was from idle."""
+    return (max(seconds) - min(seconds)) / median(seconds)
+
+
 def as_table(what: str, rows: Rows) -> str:
     """A title and one line a row."""
-    columns = [key for key in rows[0] if key not in HIDDEN]
+    columns = [key for key in rows[0] if key not in ("device", "dtype", "repeats")]
     left = [at for at, key in enumerate(columns) if any(isinstance(row[key], str) for row in rows)]
-    return f"{TITLES[what]}\n{table(columns, [[_cell(row[key]) for key in columns] for row in rows], left=left)}"
+    cells = [[f"{row[key]:.4g}" if isinstance(row[key], float) else row[key] for key in columns] for row in rows]
+    return f"{TITLES[what]}\n{table(columns, cells, left=left)}"
 
 
 def as_csv(rows: Rows) -> str:
     """The rows, each with the machine and the versions it was measured with."""
+    import pandas as pd
     import torch
 
     from pawpularity.runs import git_commit, machine, versions
 
-    gpu = rows[0]["device"] == "cuda"
-    about = {
-        "processor": torch.cuda.get_device_name() if gpu else machine()["processor"],
-        "cores": machine()["cores"],
-        "threads": torch.get_num_threads(),
-        **{name: versions()[name] for name in ("python", "torch", "timm")},
-        "git_commit": (git_commit() or "")[:12],
-    }
-    out = io.StringIO()
-    writer = csv.DictWriter(out, [*rows[0], *about], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in (row | about).items()} for row in rows)
-    return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value
+    here, installed = machine(), versions()
+    about = {"processor": here.get("gpu", here["processor"]), "cores": here["cores"], "threads": torch.get_num_threads(),
+             "python": installed["python"], "torch": installed["torch"], "timm": installed["timm"],
+             "git_commit": (git_commit() or "")[:12]}  # fmt: skip
+    return str(pd.DataFrame(rows).assign(**about).to_csv(index=False, float_format="%.4g", lineterminator="\n"))

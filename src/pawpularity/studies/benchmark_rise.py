@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from pawpularity.config import Model
@@ -25,8 +27,7 @@ from pawpularity.device import Compute, choose
 from pawpularity.explain.players import SHOWN
 from pawpularity.explain.rise import Rise, rise
 from pawpularity.models.backbone import as_tensor_stats, build_backbone
-from pawpularity.studies.benchmark import Rows
-from pawpularity.studies.benchmark_train import side_by_side
+from pawpularity.studies.benchmark import Rows, side_by_side
 
 ALPHA = 1780.0
 """The penalty, on sums of squares of standardised features. Chosen on a hundred photos it grows until only the mean is left."""
@@ -50,20 +51,14 @@ def bench_rise(folder: Path, weights: str | None, backbone: str, maps: int, repe
     table = read_train(folder)[:FITTED]
     pixels = np.stack([decode(folder / "train" / f"{photo}.jpg", size, "squash") for photo in table[ID]])
     score, photos = ridge_score(model, pixels, table[TARGET].to_numpy(np.float64), compute)
-    chosen = np.linspace(0, len(table), min(maps, len(table)), endpoint=False).astype(int)
-    figures = [compared(score, photos[row]) for row in track(chosen.tolist(), "explaining")]
-    figures.append({key: float(np.median([row[key] for row in figures])) for key in figures[0]})
+    chosen = np.linspace(0, len(table), min(maps, len(table)), endpoint=False).astype(int).tolist()
+    figures = [compared(score, photos[row]) for row in track(chosen, "explaining")]
+    middle = {key: float(np.median([row[key] for row in figures])) for key in figures[0]}
     cost = _cost(score, photos[chosen[-1]], compute, repeats)
-    costs = [dict.fromkeys(cost)] * len(chosen) + [cost]
-    names = [*(str(table[ID].iloc[row])[:8] for row in chosen), f"median of {len(chosen)}"]
     about = {"net": model.backbone, "size": size, "device": compute.device.type, "dtype": compute.dtype_name}
-    rows = []
-    for name, row, own in zip(names, figures, costs, strict=True):
-        seconds = {
-            f"{who}_s": cost["ms_per_mask"] / 1e3 * row[f"{who}_masks"] for who in ("ours", "centred", "published")
-        }
-        rows.append({**about, "photo": name, **row, **own, **seconds})
-    return rows
+    rows: Rows = [{**about, "photo": str(table[ID].iloc[row])[:8], **own, **dict.fromkeys(cost)}
+                  for row, own in zip(chosen, figures, strict=True)]  # fmt: skip
+    return [*rows, {**about, "photo": f"median of {len(chosen)}", **middle, **cost}]
 
 
 def ridge_score(model: Model, pixels: Any, scores: Any, compute: Compute) -> tuple[Score, Tensor]:
@@ -80,10 +75,13 @@ def ridge_score(model: Model, pixels: Any, scores: Any, compute: Compute) -> tup
         return found.float()
 
     table = torch.cat([features(part) for part in torch.split(photos, BATCH)]).double().cpu().numpy()
-    centre, sd = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-12)
-    z = (table - centre) / sd
-    slopes = np.linalg.solve(z.T @ z + ALPHA * np.eye(z.shape[1]), z.T @ (scores - scores.mean())) / sd
-    weights, intercept = torch.tensor(slopes).float().to(compute.device), float(scores.mean() - centre @ slopes)
+    scaler = StandardScaler().fit(table)
+    ridge = Ridge(ALPHA).fit(scaler.transform(table), scores)
+    slopes = ridge.coef_ / scaler.scale_
+    weights, intercept = (
+        torch.tensor(slopes).float().to(compute.device),
+        float(ridge.intercept_ - scaler.mean_ @ slopes),
+    )
     return lambda x: features(x) @ weights + intercept, photos
 
 
@@ -95,24 +93,19 @@ def compared(score: Score, photo: Tensor) -> dict[str, float]:
     # The published map, its mean score taken off, is mean(f (M - 1/2)) / p: p / Var(M_p) brings it to our unit.
     published = _noise(other.weighted("score"), SHOWN / ours.grid.variance)
     noise, centred = _noise(ours), _noise(other)
-    error = {"ours": noise * ours.masks, "centred": centred * other.masks, "published": published * other.masks}
     signal = max(float((ours.map.astype(np.float64) ** 2).sum()) - noise, 0.0)
-    reached = [masks for masks, error_ in ours.history if error_ <= PRECISION]
-    relative = dict(ours.history)
     with np.errstate(divide="ignore"):
-        per_signal = {who: float(np.divide(value, signal)) for who, value in error.items()}
+        per_signal, per_signal_published = (
+            float(np.divide(error * found.masks, signal)) for error, found in ((noise, ours), (published, other))
+        )
     return {
-        "photo_score": ours.photo_score,
         "mean_score": ours.mean_score,
         "sd_score": ours.sd_score,
-        "relative_error_512": relative[512],
-        "relative_error_2048": relative[2048],
-        "stops_at": float(reached[0] if reached else ours.masks),
         "agreement": float(((ours.map.astype(np.float64) - other.map) ** 2).sum()) / (noise + centred),
-        **{f"{who}_masks": value / PRECISION**2 for who, value in per_signal.items()},
-        "times_centred": error["centred"] / error["ours"],
-        "times_published": error["published"] / error["ours"],
-        "published_500_error_over_map": (per_signal["published"] / 500) ** 0.5,
+        "ours_masks": per_signal / PRECISION**2,
+        "times_centred": centred * other.masks / (noise * ours.masks),
+        "times_published": published * other.masks / (noise * ours.masks),
+        "published_500_error_over_map": (per_signal_published / 500) ** 0.5,
     }
 
 
@@ -130,7 +123,6 @@ def _cost(score: Score, photo: Tensor, compute: Compute, repeats: int) -> dict[s
         for _ in range(MASKS // BATCH):
             score(ready).cpu()
 
-    timings = side_by_side([bare, lambda: rise(score, photo, masks=MASKS, batch_size=BATCH)], compute, max(repeats, 3))
-    # The fastest of the repeats: what others do on the machine only ever adds.
-    forward, whole = map(min, timings)
+    timings = side_by_side([bare, lambda: rise(score, photo, masks=MASKS, batch_size=BATCH)], compute, repeats)
+    forward, whole = map(min, timings)  # what others do on the machine only ever adds
     return {"ms_per_mask": 1e3 * whole / MASKS, "overhead_percent": 100 * (whole / forward - 1)}

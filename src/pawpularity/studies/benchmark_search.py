@@ -3,13 +3,12 @@
 - `plain training`: `pawpularity train` on all folds with cache.budget_gb=0: the frozen part runs in every epoch, as public
   solutions train;
 - `warm training`: the same on cached features;
-- `search`: `pawpularity tune --search-only`, pruned as the config says: in a journal, in a PostgreSQL of its own, and there by two
-  commands at once, each with half of the threads.
+- `search`: `pawpularity tune --search-only`, pruned as the config says, by one worker and by two, each with half of the threads: in
+  a journal, or in the database that PAWPULARITY_STORAGE names.
 
-All of them find photos decoded and every depth's features cached. A training's seconds are those of its folds, a search's are from
-the first trial's start to the last one's end, as both note them. `cpu_seconds` are those of all threads and processes, the start
-of Python included: where others use the machine too, they are the fairer ones. A trial that was lost, repeated or drawn twice is a
-defect, and ends the benchmark.
+All of them find photos decoded and every depth's features cached. Seconds are those of the whole command, the start of Python
+included; `cpu_seconds` those of all its threads and processes: where others use the machine too, they are the fairer ones. A
+trial that was lost, repeated or drawn twice is a defect, and ends the benchmark.
 """
 
 import contextlib
@@ -17,11 +16,10 @@ import os
 import secrets
 import subprocess
 import sys
+import time
 from collections import Counter
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import optuna
@@ -33,86 +31,37 @@ from pawpularity.context import Context
 from pawpularity.device import Compute, choose
 from pawpularity.models.backbone import unfrozen_tensors
 from pawpularity.models.network import build_network
-from pawpularity.runs import OOF, Run
-from pawpularity.studies.benchmark import Rows, drawn_photos
-from pawpularity.studies.benchmark_train import spread
-from pawpularity.studies.postgres import NoServer, temporary_server
+from pawpularity.runs import OOF
+from pawpularity.studies.benchmark import Rows, drawn_photos, spread
 from pawpularity.training.fit import training_inputs
 from pawpularity.training.samples import TrainingData, samples_of
 from pawpularity.tuning.space import DEPTH, read_space, resolved
-from pawpularity.tuning.storage import PROCESS, VARIABLE, Store, study_folder
+from pawpularity.tuning.storage import VARIABLE, Store, study_folder
 from pawpularity.tuning.study import load_study
 
 TRAININGS = 5  # a search is measured in trainings of all folds, five of them
+WAYS = {("plain training", 1): ("train", "cache.budget_gb=0"), ("warm training", 1): ("train",),
+        ("search", 1): ("tune", "--search-only"), ("search", 2): ("tune", "--search-only", "--workers", "2")}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Counted:
-    """One command, or several at once. `trials_each`: trials of every worker, the busiest first; `cpu`: seconds."""
-
-    seconds: float
-    epochs: float
-    trials_each: tuple[int, ...] = ()
-    cpu: float = 0.0
-
-
-@dataclass(frozen=True)
-class Way:
-    """One of the rows."""
-
-    way: str
-    command: tuple[str, ...] = ("train",)
-    storage: str | None = None
-    workers: int = 1
-    url: str = ""
-
-    @property
-    def threads(self) -> int:
-        """Threads of every worker."""
-        return max(1, torch.get_num_threads() // self.workers)
-
-    def run(self, words: list[str], run: str, trials: int) -> Counted:
-        """Run it in the current folder as run `run`. `words`: the config and the data."""
-        # The address is not a word of the command: others can list those.
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), VARIABLE: self.url}
-        used = cpu_seconds()
-        whole = [sys.executable, "-m", "pawpularity", *self.command, *words, "--run", run]
-        workers = [subprocess.Popen(whole, env=environment, stdout=sys.stderr) for _ in range(self.workers)]
-        try:
-            codes = [worker.wait() for worker in workers]
-        finally:
-            for worker in workers:
-                worker.kill()
-        if any(codes):
-            raise RuntimeError(f"{self.way} ended with exit codes {codes}")
-        if self.storage:
-            found = count(load_study(Store(study_folder(run), self.url or None, create=False), run), trials)
-        else:
-            trained = Run.open(OOF / run)
-            folds = [trained.metrics(fold) for fold in trained.trained_folds()]
-            found = Counted(sum(fold["seconds"] for fold in folds), sum(fold["epochs_run"] for fold in folds))
-        return replace(found, cpu=cpu_seconds() - used)
+def timed(words: list[str], workers: int) -> tuple[float, float]:
+    """Seconds of one command, and those of all its threads and processes."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
+    started, before = time.perf_counter(), os.times()
+    subprocess.run([sys.executable, "-m", "pawpularity", *words], env=environment, stdout=sys.stderr, check=True)
+    after = os.times()
+    cpu = sum(getattr(after, name) - getattr(before, name) for name in ("children_user", "children_system"))
+    return time.perf_counter() - started, cpu
 
 
-def cpu_seconds() -> float:
-    """What this process and the ended ones that it started have used, all threads."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
-
-
-def count(study: optuna.Study, trials: int) -> Counted:
-    """What a study of `trials` trials took. Raises RuntimeError for a lost, an unfinished, a repeated and a doubled trial."""
+def require_whole(study: optuna.Study, trials: int) -> None:
+    """Raise RuntimeError where a trial of `trials` is lost, unfinished or repeated, or two drew the same settings."""
     every = study.get_trials(deepcopy=False)
     states = Counter(trial.state.name for trial in every)
     if [trial.number for trial in every] != list(range(trials)) or set(states) - {"COMPLETE", "PRUNED"}:
         raise RuntimeError(f"study {study.study_name}: {trials} finished trials were due; there are {dict(states)}")
     if len({str(sorted(trial.params.items())) for trial in every}) != trials:
         raise RuntimeError(f"study {study.study_name}: two trials drew the same settings")
-    started = [trial.datetime_start for trial in every if trial.datetime_start]
-    ended = [trial.datetime_complete for trial in every if trial.datetime_complete]
-    workers = Counter(trial.user_attrs[PROCESS] for trial in every)
-    epochs = sum(trial.user_attrs.get("epochs", 0) for trial in every)
-    return Counted((max(ended) - min(started)).total_seconds(), epochs, tuple(sorted(workers.values(), reverse=True)))
 
 
 def warm(context: Context, compute: Compute) -> None:
@@ -129,62 +78,45 @@ def warm(context: Context, compute: Compute) -> None:
 
 
 def bench_search(name: str, photos: int, trials: int, repeats: int) -> Rows:
-    """Rows of the table for one config; those of PostgreSQL only where there is one.
-
-    Raises RuntimeError where features were computed inside what is timed as warm.
-    """
-    config, load, configs = resolve(name), os.getloadavg()[0], Path(CONFIGS).resolve()
+    """Rows of the table for one config. Raises RuntimeError where features were computed inside what is timed as warm."""
+    config, configs, url = resolve(name), Path(CONFIGS).resolve(), os.environ.get(VARIABLE) or None
     compute = choose(config.train.dtype)
     log(f"device  {compute}")
-    with drawn_photos(photos, 160, seed=0) as data, contextlib.chdir(data.parent), contextlib.ExitStack() as stack:
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {way: [] for way in WAYS}
+    with drawn_photos(photos, 160, seed=0) as data, contextlib.chdir(data.parent):
         Path(CONFIGS).symlink_to(configs)
-        context = Context(config, Path(data.name), OOF / "warm")
-        warm(context, compute)
-        search = ("tune", "--search-only", "--trials", str(trials), "search.nested=false")
-        ways = [
-            Way("plain training", ("train", "cache.budget_gb=0")),
-            Way("warm training"),
-            Way("search", search, "journal"),
-        ]
-        try:
-            url = stack.enter_context(temporary_server(secrets.token_urlsafe(12)))
-            ways += [Way("search", search, "postgresql", workers, url) for workers in (1, 2)]
-        except NoServer as error:
-            log(f"search: no rows for PostgreSQL: {error}")
-        indexes = Path(config.cache.folder) / "features"
-        before = {index: index.stat().st_size for index in indexes.glob("*/index.jsonl")}
-        found: dict[Way, list[Counted]] = {way: [] for way in ways}
+        warm(Context(config, Path(data.name), OOF / "warm"), compute)
+        indexes = sorted((Path(config.cache.folder) / "features").glob("*/index.jsonl"))
+        before = [index.read_bytes() for index in indexes]
         for turn in range(repeats):  # all ways in turn, so that a disturbance of the machine hits them alike
-            for number, way in enumerate(ways):
-                log(
-                    f"search: {way.way}, {way.storage or 'all folds'}, {way.workers} at once, {turn + 1} of {repeats} ..."
-                )
-                found[way].append(way.run(["--config", name, "--data", data.name], f"bench{number}-{turn}", trials))
-        if not before or before != {index: index.stat().st_size for index in indexes.glob("*/index.jsonl")}:
+            for (way, workers), words in WAYS.items():
+                log(f"search: {way}, {workers} at once, {turn + 1} of {repeats} ...")
+                run = f"bench-{secrets.token_hex(4)}"
+                command = [*words, "--config", name, "--data", data.name, "--run", run]
+                if way != "search":
+                    found[way, workers].append(timed(command, workers))
+                    continue
+                found[way, workers].append(timed([*command, "--trials", str(trials), "search.nested=false"], workers))
+                store = Store(study_folder(run), url, create=False)
+                require_whole(load_study(store, run), trials)
+                optuna.delete_study(study_name=run, storage=store.storage)
+        if before != [index.read_bytes() for index in indexes]:
             raise RuntimeError("features were computed inside what was timed as warm")
-        common = {"config": name, "device": compute.device.type, "photos": photos, "folds": context.folds.k}
-        return rows_of(common, found, trials, load)
+    return rows_of(name, compute.device.type, found, trials)
 
 
-def rows_of(common: dict[str, Any], found: dict[Way, list[Counted]], trials: int, load: float) -> Rows:
+def rows_of(config: str, device: str, found: dict[tuple[str, int], list[tuple[float, float]]], trials: int) -> Rows:
     """The table: medians, and shares of five trainings."""
-    seconds, cpu, epochs = (
-        {way: median(getattr(one, name) for one in times) for way, times in found.items()}
-        for name in ("seconds", "cpu", "epochs")
-    )
+    seconds, cpu = ({way: median(one[i] for one in times) for way, times in found.items()} for i in (0, 1))
     plain, kept = list(found)[:2]
     rows = []
     for way, times in found.items():
-        searched = way.storage is not None
-        rows.append(common | {
-            "way": way.way, "storage": way.storage, "workers": way.workers, "threads_each": way.threads,
-            "trials": trials if searched else None,
-            "trials_of_each_worker": " ".join(map(str, times[0].trials_each)) or None,
-            "epochs_run": epochs[way], "seconds": seconds[way], "cpu_seconds": cpu[way],
-            "trials_per_s": trials / seconds[way] if searched else None, "epochs_per_s": epochs[way] / seconds[way],
-            "share_of_five_plain": seconds[way] / (TRAININGS * seconds[plain]) if searched else None,
-            "share_of_five_warm": seconds[way] / (TRAININGS * seconds[kept]) if searched else None,
-            "cpu_share_of_five_plain": cpu[way] / (TRAININGS * cpu[plain]) if searched else None,
-            "spread": spread([one.seconds for one in times]), "repeats": len(times), "load_before": load,
-        })  # fmt: skip
+        row = {"config": config, "device": device, "way": way[0], "workers": way[1], "seconds": seconds[way],
+               "cpu_seconds": cpu[way]}  # fmt: skip
+        if way[0] == "search":
+            row |= {"trials_per_s": trials / seconds[way], "share_of_five_plain": seconds[way] / (TRAININGS * seconds[plain]),
+                    "share_of_five_warm": seconds[way] / (TRAININGS * seconds[kept])}  # fmt: skip
+        else:
+            row |= dict.fromkeys(("trials_per_s", "share_of_five_plain", "share_of_five_warm"))
+        rows.append(row | {"spread": spread([one[0] for one in times]), "repeats": len(times)})
     return rows

@@ -8,13 +8,11 @@ Training is timed four ways over the same samples, the paper's copies among them
 - `features cold`: our first epoch: photos decoded, frozen features computed and stored, the head trained;
 - `features warm`: every further epoch, fold and trial: the head alone.
 
-The plain loops train BatchNorm as usual; the trained head keeps its statistics (`train.frozen_bn`) unless --trained-bn.
+The plain loops train BatchNorm as usual; the trained head keeps its statistics (`train.frozen_bn`).
 """
 
 import shutil
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,11 +20,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -42,62 +38,13 @@ from pawpularity.features.build import FeatureCache
 from pawpularity.features.load import PixelInputs
 from pawpularity.models.network import Network, build_network
 from pawpularity.predictor import score_heads
-from pawpularity.studies.benchmark import BATCH, Rows
+from pawpularity.studies.benchmark import BATCH, Rows, side_by_side, spread
 from pawpularity.training.fit import NOTHING, fit_samples
 from pawpularity.training.loop import Hooks, worker_count
 from pawpularity.training.samples import Samples, TrainingData, samples_of
 
 EPOCHS = 10  # of the comparison of whole trainings
 FOLDS, PREDICTED = 5, 64
-OPERATORS, STEPS = 12, 5
-Seconds = list[float]
-"""Of several repeats"""
-
-
-def spread(seconds: Seconds) -> float:
-    """(slowest - fastest) / median: how far the machine was from idle."""
-    return (max(seconds) - min(seconds)) / median(seconds)
-
-
-def side_by_side(ways: Sequence[Callable[[], Any]], compute: Compute, repeats: int, warm_up: int = 1) -> list[Seconds]:
-    """Time each way `repeats` times in turn, so that a disturbance of the machine hits them alike."""
-    seconds: list[Seconds] = [[] for _ in ways]
-    for turn in range(warm_up + repeats):
-        for way, own in zip(ways, seconds, strict=True):
-            compute.synchronise()
-            started = time.perf_counter()
-            way()
-            compute.synchronise()
-            if turn >= warm_up:
-                own.append(time.perf_counter() - started)
-    return seconds
-
-
-class PeakMemory:
-    """`with PeakMemory() as peak: ...; peak.mb`: the most anonymous memory that the process had inside, read every 20 ms."""
-
-    def __enter__(self) -> "PeakMemory":
-        self.mb = self.before = anonymous_mb()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.02):
-            self.mb = max(self.mb, anonymous_mb())
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.mb = max(self.mb, anonymous_mb())
-
-
-def anonymous_mb() -> float:
-    """Memory of this process's own in MB (mapped files are the kernel's); 0 where there is no /proc."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1e3
 
 
 @dataclass(frozen=True)
@@ -154,13 +101,13 @@ class PlainPhotos(TorchDataset[Any]):
         return len(self.samples)
 
     @cached_property
-    def painter(self) -> Augmenter:
+    def augmenter(self) -> Augmenter:
         """Made by the process that augments."""
         return Augmenter(self.photos.size)
 
     def __getitem__(self, sample: int) -> Any:
         row, copy = self.samples.rows[sample], int(self.samples.copies[sample])
-        pixels = self.painter.apply(decode(self.paths[row], self.photos.size, self.photos.fit), copy, 0)
+        pixels = self.augmenter.apply(decode(self.paths[row], self.photos.size, self.photos.fit), copy, 0)
         return np.array(pixels), self.metadata[row], self.scores[row]
 
 
@@ -200,37 +147,29 @@ def bench_train(bench: Bench) -> Rows:
     with torch.inference_mode(), compute.autocast():  # warm kernels, cold files
         network.frozen_features(torch.zeros(BUILD_BATCH, size, size, 3, dtype=torch.uint8, device=compute.device))
     data = bench.data("train")
-    with PeakMemory() as cold_peak:
-        (built,) = side_by_side([lambda: data.inputs(network, compute, bench.samples.pairs)], compute, 1, warm_up=0)
-    timings, peaks = [], []
+    (built,) = side_by_side([lambda: data.inputs(network, compute, bench.samples.pairs)], compute, 1, warm_up=0)
+    timings = []
     for dtype, channels_last in (("float32", False), (compute.dtype_name, True)):
         config = bench.config.with_values({"train.channels_last": channels_last, "train.frozen_bn": False})
         loop = PlainLoop(replace(bench, config=config, compute=choose(dtype, str(compute.device))))
-        with PeakMemory() as peak:
-            timings += side_by_side([loop.epoch], compute, repeats)
-        peaks.append(peak.mb)
+        timings += side_by_side([loop.epoch], compute, repeats)
     seconds: list[float] = []
     config = bench.config.with_values({"train.epochs": 1 + 3 * repeats})
     hooks = Hooks(on_epoch=lambda epoch: seconds.append(epoch.seconds))
-    with PeakMemory() as peak:
-        fit_samples(config, data, bench.samples, NOTHING, compute=compute, hooks=hooks)
+    fit_samples(config, data, bench.samples, NOTHING, compute=compute, hooks=hooks)
     timings.append(seconds[1:])
     plain, half, warm = map(median, timings)
     ten = EPOCHS * half / (built[0] + EPOCHS * warm)
     best = "channels_last" if compute.dtype == torch.float32 else compute.dtype_name
+    ways = [("plain float32", plain, timings[0]), (f"plain {best}", half, timings[1]),
+            ("features cold", built[0] + warm, None), ("features warm", warm, timings[2])]  # fmt: skip
     return [
         bench.row(
-            samples=n, epochs=EPOCHS, way=way, ms_per_image=1e3 * epoch / n, images_per_s=n / epoch,
-            times_plain_float32=plain / epoch, times_plain_half=half / epoch,
+            way=way, ms_per_image=1e3 * epoch / n, times_plain_float32=plain / epoch, times_plain_half=half / epoch,
             ten_epochs_times_plain_half=ten if way.startswith("features") else None,
-            spread=spread(timing) if timing else None, repeats=len(timing or [1]), peak_anonymous_mb=mb,
+            spread=spread(timing) if timing else None, repeats=len(timing or [1]),
         )
-        for way, epoch, timing, mb in (
-            ("plain float32", plain, timings[0], peaks[0]),
-            (f"plain {best}", half, timings[1], peaks[1]),
-            ("features cold", built[0] + warm, None, cold_peak.mb),
-            ("features warm", warm, timings[2], peak.mb),
-        )
+        for way, epoch, timing in ways
     ]  # fmt: skip
 
 
@@ -255,7 +194,7 @@ def bench_predict(bench: Bench) -> Rows:
     timings = side_by_side([*ways, frozen, partial(head, frozen())], compute, bench.repeats)
     one, five, frozen_ms, head_ms = (1e3 * median(timing) / PREDICTED for timing in timings)
     return [bench.row(
-        dtype=compute.dtype_name, photos=PREDICTED, one_model_ms=one, five_folds_ms=five, times_one_model=five / one,
+        dtype=compute.dtype_name, one_model_ms=one, five_folds_ms=five, times_one_model=five / one,
         frozen_ms=frozen_ms, head_ms=head_ms, times_frozen_and_heads=five / (frozen_ms + FOLDS * head_ms),
         spread=max(map(spread, timings[:2])), repeats=bench.repeats,
     )]  # fmt: skip
@@ -281,47 +220,16 @@ def bench_cache(bench: Bench) -> Rows:
         shutil.rmtree(bench.folder.parent / f"{bench.name}-{cache}" / removed, ignore_errors=True)
         bench.data(cache).inputs(network, compute, (np.arange(count), np.zeros(count, dtype=np.int64)))
 
-    with PeakMemory() as peak:
-        ways: list[Callable[[], None]] = [bare, partial(build, "jpeg", ""), partial(build, "decoded", "features")]
-        timings = side_by_side(ways, compute, bench.repeats)
+    ways: list[Callable[[], None]] = [bare, partial(build, "jpeg", ""), partial(build, "decoded", "features")]
+    timings = side_by_side(ways, compute, bench.repeats)
     full = batches * BUILD_BATCH  # the last batch is filled up, and costs the bare pass as much
     return [
         bench.row(
-            dtype=compute.dtype_name, views=count, way=way, ms_per_view=1e3 * median(timing) / full,
+            dtype=compute.dtype_name, way=way, ms_per_view=1e3 * median(timing) / full,
             share_of_bare_throughput=median(timings[0]) / median(timing), spread=spread(timing), repeats=bench.repeats,
-            peak_anonymous_mb=peak.mb,
         )
         for way, timing in zip(("frozen part alone", "from JPEGs", "from decoded photos"), timings, strict=True)
     ]  # fmt: skip
 
 
-def bench_profile(bench: Bench) -> Rows:
-    """Rows of one backbone: milliseconds an image of the slowest operators of a head's step, of the rest, and of all."""
-    loop, data, first = PlainLoop(bench), bench.data("train"), bench.samples.take(np.arange(BATCH) % len(bench.samples))
-    x = data.inputs(loop.network, bench.compute, bench.samples.pairs).take(*first.pairs)
-    scores = torch.tensor(data.scores[first.rows], dtype=torch.float32)
-    batch = [part.to(bench.compute.device) for part in (x, torch.tensor(data.metadata[first.rows]), scores)]
-    cuda, steps = bench.compute.device.type == "cuda", STEPS * bench.repeats
-    loop.network.train()
-    loop.step(batch, loop.network.head)
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as found:
-        for _ in range(steps):
-            loop.step(batch, loop.network.head)
-    spent = pd.DataFrame(
-        {
-            "operator": event.key.removeprefix("aten::").rstrip("_") or event.key,
-            "calls": event.count // steps,
-            "ms": (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e3 / steps / BATCH,
-        }
-        for event in found.key_averages()
-    )
-    operators = spent.groupby("operator").sum().sort_values("ms", ascending=False)
-    slowest, total = operators[:OPERATORS], float(operators["ms"].sum())
-    lines: list[tuple[str, int | None, float]]
-    lines = [(str(name), int(row["calls"]), float(row["ms"])) for name, row in slowest.iterrows()]
-    lines += [("the rest", None, total - float(slowest["ms"].sum())), ("all", None, total)]
-    about = {"dtype": bench.compute.dtype_name, "frozen_bn": bench.config.train.frozen_bn}
-    return [bench.row(**about, operator=name, calls=n, ms_per_image=ms, share=ms / total) for name, n, ms in lines]
-
-
-BENCHES = {"train": bench_train, "predict": bench_predict, "cache": bench_cache, "profile": bench_profile}
+BENCHES = {"train": bench_train, "predict": bench_predict, "cache": bench_cache}

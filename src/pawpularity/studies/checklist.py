@@ -6,8 +6,7 @@ missing; the line says which, and what makes it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -29,99 +28,70 @@ def checklist(*, runs: Sequence[str] = (), json: str | None = None) -> None:
     names = list(dict.fromkeys(runs or run_names()))
     if not names:
         raise UserError("oof/ holds no run yet; run: make train FOLD=0")
-    value = make_checklist(names)
+    found = [_about(Run.open(OOF / name)) for name in names]
+    asked = [(one["run"], answer) for one in found for answer in one["answers"]]
+    gaps = [
+        f"{run}: {a['question']}: not backed: {a['text']}; run: {a['make']}"
+        for run, a in asked
+        if a["status"] == MISSING
+    ]
+    value = {"runs": found, "not_backed": gaps}
     write_json(JSON, value)
-    write_text(MARKDOWN, markdown(value))
-    gaps = value["not_backed"]
-    asked = sum(len(one["answers"]) for one in value["runs"]) + len(names) - len(value["runs"])
-    words = f"{asked - len(gaps)} of {asked} answers of {len(names)} runs are backed or do not apply"
+    write_text(MARKDOWN, markdown(found))
+    words = f"{len(asked) - len(gaps)} of {len(asked)} answers of {len(names)} runs are backed or do not apply"
     emit(value, f"{MARKDOWN} and {JSON}: {words}", json)
     for gap in gaps:
         log(gap)
     if gaps:
-        raise UserError(
-            f"checklist: {len(gaps)} of {asked} answers are not backed (listed above); run what makes their files"
-        )
+        raise UserError(f"checklist: {len(gaps)} of {len(asked)} answers are not backed (listed above)")
     next_step(f"make report {make_word('RUNS', *names)}")
 
 
-def make_checklist(names: list[str]) -> dict[str, Any]:
-    """What the JSON holds about the runs `names`: their answers, and a line for each answer that is not backed.
-
-    A run whose record cannot be read is one such line. Raises UserError for a name that holds no run.
-    """
-    found, gaps = [], []
-    for name in names:
-        try:
-            run = Run.open(OOF / name)
-        except UserError as error:
-            if not (OOF / name / "config.json").is_file():
-                raise
-            gaps.append(f"{name}: its record: not backed: {error}")
-            continue
-        answers = [answer(run, *question) for question in QUESTIONS]
-        found.append({"run": name, "kind": run.kind, "leaky": run.leaky, "predictions_hash": _hash(name),
-                      "answers": [asdict(one) for one in answers]})  # fmt: skip
-        missing = [one for one in answers if one.status == MISSING]
-        gaps += [f"{name}: {one.question}: not backed: {one.text}; run: {one.make}" for one in missing]
-    return {"runs": found, "not_backed": gaps}
-
-
-def _hash(name: str) -> str | None:
-    """The hash of the run's predictions, so that a reader of the JSON knows whether it is current; None without predictions."""
+def _about(run: Run) -> dict[str, Any]:
+    """A run's answers, and the hash of the predictions they are about (None without any): so a reader knows what is current."""
+    answers = [answer(run, *question) for question in QUESTIONS]
     try:
-        return open_predictions(name, partly=True).predictions_hash
+        predictions_hash = open_predictions(run.name, partly=True).predictions_hash
     except UserError:
-        return None
+        predictions_hash = None
+    return {"run": run.name, "leaky": run.leaky, "predictions_hash": predictions_hash, "answers": answers}
 
 
-def markdown(value: dict[str, Any]) -> str:
+def markdown(found: Sequence[dict[str, Any]]) -> str:
     """The checklist for people."""
     lines = ["# Reproducibility checklist", ""]
-    for one in value["runs"]:
+    for one in found:
         lines += [f"## {one['run']}{' (leaky by design)' if one['leaky'] else ''}", ""]
-        section = ""
-        for a in one["answers"]:
-            if a["section"] != section:
-                lines += [*([""] if section else []), f"### {a['section']}", ""]
-                section = a["section"]
-            status = "" if a["status"] == ANSWERED else f"*{a['status']}*: "
-            lines.append(f"- **{a['question']}**: {status}{a['text']}" + (f"; run: `{a['make']}`" if a["make"] else ""))
-            lines += [f"  - `{source}`" for source in a["read"]]
-        lines.append("")
-    if value["not_backed"]:
-        lines += ["## Not backed by any file", "", *(f"- {gap}" for gap in value["not_backed"]), ""]
+        for section, answers in groupby(one["answers"], key=lambda a: a["section"]):
+            lines += [f"### {section}", ""]
+            for a in answers:
+                status = "" if a["status"] == ANSWERED else f"*{a['status']}*: "
+                lines.append(
+                    f"- **{a['question']}**: {status}{a['text']}" + (f"; run: `{a['make']}`" if a["make"] else "")
+                )
+                lines += [f"  - `{source}`" for source in a["read"]]
+            lines.append("")
     return "\n".join(lines)
 
 
 # --- Questions ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One line of the checklist. `read` names every file and key behind it; `make` is what makes a missing file."""
-
-    section: str
-    question: str
-    status: str
-    text: str
-    read: list[str]
-    make: str = ""
-
-
-def answer(run: Run, section: str, question: str, ask: "Ask | dict[str, Ask]") -> Answer:
-    """One question, answered from the files of `run`."""
+def answer(run: Run, section: str, question: str, ask: "Ask | dict[str, Ask]") -> dict[str, Any]:
+    """One line of the checklist: `read` names every file and key behind it; `make` is what makes a missing file."""
     e = Evidence(run)
     own = ask.get(run.kind, ask["run"]) if isinstance(ask, dict) else ask
+    status, make = ANSWERED, ""
     try:
         if isinstance(own, NotAsked):
-            e.record("kind")
+            e.value("kind")
             raise own
-        return Answer(section, question, ANSWERED, " ".join(own(e).split()) if callable(own) else e.filled(own), e.read)
+        text = own(e) if callable(own) else e.filled(own)
     except NotAsked as why:
-        return Answer(section, question, NONE, str(why), e.read)
+        status, text = NONE, str(why)
     except NotBacked as gap:
-        return Answer(section, question, MISSING, str(gap), [gap.file.as_posix()], gap.command)
+        status, text, make, e.read = MISSING, str(gap), gap.command, [gap.file.as_posix()]
+    return {"section": section, "question": question, "status": status, "text": text, "read": e.read, "make": make}
 
 
 def _statistics(e: Evidence) -> str:
@@ -135,21 +105,20 @@ def _statistics(e: Evidence) -> str:
 
 def _excluded(e: Evidence) -> str:
     if "photos" not in e.run.record["data"]:
-        e.record("data.name")
+        e.value("data.name")
         raise NotAsked("predictions in files hold the rows that they came with")
-    due, dealt = int(e.record("data.photos")), len(e.folds().frame)
+    due, dealt = int(e.value("data.photos")), len(e.folds().frame)
     return f"{due - dealt} of {due} rows: {'every labelled row is in a fold' if due == dealt else 'the data changed since'}"
 
 
 def _splits(e: Evidence) -> str:
     folds = e.folds()
     sizes = np.bincount(folds.frame["fold"], minlength=folds.k).tolist()
-    made = e.json(folds.path.with_suffix(".json"), "rule", e.command if e.run.kind == "ensemble" else e.folds_command)
-    how = flat(e.record("config.folds")) if "folds" in e.run.record["config"] else f"k {folds.k}"
+    made = e.json(folds.path.with_suffix(".json"), "rule", e.folds_command)
+    how = flat(e.value("config.folds")) if "folds" in e.run.record["config"] else f"k {folds.k}"
     # A dealt folds file is stratified; a blend of files keeps the folds that its members came with.
     grouped = "whole groups dealt, stratified by score" if "deal-" in made else "folds as the members have them"
-    digest = sha256(folds.path.read_bytes()).hexdigest()
-    return f"{how}; rule {made}: {grouped}; photos by fold {sizes}; {folds.path.as_posix()}, hash {folds.hash}, sha256 {digest}"
+    return f"{how}; rule {made}: {grouped}; photos by fold {sizes}; {folds.path.as_posix()}, hash {folds.hash}"
 
 
 def _result(e: Evidence) -> str:
@@ -164,7 +133,7 @@ def _result(e: Evidence) -> str:
 
 
 def _commands(e: Evidence) -> str:
-    e.record("config")
+    e.value("config")
     name = e.run.name
     return f"{e.command}; make oof RUN={name}; make errors RUN={name} {e.data_word}; make report RUNS={name}"
 

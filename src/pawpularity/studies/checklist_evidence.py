@@ -76,7 +76,10 @@ class Evidence:
         name, _, rest = key.rpartition(":")
         if name == "search.json":
             return self.json(self.searched() / name, rest, f"make tune RUN={self.searched().name}")
-        return self.json(self.run.folder / name, rest, self.command) if name else self.record(key)
+        if name:
+            return self.json(self.run.folder / name, rest, self.command)
+        # A run's record is never rewritten, so one that lacks a key must go first.
+        return self.json(self.run.folder / "config.json", key, f"mv {self.run.folder} ELSEWHERE; {self.command}")
 
     def note(self, file: Path, key: str) -> None:
         """Name a file and key as read."""
@@ -84,47 +87,34 @@ class Evidence:
         if line not in self.read:
             self.read.append(line)
 
-    def of(self, file: Path, key: str, value: Any, command: str) -> Any:
-        """`value`'s part at the dotted `key`; `value` is what `file` holds."""
-        for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                raise NotBacked(f"{file}: holds no {key}", file, command)
-            value = value[part]
-        self.note(file, key)
-        return value
-
     def json(self, file: Path, key: str, command: str) -> Any:
-        """What stands at the dotted `key` of a JSON file."""
+        """What stands at the dotted `key` of a JSON file, which `command` makes."""
         with needing(file, command):
             value = read_json(file, "checklist")
-        return self.of(file, key, value, command)
-
-    def record(self, key: str) -> Any:
-        """What config.json holds at `key`. A run's record is never rewritten, so one that lacks a key must go first."""
-        return self.of(
-            self.run.folder / "config.json", key, self.run.record, f"mv {self.run.folder} ELSEWHERE; {self.command}"
-        )
+            for part in key.split("."):
+                if not isinstance(value, Mapping) or part not in value:
+                    raise UserError(f"{file}: holds no {key}")
+                value = value[part]
+        self.note(file, key)
+        return value
 
     @property
     def started(self) -> list[int]:
         """Folds that have a folder. It is written whole, so each must hold all its files."""
         found = [fold for fold in range(self.run.k) if self.run.fold(fold).is_dir()]
         if not found:
-            raise NotBacked(
-                f"{self.run.fold(0)}: no fold is there yet", self.run.fold(0) / "metrics.json", self.run.remedy(0)
-            )
+            first = self.run.fold(0) / "metrics.json"
+            raise NotBacked(f"{first.parent}: no fold is there yet", first, self.run.remedy(0))
         return found
 
     def metric(self, key: str) -> dict[int, Any]:
         """By fold, what metrics.json holds at `key`."""
-        return {
-            fold: self.json(self.run.fold(fold) / "metrics.json", key, self.run.remedy(fold)) for fold in self.started
-        }
+        return {k: self.json(self.run.fold(k) / "metrics.json", key, self.run.remedy(k)) for k in self.started}
 
     def folds(self) -> Folds:
         """The folds file, checked against the run's record."""
-        file = Path(self.record("folds.file"))
-        with needing(file, self.command if self.run.folder in file.parents else self.folds_command):
+        file = Path(self.value("folds.file"))
+        with needing(file, self.folds_command):
             found = run_folds(self.run)
         self.note(file, "Id,group,fold")
         return found
@@ -138,29 +128,26 @@ class Evidence:
         if run.has_folds:
             self.metric("predictions_hash")
             files = {run.predictions_file(fold): run.remedy(fold) for fold in self.started}
-        file = next((file for file in files if not file.is_file()), run.folder / "oof.csv")
+        file = next((file for file in files if not file.is_file()), run.oof_file)
         with needing(file, files.get(file, self.command)):
             found = open_predictions(run.name, partly=True)
         for file in files:
             self.note(file, "fold,target,prediction")
         return found
 
-    def searched(self) -> Path:
-        """The folder of the search the run came out of; NotAsked where there is none."""
-        if self.study is None:
-            self.record("config.name")
-            raise NotAsked("nothing was searched: there is no study of this name below oof/studies")
-        return self.study
-
     @cached_property
     def study(self) -> Path | None:
         """The folder of the search of the run's own name, its config's, or that of NAME-trialN."""
-        names = [
-            self.run.name,
-            re.sub(r"-trial\d+$", "", self.run.name),
-            str(self.run.record["config"].get("name", "")),
-        ]
-        return next((STUDIES / name for name in names if name and (STUDIES / name).is_dir()), None)
+        name = self.run.name
+        names = (name, re.sub(r"-trial\d+$", "", name), str(self.run.record["config"].get("name", "-")))
+        return next((STUDIES / name for name in names if (STUDIES / name).is_dir()), None)
+
+    def searched(self) -> Path:
+        """The folder of the search the run came out of; NotAsked where there is none."""
+        if self.study is None:
+            self.value("config.name")
+            raise NotAsked("nothing was searched: there is no study of this name below oof/studies")
+        return self.study
 
     @property
     def data_word(self) -> str:
@@ -171,13 +158,15 @@ class Evidence:
     @property
     def folds_command(self) -> str:
         """What makes the folds file again."""
+        if self.run.folder in Path(self.run.record["folds"]["file"]).parents:
+            return self.command
         how = self.run.record["config"].get("folds", {"k": self.run.k})
         return f"make folds {self.data_word} {make_word('ARGS', *(f'folds.{key}={how[key]}' for key in how))}"
 
     @cached_property
     def command(self) -> str:
         """What makes the run again, with the settings that differ from the config's files."""
-        run = self.run
+        run, config = self.run, self.run.record["config"]
         if run.kind == "ensemble":
             return blend_command(run)[0]
         if run.kind == "head":
@@ -186,25 +175,17 @@ class Evidence:
             return f"make tune RUN={self.study.name} {self.data_word}"
         if run.name.startswith("table1-"):
             return f"make table1 {self.data_word}"
-        name, own = str(run.record["config"].get("name", "default")), _leaves(run.record["config"])
+        name, own = str(config.get("name", "default")), _settings(config)
         try:
-            usual = _leaves(resolve(name).to_dict())
+            usual = _settings(resolve(name).to_dict())
         except UserError:
             return f"make train RUN={run.name} {self.data_word} with the settings in {run.folder}/config.json"
-        # Only a network's own arguments may be unknown to the config; another unknown key is of another version.
-        words = [f"{key}={value}" for key, value in own.items()
-                 if usual.get(key) != value and (key in usual or key.startswith("model.args."))]  # fmt: skip
-        return f"make train RUN={run.name} {self.data_word} CONFIG={name}" + (
-            f" {make_word('ARGS', *words)}" if words else ""
-        )
+        words = [f"{key}={value}" for key, value in own.items() if usual.get(key) != value]
+        line = f"make train RUN={run.name} {self.data_word} CONFIG={name}"
+        return f"{line} {make_word('ARGS', *words)}" if words else line
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Every setting but the name and the search space by its dotted key, as a word of the command line."""
-    found: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and key != "space":
-            found |= _leaves(value, f"{prefix}{key}.")
-        elif key not in ("space", "name"):
-            found[f"{prefix}{key}"] = str(value).replace(" ", "") if isinstance(value, list) else str(value)
-    return found
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """Every setting but the search space by its key, as a word of the command line."""
+    return {f"{section}.{key}": str(value) for section, part in config.items() if isinstance(part, Mapping)
+            for key, value in part.items() if key != "space"}  # fmt: skip

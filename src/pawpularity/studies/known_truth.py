@@ -6,19 +6,16 @@
 
 Parts are looked for in the maps that `make explain` left. Signs count: of a part that raises the score (tongue, eyes) the map's
 highest place and its positive energy are looked at, of one that lowers it (clutter, an odd pose, a second pet) the lowest place
-and the negative energy, of one worth nothing (an accessory) the strongest place and the energy of either sign. Chance is the
-part's share of the picture. A blob in the middle beats that, as pets are there; so the maps of other photos are tried on the
-same parts. The contrast is no place but a difference between background and pet: its row is the background's.
+and the negative energy, of one worth nothing (an accessory) either. Chance is the part's share of the picture. A blob in the
+middle beats that, as pets are there; so the maps of other photos are tried on the same parts. The contrast is no place but a
+difference between background and pet: its row is the background's.
 
 A pair is the same pet with and without one part. A map explains the network, so its first judge is what the network's own score
-does when the part goes; the true effect is the second. The pets are new to every fold: the mean of the trained folds scores
-them.
+does when the part goes; the true effect is the second. The pets are new to every fold: the mean of the trained folds scores them.
 
 Result: on the sample RISE points at the tongue in 19 of 19 photos; over 35 pairs its sign on the part is that of the network's
-change in 77 % [63, 89], that of gradient x photo in 71 %, and Grad-CAM's says nothing.
-
-Leaves oof/RUN/explain/known_truth.json, or in oof/RUN/explain/pairs/: pairs.csv (a row per pair and method), pairs.json,
-maps/ID.npz.
+change in 77 % [63, 89], that of gradient x photo in 71 %, and Grad-CAM's says nothing. Written to oof/RUN/explain/known_truth.json,
+or to oof/RUN/explain/pairs/: pairs.csv (a row per pair and method), pairs.json, maps/ID.npz.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,13 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.stats import rankdata
+from PIL import Image, ImageOps
+from scipy import stats
 
 from pawpularity.console import emit, log, make_word, next_step, table, track
 from pawpularity.context import Context
 from pawpularity.errors import UserError
-from pawpularity.evaluation.bootstrap import Groups, interval
+from pawpularity.evaluation.bootstrap import Groups
 from pawpularity.explain.estimates import NONE, Estimate, estimates, proportion
 from pawpularity.explain.methods import TITLES
 from pawpularity.explain.photos import Photo, RunData, photo_hash
@@ -58,22 +55,19 @@ Summary = dict[str, Any]
 
 
 def known_truth(
-    context: Context,
-    *,
-    pairs: str | None = None,
-    masks: str | None = None,
-    out: str | None = None,
-    json: str | None = None,
-) -> None:
+    context: Context, *, pairs: str | None = None, masks: str | None = None, out: str | None = None, json: str | None = None
+) -> None:  # fmt: skip
     """Look for the parts of drawn photos in the run's maps, or map the counterfactual pairs of the folder `pairs`.
 
     Raises UserError where nothing is known of the photos.
     """
     data = RunData.open(context, masks)
     if pairs is None:
-        value, text, folder = _judge_parts(data, Path(out) if out else data.folder)
+        folder = Path(out) if out else data.folder
+        value, text = _judge_parts(data, folder)
     else:
-        value, text, folder = _judge_pairs(data, Path(pairs), Path(out) if out else data.folder / "pairs")
+        folder = Path(out) if out else data.folder / "pairs"
+        value, text = _judge_pairs(data, Path(pairs), folder)
     emit(value, text, json)
     log(f"wrote   {folder}")
     next_step(DRAW if pairs is None else "make report")
@@ -93,7 +87,7 @@ class Part(NamedTuple):
     points: float
 
 
-def _judge_parts(data: RunData, folder: Path) -> tuple[dict[str, Any], str, Path]:
+def _judge_parts(data: RunData, folder: Path) -> tuple[dict[str, Any], str]:
     """How the maps that explain left in `folder` find the parts of their photos."""
     if not data.dataset.is_drawn:
         raise UserError(
@@ -119,7 +113,7 @@ def _judge_parts(data: RunData, folder: Path) -> tuple[dict[str, Any], str, Path
     )
     value = {"run": data.run.name, "photos": len(photos), "methods": found}
     write_json(folder / "known_truth.json", value)
-    return value, "\n\n".join(texts), folder / "known_truth.json"
+    return value, "\n\n".join(texts)
 
 
 def read_parts(data: Path, names: Sequence[str], *, size: int, fit: str) -> list[dict[str, Part]]:
@@ -142,23 +136,23 @@ def read_parts(data: Path, names: Sequence[str], *, size: int, fit: str) -> list
 def read_labels(file: Path, size: int, fit: str) -> NDArray[np.uint8]:
     """A label map, (size, size), cut and squashed as `decode` does its photo, each place by its nearest."""
     with Image.open(file) as image:
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side) if fit == "crop" else (0, 0, *image.size)
-        return np.array(image.crop(box).resize((size, size), Image.Resampling.NEAREST))
+        nearest = Image.Resampling.NEAREST
+        return np.array(
+            ImageOps.fit(image, (size, size), nearest) if fit == "crop" else image.resize((size, size), nearest)
+        )
 
 
 def pointing(values: AnyMap, part: Part) -> float:
-    """1 if the map's (H, W) first place is in the part, else 0; of equal places the share that is; nan for a constant map."""
+    """1 if the map's (H, W) first place is in the part, else 0; of equal places the share that is."""
     aimed = _aimed(values, part.points)
-    return float("nan") if np.ptp(values) == 0.0 else float(part.mask[aimed == aimed.max()].mean())
+    return float(part.mask[aimed == aimed.max()].mean())
 
 
 def energy(values: AnyMap, part: Part) -> float:
-    """Share of the map's energy of the part's sign that is in the part; nan for a constant map or one without any."""
+    """Share of the map's energy of the part's sign that is in the part; nan for a map without any."""
     aimed = np.maximum(_aimed(values, part.points), 0.0)
     total = float(aimed.sum())
-    return float("nan") if total == 0.0 or np.ptp(values) == 0.0 else float(aimed[part.mask].sum()) / total
+    return float(aimed[part.mask].sum()) / total if total else float("nan")
 
 
 def _aimed(values: AnyMap, points: float) -> Floats:
@@ -172,34 +166,32 @@ def summarise_parts(
     """How `maps` (H, W), one a photo, find the `parts` of their photos; `groups` (photos,) are near-duplicates.
 
     A row a part: points (mean), pointing, share (of the picture: chance), energy, excess (energy less share), over_others (energy
-    less that of other photos' maps on the same part), constant (maps) and verdict, over the photos that show it with points. A part
-    that is there but gives none (one eye where the other is shut, a body in a usual pose) is left out; an accessory always counts.
+    less that of other photos' maps on the same part) and verdict, over the photos that show it with points. A part that is there
+    but gives none (one eye where the other is shut, a body in a usual pose) is left out; an accessory always counts.
     """
     rows = []
     for name in PLACES:
         shown = [i for i, own in enumerate(parts) if name in own and (name == "accessory" or own[name].points != 0)]
         if not shown:
             continue
-        here = [(maps[i], parts[i][name]) for i in shown]
-        aimed = np.array([pointing(*one) for one in here])
-        shares = np.array([part.mask.mean() for _, part in here])
-        inside = np.array([energy(*one) for one in here])
-        others = np.array([_by_others(maps, i, parts[i][name], groups) for i in shown])
+        figures = []
+        for i in shown:
+            part = parts[i][name]
+            inside, share = energy(maps[i], part), part.mask.mean()
+            others = _by_others(maps, i, part, groups)
+            figures.append((pointing(maps[i], part), share, inside, inside - share, inside - others))
         own = None if groups is None else groups[shown]
-        columns = np.column_stack([aimed, shares, inside, inside - shares, inside - others])
-        row: Summary = {"part": name, "points": float(np.mean([part.points for _, part in here]))}
+        columns = np.array(figures)
+        row: Summary = {"part": name, "points": float(np.mean([parts[i][name].points for i in shown]))}
         row |= dict(zip(("pointing", "share", "energy", "excess", "over_others"), estimates(columns, own), strict=True))
-        if np.isin(aimed, (0.0, 1.0)).all():  # else places tie, and a photo is hit in part
-            row["pointing"] = proportion(aimed, own)
-        row["constant"] = sum(bool(np.ptp(values) == 0.0) for values, _ in here)
+        if np.isin(columns[:, 0], (0.0, 1.0)).all():  # else places tie, and a photo is hit in part
+            row["pointing"] = proportion(columns[:, 0], own)
         rows.append(row | {"verdict": _part_verdict(row)})
     return rows
 
 
 def _part_verdict(row: Summary) -> str:
     """In words, by the lower ends of the intervals."""
-    if row["constant"] == row["share"].n:
-        return "constant maps"
     if row["excess"].n < FEW:
         return "too few photos" if row["share"].n < FEW else "maps have no energy of this sign"
     above, own = row["excess"].low > 0, row["over_others"].low > 0
@@ -219,8 +211,8 @@ def _by_others(maps: Sequence[AnyMap], own: int, part: Part, groups: Groups) -> 
 
 
 def parts_text(rows: Sequence[Summary]) -> str:
-    """The rows as aligned text."""
-    header = [
+    """The rows as a table."""
+    header = (
         "part",
         "points",
         "photos",
@@ -229,10 +221,9 @@ def parts_text(rows: Sequence[Summary]) -> str:
         "share of picture",
         "over other photos' maps",
         "",
-    ]
-    cells = [[row["part"], f"{row['points']:+.1f}", str(row["share"].n), row["pointing"].text(2, False),
-              row["energy"].text(2, False), f"{row['share'].mean:.2f}", row["over_others"].text(), row["verdict"]]
-             for row in rows]  # fmt: skip
+    )
+    cells = [[row["part"], f"{row['points']:+.1f}", row["share"].n, row["pointing"].text(2, False), row["energy"].text(2, False),
+              f"{row['share'].mean:.2f}", row["over_others"].text(), row["verdict"]] for row in rows]  # fmt: skip
     return table(header, cells, left=(0, len(header) - 1))
 
 
@@ -265,7 +256,7 @@ def read_pairs(data: Path, *, size: int, fit: str) -> list[Pair]:
     return pairs
 
 
-def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, Any], str, Path]:
+def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, Any], str]:
     """Map the photos of every pair that show the part, and hold the maps against what removing it does."""
     from pawpularity.explain.explain import maps_of, predictor_for
 
@@ -302,12 +293,11 @@ def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, A
                  "versions": versions()}  # fmt: skip
         write_json(folder / "pairs.json", value)
     texts.append(
-        "effect: score with the part less without it, in points (contrast: a strong one of .6 against none); map on it: its mean "
-        "over the part (gradient: of gradient x photo); sign: share of pairs whose map has the effect's sign there; balanced: the "
-        "mean of that share where the part raises the score and where it lowers it; rank: Spearman's correlation of map x size "
-        "with the effect [95 %]"
+        "effect: score with the part less without it, in points; map on it: its mean over the part; sign: share of pairs whose map "
+        "has the effect's sign there; balanced: the mean of that share where the part raises and where it lowers the score; rank: "
+        "Spearman's correlation of map x size with the effect [95 %]"
     )
-    return value, "\n\n".join(texts), folder
+    return value, "\n\n".join(texts)
 
 
 def judge_pairs(pairs: Sequence[Pair], scores: AnyMap, maps: Sequence[AnyMap]) -> pd.DataFrame:
@@ -319,22 +309,20 @@ def judge_pairs(pairs: Sequence[Pair], scores: AnyMap, maps: Sequence[AnyMap]) -
     """
     places = [values[pair.place] for pair, values in zip(pairs, maps, strict=True)]
     means = np.array([np.mean(place, dtype=np.float64) if place.size else np.nan for place in places])
-    constant = np.array([bool(np.ptp(values) == 0.0) for values in maps])
-    effects = {"effect": np.array([pair.effect for pair in pairs]), "effect_network": scores[:, 0] - scores[:, 1]}
-    signs = {name: np.sign(means * effect) for name, effect in effects.items()}
-    agree = {name: np.where(constant | (sign == 0) | np.isnan(sign), np.nan, sign > 0) for name, sign in signs.items()}
+    effect, by_network = np.array([pair.effect for pair in pairs]), scores[:, 0] - scores[:, 1]
+    network, truth = (np.sign(means * effects) for effects in (by_network, effect))
     return pd.DataFrame({
         "Id": [pair.shown.name for pair in pairs], "Id_without": [pair.removed.name for pair in pairs],
-        "part": [pair.part for pair in pairs], **effects, "map_mean": means,
-        "map_sum": means * [pair.place.mean() for pair in pairs], "constant": constant,
-        "as_network": agree["effect_network"], "as_truth": agree["effect"],
+        "part": [pair.part for pair in pairs], "effect": effect, "effect_network": by_network, "map_mean": means,
+        "map_sum": means * [pair.place.mean() for pair in pairs],
+        "as_network": np.where(network == 0, np.nan, network / 2 + 0.5), "as_truth": np.where(truth == 0, np.nan, truth / 2 + 0.5),
     })  # fmt: skip
 
 
 def summarise_pairs(rows: pd.DataFrame, *, seed: int = 0) -> list[Summary]:
     """Part by part, then "all", of `judge_pairs`. Every pair is another pet, so the bootstrap is over pairs.
 
-    The last row has more: rank_network and rank_truth, Spearman's correlation of map_sum with the effects; balanced, the mean of
+    The last row has more: rank_network, Spearman's correlation of map_sum with the network's effects; balanced, the mean of
     as_network among the pairs where the part raises the network's score and among those where it lowers it (a map of one sign gets
     0.5); and the verdict, whether signs and ranks agree with the network's own effects beyond chance.
     """
@@ -344,20 +332,16 @@ def summarise_pairs(rows: pd.DataFrame, *, seed: int = 0) -> list[Summary]:
         change, mean = estimates(some[["effect_network", "map_mean"]], seed=seed)
         signs = {name: proportion(some[name], seed=seed) for name in ("as_network", "as_truth")}
         found.append({"part": part, "pairs": len(some), "effect": float(some["effect"].mean()), "effect_network": change,
-                      "map_mean": mean, **signs, "constant": int(some["constant"].sum())})  # fmt: skip
-    varies = rows[~rows["constant"]]
+                      "map_mean": mean, **signs})  # fmt: skip
     sides = [rows["as_network"][np.sign(rows["effect_network"]) == sign].mean() for sign in (1, -1)]
     last = found[-1]
-    last |= {f"rank_{name}": _rank(varies["map_sum"], varies[column], seed)
-             for name, column in (("network", "effect_network"), ("truth", "effect"))}  # fmt: skip
+    last["rank_network"] = _rank(rows["map_sum"], rows["effect_network"], seed)
     last["balanced"] = float(np.mean(sides))  # nan where one side has no pair
     last["verdict"] = _pair_verdict(last)
     return found
 
 
 def _pair_verdict(row: Summary) -> str:
-    if row["constant"] == row["pairs"]:
-        return "constant maps"
     ranks = row["rank_network"].low > 0
     if row["as_network"].low > 0.5 and row["balanced"] > 0.5:
         return "signs and ranks agree with the network" if ranks else "signs agree with the network, ranks do not"
@@ -367,27 +351,20 @@ def _pair_verdict(row: Summary) -> str:
 def _rank(x: "pd.Series[float]", y: "pd.Series[float]", seed: int) -> Estimate:
     """Spearman's correlation with its bootstrap interval."""
     there = np.isfinite(x) & np.isfinite(y)
-    said, done, count = x[there].to_numpy(), y[there].to_numpy(), int(there.sum())
-    if count < 3 or np.ptp(said) == 0.0 or np.ptp(done) == 0.0:
+    if there.sum() < FEW or np.ptp(x[there]) == 0.0 or np.ptp(y[there]) == 0.0:
         return NONE
-    drawn = np.random.default_rng([seed, 0x7E15]).integers(0, count, (DRAWS, count))
-    drawn = np.concatenate([np.arange(count)[None], drawn])
-    a, b = (rankdata(values[drawn], axis=1) - (count + 1) / 2 for values in (said, done))
-    with np.errstate(invalid="ignore"):
-        found = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return Estimate(float(found[0]), *interval(found[1:][np.isfinite(found[1:])]), count)
+    found = stats.bootstrap((x[there], y[there]), lambda a, b: stats.spearmanr(a, b).statistic, n_resamples=DRAWS, paired=True,
+                            vectorized=False, method="percentile", random_state=seed)  # fmt: skip
+    low, high = found.confidence_interval
+    return Estimate(float(stats.spearmanr(x[there], y[there]).statistic), float(low), float(high), int(there.sum()))
 
 
 def pairs_text(rows: Sequence[Summary]) -> str:
-    """The rows as aligned text."""
+    """The rows as a table, and what all pairs say."""
     *parts, last = rows
-    cells = [[row["part"], str(row["pairs"]), f"{row['effect']:+.1f}", row["effect_network"].text(1), row["map_mean"].text(),
+    header = ("part", "pairs", "true effect", "network's effect", "map on it", "sign as network", "as truth")
+    cells = [[row["part"], row["pairs"], f"{row['effect']:+.1f}", row["effect_network"].text(1), row["map_mean"].text(),
               row["as_network"].text(2, False), row["as_truth"].text(2, False)] for row in parts]  # fmt: skip
-    header = ["part", "pairs", "true effect", "network's effect", "map on it", "sign as network", "as truth"]
-    return "\n".join([
-        table(header, cells),
-        f"all {last['pairs']} pairs: sign as the network's {last['as_network'].text(2, False)}, balanced {last['balanced']:.2f} "
-        f"(chance 0.5), as the truth's {last['as_truth'].text(2, False)}",
-        f"rank with the network's effect {last['rank_network'].text()}, with the true one {last['rank_truth'].text()}: "
-        f"{last['verdict']}",
-    ])  # fmt: skip
+    return (f"{table(header, cells)}\nall {last['pairs']} pairs: sign as the network's {last['as_network'].text(2, False)}, "
+            f"balanced {last['balanced']:.2f} (chance 0.5), as the truth's {last['as_truth'].text(2, False)}; "
+            f"rank with the network's effect {last['rank_network'].text()}: {last['verdict']}")  # fmt: skip
