@@ -34,7 +34,7 @@ from pawpularity.studies.benchmark_train import (
     spread,
 )
 from pawpularity.studies.postgres import NoServer, programs
-from pawpularity.tuning.storage import PROCESS
+from pawpularity.tuning.storage import WORKER
 
 HERE = Compute(torch.device("cpu"), torch.float32, "test")
 
@@ -135,7 +135,7 @@ def counted(*trials: tuple[int, float, float, float, str, str], due: int = 3) ->
     """`count` of a study whose trials are (number, x, start, end, worker, state)."""
     every = [
         SimpleNamespace(
-            number=number, params={"x": x}, state=TrialState[state], user_attrs={PROCESS: worker, "epochs": 3},
+            number=number, params={"x": x}, state=TrialState[state], user_attrs={WORKER: worker, "epochs": 3},
             datetime_start=datetime.fromtimestamp(start), datetime_complete=datetime.fromtimestamp(end),
         )
         for number, x, start, end, worker, state in trials

@@ -40,8 +40,8 @@ from pawpularity.studies.postgres import NoServer, temporary_server
 from pawpularity.training.fit import training_inputs
 from pawpularity.training.samples import TrainingData, samples_of
 from pawpularity.tuning.space import DEPTH, read_space, resolved
-from pawpularity.tuning.storage import PROCESS, VARIABLE, Store, study_folder
-from pawpularity.tuning.study import load_study
+from pawpularity.tuning.storage import VARIABLE, WORKER, Store, study_folder
+from pawpularity.tuning.study import load_studies, trials_of
 
 TRAININGS = 5  # a search is measured in trainings of all folds, five of them
 
@@ -86,7 +86,7 @@ class Way:
         if any(codes):
             raise RuntimeError(f"{self.way} ended with exit codes {codes}")
         if self.storage:
-            found = count(load_study(Store(study_folder(run), self.url or None, create=False), run), trials)
+            found = count(load_studies(Store(study_folder(run), self.url or None, create=False), run)[0], trials)
         else:
             trained = Run.open(OOF / run)
             folds = [trained.metrics(fold) for fold in trained.trained_folds()]
@@ -102,7 +102,7 @@ def cpu_seconds() -> float:
 
 def count(study: optuna.Study, trials: int) -> Counted:
     """What a study of `trials` trials took. Raises RuntimeError for a lost, an unfinished, a repeated and a doubled trial."""
-    every = study.get_trials(deepcopy=False)
+    every = trials_of(study)
     states = Counter(trial.state.name for trial in every)
     if [trial.number for trial in every] != list(range(trials)) or set(states) - {"COMPLETE", "PRUNED"}:
         raise RuntimeError(f"study {study.study_name}: {trials} finished trials were due; there are {dict(states)}")
@@ -110,7 +110,7 @@ def count(study: optuna.Study, trials: int) -> Counted:
         raise RuntimeError(f"study {study.study_name}: two trials drew the same settings")
     started = [trial.datetime_start for trial in every if trial.datetime_start]
     ended = [trial.datetime_complete for trial in every if trial.datetime_complete]
-    workers = Counter(trial.user_attrs[PROCESS] for trial in every)
+    workers = Counter(trial.user_attrs[WORKER] for trial in every)
     epochs = sum(trial.user_attrs.get("epochs", 0) for trial in every)
     return Counted((max(ended) - min(started)).total_seconds(), epochs, tuple(sorted(workers.values(), reverse=True)))
 
@@ -120,8 +120,8 @@ def warm(context: Context, compute: Compute) -> None:
     config = context.config
     data = TrainingData.load(context.dataset, context.folds, config)
     every = np.arange(len(data.scores))
-    rules = resolved(read_space(config), config, data, compute, log)
-    depths = next((rule.choices for rule in rules if rule.key == DEPTH), ())
+    depth_rule: Any = resolved(read_space(config), config, data, compute).get(DEPTH)
+    depths = depth_rule.choices if depth_rule else ()
     for depth in sorted({*depths, unfrozen_tensors(config.model)} - {None}, reverse=True):
         at = config.with_values({DEPTH: depth})
         network = build_network(at, fold=0).place(compute.device)
