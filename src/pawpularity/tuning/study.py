@@ -142,7 +142,8 @@ def work(
             if TrialState.WAITING in states or sum(map(first_try, trials)) < limit:
                 try:
                     study.optimize(claimed, n_trials=1)
-                except (UpdateFinishedTrialError, ValueError):  # ValueError: Cannot tell a FAIL trial
+                # Optuna's ways to say that the trial has ended already.
+                except (UpdateFinishedTrialError, ValueError, AssertionError):
                     if not begun or not was_repeated(study.get_trials(deepcopy=False), begun[-1]):
                         raise
                     log(f"trial {begun[-1]}: this machine was silent for too long, so another worker runs it again")
