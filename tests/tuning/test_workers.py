@@ -76,7 +76,7 @@ def test_a_killed_worker_loses_no_trial(url, tmp_path, request):
 
 @pytest.mark.parametrize("moment", ["unknown", "undrawn", "running"])
 def test_a_killed_study_draws_what_it_would_have_drawn(url, moment, tmp_path, request):
-    """Killed before its trial says who runs it, before it draws, and in the middle: as in one go, for a draw depends on its place."""
+    """Killed before its trial says who runs it, before it draws, and in the middle: a draw depends on its place alone."""
     whole, parts = (tmp_path / f"{request.node.callspec.id}-{part}" for part in ("whole", "parts"))
     done = start(whole, url, 4, 0.01)
     cut = start(parts, url, 4, *(["1.0"] if moment == "running" else ["0.01", moment]))

@@ -197,7 +197,10 @@ def _depths(rule: BaseDistribution, config: Config, rows: TrainingData, compute:
     cuts, total = cuts_of(config, compute)
     there = sorted(cut.unfrozen for cut in cuts)
     shown = ", ".join(map(str, there[:40])) + (", ..." if there[40:] else "")
-    cure = f"search.space.{DEPTH}=" + (f"{{low: {there[0]}, high: {there[-1]}}} (of {shown})" if there else "null")
+    cure = f"search.space.{DEPTH}=null"
+    if there:
+        fit = "search.depths=fit " if config.search.depths == "paper" else ""
+        cure = f"{fit}search.space.{DEPTH}.low={there[0]} search.space.{DEPTH}.high={there[-1]} (of {shown})"
     net = config.model.backbone
     if isinstance(rule, CategoricalDistribution):
         if beyond := [depth for depth in rule.choices if isinstance(depth, int) and depth > total]:
