@@ -21,7 +21,6 @@ from pawpularity.tuning.space import (
     own_values,
     read_space,
     resolved,
-    with_values,
 )
 
 CPU = choose("float32", "cpu")
@@ -43,29 +42,19 @@ def labelled(n: int, size: int = 32) -> TrainingData:
         ("search.space.train.lr.low=0.02", "`low <= high`"),
         ("search.space.train.lr.hihg=1", '"high"'),
         ("search.space.train.lr.low=0", "train.lr=0:"),
-        ("search.space.train.lr.low=abc", "numbers"),
+        ("search.space.train.lr.low=abc", "train.lr=abc"),
         ("search.space.train.lr.high=20", "train.lr=20"),
         ("search.space.train.lr.step=0.001", "`step`"),
         ("search.space.train.lr.choices=[1e-3]", "both choices"),
         ("search.space.train.lr=7", "{low"),
         ("search.space.model.dropout.high=0.99", "model.dropout=0.99"),
         ("search.space.model.image_width={low: 8, high: 64.5, choices: null}", "whole number"),
-        ("search.space.model.image_width={choices: []}", "list"),
+        ("search.space.model.image_width={choices: []}", "choices"),
         ("search.space.model.image_width={choices: [wide]}", "model.image_width"),
         ("search.space.model.metadata_widths={choices: [[16], []]}", "model.metadata_widths"),
-        ("search.space.model.output={low: 0, high: 1}", "choices"),
+        ("search.space.model.output={low: 0, high: 1}", "model.output=0"),
         ("search.space.model.output={choices: [sigmoid, relu]}", "model.output"),
-        ("search.space.model.unfrozen={low: null, high: null, choices: [all]}", "numbers"),
-        ("search.space.model.unfrozen={low: null, high: null, choices: [46]}", "45"),
-        (
-            "search.space.model.unfrozen.high=46",
-            "search.space.model.unfrozen.low=9 search.space.model.unfrozen.high=36",
-        ),
-        (
-            "search.space.model.unfrozen={low: 1, high: 8}",
-            "search.space.model.unfrozen.low=9 search.space.model.unfrozen.high=36",
-        ),
-        ("search.space.model.unfrozen.log=true", "boundaries"),
+        ("search.space.model.unfrozen={low: 1, high: 8}", "search.space.model.unfrozen.low=9"),
         ("search.pruner=mean", "median"),
         ("search.fold=5", "folds.k"),
         ("search.trials=0", "1..100000"),
@@ -110,9 +99,7 @@ def test_words_add_rules_change_them_and_take_them_away():
 
 def test_cuts_are_the_places_training_cuts_at():
     config = resolve("small/vgg19_bn", [RESNET])
-    cuts, total = cuts_of(config, CPU)
-    assert total == 32
-    for cut in cuts:
+    for cut in cuts_of(config, CPU):
         network = build_network(config.with_values({DEPTH: cut.unfrozen}), fold=0)
         assert network.frozen_blocks == cut.block
         state = network.frozen_features(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
@@ -160,7 +147,7 @@ def test_draws_stay_inside_and_the_first_trial_is_the_config_itself():
         trial = study.ask()
         values = draw(trial, space)
         assert 2e-4 <= values["train.lr"] <= 1e-2
-        tried = with_values(config, values)
+        tried = config.with_values(values)
         assert (tried == config) is (number == 0)
         seen.add(str(values["model.fusion_widths"]))
         study.tell(trial, number)

@@ -26,10 +26,8 @@ from pawpularity.training.fit import fit_fold
 from pawpularity.training.loop import Hooks
 from pawpularity.training.optim import Epoch
 from pawpularity.training.samples import TrainingData
-from pawpularity.tuning.space import Space, decoded, draw, with_values
-
-REFUSED = "refused"
-"""The trial's attribute that says why it could not be trained."""
+from pawpularity.tuning.space import Space, decoded, draw
+from pawpularity.tuning.study import REFUSED
 
 
 def judged(config: Config) -> Config:
@@ -55,7 +53,7 @@ class Objective:
         """Draw, fit, report every epoch. Raises `optuna.TrialPruned` where the pruner says so, or the trial diverged."""
         values = draw(trial, self.space)
         try:
-            config = with_values(self.config, values)
+            config = self.config.with_values(values)
         except UserError as error:  # each value is good alone; two may contradict one another
             refuse(trial, str(error))
         started, figures = time.perf_counter(), []

@@ -35,9 +35,8 @@ from pawpularity.files import write_text
 from pawpularity.runs import Run
 from pawpularity.training.fold import train_run
 from pawpularity.training.samples import TrainingData
-from pawpularity.tuning.objective import REFUSED, values_of
-from pawpularity.tuning.space import with_values
-from pawpularity.tuning.study import first_try, trials_of
+from pawpularity.tuning.objective import values_of
+from pawpularity.tuning.study import REFUSED, counts_text, trials_of
 
 Floats = NDArray[np.float64]
 
@@ -90,7 +89,7 @@ def candidates(study: optuna.Study, config: Config, top: int) -> list[Candidate]
     for trial in best_trials(study, top):
         assert trial.value is not None
         values, name = values_of(trial), f"{study.study_name}-trial{trial.number}"
-        found.append(Candidate(name, trial.value, with_values(config, values), values))
+        found.append(Candidate(name, trial.value, config.with_values(values), values))
     if not found:
         why = next((t.user_attrs[REFUSED] for t in trials_of(study) if REFUSED in t.user_attrs), "all were pruned")
         raise UserError(
@@ -114,55 +113,43 @@ def cross_fit(target: Floats, fold: NDArray[np.int64], predictions: Sequence[Flo
 
 
 def rescore(best: Sequence[Candidate], trainer: Trainer, default: Predictions) -> tuple[dict[str, Any], Floats]:
-    """Train the candidates of one search on all folds: the figures, and the cross-fitted predictions (n,)."""
-    sources = [open_predictions(trainer.train(c.name, c.config).name).prediction for c in best]
-    pooled = [rmse(default.target, source) for source in sources]
-    prediction, chosen = cross_fit(default.target, default.fold, sources)
-    winner = int(np.argmin(pooled))
-    rows = [
-        {
-            "run": c.name,
-            "inner_rmse": c.inner_rmse,
-            "rmse": own,
-            "scores_folds": [k for k, at in chosen.items() if at == i],
-        }
-        for i, (c, own) in enumerate(zip(best, pooled, strict=True))
-    ]
-    found = {"kind": "cross-fitted", "winner": best[winner].name, "candidates": rows}
-    return found | _figures("cross-fitted", prediction, sources[winner], default, trainer), prediction
+    """Train the candidates: the figures, and the predictions (n,) behind the headline.
 
-
-def rescore_nested(best: Sequence[Candidate], trainer: Trainer, default: Predictions) -> tuple[dict[str, Any], Floats]:
-    """Train the winner of each fold's own search on that fold's training rows: the figures, and the predictions (n,)."""
-    folds = trainer.context.folds
-    parts = [read_fold(trainer.train(c.name, c.config, [fold]), fold, folds) for fold, c in enumerate(best)]
-    prediction = pd.concat(parts).sort_values("Id")["prediction"].to_numpy(dtype=np.float64)
-    rows = [{"run": c.name, "inner_rmse": c.inner_rmse, "rmse": None, "scores_folds": [k]} for k, c in enumerate(best)]
-    winner = best[trainer.context.config.search.fold].name
-    found = {"kind": "nested", "winner": winner, "candidates": rows}
-    return found | _figures("nested", prediction, None, default, trainer), prediction
-
-
-def _figures(
-    kind: str, prediction: Floats, selected: Floats | None, default: Predictions, trainer: Trainer
-) -> dict[str, Any]:
-    unseen = trainer.context.config.search.fold
+    `best`: of one search, trained on all folds; or the winner of each fold's own search, trained on that fold's training rows.
+    """
+    search, folds = trainer.context.config.search, trainer.context.folds
+    pooled: list[float | None] = [None] * len(best)
+    if search.nested:
+        parts = [read_fold(trainer.train(c.name, c.config, [fold]), fold, folds) for fold, c in enumerate(best)]
+        prediction = pd.concat(parts).sort_values("Id")["prediction"].to_numpy(dtype=np.float64)
+        kind, winner, chosen = "nested", search.fold, {fold: fold for fold in range(len(best))}
+        figures = {kind: prediction}
+    else:
+        sources = [open_predictions(trainer.train(c.name, c.config).name).prediction for c in best]
+        prediction, chosen = cross_fit(default.target, default.fold, sources)
+        errors = [rmse(default.target, source) for source in sources]
+        kind, winner, pooled = "cross-fitted", int(np.argmin(errors)), [*errors]
+        figures = {kind: prediction, "selected": sources[winner]}
 
     def scored(values: Floats, at: Any = slice(None)) -> dict[str, Any]:
         groups = None if default.groups is None else default.groups[at]
         return evaluate(default.target[at], values[at], default.constant[at], groups).to_dict()
 
-    others = [(kind, prediction)] + ([] if selected is None else [("selected", selected)])
+    paired = compare(default.target, default.prediction, list(figures.items()), default.groups)
     return {
+        "kind": kind,
         "headline": scored(prediction),
-        "selected": None if selected is None else scored(selected),
-        "unseen_fold": unseen,
-        "unseen": scored(prediction, default.fold == unseen),
+        "selected": scored(figures["selected"]) if "selected" in figures else None,
+        "unseen_fold": search.fold,
+        "unseen": scored(prediction, default.fold == search.fold),
         "default": {"run": default.name, **scored(default.prediction)},
-        "against_default": [
-            row.to_dict() for row in compare(default.target, default.prediction, others, default.groups)
+        "against_default": [row.to_dict() for row in paired],
+        "winner": best[winner].name,
+        "candidates": [
+            {"run": c.name, "inner_rmse": c.inner_rmse, "rmse": own, "scores_folds": [k for k in chosen if chosen[k] == i]}
+            for i, (c, own) in enumerate(zip(best, pooled, strict=True))
         ],
-    }
+    }, prediction  # fmt: skip
 
 
 def write_winner(name: str, configs: str, winner: Candidate) -> Path:
@@ -185,51 +172,31 @@ def write_winner(name: str, configs: str, winner: Candidate) -> Path:
     return path
 
 
-def counts_of(studies: Sequence[optuna.Study]) -> dict[str, int]:
-    """How many trials there were, and what became of them."""
-    trials = [trial for study in studies for trial in trials_of(study)]
-    refused = sum(REFUSED in t.user_attrs for t in trials)
-    first = sum(map(first_try, trials))
-    return {
-        "trials": first,
-        "complete": sum(t.state == TrialState.COMPLETE for t in trials),
-        "pruned": sum(t.state == TrialState.PRUNED for t in trials) - refused,
-        "refused": refused,
-        "repeated": len(trials) - first,
-    }
-
-
 def report(found: Mapping[str, Any], where: str) -> str:
     """The figures as text. `where`: what was searched."""
-    counts = found["counts"]
-    notes = {
-        "cross-fitted": "each fold scored by the candidate that is best on the other folds",
-        "nested": "each fold scored by the winner of a search that never saw it",
-    }
+    crossed = "each fold scored by the candidate that is best on the other folds"
+    nested = "each fold scored by the winner of a search that never saw it"
     figures = [
-        (found["kind"], found["headline"], notes[found["kind"]]),
+        (found["kind"], found["headline"], nested if found["kind"] == "nested" else crossed),
         ("selected", found["selected"], f"{found['winner']}, chosen on these rows: flattered"),
         (f"fold {found['unseen_fold']} alone", found["unseen"], "its rows had no part in the search"),
         ("default", found["default"], f"{found['default']['run']}: the config as it was"),
     ]
-    runs = table(
-        ["candidate", "inner RMSE", "all folds", "scores fold"],
-        [[c["run"], f"{c['inner_rmse']:.3f}", "-" if c["rmse"] is None else f"{c['rmse']:.3f}",
-          " ".join(map(str, c["scores_folds"])) or "-"] for c in found["candidates"]],
-    )  # fmt: skip
-    scores = table(
-        ["figure", "RMSE", "95 %", "constant", "n", "what it is"],
-        [[name, f"{s['rmse']:.3f}", f"[{s['low']:.2f}, {s['high']:.2f}]", f"{s['constant_rmse']:.3f}", s["n"],
-          note + (" (indicative: n < 50)" if s["indicative"] else "")] for name, s, note in figures if s is not None],
-        left=(0, 5),
-    )  # fmt: skip
+    runs = [
+        [c["run"], f"{c['inner_rmse']:.3f}", "-" if c["rmse"] is None else f"{c['rmse']:.3f}",
+         " ".join(map(str, c["scores_folds"])) or "-"] for c in found["candidates"]
+    ]  # fmt: skip
+    scores = [
+        [name, f"{s['rmse']:.3f}", f"[{s['low']:.2f}, {s['high']:.2f}]", f"{s['constant_rmse']:.3f}", s["n"],
+         note + (" (indicative: n < 50)" if s["indicative"] else "")] for name, s, note in figures if s is not None
+    ]  # fmt: skip
     paired = [
-        f"{row['name']} - default: {row['difference']:+.3f}, paired 95 % [{row['low']:+.3f}, {row['high']:+.3f}], "
-        f"p {row['p']:.4f} (Holm {row['p_holm']:.4f}): {row['verdict']}"
-        for row in found["against_default"]
-    ]
-    head = (
-        f"{counts['trials']} trials: {counts['complete']} finished, {counts['pruned']} pruned, {counts['refused']} refused or "
-        f"diverged, {counts['repeated']} run again; {where}"
-    )
-    return "\n".join([head, "", runs, "", scores, "", *paired])
+        [row["name"], f"{row['difference']:+.3f}", f"[{row['low']:+.3f}, {row['high']:+.3f}]", f"{row['p_holm']:.4f}",
+         row["verdict"]] for row in found["against_default"]
+    ]  # fmt: skip
+    return "\n\n".join([
+        f"{counts_text(found['counts'])}; {where}",
+        table(["candidate", "inner RMSE", "all folds", "scores fold"], runs),
+        table(["figure", "RMSE", "95 %", "constant", "n", "what it is"], scores, left=(0, 5)),
+        table(["less the default", "RMSE", "paired 95 %", "p (Holm)", "verdict"], paired, left=(0, 4)),
+    ])  # fmt: skip

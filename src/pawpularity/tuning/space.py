@@ -5,7 +5,7 @@ one file of cached features.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from pawpularity.config import Config, from_dict
+from pawpularity.config import Config
 from pawpularity.console import log
 from pawpularity.device import Compute
 from pawpularity.errors import UserError, nearest
@@ -79,21 +79,12 @@ def own_values(config: Config, space: Space) -> dict[str, Any]:
     return found
 
 
-def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """`config` with settings by their dotted keys. Raises UserError for a value the schema refuses."""
-    tree = config.to_dict()
-    for key, value in values.items():
-        section, _, leaf = key.partition(".")
-        tree[section][leaf] = value
-    return from_dict(tree, "search.space")
-
-
 def written_space(config: Config) -> dict[str, Any]:
     """The rules of `search.space` by dotted key, as they are written."""
-    found = _flat(config.search.space)
-    if config.search.depths == "paper" and found.get(DEPTH) is not None:
+    found = {key: rule for key, rule in config.search.space.items() if rule is not None}
+    if config.search.depths == "paper" and DEPTH in found:
         found[DEPTH] = PAPER_DEPTHS
-    return {key: found[key] for key in sorted(found) if found[key] is not None}
+    return found
 
 
 def read_space(config: Config) -> Space:
@@ -101,62 +92,34 @@ def read_space(config: Config) -> Space:
 
     Raises UserError naming the key: unknown or not to be searched, an upside-down range, a value the schema refuses.
     """
-    space = {key: _rule(config, key, rule) for key, rule in written_space(config).items()}
+    space = {key: _rule(config, key, rule) for key, rule in sorted(written_space(config).items())}
     if not space:
         raise UserError("search.space: is empty; name a setting, such as search.space.train.lr={low: 1e-5, high: 1e-3}")
     return space
-
-
-def _flat(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Rules by dotted key: `train.lr: ...` and `train: {lr: ...}` (as key=value words make it) are one; the later wins."""
-    found: dict[str, Any] = {}
-    for name, value in space.items():
-        key = f"{prefix}{name}"
-        section = key in Config.model_fields and isinstance(value, Mapping)
-        for dotted, rule in (_flat(value, f"{key}.") if section else {key: value}).items():
-            both = isinstance(found.get(dotted), Mapping) and isinstance(rule, Mapping)
-            found[dotted] = {**found[dotted], **rule} if both else rule
-    return found
 
 
 def _rule(config: Config, key: str, written: Any) -> BaseDistribution:
     where = f"search.space.{key}"
     if key not in SEARCHED:
         raise UserError(f"{where}: is not a setting that trials may differ in{nearest(key, SEARCHED)}")
-    if not isinstance(written, Mapping):
-        raise UserError(f"{where}: must be {{low: ..., high: ...}} or {{choices: [...]}}, or null, not {written}")
-    if unknown := [word for word in written if word not in _WORDS]:
-        raise UserError(f"{where}: unknown word {unknown[0]}{nearest(str(unknown[0]), _WORDS)}")
-    rule = {word: value for word, value in written.items() if value is not None}
-    section, _, leaf = key.partition(".")
-    now = 0 if key == DEPTH else config.to_dict()[section][leaf]
+    rule = {word: value for word, value in written.items() if value is not None} if isinstance(written, dict) else {}
     values = rule.get("choices", [rule.get("low"), rule.get("high")])
-    if "choices" in rule:
-        if len(rule) > 1:
-            raise UserError(f"{where}: has both choices and {next(iter(rule.keys() - {'choices'}))}; set one to null")
-        if not isinstance(values, list) or not values:
-            raise UserError(f"{where}: choices must be a list of values, not {values}")
-    elif isinstance(now, bool) or not isinstance(now, int | float):
-        raise UserError(f"{where}: is no number; give {{choices: [...]}}")
-    if ("choices" not in rule or key == DEPTH) and not all(_is_number(value) for value in values):
-        raise UserError(f"{where}: needs numbers, such as {{low: 1, high: 10}}, not {dict(rule)}")
-    for value in values:
-        try:
-            with_values(config, {key: value})
-        except UserError as error:
-            raise UserError(f"{where}: {str(error).removeprefix('search.space: ')}") from None
-    if key == DEPTH and rule.keys() & {"log", "step"}:
-        raise UserError(f"{where}: takes no log or step; its values are the block boundaries from low to high")
+    if unknown := rule.keys() - set(_WORDS):
+        raise UserError(f"{where}: unknown word {min(unknown)}{nearest(min(unknown), _WORDS)}")
+    if not isinstance(values, list) or None in values:
+        raise UserError(f"{where}: must be {{low: ..., high: ...}} or {{choices: [...]}}, or null, not {written}")
+    if "choices" in rule and len(rule) > 1:
+        raise UserError(f"{where}: has both choices and {min(rule.keys() - {'choices'})}; set one to null")
     try:
+        for value in values:
+            config.with_values({key: value})
         if "choices" in rule:
             return CategoricalDistribution([encoded(value) for value in values])
-        return IntDistribution(**rule) if isinstance(now, int) else FloatDistribution(**rule)
-    except (TypeError, ValueError) as error:
+        section, _, leaf = key.partition(".")
+        whole = key == DEPTH or isinstance(config.to_dict()[section][leaf], int)
+        return IntDistribution(**rule) if whole else FloatDistribution(**rule)
+    except (TypeError, ValueError, UserError) as error:
         raise UserError(f"{where}: {error}") from None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -169,14 +132,14 @@ class Cut:
     state_bytes: int
 
 
-def cuts_of(config: Config, compute: Compute) -> tuple[list[Cut], int]:
-    """Every block boundary with tensors behind it, deepest first, and how many tensors the backbone has.
+def cuts_of(config: Config, compute: Compute) -> list[Cut]:
+    """Every block boundary with tensors behind it, deepest first.
 
     Boundaries with the same tensors behind them (a pooling lies between) are one cut, at the later place, as in training.
     """
     network = build_network(config, fold=0).place(compute.device)
     chain, size = network.split, config.photos.size
-    total = left = sum(len(block.parameters()) for block in chain.blocks)
+    left = sum(len(block.parameters()) for block in chain.blocks)
     state = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     found: dict[int, Cut] = {}
     for position, block in enumerate(chain.blocks):
@@ -184,38 +147,31 @@ def cuts_of(config: Config, compute: Compute) -> tuple[list[Cut], int]:
         left -= len(block.parameters())
         if left:
             found[left] = Cut(left, position + 1, state.numel() * state.dtype.itemsize)
-    return list(found.values()), total
+    return list(found.values())
 
 
 def resolved(space: Space, config: Config, rows: TrainingData, compute: Compute) -> Space:
-    """`space` with the range of `model.unfrozen` as a list of depths. Raises UserError for depths beyond the network."""
+    """`space` with the range of `model.unfrozen` as a list of depths. Raises UserError for depths the network has not."""
     rule = space.get(DEPTH)
-    return space if rule is None else space | {DEPTH: _depths(rule, config, rows, compute)}
+    if not isinstance(rule, IntDistribution):
+        return space
+    return space | {DEPTH: CategoricalDistribution(_depths(rule.low, rule.high, config, rows, compute))}
 
 
-def _depths(rule: BaseDistribution, config: Config, rows: TrainingData, compute: Compute) -> CategoricalDistribution:
-    cuts, total = cuts_of(config, compute)
-    there = sorted(cut.unfrozen for cut in cuts)
-    shown = ", ".join(map(str, there[:40])) + (", ..." if there[40:] else "")
-    cure = f"search.space.{DEPTH}=null"
-    if there:
-        fit = "search.depths=fit " if config.search.depths == "paper" else ""
-        cure = f"{fit}search.space.{DEPTH}.low={there[0]} search.space.{DEPTH}.high={there[-1]} (of {shown})"
-    net = config.model.backbone
-    if isinstance(rule, CategoricalDistribution):
-        if beyond := [depth for depth in rule.choices if isinstance(depth, int) and depth > total]:
-            raise UserError(f"search.space.{DEPTH}: {beyond[0]} is beyond the {total} parameter tensors of {net}")
-        return rule
-    assert isinstance(rule, IntDistribution)
-    if rule.high > total and config.search.depths != "paper":
-        raise UserError(
-            f"search.space.{DEPTH}: {rule.high} is beyond the {total} parameter tensors of {net}; set {cure}"
-        )
-    inside = [cut for cut in cuts if rule.low <= cut.unfrozen <= rule.high]
+def _depths(low: int, high: int, config: Config, rows: TrainingData, compute: Compute) -> list[int]:
+    cuts = cuts_of(config, compute)
+    inside = [cut for cut in cuts if low <= cut.unfrozen <= high]
     if not inside:
-        raise UserError(f"search.space.{DEPTH}: no block boundary of {net} lies in {rule.low}..{rule.high}; set {cure}")
+        cure = f"search.space.{DEPTH}=null"
+        if there := sorted(cut.unfrozen for cut in cuts):
+            fit = "search.depths=fit " if config.search.depths == "paper" else ""
+            shown = ", ".join(map(str, there[:40]))
+            cure = f"{fit}search.space.{DEPTH}.low={there[0]} search.space.{DEPTH}.high={there[-1]} (of {shown})"
+        raise UserError(
+            f"search.space.{DEPTH}: no block boundary of {config.model.backbone} lies in {low}..{high}; set {cure}"
+        )
     own = unfrozen_tensors(config.model)
-    if own is not None and rule.low <= own <= rule.high:
+    if own is not None and low <= own <= high:
         # The config's own depth stands for its cut, so that its own settings are among those drawn.
         block = build_network(config, fold=0).frozen_blocks
         inside = [Cut(own, cut.block, cut.state_bytes) if cut.block == block else cut for cut in inside]
@@ -225,9 +181,9 @@ def _depths(rule: BaseDistribution, config: Config, rows: TrainingData, compute:
     values = sorted(cut.unfrozen for cut in chosen)
     if len(chosen) < len(inside):
         disk = size_text(sum(cut.state_bytes for cut in chosen) * pairs)
-        log(f"depths  {', '.join(map(str, values))} of the {len(inside)} block boundaries in {rule.low}..{rule.high}: "
+        log(f"depths  {', '.join(map(str, values))} of the {len(inside)} block boundaries in {low}..{high}: "
             f"cached features of {disk} in all (cache.budget_gb {config.cache.budget_gb:g})")  # fmt: skip
-    return CategoricalDistribution(values)
+    return values
 
 
 def _pairs(config: Config, rows: TrainingData) -> int:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -59,8 +60,11 @@ class Store:
         else:
             address = _address(url)
             self.shown = address.set(drivername="postgresql").render_as_string()  # *** for the password
-            with self.reachable():
-                self.storage = _database(address, heartbeat)
+            try:
+                with self.reachable():
+                    self.storage = _database(address, heartbeat)
+            except RuntimeError as error:  # the tables are of another version of Optuna
+                raise UserError(f"--storage: {error} (STORAGE_URL: postgresql+pg8000://...)") from None
 
     @contextmanager
     def reachable(self) -> Iterator[None]:
@@ -95,15 +99,16 @@ class Store:
 
         Several workers may do so at the same time: of two repetitions only the first is run (`study.place_of`).
         """
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if isinstance(self.storage, RDBStorage):
+        database = self.storage if isinstance(self.storage, RDBStorage) else None
+        if database:
             optuna.storages.fail_stale_trials(study)
-            for trial in running:
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            key, now = (study.study_name, trial.number), time.monotonic()
+            if database and key not in self._seen:
                 # A worker that was killed before its trial's first heartbeat would never count as silent.
-                if self._first_seen(study, trial) is None:
-                    self.storage.record_heartbeat(trial._trial_id)
-        for trial in running:
-            if not isinstance(self.storage, RDBStorage) and self._is_dead(study, trial):
+                database.record_heartbeat(trial._trial_id)
+            seen_s = now - self._seen.setdefault(key, now)
+            if not database and self._is_dead(trial.user_attrs.get(WORKER), seen_s):
                 with suppress(UpdateFinishedTrialError):
                     study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         every = study.get_trials()
@@ -111,30 +116,21 @@ class Store:
             if trial.state == TrialState.FAIL and not was_repeated(every, trial.number):
                 again(study, trial)
 
+    def _is_dead(self, worker: str | None, seen_s: float) -> bool:
+        if worker is None:  # its trial starts at this moment, or it was killed in that moment
+            return seen_s > self.heartbeat
+        if worker == self.worker:  # this worker is in no trial while it looks
+            return True
+        try:
+            with FileLock(self._lock_of(worker), timeout=0):
+                pass
+        except Timeout:
+            return False
+        self._lock_of(worker).unlink(missing_ok=True)
+        return True
+
     def _lock_of(self, worker: str) -> Path:
         return self.folder / f".worker-{worker}.lock"
-
-    def _first_seen(self, study: optuna.Study, trial: FrozenTrial) -> float | None:
-        """When this worker first saw the trial running; None if that is now."""
-        key = (study.study_name, trial.number)
-        before = self._seen.get(key)
-        self._seen.setdefault(key, time.monotonic())
-        return before
-
-    def _is_dead(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        worker = trial.user_attrs.get(WORKER)
-        if worker is None:  # it starts at this moment, or its worker was killed in that moment
-            first = self._first_seen(study, trial)
-            return first is not None and time.monotonic() - first > self.heartbeat
-        lock = self._lock_of(worker)
-        if worker != self.worker:  # this worker is in no trial while it looks
-            try:
-                with FileLock(lock, timeout=0):
-                    pass
-            except Timeout:
-                return False
-            lock.unlink(missing_ok=True)
-        return True
 
 
 def again(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -168,28 +164,17 @@ def _journal(path: Path, create: bool) -> JournalStorage:
 def _database(address: "URL", heartbeat: int) -> RDBStorage:
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-    for tries_left in reversed(range(5)):
-        try:
-            return RDBStorage(
-                address.render_as_string(hide_password=False),
-                engine_kwargs={"connect_args": {"timeout": _CONNECT_S}, "pool_pre_ping": True},
-                heartbeat_interval=heartbeat,
-                heartbeat_stale_trial_callback=again,
-            )
-        except (IntegrityError, ProgrammingError):  # another worker makes the tables at this moment
-            if not tries_left:
-                raise
-        except RuntimeError as error:
-            if "table schema" not in str(error):
-                raise
-            cure = "pip install -U optuna"
-            if "upgrade" in str(error):
-                cure = "optuna storage upgrade --storage postgresql+pg8000://..."
-            raise UserError(
-                f"--storage: another version of Optuna than {optuna.__version__} made these tables; run: {cure}, or name an "
-                "empty database"
-            ) from None
-    raise AssertionError("the last try returns or raises")
+    opened = partial(
+        RDBStorage,
+        address.render_as_string(hide_password=False),
+        engine_kwargs={"connect_args": {"timeout": _CONNECT_S}, "pool_pre_ping": True},
+        heartbeat_interval=heartbeat,
+        heartbeat_stale_trial_callback=again,
+    )
+    for _ in range(4):
+        with suppress(IntegrityError, ProgrammingError):  # another worker makes the tables at this moment
+            return opened()
+    return opened()
 
 
 def _address(text: str) -> "URL":
@@ -202,8 +187,8 @@ def _address(text: str) -> "URL":
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise UserError(f"--storage: is no address; write {_FORM}") from None
-    if url.get_backend_name() not in ("postgresql", "postgres") or not url.database:
+        url = None
+    if url is None or url.get_backend_name() not in ("postgresql", "postgres") or not url.database:
         raise UserError(f"--storage: must be {_FORM}; without it a journal file in {STUDIES}/ is used")
     return url.set(drivername="postgresql+pg8000")
 

@@ -7,6 +7,7 @@ and a study that was stopped and continued draws what it would have drawn.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,23 +22,24 @@ from optuna.trial import FrozenTrial, TrialState
 from pawpularity.config import Config
 from pawpularity.console import log
 from pawpularity.errors import UserError
-from pawpularity.runs import FREE, differences
+from pawpularity.runs import differences, fingerprint
 from pawpularity.tuning.storage import WORKER, Store, was_repeated
 
-RECORD, SURPLUS = "record", "surplus"
-_COMPARED = ("search.seed", "search.pruner", "search.inner_share", "search.depths")
+RECORD = "record"
+REFUSED = "refused"
+"""The trial's attribute that says why its settings could not be trained."""
+SURPLUS = "surplus"
+"""The attribute of a trial that two workers started at once, and that does not count."""
 _POLL_S = 1.0
 
 
-def record_of(
-    config: Config, space: Mapping[str, Any], data: str, folds: str, weights: str, fold: int
-) -> dict[str, Any]:
+def record_of(config: Config, space: Mapping[str, Any], hashes: Mapping[str, str], fold: int) -> dict[str, Any]:
     """What two commands must agree in to work on one study. `space`: the rules as they are written."""
-    flat = {f"{section}.{key}": value for section, part in config.to_dict().items() if isinstance(part, dict)
-            for key, value in part.items()}  # fmt: skip
-    kept = {key: value for key, value in flat.items() if not key.startswith((*FREE, "predict.")) or key in _COMPARED}
-    kept |= {f"search.space.{key}": rule for key, rule in space.items()}
-    return kept | {"search.fold": fold, "data": data, "folds": folds, "weights": weights}
+    parts = {part: {"hash": hashes[part], "initial_hash": hashes[part]} for part in ("data", "folds", "weights")}
+    found = fingerprint({"config": config.to_dict(), **parts})
+    found |= {f"search.{key}": getattr(config.search, key) for key in ("seed", "pruner", "inner_share", "depths")}
+    found |= {f"search.space.{key}": rule for key, rule in space.items()}
+    return {key: value for key, value in found.items() if not key.startswith("predict.")} | {"search.fold": fold}
 
 
 def open_study(
@@ -94,6 +96,29 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
 def first_try(trial: FrozenTrial) -> bool:
     """Whether a trial counts and is no repetition of one that was cut short."""
     return not RetryHeartbeatStaleTrialCallback.retry_history(trial) and SURPLUS not in trial.user_attrs
+
+
+def counts_of(studies: Sequence[optuna.Study]) -> dict[str, int]:
+    """How many trials there were, and what became of them."""
+    trials = [trial for study in studies for trial in trials_of(study)]
+    refused, first = sum(REFUSED in trial.user_attrs for trial in trials), sum(map(first_try, trials))
+    states = Counter(trial.state.name.lower() for trial in trials)
+    return {
+        "trials": first,
+        "complete": states["complete"],
+        "pruned": states["pruned"] - refused,
+        "refused": refused,
+        "repeated": len(trials) - first,
+        "under_way": states["running"] + states["waiting"],
+    }
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """`counts_of` as text."""
+    return (
+        f"{counts['trials']} trials: {counts['complete']} finished, {counts['pruned']} pruned, {counts['refused']} refused or "
+        f"diverged, {counts['repeated']} run again, {counts['under_way']} under way"
+    )
 
 
 def place_of(trials: Sequence[FrozenTrial], number: int, limit: int) -> int | None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import optuna
@@ -13,7 +14,6 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 
 from pawpularity.console import log, make_word
 from pawpularity.context import Context, choose_data
-from pawpularity.device import Compute
 from pawpularity.device import choose as choose_device
 from pawpularity.evaluation.oof import write_oof
 from pawpularity.files import write_json, write_text
@@ -22,18 +22,10 @@ from pawpularity.models.weights import tensors_hash
 from pawpularity.runs import check_name
 from pawpularity.training.samples import TrainingData
 from pawpularity.tuning.objective import Objective, words
-from pawpularity.tuning.rescore import (
-    Trainer,
-    candidates,
-    counts_of,
-    report,
-    rescore,
-    rescore_nested,
-    write_winner,
-)
+from pawpularity.tuning.rescore import Trainer, candidates, report, rescore, write_winner
 from pawpularity.tuning.space import own_values, read_space, resolved, written_space
 from pawpularity.tuning.storage import VARIABLE, Store, study_folder
-from pawpularity.tuning.study import open_study, record_of, work
+from pawpularity.tuning.study import counts_of, open_study, record_of, work
 
 
 def search(context: Context, url: str | None, workers: int) -> tuple[dict[int, optuna.Study], TrainingData]:
@@ -53,30 +45,27 @@ def search(context: Context, url: str | None, workers: int) -> tuple[dict[int, o
     log(f"study   {name} in {store.shown}: {config.model.backbone}, {cfg.trials} trials {where}")
     log(f"device  {compute}")
     weights = tensors_hash(build_network(config, fold=0).backbone.state_dict())
+    hashes = {"data": context.dataset.hash, "folds": context.folds.hash, "weights": weights}
     titles = {fold: f"{name}-fold{fold}" for fold in range(context.folds.k)} if cfg.nested else {cfg.fold: name}
-    opened = {fold: _opened(context, store, title, fold, rows, compute, weights) for fold, title in titles.items()}
+
+    @cache
+    def notes() -> dict[str, Any]:
+        space = resolved(read_space(config), config, rows, compute)
+        lines = {"tune": context.make_line("tune"), "train": train_line(context)}
+        return lines | {"space": {key: distribution_to_json(rule) for key, rule in space.items()}}
+
+    opened = {}
+    for fold, title in titles.items():
+        record = record_of(config, written_space(config), hashes, fold)
+        study, noted = open_study(store, title, config, record, notes)
+        space = {key: json_to_distribution(noted["space"][key]) for key in sorted(noted["space"])}
+        training, _ = context.folds.rows(sorted(context.dataset.train["Id"]), fold)
+        opened[fold] = study, Objective(config, space, rows, training, fold, compute)
     with _helpers(context, workers, url):
         for fold, (study, objective) in opened.items():
             own = own_values(config, objective.space)
             work(store, study, cfg.trials, cfg.seed + fold * 7919, objective, own)
     return {fold: study for fold, (study, _) in opened.items()}, rows
-
-
-def _opened(
-    context: Context, store: Store, title: str, fold: int, rows: TrainingData, compute: Compute, weights: str
-) -> tuple[optuna.Study, Objective]:
-    config, dataset, folds = context.config, context.dataset, context.folds
-    record = record_of(config, written_space(config), dataset.hash, folds.hash, weights, fold)
-
-    def notes() -> Mapping[str, Any]:
-        space = resolved(read_space(config), config, rows, compute)
-        lines = {"tune": context.make_line("tune"), "train": train_line(context)}
-        return lines | {"space": {key: distribution_to_json(rule) for key, rule in space.items()}}
-
-    study, noted = open_study(store, title, config, record, notes)
-    space = {key: json_to_distribution(noted["space"][key]) for key in sorted(noted["space"])}
-    training, _ = folds.rows(sorted(dataset.train["Id"]), fold)
-    return study, Objective(config, space, rows, training, fold, compute)
 
 
 def train_line(context: Context) -> str:
@@ -116,7 +105,7 @@ def score(context: Context, studies: Mapping[int, optuna.Study], rows: TrainingD
     top = 1 if nested else config.search.top
     best = [candidate for fold in sorted(studies) for candidate in candidates(studies[fold], config, top)]
     default = trainer.default(name)
-    found, prediction = (rescore_nested if nested else rescore)(best, trainer, default)
+    found, prediction = rescore(best, trainer, default)
     winner = next(c for c in best if c.name == found["winner"])
     written = write_winner(name, configs, winner)
     folder = study_folder(name)

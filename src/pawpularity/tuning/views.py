@@ -16,25 +16,25 @@ from pawpularity.files import atomic_file, plain
 from pawpularity.tuning.objective import values_of, words
 from pawpularity.tuning.rescore import best_trials
 from pawpularity.tuning.space import DEPTH
-from pawpularity.tuning.study import first_try, trials_of
+from pawpularity.tuning.study import counts_of, counts_text, trials_of
 
 FEWEST_FOR_IMPORTANCE = 8
 
 
 def summary(study: optuna.Study, top: int = 10) -> dict[str, Any]:
     """Everything about a study, for `summary_text` and programs. Inner RMSEs in score points, times in seconds."""
-    trials = trials_of(study)
+    counts = counts_of([study])
     return {
         "study": study.study_name,
-        "trials": sum(map(first_try, trials)),
-        "states": {state.name.lower(): sum(trial.state == state for trial in trials) for state in TrialState},
+        "trials": counts["trials"],
+        "counts": counts,
         "best": [
             {"trial": t.number, "inner_rmse": t.value, "epochs": t.user_attrs.get("epochs"),
              "seconds": t.user_attrs.get("seconds"), "values": values_of(t)}
             for t in best_trials(study, top)
         ],
         "importances": importances(study),
-        "depths": depths(trials),
+        "depths": depths(trials_of(study)),
     }  # fmt: skip
 
 
@@ -69,13 +69,12 @@ def _seconds(trial: FrozenTrial) -> float:
 
 def summary_text(found: dict[str, Any]) -> str:
     """`summary` as text."""
-    states = ", ".join(f"{count} {name}" for name, count in found["states"].items() if count)
     best = [
         [t["trial"], _number(t["inner_rmse"], 3), t["epochs"], _number(t["seconds"], 1), words(t["values"])]
         for t in found["best"]
     ]
     parts = [
-        f"study {found['study']}: {found['trials']} trials ({states})",
+        f"study {found['study']}: {counts_text(found['counts'])}",
         table(["trial", "inner RMSE", "epochs", "seconds", "settings"], best, left=(4,)),
     ]
     if found["importances"] is None:
