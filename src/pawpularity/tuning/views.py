@@ -102,6 +102,7 @@ def draw(study: optuna.Study, folder: Path) -> None:
     import matplotlib.pyplot as plt
     import optuna.visualization as page
     import optuna.visualization.matplotlib as flat
+    from matplotlib.ticker import NullFormatter
 
     matplotlib.use("Agg")
     for name, (plot, arguments) in _plots(study).items():
@@ -111,6 +112,9 @@ def draw(study: optuna.Study, folder: Path) -> None:
             axes = np.ravel(np.asarray(getattr(flat, plot)(study, **arguments), dtype=object))
             for axis in axes:
                 axis.tick_params(axis="x", labelrotation=30)
+                axis.xaxis.set_minor_formatter(NullFormatter())  # a narrow logarithmic axis would overprint them
+                if (legend := axis.get_legend()) and len(legend.get_texts()) > 8:
+                    legend.remove()  # one line a trial, longer than the picture
             axes[0].figure.set_size_inches(max(8.0, 3.2 * len(axes)), 5.0)
             axes[0].figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
             plt.close(axes[0].figure)
