@@ -16,6 +16,10 @@ class UserError(Exception):
         super().__init__(" ".join(message.splitlines()))
 
 
+class Diverged(UserError):
+    """A training whose numbers are no longer finite."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`; did you mean "size"?` for the valid name closest to `name`, or the list of valid names if none is close."""
     options = sorted(valid)

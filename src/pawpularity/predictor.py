@@ -23,7 +23,7 @@ from pawpularity.data.photo_cache import Photos
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import METADATA
 from pawpularity.device import Compute, choose
-from pawpularity.errors import UserError
+from pawpularity.errors import Diverged, UserError
 from pawpularity.features.build import FeatureCache
 from pawpularity.features.load import FeatureInputs, Inputs, PixelInputs
 from pawpularity.models.network import METADATA_COLUMNS, Network, build_network
@@ -87,7 +87,7 @@ def score_heads(
         if progress is not None:
             progress(len(batch))
     if not torch.isfinite(scores).all():
-        raise UserError("the network's answers are not numbers (its training diverged); train with a lower train.lr")
+        raise Diverged("the network's answers are not numbers (its training diverged); train with a lower train.lr")
     return scores.double().numpy()
 
 

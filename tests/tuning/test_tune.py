@@ -21,15 +21,15 @@ from pawpularity.config import resolve
 from pawpularity.context import folds_of
 from pawpularity.data.dataset import Dataset
 from pawpularity.device import choose
-from pawpularity.errors import UserError
+from pawpularity.errors import Diverged, UserError
 from pawpularity.training.samples import TrainingData
 from pawpularity.tuning import objective
 from pawpularity.tuning import tune as search_tune
 from pawpularity.tuning.objective import Objective
-from pawpularity.tuning.rescore import best_trials, candidates, cross_fit
-from pawpularity.tuning.space import Rule, encoded
+from pawpularity.tuning.rescore import best_trials, cross_fit
+from pawpularity.tuning.space import encoded
 from pawpularity.tuning.storage import Store, study_folder
-from pawpularity.tuning.study import load_study, pruner_of
+from pawpularity.tuning.study import load_studies, pruner_of
 
 TOY = ("photos.size=32", "folds.k=2", "train.epochs=2", "train.warmup_epochs=0", "search.top=2", "train.augment=flip",
        "search.space.model.unfrozen={low: 9, high: 21}")  # fmt: skip
@@ -45,17 +45,17 @@ def rmse(table: pd.DataFrame) -> float:
     return float(np.sqrt(np.mean((table["target"] - table["prediction"]) ** 2)))
 
 
-def trials_of(name: str) -> list[optuna.trial.FrozenTrial]:
-    return load_study(Store(study_folder(name), None), name).get_trials()
+def trials_of(name: str, fold: int = 0) -> list[optuna.trial.FrozenTrial]:
+    return load_studies(Store(study_folder(name)), name)[fold].get_trials()
 
 
 def test_cross_fitting_by_hand():
     """Three folds of one row each; errors a: 1 1 5, b: 2 2 2. Without the last fold a is best, without the others b."""
     target, fold = np.zeros(3), np.arange(3)
     a, b = np.array([1.0, 1.0, 5.0]), np.array([2.0, 2.0, 2.0])
-    fitted = cross_fit(target, fold, [a, b])
-    assert fitted.chosen == {0: 1, 1: 1, 2: 0}
-    assert fitted.prediction.tolist() == [2.0, 2.0, 5.0]
+    prediction, chosen = cross_fit(target, fold, [a, b])
+    assert chosen == {0: 1, 1: 1, 2: 0}
+    assert prediction.tolist() == [2.0, 2.0, 5.0]
 
 
 def test_choosing_at_random_is_not_flattered():
@@ -67,20 +67,15 @@ def test_choosing_at_random_is_not_flattered():
         predictions = [random.normal(0, 1, 120) for _ in range(10)]
         each = [np.mean(p**2) for p in predictions]
         gains.append(np.mean(each) - min(each))
-        honest.append(np.mean(each) - np.mean(cross_fit(np.zeros(120), fold, predictions).prediction ** 2))
+        honest.append(np.mean(each) - np.mean(cross_fit(np.zeros(120), fold, predictions)[0] ** 2))
     assert np.mean(gains) > 0.15
     assert abs(np.mean(honest)) < 4 * np.std(honest) / np.sqrt(200)
 
 
-@pytest.fixture
-def tuned(own_configs, shelter, paw):
-    outcome = paw(*words(shelter, "t", 4), "--json", "found.json")
-    assert outcome.code == 0, outcome.err
-    return outcome
-
-
 @pytest.mark.slow
-def test_from_a_config_to_a_better_one(tuned, shelter, work, paw, refused):
+def test_from_a_config_to_a_better_one(own_configs, shelter, work, paw, refused):
+    tuned = paw(*words(shelter, "t", 4), "--json", "found.json")
+    assert tuned.code == 0, tuned.err
     found = json.loads(Path("found.json").read_text())
     assert found["counts"]["trials"] == found["counts"]["complete"] + found["counts"]["pruned"] == 4
     # The first trial is the config itself, as far as the space holds it.
@@ -90,7 +85,7 @@ def test_from_a_config_to_a_better_one(tuned, shelter, work, paw, refused):
         21,
         64,
     )
-    # One trunk file a depth, for all trials, folds and runs.
+    # One file of cached features a depth, for all trials, folds and runs.
     used = {trial.params["model.unfrozen"] for trial in trials_of("t")}
     assert len(list(Path(".cache/features").glob("*/features.bin"))) == len(used | {21})
 
@@ -111,8 +106,11 @@ def test_from_a_config_to_a_better_one(tuned, shelter, work, paw, refused):
     own = pd.read_csv("oof/sample-toy/oof.csv")
     assert found["against_default"][0]["difference"] == pytest.approx(rmse(crossed) - rmse(own), abs=1e-6)
     assert found["headline"]["constant_rmse"] == found["default"]["constant_rmse"]
-    for text in ("cross-fitted", "chosen on these rows", "fold 0 alone", "constant", "paired 95 %"):
-        assert text in Path("oof/studies/t/report.txt").read_text()
+    text = Path("oof/studies/t/report.txt").read_text()
+    assert all(
+        word in text for word in ("cross-fitted", "selected", "fold 0 alone", "default", "constant", "paired 95 %")
+    )
+    assert f"{headline['rmse']:.3f}" in text
 
     # The winner's file repeats its run to the last digit.
     assert paw("train", "--config", "tuned/t", "--data", shelter, "--fold", "0", "--run", "again").code == 0
@@ -124,24 +122,27 @@ def test_from_a_config_to_a_better_one(tuned, shelter, work, paw, refused):
 
     # The same command again runs nothing; more trials go on; other settings are refused.
     same = paw(*words(shelter, "t", 4), "--json", "same.json")
-    assert "trial " not in "".join(line for line in same.err.splitlines(keepends=True) if line.startswith("trial"))
+    assert not [line for line in same.err.splitlines() if line.startswith("trial")]
     assert json.loads(Path("same.json").read_text()) == found
     assert paw(*words(shelter, "t", 5), "--search-only").code == 0
     assert len(trials_of("t")) == 5
     for other, said in (("train.batch_size=8", "train.batch_size was 16, is 8"), ("search.fold=1", "search.fold was 0"),
-                        ("search.space.train.lr.low=3e-4", "search.space.train.lr was"), ("folds.seed=1", "folds")):  # fmt: skip
+                        ("search.space.train.lr.low=3e-4", "search.space.train.lr was"), ("folds.seed=1", "folds"),
+                        ("search.seed=1", "search.seed")):  # fmt: skip
         assert said in refused(*words(shelter, "t", 5, other))
 
     # And it can be looked at.
     seen = paw("study", "t", "--json", "study.json")
     assert seen.code == 0, seen.err
+    assert seen.err.splitlines()[-1] == f"next: make train CONFIG=tuned/t DATA={shelter}"
+    assert "optuna-dashboard oof/studies/t/study.journal" in seen.err
     about = json.loads(Path("study.json").read_text())["studies"][0]
     assert about["best"][0]["inner_rmse"] == min(t.value for t in trials_of("t") if t.state == TrialState.COMPLETE)
     assert sum(depth["trials"] for depth in about["depths"]) == 5
     for name in ("history", "epochs", "settings", "depth-rmse", "depth-seconds"):
         assert Path(f"oof/studies/t/study/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "plotly" in Path(f"oof/studies/t/study/{name}.html").read_text().lower()
-    assert "there is no such study; studies there: t" in refused("study", "u")
+    assert "studies there: t" in refused("study", "u")
 
 
 @pytest.fixture
@@ -153,18 +154,13 @@ def toy_fold(shelter, own_configs):
     rows = TrainingData.load(dataset, split, config)
     training, scored = split.rows(sorted(dataset.train["Id"]), 0)
 
-    class NoStore:
-        def release(self) -> None:
-            pass
-
     def objective(values: dict[str, object], **changed: np.ndarray) -> float:
-        rules = [Rule(key, choices=(value,)) for key, value in values.items()]
+        space = {key: optuna.distributions.CategoricalDistribution([encoded(value)]) for key, value in values.items()}
         trial = optuna.trial.FixedTrial({key: encoded(value) for key, value in values.items()})
-        run = Objective(config, rules, replace(rows, **changed), training, 0, choose("float32", "cpu"), NoStore())
         try:
-            return run(trial)
+            return Objective(config, space, replace(rows, **changed), training, 0, choose("float32", "cpu"))(trial)
         finally:
-            objective.said = trial.user_attrs
+            objective.said = trial.user_attrs.get("refused")
 
     return rows, training, scored, objective
 
@@ -180,43 +176,57 @@ def test_a_trials_figure_never_saw_the_folds_scored_rows(toy_fold):
         assert (objective(values, scores=scores, metadata=metadata) == before) is same
 
 
-def test_a_trial_that_diverges_or_contradicts_itself_ends_alone(toy_fold):
-    rows, _, _, objective = toy_fold
-    with pytest.raises(optuna.TrialPruned):
-        objective({"train.lr": 1e-3}, metadata=np.full_like(rows.metadata, np.inf))
-    assert "no longer finite" in objective.said["refused"]
-    with pytest.raises(optuna.TrialPruned):  # each is fine beside the config, the two are not
-        objective({"train.mixup": 0.4, "train.manifold_mixup": 0.4})
-    assert "manifold_mixup" in objective.said["refused"]
+def test_a_trial_that_diverges_or_contradicts_itself_ends_alone(toy_fold, monkeypatch):
+    rows, _, _, trial = toy_fold
+
+    def ends(values, **changed) -> str:
+        with pytest.raises(optuna.TrialPruned):
+            trial(values, **changed)
+        return trial.said
+
+    assert "finite" in ends({"train.lr": 1e-3}, metadata=np.full_like(rows.metadata, np.inf))
+    # Each is fine beside the config, the two are not.
+    assert "manifold_mixup" in ends({"train.mixup": 0.4, "train.manifold_mixup": 0.4})
+    # The loss of the epoch is still finite, the weights after its last step are not.
+    step = torch.optim.AdamW.step
+
+    def leap(self, *args):
+        step(self, *args)
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                parameter.fill_(torch.inf)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", leap)
+        assert "diverged" in ends({"train.batch_size": 64})
+
+    def too_large(*args, **more):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(objective, "fit_fold", too_large)
+    assert "memory" in ends({"train.lr": 1e-3})
 
 
-def test_a_study_without_a_finished_trial_is_said():
-    study = optuna.create_study()
-    study.add_trial(optuna.create_trial(state=TrialState.PRUNED))
-    with pytest.raises(UserError, match="all were pruned or diverged"):
-        candidates(study, "x", resolve("sample"), 5)
-
-
-def test_a_trial_too_large_for_the_gpu_is_ended_and_the_search_goes_on(own_configs, shelter, paw, monkeypatch):
-    fit, calls = objective.fit_fold, []
-
+def test_a_search_in_which_all_diverge_ends_before_the_default_is_trained(own_configs, shelter, refused, monkeypatch):
     def fit_fold(*args, **more):
-        calls.append(1)
-        if len(calls) == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return fit(*args, **more)
+        raise Diverged("the loss is no longer finite")
 
     monkeypatch.setattr(objective, "fit_fold", fit_fold)
-    outcome = paw(*words(shelter, "t", 3), "--search-only")
-    assert outcome.code == 0, outcome.err
-    assert "trial 1: ended: the GPU has not enough memory for it" in outcome.err
-    assert [trial.state.name for trial in trials_of("t")] == ["COMPLETE", "PRUNED", "COMPLETE"]
+    assert "no longer finite" in refused(*words(shelter, "t", 3))
+    assert [trial.state.name for trial in trials_of("t")] == ["PRUNED"] * 3
+    assert not list(Path("oof").glob("*/config.json")), "nothing was trained on all folds"
 
 
 def test_helpers_end_with_the_search_that_started_them(own_configs, shelter, refused, monkeypatch):
     """Else they would go on with every trial that is left, and the reason be told after hours."""
-    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    monkeypatch.setattr("pawpularity.tuning.command._helpers", lambda context, workers, url: [helper])
+    started = []
+
+    def popen(*args, **more):
+        started.append(popen_(["sleep", "600"]))
+        return started[0]
+
+    popen_ = subprocess.Popen
+    monkeypatch.setattr(search_tune.subprocess, "Popen", popen)
 
     def broken(*args, **more):
         raise UserError("the database is gone")
@@ -224,10 +234,10 @@ def test_helpers_end_with_the_search_that_started_them(own_configs, shelter, ref
     monkeypatch.setattr(search_tune, "work", broken)
     try:
         assert "the database is gone" in refused(*words(shelter, "t", 3), "--workers", "2")
-        assert helper.returncode == -signal.SIGTERM
+        assert [helper.returncode for helper in started] == [-signal.SIGTERM]
     finally:
-        helper.kill()
-        helper.wait()
+        for helper in started:
+            helper.kill()
 
 
 def test_a_search_per_fold(own_configs, shelter, paw):
@@ -237,17 +247,12 @@ def test_a_search_per_fold(own_configs, shelter, paw):
     assert (found["kind"], found["selected"], found["counts"]["trials"]) == ("nested", None, 4)
     parts = []
     for fold, candidate in enumerate(found["candidates"]):
-        best = min((t for t in _study("n", f"n-fold{fold}") if t.value is not None and t.state == TrialState.COMPLETE),
-                   key=lambda t: t.value)  # fmt: skip
+        best = min((t for t in trials_of("n", fold) if t.state == TrialState.COMPLETE), key=lambda t: t.value)
         assert candidate["run"] == f"n-fold{fold}-trial{best.number}"
         assert candidate["scores_folds"] == [fold]
         parts.append(pd.read_csv(f"oof/{candidate['run']}/fold{fold}/predictions.csv"))
     assert found["headline"]["rmse"] == pytest.approx(rmse(pd.concat(parts)), abs=1e-6)
     assert found["winner"] == found["candidates"][0]["run"]
-
-
-def _study(folder: str, name: str) -> list[optuna.trial.FrozenTrial]:
-    return load_study(Store(study_folder(folder), None), name).get_trials()
 
 
 @pytest.mark.slow
@@ -265,10 +270,10 @@ def test_the_command_killed_in_a_trial_goes_on_with_two_workers(own_configs, she
     finally:
         child.kill()
         child.wait()
-    assert "must be 1 to 64" in refused(*words(shelter, "k", 4, *more), "--workers", "0")
+    assert "--workers" in refused(*words(shelter, "k", 4, *more), "--workers", "0")
     outcome = paw(*words(shelter, "k", 4, *more), "--workers", "2", "--search-only")
     assert outcome.code == 0, outcome.err
-    assert "its process is gone; it is run again" in outcome.err
+    assert "run again" in outcome.err
     trials = trials_of("k")
     assert sorted(t.state.name for t in trials) == ["COMPLETE"] * 4 + ["FAIL"]
     failed = next(t for t in trials if t.state == TrialState.FAIL)
@@ -279,52 +284,68 @@ def test_the_command_killed_in_a_trial_goes_on_with_two_workers(own_configs, she
 def test_a_database(postgres, own_configs, shelter, paw, refused):
     outcome = paw(*words(shelter, "p", 2), "--search-only", "--storage", postgres)
     assert outcome.code == 0, outcome.err
-    assert "2 trials" in outcome.err
-    assert PASSWORD not in outcome.err + outcome.out
-    wrong = postgres.replace(PASSWORD, "another-word")
-    line = refused(*words(shelter, "p", 2), "--storage", wrong)
+    seen = paw("study", "p", "--storage", postgres)
+    assert "2 trials" in seen.out
+    assert "optuna-dashboard postgresql+pg8000://" in seen.err
+    assert f"next: make tune DATA={shelter} RUN=p" in seen.err
+    line = refused(*words(shelter, "p", 2), "--storage", postgres.replace(PASSWORD, "another-word"))
     assert "password authentication failed" in line
-    assert "another-word" not in line
+    for text in (outcome.err, outcome.out, seen.err, seen.out, line):
+        assert PASSWORD not in text
+        assert "another-word" not in text
     assert "does not exist" in refused(*words(shelter, "p", 2), "--storage", postgres.replace("/postgres", "/nowhere"))
-    line = refused("study", "q", "--storage", postgres)
-    assert "holds no study q; it holds p" in line
-    assert PASSWORD not in line
+    assert "holds no study q" in refused("study", "q", "--storage", postgres)
+
+
+@pytest.mark.parametrize(("version", "cure"), [("v3.0.0.d", "storage upgrade"), ("v9.0.0", "pip install -U optuna")])
+def test_a_database_of_another_version_of_optuna(postgres, work, refused, version, cure):
+    from sqlalchemy import create_engine, text
+
+    Store(work, postgres)
+    with create_engine(postgres.replace("postgresql:", "postgresql+pg8000:")).begin() as connection:
+        before = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": version})
+    try:
+        assert cure in refused("study", "p", "--storage", postgres)
+    finally:
+        with create_engine(postgres.replace("postgresql:", "postgresql+pg8000:")).begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": before})
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
         ("postgresql://paw:hidden@127.0.0.1:1/paw", "paw:***@127.0.0.1:1/paw: connection refused"),
-        ("postgresql://paw:hidden@127.0.0.1:1", "names no database"),
-        ("mysql://paw:hidden@127.0.0.1/paw", "must be postgresql://"),
-        ("hidden", "is no address"),
-        ("postgresql://paw:hidden@127.0.0.1:port/paw", "is no address"),
+        ("postgresql://paw:hidden@127.0.0.1:1", "DATABASE"),
+        ("postgresql://paw:my@hidden@127.0.0.1:1/paw", "%40"),
+        ("postgresql://paw:my@hid/den@127.0.0.1:1/paw", "%40"),
+        ("mysql://paw:hidden@127.0.0.1/paw", "postgresql://"),
+        ("sqlite:///hidden.db", "postgresql://"),
+        ("hidden", "postgresql://"),
+        ("postgresql://paw:hidden@127.0.0.1:port/paw", "postgresql://"),
     ],
 )
 def test_addresses_that_are_wrong(shelter, work, refused, url, said):
     line = refused(*words(shelter, "x", 2), "--storage", url)
     assert said in line
-    assert "hidden" not in line
+    assert "hid" not in line
 
 
-def test_sqlite_takes_one_worker(own_configs, shelter, paw, refused, monkeypatch):
-    monkeypatch.setenv("PAWPULARITY_STORAGE", "sqlite:///one.db")
-    assert "SQLite takes one worker" in refused(*words(shelter, "s", 2), "--workers", "2")
-    assert paw(*words(shelter, "s", 1), "--search-only").code == 0
-    held = Store(study_folder("s"), "sqlite:///one.db")
-    assert held.one_worker
-    assert "another process works on it" in refused(*words(shelter, "s", 2))
-
-
-def test_pruners_by_name():
-    pruner = pruner_of(resolve("sample"))
-    assert isinstance(pruner, optuna.pruners.MedianPruner)
-    assert isinstance(pruner_of(resolve("sample", ["search.pruner=hyperband"])), optuna.pruners.HyperbandPruner)
-    assert isinstance(pruner_of(resolve("sample", ["search.pruner=none"])), optuna.pruners.NopPruner)
+def test_a_damaged_journal_is_one_line(work, refused):
+    journal = study_folder("x") / "study.journal"
+    for content in ("no JSON\n{}\n", "[1]\n"):
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        journal.write_text(content)
+        assert "damaged" in refused("study", "x")
 
 
 @pytest.mark.parametrize(
-    ("more", "ends"), [([], 15), (["train.schedule=plateau", "train.stop=early", "train.warmup_epochs=0"], 5)]
+    ("more", "ends"),
+    [
+        ([], 15),
+        (["search.pruner=none"], 20),
+        (["train.schedule=plateau", "train.stop=early", "train.warmup_epochs=0"], 5),
+    ],
 )
 def test_no_trial_ends_while_its_epochs_say_nothing(more, ends):
     """One that is the worst at every epoch ends at the first that counts: of 20 the 15th under a cosine, else the 5th."""

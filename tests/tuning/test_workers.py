@@ -1,7 +1,5 @@
-"""Several workers, real processes, a real database: a killed one loses no trial, and none is run twice in vain."""
+"""Several workers, real processes, a real database: a killed one loses no trial, and none is counted twice."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -9,18 +7,19 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from pawpularity.tuning.storage import Store, process_mark, revive, signature, this_host
-from pawpularity.tuning.study import Slots, load_study, slots, work
+from pawpularity.tuning.storage import MOST_RETRIES, WORKER, Store, again
+from pawpularity.tuning.study import first_try, load_studies, place_of, trials_of, work
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-WORKER = Path(__file__).with_name("worker.py")
+WORKER_FILE = Path(__file__).with_name("worker.py")
 
 
-def start(folder: Path, url: str, trials: int, seconds: float, host: str = "-") -> subprocess.Popen[bytes]:
-    words = [sys.executable, WORKER, folder, url, trials, seconds, host]
+def start(folder: Path, url: str, trials: int, seconds: float, *die: str) -> subprocess.Popen[bytes]:
+    folder.mkdir(exist_ok=True)
+    words = [sys.executable, WORKER_FILE, folder, url, trials, seconds, *die]
     return subprocess.Popen([str(word) for word in words], stderr=subprocess.PIPE)
 
 
@@ -41,127 +40,134 @@ def in_a_trial(folder: Path, pid: int) -> bool:
     return any(line[0] == str(pid) for line in began - ended)
 
 
-def check_complete(study: optuna.Study, folder: Path, trials: int) -> None:
-    """Exactly `trials` first tries, each finished once, by itself or by one repetition with the same settings."""
-    every = study.get_trials()
+def finished(folder: Path, url: str, trials: int) -> list[float]:
+    """The settings of the finished trials, in the order of their first tries: each once, and none of them twice."""
+    (study,) = load_studies(Store(folder, None if url == "-" else url), folder.name)
+    every = trials_of(study)
     done = [trial for trial in every if trial.state == TrialState.COMPLETE]
-    assert len(done) == trials
-    assert slots(study).started == trials
-    origins = [RetryHeartbeatStaleTrialCallback.retried_trial_number(trial) for trial in done]
-    assert sorted(trial.number if o is None else o for trial, o in zip(done, origins, strict=True)) == sorted(
-        trial.number for trial in every if RetryHeartbeatStaleTrialCallback.retried_trial_number(trial) is None
-    )
-    for trial, origin in zip(done, origins, strict=True):
-        if origin is not None:
-            assert trial.params == every[origin].params
-            assert every[origin].state == TrialState.FAIL
-    ended = lines(folder, "ended")
-    assert len(ended) == trials, "a trial was run to its end twice, or never"
+    places = [place_of(every, trial.number, trials) for trial in done]
+    assert sorted(places) == list(range(trials))
+    assert {trial.state for trial in every} <= {TrialState.COMPLETE, TrialState.FAIL}
+    assert len(lines(folder, "ended")) == trials
+    assert len({trial.params["x"] for trial in done}) == trials
+    return [trial.params["x"] for _, trial in sorted(zip(places, done, strict=True), key=lambda pair: pair[0])]
 
 
-@pytest.mark.parametrize("kind", ["journal", "postgres"])
-def test_a_killed_worker_loses_no_trial(kind, tmp_path, request):
-    url = request.getfixturevalue("postgres") if kind == "postgres" else "-"
-    folder = tmp_path / f"shared-{kind}"
-    folder.mkdir()
-    # On a database the two are of machines that cannot see one another's processes: hearts that stand still must tell.
-    hosts = ("one", "two") if kind == "postgres" else ("-", "-")
-    workers = [start(folder, url, 7, 0.4, host) for host in hosts]
+@pytest.fixture(params=["journal", "postgres"])
+def url(request) -> str:
+    return request.getfixturevalue("postgres") if request.param == "postgres" else "-"
+
+
+def test_a_killed_worker_loses_no_trial(url, tmp_path, request):
+    folder = tmp_path / request.node.callspec.id
+    workers = [start(folder, url, 7, 0.4) for _ in range(2)]
     try:
         own = str(workers[0].pid)
         wait_for(lambda: any(line[0] == own for line in lines(folder, "ended")) and in_a_trial(folder, workers[0].pid))
-        workers[0].send_signal(signal.SIGKILL)
-        workers[0].wait()
+        workers[0].kill()
         assert workers[1].wait(300) == 0, workers[1].stderr.read().decode()
     finally:
         for worker in workers:
             worker.kill()
-            worker.stderr.close()
-    study = load_study(Store(folder, None if url == "-" else url), folder.name)
-    failed = [trial for trial in study.get_trials() if trial.state == TrialState.FAIL]
-    assert len(failed) == 1
-    check_complete(study, folder, 7)
+            worker.communicate()
+    assert finished(folder, url, 7)[0] == 0.5, "the first trial has the given settings"
     assert {line[0] for line in lines(folder, "ended")} == {str(worker.pid) for worker in workers}, "both worked"
 
 
-def test_a_stopped_study_draws_what_it_would_have_drawn(tmp_path):
-    """Killed in the middle and continued: the same settings as in one go, for a draw depends on its number alone."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for folder in (whole, parts):
-        folder.mkdir()
-    done, cut = start(whole, "-", 4, 0.01), start(parts, "-", 4, 1.5)
-    wait_for(lambda: in_a_trial(parts, cut.pid))
-    cut.kill()
-    cut.wait()
-    with (parts / "study.journal").open("ab") as journal:
-        journal.write(b'{"op_code":5,"half a line')
-    assert start(parts, "-", 4, 0.01).wait(300) == 0
-    assert done.wait(300) == 0
-    settings = {}
-    for folder in (whole, parts):
-        study = load_study(Store(folder, None), folder.name)
-        check_complete(study, folder, 4)
-        settings[folder] = sorted(t.params["x"] for t in study.get_trials() if t.state == TrialState.COMPLETE)
-    assert settings[whole] == settings[parts]
-    assert len(set(settings[whole])) == 4
+@pytest.mark.parametrize("moment", ["unknown", "undrawn", "running"])
+def test_a_killed_study_draws_what_it_would_have_drawn(url, moment, tmp_path, request):
+    """Killed before its trial says who runs it, before it draws, and in the middle: a draw depends on its place alone."""
+    whole, parts = (tmp_path / f"{request.node.callspec.id}-{part}" for part in ("whole", "parts"))
+    done = start(whole, url, 4, 0.01)
+    cut = start(parts, url, 4, *(["1.0"] if moment == "running" else ["0.01", moment]))
+    if moment == "running":
+        wait_for(lambda: in_a_trial(parts, cut.pid))
+        cut.kill()
+    assert cut.wait(100) == -9
+    cut.communicate()
+    again = start(parts, url, 4, 0.01)
+    for worker in (again, done):
+        assert worker.wait(300) == 0, worker.communicate()
+        worker.communicate()
+    assert finished(parts, url, 4) == finished(whole, url, 4)
 
 
-@pytest.mark.parametrize(("error", "starts"), [(RuntimeError("its own"), 4), (OSError("the disk's"), None)])
-def test_a_trial_that_ends_its_worker_by_itself_is_tried_four_times_at_most(tmp_path, error, starts):
-    """What comes from outside is no fault of the trial's: it is tried whenever the study goes on."""
-    store = Store(tmp_path / "s", None)
-    study = optuna.create_study(study_name="s", storage=store.storage)
-    study.enqueue_trial({"x": 0.5})
+def journal(folder: Path) -> tuple[Store, optuna.Study]:
+    store = Store(folder / "s")
+    return store, optuna.create_study(study_name="s", storage=store.storage)
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
+def test_a_trial_that_ends_its_worker_is_tried_again_but_not_for_ever(tmp_path, error):
+    store, study = journal(tmp_path)
 
     def objective(trial: optuna.Trial) -> float:
-        for key, value in signature().items():
-            trial.set_user_attr(key, value)
         x = trial.suggest_float("x", 0, 1)
-        store.release()
         if x == 0.5:
-            raise error
+            raise error("it ends the worker")
         return x
 
-    ended = 0
-    for _ in range(starts or 8):
-        with pytest.raises(type(error)):
-            work(store, study, 3, 0, objective)
-        ended += 1
-    assert [trial.params["x"] for trial in study.get_trials(states=(TrialState.FAIL,))] == [0.5] * ended
-    if starts:
-        work(store, study, 3, 0, objective)
-        assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 2
+    for _ in range(MOST_RETRIES + 1):
+        with pytest.raises(error):
+            work(store, study, 3, 0, objective, {"x": 0.5})
+    work(store, study, 3, 0, objective, {"x": 0.5})
+    assert [t.params["x"] for t in study.get_trials(states=(TrialState.FAIL,))] == [0.5] * (MOST_RETRIES + 1)
+    assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 2
 
 
-def test_a_process_is_told_from_a_later_one_of_its_number():
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        mark = process_mark(child.pid)
-        assert mark is not None
-        assert mark == process_mark(child.pid)
-        assert mark != process_mark(os.getpid())
-        child.kill()
-        wait_for(lambda: process_mark(child.pid) is None, 5)  # a zombie: nobody has asked for its exit code yet
-    finally:
-        child.communicate()
-    assert process_mark(child.pid) is None
+def test_only_trials_of_the_dead_are_run_again(tmp_path):
+    store, study = journal(tmp_path)
+    nobodys, dead, living = (study.ask({"x": FloatDistribution(0, 1)}) for _ in range(3))
+    other = Store(tmp_path / "s")
+    dead.set_user_attr(WORKER, "0" * 12)
+    living.set_user_attr(WORKER, other.worker)
+    with other.at_work():
+        for _ in range(2):
+            store.revive(study)
+        assert [t.state.name for t in study.get_trials()] == ["RUNNING", "FAIL", "RUNNING", "WAITING"]
+        store.heartbeat = 0
+        store.revive(study)
+    again = study.get_trials()[3:]
+    assert [t.params for t in again] == [dead.params, nobodys.params]
+    assert not any(t.user_attrs for t in again), "nobody runs them yet"
+    store.revive(study)
+    assert study.get_trials()[2].state == TrialState.FAIL, "its worker has gone"
+    assert not list((tmp_path / "s").glob(".worker*"))
 
 
-def test_a_trial_that_notes_nobody_or_a_dead_process_is_run_again_and_others_are_left_alone(tmp_path):
-    store = Store(tmp_path / "s", None)
-    study = optuna.create_study(study_name="s", storage=store.storage)
-    nobody, dead, alive, elsewhere = (study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}) for _ in range(4))
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    for trial, noted in ((dead, {"pid": child.pid, "process": "0" * 12, "host": this_host()}), (alive, signature()),
-                         (elsewhere, signature() | {"host": "another"})):  # fmt: skip
-        for key, value in noted.items():
-            trial.set_user_attr(key, value)
-    with store.locked():
-        revive(store, study)
-        revive(store, study)
-    states = [trial.state for trial in study.get_trials()]
-    assert states == [*[TrialState.FAIL] * 2, *[TrialState.RUNNING] * 2, *[TrialState.WAITING] * 2]
-    again = [trial.params for trial in study.get_trials()[4:]]
-    assert again == [nobody.params, dead.params]
-    assert slots(study) == Slots(4, 2, 2)
+def test_what_two_workers_do_at_once_counts_once(tmp_path):
+    """Both start the last trial; both queue the same dead one: the lower number counts, whoever looks."""
+    store, study = journal(tmp_path)
+    for _ in range(3):
+        study.ask()
+    study.tell(0, state=TrialState.FAIL)
+    other = Store(tmp_path / "s")
+    trials = study.get_trials()
+    for one in (store, other):
+        study.tell(study.ask().number, 1.0)
+        one.revive(study)
+    again(study, trials[0])
+    every = study.get_trials()
+    repetitions = [trial.number for trial in every if not first_try(trial)]
+    assert [place_of(every, number, 9) for number in repetitions] == [0, None]
+    assert [place_of(every, number, 2) for number in range(3)] == [0, 1, None]
+
+
+@pytest.mark.parametrize("reports", [True, False])
+def test_a_trial_that_another_worker_took_over_is_left_to_it(tmp_path, reports):
+    """A machine that slept comes back: its trial was run again, and the search goes on."""
+    store, study = journal(tmp_path)
+    ran = []
+
+    def objective(trial: optuna.Trial) -> float:
+        ran.append(trial.number)
+        if len(ran) == 1:
+            study.tell(trial.number, state=TrialState.FAIL)
+            store.revive(study)
+            if reports:
+                trial.report(1.0, 1)
+        return 1.0
+
+    work(store, study, 2, 0, objective, {})
+    assert ran == [0, 1, 2]
+    assert [t.state.name for t in study.get_trials()] == ["FAIL", "COMPLETE", "COMPLETE"]

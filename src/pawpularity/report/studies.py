@@ -100,20 +100,16 @@ def _figures(path: Path, name: str) -> list[Block]:
 
 def _trials(name: str, place: int, scored: bool) -> list[Block]:
     """The study's own trials, as `make study` shows them."""
-    import optuna
-
     from pawpularity.tuning.storage import Store
-    from pawpularity.tuning.study import load_study
+    from pawpularity.tuning.study import load_studies
     from pawpularity.tuning.views import summary
 
-    store = Store(STUDIES / name, None, create=False)
-    names = sorted(optuna.get_all_study_names(store.storage))
     blocks: list[Block] = []
     if not scored:
         line = f"Its best trials are not scored on all folds yet: make tune RUN={name}."
         blocks += [Heading(f"search {name}"), Words([line])]
-    for count, title in enumerate(names):
-        study = load_study(store, title)
+    for count, study in enumerate(load_studies(Store(STUDIES / name, create=False), name)):
+        title = study.study_name
         found = summary(study)
         command = f"make study RUN={name}"
         tag = f"{place}-{count}"

@@ -24,6 +24,7 @@ from statistics import median
 import numpy as np
 import optuna
 import torch
+from optuna.distributions import CategoricalDistribution
 
 from pawpularity.config import CONFIGS, resolve
 from pawpularity.console import log
@@ -37,7 +38,7 @@ from pawpularity.training.fit import training_inputs
 from pawpularity.training.samples import TrainingData, samples_of
 from pawpularity.tuning.space import DEPTH, read_space, resolved
 from pawpularity.tuning.storage import VARIABLE, Store, study_folder
-from pawpularity.tuning.study import load_study
+from pawpularity.tuning.study import load_studies, trials_of
 
 TRAININGS = 5  # a search is measured in trainings of all folds, five of them
 WAYS = {("plain training", 1): ("train", "cache.budget_gb=0"), ("warm training", 1): ("train",),
@@ -56,9 +57,9 @@ def timed(words: list[str], workers: int) -> tuple[float, float]:
 
 def require_whole(study: optuna.Study, trials: int) -> None:
     """Raise RuntimeError where a trial of `trials` is lost, unfinished or repeated, or two drew the same settings."""
-    every = study.get_trials(deepcopy=False)
+    every = trials_of(study)
     states = Counter(trial.state.name for trial in every)
-    if [trial.number for trial in every] != list(range(trials)) or set(states) - {"COMPLETE", "PRUNED"}:
+    if len(every) != trials or set(states) - {"COMPLETE", "PRUNED"}:
         raise RuntimeError(f"study {study.study_name}: {trials} finished trials were due; there are {dict(states)}")
     if len({str(sorted(trial.params.items())) for trial in every}) != trials:
         raise RuntimeError(f"study {study.study_name}: two trials drew the same settings")
@@ -69,9 +70,10 @@ def warm(context: Context, compute: Compute) -> None:
     config = context.config
     data = TrainingData.load(context.dataset, context.folds, config)
     every = np.arange(len(data.scores))
-    rules = resolved(read_space(config), config, data, compute, log)
-    depths = next((rule.choices for rule in rules if rule.key == DEPTH), ())
-    for depth in sorted({*depths, unfrozen_tensors(config.model)} - {None}, reverse=True):
+    depth_rule = resolved(read_space(config), config, data, compute).get(DEPTH)
+    depths = depth_rule.choices if isinstance(depth_rule, CategoricalDistribution) else ()
+    known = (*depths, unfrozen_tensors(config.model))
+    for depth in sorted({depth for depth in known if isinstance(depth, int)}, reverse=True):
         at = config.with_values({DEPTH: depth})
         network = build_network(at, fold=0).place(compute.device)
         training_inputs(at, data, network, compute, samples_of(at, data.scores, every), every)
@@ -98,7 +100,7 @@ def bench_search(name: str, photos: int, trials: int, repeats: int) -> Rows:
                     continue
                 found[way, workers].append(timed([*command, "--trials", str(trials), "search.nested=false"], workers))
                 store = Store(study_folder(run), url, create=False)
-                require_whole(load_study(store, run), trials)
+                require_whole(load_studies(store, run)[0], trials)
                 optuna.delete_study(study_name=run, storage=store.storage)
         if before != [index.read_bytes() for index in indexes]:
             raise RuntimeError("features were computed inside what was timed as warm")

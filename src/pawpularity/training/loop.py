@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pawpularity.config import Config, Train
 from pawpularity.device import Compute
-from pawpularity.errors import UserError
+from pawpularity.errors import Diverged, UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.features.load import Inputs
 from pawpularity.models.network import Network
@@ -164,7 +164,7 @@ class Loop:
                 self._checkpoint(epoch, sums, steps)
         loss, squared = self.accelerator.reduce(torch.stack([sums.loss, sums.squared]), "sum").tolist()
         if not math.isfinite(loss):
-            raise UserError(
+            raise Diverged(
                 f"the loss is no longer finite in epoch {epoch + 1}; lower train.lr (it is {self.train.lr:g})"
             )
         return math.nan if self.train.mixup or self.train.manifold_mixup else math.sqrt(squared / sums.seen)

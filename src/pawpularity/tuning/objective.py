@@ -9,9 +9,9 @@ best of them would flatter. `train.refit` is left out: what it trains has no inn
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 import optuna
@@ -19,16 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from pawpularity.config import Config
-from pawpularity.console import log
+from pawpularity.console import duration, log
 from pawpularity.device import Compute
-from pawpularity.errors import UserError
-from pawpularity.models.backbone import unfrozen_tensors
+from pawpularity.errors import Diverged, UserError
 from pawpularity.training.checkpoint import Epoch
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.loop import Hooks
 from pawpularity.training.samples import TrainingData
-from pawpularity.tuning.space import Rule, Values, with_values
-from pawpularity.tuning.storage import Store, signature
+from pawpularity.tuning.space import Space, decoded, draw
+from pawpularity.tuning.study import REFUSED
 
 
 def judged(config: Config) -> Config:
@@ -44,93 +43,63 @@ class Objective:
     """The function Optuna minimises: inner RMSE, score points."""
 
     config: Config
-    rules: Sequence[Rule]
+    space: Space
     rows: TrainingData
     training: NDArray[np.int64]
     fold: int
     compute: Compute
-    store: Store
 
     def __call__(self, trial: optuna.Trial) -> float:
-        """Draw, fit, report every epoch. Raises `optuna.TrialPruned` where the pruner says so, or the loss diverged."""
-        for key, value in signature().items():
-            trial.set_user_attr(key, value)
-        values = {rule.key: rule.draw(trial) for rule in self.rules}
-        self.store.release()
-        started = time.perf_counter()
+        """Draw, fit, report every epoch. Raises `optuna.TrialPruned` where the pruner says so, or the trial diverged."""
+        values = draw(trial, self.space)
         try:
-            config = with_values(self.config, values)
+            config = self.config.with_values(values)
         except UserError as error:  # each value is good alone; two may contradict one another
-            return self._refuse(trial, str(error))
-        last = config.train.stop == "none"
-        figures: list[float] = []
+            refuse(trial, str(error))
+        started, figures = time.perf_counter(), []
 
         def on_epoch(epoch: Epoch) -> None:
             figures.append(epoch.inner_rmse)
             trial.report(epoch.inner_rmse, epoch.epoch)
             if trial.should_prune():
+                log(f"trial {trial.number}: pruned after {len(figures)} epochs at inner RMSE {figures[-1]:.3f}")
                 raise optuna.TrialPruned
 
-        pruned = True
         try:
             hooks = Hooks(on_epoch=on_epoch)
             fit_fold(judged(config), self.rows, self.training, fold=self.fold, compute=self.compute, hooks=hooks)
-            pruned = False
-        except UserError as error:
-            if "no longer finite" not in str(error):
-                raise
-            return self._refuse(trial, str(error))
+        except Diverged as error:
+            refuse(trial, str(error))
         except torch.OutOfMemoryError:  # its depth and widths may be too much where others' are not
-            return self._refuse(trial, "the GPU has not enough memory for it")
+            refuse(trial, "the GPU has not enough memory for it")
         finally:
             seconds = time.perf_counter() - started
             trial.set_user_attr("seconds", round(seconds, 3))
             trial.set_user_attr("epochs", len(figures))
-            if pruned and figures:
-                log(
-                    f"trial {trial.number}: ended after {len(figures)} epochs at inner RMSE {figures[-1]:.3f}; {seconds:.1f} s"
-                )
-        value = figures[-1] if last else min(figures)
+        value = figures[-1] if config.train.stop == "none" else min(figures)
         if not math.isfinite(value):
-            return self._refuse(trial, "its inner RMSE is no number")
+            refuse(trial, "its inner RMSE is no number")
         log(
-            f"trial {trial.number}: inner RMSE {value:.3f} after {len(figures)} epochs; {seconds:.1f} s; {words(values)}"
+            f"trial {trial.number}: inner RMSE {value:.3f} after {len(figures)} epochs; {duration(seconds)}; {words(values)}"
         )
         return value
 
-    def _refuse(self, trial: optuna.Trial, why: str) -> float:
-        trial.set_user_attr("refused", why)
-        log(f"trial {trial.number}: ended: {why}")
-        raise optuna.TrialPruned
+
+def refuse(trial: optuna.Trial, why: str) -> Never:
+    """End a trial that cannot be trained, and let the search go on."""
+    trial.set_user_attr(REFUSED, why)
+    log(f"trial {trial.number}: ended: {why}")
+    raise optuna.TrialPruned
 
 
 def values_of(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     """The settings a trial drew."""
-    from pawpularity.tuning.space import decoded
-
     return {key: decoded(value) for key, value in trial.params.items()}
 
 
-def own_values(config: Config, rules: Sequence[Rule]) -> dict[str, Any]:
-    """The config's own value of every rule that holds it, as Optuna keeps it: the first trial."""
-    from pawpularity.tuning.space import DEPTH, encoded
-
-    tree, found = config.to_dict(), {}
-    for rule in rules:
-        section, _, leaf = rule.key.partition(".")
-        value = unfrozen_tensors(config.model) if rule.key == DEPTH else tree[section][leaf]
-        if rule.holds(value):
-            found[rule.key] = encoded(value)
-    return found
-
-
-def words(values: Values | Mapping[str, Any]) -> str:
-    """`train.lr=0.0012 model.unfrozen=82`: settings as the command line takes them."""
-    return " ".join(f"{key}={word(value)}" for key, value in values.items())
-
-
-def word(value: Any) -> str:
-    """A value as the command line takes it."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value).replace(" ", "") if isinstance(value, list) else str(value)
+def words(values: Mapping[str, Any]) -> str:
+    """`train.lr=0.0012 model.fusion_widths=[64,32]`: settings as the command line takes them."""
+    return " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={str(value).replace(' ', '')}"
+        for key, value in values.items()
+    )

@@ -1,182 +1,183 @@
-"""A study: the same one wherever it is continued, its trials counted exactly, whoever dies.
+"""A study: the same one wherever it is continued, and its trials counted exactly, whoever dies.
 
-The number of trials is that of the first tries: a trial that was cut short is run again with its settings under a new
-number, and counts once. The sampler's seed is a function of `search.seed` and of how many were started, so a study that
-was stopped and continued draws what it would have drawn.
+Trials are numbered by the storage, so every worker finds the same answer to who counts. A trial's place is the number of first
+tries before it. One at a place beyond the last was started by two workers at once, and ends at once. A repetition has the place of
+the trial that was cut short. The sampler's seed is a function of `search.seed` and the place: no two trials share it,
+and a study that was stopped and continued draws what it would have drawn.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, TPESampler
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from pawpularity.config import Config
+from pawpularity.console import log
 from pawpularity.errors import UserError
-from pawpularity.tuning.storage import MOST_RETRIES, Store, again, repeated, revive
+from pawpularity.runs import differences, fingerprint
+from pawpularity.tuning.storage import WORKER, Store, was_repeated
 
 RECORD = "record"
-_FREE = ("name", "cache.", "train.workers", "hypotheses.", "explain.", "predict.", "search.trials", "search.top",
-         "search.heartbeat", "search.space", "search.nested")  # fmt: skip
+REFUSED = "refused"
+"""The trial's attribute that says why its settings could not be trained."""
+SURPLUS = "surplus"
+"""The attribute of a trial that two workers started at once, and that does not count."""
 _POLL_S = 1.0
-Objective = Callable[[optuna.Trial], float]
 
 
-@dataclass(frozen=True)
-class Slots:
-    """How far a study is."""
-
-    started: int
-    """first tries"""
-    waiting: int
-    running: int
-
-
-def record_of(
-    config: Config, space: Mapping[str, Any], data: str, folds: str, weights: str, fold: int
-) -> dict[str, Any]:
+def record_of(config: Config, space: Mapping[str, Any], hashes: Mapping[str, str], fold: int) -> dict[str, Any]:
     """What two commands must agree in to work on one study. `space`: the rules as they are written."""
-    flat: dict[str, Any] = {}
-    for section, part in config.to_dict().items():
-        for key, value in part.items() if isinstance(part, dict) else ():
-            flat[f"{section}.{key}"] = value
-    kept = {key: value for key, value in flat.items() if not key.startswith(_FREE)}
-    kept["search.fold"] = fold
-    return {"config": kept, "space": dict(space), "data": data, "folds": folds, "weights": weights}
+    parts = {part: {"hash": hashes[part], "initial_hash": hashes[part]} for part in ("data", "folds", "weights")}
+    found = fingerprint({"config": config.to_dict(), **parts})
+    found |= {f"search.{key}": getattr(config.search, key) for key in ("seed", "pruner", "inner_share", "depths")}
+    found |= {f"search.space.{key}": rule for key, rule in space.items()}
+    return {key: value for key, value in found.items() if not key.startswith("predict.")} | {"search.fold": fold}
 
 
 def open_study(
-    store: Store, name: str, config: Config, record: Mapping[str, Any], resolved: Callable[[], Mapping[str, Any]],
-    first: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
-) -> tuple[optuna.Study, dict[str, Any]]:  # fmt: skip
-    """The study `name`, made if it is not there, and its space with the depths resolved (by `resolved`, once, by its maker).
+    store: Store, name: str, config: Config, record: Mapping[str, Any], notes: Callable[[], Mapping[str, Any]]
+) -> tuple[optuna.Study, dict[str, Any]]:
+    """The study `name`, made if it is not there, and the `notes` that its maker left in it.
 
-    `first` gives the settings of the first trial for that space: the config's own. Raises UserError naming the first
-    difference where the study was begun with other settings, rules, data, folds or weights.
+    Raises UserError naming the first differences where the study was begun with other settings, data, folds or weights.
     """
-    with store.reachable(), store.locked():
+    with store.reachable():
         study = optuna.create_study(
             study_name=name, storage=store.storage, load_if_exists=True, direction="minimize", pruner=pruner_of(config)
         )
-        noted = study.user_attrs.get(RECORD)
-        if noted is None:
-            space = dict(resolved())
-            study.set_user_attr("space", space)
-            own = first(space)
-            if own:
-                study.enqueue_trial(dict(own), user_attrs={"own": True})
-            study.set_user_attr(RECORD, dict(record))
-            return study, space
-        difference = _difference(noted, record)
-        if difference is not None:
-            raise UserError(
-                f"study {name} in {store.shown} was begun otherwise: {difference}; take another name (RUN=...), or the "
-                "settings it was begun with"
-            )
-        return study, dict(study.user_attrs["space"])
+        if RECORD not in study.user_attrs:
+            study.set_user_attr(RECORD, {"compared": dict(record), "notes": dict(notes())})
+        noted = study.user_attrs[RECORD]
+    if difference := differences(noted["compared"], record):
+        raise UserError(
+            f"study {name} in {store.shown} was begun otherwise: {difference}; take another name (RUN=...), or the "
+            "settings it was begun with"
+        )
+    return study, noted["notes"]
 
 
-def load_study(store: Store, name: str) -> optuna.Study:
-    """The study `name` as it is. Raises UserError where there is none."""
+def load_studies(store: Store, name: str) -> list[optuna.Study]:
+    """The study `name`, or one for every fold. Raises UserError where there is none."""
     with store.reachable():
-        try:
-            return optuna.load_study(study_name=name, storage=store.storage)
-        except KeyError:
-            there = ", ".join(optuna.get_all_study_names(store.storage)) or "none"
-            raise UserError(f"{store.shown}: holds no study {name}; it holds {there}") from None
-
-
-def _difference(noted: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    for part, what in (("config", ""), ("space", "search.space.")):
-        old, new = noted.get(part, {}), now[part]
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
-                return f"{what}{key} was {old.get(key)}, is {new.get(key)}"
-    for part, what in (("data", "its data"), ("folds", "its folds"), ("weights", "its weights")):
-        if noted.get(part) != now[part]:
-            return f"{what} had hash {noted.get(part)}, now {now[part]}"
-    return None
+        there = sorted(optuna.get_all_study_names(store.storage))
+        found = [one for one in there if one == name or one.startswith(f"{name}-fold")]
+        if not found:
+            raise UserError(f"{store.shown}: holds no study {name}; it holds {', '.join(there) or 'none'}")
+        return [optuna.load_study(study_name=one, storage=store.storage) for one in found]
 
 
 def pruner_of(config: Config) -> BasePruner:
-    """Ends hopeless trials by their inner RMSE: none before a quarter of the epochs, with a cosine schedule three quarters, but for
-    `hyperband`, which begins at a ninth whatever the schedule.
+    """Ends hopeless trials by their inner RMSE, late: after three quarters of the epochs with a cosine schedule, else a quarter.
 
-    Under a cosine the rate is high until late, and an epoch's inner RMSE says nothing about the last one's: over 40 trials of a
-    drawn shelter they had a rank correlation of 0.0 after 5 of 20 epochs, 0.4 after 10, 0.6 after 15, 0.9 after 18.
+    Under a cosine the rate is high until late, and an epoch's inner RMSE says nothing about the last one's: docs/log.md.
     """
     epochs = config.train.epochs
-    spared = 3 * epochs // 4 if config.train.schedule == "cosine" else epochs // 4
     if config.search.pruner == "none":
         return NopPruner()
     if config.search.pruner == "hyperband":
         return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs, reduction_factor=3)
+    spared = 3 * epochs // 4 if config.train.schedule == "cosine" else epochs // 4
     return MedianPruner(n_startup_trials=5, n_warmup_steps=spared)
 
 
+def trials_of(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that count: without those that two workers started at once."""
+    return [trial for trial in study.get_trials(deepcopy=False) if SURPLUS not in trial.user_attrs]
+
+
 def first_try(trial: FrozenTrial) -> bool:
-    """Whether a trial is no repetition of one that was cut short."""
-    return "failed_trial" not in trial.system_attrs  # Optuna's own mark of a repetition
+    """Whether a trial counts and is no repetition of one that was cut short."""
+    return not RetryHeartbeatStaleTrialCallback.retry_history(trial) and SURPLUS not in trial.user_attrs
 
 
-def slots(study: optuna.Study) -> Slots:
-    """How far it is."""
-    trials = study.get_trials(deepcopy=False)
-    states = [trial.state for trial in trials]
-    return Slots(
-        sum(first_try(trial) for trial in trials), states.count(TrialState.WAITING), states.count(TrialState.RUNNING)
+def counts_of(studies: Sequence[optuna.Study]) -> dict[str, int]:
+    """How many trials there were, and what became of them."""
+    trials = [trial for study in studies for trial in trials_of(study)]
+    refused, first = sum(REFUSED in trial.user_attrs for trial in trials), sum(map(first_try, trials))
+    states = Counter(trial.state.name.lower() for trial in trials)
+    return {
+        "trials": first,
+        "complete": states["complete"],
+        "pruned": states["pruned"] - refused,
+        "refused": refused,
+        "repeated": len(trials) - first,
+        "under_way": states["running"] + states["waiting"],
+    }
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """`counts_of` as text."""
+    return (
+        f"{counts['trials']} trials: {counts['complete']} finished, {counts['pruned']} pruned, {counts['refused']} refused or "
+        f"diverged, {counts['repeated']} run again, {counts['under_way']} under way"
     )
 
 
-def work(store: Store, study: optuna.Study, trials: int, seed: int, objective: Objective) -> None:
-    """Run trials until the study has `trials` of them and none is running anywhere; waits for those of others.
+def place_of(trials: Sequence[FrozenTrial], number: int, limit: int) -> int | None:
+    """How many first tries came before the trial (or before the one it repeats); None where it must not be run.
 
-    `objective` must call `store.release()` once it has noted who runs it. Whatever ends a trial from outside (Ctrl-C, a full
-    disk) is raised after the trial was enqueued again.
+    `trials`: the whole study. Not run are first tries beyond `limit`, and all but the first repetition of one failure.
     """
-    while True:
-        with store.reachable():
-            store.acquire()
-            try:
-                revive(store, study)
-                now = slots(study)
-                if not now.waiting and now.started >= trials:
-                    if not now.running:
-                        return
-                else:
-                    # A new sampler for every trial: where the process was started does not matter, nor which one it is.
-                    study.sampler = TPESampler(
-                        seed=int(np.random.SeedSequence([seed, now.started]).generate_state(1)[0])
-                    )
-                    _one(store, study, objective)
-                    continue
-            finally:
-                store.release()
-        time.sleep(_POLL_S)
+    history = RetryHeartbeatStaleTrialCallback.retry_history
+    tries = history(trials[number])
+    place = sum(map(first_try, trials[: (tries or [number])[0]]))
+    if not tries:
+        return place if place < limit else None
+    rivals = [trial.number for trial in trials if history(trial)[-1:] == tries[-1:]]
+    return place if number == rivals[0] else None
 
 
-def _one(store: Store, study: optuna.Study, objective: Objective) -> None:
-    numbers: list[int] = []
+def work(
+    store: Store,
+    study: optuna.Study,
+    limit: int,
+    seed: int,
+    objective: Callable[[optuna.Trial], float],
+    own: Mapping[str, Any],
+) -> None:
+    """Run trials until the study has `limit` of them and none is running anywhere; wait for those of others.
 
-    def noting(trial: optuna.Trial) -> float:
-        numbers.append(trial.number)
+    `own`: the settings of the first trial. A trial that is stopped from outside is run again at the next start.
+    """
+    begun: list[int] = []
+
+    def claimed(trial: optuna.Trial) -> float:
+        begun.append(trial.number)
+        trial.set_user_attr(WORKER, store.worker)
+        place = place_of(study.get_trials(deepcopy=False), trial.number, limit)
+        if place is None:
+            trial.set_user_attr(SURPLUS, True)
+            raise optuna.TrialPruned
+        study.sampler = _sampler(seed, place, own)
         return objective(trial)
 
-    try:
-        study.optimize(noting, n_trials=1)
-    except BaseException as error:
-        if numbers:
-            store.acquire()  # given back by our caller
+    with store.reachable(), store.at_work():
+        while True:
+            store.revive(study)
             trials = study.get_trials(deepcopy=False)
-            if trials[numbers[0]].state == TrialState.FAIL and not repeated(trials, numbers[0]):
-                # What comes from outside says nothing of the trial; what it raised itself it may raise for ever.
-                outside = isinstance(error, OSError) or not isinstance(error, Exception)
-                again(study, trials[numbers[0]], None if outside else MOST_RETRIES)
-        if isinstance(error, AssertionError) and isinstance(error.__context__, OSError):
-            raise error.__context__ from None  # Optuna's assertion that the trial's end was written hides why it was not
-        raise
+            states = {trial.state for trial in trials}
+            if TrialState.WAITING in states or sum(map(first_try, trials)) < limit:
+                try:
+                    study.optimize(claimed, n_trials=1)
+                # Optuna's ways to say that the trial has ended already.
+                except (UpdateFinishedTrialError, ValueError, AssertionError):
+                    if not begun or not was_repeated(study.get_trials(deepcopy=False), begun[-1]):
+                        raise
+                    log(f"trial {begun[-1]}: this machine was silent for too long, so another worker runs it again")
+            elif TrialState.RUNNING in states:
+                time.sleep(_POLL_S)
+            else:
+                return
+
+
+def _sampler(seed: int, place: int, own: Mapping[str, Any]) -> BaseSampler:
+    sampler = TPESampler(seed=int(np.random.SeedSequence([seed, place]).generate_state(1)[0]))
+    return PartialFixedSampler(dict(own), sampler) if place == 0 else sampler

@@ -1,99 +1,90 @@
 """From a configuration to a better one: the search, then the best trials on all folds, then `configs/tuned/NAME.yaml`."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import optuna
 import torch
+from optuna.distributions import distribution_to_json, json_to_distribution
 
-from pawpularity.console import log
-from pawpularity.context import Context, default_run
-from pawpularity.device import Compute
+from pawpularity.console import log, make_word
+from pawpularity.context import Context, choose_data
 from pawpularity.device import choose as choose_device
-from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import write_oof
 from pawpularity.files import write_json, write_text
 from pawpularity.models.network import build_network
 from pawpularity.models.weights import tensors_hash
 from pawpularity.runs import check_name
 from pawpularity.training.samples import TrainingData
-from pawpularity.tuning.objective import Objective, own_values, words
-from pawpularity.tuning.rescore import (
-    OWN,
-    Candidate,
-    Trainer,
-    candidates,
-    counts_of,
-    figures,
-    nested_figures,
-    report,
-    write_winner,
-)
-from pawpularity.tuning.space import Rule, read_space, resolved
-from pawpularity.tuning.storage import Store, study_folder
-from pawpularity.tuning.study import first_try, open_study, record_of, work
+from pawpularity.tuning.objective import Objective, words
+from pawpularity.tuning.rescore import Trainer, candidates, report, rescore, write_winner
+from pawpularity.tuning.space import own_values, read_space, resolved, written_space
+from pawpularity.tuning.storage import VARIABLE, Store, study_folder
+from pawpularity.tuning.study import counts_of, open_study, record_of, work
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one `tune` command asks for."""
+def search(context: Context, url: str | None, workers: int) -> tuple[dict[int, optuna.Study], TrainingData]:
+    """Run the trials, by this process and `workers` - 1 others: the study of each searched fold, and the rows.
 
-    chosen: Context
-    url: str | None
-    workers: int
-    search_only: bool
-
-    @property
-    def name(self) -> str:
-        """The study's name."""
-        return self.chosen.run.name
-
-    @property
-    def configs(self) -> str:
-        """The configuration that was named, which the winner's file builds on."""
-        words = self.chosen.words
-        return words[1] if words else self.chosen.config.name
-
-
-def search(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any], str] | None:
-    """Search, and score what was found: the figures and their text; None where only the search was asked for.
-
-    `helpers` starts the other workers of this machine. Raises UserError for whatever is wrong with the space, the storage,
-    or a study that was begun otherwise.
+    Raises UserError for whatever is wrong with the space, the storage, or a study that was begun otherwise.
     """
-    config, name = plan.chosen.config, plan.name
+    config, name = context.config, context.run.name
+    cfg = config.search
     check_name(f"{name}-trial99999")
-    store = Store(study_folder(name), plan.url, heartbeat=config.search.heartbeat)
-    if plan.workers > 1 and store.one_worker:
-        raise UserError(
-            "--workers: SQLite takes one worker; leave STORAGE out for a journal file, or name a PostgreSQL database"
-        )
-    dataset, folds = plan.chosen.dataset, plan.chosen.folds
-    dataset.require_photos()
+    store = Store(study_folder(name), url, heartbeat=cfg.heartbeat)
+    context.dataset.require_photos()
     compute = choose_device(config.train.dtype)
-    rows = TrainingData.load(dataset, folds, config)
-    if plan.workers > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // plan.workers))
-    log(f"study   {name} in {store.shown}: {config.model.backbone}, {config.search.trials} trials"
-        f"{' for every fold' if config.search.nested else f' on fold {config.search.fold}'}")  # fmt: skip
+    rows = TrainingData.load(context.dataset, context.folds, config)
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    where = "for every fold" if cfg.nested else f"on fold {cfg.fold}"
+    log(f"study   {name} in {store.shown}: {config.model.backbone}, {cfg.trials} trials {where}")
     log(f"device  {compute}")
     weights = tensors_hash(build_network(config, fold=0).backbone.state_dict())
-    searched = list(range(folds.k)) if config.search.nested else [config.search.fold]
-    studies: dict[int, optuna.Study] = {}
-    objectives: dict[int, Objective] = {}
-    for fold in searched:
-        title = f"{name}-fold{fold}" if config.search.nested else name
-        studies[fold], rules = _opened(plan, store, title, fold, rows, compute, weights)
-        training, _ = folds.rows(sorted(dataset.train["Id"]), fold)
-        objectives[fold] = Objective(config, rules, rows, training, fold, compute, store)
-    started: list[Any] = []
+    hashes = {"data": context.dataset.hash, "folds": context.folds.hash, "weights": weights}
+    titles = {fold: f"{name}-fold{fold}" for fold in range(context.folds.k)} if cfg.nested else {cfg.fold: name}
+
+    @cache
+    def notes() -> dict[str, Any]:
+        space = resolved(read_space(config), config, rows, compute)
+        lines = {"tune": context.make_line("tune"), "train": train_line(context)}
+        return lines | {"space": {key: distribution_to_json(rule) for key, rule in space.items()}}
+
+    opened = {}
+    for fold, title in titles.items():
+        record = record_of(config, written_space(config), hashes, fold)
+        study, noted = open_study(store, title, config, record, notes)
+        space = {key: json_to_distribution(noted["space"][key]) for key in sorted(noted["space"])}
+        training, _ = context.folds.rows(sorted(context.dataset.train["Id"]), fold)
+        opened[fold] = study, Objective(config, space, rows, training, fold, compute)
+    with _helpers(context, workers, url):
+        for fold, (study, objective) in opened.items():
+            own = own_values(config, objective.space)
+            work(store, study, cfg.trials, cfg.seed + fold * 7919, objective, own)
+    return {fold: study for fold, (study, _) in opened.items()}, rows
+
+
+def train_line(context: Context) -> str:
+    """What to type to train what the search found."""
+    line = f"make train {make_word('CONFIG', f'tuned/{context.run.name}')}"
+    return line if context.data == choose_data(None) else f"{line} {make_word('DATA', str(context.data))}"
+
+
+@contextmanager
+def _helpers(context: Context, workers: int, url: str | None) -> Iterator[None]:
+    """The other workers of this machine: this command in processes of their own, ended when the block fails."""
+    command = [sys.executable, "-m", "pawpularity", "tune", "--search-only", *context.words]
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+    # The address, and its password, is on no command line: others can list those.
+    environment = threads | os.environ | ({VARIABLE: url} if url else {})
+    started = [subprocess.Popen(command, env=environment, stdout=sys.stderr) for _ in range(workers - 1)]
     try:
-        if plan.workers > 1:
-            started += helpers()
-        for fold in searched:
-            work(store, studies[fold], config.search.trials, config.search.seed + fold * 7919, objectives[fold])
-    except BaseException:  # they would go on with all trials that are left, and this one's reason be told after hours
+        yield
+    except BaseException:  # they would go on with all trials that are left, and the reason be told after hours
         for helper in started:
             helper.terminate()
         raise
@@ -102,64 +93,34 @@ def search(plan: Plan, helpers: Callable[[], list[Any]]) -> tuple[dict[str, Any]
             helper.wait()
     if any(helper.returncode for helper in started):
         log("a worker ended badly (see above); its trials were run by others")
-    if plan.search_only:
-        log(
-            f"study   {name}: all trials are done; make tune without --search-only trains the best of them on all folds"
-        )
-        return None
-    return _scored(plan, studies, Trainer(plan.chosen, rows))
 
 
-def _opened(
-    plan: Plan, store: Store, title: str, fold: int, rows: TrainingData, compute: Compute, weights: str
-) -> tuple[optuna.Study, list[Rule]]:
-    config = plan.chosen.config
-    rules = read_space(config)
-    written = {rule.key: rule.to_dict() for rule in rules}
-    record = record_of(config, written, plan.chosen.dataset.hash, plan.chosen.folds.hash, weights, fold)
+def score(context: Context, studies: Mapping[int, optuna.Study], rows: TrainingData) -> tuple[dict[str, Any], str]:
+    """Train the best trials and the default, write the winner's config: the figures and their text.
 
-    def made() -> Mapping[str, Any]:
-        return {rule.key: rule.to_dict() for rule in resolved(rules, config, rows, compute, log)}
-
-    def of(space: Mapping[str, Any]) -> list[Rule]:
-        return [Rule.of(key, space[key]) for key in sorted(space)]
-
-    study, space = open_study(store, title, config, record, made, lambda space: own_values(config, of(space)))
-    return study, of(space)
-
-
-def _scored(plan: Plan, studies: Mapping[int, optuna.Study], trainer: Trainer) -> tuple[dict[str, Any], str]:
-    config, name = plan.chosen.config, plan.name
-    default = trainer.baseline(default_run(plan.configs, plan.chosen.data), config, f"{name}-{OWN}")
-    share = f"judged by {100 * config.search.inner_share:.0f} % of its training rows"
-    if config.search.nested:
-        best = [candidates(studies[fold], f"{name}-fold{fold}", config, 1)[0] for fold in sorted(studies)]
-        runs = [trainer.train(c.name, c.config, [fold]) for fold, c in zip(sorted(studies), best, strict=True)]
-        found, table = nested_figures(runs, trainer.folds, default, [c.inner_rmse for c in best], config.search.fold)
-        where = f"a search per fold, {share}"
-    else:
-        from pawpularity.evaluation.predictions import open_predictions
-
-        best = candidates(studies[config.search.fold], name, config, config.search.top)
-        sources = [open_predictions(trainer.train(c.name, c.config).name) for c in best]
-        found, table = figures(sources, [c.inner_rmse for c in best], default, config.search.fold)
-        where = f"searched on fold {config.search.fold}, {share}"
-    counts = counts_of(list(studies.values()), first_try)
+    Raises UserError where no trial was finished.
+    """
+    config, name, configs = context.config, context.run.name, context.words[1]
+    trainer, nested = Trainer(context, rows), config.search.nested
+    top = 1 if nested else config.search.top
+    best = [candidate for fold in sorted(studies) for candidate in candidates(studies[fold], config, top)]
+    default = trainer.default(name)
+    found, prediction = rescore(best, trainer, default)
     winner = next(c for c in best if c.name == found["winner"])
-    written = write_winner(
-        name, plan.configs, winner.config.model_copy(update={"name": config.name}), _remark(name, winner)
-    )
+    written = write_winner(name, configs, winner)
     folder = study_folder(name)
-    write_oof(folder / "crossfitted.csv", table)
-    found = {"study": name, "config": plan.configs, "counts": counts, "winner_config": written.as_posix(),
-             "winner_values": dict(winner.values)} | found  # fmt: skip
+    write_oof(folder / "crossfitted.csv", default.table.assign(prediction=prediction))
+    found |= {
+        "study": name,
+        "config": configs,
+        "counts": counts_of(list(studies.values())),
+        "winner_config": written.as_posix(),
+        "winner_values": dict(winner.values),
+    }
     write_json(folder / "search.json", found)
     log(f"winner  {written}: {words(winner.values)}")
-    log(f"        make train CONFIG=tuned/{name}; the headline's predictions: {folder / 'crossfitted.csv'}")
-    text = report(found, counts, where)
+    log(f"        {train_line(context)}; the headline's predictions: {folder / 'crossfitted.csv'}")
+    where = "a search per fold" if nested else f"searched on fold {config.search.fold}"
+    text = report(found, f"{where}, judged by {100 * config.search.inner_share:.0f} % of its training rows")
     write_text(folder / "report.txt", text + "\n")
     return found, text
-
-
-def _remark(name: str, winner: Candidate) -> str:
-    return f"Found by make tune: study {name}, run {winner.name} (inner RMSE {winner.inner_rmse:.3f})."

@@ -1,42 +1,40 @@
-"""What a study looks like: the best trials, which settings matter, what depth costs; as text, PNG and HTML.
-
-The pictures are Optuna's own. `optuna-dashboard oof/studies/NAME/study.journal` (a package of its own) shows the same live.
-"""
+"""What a study looks like: the best trials, which settings matter, what depth costs; as text, and Optuna's plots."""
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import pandas as pd
+from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
-from pawpularity.files import atomic_file
+from pawpularity.console import table
+from pawpularity.files import atomic_file, plain
 from pawpularity.tuning.objective import values_of, words
 from pawpularity.tuning.rescore import best_trials
 from pawpularity.tuning.space import DEPTH
-from pawpularity.tuning.study import first_try
+from pawpularity.tuning.study import counts_of, counts_text, trials_of
 
 FEWEST_FOR_IMPORTANCE = 8
 
 
 def summary(study: optuna.Study, top: int = 10) -> dict[str, Any]:
     """Everything about a study, for `summary_text` and programs. Inner RMSEs in score points, times in seconds."""
-    trials = study.get_trials(deepcopy=False)
-    by = {state.name.lower(): sum(trial.state == state for trial in trials) for state in TrialState}
+    counts = counts_of([study])
     return {
         "study": study.study_name,
-        "trials": sum(first_try(trial) for trial in trials),
-        "states": by,
+        "trials": counts["trials"],
+        "counts": counts,
         "best": [
             {"trial": t.number, "inner_rmse": t.value, "epochs": t.user_attrs.get("epochs"),
              "seconds": t.user_attrs.get("seconds"), "values": values_of(t)}
             for t in best_trials(study, top)
         ],
         "importances": importances(study),
-        "depths": depths(trials),
+        "depths": depths(trials_of(study)),
     }  # fmt: skip
 
 
@@ -45,132 +43,100 @@ def importances(study: optuna.Study) -> dict[str, float] | None:
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < FEWEST_FOR_IMPORTANCE or np.ptp([trial.value or 0.0 for trial in done]) == 0:
         return None
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {key: float(value) for key, value in found.items()}
+    return optuna.importance.get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
 
 
-def depths(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
+def depths(trials: list[FrozenTrial]) -> list[dict[str, Any]]:
     """Per depth: trials, how many were finished, best and median inner RMSE, and the median seconds of an epoch."""
-    found = []
-    for depth in sorted({trial.params[DEPTH] for trial in trials if DEPTH in trial.params}):
-        here = [trial for trial in trials if trial.params.get(DEPTH) == depth]
-        values = [trial.value for trial in here if trial.state == TrialState.COMPLETE and trial.value is not None]
-        epochs = [
-            trial.user_attrs["seconds"] / trial.user_attrs["epochs"] for trial in here if trial.user_attrs.get("epochs")
-        ]
-        found.append(
-            {"unfrozen": depth, "trials": len(here), "finished": len(values), "best": min(values, default=None),
-             "median": float(np.median(values)) if values else None,
-             "seconds_an_epoch": float(np.median(epochs)) if epochs else None}
-        )  # fmt: skip
-    return found
-
-
-def summary_text(found: dict[str, Any]) -> str:
-    """`summary` as text."""
-    states = ", ".join(f"{count} {name}" for name, count in found["states"].items() if count)
-    lines = [f"study {found['study']}: {found['trials']} trials ({states})", "",
-             "trial  inner RMSE  epochs     time  settings"]  # fmt: skip
-    for t in found["best"]:
-        epochs, seconds = (
-            "-" if t[key] is None else f"{t[key]:.{digits}f}" for key, digits in (("epochs", 0), ("seconds", 1))
-        )
-        lines.append(f"{t['trial']:5d}  {t['inner_rmse']:10.3f}  {epochs:>6s}  {seconds:>5s} s  {words(t['values'])}")
-    lines.append("")
-    if found["importances"] is None:
-        lines.append(f"importances: {FEWEST_FOR_IMPORTANCE} finished trials that differ are needed")
-    else:
-        lines.append("importance (fANOVA: share of the inner RMSE's variance)")
-        lines += [f"  {key:24s} {value:.2f}" for key, value in found["importances"].items()]
-    if found["depths"]:
-        lines += ["", "unfrozen  trials  finished    best  median  seconds an epoch"]
-        for d in found["depths"]:
-            best, median, seconds = (
-                "-" if d[key] is None else f"{d[key]:.{digits}f}"
-                for key, digits in (("best", 3), ("median", 3), ("seconds_an_epoch", 2))
-            )
-            lines.append(
-                f"{d['unfrozen']:>8}  {d['trials']:6d}  {d['finished']:8d}  {best:>6s}  {median:>6s}  {seconds:>16s}"
-            )
-    lines += [
-        "",
-        "inner RMSEs chose these trials, so they flatter; what is out of fold is what make tune prints at its end",
-    ]
-    return "\n".join(lines)
-
-
-def draw(study: optuna.Study, folder: Path) -> list[Path]:
-    """Optuna's plots as PNG and HTML below `folder`; those that these trials are too few for are left out."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    made: list[Path] = []
-    for name, (flat, page) in _plots(study).items():
-        for suffix, make, save in ((".png", flat, _save_png), (".html", page, _save_page)):
-            path = folder / f"{name}{suffix}"
-            # Optuna lays a style over all of matplotlib: without the context it would stay for whoever draws next.
-            with matplotlib.rc_context(), warnings.catch_warnings(), atomic_file(path) as temporary:
-                warnings.simplefilter("ignore")  # its matplotlib plots are called experimental
-                save(make(), temporary, name)
-            made.append(path)
-    return made
-
-
-def _save_png(axes: Any, path: Path, _: str) -> None:
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import NullFormatter
-
-    every = np.asarray(axes, dtype=object).ravel()
-    figure = every[0].figure
-    for axis in every:
-        axis.tick_params(axis="x", labelrotation=30)
-        axis.xaxis.set_minor_formatter(NullFormatter())  # a narrow logarithmic axis would write them over one another
-        legend = axis.get_legend()
-        if legend is not None and len(legend.get_texts()) > 8:  # one line a trial, longer than the picture
-            legend.remove()
-        if axis.get_ylabel() == "Intermediate Value":
-            axis.set(xlabel="epoch", ylabel="inner RMSE", title="Inner RMSE by epoch, one line a trial")
-    figure.set_size_inches(max(8.0, 3.2 * len(every)), 5.0)
-    figure.savefig(path, format="png", dpi=100, bbox_inches="tight")
-    plt.close(figure)
-
-
-def _save_page(figure: Any, path: Path, name: str) -> None:
-    # The script travels inside, so that a page opens without a network; without a name of ours the bytes would be others each time.
-    figure.write_html(path, include_plotlyjs=True, full_html=True, div_id=name)
+    rows = [
+        {"unfrozen": t.params[DEPTH], "value": t.value if t.state == TrialState.COMPLETE else math.nan,
+         "epoch": _seconds(t) / (t.user_attrs.get("epochs") or math.nan)}
+        for t in trials if DEPTH in t.params
+    ]  # fmt: skip
+    if not rows:
+        return []
+    groups = pd.DataFrame(rows).groupby("unfrozen")
+    found = groups.agg(
+        trials=("value", "size"), finished=("value", "count"), best=("value", "min"), median=("value", "median"),
+        seconds_an_epoch=("epoch", "median"),
+    )  # fmt: skip
+    return [plain(dict(row)) for _, row in found.reset_index().astype(object).iterrows()]
 
 
 def _seconds(trial: FrozenTrial) -> float:
     return float(trial.user_attrs.get("seconds", math.nan))
 
 
-def _plots(study: optuna.Study) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+def summary_text(found: dict[str, Any]) -> str:
+    """`summary` as text."""
+    best = [
+        [t["trial"], _number(t["inner_rmse"], 3), t["epochs"], _number(t["seconds"], 1), words(t["values"])]
+        for t in found["best"]
+    ]
+    parts = [
+        f"study {found['study']}: {counts_text(found['counts'])}",
+        table(["trial", "inner RMSE", "epochs", "seconds", "settings"], best, left=(4,)),
+    ]
+    if found["importances"] is None:
+        parts.append(f"importances: {FEWEST_FOR_IMPORTANCE} finished trials that differ are needed")
+    else:
+        rows = [[key, f"{value:.2f}"] for key, value in found["importances"].items()]
+        parts.append(table(["setting", "importance (fANOVA: share of the inner RMSE's variance)"], rows))
+    if found["depths"]:
+        lines = [
+            [d["unfrozen"], d["trials"], d["finished"], _number(d["best"], 3), _number(d["median"], 3),
+             _number(d["seconds_an_epoch"], 2)] for d in found["depths"]
+        ]  # fmt: skip
+        parts.append(table(["unfrozen", "trials", "finished", "best", "median", "seconds an epoch"], lines, left=()))
+    parts.append("Inner RMSEs chose these trials, so they flatter; make tune ends with out-of-fold figures.")
+    return "\n\n".join(parts)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def draw(study: optuna.Study, folder: Path) -> None:
+    """Optuna's plots as PNG and HTML below `folder`; those that these trials are too few for are left out."""
+    import matplotlib
+    import matplotlib.pyplot as plt
     import optuna.visualization as page
     import optuna.visualization.matplotlib as flat
+    from matplotlib.ticker import NullFormatter
 
+    matplotlib.use("Agg")
+    for name, (plot, arguments) in _plots(study).items():
+        # Optuna lays a style over all of matplotlib: without the context it would stay for whoever draws next.
+        with matplotlib.rc_context(), warnings.catch_warnings(), atomic_file(folder / f"{name}.png") as png:
+            warnings.simplefilter("ignore")  # its matplotlib plots are called experimental
+            axes = np.ravel(np.asarray(getattr(flat, plot)(study, **arguments), dtype=object))
+            for axis in axes:
+                axis.tick_params(axis="x", labelrotation=30)
+                axis.xaxis.set_minor_formatter(NullFormatter())  # a narrow logarithmic axis would overprint them
+                if (legend := axis.get_legend()) and len(legend.get_texts()) > 8:
+                    legend.remove()  # one line a trial, longer than the picture
+            axes[0].figure.set_size_inches(max(8.0, 3.2 * len(axes)), 5.0)
+            axes[0].figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
+            plt.close(axes[0].figure)
+        # The script travels inside, so that a page opens without a network; with a name of ours its bytes are the same each time.
+        with atomic_file(folder / f"{name}.html") as html:
+            getattr(page, plot)(study, **arguments).write_html(html, include_plotlyjs=True, div_id=name)
+
+
+def _plots(study: optuna.Study) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The plots that there are trials enough for: file name -> Optuna's function and its arguments."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    found: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {}
     if not done:
-        return found
-    names = sorted(set.intersection(*(set(trial.params) for trial in done)))
-
-    def both(name: str, plot: str, **arguments: Any) -> None:
-        found[name] = (lambda: getattr(flat, plot)(study, **arguments), lambda: getattr(page, plot)(study, **arguments))
-
+        return {}
     said = {"target_name": "inner RMSE"}
-    both("history", "plot_optimization_history", **said)
-    both("epochs", "plot_intermediate_values")
-    if names:
-        both("settings", "plot_slice", params=names, **said)
-    if DEPTH in names:
-        both("depth-rmse", "plot_slice", params=[DEPTH], **said)
-        both("depth-seconds", "plot_slice", params=[DEPTH], target=_seconds, target_name="seconds")
+    found: dict[str, tuple[str, dict[str, Any]]] = {
+        "history": ("plot_optimization_history", said),
+        "epochs": ("plot_intermediate_values", {}),
+        "settings": ("plot_slice", said),
+    }
+    if any(DEPTH in trial.params for trial in done):
+        found["depth-rmse"] = ("plot_slice", {"params": [DEPTH], **said})
+        found["depth-seconds"] = ("plot_slice", {"params": [DEPTH], "target": _seconds, "target_name": "seconds"})
     if importances(study) is not None:
-        both(
-            "importances",
-            "plot_param_importances",
-            evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
-            **said,
-        )
+        found["importances"] = ("plot_param_importances", {"evaluator": FanovaImportanceEvaluator(seed=0), **said})
     return found
