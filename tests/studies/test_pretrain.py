@@ -46,7 +46,7 @@ def test_the_packaged_network_is_the_one_its_record_names():
     built = build_backbone(Model(backbone=f"{BACKBONE}.r160_in1k", weights="drawn"), size=SIZE, seed=0)
     for name, tensor in built.net.state_dict().items():
         assert torch.equal(tensor, tensors[name].to(tensor.dtype)), name
-    with pytest.raises(UserError, match="imagenet"):
+    with pytest.raises(UserError, match="drawn"):
         find_weights("densenet161.tv_in1k", "drawn")
 
 
