@@ -256,6 +256,12 @@ class Cache(Section):
     )
 
 
+class Kernel(Section):
+    """How a kernel's files travel to Kaggle."""
+
+    carrier: Literal["dataset", "model"] = _key("dataset", "as a private data set, or as a private Kaggle Model")
+
+
 class Config(Section):
     """Everything that decides a run's figures, and where its caches are."""
 
@@ -268,6 +274,7 @@ class Config(Section):
     hypotheses: Hypotheses = Hypotheses()
     search: Search = Search()
     explain: Explain = Explain()
+    kernel: Kernel = Kernel()
     cache: Cache = Cache()
 
     def to_dict(self) -> Tree:

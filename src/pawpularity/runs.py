@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 OOF = Path("oof")
 RESERVED = ("folds", "hypotheses", "errors", "leakage", "leakcheck", "table1", "studies")
 """Folders below oof/ that are not runs."""
-FREE = ("name", "cache.", "train.workers", "train.checkpoint_minutes", "hypotheses.", "search.", "explain.")
+FREE = ("name", "cache.", "train.workers", "train.checkpoint_minutes", "hypotheses.", "search.", "explain.", "kernel.")
 """Settings that change where and how fast a run computes, not what: they may differ between its folds."""
 KINDS = {"run": "a trained run", "head": "a head on frozen features", "ensemble": "a blend of other runs"}
 

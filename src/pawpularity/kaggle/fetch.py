@@ -14,34 +14,34 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.leaderboard import fold_line, run_row, table_text
 from pawpularity.evaluation.oof import assemble, read_fold, run_folds
 from pawpularity.files import DAMAGED_ZIP, file_hash, require_space
+from pawpularity.kaggle.api import Kaggle
 from pawpularity.kaggle.commands import SHOWN, pushed_kernel
-from pawpularity.kaggle.kaggle_cli import Kaggle, shell_line
-from pawpularity.kaggle.progress import fetch, output_words, progress, require_complete
+from pawpularity.kaggle.watch import Pushed
 from pawpularity.runs import OOF, Run
 
-ARCHIVE = r"^run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip$"
+ARCHIVE = r"run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip"
 MEMBER = r"oof/(folds|{run})/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?"
 
 
 def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str | None) -> None:
-    """Download the run of the training kernel `name`, or take the archive `zip`; shows the command unless `go`."""
+    """Download the run of the training kernel `name`, or take the archive `zip`; says so only unless `go`."""
     if zip:
         print(bring_home(Path(zip)))
         next_step("make oof")
         return
     if name == "inference":
         raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
-    built, names, record = pushed_kernel(name, build, user)
+    built, record = pushed_kernel(name, build, user)
     if not go:
-        print(shell_line(output_words(names, Path("DIR"), ARCHIVE)))
+        print(f"download the run that {built.id} version {record['kernel_version']} trained, and add its folds to oof/")
         log(SHOWN)
         return
-    kaggle = Kaggle.find()
-    require_complete(kaggle, built, names, progress(kaggle, names, record.get("log_before")))
+    pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
+    pushed.require_complete()
     with tempfile.TemporaryDirectory() as scratch:
-        files = fetch(kaggle, names, Path(scratch), ARCHIVE)
+        files = pushed.fetch(Path(scratch), ARCHIVE)
         if len(files) != 1:
-            raise UserError(f"{names.kernel}: left {len(files)} archives of a run, not one; look at {names.kernel_url}")
+            raise UserError(f"{pushed}: left {len(files)} archives of a run, not one; look at {built.url}")
         print(bring_home(files[0], name.removeprefix("train-")))
     built.keep(record | {"status": "fetched"})
     next_step("make oof")

@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 
 from pawpularity import __version__
+from pawpularity.config import resolve
 from pawpularity.console import log, next_step, table, track
 from pawpularity.data import is_drawn
 from pawpularity.data.tables import ID, read_cells
 from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import run_folds
-from pawpularity.files import atomic_folder, read_json, require_space, size_text, text_hash, write_json, write_text
+from pawpularity.files import atomic_folder, read_json, require_space, size_text, text_hash, write_json
 from pawpularity.kaggle import wheel
-from pawpularity.kaggle.built_kernel import KERNEL, USER, check_user, kernel_source
+from pawpularity.kaggle.built_kernel import KERNEL, USER, check_user, kernel_source, sources
 from pawpularity.kaggle.bundle import BUNDLE, FORMAT, METADATA, Bundle, open_bundle, write_sums
 from pawpularity.kaggle.inference import HOURS
 from pawpularity.runs import OOF, Run, check_name, git_commit
 
 TITLE = "Pawpularity bundle"
-SLUG = "pawpularity-bundle"
+SLUG, KERNEL_SLUG = "pawpularity-bundle", "pawpularity-inference"
 CONTEST_IDS = "67f0c419872d"
 """`ids_hash` of the contest's train.csv, 9,912 photos."""
 
@@ -62,8 +63,9 @@ def kernel(
 
     Raises UserError for runs without networks or of different data, and as loading the networks does.
     """
-    if other := [*(["--config"] if config else []), *settings]:
+    if other := [*(["--config"] if config else []), *(word for word in settings if not word.startswith("kernel."))]:
         raise UserError(f'kernel: uses the runs\' own settings; remove "{other[0]}"')
+    carrier = resolve("default", settings).kernel.carrier
     hours = HOURS if hours is None else hours
     if not 0.1 <= hours <= 9:
         raise UserError(f"--hours {hours:g}: must be 0.1 to 9; Kaggle stops the contest's kernels after 9")
@@ -78,10 +80,9 @@ def kernel(
     require_space(folder, needed, "the bundle", ", or name another place with --into DIR")
     with atomic_folder(folder / "dataset") as dataset, atomic_folder(folder / "kernel") as script:
         _write_bundle(dataset, recipe, hours, photos if half else 0, Path(data) if data else None)
-        write_json(
-            dataset / METADATA, {"title": TITLE, "id": f"{user or USER}/{SLUG}", "licenses": [{"name": "other"}]}
-        )
-        write_text(script / KERNEL, (source / KERNEL).read_text(encoding="utf-8").replace(USER, user or USER))
+        write_json(dataset / METADATA, {"title": TITLE, "id": f"{user or USER}/{SLUG}"})
+        about = read_json(source / KERNEL, "kernel") | {"id": f"{user or USER}/{KERNEL_SLUG}"}
+        write_json(script / KERNEL, about | sources(f"{user or USER}/{SLUG}", carrier))
         shutil.copyfile(source / "inference.py", script / "inference.py")
     _show(open_bundle(folder / "dataset"), user)
 

@@ -36,6 +36,7 @@ from pawpularity.kaggle.built_kernel import (
     check_user,
     kernel_source,
     slug_of,
+    sources,
 )
 from pawpularity.kaggle.bundle import METADATA, write_sums
 from pawpularity.runs import check_name
@@ -86,10 +87,10 @@ def kernel_train(
         metadata = read_json(source / KERNEL, "kernel-train") | {
             "id": kernel_id,
             "title": title,
-            "dataset_sources": [f"{kernel_id}-files"],
             # Its own last output. Kaggle refuses it until a version has completed.
             "kernel_sources": [kernel_id] if resume else [],
             "enable_internet": not offline,
+            **sources(f"{kernel_id}-files", resolved.kernel.carrier),
         }
         write_json(fresh / "kernel" / KERNEL, metadata)
         shutil.copyfile(source / "train.py", fresh / "kernel" / "train.py")
@@ -108,8 +109,7 @@ def kernel_train(
         }
         write_json(fresh / "dataset" / ORDER, order)
         write_sums(fresh / "dataset")
-        about = {"title": f"{title} files", "id": f"{kernel_id}-files", "licenses": [{"name": "other"}]}
-        write_json(fresh / "dataset" / METADATA, about)
+        write_json(fresh / "dataset" / METADATA, {"title": f"{title} files", "id": f"{kernel_id}-files"})
     built = built_kernel(f"train-{name}", Path(build))
     if user:
         check_built(built, user)

@@ -1,0 +1,218 @@
+"""Kaggle, by the Python client of the `kaggle` package (an extra; imported late, because importing it signs in).
+
+HTTP codes and typed fields decide what happened. What the server says is shown as it is, and may choose a hint.
+
+`Refused`     Kaggle said no: nothing was done.
+`Uncertain`   no answer (5xx, 429, a cut connection): nobody knows whether it was done.
+"""
+
+import io
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pawpularity.console import duration, log
+from pawpularity.errors import UserError
+
+COMPETITION = "petfinder-pawpularity-score"
+RULES = f"https://www.kaggle.com/competitions/{COMPETITION}/rules"
+SUBMISSIONS = f"https://www.kaggle.com/competitions/{COMPETITION}/submissions"
+SETTINGS = "https://www.kaggle.com/settings"
+INSTALL = 'pip install "kaggle>=2.2.4" six'
+"""kaggle 2.2.5 still imports six and does not ask for it."""
+LOGGED_OUT = f"make an API token at {SETTINGS} and put it into ~/.kaggle/access_token or KAGGLE_API_TOKEN"
+FORBIDDEN = f"is KAGGLE_USER the token's account, and are the contest's rules accepted ({RULES})?"
+HINTS = {
+    "gpu session": "stop one under View Active Events on https://www.kaggle.com/code, or wait for its end",
+    "gpu quota": f"the week's hours are shown at {SETTINGS}",
+    "private": f"delete private data sets or old versions; the private storage that is left is shown at {SETTINGS}",
+    "phone": f"verify a phone number at {SETTINGS}",
+    "rules": f"accept them at {RULES} with this account",
+    "submission allowance": "Kaggle takes a few a day, and its day begins at midnight UTC",
+}
+"""By words in the server's text. They add advice and decide nothing."""
+POLL_S, LONGEST_S, TIMEOUT_S = 20.0, 300.0, 300.0
+ANSWER_MINUTES = 5.0
+"""How long a question is asked again that must be answered before anything else."""
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time, and how it passes."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+CLOCK = Clock()
+
+
+class Refused(UserError):
+    """Kaggle said no. `code`: of HTTP; 200 where a field of the answer names an error."""
+
+    def __init__(self, doing: str, code: int, text: str, hint: str = "") -> None:
+        low = text.lower()
+        hints = [line for words, line in HINTS.items() if words in low] or [hint]
+        what = f'{doing}: Kaggle refuses it ({code}): "{text.strip() or "no reason given"}"'
+        super().__init__("; ".join(part for part in (what, *hints) if part))
+        self.code = code
+
+
+class Uncertain(UserError):
+    """No answer, or one that says nothing. `retry_after`: seconds that the server asks for."""
+
+    def __init__(self, doing: str, why: str, retry_after: float = 0.0) -> None:
+        super().__init__(f"{doing}: no certain answer from Kaggle ({why})")
+        self.retry_after = retry_after
+
+
+def fill(kind: Any, **values: Any) -> Any:
+    """A request of the client's type `kind`."""
+    request = kind()
+    for name, value in values.items():
+        setattr(request, name, value)
+    return request
+
+
+@dataclass(frozen=True)
+class Kaggle:
+    """The client, signed in."""
+
+    api: Any
+    """kaggle.api.kaggle_api_extended.KaggleApi"""
+    clock: Clock
+
+    @classmethod
+    def sign_in(cls) -> "Kaggle":
+        """Raises UserError without the package or credentials that Kaggle takes."""
+        try:
+            with redirect_stdout(sys.stderr):
+                from kaggle.api.kaggle_api_extended import KaggleApi
+        except ModuleNotFoundError as error:
+            raise UserError(f"the kaggle package is not here ({error}); run: {sys.executable} -m {INSTALL}") from None
+        except SystemExit:
+            raise UserError(f"no credentials that Kaggle takes; {LOGGED_OUT}") from None
+        kaggle = cls(KaggleApi(), CLOCK)
+        kaggle.api.build_kaggle_client = kaggle.client
+        with kaggle.asking("signing in"), redirect_stdout(io.StringIO()):  # its help is long
+            kaggle.api.authenticate()
+        return kaggle
+
+    def client(self) -> Any:
+        """A client of kagglesdk. KAGGLE_API_ENVIRONMENT=TEST: of localhost:7777, which KaggleApi's own cannot reach."""
+        from kagglesdk.kaggle_client import KaggleClient
+
+        values = self.api.config_values
+        client = KaggleClient(
+            username=values.get("username"), password=values.get("key"), api_token=values.get("token")
+        )
+        with client:  # it would wait for ever where a connection is silent
+            session = client.http_client()._session
+            session.send = partial(session.send, timeout=TIMEOUT_S)
+        return client
+
+    def ask(self, doing: str, method: str, request: Any, hints: Mapping[int, str] = {}) -> Any:
+        """The typed answer to one request, sent once. `method`: such as datasets.dataset_api_client.get_dataset."""
+        with self.asking(doing, hints), self.client() as client:
+            return attrgetter(method)(client)(request)
+
+    @contextmanager
+    def asking(self, doing: str, hints: Mapping[int, str] = {}) -> Iterator[None]:
+        """Raise what goes wrong inside as Refused or Uncertain. `hints`: advice by HTTP code."""
+        import requests
+        import urllib3
+
+        try:
+            with redirect_stdout(sys.stderr):  # the client prints
+                yield
+        except requests.HTTPError as error:
+            code, text, wait = _answer(error)
+            if code >= 500 or code in (408, 429):
+                raise Uncertain(doing, self.scrub(f"{code}: {text}"), wait) from None
+            hint = hints.get(code) or {401: LOGGED_OUT, 403: FORBIDDEN}.get(code, "")
+            raise Refused(doing, code, self.scrub(text), hint) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise Uncertain(doing, self.scrub(f"{type(error).__name__}: {error}")[:300]) from None
+        except SystemExit:
+            raise UserError(f"{doing}: no credentials that Kaggle takes; {LOGGED_OUT}") from None
+        except (ValueError, KeyError, TypeError) as error:  # of the client: an answer that is not Kaggle's
+            raise Uncertain(doing, self.scrub(f"{type(error).__name__}: {error}")[:300]) from None
+
+    def wait(
+        self, ask: Callable[[], Found], minutes: float = ANSWER_MINUTES, done: Callable[[Found], bool] = lambda _: True
+    ) -> Found:
+        """The first answer that is `done`, or the last one after `minutes`. Raises Uncertain where that was none.
+
+        No answer is no failure: it is asked again, less and less often.
+        """
+        deadline, pause = self.clock.now() + 60 * minutes, POLL_S
+        while True:
+            missed = None
+            try:
+                found = ask()
+                if done(found):
+                    return found
+                pause = POLL_S
+            except Uncertain as error:
+                missed = error
+                pause = max(min(2 * pause, LONGEST_S), error.retry_after)
+            if self.clock.now() + pause > deadline:
+                if missed:
+                    raise missed
+                return found
+            if missed:
+                log(f"{missed}; asking again in {duration(pause)}")
+            self.clock.sleep(pause)
+
+    def upload(self, doing: str, body: Any, folder: Path, kind: str, count: int, send: Callable[[], Found]) -> Found:
+        """Upload the `count` files of `folder`, name them in `body.files`, and `send` the request that makes something of them.
+
+        An upload that is cut off goes on where it was, and files that a refused request named are not uploaded again: the client
+        remembers both in the temporary folder.
+        """
+        from kaggle.api.kaggle_api_extended import ResumableUploadContext
+        from kagglesdk.blobs.types.blob_api_service import ApiBlobType
+
+        with self.asking(doing), ResumableUploadContext() as context:
+            try:
+                self.api.upload_files(body, None, str(folder), ApiBlobType[kind], context)
+            except ValueError as error:
+                raise UserError(f"{doing}: {error}; nothing was made of the rest, run again") from None
+            if len(body.files) != count:  # kaggle 2.2.4 leaves out what failed
+                raise UserError(f"{doing}: only {len(body.files)} of {count} files arrived; run again")
+            try:
+                return send()
+            except Uncertain as error:
+                lost = error  # The files may be used up: leaving the context well forgets them.
+        raise lost
+
+    def download(self, doing: str, response: Any, path: Path) -> None:
+        """Stream a response of the client, or of requests, into a file; compared with its announced size."""
+        with self.asking(doing):
+            response.raise_for_status()
+            self.api.download_file(response, str(path), None, quiet=False, resume=False)
+
+    def scrub(self, text: str) -> str:
+        """`text` without the credentials in use, and without whatever looks like one."""
+        secrets = {self.api.config_values.get(name) for name in ("token", "key", "api_token")}
+        for secret in sorted((s for s in secrets if s and len(s) >= 6), key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return re.sub(r"KGAT_\w+|(?i:(?<=bearer )\S+)|(?i:(?<=signature=)[^&\s]+)", "***", text)
+
+
+def _answer(error: Any) -> tuple[int, str, float]:
+    """Code, text and Retry-After of an HTTPError. Kaggle's JSON has a code of its own, behind whatever status."""
+    response = error.response
+    code, after = int(response.status_code), str(response.headers.get("Retry-After", ""))
+    with suppress(ValueError, AttributeError, TypeError):
+        code = int(response.json().get("code") or code)
+    return code, str(error), float(after) if after.isdigit() else 0.0
