@@ -53,10 +53,11 @@ def refused(kaggle, tmp_path, capfd):
     return run
 
 
-def test_download(kaggle, tmp_path):
+def test_download(kaggle, tmp_path, paw):
     folder = tmp_path / "input" / "data"
     folder.mkdir(parents=True)  # an empty folder is filled
-    download(folder)
+    outcome = paw("data", "--into", folder)
+    assert outcome.code == 0, outcome.err
     assert len(read_train(folder)) == 3
     assert sorted(path.name for path in (folder / "train").iterdir()) == ["p0.jpg", "p1.jpg", "p2.jpg"]
     assert [path.name for path in (tmp_path / "input").iterdir()] == ["data"]
