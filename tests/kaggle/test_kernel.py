@@ -23,7 +23,7 @@ from pawpularity.kaggle.wheel import PACKAGE, modules_for, write_wheel
 
 def test_the_folders_hold_what_kaggle_needs(built, checkout):
     dataset, script = built / "dataset", built / "kernel"
-    assert all(path.is_file() for path in dataset.iterdir()), "the kaggle command skips folders"
+    assert all(path.is_file() for path in dataset.iterdir()), "the client leaves out folders"
     checked = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=dataset, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     listed = {line.split("  ")[1] for line in (dataset / "SHA256SUMS").read_text().splitlines()}
@@ -98,20 +98,12 @@ def test_the_wheel_holds_what_prediction_imports_and_no_more(tmp_path):
     assert {"predictor.py", "kaggle/scoring.py", "data/photos.py"} <= names
     rooms = {name.split("/")[0] for name in names}
     assert not rooms & {
-        "sample",
-        "training",
-        "tuning",
-        "heads",
-        "evaluation",
-        "ensemble",
-        "pipeline",
-        "cli.py",
-        "config.py",
-    }
+        "sample", "training", "tuning", "heads", "evaluation", "ensemble", "pipeline", "cli.py", "config.py"
+    }  # fmt: skip
     write_wheel(tmp_path / "a-1-py3-none-any.whl", files)
     with zipfile.ZipFile(tmp_path / "a-1-py3-none-any.whl") as archive:
         assert archive.testzip() is None
-        assert sum(name.endswith("RECORD") for name in archive.namelist()) == 1
+        assert sorted(archive.namelist()) == sorted(f"pawpularity/{name}" for name in names)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +154,7 @@ def test_a_head_behind_other_frozen_weights_is_refused(built, edit):
         (["--runs", "near", "--user", "Some One"], "KAGGLE_USER"),
         (["--runs", "near", "--hours", "12"], "--hours"),
         (["--runs", "near", "train.lr=1"], "train.lr"),
+        (["--runs", "near", "kernel.carrier=pigeon"], "kernel.carrier"),
         (["--runs", "near", "--config", "sample"], "--config"),
         (["--runs", "near", "--half", "--data", "configs"], "DATA=DIR"),
     ],

@@ -273,10 +273,7 @@ def test_what_is_in_training_here_is_left_to_it(checkout, paw):
 @pytest.mark.parametrize(
     ("members", "part"),
     [
-        (["oof/toy/../../evil"], "no part of a run"),
-        (["/etc/evil"], "no part of a run"),
-        (["oof/other/config.json"], "no part of a run"),
-        (["oof/toy/fold0/deep/evil"], "no part of a run"),
+        (["oof/toy/../../../evil", "/etc/evil", "oof/other/config.json"], "holds no run"),
         ([], "holds no run"),
         (None, "is damaged"),
     ],
@@ -291,7 +288,7 @@ def test_archives_that_are_not_a_run(work, refused, members, part):
             for name in members:
                 zipped.writestr(name, "x")
     assert part in refused("kernel-fetch", "--zip", archive)
-    assert not list(work.rglob("evil"))
+    assert not list(work.parent.rglob("*evil*"))
     assert "run-NAME.zip" in refused("kernel-fetch", "--zip", "oof.zip")
     with pytest.raises(UserError, match=r"run-other\.zip"):
         bring_home(archive, "other")

@@ -72,13 +72,13 @@ class _Check:
         log(f"sandbox {sandbox.isolation()}")
         log("session 1 of 2: the contest's eight photos of noise ...")
         noise = fake_test_set.noise(self.scratch / "noise")
-        few, scores = self.session(noise, "legacy")
-        difference = self.compare(scores, self.predicted(noise))
+        difference = self.compare(self.session(noise, "legacy")[1], self.predicted(noise))
         hidden = self.scratch / "hidden"
         drawn, faults = fake_test_set.hidden(hidden, photos, broken=BROKEN)
         log(f"session 2 of 2: {photos} hidden photos, {len(faults)} of them broken ...")
         session, scores = self.session(hidden, "current", rerun=True)
-        if odd := session.report["photos_unusable"].keys() ^ faults.keys():
+        report = session.report
+        if odd := report["photos_unusable"].keys() ^ faults.keys():
             raise UserError(
                 f"kernel-check: photo {min(odd)} ({faults.get(min(odd), 'sound')}) was not seen for what it is"
             )
@@ -87,25 +87,18 @@ class _Check:
         # A last batch of another size may pick other kernels, and differ in the last digits.
         alike = photos if photos <= fake_test_set.DRAWN else photos - photos % fake_test_set.DRAWN
         difference = max(difference, self.compare(scores[:alike], due[:alike]))
-        report = session.report
         each = (report["seconds"] - report["seconds_to_first_photo"]) / photos
         return {
             "bundle": self.bundle.name,
-            "bytes": sum(path.stat().st_size for path in self.bundle.folder.iterdir()),
             "sandbox": sandbox.isolation(),
             "versions": session.guard["versions"],
             "photos": photos,
             "broken": len(faults),
-            "device": report["device"],
-            "dtypes": report["dtypes"],
-            "left_out": report["left_out"],
             "photos_per_s": 1 / each,
-            "seconds_to_first_photo": report["seconds_to_first_photo"],
             "hours_for_contest": (report["seconds_to_first_photo"] + CONTEST_PHOTOS * each) / 3600,
-            "peak_mb": report["peak_mb"],
-            "peak_mb_of_few": few.report["peak_mb"],
             "difference": difference,
             "bound": self.bound,
+            **{key: report[key] for key in ("device", "dtypes", "left_out", "seconds_to_first_photo", "peak_mb")},
         }
 
     def session(self, data: Path, layout: str, *, rerun: bool = False) -> tuple[sandbox.Session, pd.Series]:
@@ -116,12 +109,10 @@ class _Check:
         )  # fmt: skip
         where = f"kernel-check ({layout} mounts, {data.name})"
         if session.code != 0 or not session.guard:
-            needed = [name for name in session.guard.get("hidden", []) if f"No module named {name!r}" in session.output]
-            why = (
-                f"it needs {needed[0]}, which Kaggle's image does not promise"
-                if needed
-                else session.output.strip()[-600:]
-            )
+            why = session.output.strip()[-600:]
+            for name in session.guard.get("hidden", []):
+                if f"No module named {name!r}" in session.output:
+                    why = f"it needs {name}, which Kaggle's image does not promise"
             raise UserError(f"{where}: the script ended with {session.code}: {why}")
         if tried := session.guard["connections"]:
             raise UserError(f"{where}: the script tried to reach {tried[0]}; on Kaggle there is no network")
@@ -154,17 +145,16 @@ class _Check:
 
 def _rows(bundle: Bundle, report: dict[str, Any]) -> list[tuple[str, str]]:
     networks = sum(len(run.trained_folds()) for run in bundle.runs)
-    dtypes = ", ".join(report["dtypes"]) + (", heads in half precision" if bundle.about["half"] else "")
+    half = ", in half precision" if bundle.about["half"] else ""
     return [
-        ("bundle", f"{bundle.name}: {len(bundle.runs)} runs, {networks} networks"),
+        ("bundle", f"{bundle.name}: {len(bundle.runs)} runs, {networks} networks{half}"),
         ("sandbox", report["sandbox"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())),
-        ("imports", "nothing but torch, timm, safetensors, numpy, pandas, Pillow and what they require"),
         ("submissions", f"8 photos of noise, {report['photos']} hidden ones of which {report['broken']} are broken: every Id once, "
                         "in order, within 1..100; the broken ones got the mean"),
-        ("predict", f"{report['difference']:.2e} points apart at most in {dtypes} (allowed: {report['bound']:.2e})"),
-        ("speed", f"{report['photos_per_s']:.1f} photos/s on this {report['device']}; "
+        ("predict", f"{report['difference']:.2e} points apart at most (allowed: {report['bound']:.2e}), "
+                    f"in {', '.join(report['dtypes'])}"),
+        ("speed", f"{report['photos_per_s']:.1f} photos/s on this {report['device']}, {report['peak_mb']:.0f} MB at most; "
                   f"{report['seconds_to_first_photo']:.1f} s to the first photo"),
-        ("memory", f"{report['peak_mb']:.0f} MB at most ({report['peak_mb_of_few']:.0f} for 8 photos)"),
         ("contest", f"{CONTEST_PHOTOS} photos of {fake_test_set.SIZE} px would take {report['hours_for_contest']:.2f} h here"),
     ]  # fmt: skip

@@ -4,10 +4,9 @@ The archive is unpacked beside its place, checked (tables, one photo a row) and 
 exists is complete.
 """
 
-import stat
 import tempfile
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pawpularity.console import log, next_step, track
 from pawpularity.data import CONTEST
@@ -47,7 +46,7 @@ def download(folder: Path) -> None:
             part = Path(name)
             require_space(part, NEEDED, "the contest's data")
             unpacked = part / "unpacked"
-            _unpack(_fetch(kaggle, part), unpacked)
+            unpack(_fetch(kaggle, part), unpacked, "the contest's data")
             rows = _check(unpacked)
             if folder.exists():  # it is empty
                 folder.rmdir()
@@ -87,24 +86,13 @@ def _fetch(kaggle: Kaggle, into: Path) -> Path:
     return archive
 
 
-def _unpack(archive: Path, into: Path) -> None:
-    """Unpack a zip whose members all stay below `into`. Raises UserError for any other, and for a damaged one."""
+def unpack(archive: Path, into: Path, what: str) -> None:
+    """Unpack a zip file; zipfile keeps every member below `into`. Raises UserError for a damaged one, and without space."""
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = zipped.infolist()
-            for member in members:
-                name = member.filename
-                leads_out = (
-                    PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or {"\\", ":"} & set(name)
-                )
-                if leads_out or stat.S_ISLNK(member.external_attr >> 16):
-                    raise UserError(
-                        f'{archive.name}: member "{ascii(member.filename)[1:-1]}" leads out of the folder; '
-                        "nothing was unpacked, this is not the contest's archive"
-                    )
-            require_space(archive.parent, sum(member.file_size for member in members), "the contest's data")
-            into.mkdir()
+            require_space(archive.parent, sum(member.file_size for member in members), what)
             for member in track(members, "unpacking", unit="file"):
                 zipped.extract(member, into)
     except DAMAGED_ZIP as error:
-        raise UserError(f"{archive.name}: is damaged ({error}); run again") from None
+        raise UserError(f"{archive.name}: is damaged ({error}); fetch it again") from None

@@ -3,7 +3,6 @@
 import re
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,14 +12,14 @@ from pawpularity.context import FOLDS
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leaderboard import fold_line, run_row, table_text
 from pawpularity.evaluation.oof import assemble, read_fold, run_folds
-from pawpularity.files import DAMAGED_ZIP, file_hash, require_space
+from pawpularity.files import file_hash
 from pawpularity.kaggle.api import Kaggle
 from pawpularity.kaggle.commands import SHOWN, pushed_kernel
+from pawpularity.kaggle.download import unpack
 from pawpularity.kaggle.watch import Pushed
 from pawpularity.runs import OOF, Run
 
 ARCHIVE = r"run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip"
-MEMBER = r"oof/(folds|{run})/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?"
 
 
 def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str | None) -> None:
@@ -60,7 +59,7 @@ def bring_home(archive: Path, run: str | None = None) -> str:
         raise UserError(f"{archive}: is missing; download it from the kernel's page, and name where it is")
     OOF.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetched.", suffix=".part", dir=OOF) as scratch:
-        _unpack(archive, found[1], Path(scratch))
+        unpack(archive, Path(scratch), "the run")
         fetched = Run.open(Path(scratch) / "oof" / found[1])
         _bring_folds_file(Path(scratch), fetched)
         # Read by the folds file that both now share: predictions of other photos are refused here.
@@ -109,19 +108,3 @@ def _bring_folds_file(place: Path, fetched: Run) -> None:
         raise UserError(
             f"{target}: differs from the folds {fetched.name} was trained by; move it away, and fetch again"
         )
-
-
-def _unpack(archive: Path, run: str, into: Path) -> None:
-    allowed = re.compile(MEMBER.format(run=re.escape(run)))
-    try:
-        with zipfile.ZipFile(archive) as zipped:
-            members = [member for member in zipped.infolist() if not member.is_dir()]
-            for member in members:
-                if not allowed.fullmatch(member.filename) or {".", ".."} & set(member.filename.split("/")):
-                    raise UserError(
-                        f'{archive}: "{ascii(member.filename)[1:-1][:80]}" is no part of a run; nothing was unpacked'
-                    )
-            require_space(into, sum(member.file_size for member in members), "the run", "")
-            zipped.extractall(into, members)
-    except DAMAGED_ZIP as error:
-        raise UserError(f"{archive}: is damaged ({error}); fetch it again") from None

@@ -28,11 +28,12 @@ from pawpularity.runs import Run
 
 def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, with float32 weights as float16."""
-    found = {}
-    for name, tensor in tensors.items():
-        half = tensor.half() if tensor.dtype == torch.float32 and tensor.ndim >= 2 else tensor
-        found[name] = half if bool(torch.isfinite(half).all()) else tensor
-    return found
+
+    def half(tensor: Tensor) -> Tensor:
+        small = tensor.half() if tensor.dtype == torch.float32 and tensor.ndim >= 2 else tensor
+        return small if bool(torch.isfinite(small).all()) else tensor
+
+    return {name: half(tensor) for name, tensor in tensors.items()}
 
 
 def data_of(run: Run, named: Path | None) -> Path:
@@ -70,14 +71,13 @@ def scores_of_halves(
 
 def loss_of_halves(folds: Sequence[pd.DataFrame], dtype: str) -> dict[str, Any]:
     """The largest difference in score points, and the RMSE of whole and halved heads beside the constant's."""
-    table = pd.concat(folds)
-    columns = {name: table[name].to_numpy(dtype=np.float64) for name in table}
-    target = columns.pop("target")
+    table = pd.concat(folds).astype(np.float64)
+    target, whole, half, constant = (table[name].to_numpy() for name in ("target", "whole", "half", "constant"))
     return {
         "dtype": dtype,
-        "photos": len(target),
-        "largest_difference": float(np.abs(columns["whole"] - columns["half"]).max()),
-        "rmse": rmse(target, columns["whole"]),
-        "rmse_half": rmse(target, columns["half"]),
-        "constant_rmse": rmse(target, columns["constant"]),
+        "photos": len(table),
+        "largest_difference": float(np.abs(whole - half).max()),
+        "rmse": rmse(target, whole),
+        "rmse_half": rmse(target, half),
+        "constant_rmse": rmse(target, constant),
     }

@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from pawpularity import __version__
 from pawpularity.config import resolve
 from pawpularity.console import log, next_step, table, track
 from pawpularity.data import is_drawn
-from pawpularity.data.tables import ID, read_cells
-from pawpularity.ensemble.record import read_weights
+from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import run_folds
+from pawpularity.evaluation.oof import read_oof, run_folds
 from pawpularity.files import atomic_folder, read_json, require_space, size_text, text_hash, write_json
 from pawpularity.kaggle import wheel
 from pawpularity.kaggle.built_kernel import KERNEL, USER, check_user, kernel_source, sources
 from pawpularity.kaggle.bundle import BUNDLE, FORMAT, METADATA, Bundle, open_bundle, write_sums
 from pawpularity.kaggle.inference import HOURS
+from pawpularity.kaggle.submission import members_of
 from pawpularity.runs import OOF, Run, check_name, git_commit
 
 TITLE = "Pawpularity bundle"
@@ -95,23 +95,28 @@ def recipe_of(words: Sequence[str]) -> Recipe:
     if not words:
         raise UserError('kernel: name what to bundle: make kernel RUNS="densenet161 resnet152", or a blend: RUNS=NAME')
     runs = [Run.open(OOF / check_name(word)) for word in dict.fromkeys(words)]
-    if len(runs) == 1 and runs[0].kind == "ensemble":
-        blend = runs[0]
-        intercept, weights = read_weights(blend)
-        members = [(Run.open(OOF / name), weight) for name, weight in weights.items()]
+    if len(runs) == 1:
+        only, name, mean = runs[0], runs[0].name, None
+        intercept, members, weights = members_of(only)
+        if only.kind == "ensemble":
+            mean = float(read_json(only.folder / "weights.json", f"blend {name}")["mean_prediction"])
         if not members:
-            raise UserError(f"{blend.folder}: all its weights are 0; make another blend")
-        mean = float(read_json(blend.folder / "weights.json", f"blend {blend.name}")["mean_prediction"])
-        recipe = Recipe(blend.name, intercept, members, mean, blend.name)
+            raise UserError(f"{only.folder}: all its weights are 0; make another blend")
+        ensemble = name if only.kind == "ensemble" else None
+        recipe = Recipe(name, intercept, list(zip(members, weights.tolist(), strict=True)), mean, ensemble)
     else:
         if blends := [run.name for run in runs if run.kind == "ensemble"]:
             raise UserError(f"kernel: {blends[0]} is a blend; bundle it alone (RUNS={blends[0]}), or name its members")
+        log(f"the plain mean of {len(runs)} runs; make ensemble MEMBERS=... fits weights and scores them")
         name = "-".join(run.name for run in runs)[:100]
         recipe = Recipe(name, 0.0, [(run, 1 / len(runs)) for run in runs], None, None)
-        if len(runs) > 1:
-            log(f"the plain mean of {len(runs)} runs; make ensemble MEMBERS=... fits weights and scores them")
     for run, _ in recipe.members:
-        _require_trained(run)
+        run.require_networks()
+        folds = run.trained_folds()
+        if not folds:
+            raise UserError(f"{run.folder}: no fold is trained yet; run: {run.remedy()}")
+        if len(folds) < run.k:
+            log(f"{run.name}: only folds {folds} of {run.k} are trained; the bundle holds those")
         if run.leaky:
             log(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing of new photos")
     hashes = {run.record["data"]["hash"]: run.name for run, _ in recipe.members}
@@ -120,21 +125,9 @@ def recipe_of(words: Sequence[str]) -> Recipe:
     return recipe
 
 
-def _require_trained(run: Run) -> None:
-    run.require_networks()
-    folds = run.trained_folds()
-    if not folds:
-        raise UserError(f"{run.folder}: no fold is trained yet; run: {run.remedy()}")
-    if len(folds) < run.k:
-        log(f"{run.name}: only folds {folds} of {run.k} are trained; the bundle holds those")
-
-
 def mean_prediction(run: Run) -> float:
     """The mean out-of-fold prediction of the trained folds."""
-    files = [run.predictions_file(fold) for fold in run.trained_folds()]
-    return float(
-        np.concatenate([read_cells(file, ("prediction",)).numbers("prediction", "a score") for file in files]).mean()
-    )
+    return float(pd.concat(read_oof(run.predictions_file(fold)) for fold in run.trained_folds())["prediction"].mean())
 
 
 def trained_on(run: Run) -> dict[str, Any]:
@@ -157,8 +150,7 @@ def _write_bundle(into: Path, recipe: Recipe, hours: float, half_photos: int, da
     for run, weight in recipe.members:
         entry, loss = _write_run(into, run, held, half_photos, data)
         runs[run.name] = {"weight": weight, "mean_prediction": mean_prediction(run), **entry}
-        if loss is not None:
-            losses[run.name] = loss
+        losses |= {run.name: loss} if loss else {}
     mean = sum(run["weight"] * run["mean_prediction"] for run in runs.values()) if recipe.mean is None else recipe.mean
     wheel.write_wheel(into / wheel.NAME, wheel.modules_for("pawpularity.kaggle.inference"))
     about = {
@@ -208,15 +200,12 @@ def _write_run(
         folds[str(fold)] = {"head": file.name, "head_hash": tensors_hash(head)}
     assert first is not None
     own = f"{run.name}.frozen.safetensors"
-    frozen: dict[str, list[str]] = {}
-    kept = {}
+    places = {}
     for name, tensor in first.frozen_state().items():
-        place = held.setdefault((name, tensors_hash({name: tensor})), own)
-        frozen.setdefault(place, []).append(name)
-        if place == own:
-            kept[name] = tensor
-    if kept:
+        places[name] = held.setdefault((name, tensors_hash({name: tensor})), own)
+    if kept := {name: tensor for name, tensor in first.frozen_state().items() if places[name] == own}:
         save_tensors(into / own, kept, {"backbone": run.config.model.backbone})
+    frozen = {file: [name for name in places if places[name] == file] for file in dict.fromkeys(places.values())}
     loss = loss_of_halves(scores, choose(run.config.train.dtype).dtype_name) if scores else None
     return {"record": _record(run), "folds": folds, "frozen": frozen}, loss
 
@@ -238,18 +227,16 @@ def _record(run: Run) -> dict[str, Any]:
 
 
 def _show(bundle: Bundle, user: str | None) -> None:
-    sizes = {path.name: path.stat().st_size for path in sorted(bundle.folder.iterdir()) if path.name != METADATA}
-    total = sum(sizes.values())
-    rows = []
-    for run in bundle.runs:
-        heads = [sizes.pop(run.head_file(fold).name) for fold in run.trained_folds()]
-        rows.append((f"{run.name}: {len(heads)} trained heads", size_text(sum(heads))))
-    rows += [(name, size_text(size)) for name, size in sorted(sizes.items(), key=lambda item: -item[1])]
-    print(table(("part", "size"), [*rows, (f"in all: {bundle.folder}", size_text(total))]))
+    sizes = {path.name: path.stat().st_size for path in bundle.folder.iterdir() if path.name != METADATA}
+    heads = [(run.name, [sizes[run.head_file(fold).name] for fold in run.trained_folds()]) for run in bundle.runs]
+    rows = [(f"{name}: {len(found)} trained heads", size_text(sum(found))) for name, found in heads]
+    frozen = sum(size for name, size in sizes.items() if name.endswith(".frozen.safetensors"))
+    rows += [("frozen backbones", size_text(frozen)), (f"in all: {bundle.folder}", size_text(sum(sizes.values())))]
+    print(table(("part", "size"), rows))
     for name, loss in bundle.about["half"].items():
-        most, before, after = loss["largest_difference"], loss["rmse"], loss["rmse_half"]
-        print(f"half precision moves {name} by {most:.4f} points at most, RMSE {before:.4f} -> {after:.4f} "
-              f"(constant {loss['constant_rmse']:.2f}; {loss['photos']} photos out of fold, {loss['dtype']})")  # fmt: skip
+        print(f"half precision moves {name} by {loss['largest_difference']:.4f} points at most, RMSE {loss['rmse']:.4f} -> "
+              f"{loss['rmse_half']:.4f} (constant {loss['constant_rmse']:.2f}; {loss['photos']} photos out of fold, "
+              f"{loss['dtype']})")  # fmt: skip
     print(bundle.trained_on)
     if not bundle.trained_on_contest:
         log("make submit refuses this without ARGS=--anyway; make data fetches the contest's photos")
