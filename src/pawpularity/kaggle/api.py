@@ -6,16 +6,18 @@ HTTP codes and typed fields decide what happened. What the server says is shown 
 `Uncertain`   no answer (5xx, 429, a cut connection): nobody knows whether it was done.
 """
 
+import importlib
 import io
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from pawpularity.console import duration, log
@@ -75,12 +77,13 @@ class Uncertain(UserError):
         self.retry_after = retry_after
 
 
-def fill(kind: Any, **values: Any) -> Any:
-    """A request of the client's type `kind`."""
-    request = kind()
-    for name, value in values.items():
-        setattr(request, name, value)
-    return request
+def request(service: str, name: str, **fields: Any) -> Any:
+    """The client's type Api`name` of a service such as datasets.dataset, with its fields set."""
+    room, _, part = service.partition(".")
+    made = getattr(importlib.import_module(f"kagglesdk.{room}.types.{part}_api_service"), f"Api{name}")()
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return made
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,6 @@ class Kaggle:
                 from kaggle.api.kaggle_api_extended import KaggleApi
         except ModuleNotFoundError as error:
             raise UserError(f"the kaggle package is not here ({error}); run: {sys.executable} -m {INSTALL}") from None
-        except SystemExit:
-            raise UserError(f"no credentials that Kaggle takes; {LOGGED_OUT}") from None
         kaggle = cls(KaggleApi(), CLOCK)
         kaggle.api.build_kaggle_client = kaggle.client
         with kaggle.asking("signing in"), redirect_stdout(io.StringIO()):  # its help is long
@@ -120,14 +121,19 @@ class Kaggle:
             session.send = partial(session.send, timeout=TIMEOUT_S)
         return client
 
-    def ask(self, doing: str, method: str, request: Any, hints: Mapping[int, str] = {}) -> Any:
-        """The typed answer to one request, sent once. `method`: such as datasets.dataset_api_client.get_dataset."""
-        with self.asking(doing, hints), self.client() as client:
-            return attrgetter(method)(client)(request)
+    def ask(self, doing: str, service: str, what: str, *, hint: str = FORBIDDEN, **fields: Any) -> Any:
+        """The typed answer to one request, sent once: `what` is asked of `service`, such as GetDataset of datasets.dataset."""
+        room, _, part = service.partition(".")
+        method = f"{room}.{part}_api_client.{re.sub('(?<!^)(?=[A-Z])', '_', what).lower()}"
+        with self.asking(doing, hint), self.client() as client:
+            answer = attrgetter(method)(client)(request(service, f"{what}Request", **fields))
+        if error := getattr(answer, "error", None):
+            raise Refused(doing, 200, self.scrub(error), hint if "not found" in error.lower() else "")
+        return answer
 
     @contextmanager
-    def asking(self, doing: str, hints: Mapping[int, str] = {}) -> Iterator[None]:
-        """Raise what goes wrong inside as Refused or Uncertain. `hints`: advice by HTTP code."""
+    def asking(self, doing: str, hint: str = FORBIDDEN) -> Iterator[None]:
+        """Raise what goes wrong inside as Refused or Uncertain. `hint`: the advice for 403 and 404."""
         import requests
         import urllib3
 
@@ -138,13 +144,13 @@ class Kaggle:
             code, text, wait = _answer(error)
             if code >= 500 or code in (408, 429):
                 raise Uncertain(doing, self.scrub(f"{code}: {text}"), wait) from None
-            hint = hints.get(code) or {401: LOGGED_OUT, 403: FORBIDDEN}.get(code, "")
-            raise Refused(doing, code, self.scrub(text), hint) from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise Uncertain(doing, self.scrub(f"{type(error).__name__}: {error}")[:300]) from None
+            raise Refused(
+                doing, code, self.scrub(text), {401: LOGGED_OUT, 403: hint, 404: hint}.get(code, "")
+            ) from None
         except SystemExit:
             raise UserError(f"{doing}: no credentials that Kaggle takes; {LOGGED_OUT}") from None
-        except (ValueError, KeyError, TypeError) as error:  # of the client: an answer that is not Kaggle's
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError) as error:
+            # The last three are the client's, of an answer that is not Kaggle's.
             raise Uncertain(doing, self.scrub(f"{type(error).__name__}: {error}")[:300]) from None
 
     def wait(
@@ -173,8 +179,8 @@ class Kaggle:
                 log(f"{missed}; asking again in {duration(pause)}")
             self.clock.sleep(pause)
 
-    def upload(self, doing: str, body: Any, folder: Path, kind: str, count: int, send: Callable[[], Found]) -> Found:
-        """Upload the `count` files of `folder`, name them in `body.files`, and `send` the request that makes something of them.
+    def upload(self, doing: str, folder: Path, kind: str, count: int, send: Callable[[list[Any]], Any]) -> None:
+        """Upload the `count` files of `folder`, and `send` the request that makes something of them.
 
         An upload that is cut off goes on where it was, and files that a refused request named are not uploaded again: the client
         remembers both in the temporary folder.
@@ -182,6 +188,7 @@ class Kaggle:
         from kaggle.api.kaggle_api_extended import ResumableUploadContext
         from kagglesdk.blobs.types.blob_api_service import ApiBlobType
 
+        body = SimpleNamespace(files=[])
         with self.asking(doing), ResumableUploadContext() as context:
             try:
                 self.api.upload_files(body, None, str(folder), ApiBlobType[kind], context)
@@ -190,7 +197,8 @@ class Kaggle:
             if len(body.files) != count:  # kaggle 2.2.4 leaves out what failed
                 raise UserError(f"{doing}: only {len(body.files)} of {count} files arrived; run again")
             try:
-                return send()
+                send(body.files)
+                return
             except Uncertain as error:
                 lost = error  # The files may be used up: leaving the context well forgets them.
         raise lost

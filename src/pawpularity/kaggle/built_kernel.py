@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pawpularity.errors import UserError
 from pawpularity.files import file_hash, read_json, text_hash, write_json
 from pawpularity.kaggle import wheel
 from pawpularity.kaggle.api import COMPETITION
-from pawpularity.kaggle.bundle import METADATA, SUMS, check_sums, open_bundle, read_sums
+from pawpularity.kaggle.bundle import BUNDLE, METADATA, SUMS, check_sums
 
 BUILD = Path("kernels/build")
 USER = "KAGGLE_USER"
@@ -36,20 +37,13 @@ class BuiltKernel:
 
     name: str
     """`inference`, or `train-RUN`"""
-    root: Path
+    dataset: Path
+    """the folder of the files that the kernel reads"""
+    kernel: Path
+    """the folder of its script"""
     record_file: Path
     remedy: str
     """the command that builds it"""
-
-    @property
-    def dataset(self) -> Path:
-        """The folder of the files that the kernel reads."""
-        return self.root / "dataset"
-
-    @property
-    def kernel(self) -> Path:
-        """The folder of its script."""
-        return self.root / "kernel"
 
     @property
     def inference(self) -> bool:
@@ -61,12 +55,12 @@ class BuiltKernel:
         """What a make line must add to mean this kernel."""
         return "" if self.inference else f" NAME={self.name}"
 
-    @property
+    @cached_property
     def about(self) -> dict[str, Any]:
         """kernel-metadata.json."""
         return dict(read_json(self.kernel / KERNEL, "kernel"))
 
-    @property
+    @cached_property
     def files_about(self) -> dict[str, Any]:
         """dataset-metadata.json: id (USER/SLUG) and title of the data set or the model."""
         return dict(read_json(self.dataset / METADATA, "kernel"))
@@ -99,13 +93,9 @@ class BuiltKernel:
         """Write down what Kaggle confirmed."""
         write_json(self.record_file, dict(record))
 
-    def files_hash(self) -> str:
-        """12 hex digits over names and bytes of the files."""
-        return _folder_hash(self.dataset)
-
-    def kernel_hash(self) -> str:
-        """12 hex digits over the script and its metadata."""
-        return _folder_hash(self.kernel)
+    def hashes(self) -> dict[str, str]:
+        """12 hex digits each over names and bytes of the files, and of the script with its metadata."""
+        return {"files_hash": _folder_hash(self.dataset), "kernel_hash": _folder_hash(self.kernel)}
 
 
 def built_kernel(name: str, build: Path = BUILD) -> BuiltKernel:
@@ -119,7 +109,7 @@ def built_kernel(name: str, build: Path = BUILD) -> BuiltKernel:
     for file in (root / "dataset" / METADATA, root / "kernel" / KERNEL):
         if not file.is_file():
             raise UserError(f"{file}: is not built yet; run: {remedy}")
-    return BuiltKernel(name, root, build.parent / "pushed" / f"{name}.json", remedy)
+    return BuiltKernel(name, root / "dataset", root / "kernel", build.parent / "pushed" / f"{name}.json", remedy)
 
 
 def check_user(name: str) -> str:
@@ -161,14 +151,11 @@ def check_built(built: BuiltKernel, user: str | None) -> None:
     for key, setting in wanted.items():
         if about.get(key) != setting:
             raise UserError(f'{file}: "{key}" must be {json.dumps(setting)}, not {about.get(key)}; {again}')
-    if built.inference:
-        open_bundle(built.dataset)
-    else:
-        check_sums(built.dataset, ORDER, again)
+    listed = check_sums(built.dataset, BUNDLE if built.inference else ORDER, again)
     script = str(about["code_file"])
     if not (built.kernel / script).is_file():
         raise UserError(f"{built.kernel / script}: the kernel's script is missing; {again}")
-    expected = {built.dataset: {*read_sums(built.dataset), SUMS, METADATA}, built.kernel: {KERNEL, script}}
+    expected = {built.dataset: {*listed, SUMS, METADATA}, built.kernel: {KERNEL, script}}
     for folder, names in expected.items():
         for path in sorted(folder.iterdir()):
             if path.is_symlink() or path.is_dir() or path.name not in names:

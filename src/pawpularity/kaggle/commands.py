@@ -56,13 +56,13 @@ def submit(*, user: str | None, build: str, go: bool, message: str | None, again
     runs were not trained on the contest's photos (without `anyway`).
     """
     built, record = pushed_kernel("inference", build, user)
-    which, files = f"{built.id} version {record['kernel_version']}", built.files_hash()
-    if (record.get("files_hash"), record.get("kernel_hash")) != (files, built.kernel_hash()):
+    which, hashes = f"{built.id} version {record['kernel_version']}", built.hashes()
+    if hashes.items() - record.items():
         raise UserError(f"{build}: was changed since {which} was pushed; run: make kernel-push GO=1")
     if record.get("submission") and not again:
         what = "was submitted already" if record["submission"] != "sent" else "was sent, and Kaggle's answer was lost"
         raise UserError(f"{which}: {what}; look at {SUBMISSIONS}, and if it must be sent again, add ARGS=--again")
-    message = message or f"pawpularity {__version__}, files {files}"
+    message = message or f"pawpularity {__version__}, files {hashes['files_hash']}"
     if not message.isprintable() or len(message) > 500:
         raise UserError("--message: must be one line of at most 500 characters")
     bundle = open_bundle(built.dataset, check_files=False)

@@ -14,7 +14,7 @@ from pawpularity.data.dataset import Dataset, load_test
 from pawpularity.data.tables import read_sample_submission
 from pawpularity.errors import UserError
 from pawpularity.files import DAMAGED_ZIP, require_space
-from pawpularity.kaggle.api import COMPETITION, RULES, Kaggle, fill
+from pawpularity.kaggle.api import COMPETITION, RULES, Kaggle
 
 NEEDED = 2_200_000_000
 """Bytes: the archive (1.04 GB) and as much again unpacked."""
@@ -73,15 +73,11 @@ def _check(folder: Path) -> int:
 
 def _fetch(kaggle: Kaggle, into: Path) -> Path:
     """Download the archive; the client shows its progress."""
-    from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
-
     doing, archive = "downloading the contest's data", into / f"{COMPETITION}.zip"
-    request = fill(ApiDownloadDataFilesRequest, competition_name=COMPETITION)
+    what = {"service": "competitions.competition", "what": "DownloadDataFiles", "competition_name": COMPETITION}
     # Whoever has an account may download, once the rules are accepted.
-    hints = {403: f"accept the contest's rules at {RULES} with this account, then run again"}
-    response = kaggle.wait(
-        lambda: kaggle.ask(doing, "competitions.competition_api_client.download_data_files", request, hints)
-    )
+    hint = f"accept the contest's rules at {RULES} with this account, then run again"
+    response = kaggle.wait(lambda: kaggle.ask(doing, hint=hint, **what))
     kaggle.download(doing, response, archive)
     return archive
 

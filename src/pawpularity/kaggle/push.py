@@ -13,7 +13,7 @@ from pawpularity import __version__
 from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import size_text
-from pawpularity.kaggle.api import Kaggle, Refused, Uncertain, fill
+from pawpularity.kaggle.api import Kaggle, Refused, Uncertain, request
 from pawpularity.kaggle.built_kernel import VARIATION, BuiltKernel
 
 READY_MINUTES, LOST_MINUTES = 60.0, 5.0
@@ -47,63 +47,60 @@ class DataSet:
 
     def __init__(self, kaggle: Kaggle, built: BuiltKernel) -> None:
         self.kaggle, self.built = kaggle, built
-        self.owner, _, self.slug = str(built.files_about["id"]).partition("/")
-        self.url = f"https://www.kaggle.com/datasets/{self.owner}/{self.slug}"
+        self.id, self.title = str(built.files_about["id"]), str(built.files_about["title"])
+        self.owner, _, self.slug = self.id.partition("/")
 
     def __str__(self) -> str:
-        return f"{self.what} {self.owner}/{self.slug}"
+        return f"{self.what} {self.id}"
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"https://www.kaggle.com/{self.kind.lower()}s/{self.id}"
 
     def sources(self, version: int) -> dict[str, list[str]]:
         """The files as the kernel's sources."""
-        return {"dataset_data_sources": [f"{self.owner}/{self.slug}"]}
+        return {"dataset_data_sources": [self.id]}
 
     def state(self) -> State | None:
         """What Kaggle has; None where there is nothing."""
-        from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest, ApiGetDatasetStatusRequest
-
         name = {"owner_slug": self.owner, "dataset_slug": self.slug}
-        status = self._find("datasets.dataset_api_client.get_dataset_status", fill(ApiGetDatasetStatusRequest, **name))
-        about = status and self._find("datasets.dataset_api_client.get_dataset", fill(ApiGetDatasetRequest, **name))
+        status = self._find("datasets.dataset", "GetDatasetStatus", **name)
+        about = status and self._find("datasets.dataset", "GetDataset", **name)
         if not about or status.status.name == "DELETED":
             return None
         notes = {one.version_number: one.version_notes or "" for one in about.versions or []}
         return State(about.current_version_number or 0, status.status.name.lower(), notes)
 
-    def _find(self, method: str, request: Any) -> Any:
+    def _find(self, service: str, what: str, **fields: Any) -> Any:
         """The answer; None where Kaggle knows no such thing (404), or will not say (403: missing, or somebody else's)."""
         try:
-            return self.kaggle.ask(f"asking for {self}", method, request)
+            return self.kaggle.ask(f"asking for {self}", service, what, **fields)
         except Refused as error:
             if error.code in (403, 404):
                 return None
             raise
 
     def upload(self, note: str, *, first: bool) -> None:
-        """Make the data set, or a version of it. Raises Refused, and Uncertain where the answer was lost."""
-        from kagglesdk.datasets.types.dataset_api_service import (
-            ApiCreateDatasetRequest,
-            ApiCreateDatasetVersionRequest,
-            ApiCreateDatasetVersionRequestBody,
+        """Upload the files as a new version. Raises Refused, and Uncertain where the answer was lost."""
+        make = self.create if first else self.add
+        doing = f"uploading {self}"
+        self.kaggle.upload(
+            doing, self.built.dataset, self.kind, len(self.built.files), lambda files: make(doing, files, note)
         )
 
-        if first:
-            title = str(self.built.files_about["title"])
-            body = request = fill(ApiCreateDatasetRequest, owner_slug=self.owner, slug=self.slug, title=title,
-                                  license_name="other", is_private=True, files=[])  # fmt: skip
-        else:
-            body = fill(ApiCreateDatasetVersionRequestBody, version_notes=note, files=[])
-            request = fill(ApiCreateDatasetVersionRequest, owner_slug=self.owner, dataset_slug=self.slug, body=body)
-        self._send(body, request, f"datasets.dataset_api_client.create_dataset{'' if first else '_version'}")
+    def create(self, doing: str, files: list[Any], note: str) -> None:
+        """Make the data set of uploaded files."""
+        self.kaggle.ask(
+            doing, "datasets.dataset", "CreateDataset", owner_slug=self.owner, slug=self.slug, title=self.title,
+            license_name="other", is_private=True, files=files,
+        )  # fmt: skip
 
-    def _send(self, body: Any, request: Any, method: str) -> None:
-        doing = f"uploading {self}"
-
-        def send() -> None:
-            answer = self.kaggle.ask(doing, method, request)
-            if answer.error:
-                raise Refused(doing, 200, answer.error)
-
-        self.kaggle.upload(doing, body, self.built.dataset, self.kind, len(self.built.files), send)
+    def add(self, doing: str, files: list[Any], note: str) -> None:
+        """Make a version of uploaded files."""
+        body = request("datasets.dataset", "CreateDatasetVersionRequestBody", version_notes=note, files=files)
+        name = {"owner_slug": self.owner, "dataset_slug": self.slug}
+        self.kaggle.ask(doing, "datasets.dataset", "CreateDatasetVersion", body=body, **name)
 
 
 class Model(DataSet):
@@ -111,49 +108,41 @@ class Model(DataSet):
 
     what, kind = "model", "MODEL"
 
-    def __init__(self, kaggle: Kaggle, built: BuiltKernel) -> None:
-        super().__init__(kaggle, built)
-        self.url = f"https://www.kaggle.com/models/{self.owner}/{self.slug}"
-
     def sources(self, version: int) -> dict[str, list[str]]:
         """The version as the kernel's source."""
-        return {"model_data_sources": [f"{self.owner}/{self.slug}/{VARIATION}/{version}"]}
+        return {"model_data_sources": [f"{self.id}/{VARIATION}/{version}"]}
 
-    def _name(self) -> dict[str, Any]:
+    def _variation(self) -> dict[str, Any]:
         from kagglesdk.models.types.model_enums import ModelFramework
 
-        name = {"owner_slug": self.owner, "model_slug": self.slug, "instance_slug": VARIATION.partition("/")[2]}
-        return name | {"framework": ModelFramework.MODEL_FRAMEWORK_PY_TORCH}
+        return {"framework": ModelFramework.MODEL_FRAMEWORK_PY_TORCH, "instance_slug": VARIATION.partition("/")[2]}
 
     def state(self) -> State | None:
-        """Its newest version; None where there is none. Kaggle makes it at once."""
-        from kagglesdk.models.types.model_api_service import ApiGetModelInstanceRequest
-
-        request = fill(ApiGetModelInstanceRequest, **self._name())
-        found = self._find("models.model_api_client.get_model_instance", request)
+        """Its newest version, which Kaggle makes at once; None where there is none."""
+        name = {"owner_slug": self.owner, "model_slug": self.slug}
+        found = self._find("models.model", "GetModelInstance", **name, **self._variation())
         return State(found.version_number) if found else None
 
-    def upload(self, note: str, *, first: bool) -> None:
-        """Make model and variation, or a version of it. Raises Refused, and Uncertain where the answer was lost."""
-        from kagglesdk.models.types import model_api_service as types
+    def create(self, doing: str, files: list[Any], note: str) -> None:
+        """Make the model, if need be, and its variation of uploaded files."""
+        name = {"owner_slug": self.owner, "model_slug": self.slug}
+        if not self._find("models.model", "GetModel", **name):
+            new: dict[str, Any] = {
+                "owner_slug": self.owner,
+                "slug": self.slug,
+                "title": self.title,
+                "is_private": True,
+                "description": "",
+            }
+            self.kaggle.ask(f"making {self}", "models.model", "CreateModel", **new)
+        body = request("models.model", "CreateModelInstanceRequestBody", files=files, **self._variation())
+        self.kaggle.ask(doing, "models.model", "CreateModelInstance", body=body, **name)
 
-        name, client = self._name(), "models.model_api_client"
-        if not first:
-            body = fill(types.ApiCreateModelInstanceVersionRequestBody, version_notes=note, files=[])
-            request = fill(types.ApiCreateModelInstanceVersionRequest, body=body, **name)
-            self._send(body, request, f"{client}.create_model_instance_version")
-            return
-        model = {"owner_slug": self.owner, "model_slug": self.slug}
-        if not self._find(f"{client}.get_model", fill(types.ApiGetModelRequest, **model)):
-            new = fill(types.ApiCreateModelRequest, owner_slug=self.owner, slug=self.slug, is_private=True,
-                       title=str(self.built.files_about["title"]), description="")  # fmt: skip
-            answer = self.kaggle.ask(f"making {self}", f"{client}.create_model", new)
-            if answer.error:
-                raise Refused(f"making {self}", 200, answer.error)
-        body = fill(types.ApiCreateModelInstanceRequestBody, framework=name["framework"], files=[],
-                    instance_slug=name["instance_slug"])  # fmt: skip
-        request = fill(types.ApiCreateModelInstanceRequest, body=body, **model)
-        self._send(body, request, f"{client}.create_model_instance")
+    def add(self, doing: str, files: list[Any], note: str) -> None:
+        """Make a version of uploaded files."""
+        body = request("models.model", "CreateModelInstanceVersionRequestBody", version_notes=note, files=files)
+        name = {"owner_slug": self.owner, "model_slug": self.slug, **self._variation()}
+        self.kaggle.ask(doing, "models.model", "CreateModelInstanceVersion", body=body, **name)
 
 
 def carrier(kaggle: Kaggle, built: BuiltKernel) -> DataSet:
@@ -188,17 +177,15 @@ def push(kaggle: Kaggle, built: BuiltKernel) -> dict[str, Any]:
 
 def _keep(built: BuiltKernel, place: DataSet, version: int, status: str) -> dict[str, Any]:
     """Record that Kaggle has the built files as `version`."""
-    record = {
-        "name": built.name, "files": str(place), "files_version": version, "files_hash": built.files_hash(), "kernel": built.id,
-        "kernel_hash": built.kernel_hash(), "kernel_version": None, "status": status,
-    }  # fmt: skip
+    record = {"name": built.name, "files": str(place), "files_version": version, "kernel": built.id, "kernel_version": None,
+              "status": status} | built.hashes()  # fmt: skip
     built.keep(record)
     return record
 
 
 def _files_version(kaggle: Kaggle, built: BuiltKernel, place: DataSet) -> int:
     """The version of `place` that holds the built files, uploaded if need be."""
-    files, known = built.files_hash(), built.record()
+    files, known = built.hashes()["files_hash"], built.record()
     state = kaggle.wait(place.state)
     if state and not state.settled:
         log(f"{place}: Kaggle still works on version {state.version} ({state.status}); waiting ...")
@@ -252,20 +239,14 @@ def _ours(state: State, files: str, before: int) -> bool:
 
 def _save_kernel(kaggle: Kaggle, built: BuiltKernel, place: DataSet, version: int) -> int:
     """Push the kernel; its version. Raises UserError unless Kaggle took it with all its sources, under its own name."""
-    from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelRequest
-
     about, doing = built.about, f"pushing {built.id}"
-    request = fill(
-        ApiSaveKernelRequest, slug=built.id, new_title=about["title"],
+    same = ("language", "kernel_type", "is_private", "enable_gpu", "enable_internet", "machine_shape")
+    answer = kaggle.ask(
+        doing, "kernels.kernels", "SaveKernel", hint=BROWSER, slug=built.id, new_title=about["title"],
         text=(built.kernel / about["code_file"]).read_text(encoding="utf-8"),
         competition_data_sources=about["competition_sources"], kernel_data_sources=about["kernel_sources"],
-        **{key: about[key] for key in ("language", "kernel_type", "is_private", "enable_gpu", "enable_internet", "machine_shape")},
-        **place.sources(version),
+        **{key: about[key] for key in same}, **place.sources(version),
     )  # fmt: skip
-    method = "kernels.kernels_api_client.save_kernel"
-    answer = kaggle.ask(doing, method, request, {403: BROWSER, 404: BROWSER})
-    if answer.error:
-        raise Refused(doing, 200, answer.error, BROWSER if "not found" in answer.error.lower() else "")
     left_out = {
         "the files": [*answer.invalid_dataset_sources, *answer.invalid_model_sources],
         "the competition": answer.invalid_competition_sources,

@@ -30,9 +30,7 @@ from pawpularity.kaggle.built_kernel import (
     KERNEL,
     ORDER,
     USER,
-    BuiltKernel,
     built_kernel,
-    check_built,
     check_user,
     kernel_source,
     slug_of,
@@ -79,23 +77,22 @@ def kernel_train(
     if user:
         check_user(user)
     slug, source, weights = _slug(name), kernel_source("train"), _weights(resolved, offline)
-    kernel_id = f"{user or USER}/pawpularity-train-{slug}"
-    title = f"pawpularity train {slug.replace('-', ' ')}"
-    place = Path(build) / "train" / name
-    with atomic_folder(place) as fresh:
-        (fresh / "kernel").mkdir()
-        metadata = read_json(source / KERNEL, "kernel-train") | {
+    kernel_id, title = f"{user or USER}/pawpularity-train-{slug}", f"pawpularity train {slug.replace('-', ' ')}"
+    with atomic_folder(Path(build) / "train" / name) as fresh:
+        dataset, script = fresh / "dataset", fresh / "kernel"
+        dataset.mkdir()
+        script.mkdir()
+        about = {
             "id": kernel_id,
             "title": title,
             # Its own last output. Kaggle refuses it until a version has completed.
             "kernel_sources": [kernel_id] if resume else [],
             "enable_internet": not offline,
-            **sources(f"{kernel_id}-files", resolved.kernel.carrier),
         }
-        write_json(fresh / "kernel" / KERNEL, metadata)
-        shutil.copyfile(source / "train.py", fresh / "kernel" / "train.py")
-        (fresh / "dataset").mkdir()
-        config_name, places = _copy_inputs(fresh / "dataset", resolved, weights)
+        about |= sources(f"{kernel_id}-files", resolved.kernel.carrier)
+        write_json(script / KERNEL, read_json(source / KERNEL, "kernel-train") | about)
+        shutil.copyfile(source / "train.py", script / "train.py")
+        config_name, places = _copy_inputs(dataset, resolved, weights)
         order = {
             "format": FORMAT,
             "package": wheel.NAME,
@@ -107,13 +104,15 @@ def kernel_train(
             "needs": needed_packages(),
             "places": places,
         }
-        write_json(fresh / "dataset" / ORDER, order)
-        write_sums(fresh / "dataset")
-        write_json(fresh / "dataset" / METADATA, {"title": f"{title} files", "id": f"{kernel_id}-files"})
+        write_json(dataset / ORDER, order)
+        write_sums(dataset)
+        write_json(dataset / METADATA, {"title": f"{title} files", "id": f"{kernel_id}-files"})
     built = built_kernel(f"train-{name}", Path(build))
-    if user:
-        check_built(built, user)
-    _show(built, name, numbers, hours, user)
+    total = size_text(sum(path.stat().st_size for path in built.files))
+    print(f"{built.dataset.parent}: fold {', '.join(map(str, numbers))} of run {name}, at most {hours:g} h; {total}")
+    if not user:
+        log("built without a user name; to push it, build with KAGGLE_USER=you")
+    next_step(f"make kernel-push NAME={built.name} (GO=1 does it)")
 
 
 def needed_packages() -> list[str]:
@@ -169,14 +168,3 @@ def _copy_inputs(into: Path, config: Config, weights: Path | None) -> tuple[str,
         shutil.copyfile(file, into / Path(place).name)
     places = [f"configs/{name}.yaml", *files.values()]
     return name, {Path(place).name: place for place in places}
-
-
-def _show(built: BuiltKernel, run: str, folds: list[int], hours: float, user: str | None) -> None:
-    total = sum(path.stat().st_size for path in built.files)
-    print(
-        f"{built.dataset.parent}: fold {', '.join(map(str, folds))} of run {run}, at most {hours:g} h; "
-        f"{len(built.files)} files, {size_text(total)}"
-    )
-    if not user:
-        log("built without a user name; to push it, build with KAGGLE_USER=you")
-    next_step(f"make kernel-push NAME={built.name} (GO=1 does it)")

@@ -12,13 +12,12 @@ from typing import Any
 from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import read_json
-from pawpularity.kaggle.api import COMPETITION, FORBIDDEN, Kaggle, Refused, Uncertain, fill
+from pawpularity.kaggle.api import COMPETITION, Kaggle, Refused, Uncertain
 from pawpularity.kaggle.built_kernel import BuiltKernel
 from pawpularity.kaggle.submission_file import VISIBLE, check_submission, require_answers
 
 TRIAL = r"submission\.csv|inference\.json"
 """What the inference kernel leaves behind."""
-CLIENT = "kernels.kernels_api_client"
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,10 @@ class Pushed:
     def __str__(self) -> str:
         return f"{self.built.id} version {self.version}"
 
-    def _request(self, kind: Any, **values: Any) -> Any:
+    def _ask(self, what: str, **fields: Any) -> Any:
         owner, _, slug = self.built.id.partition("/")
-        return fill(kind, user_name=owner, kernel_slug=slug, version_label=f"v{self.version}", **values)
+        name = {"user_name": owner, "kernel_slug": slug, "version_label": f"v{self.version}"}
+        return self.kaggle.ask(f"asking for {self}", "kernels.kernels", what, **name, **fields)
 
     def status(self) -> str:
         """Kaggle's word in small letters, such as queued; `waiting` for a version that it does not show yet. Asks once."""
@@ -42,11 +42,8 @@ class Pushed:
 
     def _session(self) -> tuple[str, str]:
         """Status, and Kaggle's reason for a failure."""
-        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
-
-        request = self._request(ApiGetKernelSessionStatusRequest)
         try:
-            answer = self.kaggle.ask(f"asking for {self}", f"{CLIENT}.get_kernel_session_status", request)
+            answer = self._ask("GetKernelSessionStatus")
         except Refused as error:
             if error.code in (403, 404):
                 return "waiting", ""
@@ -81,11 +78,7 @@ class Pushed:
         )
 
     def _listing(self, **page: Any) -> Any:
-        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
-
-        request = self._request(ApiListKernelSessionOutputRequest, **page)
-        method = f"{CLIENT}.list_kernel_session_output"
-        return self.kaggle.wait(lambda: self.kaggle.ask(f"asking for the output of {self}", method, request))
+        return self.kaggle.wait(lambda: self._ask("ListKernelSessionOutput", **page))
 
     def _log_tail(self, lines: int = 30) -> list[str]:
         """The last lines of the log, which is a JSON list of {stream_name, time, data}."""
@@ -143,17 +136,12 @@ class Pushed:
 
         Raises Refused, and Uncertain where it may have been taken.
         """
-        from kagglesdk.competitions.types.competition_api_service import ApiCreateCodeSubmissionRequest
-
         owner, _, slug = self.built.id.partition("/")
-        request = fill(
-            ApiCreateCodeSubmissionRequest, competition_name=COMPETITION, kernel_owner=owner, kernel_slug=slug,
-            kernel_version=self.version, file_name="submission.csv", submission_description=message,
-        )  # fmt: skip
         doing = f"submitting {self}"
         answer = self.kaggle.ask(
-            doing, "competitions.competition_api_client.create_code_submission", request, {403: FORBIDDEN}
-        )
+            doing, "competitions.competition", "CreateCodeSubmission", competition_name=COMPETITION, kernel_owner=owner,
+            kernel_slug=slug, kernel_version=self.version, file_name="submission.csv", submission_description=message,
+        )  # fmt: skip
         if not answer.ref:
             raise Uncertain(doing, f'it names no submission and says "{self.kaggle.scrub(answer.message)}"')
         return int(answer.ref)
