@@ -90,12 +90,8 @@ def test_first_push_next_push_and_submit(kaggle, built, paw, refused):
     assert sorted(file.token[8:] for file in kaggle.requests["CreateDataset"][0].files) == [
         "SHA256SUMS", "bundle.json", "small.fold0.head.safetensors"]  # fmt: skip
     saved = kaggle.requests["SaveKernel"][0]
-    assert (saved.slug, saved.text, saved.enable_internet, saved.machine_shape) == (
-        KERNEL,
-        "print(1)\n",
-        False,
-        "NvidiaTeslaT4",
-    )
+    assert (saved.slug, saved.text, saved.enable_internet) == (KERNEL, "print(1)\n", False)
+    assert (saved.is_private, saved.enable_gpu, saved.machine_shape) == (True, True, "NvidiaTeslaT4")
     assert (saved.dataset_data_sources, saved.competition_data_sources) == ([DATA], ["petfinder-pawpularity-score"])
     assert {request.version_label for request in kaggle.requests["GetKernelSessionStatus"]} == {"v1"}
     kept = record(built)
@@ -147,8 +143,7 @@ def test_the_files_travel_as_a_model(kaggle, built, paw):
 
 
 @pytest.mark.parametrize(
-    ("method", "code"),
-    [("GetDatasetStatus", 403), ("GetDatasetStatus", 404), ("GetDataset", 403)],
+    ("method", "code"), [("GetDatasetStatus", 403), ("GetDatasetStatus", 404), ("GetDataset", 403)]
 )
 def test_a_name_that_kaggle_does_not_have_or_will_not_show_is_made(kaggle, built, paw, method, code):
     if method == "GetDataset":
@@ -158,22 +153,17 @@ def test_a_name_that_kaggle_does_not_have_or_will_not_show_is_made(kaggle, built
     assert (kaggle.asked["CreateDataset"], kaggle.kernel) == (1, 1)
 
 
-def test_files_that_are_still_processed_are_waited_for(kaggle, built, paw, clock):
-    kaggle.versions, kaggle.statuses = ["old"], ["REPROCESSING", "REPROCESSING", "READY"]
+@pytest.mark.parametrize(
+    "statuses", [["REPROCESSING", "REPROCESSING", "READY"], ["READY", "REPROCESSING", "BLOBS_RECEIVED", "READY"]]
+)
+def test_files_in_work_are_waited_for_before_the_upload_and_before_the_kernel(kaggle, built, paw, clock, statuses):
+    # Kaggle calls the old version ready while the new one is being made: the number tells them apart.
+    kaggle.versions, kaggle.statuses = ["a", "b", "c", "d"], statuses
     outcome = paw("kernel-push", "--go")
     assert outcome.code == 0, outcome.err
-    assert len(clock.waited) >= 1
-    assert kaggle.asked["GetDatasetStatus"] >= 4, "asked until it was ready, then uploaded"
-    assert record(built)["files_version"] == 2
-
-
-def test_a_kernel_is_pushed_only_behind_the_version_that_is_ready(kaggle, built, paw):
-    # Kaggle calls the old version ready while the new one is being made.
-    kaggle.versions = ["a", "b", "c", "d"]
-    kaggle.statuses = ["READY", "REPROCESSING", "BLOBS_RECEIVED", "READY"]
-    assert paw("kernel-push", "--go").code == 0
-    assert record(built)["files_version"] == 5
-    assert kaggle.asked["GetDatasetStatus"] >= 4
+    assert clock.waited
+    assert kaggle.statuses == ["READY"]
+    assert (len(kaggle.versions), record(built)["files_version"]) == (5, 5)
 
 
 def test_a_refused_upload_is_never_remembered_as_done(kaggle, built, paw, refused):
@@ -195,13 +185,12 @@ def test_a_refused_upload_is_never_remembered_as_done(kaggle, built, paw, refuse
 def test_somebody_elses_version_behind_ours_is_noticed(kaggle, built, refused):
     kaggle.versions = ["old"]
 
-    def theirs(self, request):
-        answer = type(self).create_version(self, request)
-        self.versions.append("by somebody else")
+    def theirs(request):
+        answer = type(kaggle).create_dataset_version(kaggle, request)
+        kaggle.versions.append("by somebody else")
         return answer
 
-    kind, _ = kaggle.METHODS["CreateDatasetVersion"]
-    kaggle.METHODS = kaggle.METHODS | {"CreateDatasetVersion": (kind, theirs)}
+    kaggle.create_dataset_version = theirs
     assert "surely" in refused("kernel-push", "--go")
     assert kaggle.kernel == 0
 
@@ -221,6 +210,14 @@ def test_an_upload_whose_answer_was_lost_is_looked_for(kaggle, built, paw, made)
     assert record(built)["files_version"] == 2
 
 
+def test_without_a_note_a_lost_upload_is_not_taken_for_ours(kaggle, built, paw, refused):
+    write_kernel(built / "kernel", dataset_sources=[], model_sources=[f"{DATA}/pyTorch/default"])
+    kaggle.after["CreateModelInstance"] = ["cut"]
+    assert "surely" in refused("kernel-push", "--go")
+    assert paw("kernel-push", "--go").code == 0
+    assert (kaggle.model, record(built)["files_version"]) == (2, 2)
+
+
 @pytest.mark.parametrize(("versions", "due"), [(None, 1), (["old"], 2)])
 def test_a_push_that_was_cut_off_while_kaggle_worked_uploads_nothing_again(kaggle, built, paw, refused, versions, due):
     kaggle.versions, kaggle.statuses = versions, ["READY" if versions else "BLOBS_RECEIVED", "BLOBS_RECEIVED"]
@@ -232,15 +229,9 @@ def test_a_push_that_was_cut_off_while_kaggle_worked_uploads_nothing_again(kaggl
 
 
 def test_no_answer_is_asked_again_less_and_less_often(kaggle, built, paw, clock):
-    down = [
-        fault(503),
-        fault(500, "An internal error"),
-        fault(429, "Too many requests", Retry_After="400"),
-        "cut",
-        "cut",
-    ]
+    down = [fault(503), fault(500, "An error"), fault(429, "Too many", Retry_After="400"), "cut", "cut"]
     kaggle.faults["GetDatasetStatus"] = [None, *down]
-    kaggle.faults["GetKernelSessionStatus"] = [*down, fault(404, "Not found"), fault(200, "", said=False)]
+    kaggle.faults["GetKernelSessionStatus"] = [*down, fault(404, "Not found"), fault(200)]
     outcome = paw("kernel-push", "--go")
     assert outcome.code == 0, outcome.err
     assert clock.waited[:5] == [40, 80, 400, 300, 300]
@@ -279,25 +270,25 @@ def test_what_kaggle_refuses_is_one_line_with_its_words(kaggle, built, paw, refu
     assert len(kaggle.versions) == 1
 
 
-@pytest.mark.parametrize("kind", ["dataset", "model", "competition", "kernel"])
-def test_a_kernel_without_a_source_is_no_push(kaggle, built, refused, kind):
-    kaggle.invalid = {kind: [DATA]}
-    assert "lacks" in refused("kernel-push", "--go")
-    assert "was not pushed" in refused("submit", "--go")
-
-
-@pytest.mark.parametrize("damage", ["version", "name"])
-def test_an_answer_that_does_not_name_the_kernel_is_no_push(kaggle, built, refused, damage):
-    def other(self, request):
-        answer = type(self).save_kernel(self, request)
-        if damage == "version":
-            answer._version_number = None
-        else:
-            answer.url = "https://www.kaggle.com/code/anna/another-name"
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "dataset",
+        "model",
+        "competition",
+        "kernel",
+        {"_version_number": None},
+        {"url": "https://www.kaggle.com/code/anna/other"},
+    ],
+)
+def test_a_kernel_without_a_source_a_number_or_its_name_is_no_push(kaggle, built, refused, damage):
+    def other(request):
+        answer = type(kaggle).save_kernel(kaggle, request)
+        for name, value in (damage if isinstance(damage, dict) else {f"invalid_{damage}_sources": [DATA]}).items():
+            setattr(answer, name, value)
         return answer
 
-    kind, _ = kaggle.METHODS["SaveKernel"]
-    kaggle.METHODS = kaggle.METHODS | {"SaveKernel": (kind, other)}
+    kaggle.save_kernel = other
     assert KERNEL in refused("kernel-push", "--go")
     assert "was not pushed" in refused("submit", "--go")
 
@@ -363,10 +354,7 @@ def test_runs_of_other_photos_are_not_submitted(kaggle, built, paw, refused):
 
 @pytest.mark.parametrize(
     ("code", "text", "part"),
-    [
-        (403, "You must accept this competition's rules", "/rules"),
-        (400, "Your team has used its submission allowance (5).", "UTC"),
-    ],
+    [(403, "You must accept the rules", "/rules"), (400, "Your team has used its submission allowance (5).", "UTC")],
 )
 def test_a_refused_submission_may_be_sent_again(kaggle, built, paw, refused, code, text, part):
     assert paw("kernel-push", "--go").code == 0
@@ -382,13 +370,17 @@ def test_a_refused_submission_may_be_sent_again(kaggle, built, paw, refused, cod
 def test_a_submission_whose_answer_was_lost_is_not_sent_twice_unasked(kaggle, built, paw, refused, lost):
     assert paw("kernel-push", "--go").code == 0
     if lost == "no number":
-        kaggle.refusals = {"CreateCodeSubmission": "Could not submit"}
+        from tests.kaggle.fake_kaggle import made
+
+        kaggle.create_code_submission = lambda request: made(
+            "ApiCreateCodeSubmissionResponse", message="Could not submit"
+        )
     else:
         kaggle.after["CreateCodeSubmission"] = [lost if lost == "cut" else fault(lost)]
     assert "no certain answer" in refused("submit", "--go")
     assert "ARGS=--again" in refused("submit", "--go")
     assert kaggle.asked["CreateCodeSubmission"] == 1
-    kaggle.refusals = {}
+    kaggle.__dict__.pop("create_code_submission", None)
     assert paw("submit", "--go", "--again").code == 0
     assert record(built)["submission"] > 1000
 

@@ -104,8 +104,12 @@ class Kaggle:
             raise UserError(f"the kaggle package is not here ({error}); run: {sys.executable} -m {INSTALL}") from None
         kaggle = cls(KaggleApi(), CLOCK)
         kaggle.api.build_kaggle_client = kaggle.client
-        with kaggle.asking("signing in"), redirect_stdout(io.StringIO()):  # its help is long
-            kaggle.api.authenticate()
+
+        def authenticate() -> None:
+            with kaggle.asking("signing in"), redirect_stdout(io.StringIO()):  # its help is long
+                kaggle.api.authenticate()
+
+        kaggle.wait(authenticate)
         return kaggle
 
     def client(self) -> Any:

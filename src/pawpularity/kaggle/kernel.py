@@ -5,7 +5,7 @@ one, and the wheel holds only the modules that the kernel's script imports.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,9 @@ def kernel(
     needed = sum(run.head_file(fold).stat().st_size for run, _ in recipe.members for fold in run.trained_folds())
     needed += sum(run.frozen_file.stat().st_size for run, _ in recipe.members if run.frozen_file.is_file())
     require_space(folder, needed, "the bundle", ", or name another place with --into DIR")
+    losses = _losses(recipe, Path(data) if data else None, photos) if half else {}
     with atomic_folder(folder / "dataset") as dataset, atomic_folder(folder / "kernel") as script:
-        _write_bundle(dataset, recipe, hours, photos if half else 0, Path(data) if data else None)
+        _write_bundle(dataset, recipe, hours, losses)
         write_json(dataset / METADATA, {"title": TITLE, "id": f"{user or USER}/{SLUG}"})
         about = read_json(source / KERNEL, "kernel") | {"id": f"{user or USER}/{KERNEL_SLUG}"}
         write_json(script / KERNEL, about | sources(f"{user or USER}/{SLUG}", carrier))
@@ -143,14 +144,19 @@ def ids_hash(ids: Sequence[str]) -> str:
     return text_hash("ids 1", *sorted(ids))
 
 
-def _write_bundle(into: Path, recipe: Recipe, hours: float, half_photos: int, data: Path | None) -> None:
+def _losses(recipe: Recipe, data: Path | None, photos: int) -> dict[str, Any]:
+    from pawpularity.kaggle.half_precision import loss_of_halves
+
+    return {run.name: loss_of_halves(run, data, photos) for run, _ in recipe.members}
+
+
+def _write_bundle(into: Path, recipe: Recipe, hours: float, half: Mapping[str, Any]) -> None:
+    """`half`: what half precision costs each run; {} for whole heads."""
     held: dict[tuple[str, str], str] = {}  # a frozen tensor's name and hash: the file that holds it
-    losses: dict[str, dict[str, Any]] = {}
     runs = {}
     for run, weight in recipe.members:
-        entry, loss = _write_run(into, run, held, half_photos, data)
+        entry = _write_run(into, run, held, half=bool(half))
         runs[run.name] = {"weight": weight, "mean_prediction": mean_prediction(run), **entry}
-        losses |= {run.name: loss} if loss else {}
     mean = sum(run["weight"] * run["mean_prediction"] for run in runs.values()) if recipe.mean is None else recipe.mean
     wheel.write_wheel(into / wheel.NAME, wheel.modules_for("pawpularity.kaggle.inference"))
     about = {
@@ -164,50 +170,40 @@ def _write_bundle(into: Path, recipe: Recipe, hours: float, half_photos: int, da
         "intercept": recipe.intercept,
         "mean_prediction": mean,
         "trained_on": trained_on(recipe.members[0][0]),
-        "half": losses,
+        "half": half,
         "runs": runs,
     }
     write_json(into / BUNDLE, about)
     write_sums(into)
 
 
-def _write_run(
-    into: Path, run: Run, held: dict[tuple[str, str], str], half_photos: int, data: Path | None
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Write one run's tensors; returns its part of bundle.json, and what half precision costs it.
+def _write_run(into: Path, run: Run, held: dict[tuple[str, str], str], *, half: bool) -> dict[str, Any]:
+    """Write one run's tensors; returns its part of bundle.json.
 
     Loading every network proves that head, frozen part and record belong together.
     """
-    from pawpularity.device import choose
-    from pawpularity.kaggle.half_precision import data_of, halved, loss_of_halves, scores_of_halves
+    from pawpularity.kaggle.half_precision import halved
     from pawpularity.models.weights import read_tensors, save_tensors, tensors_hash
     from pawpularity.predictor import load_network
 
     folds: dict[str, dict[str, str]] = {}
-    scores = []
     first = None
     for fold in track(run.trained_folds(), f"bundle {run.name}", unit="fold"):
-        network = load_network(run, fold, frozen_of=first)
-        first = first or network
+        first = load_network(run, fold, frozen_of=first)
         file, head = into / f"{run.name}.fold{fold}.head.safetensors", read_tensors(run.head_file(fold))
-        if half_photos:
+        if half:
             head = halved(head)
             save_tensors(file, head, {"run": run.name, "fold": str(fold), "precision": "half"})
-            each = max(1, half_photos // len(run.trained_folds()))
-            scores.append(scores_of_halves(run, fold, network, head, data_of(run, data), each))
         else:
             shutil.copyfile(run.head_file(fold), file)
         folds[str(fold)] = {"head": file.name, "head_hash": tensors_hash(head)}
     assert first is not None
-    own = f"{run.name}.frozen.safetensors"
-    places = {}
-    for name, tensor in first.frozen_state().items():
-        places[name] = held.setdefault((name, tensors_hash({name: tensor})), own)
-    if kept := {name: tensor for name, tensor in first.frozen_state().items() if places[name] == own}:
+    own, tensors = f"{run.name}.frozen.safetensors", first.frozen_state()
+    places = {name: held.setdefault((name, tensors_hash({name: tensors[name]})), own) for name in tensors}
+    if kept := {name: tensor for name, tensor in tensors.items() if places[name] == own}:
         save_tensors(into / own, kept, {"backbone": run.config.model.backbone})
     frozen = {file: [name for name in places if places[name] == file] for file in dict.fromkeys(places.values())}
-    loss = loss_of_halves(scores, choose(run.config.train.dtype).dtype_name) if scores else None
-    return {"record": _record(run), "folds": folds, "frozen": frozen}, loss
+    return {"record": _record(run), "folds": folds, "frozen": frozen}
 
 
 def _record(run: Run) -> dict[str, Any]:

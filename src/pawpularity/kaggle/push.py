@@ -196,21 +196,21 @@ def _files_version(kaggle: Kaggle, built: BuiltKernel, place: DataSet) -> int:
         log(f"{place}: version {before} has these very files already")
         return before
     log(f"uploading {len(built.files)} files to {place} ...")
-    minutes = READY_MINUTES
     try:
         place.upload(f"pawpularity {__version__}, {files}", first=state is None)
+        taken = True
         if state is None:
             _keep(built, place, 1, "files taken")
     except Uncertain as error:
-        minutes = LOST_MINUTES
+        taken = False
         log(f"{error}; looking whether it was done")
     log("waiting for Kaggle to make it ready ...")
 
     def done(state: State) -> bool:
-        return _ours(state, files, before) or (state.status == "failed" and not failed)
+        return _ours(state, files, before, taken=taken) or (state.status == "failed" and not failed)
 
-    found = _settled(kaggle, place, done, minutes)
-    if found.status == "failed" or not _ours(found, files, before):
+    found = _settled(kaggle, place, done, READY_MINUTES if taken else LOST_MINUTES)
+    if found.status == "failed" or not done(found):
         what = "says that it failed" if found.status == "failed" else "shows no version that is surely of these files"
         raise UserError(f"{place}: Kaggle {what} (newest is {found.version}); look at {place.url}, and push again")
     log(f"{place}: version {found.version} is ready")
@@ -229,12 +229,12 @@ def _settled(
     return state
 
 
-def _ours(state: State, files: str, before: int) -> bool:
-    """Whether the newest version is that of the upload behind `before`: by its note, or, without one, as the only new one."""
+def _ours(state: State, files: str, before: int, *, taken: bool) -> bool:
+    """Whether the newest version is that of the upload behind `before`: by its note, or as the only new one, if it was `taken`."""
     note = state.notes.get(state.version)
-    if before == 0 or not note:
-        return state.version == before + 1
-    return state.version > before and files in note
+    if note and files in note:
+        return state.version > before
+    return taken and state.version == before + 1 and (before == 0 or not note)
 
 
 def _save_kernel(kaggle: Kaggle, built: BuiltKernel, place: DataSet, version: int) -> int:
