@@ -50,7 +50,7 @@ def script(built, root, python="import runpy; runpy.run_path({script!r}, run_nam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [(), ("--half", "--photos", "20")])
+@pytest.mark.parametrize("words", [(), ("--half", "--photos", "20", "kernel.carrier=model")])
 def test_kernel_check_passes_and_leaves_nothing(built, paw, words):
     if words:
         assert paw("kernel", "--runs", "blend", *words).code == 0

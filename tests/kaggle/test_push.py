@@ -158,7 +158,7 @@ def test_a_name_that_kaggle_does_not_have_or_will_not_show_is_made(kaggle, built
 )
 def test_files_in_work_are_waited_for_before_the_upload_and_before_the_kernel(kaggle, built, paw, clock, statuses):
     # Kaggle calls the old version ready while the new one is being made: the number tells them apart.
-    kaggle.versions, kaggle.statuses = ["a", "b", "c", "d"], statuses
+    kaggle.versions, kaggle.statuses = ["a", "b", "c", "d"], statuses.split()
     outcome = paw("kernel-push", "--go")
     assert outcome.code == 0, outcome.err
     assert clock.waited

@@ -3,7 +3,7 @@
 bundle.json                            the runs with their records and weights, and what they were trained on
 RUN.foldK.head.safetensors             the trained head of fold K
 RUN.frozen.safetensors                 frozen tensors that no other file of the bundle holds
-pawpularity-VERSION-py3-none-any.whl   the modules that prediction imports
+pawpularity-VERSION-py3-none-any.whl   the package
 SHA256SUMS                             for `sha256sum -c SHA256SUMS`
 dataset-metadata.json                  name and title on Kaggle; not uploaded
 

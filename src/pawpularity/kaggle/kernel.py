@@ -1,12 +1,10 @@
 """`pawpularity kernel`: build what Kaggle gets, `kernels/build/dataset/` (see `bundle`) and `kernels/build/kernel/`.
 
-Only what prediction needs goes in, and nothing twice: frozen tensors that several runs share are in the file of the first
-one, and the wheel holds only the modules that the kernel's script imports.
+Only what prediction needs goes in, and nothing twice: frozen tensors that several runs share are in the file of the first one.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pandas as pd
 
 from pawpularity import __version__
 from pawpularity.config import resolve
-from pawpularity.console import log, next_step, table, track
+from pawpularity.console import log, next_step, track
 from pawpularity.data import is_drawn
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
@@ -33,18 +31,8 @@ CONTEST_IDS = "67f0c419872d"
 """`ids_hash` of the contest's train.csv, 9,912 photos."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What the kernel predicts: clip(intercept + sum of weight x member, 1, 100)."""
-
-    name: str
-    intercept: float
-    members: list[tuple[Run, float]]
-    """runs and their weights"""
-    mean: float | None
-    """of the blend's out-of-fold predictions; None = the weighted mean of the members'"""
-    ensemble: str | None
-    """the blend below oof/; None for a single run and for the plain mean of several"""
+Members = list[tuple[Run, float]]
+"""Runs and their weights."""
 
 
 def kernel(
@@ -73,45 +61,44 @@ def kernel(
         raise UserError(f"--photos {photos}: must be 1 or more")
     if user:
         check_user(user)
-    recipe = recipe_of(runs)
+    about, members = recipe_of(runs)
     folder, source = Path(into), kernel_source("inference")
-    needed = sum(run.head_file(fold).stat().st_size for run, _ in recipe.members for fold in run.trained_folds())
-    needed += sum(run.frozen_file.stat().st_size for run, _ in recipe.members if run.frozen_file.is_file())
+    needed = sum(run.head_file(fold).stat().st_size for run, _ in members for fold in run.trained_folds())
+    needed += sum(run.frozen_file.stat().st_size for run, _ in members if run.frozen_file.is_file())
     require_space(folder, needed, "the bundle", ", or name another place with --into DIR")
-    losses = _losses(recipe, Path(data) if data else None, photos) if half else {}
+    about |= {"hours": hours, "half": _losses(members, Path(data) if data else None, photos) if half else {}}
     with atomic_folder(folder / "dataset") as dataset, atomic_folder(folder / "kernel") as script:
-        _write_bundle(dataset, recipe, hours, losses)
+        _write_bundle(dataset, about, members)
         write_json(dataset / METADATA, {"title": TITLE, "id": f"{user or USER}/{SLUG}"})
-        about = read_json(source / KERNEL, "kernel") | {"id": f"{user or USER}/{KERNEL_SLUG}"}
-        write_json(script / KERNEL, about | sources(f"{user or USER}/{SLUG}", carrier))
+        metadata = read_json(source / KERNEL, "kernel") | {"id": f"{user or USER}/{KERNEL_SLUG}"}
+        write_json(script / KERNEL, metadata | sources(f"{user or USER}/{SLUG}", carrier))
         shutil.copyfile(source / "inference.py", script / "inference.py")
     _show(open_bundle(folder / "dataset"), user)
 
 
-def recipe_of(words: Sequence[str]) -> Recipe:
-    """The recipe for one run, one blend, or the mean of several runs.
+def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
+    """What one run, one blend, or the mean of several runs predicts: name, intercept and blend for bundle.json, and the members.
 
     Raises UserError for runs that keep no networks, are not trained, or were trained on different data.
     """
     if not words:
         raise UserError('kernel: name what to bundle: make kernel RUNS="densenet161 resnet152", or a blend: RUNS=NAME')
     runs = [Run.open(OOF / check_name(word)) for word in dict.fromkeys(words)]
-    if len(runs) == 1:
-        only, name, mean = runs[0], runs[0].name, None
-        intercept, members, weights = members_of(only)
-        if only.kind == "ensemble":
-            mean = float(read_json(only.folder / "weights.json", f"blend {name}")["mean_prediction"])
+    about: dict[str, Any] = {"name": "-".join(run.name for run in runs)[:100], "ensemble": None, "intercept": 0.0}
+    members = [(run, 1 / len(runs)) for run in runs]
+    blends = [run for run in runs if run.kind == "ensemble"]
+    if blends and len(runs) > 1:
+        raise UserError(f"kernel: {blends[0].name} is a blend; bundle it alone, or name its members")
+    if blends:
+        intercept, found, weights = members_of(blends[0])
+        members = list(zip(found, weights.tolist(), strict=True))
+        mean = read_json(blends[0].folder / "weights.json", f"blend {blends[0].name}")["mean_prediction"]
+        about |= {"ensemble": blends[0].name, "intercept": intercept, "mean_prediction": mean}
         if not members:
-            raise UserError(f"{only.folder}: all its weights are 0; make another blend")
-        ensemble = name if only.kind == "ensemble" else None
-        recipe = Recipe(name, intercept, list(zip(members, weights.tolist(), strict=True)), mean, ensemble)
-    else:
-        if blends := [run.name for run in runs if run.kind == "ensemble"]:
-            raise UserError(f"kernel: {blends[0]} is a blend; bundle it alone (RUNS={blends[0]}), or name its members")
+            raise UserError(f"{blends[0].folder}: all its weights are 0; make another blend")
+    elif len(runs) > 1:
         log(f"the plain mean of {len(runs)} runs; make ensemble MEMBERS=... fits weights and scores them")
-        name = "-".join(run.name for run in runs)[:100]
-        recipe = Recipe(name, 0.0, [(run, 1 / len(runs)) for run in runs], None, None)
-    for run, _ in recipe.members:
+    for run, _ in members:
         run.require_networks()
         folds = run.trained_folds()
         if not folds:
@@ -120,10 +107,10 @@ def recipe_of(words: Sequence[str]) -> Recipe:
             log(f"{run.name}: only folds {folds} of {run.k} are trained; the bundle holds those")
         if run.leaky:
             log(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing of new photos")
-    hashes = {run.record["data"]["hash"]: run.name for run, _ in recipe.members}
+    hashes = {run.record["data"]["hash"]: run.name for run, _ in members}
     if len(hashes) > 1:
         raise UserError(f"kernel: {' and '.join(hashes.values())} were trained on different data; bundle runs of one")
-    return recipe
+    return about, members
 
 
 def mean_prediction(run: Run) -> float:
@@ -144,36 +131,28 @@ def ids_hash(ids: Sequence[str]) -> str:
     return text_hash("ids 1", *sorted(ids))
 
 
-def _losses(recipe: Recipe, data: Path | None, photos: int) -> dict[str, Any]:
+def _losses(members: Members, data: Path | None, photos: int) -> dict[str, Any]:
     from pawpularity.kaggle.half_precision import loss_of_halves
 
-    return {run.name: loss_of_halves(run, data, photos) for run, _ in recipe.members}
+    return {run.name: loss_of_halves(run, data, photos) for run, _ in members}
 
 
-def _write_bundle(into: Path, recipe: Recipe, hours: float, half: Mapping[str, Any]) -> None:
-    """`half`: what half precision costs each run; {} for whole heads."""
+def _write_bundle(into: Path, about: dict[str, Any], members: Members) -> None:
     held: dict[tuple[str, str], str] = {}  # a frozen tensor's name and hash: the file that holds it
     runs = {}
-    for run, weight in recipe.members:
-        entry = _write_run(into, run, held, half=bool(half))
+    for run, weight in members:
+        entry = _write_run(into, run, held, half=bool(about["half"]))
         runs[run.name] = {"weight": weight, "mean_prediction": mean_prediction(run), **entry}
-    mean = sum(run["weight"] * run["mean_prediction"] for run in runs.values()) if recipe.mean is None else recipe.mean
-    wheel.write_wheel(into / wheel.NAME, wheel.modules_for("pawpularity.kaggle.inference"))
-    about = {
+    wheel.write_wheel(into / wheel.NAME)
+    own = {
         "format": FORMAT,
         "package": __version__,
         "git_commit": git_commit(),
         "code": wheel.NAME,
-        "name": recipe.name,
-        "ensemble": recipe.ensemble,
-        "hours": hours,
-        "intercept": recipe.intercept,
-        "mean_prediction": mean,
-        "trained_on": trained_on(recipe.members[0][0]),
-        "half": half,
-        "runs": runs,
+        "mean_prediction": sum(run["weight"] * run["mean_prediction"] for run in runs.values()),
+        "trained_on": trained_on(members[0][0]),
     }
-    write_json(into / BUNDLE, about)
+    write_json(into / BUNDLE, own | about | {"runs": runs})
     write_sums(into)
 
 
@@ -224,11 +203,9 @@ def _record(run: Run) -> dict[str, Any]:
 
 def _show(bundle: Bundle, user: str | None) -> None:
     sizes = {path.name: path.stat().st_size for path in bundle.folder.iterdir() if path.name != METADATA}
-    heads = [(run.name, [sizes[run.head_file(fold).name] for fold in run.trained_folds()]) for run in bundle.runs]
-    rows = [(f"{name}: {len(found)} trained heads", size_text(sum(found))) for name, found in heads]
     frozen = sum(size for name, size in sizes.items() if name.endswith(".frozen.safetensors"))
-    rows += [("frozen backbones", size_text(frozen)), (f"in all: {bundle.folder}", size_text(sum(sizes.values())))]
-    print(table(("part", "size"), rows))
+    networks = ", ".join(f"{run.name} ({len(run.trained_folds())} folds)" for run in bundle.runs)
+    print(f"{bundle.folder}: {networks}; {size_text(sum(sizes.values()))}, of it {size_text(frozen)} frozen backbones")
     for name, loss in bundle.about["half"].items():
         print(f"half precision moves {name} by {loss['largest_difference']:.4f} points at most, RMSE {loss['rmse']:.4f} -> "
               f"{loss['rmse_half']:.4f} (constant {loss['constant_rmse']:.2f}; {loss['photos']} photos out of fold, "

@@ -20,9 +20,10 @@ from pawpularity.kaggle import kaggle_image
 
 LAYOUTS = {
     "legacy": ("pawpularity-bundle", "petfinder-pawpularity-score"),
-    "current": ("datasets/somebody/pawpularity-bundle", "competitions/petfinder-pawpularity-score"),
+    "dataset": ("datasets/somebody/pawpularity-bundle", "competitions/petfinder-pawpularity-score"),
+    "model": ("models/somebody/pawpularity-bundle/pytorch/default/1", "competitions/petfinder-pawpularity-score"),
 }
-"""Where Kaggle mounts the data set and the competition below input/."""
+"""Where Kaggle mounts the files and the competition below input/; the latter two by what carries the files."""
 LIMIT_S = 3600.0
 """For one run of the script."""
 
@@ -69,7 +70,7 @@ def run(
     competition: Path,
     words: Sequence[str] = (),
     *,
-    layout: str = "current",
+    layout: str = "dataset",
     python: str = sys.executable,
     rerun: bool = False,
 ) -> Session:

@@ -152,8 +152,7 @@ def _weights(config: Config, offline: bool) -> Path | None:
 
 def _copy_inputs(into: Path, config: Config, weights: Path | None) -> tuple[str, dict[str, str]]:
     """Copy package, configuration, folds files and weights; returns the configuration's name, and where each file goes there."""
-    package = (path for path in wheel.PACKAGE.rglob("*") if path.suffix == ".py" or path.parent.name == "pretrained")
-    wheel.write_wheel(into / wheel.NAME, sorted(path for path in package if path.is_file()))
+    wheel.write_wheel(into / wheel.NAME, pretrained=True)
     # Its own name could be `default`, which means the defaults alone. The run's record drops the dash (`run_name`).
     name = f"{config.name}-"
     files = {config_path("default"): "configs/default.yaml"}
