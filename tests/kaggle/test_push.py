@@ -153,9 +153,7 @@ def test_a_name_that_kaggle_does_not_have_or_will_not_show_is_made(kaggle, built
     assert (kaggle.asked["CreateDataset"], kaggle.kernel) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    "statuses", [["REPROCESSING", "REPROCESSING", "READY"], ["READY", "REPROCESSING", "BLOBS_RECEIVED", "READY"]]
-)
+@pytest.mark.parametrize("statuses", ["REPROCESSING REPROCESSING READY", "READY REPROCESSING BLOBS_RECEIVED READY"])
 def test_files_in_work_are_waited_for_before_the_upload_and_before_the_kernel(kaggle, built, paw, clock, statuses):
     # Kaggle calls the old version ready while the new one is being made: the number tells them apart.
     kaggle.versions, kaggle.statuses = ["a", "b", "c", "d"], statuses.split()
@@ -245,7 +243,7 @@ def test_no_answer_is_asked_again_less_and_less_often(kaggle, built, paw, clock)
     ("faults", "refusals", "parts"),
     [
         ({"CreateDataset": [fault]}, {}, ("Nope",)),
-        ({}, {"CreateDataset": "Your private dataset quota of 200 GB is used up"}, ("200 GB", "private storage")),
+        ({}, {"CreateDataset": "Your private dataset quota of 200 GB is used up"}, ("200 GB", "old versions")),
         ({"PUT bundle.json": [fault]}, {}, ("run again",)),
         ({"SaveKernel": [fault]}, {}, ("Nope", "saved in the browser")),
         ({}, {"SaveKernel": "Notebook not found"}, ("Notebook not found", "saved in the browser")),
@@ -464,8 +462,10 @@ def test_a_training_kernel_is_pushed_and_left_to_itself(kaggle, work, paw, refus
 def test_without_credentials_or_with_those_that_kaggle_does_not_take(kaggle, built, refused, monkeypatch):
     kaggle.faults["GetDatasetStatus"] = [fault(401, "Unauthenticated")]
     assert "token" in refused("kernel-push", "--go")
-    monkeypatch.delenv("KAGGLE_KEY")
     asked = kaggle.asked.total()
+    monkeypatch.setenv("KAGGLE_USERNAME", "ben")
+    assert "ben" in refused("kernel-push", "--go")
+    monkeypatch.delenv("KAGGLE_KEY")
     assert "access_token" in refused("kernel-push", "--go")
     assert kaggle.asked.total() == asked
 

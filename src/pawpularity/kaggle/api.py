@@ -32,14 +32,14 @@ INSTALL = 'pip install "kaggle>=2.2.4" six'
 LOGGED_OUT = f"make an API token at {SETTINGS} and put it into ~/.kaggle/access_token or KAGGLE_API_TOKEN"
 FORBIDDEN = f"is KAGGLE_USER the token's account, and are the contest's rules accepted ({RULES})?"
 HINTS = {
-    "gpu session": "stop one under View Active Events on https://www.kaggle.com/code, or wait for its end",
-    "gpu quota": f"the week's hours are shown at {SETTINGS}",
-    "private": f"delete private data sets or old versions; the private storage that is left is shown at {SETTINGS}",
-    "phone": f"verify a phone number at {SETTINGS}",
-    "rules": f"accept them at {RULES} with this account",
-    "submission allowance": "Kaggle takes a few a day, and its day begins at midnight UTC",
+    r"gpu session": "stop one under View Active Events on https://www.kaggle.com/code, or wait for its end",
+    r"gpu quota": f"the week's hours are shown at {SETTINGS}",
+    r"private.*(quota|storage)|(quota|storage).*private": "delete private data sets or old versions of them",
+    r"phone": f"verify a phone number at {SETTINGS}",
+    r"\brules\b": f"accept them at {RULES} with this account",
+    r"submission allowance": "Kaggle takes a few a day, and its day begins at midnight UTC",
 }
-"""By words in the server's text. They add advice and decide nothing."""
+"""By patterns in the server's text. They add advice and decide nothing."""
 POLL_S, LONGEST_S, TIMEOUT_S = 20.0, 300.0, 300.0
 ANSWER_MINUTES = 5.0
 """How long a question is asked again that must be answered before anything else."""
@@ -62,8 +62,7 @@ class Refused(UserError):
     """Kaggle said no. `code`: of HTTP; 200 where a field of the answer names an error."""
 
     def __init__(self, doing: str, code: int, text: str, hint: str = "") -> None:
-        low = text.lower()
-        hints = [line for words, line in HINTS.items() if words in low] or [hint]
+        hints = [line for pattern, line in HINTS.items() if re.search(pattern, text, re.IGNORECASE)] or [hint]
         what = f'{doing}: Kaggle refuses it ({code}): "{text.strip() or "no reason given"}"'
         super().__init__("; ".join(part for part in (what, *hints) if part))
         self.code = code
@@ -112,6 +111,11 @@ class Kaggle:
         kaggle.wait(authenticate)
         return kaggle
 
+    @property
+    def user(self) -> str:
+        """Whose credentials are in use."""
+        return str(self.api.config_values.get("username", "")).lower()
+
     def client(self) -> Any:
         """A client of kagglesdk. KAGGLE_API_ENVIRONMENT=TEST: of localhost:7777, which KaggleApi's own cannot reach."""
         from kagglesdk.kaggle_client import KaggleClient
@@ -129,8 +133,9 @@ class Kaggle:
         """The typed answer to one request, sent once: `what` is asked of `service`, such as GetDataset of datasets.dataset."""
         room, _, part = service.partition(".")
         method = f"{room}.{part}_api_client.{re.sub('(?<!^)(?=[A-Z])', '_', what).lower()}"
+        asked = request(service, f"{what}Request", **fields)
         with self.asking(doing, hint), self.client() as client:
-            answer = attrgetter(method)(client)(request(service, f"{what}Request", **fields))
+            answer = attrgetter(method)(client)(asked)
         if error := getattr(answer, "error", None):
             raise Refused(doing, 200, self.scrub(error), hint if "not found" in error.lower() else "")
         return answer
@@ -145,12 +150,11 @@ class Kaggle:
             with redirect_stdout(sys.stderr):  # the client prints
                 yield
         except requests.HTTPError as error:
-            code, text, wait = _answer(error)
+            code, text, retry_after = _answer(error)
             if code >= 500 or code in (408, 429):
-                raise Uncertain(doing, self.scrub(f"{code}: {text}"), wait) from None
-            raise Refused(
-                doing, code, self.scrub(text), {401: LOGGED_OUT, 403: hint, 404: hint}.get(code, "")
-            ) from None
+                raise Uncertain(doing, self.scrub(f"{code}: {text}"), retry_after) from None
+            advice = {401: LOGGED_OUT, 403: hint, 404: hint}.get(code, "")
+            raise Refused(doing, code, self.scrub(text), advice) from None
         except SystemExit:
             raise UserError(f"{doing}: no credentials that Kaggle takes; {LOGGED_OUT}") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError) as error:

@@ -167,6 +167,10 @@ def plan(built: BuiltKernel) -> str:
 def push(kaggle: Kaggle, built: BuiltKernel) -> dict[str, Any]:
     """Upload the files if Kaggle does not have them, push the kernel, and return the record of both, which is kept."""
     place = carrier(kaggle, built)
+    if kaggle.user != place.owner:
+        raise UserError(
+            f"the credentials are {kaggle.user}'s, and the kernel was built for {place.owner}; build it again with KAGGLE_USER"
+        )
     # Known before the kernel is: a push that fails must not upload gigabytes again.
     record = _keep(built, place, _files_version(kaggle, built, place), "files ready")
     log(f"pushing {built.id} ...")
