@@ -101,6 +101,7 @@ def test_first_push_next_push_and_submit(kaggle, built, paw, refused):
     assert paw("kernel-push", "--go").code == 0
     assert (kaggle.asked["CreateDataset"], kaggle.asked["CreateDatasetVersion"], kaggle.blobs) == (1, 0, 3)
     assert record(built)["kernel_version"] == 2
+    assert kaggle.requests["GetKernelSessionStatus"][-1].version_label == "v2"
 
     assert "contest's 9912 photos" in paw("submit").err
     assert kaggle.submissions == 0
@@ -156,10 +157,14 @@ def test_a_name_that_kaggle_does_not_have_or_will_not_show_is_made(kaggle, built
 @pytest.mark.parametrize("statuses", ["REPROCESSING REPROCESSING READY", "READY REPROCESSING BLOBS_RECEIVED READY"])
 def test_files_in_work_are_waited_for_before_the_upload_and_before_the_kernel(kaggle, built, paw, clock, statuses):
     # Kaggle calls the old version ready while the new one is being made: the number tells them apart.
-    kaggle.versions, kaggle.statuses = ["a", "b", "c", "d"], statuses.split()
+    kaggle.versions, kaggle.statuses, before = ["a", "b", "c", "d"], statuses.split(), []
+    kaggle.start_blob_upload = lambda request: (
+        before.append(kaggle.statuses[0]) or type(kaggle).start_blob_upload(kaggle, request)
+    )
     outcome = paw("kernel-push", "--go")
     assert outcome.code == 0, outcome.err
     assert clock.waited
+    assert before[0] == ("REPROCESSING" if statuses.startswith("READY") else "READY")
     assert kaggle.statuses == ["READY"]
     assert (len(kaggle.versions), record(built)["files_version"]) == (5, 5)
 
@@ -205,6 +210,7 @@ def test_an_upload_whose_answer_was_lost_is_looked_for(kaggle, built, paw, made)
         assert kaggle.kernel == 0
         assert paw("kernel-push", "--go").code == 0
     assert kaggle.asked["CreateDatasetVersion"] == (1 if made else 2)
+    assert kaggle.blobs == (3 if made else 6), "files that may be used up are sent again"
     assert record(built)["files_version"] == 2
 
 
