@@ -16,7 +16,6 @@ import json
 import platform
 import re
 import runpy
-import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -84,18 +83,13 @@ class Guard(importlib.abc.MetaPathFinder):
             yield from getattr(finder, "find_distributions", lambda *_: ())(*context)
 
 
-def _block_sockets(tried: list[str]) -> None:
-    def refuse(self: Any, address: Any, *rest: Any) -> Any:
-        tried.append(str(address))
-        raise OSError(101, f"no network on Kaggle: {address}")
+def _refuse_connections(tried: list[str]) -> None:
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event in ("socket.connect", "socket.getaddrinfo"):  # (socket, address); (host, port, ...)
+            tried.append(str(args[1] if event == "socket.connect" else args[0]))
+            raise OSError(101, f"no network on Kaggle: {tried[-1]}")
 
-    def refuse_name(host: Any, *rest: Any, **more: Any) -> Any:
-        tried.append(str(host))
-        raise socket.gaierror(-3, f"no network on Kaggle: {host}")
-
-    socket.socket.connect = refuse  # type: ignore[method-assign]
-    socket.socket.connect_ex = refuse  # type: ignore[method-assign]
-    socket.getaddrinfo = refuse_name
+    sys.addaudithook(hook)
 
 
 def main(folder: Path, script: str, words: Sequence[str]) -> None:
@@ -109,7 +103,7 @@ def main(folder: Path, script: str, words: Sequence[str]) -> None:
     tried: list[str] = []
     guard = Guard(promised_imports(), folder, sys.meta_path)
     sys.meta_path[:] = [guard]
-    _block_sockets(tried)
+    _refuse_connections(tried)
     sys.argv = [script, *words]
     try:
         runpy.run_path(script, run_name="__main__")
