@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pawpularity.errors import UserError
-from pawpularity.files import file_hash, read_json, text_hash, write_json
+from pawpularity.files import read_json, text_hash, write_json
 from pawpularity.kaggle import wheel
 from pawpularity.kaggle.api import COMPETITION
 from pawpularity.kaggle.bundle import BUNDLE, METADATA, SUMS, check_sums
@@ -94,8 +94,10 @@ class BuiltKernel:
         write_json(self.record_file, dict(record))
 
     def hashes(self) -> dict[str, str]:
-        """12 hex digits each over names and bytes of the files, and of the script with its metadata."""
-        return {"files_hash": _folder_hash(self.dataset), "kernel_hash": _folder_hash(self.kernel)}
+        """12 hex digits each over the files, as SHA256SUMS lists them, and over the script with its metadata."""
+        script = (path.read_text(encoding="utf-8") for path in sorted(self.kernel.iterdir()) if path.is_file())
+        sums = (self.dataset / SUMS).read_text(encoding="utf-8")
+        return {"files_hash": text_hash("files", sums), "kernel_hash": text_hash("kernel", *script)}
 
 
 def built_kernel(name: str, build: Path = BUILD) -> BuiltKernel:
@@ -168,8 +170,3 @@ def kernel_source(name: str) -> Path:
         if (root / "kernels" / name / KERNEL).is_file():
             return root / "kernels" / name
     raise UserError(f"kernels/{name}/ is not here; run from the repository's top folder")
-
-
-def _folder_hash(folder: Path) -> str:
-    parts = [part for path in sorted(folder.iterdir()) if path.is_file() for part in (path.name, file_hash(path))]
-    return text_hash("pushed", *parts)
