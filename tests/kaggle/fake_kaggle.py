@@ -9,12 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from kagglesdk.datasets.types.dataset_enums import DatabundleVersionStatus
 from kagglesdk.kernels.types.kernels_enums import KernelWorkerStatus
+from kagglesdk.security.types import oauth_service
 
 TYPES = [
     importlib.import_module(f"kagglesdk.{name}_api_service")
     for name in ("blobs.types.blob", "competitions.types.competition", "datasets.types.dataset", "kernels.types.kernels",
                  "models.types.model")
-]  # fmt: skip
+] + [oauth_service]  # fmt: skip
 
 
 def kind(name):
@@ -57,7 +58,7 @@ class FakeKaggle:
         self.kernel, self.sessions = 0, ["COMPLETE"]
         self.failure, self.log, self.output = "", "", {}
         self.submissions = self.blobs = 0
-        self.archive = b""
+        self.archive, self.token = b"", None
         self.server = ThreadingHTTPServer(("localhost", 0), type("Bound", (Handler,), {"kaggle": self}))
         self.url = f"http://localhost:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -70,7 +71,7 @@ class FakeKaggle:
 
     def answer(self, method, body):
         """The answer to one request. Raises Fault."""
-        request = kind(f"Api{method}Request").from_dict(body)
+        request = kind(f"{'' if method == 'IntrospectToken' else 'Api'}{method}Request").from_dict(body)
         with self.lock:
             self.asked[method] += 1
             self.requests[method].append(request)
@@ -87,6 +88,9 @@ class FakeKaggle:
 
     def _next(self, values):
         return values.pop(0) if len(values) > 1 else values[0]
+
+    def introspect_token(self, request):
+        return made("IntrospectTokenResponse", active=request.token == self.token, username="anna")
 
     def get_dataset_status(self, request):
         if self.versions is None:

@@ -465,6 +465,15 @@ def test_a_training_kernel_is_pushed_and_left_to_itself(kaggle, work, paw, refus
     assert "NAME=train-RUN" in refused("kernel-fetch", "--go"), "not the inference kernel"
 
 
+def test_a_token_is_asked_about_and_used(kaggle, built, paw, refused, monkeypatch):
+    monkeypatch.delenv("KAGGLE_KEY")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+    assert "no credentials that Kaggle takes" in refused("kernel-push", "--go"), "it is none of Kaggle's"
+    kaggle.token, kaggle.faults["IntrospectToken"] = TOKEN, [fault(503)]
+    assert paw("kernel-push", "--go").code == 0
+    assert kaggle.kernel == 1
+
+
 def test_without_credentials_or_with_those_that_kaggle_does_not_take(kaggle, built, refused, monkeypatch):
     kaggle.faults["GetDatasetStatus"] = [fault(401, "Unauthenticated")]
     assert "token" in refused("kernel-push", "--go")
