@@ -3,7 +3,6 @@
 import os
 import re
 import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,7 @@ ELSEWHERE = {
     "all": "the commands above in a row; run by the whole check",
     "app": "tests/coach/test_app.py",
     "bench": "its figures are times; tests/studies/test_benchmark.py",
-    "data": "below",
+    "data": "tests/kaggle/test_download.py",
     "known-truth": "tests/studies/test_known_truth.py",
     "kernel-check": "tests/kaggle/test_inference.py",
     "kernel-fetch": "tests/kaggle/test_train_kernel.py",
@@ -113,14 +112,3 @@ def test_no_path_of_this_machine_stands_in_what_is_shown_or_sent(twice):
 
 def test_every_command_is_run_here_or_elsewhere():
     assert sorted({line[0] for line in LINES} | ELSEWHERE.keys()) == sorted(cli.TARGETS)
-
-
-def test_data_says_that_there_is_no_network(work, refused, monkeypatch):
-    """The one command that must connect asks the `kaggle` command, which fails at once here."""
-    fake = work / "bin" / "kaggle"
-    fake.parent.mkdir()
-    fake.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('Network is unreachable')\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
-    assert "kaggle" in refused("data")
-    assert not list(work.glob("input/*"))

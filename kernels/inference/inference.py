@@ -26,8 +26,8 @@ def refuse(line: str) -> NoReturn:
     sys.exit(2)
 
 
-def find_bundle(inputs: Path, depth: int = 5) -> list[Path]:
-    """Folders below `inputs` that hold a bundle: Kaggle mounts data sets in more than one way."""
+def find_bundle(inputs: Path, depth: int = 7) -> list[Path]:
+    """Folders below `inputs` that hold a bundle: Kaggle mounts data sets and models in more than one way."""
     if (inputs / "bundle.json").is_file():
         return [inputs]
     below = sorted(path for path in inputs.glob("*") if path.is_dir() and path.name not in ("train", "test"))

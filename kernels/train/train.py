@@ -41,7 +41,7 @@ def say(line: str) -> None:
     print(f"[{(time.monotonic() - STARTED) / 60:6.1f} min] {line}", flush=True)
 
 
-def folders(top: Path, depth: int = 5):
+def folders(top: Path, depth: int = 7):
     """`top` and the folders below it but those of photos: Kaggle has moved its mounts before."""
     yield top
     if depth and top.is_dir():

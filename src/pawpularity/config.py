@@ -227,6 +227,12 @@ class Cache(Section):
     budget_gb: float = _key(20.0, "disk for cached features; 0 = none: the frozen part runs every epoch", 0, 1e6)
 
 
+class Kernel(Section):
+    """How a kernel's files travel to Kaggle."""
+
+    carrier: Literal["dataset", "model"] = _key("dataset", "as a private data set, or as a private Kaggle Model")
+
+
 class Config(Section):
     """Everything that decides a run's figures, and where its caches are."""
 
@@ -239,6 +245,7 @@ class Config(Section):
     hypotheses: Hypotheses = Hypotheses()
     search: Search = Search()
     explain: Explain = Explain()
+    kernel: Kernel = Kernel()
     cache: Cache = Cache()
 
     def to_dict(self) -> Tree:

@@ -44,6 +44,7 @@ FREE = (
     "hypotheses.",
     "search.",
     "explain.",
+    "kernel.",
 )
 """Settings that change where and how fast a run computes, not what: they may differ between its folds."""
 KINDS = {"run": "a trained run", "head": "a head on frozen features", "ensemble": "a blend of other runs"}

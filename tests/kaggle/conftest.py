@@ -1,7 +1,10 @@
 """Trained runs for the kernel's tests: two behind one random frozen backbone, one without, and their blend."""
 
+import importlib.util
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,53 @@ def sign(dataset):
     metadata.unlink()
     write_sums(dataset)
     metadata.write_text(kept)
+
+
+class FakeClock:
+    """Time that passes only when somebody waits."""
+
+    def __init__(self):
+        self.time, self.waited = 0.0, []
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.waited.append(seconds)
+        self.time += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    from pawpularity.kaggle import api
+
+    fake = FakeClock()
+    monkeypatch.setattr(api, "CLOCK", api.Clock(fake.now, fake.sleep))
+    return fake
+
+
+KEY = "fedcba9876543210fedcba9876543210"
+
+
+@pytest.fixture
+def kaggle(tmp_path, monkeypatch, clock):
+    """The server in Kaggle's place, a clock that waits for nobody, and a legacy key in the environment."""
+    if importlib.util.find_spec("kaggle") is None:
+        pytest.skip('the kaggle package is not installed: pip install -e ".[kaggle]"')
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith(("KAGGLE_", "XDG_CONFIG"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KAGGLE_USERNAME", "anna")
+    monkeypatch.setenv("KAGGLE_KEY", KEY)
+    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    from kaggle.api.kaggle_api_extended import KaggleApi
+    from kagglesdk import kaggle_env
+    from tests.kaggle.fake_kaggle import FakeKaggle
+
+    monkeypatch.setattr(KaggleApi, "config", str(tmp_path / "home" / "kaggle.json"))
+    server = FakeKaggle()
+    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.TEST, server.url)
+    yield server
+    server.stop()

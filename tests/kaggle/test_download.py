@@ -1,36 +1,17 @@
-"""`data` against a stand-in for the kaggle command, put first on PATH."""
+"""`data` against a server in Kaggle's place."""
 
 import io
-import os
 import stat
-import sys
 import zipfile
 
 import pytest
 from PIL import Image
+from tests.kaggle.conftest import KEY
 
 from pawpularity.data.tables import ID, METADATA, TARGET, read_train
 from pawpularity.errors import UserError
 from pawpularity.kaggle import download as module
 from pawpularity.kaggle.download import download
-from pawpularity.kaggle.kaggle_cli import COMPETITION
-
-SECRET = "0123456789abcdef0123456789abcdef"
-
-# Checks its words, notes that it ran, and plays what the test laid beside it.
-FAKE = """#!{python}
-import os, pathlib, shutil, sys
-here = pathlib.Path(__file__).parent
-words = sys.argv[1:]
-(here / "called").touch()
-assert words[:5] == ["competitions", "download", "-c", "{competition}", "-p"], words
-said = here / "says"
-if said.exists():
-    code, _, text = said.read_text().partition(" ")
-    print(text, file=sys.stderr)
-    sys.exit(int(code))
-shutil.copy(here / "archive.zip", pathlib.Path(words[5]) / "{competition}.zip")
-"""
 
 
 def contest(photos=3, *, extra=None, without=()):
@@ -51,22 +32,10 @@ def contest(photos=3, *, extra=None, without=()):
 
 
 @pytest.fixture
-def kaggle(tmp_path, monkeypatch):
-    """Folder of the stand-in; write `archive.zip` or `says` ("CODE TEXT") there. Credentials are in the environment."""
-    place = tmp_path / "bin"
-    place.mkdir()
-    program = place / "kaggle"
-    program.write_text(FAKE.format(python=sys.executable, competition=COMPETITION))
-    program.chmod(0o755)
-    (place / "archive.zip").write_bytes(contest())
-    monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
-    # A real command beside the tests' own Python stays out.
-    monkeypatch.setattr(sys, "executable", str(place / "python"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("KAGGLE_CONFIG_DIR", raising=False)
-    monkeypatch.setenv("KAGGLE_API_TOKEN", SECRET)
+def kaggle(kaggle, monkeypatch):
+    kaggle.archive = contest()
     monkeypatch.setattr(module, "NEEDED", 1000)
-    return place
+    return kaggle
 
 
 @pytest.fixture
@@ -77,81 +46,90 @@ def refused(kaggle, tmp_path, capfd):
         with pytest.raises(UserError) as caught:
             download(tmp_path / "input" / "data")
         assert part in str(caught.value)
-        assert SECRET not in str(caught.value) + "".join(capfd.readouterr())
+        assert KEY not in str(caught.value) + "".join(capfd.readouterr())
         place = tmp_path / "input"
         assert not place.exists() or not list(place.iterdir())
 
     return run
 
 
-def test_download(kaggle, tmp_path):
+def test_download(kaggle, tmp_path, paw):
     folder = tmp_path / "input" / "data"
     folder.mkdir(parents=True)  # an empty folder is filled
-    download(folder)
+    outcome = paw("data", "--into", folder)
+    assert outcome.code == 0, outcome.err
     assert len(read_train(folder)) == 3
     assert sorted(path.name for path in (folder / "train").iterdir()) == ["p0.jpg", "p1.jpg", "p2.jpg"]
     assert [path.name for path in (tmp_path / "input").iterdir()] == ["data"]
-    (kaggle / "called").unlink()
+    asked = kaggle.asked.total()
     download(folder)
-    assert not (kaggle / "called").exists(), "it is there already"
+    assert kaggle.asked.total() == asked, "it is there already"
     (folder / "train" / "p1.jpg").unlink()
     with pytest.raises(UserError, match="not complete"):
         download(folder)
     assert (folder / "train" / "p0.jpg").exists()
-    assert not (kaggle / "called").exists()
+    assert kaggle.asked.total() == asked
 
 
 def test_no_credentials(kaggle, refused, monkeypatch):
-    monkeypatch.delenv("KAGGLE_API_TOKEN")
-    monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
-    (kaggle / "says").write_text("1 OSError: Could not find kaggle.json. Make sure it's located in /home/x/.kaggle")
+    monkeypatch.delenv("KAGGLE_KEY")
     refused("access_token")
+    assert not kaggle.asked
 
 
 @pytest.mark.parametrize(
-    ("says", "part"),
+    ("code", "text", "part"),
     [
-        ("1 403 - Forbidden - You must accept this competition's rules", "accept the contest's rules"),
-        (f"1 403 Client Error: Forbidden {SECRET}", "accept the contest's rules"),
-        ("1 401 - Unauthorized", "API token"),
-        ("1 HTTPSConnectionPool(host='www.kaggle.com'): Max retries exceeded", "no connection"),
-        ("1 OSError: [Errno 28] No space left on device", "no disk space"),
-        (f"3 warming up\nsomething odd with {SECRET}\n", "something odd with ***"),
-        ("0 all went well", "all went well"),  # and yet there is no archive
+        (403, "You must accept this competition's rules", "/rules"),
+        (403, f"Forbidden {KEY}", "/rules"),
+        (403, "", "/rules"),
+        (401, "Unauthenticated", "token"),
+        (404, "something odd", "something odd"),
     ],
 )
-def test_failures_are_explained(kaggle, refused, says, part):
-    (kaggle / "says").write_text(says)
+def test_refusals_are_explained(kaggle, refused, code, text, part):
+    from tests.kaggle.fake_kaggle import Fault
+
+    kaggle.faults["DownloadDataFiles"] = [Fault(code, text)]
     refused(part)
 
 
-@pytest.mark.parametrize("name", ["../evil", "/evil", "train/../../evil", "a\\..\\evil", "C:evil", "link"])
-def test_members_that_lead_out(kaggle, refused, tmp_path, name):
-    with zipfile.ZipFile(kaggle / "archive.zip", "a") as zipped:
-        member = zipfile.ZipInfo(name)
-        if name == "link":
-            member.external_attr = (stat.S_IFLNK | 0o777) << 16
-        zipped.writestr(member, "/etc/passwd")
-    refused("leads out of the folder")
-    assert not list(tmp_path.rglob("*evil*"))
+def test_no_connection_is_asked_again_and_then_said(kaggle, refused, clock):
+    kaggle.faults["DownloadDataFiles"] = ["cut"] * 99
+    refused("no certain answer")
+    assert len(clock.waited) >= 2
+
+
+def test_no_member_leads_out(kaggle, tmp_path):
+    out = io.BytesIO(kaggle.archive)
+    with zipfile.ZipFile(out, "a") as zipped:
+        link = zipfile.ZipInfo("link")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        for member in ("../evil", "/evil", "train/../../evil", "a\\..\\evil", link):
+            zipped.writestr(member, "/etc/passwd")
+    kaggle.archive = out.getvalue()
+    folder = tmp_path / "input" / "data"
+    download(folder)
+    assert all(path.is_relative_to(folder) for path in tmp_path.rglob("*evil*"))
+    assert not [path for path in folder.rglob("*") if path.is_symlink()]
 
 
 def test_damaged_archives(kaggle, refused):
-    good = contest()
+    good = kaggle.archive
     for bad in (good[: len(good) // 2], good.replace(b"\xff\xd8\xff", b"\x00\x00\x00", 1)):
-        (kaggle / "archive.zip").write_bytes(bad)
+        kaggle.archive = bad
         refused("is damaged")
 
 
 @pytest.mark.parametrize(
     ("without", "part"),
     [
-        (("train.csv",), "train.csv"),
-        (("sample_submission.csv",), "sample_submission.csv"),
-        (("train/p1.jpg",), "p1.jpg"),
-        (("test/t.jpg",), "test/"),
+        ("train.csv", "train.csv"),
+        ("sample_submission.csv", "sample_submission.csv"),
+        ("train/p1.jpg", "p1.jpg"),
+        ("test/t.jpg", "test/"),
     ],
 )
 def test_incomplete_archives(kaggle, refused, without, part):
-    (kaggle / "archive.zip").write_bytes(contest(without=without))
+    kaggle.archive = contest(without=[without])
     refused(part)

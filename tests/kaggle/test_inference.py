@@ -50,7 +50,7 @@ def script(built, root, python="import runpy; runpy.run_path({script!r}, run_nam
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [(), ("--half", "--photos", "20")])
+@pytest.mark.parametrize("words", [(), ("--half", "--photos", "20", "kernel.carrier=model")])
 def test_kernel_check_passes_and_leaves_nothing(built, paw, words):
     if words:
         assert paw("kernel", "--runs", "blend", *words).code == 0
@@ -74,24 +74,13 @@ def test_kernel_check_sees_a_kernel_that_answers_otherwise_and_one_that_needs_mo
     assert "needs sklearn" in refused("kernel-check", "--photos", "8")
 
 
-def test_too_little_time_and_a_damaged_table_still_give_every_id_once(root, contest, built, capfd):
-    ids = pd.read_csv(contest / "test.csv")["Id"].tolist()
-    lines = (contest / "test.csv").read_text().splitlines()
-    lines[3] += ",1"  # ragged
-    lines[5] = f" {lines[5]}"
-    lines.insert(8, lines[7])  # twice
-    lines.append(",".join(["", *["0"] * 12]))
-    (contest / "test.csv").write_bytes("\n".join(lines).encode() + b"\n\xe9" + b",0" * 12)
-    (contest / "sample_submission.csv").unlink()
-    words = ["--hours", "0.00001", "--threads", "1"]
-    assert inference.main(words, built / "dataset", root, time.monotonic()) == 0
-    assert "without metadata" in capfd.readouterr().err
+def test_too_little_time_still_gives_every_id_once(root, contest, built):
+    assert inference.main(["--hours", "0.00001", "--threads", "1"], built / "dataset", root, time.monotonic()) == 0
     written = pd.read_csv(root / "working" / "submission.csv")
-    assert written["Id"].tolist() == [*ids, "\ufffd"]
+    assert written["Id"].tolist() == pd.read_csv(contest / "test.csv")["Id"].tolist()
     assert written["Pawpularity"].between(1, 100).all()
     report = json.loads((root / "working" / "inference.json").read_text())
-    assert report["photos_without_time"] == ROWS + 1 - 64
-    assert list(report["photos_unusable"]) == ["\ufffd"] or report["photos_unusable"] == {}
+    assert report["photos_without_time"] == ROWS - 64
 
 
 def test_a_working_folder_that_cannot_be_written_is_known_before_the_first_photo(root, built, capfd):
@@ -152,36 +141,36 @@ import importlib.util, os, pathlib, socket
 import numpy
 for name in ("sklearn", "albumentations", "pydantic", "pytest", "pawpularity"):
     assert importlib.util.find_spec(name) is None, name
-try:
-    socket.create_connection(("127.0.0.1", 9))
-except OSError as error:
-    assert "no network" in str(error)
+for reach in (lambda: socket.socket().connect(("127.0.0.1", 9)), lambda: socket.create_connection(("kaggle.com", 80))):
+    try:
+        reach()
+    except OSError as error:
+        assert "no network" in str(error)
+    else:
+        raise AssertionError
 print(sorted(line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]))
 print(sorted(os.environ))
 """
 
 
-def test_the_sandbox_hides_what_is_not_promised_and_the_network(built, contest, tmp_path):
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_the_sandbox_hides_what_is_not_promised_and_the_network(built, contest, tmp_path, monkeypatch, namespaces):
+    if not namespaces:
+        monkeypatch.setattr(sandbox, "network_namespace", lambda: ())
     probe = tmp_path / "probe.py"
     probe.write_text(PROBE)
     session = sandbox.run(tmp_path / "a", probe, built / "dataset", contest)
     assert session.code == 0, session.output
     assert {"sklearn", "albumentations", "pydantic", "pytest"} <= set(session.guard["hidden"])
-    assert session.guard["connections"]
+    assert session.guard["connections"] == ["('127.0.0.1', 9)", "kaggle.com"]
     assert "PYTHONPATH" not in session.output
-    if sandbox.network_namespace():
-        assert "['lo']" in session.output
-    else:
-        assert "sockets blocked" in sandbox.isolation()
+    assert ("['lo']" in session.output) >= bool(sandbox.network_namespace())
+    assert ("sockets blocked" in sandbox.isolation()) is not bool(sandbox.network_namespace())
     assert {"torch", "timm", "PIL", "pandas", "numpy", "safetensors", "json"} <= kaggle_image.promised_imports()
 
 
-def test_without_namespaces_sockets_are_blocked_and_changed_input_is_noticed(built, contest, tmp_path, monkeypatch):
-    monkeypatch.setattr(sandbox, "network_namespace", lambda: ())
-    assert "sockets blocked" in sandbox.isolation()
+def test_a_script_that_changes_its_input_is_noticed(built, contest, tmp_path):
     probe = tmp_path / "probe.py"
-    probe.write_text(PROBE)
-    assert sandbox.run(tmp_path / "a", probe, built / "dataset", contest).guard["connections"]
     probe.write_text("import os, pathlib\n"
                      "root = pathlib.Path(os.environ['PAWPULARITY_KAGGLE'])\n"
                      "(root / 'input/competitions/petfinder-pawpularity-score/test.csv').write_text('')\n")  # fmt: skip

@@ -2,8 +2,9 @@
 
 import errno
 import json
+import os
 import subprocess
-import zipfile
+import sys
 
 import pytest
 import torch
@@ -18,12 +19,11 @@ from pawpularity.kaggle import kernel
 from pawpularity.kaggle.bundle import open_bundle
 from pawpularity.kaggle.half_precision import halved
 from pawpularity.kaggle.scoring import load_backbones
-from pawpularity.kaggle.wheel import PACKAGE, modules_for, write_wheel
 
 
 def test_the_folders_hold_what_kaggle_needs(built, checkout):
     dataset, script = built / "dataset", built / "kernel"
-    assert all(path.is_file() for path in dataset.iterdir()), "the kaggle command skips folders"
+    assert all(path.is_file() for path in dataset.iterdir()), "the client leaves out folders"
     checked = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=dataset, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     listed = {line.split("  ")[1] for line in (dataset / "SHA256SUMS").read_text().splitlines()}
@@ -36,6 +36,13 @@ def test_the_folders_hold_what_kaggle_needs(built, checkout):
     assert sorted(path.name for path in script.iterdir()) == ["inference.py", "kernel-metadata.json"]
     text = (dataset / "bundle.json").read_text()
     assert not [word for word in (str(checkout), "input/toy", '"machine"') if word in text], "nothing of this machine"
+
+
+def test_the_files_may_travel_as_a_model(built, paw):
+    assert paw("kernel", "--runs", "near", "--user", "someone", "kernel.carrier=model").code == 0
+    about = json.loads((built / "kernel" / "kernel-metadata.json").read_text())
+    assert about["model_sources"] == ["someone/pawpularity-bundle/pyTorch/default"]
+    assert about["dataset_sources"] == []
 
 
 def test_the_blend_is_its_own(built, checkout):
@@ -92,26 +99,27 @@ def test_what_fails_half_way_leaves_both_folders(built, refused, monkeypatch):
     assert {path: path.is_file() and path.read_bytes() for path in built.rglob("*")} == before
 
 
-def test_the_wheel_holds_what_prediction_imports_and_no_more(tmp_path):
-    files = modules_for("pawpularity.kaggle.inference")
-    names = {file.relative_to(PACKAGE).as_posix() for file in files}
-    assert {"predictor.py", "kaggle/scoring.py", "data/photos.py"} <= names
-    rooms = {name.split("/")[0] for name in names}
-    assert not rooms & {
-        "sample",
-        "training",
-        "tuning",
-        "heads",
-        "evaluation",
-        "ensemble",
-        "pipeline",
-        "cli.py",
-        "config.py",
+def test_the_wheel_is_the_package_and_prediction_imports_only_what_kaggle_has(built):
+    (file,) = (built / "dataset").glob("*.whl")
+    code = (
+        "import sys; from pawpularity.kaggle import inference, scoring; print(inference.__file__); print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(file)}
+    )
+    assert done.returncode == 0, done.stderr
+    place, names = done.stdout.splitlines()
+    assert place.startswith(str(file))
+    assert not set(names.split()) & {
+        "pydantic",
+        "typer",
+        "rich",
+        "accelerate",
+        "sklearn",
+        "scipy",
+        "cv2",
+        "albumentations",
     }
-    write_wheel(tmp_path / "a-1-py3-none-any.whl", files)
-    with zipfile.ZipFile(tmp_path / "a-1-py3-none-any.whl") as archive:
-        assert archive.testzip() is None
-        assert sum(name.endswith("RECORD") for name in archive.namelist()) == 1
 
 
 @pytest.mark.parametrize(
@@ -162,6 +170,7 @@ def test_a_head_behind_other_frozen_weights_is_refused(built, edit):
         (["--runs", "near", "--user", "Some One"], "KAGGLE_USER"),
         (["--runs", "near", "--hours", "12"], "--hours"),
         (["--runs", "near", "train.lr=1"], "train.lr"),
+        (["--runs", "near", "kernel.carrier=pigeon"], "kernel.carrier"),
         (["--runs", "near", "--config", "sample"], "--config"),
         (["--runs", "near", "--half", "--data", "configs"], "DATA=DIR"),
     ],

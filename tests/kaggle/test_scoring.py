@@ -49,8 +49,10 @@ def run(photos, deadline, fails=(None, None)):
     edges = [*range(0, photos, SCORED_AT_ONCE), photos]
     chunks = (Chunk(i, j, {(8, "squash"): pixels[i:j]}, {}) for i, j in pairwise(edges))
     plan = Plan({"a": Use(3, True, 0.5), "b": Use(2, False, 0.3), "c": Use(2, False, 0.2)})
-    outcome = score_photos([str(i) for i in range(photos)], None, chunks, backbones, Blend(0.0, WEIGHTS, MEANS, 37.0), plan,
-                           deadline=deadline, clock=lambda: now[0])  # fmt: skip
+    outcome = score_photos(
+        [str(i) for i in range(photos)], np.zeros((photos, 12), np.float32), chunks, backbones,
+        Blend(0.0, WEIGHTS, MEANS, 37.0), plan, deadline=deadline, clock=lambda: now[0],
+    )  # fmt: skip
     return outcome, plan, now[0], 37.0 + numbers
 
 

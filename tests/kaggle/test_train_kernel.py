@@ -23,6 +23,8 @@ from pawpularity.kaggle.train_kernel import needed_packages
 # A head behind frozen random tensors, so that a frozen part has to travel as well; three folds of 20 photos.
 SMALL = (*TOY, "model.unfrozen=6", "folds.k=3", "train.epochs=1", "train.warmup_epochs=0", "train.frozen_bn=false")
 CONTEST = "petfinder-pawpularity-score"
+MOUNT = "input/models/anna/files/pytorch/default/1"
+"""Of a model; a data set lies less deep."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def home(contest, work, paw):
 
 @pytest.fixture
 def kaggle(home, contest, tmp_path):
-    """Kaggle's folders with the contest's data and the data set under today's mounts."""
+    """Kaggle's folders with the contest's data and the data set under today's deepest mounts."""
     place = tmp_path / "kaggle"
     (place / "input" / "competitions").mkdir(parents=True)
     (place / "input" / "competitions" / CONTEST).symlink_to(contest)
@@ -63,7 +65,7 @@ def kaggle(home, contest, tmp_path):
 
 
 def attach(place, home):
-    mount = place / "input" / "datasets" / "anna" / "files"
+    mount = place / MOUNT
     shutil.rmtree(mount, ignore_errors=True)
     shutil.copytree(home / "dataset", mount, ignore=shutil.ignore_patterns("dataset-metadata.json"))
 
@@ -136,7 +138,7 @@ def test_trained_there_goes_on_here(kaggle, home, contest, work, paw, refused):
 
 
 def test_the_time_is_up_before_it_began(kaggle, home, refused):
-    mount = kaggle / "input" / "datasets" / "anna" / "files"
+    mount = kaggle / MOUNT
     order = mount / "order.json"
     order.write_text(json.dumps(json.loads(order.read_text()) | {"hours": 0.0}))
     sums = (mount / "SHA256SUMS").read_text().splitlines(keepends=True)
@@ -150,7 +152,7 @@ def test_the_time_is_up_before_it_began(kaggle, home, refused):
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
-        (lambda place: shutil.rmtree(place / "input" / "datasets"), "order.json"),
+        (lambda place: shutil.rmtree(place / MOUNT), "order.json"),
         (lambda place: (place / "input" / "competitions" / CONTEST).unlink(), "accept the contest's rules"),
         (lambda place: next((place / "input").rglob("default.yaml")).write_text("{}"), "default.yaml is damaged"),
         (lambda place: next((place / "input").rglob("*.whl")).unlink(), ".whl is missing"),
@@ -273,10 +275,7 @@ def test_what_is_in_training_here_is_left_to_it(checkout, paw):
 @pytest.mark.parametrize(
     ("members", "part"),
     [
-        (["oof/toy/../../evil"], "no part of a run"),
-        (["/etc/evil"], "no part of a run"),
-        (["oof/other/config.json"], "no part of a run"),
-        (["oof/toy/fold0/deep/evil"], "no part of a run"),
+        (["oof/toy/../../../evil", "/etc/evil", "oof/other/config.json"], "holds no run"),
         ([], "holds no run"),
         (None, "is damaged"),
     ],
@@ -291,7 +290,7 @@ def test_archives_that_are_not_a_run(work, refused, members, part):
             for name in members:
                 zipped.writestr(name, "x")
     assert part in refused("kernel-fetch", "--zip", archive)
-    assert not list(work.rglob("evil"))
+    assert not list(work.parent.rglob("*evil*"))
     assert "run-NAME.zip" in refused("kernel-fetch", "--zip", "oof.zip")
     with pytest.raises(UserError, match=r"run-other\.zip"):
         bring_home(archive, "other")

@@ -1,39 +1,46 @@
-"""A built kernel with its data set, and the checks that the kaggle command leaves out before it uploads them.
+"""A built kernel with its files, and the checks before anything of it is uploaded.
 
 kernels/build/{dataset,kernel}/                the inference kernel (make kernel)
 kernels/build/train/NAME/{dataset,kernel}/     a training kernel (make kernel-train)
-kernels/pushed/NAME.json                       what Kaggle has of it
+kernels/pushed/NAME.json                       what Kaggle confirmed of it
+
+The files travel as a private data set, or as a private Kaggle Model (`kernel.carrier`).
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pawpularity.errors import UserError
-from pawpularity.files import file_hash, read_json, text_hash, write_json
+from pawpularity.files import read_json, text_hash, write_json
 from pawpularity.kaggle import wheel
-from pawpularity.kaggle.bundle import METADATA, SUMS, check_sums, open_bundle, read_sums
-from pawpularity.kaggle.kaggle_cli import COMPETITION
+from pawpularity.kaggle.api import COMPETITION
+from pawpularity.kaggle.bundle import BUNDLE, METADATA, SUMS, check_sums
 
 BUILD = Path("kernels/build")
 USER = "KAGGLE_USER"
 """Stands for the user's name in a kernel that was built without one."""
 KERNEL, ORDER = "kernel-metadata.json", "order.json"
-ACCELERATOR = "NvidiaTeslaT4"
+VARIATION = "pyTorch/default"
+"""Framework and variation of a Kaggle Model."""
+SETTINGS = {"is_private": True, "enable_gpu": True, "machine_shape": "NvidiaTeslaT4"}
 """The torch of Kaggle's image no longer computes on Kaggle's default GPU, the P100."""
 
 
 @dataclass(frozen=True)
 class BuiltKernel:
-    """A kernel that was built, and its data set."""
+    """A kernel that was built, and its files."""
 
     name: str
     """`inference`, or `train-RUN`"""
     dataset: Path
+    """the folder of the files that the kernel reads"""
     kernel: Path
+    """the folder of its script"""
     record_file: Path
     remedy: str
     """the command that builds it"""
@@ -48,46 +55,49 @@ class BuiltKernel:
         """What a make line must add to mean this kernel."""
         return "" if self.inference else f" NAME={self.name}"
 
-    def record(self) -> dict[str, Any]:
-        """What is known of it on Kaggle; {} if it was never pushed."""
-        return dict(read_json(self.record_file, "push")) if self.record_file.is_file() else {}
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """kernel-metadata.json."""
+        return dict(read_json(self.kernel / KERNEL, "kernel"))
 
-    def keep(self, record: Mapping[str, Any]) -> None:
-        """Write down what is known of it on Kaggle."""
-        write_json(self.record_file, dict(record))
+    @cached_property
+    def files_about(self) -> dict[str, Any]:
+        """dataset-metadata.json: id (USER/SLUG) and title of the data set or the model."""
+        return dict(read_json(self.dataset / METADATA, "kernel"))
+
+    @property
+    def id(self) -> str:
+        """USER/SLUG of the kernel."""
+        return str(self.about["id"])
+
+    @property
+    def url(self) -> str:
+        """The kernel's page."""
+        return f"https://www.kaggle.com/code/{self.id}"
+
+    @property
+    def carrier(self) -> str:
+        """`dataset` or `model`."""
+        return "model" if self.about["model_sources"] else "dataset"
 
     @property
     def files(self) -> list[Path]:
-        """The files that are uploaded to the data set, in name order."""
+        """The files that are uploaded, in name order."""
         return sorted(path for path in self.dataset.iterdir() if path.name != METADATA)
 
-    def dataset_hash(self) -> str:
-        """12 hex digits over names and bytes of the data set."""
-        return _folder_hash(self.dataset)
+    def record(self) -> dict[str, Any]:
+        """What Kaggle confirmed of it; {} if it was never pushed."""
+        return dict(read_json(self.record_file, "push")) if self.record_file.is_file() else {}
 
-    def kernel_hash(self) -> str:
-        """12 hex digits over the script and its metadata."""
-        return _folder_hash(self.kernel)
+    def keep(self, record: Mapping[str, Any]) -> None:
+        """Write down what Kaggle confirmed."""
+        write_json(self.record_file, dict(record))
 
-
-@dataclass(frozen=True)
-class Names:
-    """What a kernel is called on Kaggle."""
-
-    dataset: str
-    """USER/SLUG"""
-    kernel: str
-    """USER/SLUG"""
-
-    @property
-    def kernel_url(self) -> str:
-        """The kernel's page."""
-        return f"https://www.kaggle.com/code/{self.kernel}"
-
-    @property
-    def dataset_url(self) -> str:
-        """The data set's page."""
-        return f"https://www.kaggle.com/datasets/{self.dataset}"
+    def hashes(self) -> dict[str, str]:
+        """12 hex digits each over the files, as SHA256SUMS lists them, and over the script with its metadata."""
+        script = (path.read_text(encoding="utf-8") for path in sorted(self.kernel.iterdir()) if path.is_file())
+        sums = (self.dataset / SUMS).read_text(encoding="utf-8")
+        return {"files_hash": text_hash("files", sums), "kernel_hash": text_hash("kernel", *script)}
 
 
 def built_kernel(name: str, build: Path = BUILD) -> BuiltKernel:
@@ -108,7 +118,7 @@ def check_user(name: str) -> str:
     """`name` if it can be a Kaggle user's. Raises UserError."""
     if not re.fullmatch(r"[a-z0-9](?:[a-z0-9_-]{0,48}[a-z0-9])?", name):
         raise UserError(
-            f'KAGGLE_USER "{name[:60]}": is no Kaggle user name; take the word in your profile\'s address, kaggle.com/you'
+            f'KAGGLE_USER "{name[:60]}": is no Kaggle user name; take the word behind kaggle.com/ in your profile'
         )
     return name
 
@@ -118,63 +128,40 @@ def slug_of(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def check_built(built: BuiltKernel, user: str | None) -> Names:
-    """The kernel's names on Kaggle, once all is checked that the kaggle command ignores. `user`: who pushes, if known.
+def sources(files_id: str, carrier: str) -> dict[str, list[str]]:
+    """The part of kernel-metadata.json that names the files; a model's version is added when it is known."""
+    return {
+        "dataset_sources": [files_id] if carrier == "dataset" else [],
+        "model_sources": [f"{files_id}/{VARIATION}"] if carrier == "model" else [],
+    }
 
-    Raises UserError for an unknown user, names that Kaggle would change, sources or settings that the kernel cannot do without,
-    and files that were changed since they were built or that do not belong there.
+
+def check_built(built: BuiltKernel, user: str | None) -> None:
+    """Raise UserError for a kernel that must not be pushed. `user`: who pushes, if known.
+
+    That is: an unknown user, settings or sources that the kernel cannot do without, and files that were changed since they were
+    built or do not belong there (the client would upload secrets and links too).
     """
-    dataset, kernel = (read_json(file, "kernel") for file in (built.dataset / METADATA, built.kernel / KERNEL))
-    file = built.kernel / KERNEL
-    again = f"run: {built.remedy}"
-    dataset_id, kernel_id = str(dataset.get("id")), str(kernel.get("id"))
-    owner = kernel_id.partition("/")[0]
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", owner) or dataset_id.partition("/")[0] != owner:
-        raise UserError(f"{file}: KAGGLE_USER is not known yet (the id is {kernel_id[:80]}); {again}")
+    file, again, about = built.kernel / KERNEL, f"run: {built.remedy}", built.about
+    owner = built.id.partition("/")[0]
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*/[a-z0-9-]+", built.id):
+        raise UserError(f"{file}: KAGGLE_USER is not known yet (the id is {built.id[:80]}); {again}")
     if user is not None and check_user(user) != owner:
         raise UserError(f"{file}: was built for {owner}, not for {user}; {again.replace('=you', '=' + user)}")
-    for value, title, least in ((dataset_id, dataset.get("title"), 6), (kernel_id, kernel.get("title"), 5)):
-        slug = value.partition("/")[2]
-        if not (least <= len(str(title)) <= 50 and slug == slug_of(str(title))):
-            raise UserError(
-                f'{file}: Kaggle makes the name {slug_of(str(title))} of the title "{str(title)[:60]}" ({least} to 50 letters), '
-                f"the id says {value[:80]}; {again}"
-            )
-    wanted: dict[str, object] = {
-        "is_private": True,
-        "enable_gpu": True,
-        "machine_shape": ACCELERATOR,
-        "enable_internet": False,
-    }
-    if not built.inference:
-        wanted["enable_internet"] = bool(kernel.get("enable_internet"))
+    wanted: dict[str, object] = SETTINGS | sources(str(built.files_about["id"]), built.carrier)
+    wanted |= {"competition_sources": [COMPETITION]} | ({"enable_internet": False} if built.inference else {})
     for key, setting in wanted.items():
-        if kernel.get(key) != setting:
-            raise UserError(f'{file}: "{key}" must be {json.dumps(setting)}, not {kernel.get(key)}; {again}')
-    for key, source in (("dataset_sources", dataset_id), ("competition_sources", COMPETITION)):
-        if source not in kernel.get(key, []):
-            raise UserError(f"{file}: {key} lacks {source}; {again}")
-    _check_files(built, str(kernel.get("code_file")))
-    return Names(dataset_id, kernel_id)
-
-
-def _check_files(built: BuiltKernel, script: str) -> None:
-    """Raise UserError for a file that is not what was built: the kaggle command would upload it, secrets and links too."""
-    again = f"run: {built.remedy}"
-    if built.inference:
-        open_bundle(built.dataset)
-    else:
-        check_sums(built.dataset, ORDER, again)
+        if about.get(key) != setting:
+            raise UserError(f'{file}: "{key}" must be {json.dumps(setting)}, not {about.get(key)}; {again}')
+    listed = check_sums(built.dataset, BUNDLE if built.inference else ORDER, again)
+    script = str(about["code_file"])
     if not (built.kernel / script).is_file():
         raise UserError(f"{built.kernel / script}: the kernel's script is missing; {again}")
-    for folder, names in (
-        (built.dataset, {*read_sums(built.dataset), SUMS, METADATA}),
-        (built.kernel, {KERNEL, script}),
-    ):
+    expected = {built.dataset: {*listed, SUMS, METADATA}, built.kernel: {KERNEL, script}}
+    for folder, names in expected.items():
         for path in sorted(folder.iterdir()):
             if path.is_symlink() or path.is_dir() or path.name not in names:
-                what = "is a link" if path.is_symlink() else "is a folder" if path.is_dir() else "was not built"
-                raise UserError(f"{path}: {what} and would be uploaded; move it away, or {again}")
+                raise UserError(f"{path}: was not built and would be uploaded; move it away, or {again}")
 
 
 def kernel_source(name: str) -> Path:
@@ -183,8 +170,3 @@ def kernel_source(name: str) -> Path:
         if (root / "kernels" / name / KERNEL).is_file():
             return root / "kernels" / name
     raise UserError(f"kernels/{name}/ is not here; run from the repository's top folder")
-
-
-def _folder_hash(folder: Path) -> str:
-    parts = [part for path in sorted(folder.iterdir()) if path.is_file() for part in (path.name, file_hash(path))]
-    return text_hash("pushed", *parts)

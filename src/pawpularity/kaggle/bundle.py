@@ -1,14 +1,13 @@
-"""A bundle: the data set that the inference kernel reads. Opening it compares every file with its SHA-256.
+"""A bundle: the files that the inference kernel reads. Opening it compares every file with its SHA-256.
 
 bundle.json                            the runs with their records and weights, and what they were trained on
 RUN.foldK.head.safetensors             the trained head of fold K
 RUN.frozen.safetensors                 frozen tensors that no other file of the bundle holds
-pawpularity-VERSION-py3-none-any.whl   the modules that prediction imports
+pawpularity-VERSION-py3-none-any.whl   the package
 SHA256SUMS                             for `sha256sum -c SHA256SUMS`
-dataset-metadata.json                  for the kaggle command, which does not upload it
+dataset-metadata.json                  name and title on Kaggle; not uploaded
 
-The names are flat because the kaggle command skips folders. Kaggle unpacks a zip but not a wheel, and Python imports from a
-wheel without unpacking it.
+The names are flat because Kaggle's client leaves out folders.
 """
 
 import hashlib
@@ -114,9 +113,8 @@ class Bundle:
         data = self.about["trained_on"]
         if data["contest"]:
             return f"trained on the contest's {data['photos']} photos"
-        return (
-            f"trained on {data['name']}: {data['photos']} {'drawn ' if data['drawn'] else ''}photos, not the contest's"
-        )
+        kind = "drawn photos" if data["drawn"] else "photos"
+        return f"trained on {data['name']}: {data['photos']} {kind}, not the contest's"
 
 
 def open_bundle(folder: Path, *, check_files: bool = True) -> Bundle:
@@ -146,21 +144,20 @@ def write_sums(folder: Path) -> None:
     write_text(folder / SUMS, "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())))
 
 
-def read_sums(folder: Path) -> dict[str, str]:
-    """File names and their SHA-256. Raises UserError for a list that cannot be read."""
+def check_sums(folder: Path, needed: str, remedy: str) -> set[str]:
+    """The files listed in SHA256SUMS.
+
+    Raises UserError for the first that is missing or is not the one that was built, and where `needed` is not listed.
+    """
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / SUMS}: cannot be read ({error}); build it again") from None
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-
-
-def check_sums(folder: Path, needed: str, remedy: str) -> None:
-    """Raise UserError for the first listed file that is missing or is not the one that was built; `needed` must be listed."""
-    sums = read_sums(folder)
+        raise UserError(f"{folder / SUMS}: cannot be read ({error}); {remedy}") from None
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in [needed, *sums]:
         path = folder / name
         if not path.is_file():
             raise UserError(f"{path}: is missing; {remedy}")
         if sha256(path) != sums.get(name):
             raise UserError(f"{path}: is not the file that was built (its SHA-256 differs); {remedy}")
+    return set(sums)

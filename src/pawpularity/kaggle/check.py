@@ -18,7 +18,7 @@ from pawpularity.data.dataset import load_test
 from pawpularity.data.tables import ID, read_test
 from pawpularity.errors import UserError
 from pawpularity.kaggle import fake_test_set, sandbox
-from pawpularity.kaggle.built_kernel import built_kernel
+from pawpularity.kaggle.built_kernel import BuiltKernel, built_kernel
 from pawpularity.kaggle.bundle import Bundle, open_bundle
 from pawpularity.kaggle.submission import predict_test
 from pawpularity.kaggle.submission_file import check_submission
@@ -48,9 +48,10 @@ def kernel_check(*, build: str, photos: int, threads: int | None, python: str | 
     built = built_kernel("inference", Path(build))
     bundle = open_bundle(built.dataset)
     with tempfile.TemporaryDirectory(prefix="pawpularity-check-") as scratch:
-        check = _Check(bundle, built.kernel / "inference.py", Path(scratch).resolve(), threads, python)
+        check = _Check(built, bundle, Path(scratch).resolve(), threads, python)
         report = check.run(photos)
-    emit(report, table(("kernel-check", "passed"), _rows(bundle, report), left=(0, 1)), json)
+    rows = [(key.replace("_", " "), _shown(value)) for key, value in report.items()]
+    emit(report, table(("kernel-check", "passed"), rows, left=(0, 1)), json)
     if report["hours_for_contest"] > CONTEST_HOURS:
         log(f"at this speed the kernel would leave things out: the contest gives {CONTEST_HOURS:.0f} h")
     next_step("make kernel-push")
@@ -59,8 +60,10 @@ def kernel_check(*, build: str, photos: int, threads: int | None, python: str | 
 class _Check:
     """The sessions of one check; everything lies below `scratch`."""
 
-    def __init__(self, bundle: Bundle, script: Path, scratch: Path, threads: int | None, python: str | None) -> None:
-        self.bundle, self.script, self.scratch = bundle, script, scratch
+    def __init__(
+        self, built: BuiltKernel, bundle: Bundle, scratch: Path, threads: int | None, python: str | None
+    ) -> None:
+        self.built, self.bundle, self.scratch = built, bundle, scratch
         self.words = ["--threads", str(threads)] if threads else []
         self.python = python or sys.executable
         losses = bundle.about["half"]
@@ -72,13 +75,13 @@ class _Check:
         log(f"sandbox {sandbox.isolation()}")
         log("session 1 of 2: the contest's eight photos of noise ...")
         noise = fake_test_set.noise(self.scratch / "noise")
-        few, scores = self.session(noise, "legacy")
-        difference = self.compare(scores, self.predicted(noise))
+        difference = self.compare(self.session(noise, "legacy")[1], self.predicted(noise))
         hidden = self.scratch / "hidden"
         drawn, faults = fake_test_set.hidden(hidden, photos, broken=BROKEN)
         log(f"session 2 of 2: {photos} hidden photos, {len(faults)} of them broken ...")
-        session, scores = self.session(hidden, "current", rerun=True)
-        if odd := session.report["photos_unusable"].keys() ^ faults.keys():
+        session, scores = self.session(hidden, self.built.carrier, rerun=True)
+        report = session.report
+        if odd := report["photos_unusable"].keys() ^ faults.keys():
             raise UserError(
                 f"kernel-check: photo {min(odd)} ({faults.get(min(odd), 'sound')}) was not seen for what it is"
             )
@@ -87,41 +90,32 @@ class _Check:
         # A last batch of another size may pick other kernels, and differ in the last digits.
         alike = photos if photos <= fake_test_set.DRAWN else photos - photos % fake_test_set.DRAWN
         difference = max(difference, self.compare(scores[:alike], due[:alike]))
-        report = session.report
         each = (report["seconds"] - report["seconds_to_first_photo"]) / photos
         return {
             "bundle": self.bundle.name,
-            "bytes": sum(path.stat().st_size for path in self.bundle.folder.iterdir()),
             "sandbox": sandbox.isolation(),
             "versions": session.guard["versions"],
             "photos": photos,
             "broken": len(faults),
-            "device": report["device"],
-            "dtypes": report["dtypes"],
-            "left_out": report["left_out"],
             "photos_per_s": 1 / each,
-            "seconds_to_first_photo": report["seconds_to_first_photo"],
             "hours_for_contest": (report["seconds_to_first_photo"] + CONTEST_PHOTOS * each) / 3600,
-            "peak_mb": report["peak_mb"],
-            "peak_mb_of_few": few.report["peak_mb"],
             "difference": difference,
             "bound": self.bound,
+            **{key: report[key] for key in ("device", "dtypes", "left_out", "seconds_to_first_photo", "peak_mb")},
         }
 
     def session(self, data: Path, layout: str, *, rerun: bool = False) -> tuple[sandbox.Session, pd.Series]:
         """Run the script on `data`, and check everything but its scores; returns them by Id."""
         session = sandbox.run(
-            self.scratch / f"session-{data.name}", self.script, self.bundle.folder, data, self.words,
+            self.scratch / f"session-{data.name}", self.built.kernel / "inference.py", self.bundle.folder, data, self.words,
             layout=layout, python=self.python, rerun=rerun,
         )  # fmt: skip
         where = f"kernel-check ({layout} mounts, {data.name})"
         if session.code != 0 or not session.guard:
-            needed = [name for name in session.guard.get("hidden", []) if f"No module named {name!r}" in session.output]
-            why = (
-                f"it needs {needed[0]}, which Kaggle's image does not promise"
-                if needed
-                else session.output.strip()[-600:]
-            )
+            why = session.output.strip()[-600:]
+            for name in session.guard.get("hidden", []):
+                if f"No module named {name!r}" in session.output:
+                    why = f"it needs {name}, which Kaggle's image does not promise"
             raise UserError(f"{where}: the script ended with {session.code}: {why}")
         if tried := session.guard["connections"]:
             raise UserError(f"{where}: the script tried to reach {tried[0]}; on Kaggle there is no network")
@@ -152,19 +146,10 @@ class _Check:
         return difference
 
 
-def _rows(bundle: Bundle, report: dict[str, Any]) -> list[tuple[str, str]]:
-    networks = sum(len(run.trained_folds()) for run in bundle.runs)
-    dtypes = ", ".join(report["dtypes"]) + (", heads in half precision" if bundle.about["half"] else "")
-    return [
-        ("bundle", f"{bundle.name}: {len(bundle.runs)} runs, {networks} networks"),
-        ("sandbox", report["sandbox"]),
-        ("versions", ", ".join(f"{name} {version}" for name, version in report["versions"].items())),
-        ("imports", "nothing but torch, timm, safetensors, numpy, pandas, Pillow and what they require"),
-        ("submissions", f"8 photos of noise, {report['photos']} hidden ones of which {report['broken']} are broken: every Id once, "
-                        "in order, within 1..100; the broken ones got the mean"),
-        ("predict", f"{report['difference']:.2e} points apart at most in {dtypes} (allowed: {report['bound']:.2e})"),
-        ("speed", f"{report['photos_per_s']:.1f} photos/s on this {report['device']}; "
-                  f"{report['seconds_to_first_photo']:.1f} s to the first photo"),
-        ("memory", f"{report['peak_mb']:.0f} MB at most ({report['peak_mb_of_few']:.0f} for 8 photos)"),
-        ("contest", f"{CONTEST_PHOTOS} photos of {fake_test_set.SIZE} px would take {report['hours_for_contest']:.2f} h here"),
-    ]  # fmt: skip
+def _shown(value: Any) -> str:
+    """A value of the report in a table."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {version}" for name, version in value.items())
+    if isinstance(value, list):
+        return ", ".join(value) or "nothing"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

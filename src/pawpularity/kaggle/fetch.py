@@ -3,7 +3,6 @@
 import re
 import shutil
 import tempfile
-import zipfile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,35 +12,35 @@ from pawpularity.context import FOLDS
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leaderboard import fold_line, run_row, table_text
 from pawpularity.evaluation.oof import read_fold, read_run, run_folds
-from pawpularity.files import DAMAGED_ZIP, file_hash, require_space
+from pawpularity.files import file_hash
+from pawpularity.kaggle.api import Kaggle
 from pawpularity.kaggle.commands import SHOWN, pushed_kernel
-from pawpularity.kaggle.kaggle_cli import Kaggle, shell_line
-from pawpularity.kaggle.progress import fetch, output_words, progress, require_complete
+from pawpularity.kaggle.download import unpack
+from pawpularity.kaggle.watch import Pushed
 from pawpularity.runs import OOF, Run
 
-ARCHIVE = r"^run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip$"
-MEMBER = r"oof/(folds|{run})/[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?"
+ARCHIVE = r"run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip"
 
 
 def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str | None) -> None:
-    """Download the run of the training kernel `name`, or take the archive `zip`; shows the command unless `go`."""
+    """Download the run of the training kernel `name`, or take the archive `zip`; says so only unless `go`."""
     if zip:
         print(bring_home(Path(zip)))
         next_step("make oof")
         return
     if name == "inference":
         raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
-    built, names, record = pushed_kernel(name, build, user)
+    built, record = pushed_kernel(name, build, user)
     if not go:
-        print(shell_line(output_words(names, Path("DIR"), ARCHIVE)))
+        print(f"download the run that {built.id} version {record['kernel_version']} trained, and add its folds to oof/")
         log(SHOWN)
         return
-    kaggle = Kaggle.find()
-    require_complete(kaggle, built, names, progress(kaggle, names, record.get("log_before")))
+    pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
+    pushed.require_complete()
     with tempfile.TemporaryDirectory() as scratch:
-        files = fetch(kaggle, names, Path(scratch), ARCHIVE)
+        files = pushed.fetch(Path(scratch), ARCHIVE)
         if len(files) != 1:
-            raise UserError(f"{names.kernel}: left {len(files)} archives of a run, not one; look at {names.kernel_url}")
+            raise UserError(f"{pushed}: left {len(files)} archives of a run, not one; look at {built.url}")
         print(bring_home(files[0], name.removeprefix("train-")))
     built.keep(record | {"status": "fetched"})
     next_step("make oof")
@@ -60,7 +59,7 @@ def bring_home(archive: Path, run: str | None = None) -> str:
         raise UserError(f"{archive}: is missing; download it from the kernel's page, and name where it is")
     OOF.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetched.", suffix=".part", dir=OOF) as scratch:
-        _unpack(archive, found[1], Path(scratch))
+        unpack(archive, Path(scratch), "the run")
         fetched = Run.open(Path(scratch) / "oof" / found[1])
         _bring_folds_file(Path(scratch), fetched)
         # Read by the folds file that both now share: predictions of other photos are refused here.
@@ -109,19 +108,3 @@ def _bring_folds_file(place: Path, fetched: Run) -> None:
         raise UserError(
             f"{target}: differs from the folds {fetched.name} was trained by; move it away, and fetch again"
         )
-
-
-def _unpack(archive: Path, run: str, into: Path) -> None:
-    allowed = re.compile(MEMBER.format(run=re.escape(run)))
-    try:
-        with zipfile.ZipFile(archive) as zipped:
-            members = [member for member in zipped.infolist() if not member.is_dir()]
-            for member in members:
-                if not allowed.fullmatch(member.filename) or {".", ".."} & set(member.filename.split("/")):
-                    raise UserError(
-                        f'{archive}: "{ascii(member.filename)[1:-1][:80]}" is no part of a run; nothing was unpacked'
-                    )
-            require_space(into, sum(member.file_size for member in members), "the run", "")
-            zipped.extractall(into, members)
-    except DAMAGED_ZIP as error:
-        raise UserError(f"{archive}: is damaged ({error}); fetch it again") from None

@@ -5,8 +5,6 @@ written: every Id of test.csv once, in its order, scores in 1..100. inference.js
 """
 
 import argparse
-import csv
-import io
 import os
 import resource
 import sys
@@ -15,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pawpularity import __version__
 from pawpularity.console import duration, log
@@ -40,9 +37,7 @@ def main(words: Sequence[str], bundle: Path, root: Path, started: float) -> int:
     `started`: `time.monotonic()` when the script began. Kaggle gives no `words`.
     """
     parser = argparse.ArgumentParser(prog="inference.py", description="Score the contest's test photos.")
-    parser.add_argument(
-        "--hours", type=float, help="end by then, leaving out what does not fit (default: the bundle's)"
-    )
+    parser.add_argument("--hours", type=float, help="leave out what does not fit into them (default: the bundle's)")
     parser.add_argument("--threads", type=int, help="threads that decode photos (default: one a core)")
     options = parser.parse_args(words)
     try:
@@ -58,7 +53,8 @@ def _run(bundle_folder: Path, root: Path, started: float, hours: float | None, t
     log(f"pawpularity {__version__}, {rerun}; bundle {bundle_folder}")
     bundle = open_bundle(bundle_folder)
     data = find_competition(root / "input")
-    ids, metadata = read_rows(data)
+    table = read_test(data)
+    ids, metadata = table[ID].tolist(), table[list(METADATA)].to_numpy(dtype=np.float32)
     log(f"data    {data}: {len(ids)} photos; bundle {bundle.name}: {', '.join(run.name for run in bundle.runs)}")
     path = root / "working" / "submission.csv"
     write_text(path, submission_text(ids, np.full(len(ids), bundle.mean)))  # that it can be written is known now
@@ -99,9 +95,8 @@ def _run(bundle_folder: Path, root: Path, started: float, hours: float | None, t
         "peak_mb": round(peak_mb, 1),
     }
     write_json(path.with_name("inference.json"), report)
-    low, high, mean = outcome.scores.min(), outcome.scores.max(), outcome.scores.mean()
-    log(f"wrote {path}: {len(ids)} rows, {low:.1f} to {high:.1f}, mean {mean:.1f}")
-    log(f"{len(outcome.faults)} photos could not be used; {duration(seconds)}, {peak_mb:.0f} MB at most")
+    log(f"wrote {path}: {len(ids)} rows, mean {outcome.scores.mean():.1f}; {len(outcome.faults)} photos could not be used; "
+        f"{duration(seconds)}, {peak_mb:.0f} MB at most")  # fmt: skip
 
 
 def find_competition(inputs: Path) -> Path:
@@ -126,18 +121,3 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
         for path in sorted(root.iterdir()):
             if path.is_dir() and path.name not in ("train", "test"):
                 yield from _folders(path, depth - 1)
-
-
-def read_rows(data: Path) -> tuple[list[str], NDArray[np.float32] | None]:
-    """Ids of test.csv, each once, and their metadata, (n, 12); None, as if it were not known, where the table is damaged."""
-    try:
-        table = read_test(data)
-    except UserError as error:
-        text = (data / "test.csv").read_text(encoding="utf-8-sig", errors="replace")
-        found = ((row.get(ID) or "").strip() for row in csv.DictReader(io.StringIO(text)))
-        ids = list(dict.fromkeys(name for name in found if name))
-        if not ids:
-            raise
-        log(f"warning: {error}; going on without metadata")
-        return ids, None
-    return table[ID].tolist(), table[list(METADATA)].to_numpy(dtype=np.float32)

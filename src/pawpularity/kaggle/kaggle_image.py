@@ -6,7 +6,7 @@ request 1444, November 2024) and adds kaggle_requirements.txt; torch and its lik
 there too, some pinned to old versions; prediction does without them.
 
 The guard hides every module that is not promised, takes this package from below FOLDER only, refuses connections, and writes what
-was imported, hidden and tried to FOLDER/guard.json. It uses the standard library alone, so that any Python can run it.
+was hidden and tried to FOLDER/guard.json. It uses the standard library alone, so that any Python can run it.
 """
 
 import importlib.abc
@@ -16,9 +16,9 @@ import json
 import platform
 import re
 import runpy
-import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,18 +42,12 @@ def promised_imports(distributions: Iterable[str] = RELIED) -> set[str]:
         name = due.pop()
         if name in found:
             continue
-        try:
-            requires = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
         found.add(name)
-        due += [
-            _plain(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]) for line in requires if "extra ==" not in line
-        ]
+        with suppress(importlib.metadata.PackageNotFoundError):
+            requires = importlib.metadata.requires(name) or []
+            due += [_plain(re.split(r"[^A-Za-z0-9._-]", line)[0]) for line in requires if "extra ==" not in line]
     tops = importlib.metadata.packages_distributions()
-    return {
-        top for top, owners in tops.items() if found & {_plain(owner) for owner in owners}
-    } | sys.stdlib_module_names
+    return {top for top, owners in tops.items() if found & set(map(_plain, owners))} | sys.stdlib_module_names
 
 
 def _plain(name: str) -> str:
@@ -89,18 +83,13 @@ class Guard(importlib.abc.MetaPathFinder):
             yield from getattr(finder, "find_distributions", lambda *_: ())(*context)
 
 
-def _block_sockets(tried: list[str]) -> None:
-    def refuse(self: Any, address: Any, *rest: Any) -> Any:
-        tried.append(str(address))
-        raise OSError(101, f"no network on Kaggle: {address}")
+def _refuse_connections(tried: list[str]) -> None:
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event in ("socket.connect", "socket.getaddrinfo"):  # (socket, address); (host, port, ...)
+            tried.append(str(args[1] if event == "socket.connect" else args[0]))
+            raise OSError(101, f"no network on Kaggle: {tried[-1]}")
 
-    def refuse_name(host: Any, *rest: Any, **more: Any) -> Any:
-        tried.append(str(host))
-        raise socket.gaierror(-3, f"no network on Kaggle: {host}")
-
-    socket.socket.connect = refuse  # type: ignore[method-assign]
-    socket.socket.connect_ex = refuse  # type: ignore[method-assign]
-    socket.getaddrinfo = refuse_name
+    sys.addaudithook(hook)
 
 
 def main(folder: Path, script: str, words: Sequence[str]) -> None:
@@ -114,20 +103,12 @@ def main(folder: Path, script: str, words: Sequence[str]) -> None:
     tried: list[str] = []
     guard = Guard(promised_imports(), folder, sys.meta_path)
     sys.meta_path[:] = [guard]
-    _block_sockets(tried)
+    _refuse_connections(tried)
     sys.argv = [script, *words]
     try:
         runpy.run_path(script, run_name="__main__")
     finally:
-        tops = sorted({name.partition(".")[0] for name in list(sys.modules)} - set(sys.stdlib_module_names))
-        origin = getattr(sys.modules.get(OWN), "__file__", None)
-        log = {
-            "versions": versions,
-            "imported": tops,
-            "hidden": list(guard.hidden),
-            "connections": tried,
-            "own": origin,
-        }
+        log = {"versions": versions, "hidden": list(guard.hidden), "connections": tried}
         (folder / "guard.json").write_text(json.dumps(log), encoding="utf-8")
 
 

@@ -1,49 +1,38 @@
 """`pawpularity kernel`: build what Kaggle gets, `kernels/build/dataset/` (see `bundle`) and `kernels/build/kernel/`.
 
-Only what prediction needs goes in, and nothing twice: frozen tensors that several runs share are in the file of the first
-one, and the wheel holds only the modules that the kernel's script imports.
+Only what prediction needs goes in, and nothing twice: frozen tensors that several runs share are in the file of the first one.
 """
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from pawpularity import __version__
-from pawpularity.console import log, next_step, table, track
+from pawpularity.config import resolve
+from pawpularity.console import log, next_step, track
 from pawpularity.data import is_drawn
-from pawpularity.data.tables import ID, read_cells
-from pawpularity.ensemble.record import read_weights
+from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import run_folds
-from pawpularity.files import atomic_folder, read_json, require_space, size_text, text_hash, write_json, write_text
+from pawpularity.evaluation.oof import read_oof, run_folds
+from pawpularity.files import atomic_folder, read_json, require_space, size_text, text_hash, write_json
 from pawpularity.kaggle import wheel
-from pawpularity.kaggle.built_kernel import KERNEL, USER, check_user, kernel_source
+from pawpularity.kaggle.built_kernel import KERNEL, USER, check_user, kernel_source, sources
 from pawpularity.kaggle.bundle import BUNDLE, FORMAT, METADATA, Bundle, open_bundle, write_sums
 from pawpularity.kaggle.inference import HOURS
+from pawpularity.kaggle.submission import members_of
 from pawpularity.runs import OOF, Run, check_name, git_commit
 
 TITLE = "Pawpularity bundle"
-SLUG = "pawpularity-bundle"
+SLUG, KERNEL_SLUG = "pawpularity-bundle", "pawpularity-inference"
 CONTEST_IDS = "67f0c419872d"
 """`ids_hash` of the contest's train.csv, 9,912 photos."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What the kernel predicts: clip(intercept + sum of weight x member, 1, 100)."""
-
-    name: str
-    intercept: float
-    members: list[tuple[Run, float]]
-    """runs and their weights"""
-    mean: float | None
-    """of the blend's out-of-fold predictions; None = the weighted mean of the members'"""
-    ensemble: str | None
-    """the blend below oof/; None for a single run and for the plain mean of several"""
+Members = list[tuple[Run, float]]
+"""Runs and their weights."""
 
 
 def kernel(
@@ -62,8 +51,9 @@ def kernel(
 
     Raises UserError for runs without networks or of different data, and as loading the networks does.
     """
-    if other := [*(["--config"] if config else []), *settings]:
+    if other := [*(["--config"] if config else []), *(word for word in settings if not word.startswith("kernel."))]:
         raise UserError(f'kernel: uses the runs\' own settings; remove "{other[0]}"')
+    carrier = resolve("default", settings).kernel.carrier
     hours = HOURS if hours is None else hours
     if not 0.1 <= hours <= 9:
         raise UserError(f"--hours {hours:g}: must be 0.1 to 9; Kaggle stops the contest's kernels after 9")
@@ -71,69 +61,61 @@ def kernel(
         raise UserError(f"--photos {photos}: must be 1 or more")
     if user:
         check_user(user)
-    recipe = recipe_of(runs)
+    about, members = recipe_of(runs)
     folder, source = Path(into), kernel_source("inference")
-    needed = sum(run.head_file(fold).stat().st_size for run, _ in recipe.members for fold in run.trained_folds())
-    needed += sum(run.frozen_file.stat().st_size for run, _ in recipe.members if run.frozen_file.is_file())
+    needed = sum(run.head_file(fold).stat().st_size for run, _ in members for fold in run.trained_folds())
+    needed += sum(run.frozen_file.stat().st_size for run, _ in members if run.frozen_file.is_file())
     require_space(folder, needed, "the bundle", ", or name another place with --into DIR")
+    about |= {"hours": hours, "half": _losses(members, Path(data) if data else None, photos) if half else {}}
     with atomic_folder(folder / "dataset") as dataset, atomic_folder(folder / "kernel") as script:
-        _write_bundle(dataset, recipe, hours, photos if half else 0, Path(data) if data else None)
-        write_json(
-            dataset / METADATA, {"title": TITLE, "id": f"{user or USER}/{SLUG}", "licenses": [{"name": "other"}]}
-        )
-        write_text(script / KERNEL, (source / KERNEL).read_text(encoding="utf-8").replace(USER, user or USER))
+        _write_bundle(dataset, about, members)
+        write_json(dataset / METADATA, {"title": TITLE, "id": f"{user or USER}/{SLUG}"})
+        metadata = read_json(source / KERNEL, "kernel") | {"id": f"{user or USER}/{KERNEL_SLUG}"}
+        write_json(script / KERNEL, metadata | sources(f"{user or USER}/{SLUG}", carrier))
         shutil.copyfile(source / "inference.py", script / "inference.py")
     _show(open_bundle(folder / "dataset"), user)
 
 
-def recipe_of(words: Sequence[str]) -> Recipe:
-    """The recipe for one run, one blend, or the mean of several runs.
+def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
+    """What one run, one blend, or the mean of several runs predicts: name, intercept and blend for bundle.json, and the members.
 
     Raises UserError for runs that keep no networks, are not trained, or were trained on different data.
     """
     if not words:
         raise UserError('kernel: name what to bundle: make kernel RUNS="densenet161 resnet152", or a blend: RUNS=NAME')
     runs = [Run.open(OOF / check_name(word)) for word in dict.fromkeys(words)]
-    if len(runs) == 1 and runs[0].kind == "ensemble":
-        blend = runs[0]
-        intercept, weights = read_weights(blend)
-        members = [(Run.open(OOF / name), weight) for name, weight in weights.items()]
+    about: dict[str, Any] = {"name": "-".join(run.name for run in runs)[:100], "ensemble": None, "intercept": 0.0}
+    members = [(run, 1 / len(runs)) for run in runs]
+    blends = [run for run in runs if run.kind == "ensemble"]
+    if blends and len(runs) > 1:
+        raise UserError(f"kernel: {blends[0].name} is a blend; bundle it alone, or name its members")
+    if blends:
+        intercept, found, weights = members_of(blends[0])
+        members = list(zip(found, weights.tolist(), strict=True))
+        mean = read_json(blends[0].folder / "weights.json", f"blend {blends[0].name}")["mean_prediction"]
+        about |= {"ensemble": blends[0].name, "intercept": intercept, "mean_prediction": mean}
         if not members:
-            raise UserError(f"{blend.folder}: all its weights are 0; make another blend")
-        mean = float(read_json(blend.folder / "weights.json", f"blend {blend.name}")["mean_prediction"])
-        recipe = Recipe(blend.name, intercept, members, mean, blend.name)
-    else:
-        if blends := [run.name for run in runs if run.kind == "ensemble"]:
-            raise UserError(f"kernel: {blends[0]} is a blend; bundle it alone (RUNS={blends[0]}), or name its members")
-        name = "-".join(run.name for run in runs)[:100]
-        recipe = Recipe(name, 0.0, [(run, 1 / len(runs)) for run in runs], None, None)
-        if len(runs) > 1:
-            log(f"the plain mean of {len(runs)} runs; make ensemble MEMBERS=... fits weights and scores them")
-    for run, _ in recipe.members:
-        _require_trained(run)
+            raise UserError(f"{blends[0].folder}: all its weights are 0; make another blend")
+    elif len(runs) > 1:
+        log(f"the plain mean of {len(runs)} runs; make ensemble MEMBERS=... fits weights and scores them")
+    for run, _ in members:
+        run.require_networks()
+        folds = run.trained_folds()
+        if not folds:
+            raise UserError(f"{run.folder}: no fold is trained yet; run: {run.remedy()}")
+        if len(folds) < run.k:
+            log(f"{run.name}: only folds {folds} of {run.k} are trained; the bundle holds those")
         if run.leaky:
             log(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing of new photos")
-    hashes = {run.record["data"]["hash"]: run.name for run, _ in recipe.members}
+    hashes = {run.record["data"]["hash"]: run.name for run, _ in members}
     if len(hashes) > 1:
         raise UserError(f"kernel: {' and '.join(hashes.values())} were trained on different data; bundle runs of one")
-    return recipe
-
-
-def _require_trained(run: Run) -> None:
-    run.require_networks()
-    folds = run.trained_folds()
-    if not folds:
-        raise UserError(f"{run.folder}: no fold is trained yet; run: {run.remedy()}")
-    if len(folds) < run.k:
-        log(f"{run.name}: only folds {folds} of {run.k} are trained; the bundle holds those")
+    return about, members
 
 
 def mean_prediction(run: Run) -> float:
     """The mean out-of-fold prediction of the trained folds."""
-    files = [run.predictions_file(fold) for fold in run.trained_folds()]
-    return float(
-        np.concatenate([read_cells(file, ("prediction",)).numbers("prediction", "a score") for file in files]).mean()
-    )
+    return float(pd.concat(read_oof(run.predictions_file(fold)) for fold in run.trained_folds())["prediction"].mean())
 
 
 def trained_on(run: Run) -> dict[str, Any]:
@@ -149,75 +131,58 @@ def ids_hash(ids: Sequence[str]) -> str:
     return text_hash("ids 1", *sorted(ids))
 
 
-def _write_bundle(into: Path, recipe: Recipe, hours: float, half_photos: int, data: Path | None) -> None:
+def _losses(members: Members, data: Path | None, photos: int) -> dict[str, Any]:
+    from pawpularity.kaggle.half_precision import loss_of_halves
+
+    return {run.name: loss_of_halves(run, data, photos) for run, _ in members}
+
+
+def _write_bundle(into: Path, about: dict[str, Any], members: Members) -> None:
     held: dict[tuple[str, str], str] = {}  # a frozen tensor's name and hash: the file that holds it
-    losses: dict[str, dict[str, Any]] = {}
     runs = {}
-    for run, weight in recipe.members:
-        entry, loss = _write_run(into, run, held, half_photos, data)
+    for run, weight in members:
+        entry = _write_run(into, run, held, half=bool(about["half"]))
         runs[run.name] = {"weight": weight, "mean_prediction": mean_prediction(run), **entry}
-        if loss is not None:
-            losses[run.name] = loss
-    mean = sum(run["weight"] * run["mean_prediction"] for run in runs.values()) if recipe.mean is None else recipe.mean
-    wheel.write_wheel(into / wheel.NAME, wheel.modules_for("pawpularity.kaggle.inference"))
-    about = {
+    wheel.write_wheel(into / wheel.NAME)
+    own = {
         "format": FORMAT,
         "package": __version__,
         "git_commit": git_commit(),
         "code": wheel.NAME,
-        "name": recipe.name,
-        "ensemble": recipe.ensemble,
-        "hours": hours,
-        "intercept": recipe.intercept,
-        "mean_prediction": mean,
-        "trained_on": trained_on(recipe.members[0][0]),
-        "half": losses,
-        "runs": runs,
+        "mean_prediction": sum(run["weight"] * run["mean_prediction"] for run in runs.values()),
+        "trained_on": trained_on(members[0][0]),
     }
-    write_json(into / BUNDLE, about)
+    write_json(into / BUNDLE, own | about | {"runs": runs})
     write_sums(into)
 
 
-def _write_run(
-    into: Path, run: Run, held: dict[tuple[str, str], str], half_photos: int, data: Path | None
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Write one run's tensors; returns its part of bundle.json, and what half precision costs it.
+def _write_run(into: Path, run: Run, held: dict[tuple[str, str], str], *, half: bool) -> dict[str, Any]:
+    """Write one run's tensors; returns its part of bundle.json.
 
     Loading every network proves that head, frozen part and record belong together.
     """
-    from pawpularity.device import choose
-    from pawpularity.kaggle.half_precision import data_of, halved, loss_of_halves, scores_of_halves
+    from pawpularity.kaggle.half_precision import halved
     from pawpularity.models.weights import read_tensors, save_tensors, tensors_hash
     from pawpularity.predictor import load_network
 
     folds: dict[str, dict[str, str]] = {}
-    scores = []
     first = None
     for fold in track(run.trained_folds(), f"bundle {run.name}", unit="fold"):
-        network = load_network(run, fold, frozen_of=first)
-        first = first or network
+        first = load_network(run, fold, frozen_of=first)
         file, head = into / f"{run.name}.fold{fold}.head.safetensors", read_tensors(run.head_file(fold))
-        if half_photos:
+        if half:
             head = halved(head)
             save_tensors(file, head, {"run": run.name, "fold": str(fold), "precision": "half"})
-            each = max(1, half_photos // len(run.trained_folds()))
-            scores.append(scores_of_halves(run, fold, network, head, data_of(run, data), each))
         else:
             shutil.copyfile(run.head_file(fold), file)
         folds[str(fold)] = {"head": file.name, "head_hash": tensors_hash(head)}
     assert first is not None
-    own = f"{run.name}.frozen.safetensors"
-    frozen: dict[str, list[str]] = {}
-    kept = {}
-    for name, tensor in first.frozen_state().items():
-        place = held.setdefault((name, tensors_hash({name: tensor})), own)
-        frozen.setdefault(place, []).append(name)
-        if place == own:
-            kept[name] = tensor
-    if kept:
+    own, tensors = f"{run.name}.frozen.safetensors", first.frozen_state()
+    places = {name: held.setdefault((name, tensors_hash({name: tensors[name]})), own) for name in tensors}
+    if kept := {name: tensor for name, tensor in tensors.items() if places[name] == own}:
         save_tensors(into / own, kept, {"backbone": run.config.model.backbone})
-    loss = loss_of_halves(scores, choose(run.config.train.dtype).dtype_name) if scores else None
-    return {"record": _record(run), "folds": folds, "frozen": frozen}, loss
+    frozen = {file: [name for name in places if places[name] == file] for file in dict.fromkeys(places.values())}
+    return {"record": _record(run), "folds": folds, "frozen": frozen}
 
 
 def _record(run: Run) -> dict[str, Any]:
@@ -237,18 +202,14 @@ def _record(run: Run) -> dict[str, Any]:
 
 
 def _show(bundle: Bundle, user: str | None) -> None:
-    sizes = {path.name: path.stat().st_size for path in sorted(bundle.folder.iterdir()) if path.name != METADATA}
-    total = sum(sizes.values())
-    rows = []
-    for run in bundle.runs:
-        heads = [sizes.pop(run.head_file(fold).name) for fold in run.trained_folds()]
-        rows.append((f"{run.name}: {len(heads)} trained heads", size_text(sum(heads))))
-    rows += [(name, size_text(size)) for name, size in sorted(sizes.items(), key=lambda item: -item[1])]
-    print(table(("part", "size"), [*rows, (f"in all: {bundle.folder}", size_text(total))]))
+    sizes = {path.name: path.stat().st_size for path in bundle.folder.iterdir() if path.name != METADATA}
+    frozen = sum(size for name, size in sizes.items() if name.endswith(".frozen.safetensors"))
+    networks = ", ".join(f"{run.name} ({len(run.trained_folds())} folds)" for run in bundle.runs)
+    print(f"{bundle.folder}: {networks}; {size_text(sum(sizes.values()))}, of it {size_text(frozen)} frozen backbones")
     for name, loss in bundle.about["half"].items():
-        most, before, after = loss["largest_difference"], loss["rmse"], loss["rmse_half"]
-        print(f"half precision moves {name} by {most:.4f} points at most, RMSE {before:.4f} -> {after:.4f} "
-              f"(constant {loss['constant_rmse']:.2f}; {loss['photos']} photos out of fold, {loss['dtype']})")  # fmt: skip
+        print(f"half precision moves {name} by {loss['largest_difference']:.4f} points at most, RMSE {loss['rmse']:.4f} -> "
+              f"{loss['rmse_half']:.4f} (constant {loss['constant_rmse']:.2f}; {loss['photos']} photos out of fold, "
+              f"{loss['dtype']})")  # fmt: skip
     print(bundle.trained_on)
     if not bundle.trained_on_contest:
         log("make submit refuses this without ARGS=--anyway; make data fetches the contest's photos")

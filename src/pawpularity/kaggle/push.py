@@ -1,276 +1,265 @@
-"""Push a kernel and its data set, and submit it, by the kaggle command, each answer read.
+"""Push a kernel and its files. What is recorded is what Kaggle confirmed, so that a refused upload is tried again.
 
-`push_plan` gives the commands as shell lines; the other functions act. The order matters: Kaggle mounts the newest
-version of a data set that is ready, so a kernel pushed before that would run on the old bundle.
+The order matters: Kaggle mounts the newest version of a data set that is ready, so a kernel that is pushed earlier would run on the
+old files. A version is known to be ours by the note it was made with, which Kaggle gives back, or because it is the only one that
+is new behind an upload that Kaggle took.
 """
 
-import json
-import re
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from pawpularity import __version__
 from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import size_text
-from pawpularity.kaggle.built_kernel import BuiltKernel, Names
-from pawpularity.kaggle.kaggle_cli import COMPETITION, RULES, Answer, Kaggle, explain, shell_line
-from pawpularity.kaggle.progress import PATIENCE, TRIAL, Unanswered, log_mark, output_words, pause
+from pawpularity.kaggle.api import Kaggle, Refused, Uncertain, request
+from pawpularity.kaggle.built_kernel import VARIATION, BuiltKernel
 
-SUBMISSIONS_URL = f"https://www.kaggle.com/competitions/{COMPETITION}/submissions"
-READY_MINUTES = 60.0
-_ARRIVED = re.compile(r"^Upload successful: (.*) \([^()]*\)$", re.MULTILINE)  # _upload_file
-
-
-class Mispushed(UserError):
-    """Kaggle made a version of the kernel that is no good. `fault` says what became of it and what to do."""
-
-    def __init__(self, doing: str, fault: str) -> None:
-        super().__init__(f"{doing}: Kaggle {fault}")
-        self.fault = fault
+READY_MINUTES, LOST_MINUTES = 60.0, 5.0
+"""How long is waited for new files that Kaggle took, and for some of which the answer was lost."""
+BROWSER = (
+    "is KAGGLE_USER the token's account? if so, Kaggle may want the first version of a new name saved in the browser: make a "
+    'notebook of that title on https://www.kaggle.com/code, press "Save Version", and push again'
+)
 
 
-def dataset_words(built: BuiltKernel, note: str) -> tuple[list[str], list[str]]:
-    """The words that create the data set, and those that add a version to it."""
-    # Bundles are flat; with --dir-mode zip a folder that slipped in is at least packed, not left out in silence.
-    mode = ["--dir-mode", "zip"]
-    return (
-        ["datasets", "create", "-p", str(built.dataset), *mode],
-        ["datasets", "version", "-p", str(built.dataset), "-m", note, *mode],
-    )
+@dataclass(frozen=True)
+class State:
+    """What Kaggle has of the files."""
+
+    version: int
+    status: str = "ready"
+    """ready, failed, or what it does meanwhile"""
+    notes: Mapping[int, str] = field(default_factory=dict)
+    """of the versions, as far as Kaggle gives them back"""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.status in ("ready", "failed")
 
 
-def submit_words(names: Names, version: int | str, message: str) -> list[str]:
-    """The words that submit a version of the kernel."""
-    which = ["-k", names.kernel, "-v", str(version), "-f", "submission.csv"]
-    return ["competitions", "submit", COMPETITION, *which, "-m", message]
+class DataSet:
+    """The files as a private data set."""
+
+    what, kind = "data set", "DATASET"
+
+    def __init__(self, kaggle: Kaggle, built: BuiltKernel) -> None:
+        self.kaggle, self.built = kaggle, built
+        self.id, self.title = str(built.files_about["id"]), str(built.files_about["title"])
+        self.owner, _, self.slug = self.id.partition("/")
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.id}"
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"https://www.kaggle.com/{self.kind.lower()}s/{self.id}"
+
+    def sources(self, version: int) -> dict[str, list[str]]:
+        """The files as the kernel's sources."""
+        return {"dataset_data_sources": [self.id]}
+
+    def state(self) -> State | None:
+        """What Kaggle has; None where there is nothing."""
+        name = {"owner_slug": self.owner, "dataset_slug": self.slug}
+        status = self._find("datasets.dataset", "GetDatasetStatus", **name)
+        about = status and self._find("datasets.dataset", "GetDataset", **name)
+        if not about or status.status.name == "DELETED":
+            return None
+        notes = {one.version_number: one.version_notes or "" for one in about.versions or []}
+        return State(about.current_version_number or 0, status.status.name.lower(), notes)
+
+    def _find(self, service: str, what: str, **fields: Any) -> Any:
+        """The answer; None where Kaggle knows no such thing (404), or will not say (403: missing, or somebody else's)."""
+        try:
+            return self.kaggle.ask(f"asking for {self}", service, what, **fields)
+        except Refused as error:
+            if error.code in (403, 404):
+                return None
+            raise
+
+    def upload(self, note: str, *, first: bool) -> None:
+        """Upload the files as a new version. Raises Refused, and Uncertain where the answer was lost."""
+        make = self.create if first else self.add
+        doing = f"uploading {self}"
+        self.kaggle.upload(
+            doing, self.built.dataset, self.kind, len(self.built.files), lambda files: make(doing, files, note)
+        )
+
+    def create(self, doing: str, files: list[Any], note: str) -> None:
+        """Make the data set of uploaded files."""
+        self.kaggle.ask(
+            doing, "datasets.dataset", "CreateDataset", owner_slug=self.owner, slug=self.slug, title=self.title,
+            license_name="other", is_private=True, files=files,
+        )  # fmt: skip
+
+    def add(self, doing: str, files: list[Any], note: str) -> None:
+        """Make a version of uploaded files."""
+        body = request("datasets.dataset", "CreateDatasetVersionRequestBody", version_notes=note, files=files)
+        name = {"owner_slug": self.owner, "dataset_slug": self.slug}
+        self.kaggle.ask(doing, "datasets.dataset", "CreateDatasetVersion", body=body, **name)
 
 
-def push_plan(built: BuiltKernel, names: Names, note: str) -> str:
-    """What pushing would do, as a shell script with remarks."""
-    create, version = dataset_words(built, note)
+class Model(DataSet):
+    """The files as a version of a private Kaggle Model."""
+
+    what, kind = "model", "MODEL"
+
+    def sources(self, version: int) -> dict[str, list[str]]:
+        """The version as the kernel's source."""
+        return {"model_data_sources": [f"{self.id}/{VARIATION}/{version}"]}
+
+    def _variation(self) -> dict[str, Any]:
+        from kagglesdk.models.types.model_enums import ModelFramework
+
+        return {"framework": ModelFramework.MODEL_FRAMEWORK_PY_TORCH, "instance_slug": VARIATION.partition("/")[2]}
+
+    def state(self) -> State | None:
+        """Its newest version, which Kaggle makes at once; None where there is none."""
+        name = {"owner_slug": self.owner, "model_slug": self.slug}
+        found = self._find("models.model", "GetModelInstance", **name, **self._variation())
+        return State(found.version_number) if found else None
+
+    def create(self, doing: str, files: list[Any], note: str) -> None:
+        """Make the model, if need be, and its variation of uploaded files."""
+        name = {"owner_slug": self.owner, "model_slug": self.slug}
+        if not self._find("models.model", "GetModel", **name):
+            new: dict[str, Any] = {
+                "owner_slug": self.owner,
+                "slug": self.slug,
+                "title": self.title,
+                "is_private": True,
+                "description": "",
+            }
+            self.kaggle.ask(f"making {self}", "models.model", "CreateModel", **new)
+        body = request("models.model", "CreateModelInstanceRequestBody", files=files, **self._variation())
+        self.kaggle.ask(doing, "models.model", "CreateModelInstance", body=body, **name)
+
+    def add(self, doing: str, files: list[Any], note: str) -> None:
+        """Make a version of uploaded files."""
+        body = request("models.model", "CreateModelInstanceVersionRequestBody", version_notes=note, files=files)
+        name = {"owner_slug": self.owner, "model_slug": self.slug, **self._variation()}
+        self.kaggle.ask(doing, "models.model", "CreateModelInstanceVersion", body=body, **name)
+
+
+def carrier(kaggle: Kaggle, built: BuiltKernel) -> DataSet:
+    """What carries the kernel's files."""
+    return Model(kaggle, built) if built.carrier == "model" else DataSet(kaggle, built)
+
+
+def plan(built: BuiltKernel) -> str:
+    """What pushing would do."""
+    files = "Kaggle Model" if built.carrier == "model" else "data set"
     total = sum(path.stat().st_size for path in built.files)
     lines = [
-        f"# {len(built.files)} files, {size_text(total)}, to {names.dataset_url} (private)",
-        shell_line(["datasets", "status", names.dataset]),
-        "# the first time:",
-        shell_line(create),
-        "# every other time, and only if the files were changed:",
-        shell_line(version),
-        "# until it is ready:",
-        shell_line(_number_words(names)),
-        "# the log of the version before, if there is one, to tell the next one by:",
-        shell_line(["kernels", "logs", names.kernel]),
-        f"# {names.kernel_url} (private); pushing runs it at once",
-        shell_line(["kernels", "push", "-p", str(built.kernel)]),
-        "# until it is complete; its log if it fails:",
-        shell_line(["kernels", "status", names.kernel]),
-        shell_line(["kernels", "logs", names.kernel]),
+        f"ask whether the private {files} {built.files_about['id']} is there and has these files",
+        f"if not: upload {len(built.files)} files, {size_text(total)}, as a new version, and wait until Kaggle has it ready",
+        f"push the private kernel {built.id}, which Kaggle starts at once",
     ]
     if built.inference:
-        lines.append(shell_line(output_words(names, Path("OUTPUT"), TRIAL)))
-    return "\n".join(lines)
+        lines.append("wait for its end, fetch its submission.csv, and check it")
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
 
-def push(kaggle: Kaggle, built: BuiltKernel, names: Names, note: str) -> dict[str, Any]:
-    """Upload the data set if it was changed, push the kernel, and return the record of both, which is kept.
-
-    Raises UserError for whatever Kaggle's command says went wrong, with or without an exit status that says so.
-    """
-    bundle, script = built.dataset_hash(), built.kernel_hash()
-    before = built.record()
-    version = _there(kaggle, names)
-    unchanged = before.get("dataset_hash") == bundle and before.get("dataset") == names.dataset
-    arrived = {"dataset": names.dataset, "hash": bundle, "after": version or 0}
-    if unchanged and version is not None and before.get("dataset_version") == version:
-        log(f"data set {names.dataset}: version {version} has these very files already")
-    elif version is not None and before.get("arrived") == arrived | {"after": version - 1}:
-        log(f"data set {names.dataset}: version {version} has these very files already: a push was cut off behind them")
-        version = _wait_ready(kaggle, built, names, version - 1)
-    else:
-        _upload(
-            kaggle, built, names, note, first=version is None, keep=lambda: built.keep(before | {"arrived": arrived})
+def push(kaggle: Kaggle, built: BuiltKernel) -> dict[str, Any]:
+    """Upload the files if Kaggle does not have them, push the kernel, and return the record of both, which is kept."""
+    place = carrier(kaggle, built)
+    if kaggle.user != place.owner:
+        raise UserError(
+            f"the credentials are {kaggle.user}'s, and the kernel was built for {place.owner}; build it again with KAGGLE_USER"
         )
-        version = _wait_ready(kaggle, built, names, version or 0)
     # Known before the kernel is: a push that fails must not upload gigabytes again.
-    record: dict[str, Any] = {
-        "name": built.name,
-        "dataset": names.dataset,
-        "dataset_version": version,
-        "dataset_hash": bundle,
-        "kernel": names.kernel,
-        "kernel_hash": script,
-        "kernel_version": None,
-        "status": "data set ready",
-    }
-    built.keep(record)
-    record["log_before"] = log_mark(kaggle, names)
-    log(f"pushing {names.kernel} ...")
-    answer = kaggle.ask("kernels", "push", "-p", str(built.kernel), timeout_s=600)
-    try:
-        record["kernel_version"] = _pushed_version(answer, names)
-    except Mispushed as fault:
-        built.keep(record | {"status": "pushed wrongly", "fault": fault.fault})
-        raise
-    record["status"] = "pushed"
+    record = _keep(built, place, _files_version(kaggle, built, place), "files ready")
+    log(f"pushing {built.id} ...")
+    record |= {"kernel_version": _save_kernel(kaggle, built, place, record["files_version"]), "status": "pushed"}
     built.keep(record)
     return record
 
 
-def _there(kaggle: Kaggle, names: Names) -> int | None:
-    """The data set's newest version on Kaggle; None where there is none."""
-    status = kaggle.ask("datasets", "status", names.dataset)
-    if status.code == 0:
-        return _state(kaggle, names)[1]
-    if status.not_there:
-        return None
-    raise UserError(explain(status, f"asking for data set {names.dataset}"))
+def _keep(built: BuiltKernel, place: DataSet, version: int, status: str) -> dict[str, Any]:
+    """Record that Kaggle has the built files as `version`."""
+    record = {"name": built.name, "files": str(place), "files_version": version, "kernel": built.id, "kernel_version": None,
+              "status": status} | built.hashes()  # fmt: skip
+    built.keep(record)
+    return record
 
 
-def _number_words(names: Names) -> list[str]:
-    return ["datasets", "status", names.dataset, "--format", "json(status,current_version_number)"]
-
-
-def _state(kaggle: Kaggle, names: Names) -> tuple[str, int]:
-    """Status and newest version of the data set (dataset_status prints them as JSON)."""
-    answer = kaggle.ask(*_number_words(names))
-    if answer.code != 0:
-        raise Unanswered(answer, f"asking for data set {names.dataset}")
+def _files_version(kaggle: Kaggle, built: BuiltKernel, place: DataSet) -> int:
+    """The version of `place` that holds the built files, uploaded if need be."""
+    files, known = built.hashes()["files_hash"], built.record()
+    state = kaggle.wait(place.state)
+    if state and not state.settled:
+        log(f"{place}: Kaggle still works on version {state.version} ({state.status}); waiting ...")
+        state = _settled(kaggle, place)
+    before, failed = (state.version, state.status == "failed") if state else (0, False)
+    same = (known.get("files"), known.get("files_version"), known.get("files_hash")) == (str(place), before, files)
+    if state and not failed and (same or files in state.notes.get(before, "")):
+        log(f"{place}: version {before} has these very files already")
+        return before
+    log(f"uploading {len(built.files)} files to {place} ...")
     try:
-        found = json.loads(answer.out.strip().splitlines()[-1])
-        return str(found["status"]), int(found["current_version_number"])
-    except (ValueError, KeyError, IndexError, TypeError):
-        raise UserError(f"asking for data set {names.dataset}: kaggle said {answer.last}, which is no status") from None
-
-
-def _upload(
-    kaggle: Kaggle, built: BuiltKernel, names: Names, note: str, *, first: bool, keep: Callable[[], None]
-) -> None:
-    """Create the data set or add a version. `keep` is called as soon as the last file arrived."""
-    create, add = dataset_words(built, note)
-    total = sum(path.stat().st_size for path in built.files)
-    log(f"uploading {len(built.files)} files, {size_text(total)}, to {names.dataset} ...")
-    missing = {path.name for path in built.files}
-
-    def show(line: str) -> None:
-        log(line)
-        if missing and (name := _ARRIVED.match(line)):
-            missing.discard(name[1])
-            if not missing:
-                keep()  # Kaggle makes a version of them now, whatever becomes of us.
-
-    answer = kaggle.ask(*(create if first else add), timeout_s=None, show=show)
-    _check_upload(answer, built, names)
-
-
-def _wait_ready(kaggle: Kaggle, built: BuiltKernel, names: Names, before: int) -> int:
-    """The number of the data set's version behind `before`, once Kaggle has it ready."""
+        place.upload(f"pawpularity {__version__}, {files}", first=state is None)
+        taken = True
+        if state is None:
+            _keep(built, place, 1, "files taken")
+    except Uncertain as error:
+        taken = False
+        log(f"{error}; looking whether it was done")
     log("waiting for Kaggle to make it ready ...")
-    deadline = time.monotonic() + READY_MINUTES * 60
-    swallowed = 0
-    while True:
-        try:
-            status, version = _state(kaggle, names)
-            swallowed = 0
-        except Unanswered as unanswered:
-            # Just after its creation Kaggle may not know it yet.
-            swallowed += 1
-            if not (unanswered.answer.unreachable or unanswered.answer.not_there) or swallowed > PATIENCE:
-                raise
-            status, version = "unknown", -1
-        if status == "ready" and version > before:
-            log(f"data set {names.dataset}: version {version} is ready")
-            return version
-        if status in ("failed", "deleted"):
-            _forget_arrived(built)
-            raise UserError(f"data set {names.dataset}: Kaggle calls it {status}; look at {names.dataset_url}")
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"data set {names.dataset}: not ready after {READY_MINUTES:.0f} minutes (status {status}, version {version}); "
-                f"look at {names.dataset_url}, then run again"
-            )
-        pause()
+
+    def done(state: State) -> bool:
+        return _ours(state, files, before, taken=taken) or (state.status == "failed" and not failed)
+
+    found = _settled(kaggle, place, done, READY_MINUTES if taken else LOST_MINUTES)
+    if found.status == "failed" or not done(found):
+        what = "says that it failed" if found.status == "failed" else "shows no version that is surely of these files"
+        raise UserError(f"{place}: Kaggle {what} (newest is {found.version}); look at {place.url}, and push again")
+    log(f"{place}: version {found.version} is ready")
+    return found.version
 
 
-def _forget_arrived(built: BuiltKernel) -> None:
-    """What arrived became no version: the next push must upload it once more."""
-    if (record := built.record()).pop("arrived", None):
-        built.keep(record)
+def _settled(
+    kaggle: Kaggle, place: DataSet, done: Callable[[State], bool] = lambda _: True, minutes: float = READY_MINUTES
+) -> State:
+    """The state once Kaggle is ready with it and it is `done`, or that after `minutes`. Raises UserError where it is not ready."""
+    state = kaggle.wait(place.state, minutes, lambda state: state is not None and state.settled and done(state))
+    if state is None or not state.settled:  # just after its creation Kaggle may not know it yet
+        status = state.status if state else "unknown to Kaggle"
+        raise UserError(f"{place}: not ready after {minutes:.0f} minutes ({status}); look at {place.url} (is the private storage "
+                        "used up?), and push again")  # fmt: skip
+    return state
 
 
-def _check_upload(answer: Answer, built: BuiltKernel, names: Names) -> None:
-    """Raise UserError unless every file arrived (_upload_file, _upload_file_or_folder, dataset_create_new_cli)."""
-    text = answer.text
-    doing = f"uploading data set {names.dataset}"
-    if answer.code != 0:
-        raise UserError(explain(answer, doing))
-    if error := re.search(r"^Dataset (?:version )?creation error: ?(.*)$", text, re.MULTILINE):
-        _forget_arrived(built)
-        raise UserError(f"{doing}: Kaggle refuses it: {error[1][:300] or 'it does not say why'}; nothing was pushed")
-    lost = re.findall(r"^(?:Upload unsuccessful: |Skipping folder: |Skipping: )([^;\n]*)", text, re.MULTILINE)
-    arrived = set(_ARRIVED.findall(text))
-    lost += [path.name for path in built.files if path.name not in arrived and path.name not in lost]
-    if lost:
-        raise UserError(
-            f"{doing}: {len(lost)} of {len(built.files)} files did not arrive, first {lost[0]}, and yet Kaggle makes a version of "
-            "the rest; nothing was pushed: run again"
-        )
-    if "is being created" not in text:
-        raise UserError(
-            f"{doing}: kaggle said {answer.last}, not that it is being created; look at {names.dataset_url}"
-        )
+def _ours(state: State, files: str, before: int, *, taken: bool) -> bool:
+    """Whether the newest version is that of the upload behind `before`: by its note, or as the only new one, if it was `taken`."""
+    note = state.notes.get(state.version)
+    if note and files in note:
+        return state.version > before
+    return taken and state.version == before + 1 and (before == 0 or not note)
 
 
-def _pushed_version(answer: Answer, names: Names) -> int:
-    """The kernel's version that was pushed (kernels_push, kernels_push_cli). Raises UserError for a push that went wrong."""
-    doing = f"pushing {names.kernel}"
-    text = answer.text
-    if answer.code != 0:
-        raise UserError(explain(answer, doing))
-    if error := re.search(r"^Kernel push error: ?(.*)$", text, re.MULTILINE):
-        raise UserError(explain(Answer(1, error[1] or "it does not say why"), doing))
-    pushed = re.search(r"Kernel version (\d+) successfully pushed\.\s+Please check progress at (\S+)", text)
-    which = f"version {pushed[1]}" if pushed else "a version"
-    if refused := re.search(
-        r"not valid (dataset|competition|kernel) sources and could not be added to the kernel: (.*)", text
-    ):
-        raise Mispushed(
-            doing,
-            f"pushed {which} WITHOUT the {refused[1]} {refused[2]}, so that it will fail; {_cure(refused[1], names)}",
-        )
-    if "does not resolve to the specified id" in text:
-        raise Mispushed(doing, f"pushed {which} under another name, made of its title; delete it on {names.kernel_url}")
-    if pushed is None:
-        raise UserError(f"{doing}: kaggle said {answer.last}, and no version number; look at {names.kernel_url}")
-    if not pushed[2].rstrip("/").lower().endswith(f"/{names.kernel}"):
-        raise Mispushed(doing, f"pushed {which} to {pushed[2]}, not to {names.kernel_url}; look at both")
-    if tags := re.search(r"not valid tags and could not be added.*", text):
-        log(f"kaggle: {tags[0]}")
-    return int(pushed[1])
-
-
-def _cure(kind: str, names: Names) -> str:
-    if kind == "dataset":
-        return f"is {names.dataset_url} there and ready? then push again"
-    if kind == "competition":
-        return f"accept the rules at {RULES}, then push again"
-    return "has that kernel ever completed? build without --resume, or push again"
-
-
-def submit(kaggle: Kaggle, words: Sequence[str], names: Names) -> str:
-    """Submit; what Kaggle answered (competition_submit_cli). Raises UserError unless it says that it took it."""
-    answer = kaggle.ask(*words, timeout_s=600)
-    if answer.code != 0:
-        raise Unanswered(answer, f"submitting {names.kernel}")
-    # Kaggle's own words end the output; what is left of the day's submissions stands before them.
-    # A refusal may speak of success too: "... the notebook version did not run successfully".
-    if not re.search(r"^\s*Successfully submitted\b", answer.out, re.MULTILINE):
-        # competition_submit_cli prints no more than that, with status 0, for whatever was wrong.
-        raise UserError(
-            f"submitting {names.kernel}: kaggle said {answer.last}; are the rules accepted ({RULES}), and does this version "
-            f"on {names.kernel_url} show a submission.csv? look at {SUBMISSIONS_URL} before trying again"
-        )
-    return " ".join(
-        line.strip() for line in answer.out.splitlines() if line.strip() and not line.startswith("Warning:")
-    )
+def _save_kernel(kaggle: Kaggle, built: BuiltKernel, place: DataSet, version: int) -> int:
+    """Push the kernel; its version. Raises UserError unless Kaggle took it with all its sources, under its own name."""
+    about, doing = built.about, f"pushing {built.id}"
+    same = ("language", "kernel_type", "is_private", "enable_gpu", "enable_internet", "machine_shape")
+    answer = kaggle.ask(
+        doing, "kernels.kernels", "SaveKernel", hint=BROWSER, slug=built.id, new_title=about["title"],
+        text=(built.kernel / about["code_file"]).read_text(encoding="utf-8"),
+        competition_data_sources=about["competition_sources"], kernel_data_sources=about["kernel_sources"],
+        **{key: about[key] for key in same}, **place.sources(version),
+    )  # fmt: skip
+    left_out = {
+        "the files": [*answer.invalid_dataset_sources, *answer.invalid_model_sources],
+        "the competition": answer.invalid_competition_sources,
+        "its last output (build without --resume)": answer.invalid_kernel_sources,
+    }
+    if missing := [f"{what}: {', '.join(found)}" for what, found in left_out.items() if found]:
+        raise UserError(f"{doing}: version {answer.version_number} lacks {missing[0]}, and will fail; are they there, "
+                        "and the contest's rules accepted? then push again")  # fmt: skip
+    where = (answer.url or answer.ref or "").lower().rstrip("/")
+    if not answer.version_number or not f"/{where}".endswith(f"/{built.id}"):
+        raise UserError(f"{doing}: Kaggle names version {answer.version_number} of {where}; look at {built.url}")
+    return int(answer.version_number)

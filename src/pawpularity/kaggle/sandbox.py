@@ -20,9 +20,10 @@ from pawpularity.kaggle import kaggle_image
 
 LAYOUTS = {
     "legacy": ("pawpularity-bundle", "petfinder-pawpularity-score"),
-    "current": ("datasets/somebody/pawpularity-bundle", "competitions/petfinder-pawpularity-score"),
+    "dataset": ("datasets/somebody/pawpularity-bundle", "competitions/petfinder-pawpularity-score"),
+    "model": ("models/somebody/pawpularity-bundle/pytorch/default/1", "competitions/petfinder-pawpularity-score"),
 }
-"""Where Kaggle mounts the data set and the competition below input/."""
+"""Where Kaggle mounts the files and the competition below input/; the latter two by what carries the files."""
 LIMIT_S = 3600.0
 """For one run of the script."""
 
@@ -47,13 +48,12 @@ class Session:
 @cache
 def network_namespace() -> tuple[str, ...]:
     """The words before a command that take the network from it; () where this machine does not allow it."""
-    for rights in ((), ("-r",)):  # as root; as root of a user namespace
-        words = ("unshare", *rights, "-n")
-        try:
-            if subprocess.run([*words, "true"], capture_output=True, check=False, timeout=60).returncode == 0:
-                return words
-        except (OSError, subprocess.TimeoutExpired):
-            continue
+    for words in (("unshare", "-n"), ("unshare", "-r", "-n")):  # as root; as root of a user namespace
+        if (
+            shutil.which("unshare")
+            and subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
+        ):
+            return words
     return ()
 
 
@@ -70,7 +70,7 @@ def run(
     competition: Path,
     words: Sequence[str] = (),
     *,
-    layout: str = "current",
+    layout: str = "dataset",
     python: str = sys.executable,
     rerun: bool = False,
 ) -> Session:
@@ -100,9 +100,7 @@ def run(
             cwd=working, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise UserError(
-            f"kernel-check: the script did not end within {LIMIT_S:.0f} s; try fewer photos (PHOTOS=200)"
-        ) from None
+        raise UserError(f"kernel-check: the script did not end within {LIMIT_S:.0f} s; try PHOTOS=200") from None
     if _listing(dataset) + _listing(competition) != before:
         raise AssertionError("the script changed its input")
     log = root / "guard.json"
@@ -111,6 +109,5 @@ def run(
 
 
 def _listing(folder: Path) -> list[tuple[str, int, int]]:
-    return sorted(
-        (str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()
-    )
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)

@@ -30,7 +30,7 @@ from pawpularity.predictor import SCORED_AT_ONCE, load_network, score_heads
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
-Metadata = NDArray[np.float32] | None
+Metadata = NDArray[np.float32]
 Shape = tuple[int, str]
 """(size, fit)"""
 
@@ -89,16 +89,14 @@ class SharedBackbone:
 
         Raises UserError where a network's answer is not a number even in float32.
         """
-        by_view: dict[str, list[Floats]] = {run: [] for run in self.networks if run in uses}
+        views: dict[str, list[Floats]] = {run: [] for run in self.networks if run in uses}
         for view in (ORIGINAL, FLIP):
-            asked = [run for run in by_view if view == ORIGINAL or uses[run].flip]
-            networks = [network for run in asked for network in self.networks[run][: uses[run].folds]]
-            answers = self._score_view(networks, pixels, metadata, view) if networks else np.empty((0, len(pixels)))
-            for run, folds in zip(
-                asked, np.split(answers, np.cumsum([uses[run].folds for run in asked])), strict=False
-            ):
-                by_view[run].append(folds)
-        return {run: np.mean(found, axis=0).mean(axis=0) for run, found in by_view.items()}
+            asked = {run: self.networks[run][: uses[run].folds] for run in views if view == ORIGINAL or uses[run].flip}
+            networks = [network for group in asked.values() for network in group]
+            answers = iter(self._score_view(networks, pixels, metadata, view) if networks else ())
+            for run, group in asked.items():
+                views[run].append(np.mean([next(answers) for _ in group], axis=0))
+        return {run: np.mean(found, axis=0) for run, found in views.items()}
 
     def _score_view(self, networks: list[Network], pixels: Pixels, metadata: Metadata, view: int) -> Floats:
         """(networks, n) scores."""
@@ -225,7 +223,7 @@ def score_photos(
 ) -> Outcome:
     """Scores of all photos, ready before `clock` reads `deadline` as far as `plan` can leave things out.
 
-    `metadata` is (n, 12), or None where it is not known.
+    `metadata` is (n, 12).
     """
     outcome = Outcome(np.full(len(ids), blend.mean))
     recent: list[float] = []  # seconds a photo
@@ -236,8 +234,7 @@ def score_photos(
                 outcome.faults[ids[row]] = reason
                 if len(outcome.faults) <= NAMED:
                     log(f"photo {ids[row]}: {reason}; it gets the mean prediction, {blend.mean:.2f}")
-            given = None if metadata is None else metadata[chunk.start : chunk.stop]
-            scores = _score_chunk(chunk, given, backbones, blend, plan)
+            scores = _score_chunk(chunk, metadata[chunk.start : chunk.stop], backbones, blend, plan)
             outcome.scores[chunk.start : chunk.stop] = scores
             now, left = clock(), len(ids) - chunk.stop
             if not left:

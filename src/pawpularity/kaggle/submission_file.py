@@ -1,6 +1,5 @@
 """A submission.csv as Kaggle's grader takes it."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data import CONTEST
-from pawpularity.data.tables import ID, TARGET, read_sample_submission
+from pawpularity.data.tables import ID, TARGET, read_cells, read_sample_submission
 from pawpularity.errors import UserError
 
 VISIBLE = 8
@@ -29,30 +28,18 @@ def check_submission(path: Path, whose: str, data: Path = CONTEST, rows: int | N
     """
     what = f"submission.csv of {whose}"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{what}: cannot be read ({error})") from None
-    if not lines or lines[0] != [ID, TARGET]:
-        raise UserError(f"{what}: must begin with {ID},{TARGET}")
-    if len(lines) == 1:
-        raise UserError(f"{what}: holds no rows")
-    scores: dict[str, float] = {}
-    for number, row in enumerate(lines[1:], start=2):
-        if len(row) != 2 or not row[0] or row[0] in scores:
-            raise UserError(f"{what}: line {number} must be an Id that stands there once, and its score")
-        try:
-            scores[row[0]] = float(row[1])
-        except ValueError:
-            scores[row[0]] = np.nan
-        if not 1 <= scores[row[0]] <= 100:
-            raise UserError(f"{what}: line {number}: {row[1][:40]} is no score of 1-100")
+        cells = read_cells(path, (ID, TARGET))
+        scores = pd.Series(cells.numbers(TARGET, "a score of 1-100"), index=cells.ids())
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
     if rows is not None and len(scores) != rows:
         raise UserError(
-            f"{what}: holds {len(scores)} rows, and the contest shows {rows} test photos; is its data attached to the kernel?"
+            f"{what}: holds {len(scores)} rows, and the contest shows {rows} test photos; is its data attached?"
         )
-    check_ids(list(scores), what, data)
-    return pd.Series(scores)
+    if not len(scores) or not scores.between(1, 100).all():
+        raise UserError(f"{what}: must hold scores of 1-100, and holds {scores.min():g} to {scores.max():g}")
+    check_ids(list(scores.index), what, data)
+    return scores
 
 
 def check_ids(ids: Sequence[str], what: str, data: Path) -> None:
@@ -68,5 +55,5 @@ def require_answers(scores: pd.Series, whose: str) -> None:
     """Raise UserError where several photos all got the same score: the mean, not an answer."""
     if len(scores) > 1 and scores.nunique() == 1:
         raise UserError(
-            f"submission.csv of {whose}: all {len(scores)} photos score {scores.iloc[0]:g}, so no network answered; read its log"
+            f"submission.csv of {whose}: all {len(scores)} photos score {scores.iloc[0]:g}, so no network answered"
         )

@@ -21,15 +21,13 @@ class Use:
 
 @dataclass
 class Plan:
-    """What is in use, and what was left out."""
+    """What is in use, by run, and what was left out, in words."""
 
     uses: dict[str, Use]
-    """by run"""
     left_out: list[str] = field(default_factory=list)
-    """in words"""
 
     def shorten(self, needed_s: float, left_s: float) -> list[str]:
-        """Leave out one thing if the rest needs more time than is left, n things if it needs n times as much; returns them."""
+        """Leave out n things if the rest needs n times as much time as is left; returns them."""
         before = len(self.left_out)
         for _ in range(int(min(100.0, needed_s / max(1e-9, left_s * (1 - MARGIN))))):
             self._leave_out()

@@ -30,12 +30,11 @@ from pawpularity.kaggle.built_kernel import (
     KERNEL,
     ORDER,
     USER,
-    BuiltKernel,
     built_kernel,
-    check_built,
     check_user,
     kernel_source,
     slug_of,
+    sources,
 )
 from pawpularity.kaggle.bundle import METADATA, write_sums
 from pawpularity.runs import check_name
@@ -78,23 +77,22 @@ def kernel_train(
     if user:
         check_user(user)
     slug, source, weights = _slug(name), kernel_source("train"), _weights(resolved, offline)
-    kernel_id = f"{user or USER}/pawpularity-train-{slug}"
-    title = f"pawpularity train {slug.replace('-', ' ')}"
-    place = Path(build) / "train" / name
-    with atomic_folder(place) as fresh:
-        (fresh / "kernel").mkdir()
-        metadata = read_json(source / KERNEL, "kernel-train") | {
+    kernel_id, title = f"{user or USER}/pawpularity-train-{slug}", f"pawpularity train {slug.replace('-', ' ')}"
+    with atomic_folder(Path(build) / "train" / name) as fresh:
+        dataset, script = fresh / "dataset", fresh / "kernel"
+        dataset.mkdir()
+        script.mkdir()
+        about = {
             "id": kernel_id,
             "title": title,
-            "dataset_sources": [f"{kernel_id}-files"],
             # Its own last output. Kaggle refuses it until a version has completed.
             "kernel_sources": [kernel_id] if resume else [],
             "enable_internet": not offline,
         }
-        write_json(fresh / "kernel" / KERNEL, metadata)
-        shutil.copyfile(source / "train.py", fresh / "kernel" / "train.py")
-        (fresh / "dataset").mkdir()
-        config_name, places = _copy_inputs(fresh / "dataset", resolved, weights)
+        about |= sources(f"{kernel_id}-files", resolved.kernel.carrier)
+        write_json(script / KERNEL, read_json(source / KERNEL, "kernel-train") | about)
+        shutil.copyfile(source / "train.py", script / "train.py")
+        config_name, places = _copy_inputs(dataset, resolved, weights)
         order = {
             "format": FORMAT,
             "package": wheel.NAME,
@@ -106,14 +104,15 @@ def kernel_train(
             "needs": needed_packages(),
             "places": places,
         }
-        write_json(fresh / "dataset" / ORDER, order)
-        write_sums(fresh / "dataset")
-        about = {"title": f"{title} files", "id": f"{kernel_id}-files", "licenses": [{"name": "other"}]}
-        write_json(fresh / "dataset" / METADATA, about)
+        write_json(dataset / ORDER, order)
+        write_sums(dataset)
+        write_json(dataset / METADATA, {"title": f"{title} files", "id": f"{kernel_id}-files"})
     built = built_kernel(f"train-{name}", Path(build))
-    if user:
-        check_built(built, user)
-    _show(built, name, numbers, hours, user)
+    total = size_text(sum(path.stat().st_size for path in built.files))
+    print(f"{built.dataset.parent}: fold {', '.join(map(str, numbers))} of run {name}, at most {hours:g} h; {total}")
+    if not user:
+        log("built without a user name; to push it, build with KAGGLE_USER=you")
+    next_step(f"make kernel-push NAME={built.name} (GO=1 does it)")
 
 
 def needed_packages() -> list[str]:
@@ -153,8 +152,7 @@ def _weights(config: Config, offline: bool) -> Path | None:
 
 def _copy_inputs(into: Path, config: Config, weights: Path | None) -> tuple[str, dict[str, str]]:
     """Copy package, configuration, folds files and weights; returns the configuration's name, and where each file goes there."""
-    package = (path for path in wheel.PACKAGE.rglob("*") if path.suffix == ".py" or path.parent.name == "pretrained")
-    wheel.write_wheel(into / wheel.NAME, sorted(path for path in package if path.is_file()))
+    wheel.write_wheel(into / wheel.NAME, pretrained=True)
     # Its own name could be `default`, which means the defaults alone. The run's record drops the dash (`run_name`).
     name = f"{config.name}-"
     files = {config_path("default"): "configs/default.yaml"}
@@ -169,14 +167,3 @@ def _copy_inputs(into: Path, config: Config, weights: Path | None) -> tuple[str,
         shutil.copyfile(file, into / Path(place).name)
     places = [f"configs/{name}.yaml", *files.values()]
     return name, {Path(place).name: place for place in places}
-
-
-def _show(built: BuiltKernel, run: str, folds: list[int], hours: float, user: str | None) -> None:
-    total = sum(path.stat().st_size for path in built.files)
-    print(
-        f"{built.dataset.parent}: fold {', '.join(map(str, folds))} of run {run}, at most {hours:g} h; "
-        f"{len(built.files)} files, {size_text(total)}"
-    )
-    if not user:
-        log("built without a user name; to push it, build with KAGGLE_USER=you")
-    next_step(f"make kernel-push NAME={built.name} (GO=1 does it)")
