@@ -13,9 +13,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from pawpularity.runs import git_commit, machine
+from pawpularity.runs import machine
 
 HERE = Path(__file__).parent
+
+
+def commit() -> str:
+    """HEAD, with +changes where the code differs from it (a result that was written a moment ago does not count)."""
+    head, changes = (
+        subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
+        for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", "../../src", "../../configs"))
+    )
+    return f"{head}+changes" if changes else head
 
 
 def main(name: str, words: list[str]) -> int:
@@ -27,7 +36,7 @@ def main(name: str, words: list[str]) -> int:
             [sys.executable, "-m", "pawpularity", *words, "--json", str(result)], check=False
         ).returncode
         if code == 0:
-            kept = {"command": " ".join(["pawpularity", *words]), "commit": git_commit(), "machine": machine(),
+            kept = {"command": " ".join(["pawpularity", *words]), "commit": commit(), "machine": machine(),
                     "seconds": round(time.perf_counter() - started), "result": json.loads(result.read_text())}  # fmt: skip
             (HERE / f"{name}.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     return code
