@@ -5,12 +5,15 @@
 A silence is a stretch without a byte of output, the bar's own redrawing counted as output. Run it in a folder where they may write.
 """
 
+import fcntl
 import os
 import pty
 import re
 import select
 import shlex
+import struct
 import sys
+import termios
 import time
 
 LIMIT_S = 3.0
@@ -28,7 +31,9 @@ def listen(command: str) -> tuple[int, float, float, list[tuple[float, str]]]:
     words = [sys.executable, "-m", "pawpularity", *shlex.split(command)]
     pid, terminal = pty.fork()
     if pid == 0:
-        os.environ |= {"COLUMNS": "100", "LINES": "40"}
+        fcntl.ioctl(
+            1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0)
+        )  # on a terminal of no size tqdm is silent
         os.execv(words[0], words)
     started = heard = time.perf_counter()
     longest, silences, tail = 0.0, [], ""
