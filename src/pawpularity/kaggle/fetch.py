@@ -10,8 +10,8 @@ from filelock import FileLock, Timeout
 from pawpularity.console import log, next_step
 from pawpularity.context import FOLDS
 from pawpularity.errors import UserError
-from pawpularity.evaluation.leaderboard import fold_line, run_row, table_text
-from pawpularity.evaluation.oof import read_fold, read_run, run_folds
+from pawpularity.evaluation.leaderboard import run_row, table_text
+from pawpularity.evaluation.oof import fold_line, read_fold, read_run, run_folds
 from pawpularity.files import file_hash
 from pawpularity.kaggle.api import Kaggle
 from pawpularity.kaggle.commands import SHOWN, pushed_kernel
