@@ -70,7 +70,7 @@ class Blend:
     prediction: Floats
     """(n,) cross-fitted scores"""
     same_rows: Floats
-    """(n,) scores by `weights`, which were fitted on these very rows: optimistic"""
+    """(n,) scores by `weights`, which were fitted on these same rows: optimistic"""
 
 
 def open_members(words: Sequence[str], scale: float | None = None, folds: Path | None = None) -> list[Predictions]:

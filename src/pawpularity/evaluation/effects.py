@@ -222,7 +222,7 @@ def _coefficients(columns: Floats, outcome: Floats) -> list[Coefficient | None]:
     ends = robust.conf_int()
     design = _with_intercept(columns)
     for place, column in enumerate(kept):
-        # A column is told apart from the others where the rank falls without it.
+        # A column differs from all combinations of the others if the rank falls without it.
         if column and np.linalg.matrix_rank(np.delete(design, column, axis=1)) < len(kept):
             effect, se = float(robust.params[place]), float(robust.bse[place])
             p = float(robust.pvalues[place]) if se > 0 else float(effect == 0)

@@ -5,7 +5,7 @@ What honest predictions can reach depends on where the rows come from (`origin_o
   accuses an honest blend in 1 % of draws of 20 rows, and in none of 400 draws of 992 rows. A second sign is an RMSE whose upper
   end lies below the labels' own noise (10.7, from photos posted twice).
 - A drawn sample, whose truth is known: an RMSE below the noise floor and, far more sensitive, predictions that follow the
-  NOISE of their score. No photo shows it: only a network that trained on this very score can know it.
+  NOISE of their score. No photo shows it: only a network that trained on this score can know it.
 - Other data, or fewer than 20 rows: nothing is known, and no alarm is given.
 
 Where near-duplicates are known, it checks whether predictions follow the score of one posting of a photo rather than the other.
