@@ -1,6 +1,6 @@
-"""The one file of the inference kernel that Kaggle gets: it finds the bundle and starts the code in it.
+"""The script of the inference kernel: it finds the bundle and starts the code in it.
 
-make kernel builds the bundle, make kernel-check runs this file without Kaggle, make kernel-push uploads both.
+`make kernel` builds the bundle, `make kernel-check` runs this script without Kaggle, `make kernel-push` uploads both.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 STARTED = time.monotonic()
-FORMAT = 2  # of bundles that this script can start
+FORMAT = 2  # the bundle format that this script reads
 ROOT = Path(os.environ.get("PAWPULARITY_KAGGLE", "/kaggle"))
 
 # Set before the imports that read them: there is no network, and threads that wait should sleep.
@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def refuse(line: str) -> NoReturn:
-    """Say in one line what is wrong, and end with 2."""
+    """Print one line and exit with 2."""
     print(f"pawpularity: {line}", file=sys.stderr)
     sys.exit(2)
 
@@ -39,7 +39,7 @@ def start(bundle: Path) -> int:
     try:
         about = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
-            refuse(f"{bundle} is of format {about['format']}, this script starts {FORMAT}; build and push both again")
+            refuse(f"{bundle} has format {about['format']}, this script reads {FORMAT}; build and push both again")
         code = bundle / about["code"]
         sums = (bundle / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
         if f"{hashlib.sha256(code.read_bytes()).hexdigest()}  {code.name}" not in sums:

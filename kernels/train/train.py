@@ -1,13 +1,13 @@
-"""Runs on Kaggle: trains folds of one run on its free GPUs and leaves the run behind as one archive.
+"""The script of the training kernel: it trains folds of one run on Kaggle's GPUs and leaves the run as one archive.
 
-`make kernel-train` builds the data set that this reads (order.json, the package, the configuration), `make kernel-push
-NAME=train-RUN GO=1` sends both. Kaggle uploads this one file; it looks for everything else below /kaggle/input.
+`make kernel-train` builds the data set that it reads (order.json, the package, the configuration), and `make kernel-push
+NAME=train-RUN GO=1` uploads both. A kernel is a single file, so the script looks for everything else below /kaggle/input.
 
-/kaggle/working/run-NAME.zip    oof/NAME/ and oof/folds/ as the repository has them; make kernel-fetch brings them home
-/kaggle/working/run-NAME.json   what was done, on what
+/kaggle/working/run-NAME.zip    oof/NAME/ and oof/folds/ as in the repository; make kernel-fetch downloads it
+/kaggle/working/run-NAME.json   report: the state of each fold, the GPUs, the time
 
-Kaggle's own torch is kept. Of the other packages only those that its image lacks are installed. At the time limit the folds in
-training write a checkpoint; built with --resume the next version of this kernel goes on from there.
+The torch of Kaggle's image is kept, and only packages that the image lacks are installed. At the time limit unfinished folds
+write a checkpoint; built with --resume, the next version of this kernel continues from there.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ STARTED = time.monotonic()
 FORMAT = 2  # of order.json
 ROOT = Path(os.environ.get("PAWPULARITY_KAGGLE", "/kaggle"))
 STOPPED = (130, 143, -signal.SIGTERM)
-KEPT = ("torch", "torchvision", "numpy")  # never replaced: Kaggle's GPUs need its own build
-ALSO = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python")}
+KEPT = ("torch", "torchvision", "numpy")  # never replaced: Kaggle's GPUs need its build
+ALTERNATIVES = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python")}
 
 
 class Fault(Exception):
-    """Something that the reader of the log can mend, in one line."""
+    """A fault that the user can mend, in one line."""
 
 
 def say(line: str) -> None:
@@ -42,7 +42,7 @@ def say(line: str) -> None:
 
 
 def folders(top: Path, depth: int = 7):
-    """`top` and the folders below it but those of photos: Kaggle has moved its mounts before."""
+    """`top` and the folders below it, except those of photos. Searched because Kaggle has moved its mounts before."""
     yield top
     if depth and top.is_dir():
         for child in sorted(top.iterdir()):
@@ -58,7 +58,7 @@ def the_one(found: list[Path], what: str, remedy: str) -> Path:
 
 
 def find_order() -> tuple[Path, dict]:
-    """The data set of this kernel, every file of it checked, and its order.json."""
+    """The data set of this kernel, with every file checked, and its order.json."""
     found = [folder for folder in folders(ROOT / "input") if (folder / "order.json").is_file()]
     dataset = the_one(found, "an order.json", "attach the data set")
     for line in (dataset / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
@@ -73,7 +73,7 @@ def find_order() -> tuple[Path, dict]:
 
 
 def lay_out(dataset: Path, order: dict, place: Path) -> None:
-    """Put package, configuration, folds and weights into `place` as a checkout has them."""
+    """Put package, configuration, folds and weights into `place`, as in a checkout."""
     with zipfile.ZipFile(dataset / order["package"]) as zipped:
         zipped.extractall(place / "code")
     for name, where in order["places"].items():
@@ -82,7 +82,7 @@ def lay_out(dataset: Path, order: dict, place: Path) -> None:
 
 
 def resume(run: str, place: Path) -> None:
-    """Unpack what an earlier version of this kernel left, if it is attached."""
+    """Unpack the output of an earlier version of this kernel, if it is attached."""
     for folder in folders(ROOT / "input"):
         archive = folder / f"run-{run}.zip"
         if archive.is_file():
@@ -94,14 +94,14 @@ def resume(run: str, place: Path) -> None:
             say(f"goes on from {folder}")
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """The first three numbers of a version, to be compared."""
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The first three numbers of a version, for comparing."""
     return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
 def installed(name: str) -> str | None:
-    """The version of a distribution that is here, under one of its names."""
-    for alias in (name, *ALSO.get(name, ())):
+    """The installed version of a distribution, under one of its names; None if it is missing."""
+    for alias in (name, *ALTERNATIVES.get(name, ())):
         try:
             return importlib.metadata.version(alias)
         except importlib.metadata.PackageNotFoundError:
@@ -110,39 +110,45 @@ def installed(name: str) -> str | None:
 
 
 def lacking(needs: list[str]) -> list[str]:
-    """What pip must fetch. Raises Fault where Kaggle's image lacks something that must not be replaced."""
-    due = []
+    """The requirements that pip must install. Raises Fault if one would replace a package that must stay."""
+    missing = []
     for word in needs:
         name, sign, wanted = re.fullmatch(r"([\w.-]+?)(?:(>=|==)([\w.]+))?(?:[,;].*)?", word).groups()
         version = installed(name)
-        if version is None or (sign == "==" and version != wanted) or (sign and numbers(version) < numbers(wanted)):
+        if (
+            version is None
+            or (sign == "==" and version != wanted)
+            or (sign and version_numbers(version) < version_numbers(wanted))
+        ):
             if name in KEPT:
                 raise Fault(
-                    f"Kaggle's image has {name} {version}, {word} is needed and not replaced: take its newest image"
+                    f"Kaggle's image has {name} {version}, {word} is needed, and must not be replaced: take the newest image"
                 )
-            due.append(word)
-    return due
+            missing.append(word)
+    return missing
 
 
-def install(due: list[str], place: Path, internet: bool) -> None:
-    """Fetch `due` and what belongs to it; every other package that is here keeps its version."""
-    if not due:
-        say("nothing has to be installed")
+def install(missing: list[str], place: Path, internet: bool) -> None:
+    """Install `missing` and its dependencies; every other installed package keeps its version."""
+    if not missing:
+        say("no package has to be installed")
         return
     if not internet:
-        raise Fault(f"Kaggle's image lacks {', '.join(due)}, and the internet is off: build again without --offline")
-    replaced = {re.split("[=>]", word)[0].lower() for word in due}
-    here = {
+        raise Fault(
+            f"Kaggle's image lacks {', '.join(missing)}, and the internet is off: build again without --offline"
+        )
+    replaced = {re.split("[=>]", word)[0].lower() for word in missing}
+    versions = {
         dist.metadata["Name"]: str(dist.version) for dist in importlib.metadata.distributions() if dist.metadata["Name"]
     }
-    kept = [f"{name}=={version}\n" for name, version in sorted(here.items())
+    kept = [f"{name}=={version}\n" for name, version in sorted(versions.items())
             if name.lower() not in replaced and re.fullmatch(r"\d[\w.+]*", version)]  # fmt: skip
     constraints = place / "constraints.txt"
     constraints.write_text("".join(kept))
-    say(f"installing {', '.join(due)} ...")
+    say(f"installing {', '.join(missing)} ...")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(constraints)]
-    if subprocess.run([*pip, *due]).returncode != 0:
-        raise Fault(f"{', '.join(due)} cannot be installed (is the internet on, in the kernel's settings?)")
+    if subprocess.run([*pip, *missing]).returncode != 0:
+        raise Fault(f"{', '.join(missing)} cannot be installed (is the internet on, in the kernel's settings?)")
 
 
 def graphics_cards() -> list[str]:
@@ -160,7 +166,7 @@ class Trainer:
     def __init__(self, order: dict, place: Path, data: Path) -> None:
         self.order, self.place, self.run = order, place, order["run"]
         self.command = [sys.executable, "-m", "pawpularity"]
-        self.choice = ["--config", order["config"], "--data", str(data)]
+        self.options = ["--config", order["config"], "--data", str(data)]
         self.cards = graphics_cards()
         self.states = dict.fromkeys(order["folds"], "not begun")
         self.stopping = False
@@ -170,14 +176,14 @@ class Trainer:
             self.environment["HF_HUB_OFFLINE"] = "1"
 
     def stop(self, *_) -> None:
-        """Somebody asked for an end."""
+        """Handle SIGTERM: end at the next check."""
         self.stopping = True
 
     def train(self, deadline: float) -> None:
-        """Train the missing folds, one a GPU at a time, until all are there, one failed, or `deadline` (monotonic seconds)."""
+        """Train the missing folds, one a GPU at a time, until all are trained, one failed, or `deadline` (monotonic seconds)."""
         slots = list(range(max(1, len(self.cards))))
-        # Processes that start together would each look for near-duplicates.
-        folds = [*self.command, "folds", *self.choice]
+        # Made once here, because processes that start together would each search for near-duplicates.
+        folds = [*self.command, "folds", *self.options]
         if len(slots) > 1 and subprocess.run(folds, cwd=self.place, env=self.environment).returncode != 0:
             raise Fault("the folds cannot be made; the line above says why")
         waiting, running = list(self.order["folds"]), {}
@@ -202,16 +208,16 @@ class Trainer:
 
     def start(self, fold: int, slot: int) -> subprocess.Popen:
         """The process that trains `fold` on the GPU numbered `slot` (on the CPU where there is none)."""
-        command = [*self.command, "train", *self.choice, "--run", self.run, "--fold", str(fold), "--skip-taken"]
-        card = {"CUDA_VISIBLE_DEVICES": str(slot)} if self.cards else {}
+        command = [*self.command, "train", *self.options, "--run", self.run, "--fold", str(fold), "--skip-taken"]
+        gpu = {"CUDA_VISIBLE_DEVICES": str(slot)} if self.cards else {}
         say(f"fold {fold}: starts{f' on GPU {slot}' if self.cards else ''}")
         self.states[fold] = "running"
-        return subprocess.Popen(command, cwd=self.place, env=self.environment | card)
+        return subprocess.Popen(command, cwd=self.place, env=self.environment | gpu)
 
     def end(self, processes: list[subprocess.Popen]) -> None:
-        """Ask every process to write a checkpoint and end; one that does not within five minutes is killed."""
+        """Stop every process with a checkpoint; kill one that has not ended after five minutes."""
         if processes:
-            say("the time is up: folds in training write a checkpoint")
+            say("stopping: unfinished folds write a checkpoint")
         for process in processes:
             process.terminate()
         for process in processes:
@@ -225,7 +231,7 @@ class Trainer:
         """Write the archive, whole or not at all, and the report."""
         working, oof = ROOT / "working", self.place / "oof"
         part = working / f".run-{self.run}.zip.part"
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as zipped:  # weights do not get smaller
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as zipped:  # weights do not compress
             for top in (oof / self.run, oof / "folds"):
                 for path in sorted(top.rglob("*")):
                     if path.is_file() and path.suffix not in (".lock", ".part"):
@@ -237,7 +243,7 @@ class Trainer:
 
 
 def main() -> int:
-    """Train what order.json says, and pack it up; returns the exit code."""
+    """Train the run in order.json, and pack it up; returns the exit code."""
     if sys.version_info < (3, 11):  # noqa: UP036 - an image may be older than the package
         raise Fault(
             f"this image has Python {sys.version.split()[0]}, and 3.11 is needed: choose the latest environment"
@@ -266,7 +272,7 @@ def main() -> int:
             say(f"fold {fold} is NOT trained: {state}")
     shutil.rmtree(place, ignore_errors=True)
     say(f"left {ROOT / 'working' / ('run-' + order['run'] + '.zip')}")
-    # Kaggle keeps the output of a version that ends well; one that failed before anything was trained may say so.
+    # Kaggle keeps the output only of a version that exits with 0, so fail only if there is nothing to keep.
     return 1 if "failed" in trainer.states.values() and "trained" not in trainer.states.values() else 0
 
 

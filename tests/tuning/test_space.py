@@ -11,7 +11,7 @@ from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.models.network import build_network
 from pawpularity.training.samples import TrainingData
-from pawpularity.tuning.objective import judged
+from pawpularity.tuning.objective import trial_config
 from pawpularity.tuning.space import (
     DEPTH,
     Cut,
@@ -156,7 +156,7 @@ def test_draws_stay_inside_and_the_first_trial_is_the_config_itself():
 
 def test_a_trial_is_judged_by_an_inner_split_of_the_searchs_own():
     """Where training keeps its last epoch a trial must run them all; where it stops early, a trial does too."""
-    fixed = judged(resolve("sample"))
+    fixed = trial_config(resolve("sample"))
     assert (fixed.train.stop, fixed.train.stop_patience, fixed.train.inner_share) == ("early", fixed.train.epochs, 0.2)
-    early = judged(resolve("densenet161", ["train.refit=true", "search.inner_share=0.3"]))
+    early = trial_config(resolve("densenet161", ["train.refit=true", "search.inner_share=0.3"]))
     assert (early.train.stop_patience, early.train.inner_share, early.train.refit) == (3, 0.3, False)

@@ -1,8 +1,8 @@
-"""Cross-fitted blends: the weights of a row never saw its fold, nor a near-duplicate of it.
+"""Cross-fitted blends: the weights for a row are fitted without its fold and without its near-duplicates.
 
 As in all stacking, the members' predictions of the other folds come from networks that trained on the row; only its target
-stays out of the weights. Scores of weights fitted on the same rows are kept for comparison: on 9,912 rows they make
-eight members look 0.015 points better.
+stays out of the weights. The RMSE of weights fitted on the same rows is reported for comparison: on 9,912 rows it makes a
+blend of eight members look 0.015 points better.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.predictions import Predictions, groups_of_all, open_several
 
 DEALT_FOLDS = 5
-MOST_FOLDS = 100  # a fold column with more values is taken for something else, such as row numbers
+MOST_FOLDS = 100  # a fold column with more values holds something else, such as row numbers
 
 Rows = NDArray[np.int64]
 
@@ -48,7 +48,7 @@ class Partition:
         return int(self.fold.max()) + 1
 
     def known_for(self, fold: int) -> NDArray[np.bool_]:
-        """(n,) the rows whose targets the weights of `fold` may see: of other folds, without near-duplicates in it."""
+        """(n,) the rows on which the weights of `fold` are fitted: of other folds, without near-duplicates in `fold`."""
         known: NDArray[np.bool_] = ~np.isin(self.groups, self.groups[self.fold == fold])
         return known
 
@@ -70,11 +70,11 @@ class Blend:
     prediction: Floats
     """(n,) cross-fitted scores"""
     same_rows: Floats
-    """(n,) scores by `weights`, which were fitted on these very rows: optimistic"""
+    """(n,) scores by `weights`, which were fitted on these same rows: optimistic"""
 
 
 def open_members(words: Sequence[str], scale: float | None = None, folds: Path | None = None) -> list[Predictions]:
-    """The members that `words` name, sorted by name, so that their order on the command line cannot move a digit."""
+    """The members that `words` name, sorted by name, so that their order on the command line changes nothing."""
     if len(words) < 2:
         raise UserError(f"ensemble: a blend needs two members or more, {len(words)} given; name runs or CSVs")
     sources = open_several(words, scale=scale, folds=folds)
@@ -82,7 +82,9 @@ def open_members(words: Sequence[str], scale: float | None = None, folds: Path |
         if run.kind == "ensemble":
             raise UserError(f"{run.folder}: is a blend; name its members instead: {' '.join(run.record['members'])}")
         if run.leaky:
-            raise UserError(f"{run.folder}: is leaky by design (train.split=leaky), it saw the answers; leave it out")
+            raise UserError(
+                f"{run.folder}: is leaky by design (train.split=leaky), it trained on the answers; leave it out"
+            )
     return sorted(sources, key=lambda source: source.name)
 
 

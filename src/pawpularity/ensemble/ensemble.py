@@ -57,14 +57,14 @@ def ensemble(
     emit(result, _text(result), json)
     log(f"wrote {folder}/: weights.json for new photos, oof.csv with the cross-fitted predictions of {kept}")
     used = zip(sources, blends[kept].weights.members, strict=True)
-    silent = [s.name for s, weight in used if s.run is None or (s.run.kind != "run" and weight)]
-    if silent:
-        log(f"make predict cannot score photos with it: no networks are kept of {', '.join(silent)}")
-    next_step(f"make {'oof' if silent else 'predict'} {make_word('RUN', run)}")
+    without_networks = [s.name for s, weight in used if s.run is None or (s.run.kind != "run" and weight)]
+    if without_networks:
+        log(f"make predict cannot score photos with it: no networks are saved for {', '.join(without_networks)}")
+    next_step(f"make {'oof' if without_networks else 'predict'} {make_word('RUN', run)}")
 
 
 def finished_runs() -> list[str]:
-    """All finished runs below oof/ but blends and leaky ones. Raises UserError unless they are two or more of one data set."""
+    """All finished runs below oof/ except blends and leaky runs. Raises UserError unless exactly one data set has two or more."""
     found: dict[str, list[str]] = {}
     for name in run_names():
         with suppress(UserError):  # `make oof` reports a damaged run
@@ -75,9 +75,9 @@ def finished_runs() -> list[str]:
     sets = [names for names in found.values() if len(names) > 1]
     if len(sets) == 1:
         return sets[0]
-    there = "; ".join(" ".join(names) for names in found.values()) or "none"
+    finished = "; ".join(" ".join(names) for names in found.values()) or "none"
     raise UserError(
-        f"ensemble: needs two or more finished runs of one data set; name those to blend, or CSVs (finished: {there})"
+        f"ensemble: needs two or more finished runs of one data set; name those to blend, or CSVs (finished: {finished})"
     )
 
 
@@ -93,10 +93,10 @@ def _text(result: dict[str, Any]) -> str:
     methods[0][3:5] = ["-", ""]
     members = [[one["name"], f"{one['rmse']:.3f}", f"{one['weight']:.3f}"] for one in result["members"]]
     few = "; intervals indicative (n < 50)" if result["indicative"] else ""
-    why = "asked for" if result["method_asked"] else f"the default for {result['n']} rows"
+    why = "chosen with METHOD" if result["method_asked"] else f"the default for {result['n']} rows"
     return "\n".join([
         result["declared"],
-        f"Weights saw neither a row's fold nor its near-duplicates: {partition['k']} folds, {partition['why']}.",
+        f"Weights are fitted without a row's fold and its near-duplicates: {partition['k']} folds, {partition['why']}.",
         _duplicates(partition),
         f"n = {result['n']}; constant (the other folds' mean) {result['constant_rmse']:.3f}{few}",
         "",

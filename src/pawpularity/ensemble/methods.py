@@ -3,8 +3,8 @@
 Every blend is `clip(intercept + members @ weights, 1, 100)`, in score points. Any method but `best` can be followed by a
 straight-line fit (`mean+affine`), which corrects level and spread.
 
-The number of rows alone decides the default, because choosing by the figures one then reports would flatter them: few rows
-cannot pay for free weights, and an intercept and a free sum pay from about 3,000 rows (measured on subsamples: docs/log.md).
+The number of rows alone decides the default, because choosing the method by the reported figures would make them optimistic.
+Free weights overfit few rows; an intercept and a free sum help from about 3,000 rows (measured on subsamples: docs/log.md).
 """
 
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def ridge_gcv(predictions: Floats, target: Floats) -> Weights:
 
 
 def hill_climb(predictions: Floats, target: Floats) -> Weights:
-    """Caruana 2004: to a bag the member is added that lowers its mean's RMSE most, CLIMB_STEPS times; the best bag wins."""
+    """Caruana 2004: CLIMB_STEPS times, add to a bag the member that lowers the RMSE of its mean most; take the best bag."""
     errors = predictions - target[:, None]
     products = errors.T @ errors  # the squared error of weights w that sum to 1 is w' products w
     counts = np.zeros(len(products))

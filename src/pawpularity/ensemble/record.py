@@ -32,7 +32,7 @@ def mean_blend(runs: Sequence[Run], folder: Path) -> Run:
 
 
 def check_free(folder: Path) -> None:
-    """Raise UserError when `folder` holds a run that is no blend."""
+    """Raise UserError if `folder` holds a run that is not a blend."""
     if (folder / "config.json").is_file() and Run.open(folder).kind != "ensemble":
         raise UserError(f"{folder}: holds a trained run, which the blend would overwrite; take another name (RUN=...)")
 
@@ -109,8 +109,8 @@ def blend_command(blend: Run, files: Mapping[str, str] | None = None) -> tuple[s
     becomes path/to/NAME.csv.
     """
     record, paths = blend.record, files or {}
-    words = [paths.get(due, f"path/to/{name}.csv") if name in record["files"] else name
-             for name, due in record["members"].items()]  # fmt: skip
+    words = [paths.get(member_hash, f"path/to/{name}.csv") if name in record["files"] else name
+             for name, member_hash in record["members"].items()]  # fmt: skip
     kept = {key: record["config"].get(key) for key in ("folds", "scale", "seed")}
     options = [word for key, value in kept.items() if value for word in (f"--{key}", str(value))]
     members, name = make_word("MEMBERS", *words), make_word("RUN", blend.name)
@@ -135,10 +135,10 @@ def _folds(folder: Path, sources: Sequence[Predictions], partition: Partition) -
         for old in (path, path.with_suffix(".json")):
             old.unlink(missing_ok=True)
         return dict(trained[0])
-    # No group of a folds file spans folds. One that does here was left out of the fits; it becomes one group a fold.
+    # A folds file must not have a group that spans folds, so such a group becomes one group per fold. The fits left it out.
     _, apart = np.unique(np.stack([partition.groups, partition.fold]), axis=1, return_inverse=True)
     table = sources[0].table[["Id"]].assign(group=numbered(apart.tolist()), fold=partition.fold)
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
-    due = file_hash(path)[:12]
-    write_json(path.with_suffix(".json"), {"hash": due, "rule": f"blend: {partition.why}"})
-    return {"file": path.as_posix(), "hash": due, "k": partition.k}
+    folds_hash = file_hash(path)[:12]
+    write_json(path.with_suffix(".json"), {"hash": folds_hash, "rule": f"blend: {partition.why}"})
+    return {"file": path.as_posix(), "hash": folds_hash, "k": partition.k}

@@ -1,7 +1,7 @@
-"""Bootstrap, permutations and sign flips over groups of near-duplicates, which are kept whole; Holm's correction.
+"""Bootstrap, permutations and sign flips over whole groups of near-duplicates; Holm's correction.
 
-Everything is a function of its seed. Ten thousand draws of fifteen columns of 9,912 rows take about a second: a draw is
-a count of how often each group came up, and the sums are one matrix product.
+The seed alone decides every result. Ten thousand draws of fifteen columns of 9,912 rows take about a second: a draw
+counts how often each group came up, and all sums are one matrix product.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float]:
 def permutations(n: int, groups: Groups = None, *, draws: int = DRAWS, seed: int = 0) -> Iterator[NDArray[np.int64]]:
     """Random orders of n rows, (n,) each: groups change places with groups of their own size, as blocks.
 
-    An effect of a group's size itself is not seen; 0.8 % of the contest's photos are in groups of more than one.
+    This cannot detect an effect of the group's size itself; 0.8 % of the contest's photos are in groups of more than one.
     """
     random = np.random.default_rng([seed, 0x9E12])
     _, index, sizes = np.unique(np.arange(n) if groups is None else groups, return_inverse=True, return_counts=True)
@@ -78,11 +78,11 @@ def sign_flip_p(differences: ArrayLike, groups: Groups = None, *, draws: int = D
     random = np.random.default_rng([seed, 0xF11B])
     reached = np.ones(sums.shape[1])
     # A float sum in another order differs in its last digits; a tie must count as reached.
-    bar = np.abs(sums.sum(axis=0)) - 1e-9 * np.maximum(np.abs(sums).sum(axis=0), 1e-300)
+    threshold = np.abs(sums.sum(axis=0)) - 1e-9 * np.maximum(np.abs(sums).sum(axis=0), 1e-300)
     for start in range(0, draws, _BATCH):
         size = min(_BATCH, draws - start)
         signs = random.integers(0, 2, (size, len(sums)), dtype=np.int8) * 2.0 - 1.0
-        reached += (np.abs(signs @ sums) >= bar).sum(axis=0)
+        reached += (np.abs(signs @ sums) >= threshold).sum(axis=0)
     p: Floats = reached / (draws + 1)
     return p
 

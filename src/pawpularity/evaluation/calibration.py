@@ -1,14 +1,14 @@
-"""What a predicted score is worth: ranges, chances and orders, measured on photos whose networks never saw them.
+"""What a predicted score means: ranges, chances and the order of two photos, measured on out-of-fold predictions.
 
     known = Calibration(target, prediction, groups)            # out-of-fold rows of one run
-    known.interval(41.0, 0.9)                                  # (12.3, 90.1): nine of ten such photos scored in between
+    known.interval(41.0, 0.9)                                  # (12.3, 90.1): nine of ten such photos scored between
     known.chance_above(41.0)                                   # 0.61: the share of such photos that beat the median one
     known.order.reliability(7.0)                               # 0.66: how often 7 points more were truly more
 
 Ranges are split conformal with a local scale (Lei et al. 2018, section 5.2): the size of the residuals is fitted as a rising
-function of the prediction, and the signed residuals divided by it give the ends. On the contest's labels a constant +- range
-covers 99 % of the lowest fifth of the predictions and 63 % of the highest 5 %; this covers 90 % of each. By TRUE score no
-range can: a photo that is truly 100 is rarely predicted so.
+function of the prediction, and quantiles of the residuals divided by it give the ends. On the contest's labels a constant +- range
+covers 99 % of the lowest fifth of the predictions and 63 % of the highest 5 %; this covers 90 % of each. No range
+covers 90 % at every TRUE score: a photo that scored 100 is rarely predicted near 100.
 """
 
 from dataclasses import dataclass, replace
@@ -20,13 +20,13 @@ from numpy.typing import ArrayLike
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Floats, Groups, group_sums
 
-FEWEST = 20  # rows below which nothing is said
+FEWEST = 20  # rows
 INDICATIVE_BELOW = 500  # rows: with 600 the true coverage of a nominal 90 % has an sd of 1.3 points
 EDGES = np.array([0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, np.inf])
 """Score points between two predictions: the bands [low, high) of an order."""
 FEWEST_PAIRS = 100
 _ROWS_A_BIN, _MOST_BINS = 25, 40
-_SMALLEST = 0.25  # of the mean |residual|: a few lucky rows at an end must not make a range of nothing
+_SMALLEST = 0.25  # of the mean |residual|: a few lucky rows at an end must not make a range of width 0
 
 
 class Calibration:
@@ -44,7 +44,7 @@ class Calibration:
         self.n, self.indicative = len(y), len(y) < INDICATIVE_BELOW
         self.median, self.top_quarter = float(np.median(y)), float(np.quantile(y, 0.75))
         error = np.abs(y - p)
-        # Means of neighbouring rows, made monotone; row by row it would be a stair.
+        # Means of neighbouring rows, made monotone; a fit row by row would be a step function.
         bins = np.array_split(np.argsort(p, kind="stable"), min(_MOST_BINS, max(1, len(p) // _ROWS_A_BIN)))
         self._knots, means = (np.array([values[rows].mean() for rows in bins]) for values in (p, error))
         rising = _isotonic(np.arange(len(bins)), means, [len(rows) for rows in bins])
@@ -56,7 +56,7 @@ class Calibration:
         return np.asarray(np.interp(np.asarray(prediction, dtype=np.float64), self._knots, self._sizes))
 
     def interval(self, prediction: ArrayLike, level: float) -> tuple[Floats, Floats]:
-        """(low, high), points in 1..100: `level` of the photos predicted so truly scored in between."""
+        """(low, high), points in 1..100: `level` of the photos predicted so truly scored between them."""
         p, size = np.asarray(prediction, dtype=np.float64), self.size(prediction)
         # The order statistics that make the coverage at least `level` for exchangeable rows, whatever their number.
         below = int(np.floor((self.n + 1) * (1 - level) / 2))
@@ -100,7 +100,7 @@ class PairBand:
     share: float
     """of pairs in which the higher prediction has the higher score; pairs of equal scores are left out"""
     error: float
-    """its standard error, by how much each row moves it: rows, not pairs, are independent"""
+    """standard error of `share`, from the influence of each row: rows, not pairs, are independent"""
 
     @property
     def words(self) -> str:
@@ -112,20 +112,20 @@ class PairBand:
 class Order:
     """Of two photos of different pets, how often does the one predicted higher truly score higher?
 
-    For several photos of one pet, which differ less than two pets do, it is an extrapolation.
+    It extrapolates for several photos of one pet, which differ less than photos of two pets.
     """
 
     bands: tuple[PairBand, ...]
-    """those with enough pairs; their shares never fall as the gap grows"""
+    """bands with enough pairs; their shares never fall as the gap grows"""
     whole: PairBand
 
     @classmethod
     def measure(cls, target: Floats, prediction: Floats, groups: Groups = None) -> "Order":
-        """From true scores and out-of-fold predictions (n,). Near-duplicates (equal `groups`) are no pair."""
+        """From true scores and out-of-fold predictions (n,). Near-duplicates (equal `groups`) do not count as a pair."""
         won, met = _pairs_by_row(target, prediction, groups)
         merged: list[list[int]] = []
         for number in range(len(EDGES) - 1):
-            # A band of few pairs joins the one below it; the first takes what comes.
+            # A band of few pairs joins the band below it; the first band stays as it is.
             if merged and met[number].sum() / 2 < FEWEST_PAIRS:
                 merged[-1].append(number)
             else:

@@ -1,7 +1,7 @@
 """`pawpularity compare`: is one set of predictions better than another? Paired, by groups of near-duplicates.
 
-Two models err on the same photos, so the difference of their RMSEs is known two to four times better than either: on the
-contest's rows to 0.08 - 0.17 points where a single RMSE is known to 0.33. The interval is the percentile bootstrap of the
+Two models err on the same photos, so the difference of their RMSEs is known two to four times more precisely than either: on
+the contest's rows to 0.08 - 0.17 points, a single RMSE to 0.33. The interval is the percentile bootstrap of the
 difference. The p value swaps the two within groups (Fisher's randomisation test on squared errors); Holm's correction is
 over all comparisons.
 """
@@ -78,7 +78,7 @@ def compare_runs(
 ) -> None:
     """`pawpularity compare`: print runs and CSVs of the same rows beside the first of them."""
     if len(runs) < 2:
-        raise UserError("compare: needs two or more runs or CSVs; the first is what the others are compared with")
+        raise UserError("compare: needs two or more runs or CSVs; the others are compared with the first")
     several = open_several(runs, scale=scale, folds=folds)
     for one in several:
         if one.run is not None and one.run.leaky:

@@ -23,7 +23,7 @@ class Tile(NamedTuple):
 def contact_sheet(
     rows: Sequence[Sequence[Tile]], path: Path, captions: Sequence[str] = (), *, per_line: int = PER_LINE
 ) -> None:
-    """Write `rows` of tiles to `path` as a PNG; a row goes on below after `per_line` tiles.
+    """Write `rows` of tiles to `path` as a PNG; a row wraps after `per_line` tiles.
 
     `captions` stand above the rows, one each. Raises PhotoError for a photo that cannot be decoded.
     """

@@ -4,7 +4,7 @@ CLAIMS are the paper's advice on photos, each with its sign: one subject, a cont
 no unusual pose (the nearest columns are Action and Occlusion), the tongue out as a bonus. That accessories raise the score is
 our reading of the paper's pictures. The family is fixed beforehand; Holm's correction is over those that can be tested.
 
-The estimand is the plain difference: the mean score of the photos that have something, less that of the others. It is a
+The estimand is the plain difference: the mean score of the photos with a trait, less that of the others. It is a
 weighted sum of the outcome, so one shuffle or resample serves all columns and all outcomes (true score, prediction, residual),
 and they stay paired. A number (the contrast) counts per two standard deviations (Gelman 2008), which for a balanced 0/1 column
 is the difference of the means.
@@ -73,27 +73,27 @@ class Column:
     varies     whether there is anything to compare
     counts     photos with and without; for a number those measured and those not
     fewest     photos on the smaller side; of a number those measured
-    unit       what an effect is the effect of, in units of the column: 1, or two standard deviations of a number
+    unit       the step whose effect is measured, in units of the column: 1, or two standard deviations of a number
     centred    (n,) the column less its mean, in `unit`s; 0 where it was not measured
     """
 
     def __init__(self, name: str, values: Floats) -> None:
         self.name, self.values, self.there = name, values, np.isfinite(values)
-        seen = values[self.there]
-        self.is_number = not bool(np.isin(seen, (0.0, 1.0)).all())
-        self.varies = len(np.unique(seen)) > 1
+        measured = values[self.there]
+        self.is_number = not bool(np.isin(measured, (0.0, 1.0)).all())
+        self.varies = len(np.unique(measured)) > 1
         first = int((self.there if self.is_number else values == 1.0).sum())
         self.counts = (first, len(values) - first)
         self.fewest = first if self.is_number else min(self.counts)
-        self.unit = 2.0 * float(np.std(seen)) if self.is_number else 1.0
+        self.unit = 2.0 * float(np.std(measured)) if self.is_number else 1.0
         self.centred = np.zeros(len(values))
         if self.varies:
-            self.centred[self.there] = (seen - seen.mean()) / self.unit
+            self.centred[self.there] = (measured - measured.mean()) / self.unit
 
 
 @dataclass(frozen=True)
 class Effect:
-    """An effect on one outcome, in score points: 95 % bootstrap interval, permutation p, and that after Holm."""
+    """An effect on one outcome, in score points: 95 % bootstrap interval, permutation p, and p after Holm's correction."""
 
     effect: float
     low: float
@@ -110,29 +110,31 @@ def effects(
     `groups` (n,) are near-duplicates (None: every row its own). Holm's correction is over the m columns.
     """
     if groups is not None and len(np.unique(groups)) == len(groups):
-        groups = None  # every row its own: the same, faster
+        groups = None  # the same result, faster
     outcomes = outcomes - outcomes.mean(axis=0)  # keeps the sums small; a difference does not change
     weights = np.column_stack([x / float(x @ x) for x in (column.centred for column in columns)])
-    seen = weights.T @ outcomes
-    p = _permutation_p(weights, seen, outcomes, groups, draws, seed)
+    observed = weights.T @ outcomes
+    p = _permutation_p(weights, observed, outcomes, groups, draws, seed)
     drawn = _resampled(columns, outcomes, groups, draws, seed)
     found = []
     for t in range(outcomes.shape[1]):
-        # A resample without a single photo on one side has no difference; only with very rare columns.
+        # A resample without any photo on one side has no difference; this happens with very rare traits only.
         ends = [interval(values[np.isfinite(values[:, t]), t]) for values in drawn]
-        figures = zip(seen[:, t].tolist(), ends, p[:, t].tolist(), holm(p[:, t]).tolist(), strict=True)
-        found.append([Effect(effect, *end, own, corrected) for effect, end, own, corrected in figures])
+        figures = zip(observed[:, t].tolist(), ends, p[:, t].tolist(), holm(p[:, t]).tolist(), strict=True)
+        found.append([Effect(effect, *end, plain_p, corrected) for effect, end, plain_p, corrected in figures])
     return found
 
 
-def _permutation_p(weights: Floats, seen: Floats, outcomes: Floats, groups: Groups, draws: int, seed: int) -> Floats:
+def _permutation_p(
+    weights: Floats, observed: Floats, outcomes: Floats, groups: Groups, draws: int, seed: int
+) -> Floats:
     """Two-sided p (m, t): the share of shuffles at least as far from zero, the observed order counted among them."""
-    reached = np.ones(seen.shape)
+    reached = np.ones(observed.shape)
     # A sum in another order differs in its last digits; a tie must count as reached.
-    bar = np.abs(seen) - 1e-9 * np.maximum(np.abs(weights).T @ np.abs(outcomes), 1e-300)
+    threshold = np.abs(observed) - 1e-9 * np.maximum(np.abs(weights).T @ np.abs(outcomes), 1e-300)
     orders = permutations(len(outcomes), groups, draws=draws, seed=seed)
     while batch := list(islice(orders, _BATCH)):
-        reached += (np.abs(weights.T @ outcomes[np.stack(batch)]) >= bar).sum(axis=0)
+        reached += (np.abs(weights.T @ outcomes[np.stack(batch)]) >= threshold).sum(axis=0)
     p: Floats = reached / (draws + 1)
     return p
 
@@ -155,9 +157,9 @@ def _resampled(columns: Sequence[Column], outcomes: Floats, groups: Groups, draw
 
 
 def standard_error(column: Column, outcome: Floats) -> float | None:
-    """Welch's (HC2) of the effect on `outcome` (n,); None where one photo stands alone on a side.
+    """Welch's standard error (HC2) of the effect on `outcome` (n,); None where one side has a single photo.
 
-    An effect of 2.80 times that is seen with 80 % power at .05.
+    An effect of 2.80 standard errors is detected with 80 % power at .05.
     """
     fit, _, leverage = _fit(column.values[column.there, None], outcome[column.there])
     return None if leverage.max() >= _ALONE else float(fit.HC2_se[1]) * column.unit
@@ -213,13 +215,14 @@ def _coefficients(columns: Floats, outcome: Floats) -> list[Coefficient | None]:
         fit, kept, leverage = _fit(columns, outcome)
         if leverage.max() < _ALONE:
             break
-        # Such a row is fitted exactly and tells nothing of the other coefficients: it goes, and so does what it decided.
+        # Such a row is fitted exactly and says nothing about the other coefficients. Without it, the coefficient that it alone
+        # decides cannot be estimated and becomes None.
         columns, outcome = columns[leverage < _ALONE], outcome[leverage < _ALONE]
     robust = fit.get_robustcov_results("HC3", use_t=True)
     ends = robust.conf_int()
     design = _with_intercept(columns)
     for place, column in enumerate(kept):
-        # A column is told apart from the others where the rank falls without it.
+        # A column differs from all combinations of the others if the rank falls without it.
         if column and np.linalg.matrix_rank(np.delete(design, column, axis=1)) < len(kept):
             effect, se = float(robust.params[place]), float(robust.bse[place])
             p = float(robust.pvalues[place]) if se > 0 else float(effect == 0)

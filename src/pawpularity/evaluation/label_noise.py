@@ -1,4 +1,4 @@
-"""How noisy the labels are, and so how much of them any predictor could explain.
+"""How noisy the labels are, and how much of their variance any predictor could explain.
 
 Some pets were posted twice. Photos that look the same were scored separately: half the mean squared difference within such
 pairs is the variance of a score's noise. No predictor that sees photos alone can be expected to have a lower RMSE than its
@@ -31,13 +31,10 @@ class LabelNoise:
     how: str
 
     def draws(self, count: int = DRAWS, *, seed: int = 0) -> Floats:
-        """`count` values of the sd as likely as its interval says, (count,): two halves of normal distributions, cut at 0."""
+        """`count` random values of the sd that fit its interval, (count,): two half-normal distributions, cut at 0."""
         z = np.random.default_rng([seed, 0x4015E]).standard_normal(count)
         arm = np.where(z < 0, self.sd - self.low, self.high - self.sd) / 1.959963984540054
         return np.maximum(self.sd + arm * z, 0.0)
-
-    def __str__(self) -> str:
-        return f"{self.sd:.1f} [{self.low:.1f}, {self.high:.1f}]" if self.pairs else f"{self.sd:.2f}"
 
 
 # 37 pairs listed in public code (IamGianluca/petfinder-pawpularity-score, pipe/remove_duplicate_images.py) differ by 15.16
@@ -73,13 +70,13 @@ def noise_of_pairs(target: ArrayLike, groups: NDArray[np.int64]) -> LabelNoise |
 
 
 def noise_for(predictions: Predictions, origin: Origin) -> LabelNoise | None:
-    """A drawn sample's truth; else the rows' own near-duplicates, from 8 pairs; else, on the contest's data, the published."""
+    """The noise of a drawn sample; else that of 8 or more near-duplicate pairs; else, on contest data, the published figure."""
     if (floor := origin.floor) is not None:
         return LabelNoise(floor, floor, floor, 0, f"exact: the noise floor of {origin.why}")
-    own = None if predictions.groups is None else noise_of_pairs(predictions.target, predictions.groups)
-    # Pairs without any difference: one's score was copied to the other.
-    if own is not None and own.pairs >= FEWEST_PAIRS and own.sd > 0:
-        return own
+    measured = None if predictions.groups is None else noise_of_pairs(predictions.target, predictions.groups)
+    # An sd of 0 means that the scores of near-duplicates were copied from one another.
+    if measured is not None and measured.pairs >= FEWEST_PAIRS and measured.sd > 0:
+        return measured
     return CONTEST_NOISE if origin.kind == CONTEST_KIND else None
 
 
@@ -87,8 +84,8 @@ def noise_for(predictions: Predictions, origin: Origin) -> LabelNoise | None:
 class Explainable:
     """How much of the scores' variance a perfect predictor would explain, and how much of that was explained.
 
-    `ceiling` is that predictor's R2; its interval carries the noise's alone. `share` is R2 / ceiling; its interval carries
-    the noise's and the rows'. It is None where the ceiling is not above 0, and an end where the ceiling may be 0 is infinite.
+    `ceiling` is that predictor's R2; its interval covers the uncertainty of the noise alone. `share` is R2 / ceiling; its interval
+    covers that of the noise and of the rows. It is None if the ceiling is not above 0; an end is infinite if the ceiling may be 0.
     """
 
     noise: LabelNoise
@@ -105,9 +102,9 @@ class Explainable:
 
 
 def explainable(r2: float, noise: LabelNoise, sd: float, r2_draws: Floats, sd_draws: Floats) -> Explainable | None:
-    """How much of the explainable `r2` explains, on rows whose true scores have the sd `sd`; None where they do not vary.
+    """The share of the reachable R2 that `r2` is, on rows whose true scores have the sd `sd`; None where they do not vary.
 
-    `r2_draws`, `sd_draws`: the same two of resampled rows, paired, (draws,).
+    `r2_draws`, `sd_draws`: R2 and sd of resampled rows, paired, (draws,).
     """
     if not (sd > 0 and np.isfinite(r2)):
         return None
@@ -116,7 +113,7 @@ def explainable(r2: float, noise: LabelNoise, sd: float, r2_draws: Floats, sd_dr
         return Explainable(noise, ceiling, ceiling_low, ceiling_high, None, None, None)
     with np.errstate(divide="ignore", invalid="ignore"):
         ceilings = 1.0 - (noise.draws(len(r2_draws)) / sd_draws) ** 2
-        # Where the noise may be all there is, any explained share is infinitely much of what can be.
+        # Where the noise alone may explain the variance, the ceiling is 0 and the share infinite.
         shares = np.where(ceilings > 0, r2_draws / ceilings, np.sign(r2_draws) * np.inf)
     # Whole order statistics: between a number and infinity there is nothing to interpolate.
     low, high = np.nanpercentile(shares, 2.5, method="lower"), np.nanpercentile(shares, 97.5, method="higher")

@@ -12,8 +12,6 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.label_noise import explainable, noise_for
 from pawpularity.evaluation.leak_detection import FEWEST_ROWS, leak_signs, origin_of
 from pawpularity.evaluation.metrics import bootstrap_metrics, calibration_line, error_by_band, evaluate, rmse
-from pawpularity.evaluation.oof import floor_line as floor_line
-from pawpularity.evaluation.oof import fold_line as fold_line
 from pawpularity.evaluation.predictions import Predictions, is_file_word, open_predictions
 from pawpularity.files import plain
 from pawpularity.runs import OOF, Run, recipe, run_names
@@ -66,12 +64,12 @@ def oof(
 
 
 def _rank(row: dict[str, Any]) -> tuple[str, bool, float]:
-    """The best first; what is leaky, or looks so, after everything honest."""
+    """Sort key: by data, then leaky or alarming rows last, then by RMSE."""
     return row["data"], bool(row["leaky"] or row.get("alarms")), row["score"]["rmse"] if row["score"] else 1e9
 
 
 def run_row(run: Run) -> dict[str, Any]:
-    """One row of the leaderboard: the pooled figures of the folds that are there, and how long they took."""
+    """One row of the leaderboard: the pooled figures of the trained folds, and how long training took."""
     if run.has_folds and not run.trained_folds():
         data = run.record["data"]["name"]
         return {"run": run.name, "data": data, "leaky": run.leaky, "folds": f"0/{run.k}", "score": None}
@@ -79,7 +77,7 @@ def run_row(run: Run) -> dict[str, Any]:
 
 
 def predictions_row(predictions: Predictions, data: Path | None = None) -> dict[str, Any]:
-    """The same of any predictions. `data`: the folder they are of, where the user named it."""
+    """One row of the leaderboard, of any predictions. `data`: their folder, if the user named it."""
     metrics = evaluate(predictions.target, predictions.prediction, predictions.constant, predictions.groups)
     origin = origin_of(predictions, data)
     signs, run = leak_signs(predictions, metrics, origin), predictions.run
@@ -129,7 +127,7 @@ def _note(row: dict[str, Any]) -> str:
 
 
 def details(predictions: Predictions, data: Path | None = None) -> dict[str, Any]:
-    """Everything about one set of predictions, for `details_text` and for JSON."""
+    """Everything that is shown of one set of predictions, for `details_text` and for JSON."""
     row, share = predictions_row(predictions, data), None
     if (noise := noise_for(predictions, origin_of(predictions, data))) is not None and row["score"]["r2"] is not None:
         _, r2, sd = bootstrap_metrics(predictions.target, predictions.prediction, predictions.groups)
@@ -142,7 +140,7 @@ def details(predictions: Predictions, data: Path | None = None) -> dict[str, Any
 
 
 def breakdown(predictions: Predictions) -> dict[str, Any]:
-    """Errors by band and by fold, correlation, reach and calibration line; what is not defined is None."""
+    """Errors by band and by fold, correlation, range and calibration line; what is not defined is None."""
     target, prediction, constant = predictions.target, predictions.prediction, predictions.constant
     folds = [
         {"fold": int(k), "n": int(here.sum()), "rmse": rmse(target[here], prediction[here]),
@@ -218,7 +216,7 @@ def _number(value: float | None, digits: int = 3, times: int = 1) -> str:
 def seed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """One line for every set of complete runs in the leaderboard that differ in `train.seed` alone.
 
-    The bootstrap covers rows; what another seed would have given is a second, independent doubt.
+    The bootstrap covers the choice of rows, not the training seed.
     """
     figures = {row["run"]: row["score"]["rmse"] for row in rows if row["score"] and row["leaky"] is not None}
     by_recipe: dict[str, dict[int, str]] = {}

@@ -1,16 +1,16 @@
-"""Leak detector: signs that a row's score was known to what predicted it.
+"""Leak detector: signs that a prediction used the score that it predicts.
 
 What honest predictions can reach depends on where the rows come from (`origin_of`):
-- The contest: the best of 3,538 teams had R2 of about 0.33. The alarm is the lower end of R2's 95 % interval above 0.36; it
-  accuses an honest blend in 1 % of draws of 20 rows and in none of 400 of 992 rows. A second sign is an RMSE whose upper
+- The contest: the best of 3,538 teams had R2 of about 0.33. The alarm is the lower end of R2's 95 % interval above 0.36. It
+  accuses an honest blend in 1 % of draws of 20 rows, and in none of 400 draws of 992 rows. A second sign is an RMSE whose upper
   end lies below the labels' own noise (10.7, from photos posted twice).
 - A drawn sample, whose truth is known: an RMSE below the noise floor and, far more sensitive, predictions that follow the
-  NOISE of their score. No photo shows it: only a network that trained on this very score can know it.
+  NOISE of their score. No photo shows it: only a network that trained on this score can know it.
 - Other data, or fewer than 20 rows: nothing is known, and no alarm is given.
 
-Where near-duplicates are known: do predictions follow the score of one posting of a photo rather than the other? With
-photos: the nearest photo of ANOTHER fold in the space of a frozen network, the error by similarity, and which of these
-neighbours are copies.
+Where near-duplicates are known, it checks whether predictions follow the score of one posting of a photo rather than the other.
+With photos it finds the nearest photo of ANOTHER fold by the features of a frozen network, the error by similarity, and which
+of these neighbours are copies.
 """
 
 import re
@@ -29,7 +29,7 @@ from pawpularity.data.tables import ID, TARGET, read_cells, read_train
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Floats, bootstrap_sums, interval
 from pawpularity.evaluation.metrics import BANDS, Metrics, error_by_band, rmse
-from pawpularity.evaluation.oof import floor_of as floor_of
+from pawpularity.evaluation.oof import floor_of
 from pawpularity.evaluation.predictions import Predictions
 from pawpularity.files import plain
 from pawpularity.sample import SAMPLE
@@ -66,7 +66,7 @@ class Origin:
 
 
 def origin_of(predictions: Predictions, data: Path | None = None) -> Origin:
-    """Where the rows of `predictions` come from. `data`: their folder or table, if named; UserError if of other rows."""
+    """Where the rows of `predictions` come from. `data`: their folder or table, if named; UserError if it holds other rows."""
     ids, target = predictions.table[ID].tolist(), predictions.target
     if data is not None and not data.exists():
         raise UserError(f"--data {data}: there is no such folder or file")
@@ -97,29 +97,31 @@ def folder_of(predictions: Predictions, origin: Origin) -> Path | None:
 
 
 def rows_known(predictions: Predictions, table: pd.DataFrame, where: str) -> tuple[Rows, Rows]:
-    """(rows of `predictions` that the table knows, their places in it). Raises UserError for none, or another score."""
+    """(rows of `predictions` that are in `table`, their places in it). Raises UserError if there is none, or a score differs."""
     place = pd.Index(table[ID]).get_indexer(predictions.table[ID]).astype(np.int64)
     rows = np.flatnonzero(place >= 0)
     if len(rows) == 0:
         raise _other_rows(predictions, where)
-    place, own = place[rows], predictions.target[rows]
+    place, targets = place[rows], predictions.target[rows]
     scores = table[TARGET].to_numpy(dtype=np.float64)[place]
-    unequal = np.flatnonzero(np.abs(scores - own) > 1e-6)  # targets are written with six decimals
+    unequal = np.flatnonzero(np.abs(scores - targets) > 1e-6)  # targets are written with six decimals
     if len(unequal):
         row = int(unequal[0])
         raise UserError(f"--data {where}: {table[ID].iloc[place[row]]} has a score of {scores[row]:g}, in {predictions.path} "
-                        f"{own[row]:g} ({len(unequal)} rows differ); name their data")  # fmt: skip
+                        f"{targets[row]:g} ({len(unequal)} rows differ); name their own data folder")  # fmt: skip
     return rows, place
 
 
 def _usual_folders(predictions: Predictions) -> list[Path]:
-    own = predictions.run.record["data"].get("folder") if predictions.run is not None else None
-    return [*([Path(own)] if own and Path(own).is_dir() else []), CONTEST, SAMPLE]
+    folder = predictions.run.record["data"].get("folder") if predictions.run is not None else None
+    return [*([Path(folder)] if folder and Path(folder).is_dir() else []), CONTEST, SAMPLE]
 
 
 def _other_rows(predictions: Predictions, where: Path | str) -> UserError:
     n, first = len(predictions.table), predictions.table[ID].iloc[0]
-    return UserError(f"--data {where}: knows none of the {n} rows of {predictions.path} ({first} ...); name their data")
+    return UserError(
+        f"--data {where}: holds none of the {n} rows of {predictions.path} ({first} ...); name their own data folder"
+    )
 
 
 def _expected_scores(folder: Path) -> dict[str, float]:
@@ -135,7 +137,7 @@ def _first_photos() -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Sign:
-    """One sign that was looked for."""
+    """One sign of a leak, raised or not."""
 
     name: str
     raised: bool
@@ -159,11 +161,11 @@ def leak_signs(predictions: Predictions, m: Metrics, origin: Origin) -> list[Sig
         signs += [Sign("R2", bool(m.r2_low > R2_BAR), text),
                   Sign("label noise", bool(m.high < NOISE_BAR), f"{reach} {NOISE_BAR}, that of photos posted twice")]  # fmt: skip
     if origin.expected is not None:
-        # The noise of these very rows may by luck be small, and a perfect predictor would share that luck.
+        # The noise of these rows may be small by chance, and a perfect predictor would score as low.
         floor = rmse(target, origin.expected)
         slope, low, high = known_noise(predictions, origin.expected)
         text = f"{slope:+.3f} points a point of noise, which no photo shows, 99 % [{low:+.3f}, {high:+.3f}]"
-        signs += [Sign("noise floor", bool(m.high < floor), f"{reach} {floor:.2f}, the noise of these very scores"),
+        signs += [Sign("noise floor", bool(m.high < floor), f"{reach} {floor:.2f}, the noise of these scores"),
                   Sign("knows the noise", bool(low > KNOWS_NOISE_BAR),
                        f"{text}; alarm: lower end above {KNOWS_NOISE_BAR}")]  # fmt: skip
     return signs
@@ -210,8 +212,8 @@ def nearest_across_folds(unit: NDArray[np.float32], fold: Rows) -> Neighbours:
         similarity = unit[part] @ unit.T
         similarity[fold[part][:, None] == fold] = -np.inf
         at[part], best[part] = similarity.argmax(axis=1), similarity.max(axis=1)
-    there = np.isfinite(best)
-    return Neighbours(np.where(there, at, -1), np.where(there, best, np.nan))
+    found = np.isfinite(best)
+    return Neighbours(np.where(found, at, -1), np.where(found, best, np.nan))
 
 
 @dataclass(frozen=True)
@@ -262,8 +264,8 @@ class Copies:
 def copies_of(predictions: Predictions, rows: Rows, near: Neighbours, bar: float, chosen: NDArray[np.bool_]) -> Copies:
     """The figures of the rows with a copy in another fold: those of `rows` that `chosen` marks; `bar` as in Copies."""
     target, prediction = predictions.target[rows], predictions.prediction[rows]
-    asked = ((chosen, prediction), (~chosen, prediction), (chosen, target[near.at]))
-    figures = [rmse(target[mask], answer[mask]) if mask.any() else float("nan") for mask, answer in asked]
+    parts = ((chosen, prediction), (~chosen, prediction), (chosen, target[near.at]))
+    figures = [rmse(target[mask], answer[mask]) if mask.any() else float("nan") for mask, answer in parts]
     suspected = int((near.similarity >= bar).sum())
     return Copies(bar, len(rows), suspected, int(chosen.sum()), float(chosen.mean()), *figures)
 
@@ -281,9 +283,9 @@ def copies_sign(copies: Copies) -> Sign:
 def pair_sign(predictions: Predictions) -> Sign | None:
     """Whether predictions of two postings of one photo differ as their scores do. None with too few pairs.
 
-    An honest network can hardly tell which of two equal photos was scored higher. One that trained on a copy of the row
-    alone can (slope towards 1); one that trained on the other posting alone answers with that one's score (towards -1).
-    One that trained on copies of both answers with their mean, and nothing is seen here.
+    An honest network can hardly tell which of two equal photos was scored higher. A network that trained on a copy of the row
+    can (slope towards 1). One that trained on the other posting alone predicts that posting's score (towards -1). One that
+    trained on both predicts their mean, which this sign cannot detect.
     """
     if predictions.groups is None:
         return None
@@ -298,7 +300,7 @@ def pair_sign(predictions: Predictions) -> Sign | None:
     return Sign(
         "near-duplicates", low > PAIR_BAR or high < -PAIR_BAR,
         f"where {len(dy)} pairs of postings of one photo differ in score, predictions follow by {(dp @ dy) / (dy @ dy):+.2f} "
-        f"points a point, 95 % [{low:+.2f}, {high:+.2f}]; alarm beyond +-{PAIR_BAR} (1: trained on a copy of it, -1: of the other)",
+        f"points a point, 95 % [{low:+.2f}, {high:+.2f}]; alarm beyond +-{PAIR_BAR} (1: trained on a copy of it, -1: on the other)",
     )  # fmt: skip
 
 
@@ -317,7 +319,7 @@ def spanning_sign(predictions: Predictions) -> Sign | None:
 
 
 def signs_of(predictions: Predictions, metrics: Metrics, origin: Origin, copies: Copies | None) -> list[Sign]:
-    """Every sign that can be looked for here; on data of unknown kind only those of the folds."""
+    """Every sign that these predictions allow; on data of unknown kind only those of the folds."""
     pairs = pair_sign(predictions) if origin.kind != OTHER_KIND else None
     across = None if copies is None else copies_sign(copies)
     found = [*leak_signs(predictions, metrics, origin), pairs, across, spanning_sign(predictions)]
@@ -325,7 +327,7 @@ def signs_of(predictions: Predictions, metrics: Metrics, origin: Origin, copies:
 
 
 def verdict_of(signs: list[Sign]) -> str:
-    """`leak`; `folds` where only the folds are at fault; `pass`; `none` where nothing could be looked for."""
+    """`leak`; `folds` if only the folds are at fault; `pass`; `none` if no sign could be checked."""
     raised = {sign.name for sign in signs if sign.raised}
     if raised:
         return "folds" if raised <= {ACROSS, SPANNING} else "leak"
@@ -333,7 +335,7 @@ def verdict_of(signs: list[Sign]) -> str:
 
 
 def extremes_remark(predictions: Predictions, kind: str) -> str:
-    """How far predictions reach, and the error at both ends of the scale, where honest ones are worst."""
+    """The range of the predictions, and the error at both ends of the scale, where honest predictions are worst."""
     prediction, bands = predictions.prediction, error_by_band(predictions.target, predictions.prediction)
     ends = [f"{b.name}: {b.rmse:.1f} (n {b.n})" for b in bands if b.name in (BANDS[0][0], BANDS[-1][0])]
     honest = " (an honest blend of the contest: 24 and 43)" if kind == CONTEST_KIND else ""
@@ -343,7 +345,7 @@ def extremes_remark(predictions: Predictions, kind: str) -> str:
 
 
 def blind_remark(n: int) -> str | None:
-    """What a pass does not say, of few rows: measured on the contest's rows with 30 % of the scores known to +-5 points."""
+    """What a pass cannot exclude with few rows; measured on the contest's rows with 30 % of the scores known to +-5 points."""
     power = (
         "where 30 % of the scores are known, R2's alarm is raised in 5 % of cases at 20 rows, 30 % at 100, 98 % at 992"
     )

@@ -1,4 +1,4 @@
-"""RMSE and what must stand beside it (interval, constant, sd of the rows, R2), and where the error sits.
+"""RMSE with its interval, constant, R2 and the sd of the rows; the error by band of the true score; the calibration line.
 
 RMSE is pooled over rows in float64; the mean of the RMSEs of equal folds is always lower. The 95 % interval is the
 percentile bootstrap over groups of near-duplicates. It covers rows, not training seeds, and is only indicative below 50
@@ -31,7 +31,7 @@ BANDS = (
 
 @dataclass(frozen=True)
 class Metrics:
-    """How good predictions are, on `n` rows; RMSEs in score points."""
+    """The metrics of predictions on `n` rows; RMSEs in score points."""
 
     n: int
     rmse: float
@@ -43,7 +43,7 @@ class Metrics:
     r2_low: float
     r2_high: float
     indicative: bool
-    """too few rows or groups for an interval that holds 95 %"""
+    """too few rows or groups for the interval to cover 95 %"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; R2 is null where the rows do not vary."""
@@ -61,7 +61,7 @@ def evaluate(
 ) -> Metrics:
     """Evaluate `prediction` on `target`, both (n,), points; `constant` is the training rows' mean, per row or one number.
 
-    `groups` (n,) names near-duplicates, which are drawn together; None = every row its own.
+    `groups` (n,) numbers near-duplicates, which are resampled together; None = every row its own.
     """
     errors, ratios, _ = bootstrap_metrics(target, prediction, groups, draws=draws)
     low, high = interval(errors)
@@ -80,7 +80,7 @@ def bootstrap_metrics(
     target: Floats, prediction: Floats, groups: Groups = None, *, draws: int = DRAWS
 ) -> tuple[Floats, Floats, Floats]:
     """RMSE, R2 (NaN where a resample does not vary) and sd of the true scores over `draws` resamples of whole groups."""
-    # Centred first: a variance from sums of squares loses digits that a mean of zero keeps.
+    # Centred first: a variance from sums of squares loses digits when the mean is large.
     y = target - target.mean()
     columns = np.stack([np.ones_like(y), (target - prediction) ** 2, y, y * y], axis=1)
     n, squared, first, second = bootstrap_sums(columns, groups, draws=draws).T

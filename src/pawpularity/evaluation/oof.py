@@ -1,7 +1,7 @@
 """The out-of-fold contract: `Id,fold,target,prediction`, one row per photo, sorted by Id, six decimals.
 
-Every consumer reads through here, by Id and never by row order. What training wrote is verified by its hash.
-`pawpularity oof` is in `leaderboard`.
+All code reads predictions through this module, by Id and never by row order. What training wrote is verified by its hash.
+The command `pawpularity oof` is in `leaderboard`.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ _LARGEST = 1e9  # squares and counts of larger numbers lose digits
 
 
 def write_oof(path: Path, table: pd.DataFrame) -> None:
-    """Write predictions whole, sorted by Id, `%.6f`."""
+    """Write predictions, sorted by Id, `%.6f`; the file appears whole or not at all."""
     write_text(path, _text(table))
 
 
@@ -35,7 +35,7 @@ def _text(table: pd.DataFrame) -> str:
 def read_oof(path: Path) -> pd.DataFrame:
     """Predictions sorted by Id: Id str, fold int64, target and prediction float64.
 
-    Raises UserError naming the file, the row (as a spreadsheet counts) and the column of what cannot be read.
+    Raises UserError that names the file, the row (as a spreadsheet counts) and the column that cannot be read.
     """
     if not path.exists():
         raise UserError(f"{path}: is missing; train the fold again")
@@ -54,23 +54,23 @@ def read_oof(path: Path) -> pd.DataFrame:
 
 
 def run_folds(run: Run) -> Folds:
-    """The folds file that `run` was scored by. Raises UserError when it is gone or has changed."""
+    """The folds file that `run` was trained with. Raises UserError if it is missing or has changed."""
     path = Path(run.record["folds"]["file"])
     if not path.is_file():
         raise UserError(f"{run.name}: its folds file {path} is missing; run: make folds DATA=...")
     folds = read_folds(path)
     if folds.hash != run.record["folds"]["hash"]:
-        raise UserError(f"{path}: is not the folds file {run.name} was trained by; restore it, or train again")
+        raise UserError(f"{path}: is not the folds file {run.name} was trained with; restore it, or train again")
     return folds
 
 
 def read_fold(run: Run, fold: int, folds: Folds) -> pd.DataFrame:
-    """The predictions of one fold. Raises UserError unless they are as training wrote them, of exactly that fold's photos."""
+    """The predictions of one fold. Raises UserError unless training wrote them, for exactly that fold's photos."""
     path, remedy = run.predictions_file(fold), f"run: {run.remedy(fold)}"
     table = read_oof(path)
-    due = set(folds.frame.loc[folds.frame["fold"] == fold, ID])
-    if odd := due ^ set(table[ID]):
-        raise UserError(f"{path}: does not hold exactly the photos of fold {fold} ({min(odd)} differs); {remedy}")
+    expected = set(folds.frame.loc[folds.frame["fold"] == fold, ID])
+    if differing := expected ^ set(table[ID]):
+        raise UserError(f"{path}: does not hold exactly the photos of fold {fold} ({min(differing)} differs); {remedy}")
     if file_hash(path) != run.metrics(fold)["predictions_hash"]:
         raise UserError(f"{path}: was changed since it was made; {remedy}")
     return table
@@ -79,7 +79,7 @@ def read_fold(run: Run, fold: int, folds: Folds) -> pd.DataFrame:
 def read_run(run: Run, *, partly: bool = False) -> pd.DataFrame:
     """All out-of-fold predictions of a run or a blend, verified; a run's oof.csv is brought up to date.
 
-    `partly`: those of the folds that are there. Raises UserError where a fold is missing, or a file is not as it was made.
+    `partly`: only of the trained folds. Raises UserError if a fold is missing or a file was changed.
     """
     if not run.has_folds:
         if not run.oof_file.is_file() or file_hash(run.oof_file) != run.record.get("oof_hash"):
@@ -89,7 +89,7 @@ def read_run(run: Run, *, partly: bool = False) -> pd.DataFrame:
     if len(trained) < run.k:
         run.oof_file.unlink(missing_ok=True)
         if not (trained and partly):
-            raise UserError(f"{run.folder}: {len(trained)} of {run.k} folds are there; run: {run.remedy()}")
+            raise UserError(f"{run.folder}: {len(trained)} of {run.k} folds are trained; run: {run.remedy()}")
     folds = run_folds(run)
     table = pd.concat([read_fold(run, fold, folds) for fold in trained]).sort_values(ID, ignore_index=True)
     text = _text(table)
@@ -99,9 +99,9 @@ def read_run(run: Run, *, partly: bool = False) -> pd.DataFrame:
 
 
 def constant_predictions(table: pd.DataFrame) -> NDArray[np.float64]:
-    """For each row the mean target of the OTHER folds: what answering without looking says, (n,).
+    """For each row the mean target of the OTHER folds, (n,): the prediction of somebody who looks at no photo.
 
-    With a single fold, as in a hold-out, its own mean stands in: a little better than any honest constant.
+    With a single fold, as in a hold-out, it is the rows' own mean, a little better than an honest constant.
     """
     target, fold = table["target"].to_numpy(dtype=np.float64), table["fold"].to_numpy()
     present = np.unique(fold)

@@ -1,7 +1,7 @@
 """Predictions to evaluate: a run by its name, or any CSV with `Id,fold,target,prediction`.
 
-A word that ends in `.csv`, holds a slash or names a file is a file; any other is a run below `oof/`. That the rows of a file
-are out of fold cannot be seen from the outside: `leakcheck` looks for signs.
+A word that ends in `.csv`, holds a slash or names a file is a file; any other is a run below `oof/`. Nothing in a file proves
+that its rows are out of fold; `leakcheck` looks for signs of a leak.
 """
 
 import re
@@ -52,25 +52,25 @@ class Predictions:
 
     @property
     def predictions_hash(self) -> str:
-        """12 hex digits over every Id, target and prediction: findings keep it and so know whether they are current."""
+        """12 hex digits over every Id, target and prediction; a report stores it to tell later whether it is up to date."""
         return text_hash(self.table[[ID, "target", "prediction"]].to_csv(index=False, float_format="%.6f"))
 
     @property
     def folder_name(self) -> str:
-        """The name of a folder of findings; a file's keeps `.csv`, so that it never stands for a run's."""
+        """The name of a folder of results; a file's keeps `.csv`, so that it cannot be mistaken for a run's."""
         if self.run is not None:
             return self.name
         return (re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "file") + ".csv"
 
     @property
     def constant_words(self) -> str:
-        """What `constant` is, for printing."""
+        """What `constant` is, in words."""
         alone = self.run is None and len(np.unique(self.fold)) < 2
         return "these rows' own mean: there is one fold only" if alone else "the training rows' mean"
 
     @property
     def complete(self) -> bool:
-        """Whether every fold of a run is there; a file always is."""
+        """Whether every fold of the run is trained; True for a file."""
         return self.run is None or not self.run.has_folds or len(self.run.trained_folds()) == self.run.k
 
 
@@ -85,7 +85,7 @@ def open_predictions(
     """The predictions that `word` names, checked.
 
     `scale` multiplies columns of a file that lie in 0..1; `folds` is a folds file with the groups of its rows; `partly`
-    takes a run although folds are missing.
+    accepts a run with missing folds.
     """
     if scale is not None and not 0 < scale <= 1000:
         raise UserError(f"--scale {scale:g}: must be above 0 and 1000 at most; 100 turns 0-1 into score points")
@@ -120,39 +120,39 @@ def _open_run(name: str, partly: bool) -> Predictions:
 
 
 def open_several(words: Sequence[str], *, scale: float | None = None, folds: Path | None = None) -> list[Predictions]:
-    """Several sets of predictions of the same rows and targets, else UserError. Files of one name are told apart by folder."""
+    """Several sets of predictions of the same rows and targets, else UserError. Files of one name are named after their folders."""
     found: list[Predictions] = []
     for word in words:
         one = open_predictions(word, scale=scale, folds=folds)
         for other in found:
             if one.path.resolve() == other.path.resolve():
-                raise UserError(f"{word}: is given twice; name each once")
+                raise UserError(f"{word}: is named twice; name each once")
             _require_same_rows(other, one)
             if np.array_equal(other.prediction, one.prediction):
-                raise UserError(f"{other.path} and {one.path} hold the same predictions; give one of them")
+                raise UserError(f"{other.path} and {one.path} hold the same predictions; name only one of them")
         found.append(one)
     names = [one.name for one in found]
     for place, one in enumerate(found):
         if one.run is None and names.count(one.name) > 1:
             found[place] = replace(one, name=f"{one.path.resolve().parent.name}-{one.name}")
     if len({one.name for one in found}) < len(found):
-        raise UserError(f"two of {' '.join(words)} would have one name; rename a file")
+        raise UserError(f"two of {' '.join(words)} would have the same name; rename a file")
     return found
 
 
 def _require_same_rows(first: Predictions, second: Predictions) -> None:
-    if odd := set(first.table[ID]) ^ set(second.table[ID]):
-        raise UserError(f"{first.path} and {second.path} score different photos: {min(odd)} is in one of them only; "
+    if differing := set(first.table[ID]) ^ set(second.table[ID]):
+        raise UserError(f"{first.path} and {second.path} score different photos: {min(differing)} is in only one of them; "
                         "name predictions of the same rows")  # fmt: skip
     unequal = np.flatnonzero(np.abs(first.target - second.target) > 1e-6)
     if len(unequal):
         row = int(unequal[0])
         raise UserError(f"{first.path} and {second.path} have different targets: {first.table[ID][row]} is {first.target[row]:g} "
-                        f"and {second.target[row]:g} ({len(unequal)} rows differ)")  # fmt: skip
+                        f"and {second.target[row]:g} ({len(unequal)} rows differ); name predictions of the same data")  # fmt: skip
 
 
 def groups_of_all(several: Sequence[Predictions]) -> NDArray[np.int64] | None:
-    """(n,) groups that hold two rows together if any of `several` (of the same rows) does; None where none are known."""
+    """(n,) groups that join two rows if any of `several` (of the same rows) joins them; None if no groups are known."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pawpularity.console import emit, log, make_word, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError, nearest
-from pawpularity.evaluation.leaderboard import FLATTERED, floor_line, run_row, table_text
+from pawpularity.evaluation.leaderboard import FLATTERED, run_row, table_text
+from pawpularity.evaluation.oof import floor_line
 from pawpularity.runs import check_name
 
 FEATURES = ("pooled", "logits")

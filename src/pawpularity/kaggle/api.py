@@ -1,9 +1,9 @@
-"""Kaggle, by the Python client of the `kaggle` package (an extra; imported late, because importing it signs in).
+"""Kaggle through the Python client of the `kaggle` package (an extra; imported late, because importing it signs in).
 
-HTTP codes and typed fields decide what happened. What the server says is shown as it is, and may choose a hint.
+HTTP codes and typed fields decide what happened. The server's text is shown unchanged, and only selects a hint.
 
-`Refused`     Kaggle said no: nothing was done.
-`Uncertain`   no answer (5xx, 429, a cut connection): nobody knows whether it was done.
+`Refused`     Kaggle refused the request: nothing was done.
+`Uncertain`   no answer (5xx, 429, a cut connection): the request may or may not have been done.
 """
 
 import importlib
@@ -28,7 +28,7 @@ RULES = f"https://www.kaggle.com/competitions/{COMPETITION}/rules"
 SUBMISSIONS = f"https://www.kaggle.com/competitions/{COMPETITION}/submissions"
 SETTINGS = "https://www.kaggle.com/settings"
 INSTALL = 'pip install "kaggle>=2.2.4" six'
-"""kaggle 2.2.5 still imports six and does not ask for it."""
+"""kaggle 2.2.5 still imports six without requiring it."""
 LOGGED_OUT = f"make an API token at {SETTINGS} and put it into ~/.kaggle/access_token or KAGGLE_API_TOKEN"
 FORBIDDEN = f"is KAGGLE_USER the token's account, and are the contest's rules accepted ({RULES})?"
 HINTS = {
@@ -39,17 +39,17 @@ HINTS = {
     r"\brules\b": f"accept them at {RULES} with this account",
     r"submission allowance": "Kaggle takes a few a day, and its day begins at midnight UTC",
 }
-"""By patterns in the server's text. They add advice and decide nothing."""
+"""Advice by pattern in the server's text; it decides nothing."""
 POLL_S, LONGEST_S, TIMEOUT_S = 20.0, 300.0, 300.0
 ANSWER_MINUTES = 5.0
-"""How long a question is asked again that must be answered before anything else."""
+"""How long a request is retried that everything else depends on."""
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The time, and how it passes."""
+    """The current time and sleeping; tests replace both."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -59,7 +59,7 @@ CLOCK = Clock()
 
 
 class Refused(UserError):
-    """Kaggle said no. `code`: of HTTP; 200 where a field of the answer names an error."""
+    """Kaggle refused. `code`: the HTTP code; 200 if a field of the answer names an error."""
 
     def __init__(self, doing: str, code: int, text: str, hint: str = "") -> None:
         hints = [line for pattern, line in HINTS.items() if re.search(pattern, text, re.IGNORECASE)] or [hint]
@@ -69,7 +69,7 @@ class Refused(UserError):
 
 
 class Uncertain(UserError):
-    """No answer, or one that says nothing. `retry_after`: seconds that the server asks for."""
+    """No answer, or an unreadable one. `retry_after`: seconds to wait, from the server."""
 
     def __init__(self, doing: str, why: str, retry_after: float = 0.0) -> None:
         super().__init__(f"{doing}: no certain answer from Kaggle ({why})")
@@ -77,7 +77,7 @@ class Uncertain(UserError):
 
 
 def request(service: str, name: str, **fields: Any) -> Any:
-    """The client's type Api`name` of a service such as datasets.dataset, with its fields set."""
+    """An object of the client's type Api`name`, of a service such as datasets.dataset, with its fields set."""
     room, _, part = service.partition(".")
     made = getattr(importlib.import_module(f"kagglesdk.{room}.types.{part}_api_service"), f"Api{name}")()
     for field, value in fields.items():
@@ -95,7 +95,7 @@ class Kaggle:
 
     @classmethod
     def sign_in(cls) -> "Kaggle":
-        """Raises UserError without the package or credentials that Kaggle takes."""
+        """The client, signed in. Raises UserError without the package or valid credentials."""
         try:
             with redirect_stdout(sys.stderr):
                 from kaggle.api.kaggle_api_extended import KaggleApi
@@ -105,7 +105,7 @@ class Kaggle:
         kaggle.api.build_kaggle_client = kaggle.client
 
         def authenticate() -> None:
-            with kaggle.asking("signing in"), redirect_stdout(io.StringIO()):  # its help is long
+            with kaggle.asking("signing in"), redirect_stdout(io.StringIO()):  # hides its long help text
                 kaggle.api.authenticate()
 
         kaggle.wait(authenticate)
@@ -113,18 +113,18 @@ class Kaggle:
 
     @property
     def user(self) -> str:
-        """Whose credentials are in use."""
+        """The user name of the credentials in use."""
         return str(self.api.config_values.get("username", "")).lower()
 
     def client(self) -> Any:
-        """A client of kagglesdk. KAGGLE_API_ENVIRONMENT=TEST: of localhost:7777, which KaggleApi's own cannot reach."""
+        """A client of kagglesdk. With KAGGLE_API_ENVIRONMENT=TEST it reaches localhost:7777, which KaggleApi's own does not."""
         from kagglesdk.kaggle_client import KaggleClient
 
         values = self.api.config_values
         client = KaggleClient(
             username=values.get("username"), password=values.get("key"), api_token=values.get("token")
         )
-        with client:  # it would wait for ever where a connection is silent
+        with client:  # without a timeout a silent connection would block for ever
             session = client.http_client()._session
             session.send = partial(session.send, timeout=TIMEOUT_S)
         return client
@@ -133,16 +133,16 @@ class Kaggle:
         """The typed answer to one request, sent once: `what` is asked of `service`, such as GetDataset of datasets.dataset."""
         room, _, part = service.partition(".")
         method = f"{room}.{part}_api_client.{re.sub('(?<!^)(?=[A-Z])', '_', what).lower()}"
-        asked = request(service, f"{what}Request", **fields)
+        message = request(service, f"{what}Request", **fields)
         with self.asking(doing, hint), self.client() as client:
-            answer = attrgetter(method)(client)(asked)
+            answer = attrgetter(method)(client)(message)
         if error := getattr(answer, "error", None):
             raise Refused(doing, 200, self.scrub(error), hint if "not found" in error.lower() else "")
         return answer
 
     @contextmanager
     def asking(self, doing: str, hint: str = FORBIDDEN) -> Iterator[None]:
-        """Raise what goes wrong inside as Refused or Uncertain. `hint`: the advice for 403 and 404."""
+        """Turn the client's errors inside the block into Refused or Uncertain. `hint`: the advice for 403 and 404."""
         import requests
         import urllib3
 
@@ -158,15 +158,15 @@ class Kaggle:
         except SystemExit:
             raise UserError(f"{doing}: no credentials that Kaggle takes; {LOGGED_OUT}") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError) as error:
-            # The last three are the client's, of an answer that is not Kaggle's.
+            # The client raises the last three for an answer that it cannot read.
             raise Uncertain(doing, self.scrub(f"{type(error).__name__}: {error}")[:300]) from None
 
     def wait(
         self, ask: Callable[[], Found], minutes: float = ANSWER_MINUTES, done: Callable[[Found], bool] = lambda _: True
     ) -> Found:
-        """The first answer that is `done`, or the last one after `minutes`. Raises Uncertain where that was none.
+        """The first answer that is `done`, or the last one after `minutes`. Raises Uncertain if the last request got no answer.
 
-        No answer is no failure: it is asked again, less and less often.
+        An uncertain answer is no failure: the request is repeated, at growing intervals.
         """
         deadline, pause = self.clock.now() + 60 * minutes, POLL_S
         while True:
@@ -188,10 +188,10 @@ class Kaggle:
             self.clock.sleep(pause)
 
     def upload(self, doing: str, folder: Path, kind: str, count: int, send: Callable[[list[Any]], Any]) -> None:
-        """Upload the `count` files of `folder`, and `send` the request that makes something of them.
+        """Upload the `count` files of `folder`, and `send` the request that makes a version of them.
 
-        An upload that is cut off goes on where it was, and files that a refused request named are not uploaded again: the client
-        remembers both in the temporary folder.
+        A repeated call resumes an interrupted upload, and does not upload files again whose request was refused: the client
+        stores both in the temporary folder.
         """
         from kaggle.api.kaggle_api_extended import ResumableUploadContext
         from kagglesdk.blobs.types.blob_api_service import ApiBlobType
@@ -201,24 +201,24 @@ class Kaggle:
             try:
                 self.api.upload_files(body, None, str(folder), ApiBlobType[kind], context)
             except ValueError as error:
-                raise UserError(f"{doing}: {error}; nothing was made of the rest, run again") from None
+                raise UserError(f"{doing}: {error}; no version was made, run again") from None
             if len(body.files) != count:  # kaggle 2.2.4 leaves out what failed
                 raise UserError(f"{doing}: only {len(body.files)} of {count} files arrived; run again")
             try:
                 send(body.files)
                 return
             except Uncertain as error:
-                lost = error  # The files may be used up: leaving the context well forgets them.
+                lost = error  # Kaggle may have used the files, so leave the context without an error: it then forgets them.
         raise lost
 
     def download(self, doing: str, response: Any, path: Path) -> None:
-        """Stream a response of the client, or of requests, into a file; compared with its announced size."""
+        """Stream a response of the client, or of requests, into a file, and check its announced size."""
         with self.asking(doing):
             response.raise_for_status()
             self.api.download_file(response, str(path), None, quiet=False, resume=False)
 
     def scrub(self, text: str) -> str:
-        """`text` without the credentials in use, and without whatever looks like one."""
+        """`text` without the credentials in use and anything that looks like one."""
         secrets = {self.api.config_values.get(name) for name in ("token", "key", "api_token")}
         for secret in sorted((s for s in secrets if s and len(s) >= 6), key=len, reverse=True):
             text = text.replace(secret, "***")
@@ -226,7 +226,7 @@ class Kaggle:
 
 
 def _answer(error: Any) -> tuple[int, str, float]:
-    """Code, text and Retry-After of an HTTPError. Kaggle's JSON has a code of its own, behind whatever status."""
+    """Code, text and Retry-After of an HTTPError. The code in Kaggle's JSON, if any, overrides the HTTP status."""
     response = error.response
     code, after = int(response.status_code), str(response.headers.get("Retry-After", ""))
     with suppress(ValueError, AttributeError, TypeError):

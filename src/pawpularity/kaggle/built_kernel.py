@@ -1,8 +1,8 @@
-"""A built kernel with its files, and the checks before anything of it is uploaded.
+"""A built kernel with its files, and the checks before it is uploaded.
 
 kernels/build/{dataset,kernel}/                the inference kernel (make kernel)
 kernels/build/train/NAME/{dataset,kernel}/     a training kernel (make kernel-train)
-kernels/pushed/NAME.json                       what Kaggle confirmed of it
+kernels/pushed/NAME.json                       what Kaggle confirmed about it
 
 The files travel as a private data set, or as a private Kaggle Model (`kernel.carrier`).
 """
@@ -23,7 +23,7 @@ from pawpularity.kaggle.bundle import BUNDLE, METADATA, SUMS, check_sums
 
 BUILD = Path("kernels/build")
 USER = "KAGGLE_USER"
-"""Stands for the user's name in a kernel that was built without one."""
+"""Placeholder for the user name in a kernel that was built without one."""
 KERNEL, ORDER = "kernel-metadata.json", "order.json"
 VARIATION = "pyTorch/default"
 """Framework and variation of a Kaggle Model."""
@@ -33,14 +33,14 @@ SETTINGS = {"is_private": True, "enable_gpu": True, "machine_shape": "NvidiaTesl
 
 @dataclass(frozen=True)
 class BuiltKernel:
-    """A kernel that was built, and its files."""
+    """A built kernel and its files."""
 
     name: str
     """`inference`, or `train-RUN`"""
     dataset: Path
-    """the folder of the files that the kernel reads"""
+    """folder of the files that the kernel reads"""
     kernel: Path
-    """the folder of its script"""
+    """folder of its script"""
     record_file: Path
     remedy: str
     """the command that builds it"""
@@ -52,7 +52,7 @@ class BuiltKernel:
 
     @property
     def make_word(self) -> str:
-        """What a make line must add to mean this kernel."""
+        """The word that a make line needs for this kernel."""
         return "" if self.inference else f" NAME={self.name}"
 
     @cached_property
@@ -86,11 +86,11 @@ class BuiltKernel:
         return sorted(path for path in self.dataset.iterdir() if path.name != METADATA)
 
     def record(self) -> dict[str, Any]:
-        """What Kaggle confirmed of it; {} if it was never pushed."""
+        """What Kaggle confirmed about it; {} if it was never pushed."""
         return dict(read_json(self.record_file, "push")) if self.record_file.is_file() else {}
 
     def keep(self, record: Mapping[str, Any]) -> None:
-        """Write down what Kaggle confirmed."""
+        """Save what Kaggle confirmed."""
         write_json(self.record_file, dict(record))
 
     def hashes(self) -> dict[str, str]:
@@ -115,10 +115,10 @@ def built_kernel(name: str, build: Path = BUILD) -> BuiltKernel:
 
 
 def check_user(name: str) -> str:
-    """`name` if it can be a Kaggle user's. Raises UserError."""
+    """`name`, if it can be a Kaggle user name. Raises UserError."""
     if not re.fullmatch(r"[a-z0-9](?:[a-z0-9_-]{0,48}[a-z0-9])?", name):
         raise UserError(
-            f'KAGGLE_USER "{name[:60]}": is no Kaggle user name; take the word behind kaggle.com/ in your profile'
+            f'KAGGLE_USER "{name[:60]}": is not a Kaggle user name; take the word after kaggle.com/ in the address of your profile'
         )
     return name
 
@@ -129,7 +129,7 @@ def slug_of(title: str) -> str:
 
 
 def sources(files_id: str, carrier: str) -> dict[str, list[str]]:
-    """The part of kernel-metadata.json that names the files; a model's version is added when it is known."""
+    """The part of kernel-metadata.json that names the files; the push adds a model's version."""
     return {
         "dataset_sources": [files_id] if carrier == "dataset" else [],
         "model_sources": [f"{files_id}/{VARIATION}"] if carrier == "model" else [],
@@ -139,8 +139,8 @@ def sources(files_id: str, carrier: str) -> dict[str, list[str]]:
 def check_built(built: BuiltKernel, user: str | None) -> None:
     """Raise UserError for a kernel that must not be pushed. `user`: who pushes, if known.
 
-    That is: an unknown user, settings or sources that the kernel cannot do without, and files that were changed since they were
-    built or do not belong there (the client would upload secrets and links too).
+    The reasons: no user name, missing settings or sources, and files that were changed since the build or do not belong to it
+    (the client would upload secrets and links too).
     """
     file, again, about = built.kernel / KERNEL, f"run: {built.remedy}", built.about
     owner = built.id.partition("/")[0]
@@ -165,8 +165,8 @@ def check_built(built: BuiltKernel, user: str | None) -> None:
 
 
 def kernel_source(name: str) -> Path:
-    """The folder kernels/NAME/, here or beside the package. Raises UserError where there is none."""
+    """The folder kernels/NAME/, here or in the package's repository. Raises UserError if there is none."""
     for root in (Path(), wheel.PACKAGE.parents[1]):
         if (root / "kernels" / name / KERNEL).is_file():
             return root / "kernels" / name
-    raise UserError(f"kernels/{name}/ is not here; run from the repository's top folder")
+    raise UserError(f"kernels/{name}/: is missing; run from the repository's top folder")

@@ -1,13 +1,13 @@
-"""A bundle: the files that the inference kernel reads. Opening it compares every file with its SHA-256.
+"""A bundle: the files that the inference kernel reads. Opening it checks the SHA-256 of every file.
 
 bundle.json                            the runs with their records and weights, and what they were trained on
 RUN.foldK.head.safetensors             the trained head of fold K
-RUN.frozen.safetensors                 frozen tensors that no other file of the bundle holds
+RUN.frozen.safetensors                 frozen tensors that are not in another file of the bundle
 pawpularity-VERSION-py3-none-any.whl   the package
 SHA256SUMS                             for `sha256sum -c SHA256SUMS`
 dataset-metadata.json                  name and title on Kaggle; not uploaded
 
-The names are flat because Kaggle's client leaves out folders.
+All files lie in one folder because Kaggle's client skips subfolders.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from pawpularity.config import Config
 
 FORMAT = 2
-"""Raised when older bundles can no longer be read; kernels/inference/inference.py has the same number."""
+"""Version of the bundle's layout; increase it here and in kernels/inference/inference.py when old bundles become unreadable."""
 BUNDLE, SUMS, METADATA = "bundle.json", "SHA256SUMS", "dataset-metadata.json"
 REBUILD = "build it again with make kernel, and push it"
 
 
 @dataclass(frozen=True)
 class BundledRun(Run):
-    """A run in a bundle: flat file names, and nothing that prediction does not need."""
+    """A run in a bundle, with only what prediction needs."""
 
     entry: Mapping[str, Any]
     """its part of bundle.json"""
@@ -60,7 +60,7 @@ class BundledRun(Run):
         return self.folder / str(self.entry["folds"][str(fold)]["head"])
 
     def metrics(self, fold: int) -> dict[str, Any]:
-        """`head_hash`: of the fold's tensors in the bundle."""
+        """The fold's part of bundle.json; `head_hash` is that of its tensors in the bundle."""
         return dict(self.entry["folds"][str(fold)])
 
     def trained_folds(self) -> list[int]:
@@ -68,7 +68,7 @@ class BundledRun(Run):
         return sorted(int(fold) for fold in self.entry["folds"])
 
     def frozen(self) -> "dict[str, Tensor]":
-        """The frozen tensors; runs behind the same weights share their files."""
+        """The frozen tensors; runs with the same frozen weights share their files."""
         from pawpularity.models.weights import read_tensors
 
         tensors: dict[str, Tensor] = {}
@@ -88,12 +88,12 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """The run or the blend it predicts with."""
+        """The name of its run or blend."""
         return str(self.about["name"])
 
     @property
     def mean(self) -> float:
-        """The mean out-of-fold prediction: the score of a photo that no network saw."""
+        """The mean out-of-fold prediction: the score of a photo that cannot be scored."""
         return float(self.about["mean_prediction"])
 
     @cached_property

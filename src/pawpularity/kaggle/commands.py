@@ -1,4 +1,4 @@
-"""`pawpularity kernel-push`, `kernel-status` and `submit`. Without --go nothing connects: it is said what would be done."""
+"""`pawpularity kernel-push`, `kernel-status` and `submit`. Push and submit only print their steps unless --go is given."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pawpularity.kaggle.watch import Pushed, over
 
 SHOWN = "nothing was sent; add GO=1 (--go) to do it"
 WAIT_MINUTES = 60.0
-"""For an inference kernel; a training kernel is left to itself."""
+"""For an inference kernel; a push does not wait for a training kernel."""
 
 
 def kernel_push(*, name: str, user: str | None, build: str, go: bool, wait: float | None) -> None:
@@ -38,7 +38,7 @@ def kernel_push(*, name: str, user: str | None, build: str, go: bool, wait: floa
 
 
 def kernel_status(*, name: str, user: str | None, build: str, wait: float | None) -> None:
-    """What became of a pushed kernel; the end of its log if it failed. Waits at most `wait` minutes for its end."""
+    """Print the status of a pushed kernel; the end of its log if it failed. Wait at most `wait` minutes for its end."""
     built, record = pushed_kernel(name, build, user)
     pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
     now = pushed.kaggle.wait(pushed.status)
@@ -52,8 +52,8 @@ def kernel_status(*, name: str, user: str | None, build: str, wait: float | None
 def submit(*, user: str | None, build: str, go: bool, message: str | None, again: bool, anyway: bool) -> None:
     """Submit the pushed kernel to the contest.
 
-    Raises UserError for a version that is not what was pushed, was or may have been submitted before (without `again`), or whose
-    runs were not trained on the contest's photos (without `anyway`).
+    Raises UserError if the files changed since the push, if the version was or may have been submitted before (without `again`),
+    and if its runs were not trained on the contest's photos (without `anyway`).
     """
     built, record = pushed_kernel("inference", build, user)
     which, hashes = f"{built.id} version {record['kernel_version']}", built.hashes()
@@ -67,19 +67,19 @@ def submit(*, user: str | None, build: str, go: bool, message: str | None, again
         raise UserError("--message: must be one line of at most 500 characters")
     bundle = open_bundle(built.dataset, check_files=False)
     log(bundle.trained_on)
-    strange = not bundle.trained_on_contest and not anyway
+    other_data = not bundle.trained_on_contest and not anyway
     if not go:
         print(f"check the output of {which}, and submit it to the contest as: {message}")
-        log(f"it is {record['status']}; {SHOWN}{', with ARGS=--anyway' if strange else ''}")
+        log(f"it is {record['status']}; {SHOWN}{', with ARGS=--anyway' if other_data else ''}")
         return
-    if strange:
-        raise UserError(f"{which}: {bundle.trained_on}, so its score would say nothing of the contest; train on the contest's data "
-                        "(make data), or add ARGS=--anyway")  # fmt: skip
+    if other_data:
+        raise UserError(f"{which}: {bundle.trained_on}, so its score would mean nothing in the contest; train on the contest's "
+                        "data (make data), or add ARGS=--anyway")  # fmt: skip
     pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
     if record["status"] != "checked":
         pushed.require_complete()
         record |= {"status": "checked", "rows": pushed.check_output()}
-    # Recorded before: whoever is cut off between Kaggle's yes and our note of it must not submit twice unawares.
+    # Recorded before sending: if the answer is lost, the next call must not submit a second time by mistake.
     built.keep(record | {"submission": "sent"})
     try:
         record["submission"] = pushed.submit(message)
@@ -94,7 +94,7 @@ def submit(*, user: str | None, build: str, go: bool, message: str | None, again
 
 
 def pushed_kernel(name: str, build: str, user: str | None) -> tuple[BuiltKernel, dict[str, Any]]:
-    """The built kernel and the record of its push. Raises UserError where it was never pushed."""
+    """The built kernel and the record of its push. Raises UserError if it was never pushed."""
     built = built_kernel(name, Path(build))
     check_built(built, user)
     record = built.record()
@@ -104,7 +104,7 @@ def pushed_kernel(name: str, build: str, user: str | None) -> tuple[BuiltKernel,
 
 
 def _wait_and_check(pushed: Pushed, record: dict[str, Any], minutes: float) -> None:
-    """Wait for the version, and record and say what became of it."""
+    """Wait for the version to end; record and print its outcome."""
     built = pushed.built
     built.keep(record | {"status": pushed.wait(minutes)})
     pushed.require_complete()

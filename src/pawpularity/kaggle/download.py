@@ -1,7 +1,7 @@
 """`pawpularity data`: download the contest's data.
 
-The archive is unpacked beside its place, checked (tables, one photo a row) and moved there as a whole, so a folder that
-exists is complete.
+The archive is unpacked into a temporary folder, checked (tables, one photo a row) and moved into place as a whole, so a folder
+that exists is complete.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ from pawpularity.files import DAMAGED_ZIP, require_space
 from pawpularity.kaggle.api import COMPETITION, RULES, Kaggle
 
 NEEDED = 2_200_000_000
-"""Bytes: the archive (1.04 GB) and as much again unpacked."""
+"""Bytes: the archive (1.04 GB) and the same again unpacked."""
 
 
 def data(*, into: str | None) -> None:
@@ -27,17 +27,17 @@ def data(*, into: str | None) -> None:
 
 
 def download(folder: Path) -> None:
-    """Fetch the contest's data into `folder`, or say that it is there already.
+    """Download the contest's data into `folder`, unless it is there already.
 
-    Raises UserError where the kaggle package, credentials, accepted rules, the network or disk space are missing, where the
-    archive is not the contest's, and where `folder` exists but is not complete (it is left alone).
+    Raises UserError if the kaggle package, credentials, accepted rules, the network or disk space are missing, if the archive is
+    not the contest's, and if `folder` exists but is not complete (it is left unchanged).
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         try:
             rows = _check(folder)
         except UserError as error:
-            raise UserError(f"{folder}: is there but not complete ({error}); move it away and run again") from None
-        log(f"{folder}: the data is there already ({rows} training photos)")
+            raise UserError(f"{folder}: exists but is not complete ({error}); move it away and run again") from None
+        log(f"{folder}: already complete ({rows} training photos)")
         return
     kaggle = Kaggle.sign_in()
     try:
@@ -53,13 +53,13 @@ def download(folder: Path) -> None:
             unpacked.rename(folder)
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}); free space or mend permissions"
+            f"{folder}: cannot be written ({error.strerror or error}); free disk space or check the permissions"
         ) from None
     log(f"{folder}: {rows} training photos")
 
 
 def _check(folder: Path) -> int:
-    """Number of training photos of a complete data folder. Raises UserError for what is missing from it."""
+    """Number of training photos of a complete data folder. Raises UserError if anything is missing from it."""
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch)
         dataset = Dataset.load(folder, cache)
@@ -75,7 +75,7 @@ def _fetch(kaggle: Kaggle, into: Path) -> Path:
     """Download the archive; the client shows its progress."""
     doing, archive = "downloading the contest's data", into / f"{COMPETITION}.zip"
     what = {"service": "competitions.competition", "what": "DownloadDataFiles", "competition_name": COMPETITION}
-    # Whoever has an account may download, once the rules are accepted.
+    # Every account may download once it has accepted the rules.
     hint = f"accept the contest's rules at {RULES} with this account, then run again"
     response = kaggle.wait(lambda: kaggle.ask(doing, hint=hint, **what))
     kaggle.download(doing, response, archive)
@@ -83,7 +83,7 @@ def _fetch(kaggle: Kaggle, into: Path) -> Path:
 
 
 def unpack(archive: Path, into: Path, what: str) -> None:
-    """Unpack a zip file; zipfile keeps every member below `into`. Raises UserError for a damaged one, and without space."""
+    """Unpack a zip file; zipfile keeps every member below `into`. Raises UserError if it is damaged, and without disk space."""
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = zipped.infolist()

@@ -1,4 +1,4 @@
-"""Stand-ins for the contest's folder on Kaggle: its eight visible photos of noise, and a hidden test set of any size."""
+"""Stand-ins for the contest's data on Kaggle: its eight visible photos of noise, and a hidden test set of any size."""
 
 import hashlib
 import shutil
@@ -13,14 +13,14 @@ from pawpularity.kaggle.submission_file import VISIBLE
 from pawpularity.sample.draw import draw_sample
 
 DRAWN = 128
-"""Photos that are drawn; they come again under other Ids, because drawing thousands takes longer than scoring them."""
+"""Photos that are drawn; they repeat under other Ids, because drawing thousands takes longer than scoring them."""
 SIZE = 224
 SEED = 4_000_000
 FAULTS = ("missing", "empty", "text", "truncated", "huge", "a folder")
 
 
 def noise(folder: Path) -> Path:
-    """What the contest shows: eight photos of noise with random metadata."""
+    """Write the contest's visible test set: eight photos of noise with random metadata."""
     random = np.random.default_rng(0)
     table = pd.DataFrame({ID: _ids(VISIBLE), **{column: random.integers(0, 2, VISIBLE) for column in METADATA}})
     _write_tables(folder, table)
@@ -30,7 +30,7 @@ def noise(folder: Path) -> Path:
 
 
 def hidden(folder: Path, photos: int, *, broken: float = 0.0, size: int = SIZE) -> tuple[Path, dict[str, str]]:
-    """A hidden test set whose photo i is the drawn photo i modulo `DRAWN`, a share `broken` of them broken.
+    """Write a hidden test set whose photo i is the drawn photo i modulo `DRAWN`, a share `broken` of them broken.
 
     Returns the folder of drawn photos, a test set itself, and the faults (see `FAULTS`) by Id.
     """

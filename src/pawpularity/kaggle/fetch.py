@@ -1,4 +1,4 @@
-"""`pawpularity kernel-fetch`: the folds in run-NAME.zip, which a training kernel left, join oof/NAME/ if it is the same run."""
+"""`pawpularity kernel-fetch`: add the folds in run-NAME.zip, which a training kernel left, to oof/NAME/ if it is the same run."""
 
 import re
 import shutil
@@ -10,8 +10,8 @@ from filelock import FileLock, Timeout
 from pawpularity.console import log, next_step
 from pawpularity.context import FOLDS
 from pawpularity.errors import UserError
-from pawpularity.evaluation.leaderboard import fold_line, run_row, table_text
-from pawpularity.evaluation.oof import read_fold, read_run, run_folds
+from pawpularity.evaluation.leaderboard import run_row, table_text
+from pawpularity.evaluation.oof import fold_line, read_fold, read_run, run_folds
 from pawpularity.files import file_hash
 from pawpularity.kaggle.api import Kaggle
 from pawpularity.kaggle.commands import SHOWN, pushed_kernel
@@ -23,7 +23,7 @@ ARCHIVE = r"run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip"
 
 
 def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str | None) -> None:
-    """Download the run of the training kernel `name`, or take the archive `zip`; says so only unless `go`."""
+    """Download the run of the training kernel `name`, or take the archive `zip`. Without `go` print what would be downloaded."""
     if zip:
         print(bring_home(Path(zip)))
         next_step("make oof")
@@ -49,20 +49,20 @@ def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str 
 def bring_home(archive: Path, run: str | None = None) -> str:
     """Add the trained folds in `archive` to oof/RUN/ and return the table of the run. Folds that are here, or in training, stay.
 
-    Raises UserError for an archive that is not a training kernel's, is damaged, or holds another run than `run` or than the
-    one that stands in its place (other settings, data, folds or weights).
+    Raises UserError for an archive that is not a training kernel's, is damaged, holds another run than `run`, or differs from
+    oof/RUN/ in settings, data, folds or weights.
     """
     found = re.fullmatch(r"run-([A-Za-z0-9][A-Za-z0-9._-]*)\.zip", archive.name)
     if found is None or run not in (None, found[1]):
         raise UserError(f"{archive}: must be called run-{run or 'NAME'}.zip, as the training kernel leaves it")
     if not archive.is_file():
-        raise UserError(f"{archive}: is missing; download it from the kernel's page, and name where it is")
+        raise UserError(f"{archive}: is missing; download it from the kernel's page, and give its path")
     OOF.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetched.", suffix=".part", dir=OOF) as scratch:
         unpack(archive, Path(scratch), "the run")
         fetched = Run.open(Path(scratch) / "oof" / found[1])
         _bring_folds_file(Path(scratch), fetched)
-        # Read by the folds file that both now share: predictions of other photos are refused here.
+        # Both runs now have the same folds file; predictions of other photos are refused here.
         folds = run_folds(fetched)
         trained = fetched.trained_folds()
         if not trained:
@@ -89,13 +89,13 @@ def _join(fetched: Run, home: Run, fold: int) -> None:
         same = file_hash(home.predictions_file(fold)) == file_hash(fetched.predictions_file(fold))
         log(f"fold {fold} is trained here already{'' if same else ', with other predictions'}: that one is kept")
         return
-    if home.fold(fold).exists():  # what a stopped training left
+    if home.fold(fold).exists():  # left by a stopped training
         shutil.rmtree(home.fold(fold))
     fetched.fold(fold).rename(home.fold(fold))
 
 
 def _bring_folds_file(place: Path, fetched: Run) -> None:
-    """Keep the folds file that the run was trained by. Raises UserError where another of that name is here."""
+    """Keep the folds file that the run was trained with. Raises UserError if another file of that name is here."""
     name = Path(fetched.record["folds"]["file"]).name
     source, target = place / "oof" / "folds" / name, FOLDS / name
     if not source.is_file():
@@ -106,5 +106,5 @@ def _bring_folds_file(place: Path, fetched: Run) -> None:
             file.rename(target.with_name(file.name))
     elif file_hash(target) != file_hash(source):
         raise UserError(
-            f"{target}: differs from the folds {fetched.name} was trained by; move it away, and fetch again"
+            f"{target}: differs from the folds {fetched.name} was trained with; move it away, and fetch again"
         )

@@ -1,4 +1,4 @@
-"""Trained heads in half precision: half the bytes, and what that costs, measured on out-of-fold photos.
+"""Trained heads in half precision: half the bytes. The loss is measured on out-of-fold photos.
 
 Only tensors of two and more dimensions are halved: weights, nearly all of the bytes. Biases and BatchNorm statistics may exceed
 float16's 65,504 and stay float32, and so does a weight that would overflow.
@@ -36,8 +36,8 @@ def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def loss_of_halves(run: Run, data: Path | None, photos: int) -> dict[str, Any]:
     """The largest difference in score points on about `photos` photos, and the RMSE of both beside the constant's.
 
-    Computed in the run's own dtype: in bfloat16 halving costs more than in float32. `data`: the run's photos, if not where it
-    was trained. Raises UserError where they are not there, or not those.
+    Computed in the run's dtype: in bfloat16 halving costs more than in float32. `data`: the folder of the run's photos, if it is
+    not where the run was trained. Raises UserError if the photos are missing or are others.
     """
     folder = Path(data or run.record["data"].get("folder") or "")
     if not (folder / "train").is_dir():

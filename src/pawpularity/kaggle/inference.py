@@ -1,7 +1,7 @@
 """What runs on Kaggle: the contest's photos in, submission.csv out. kernels/inference/inference.py starts it.
 
-A bundle that is not the one that was built is refused before any photo is read. After that a valid submission.csv is always
-written: every Id of test.csv once, in its order, scores in 1..100. inference.json beside it says how it went.
+A changed or damaged bundle is refused before any photo is read. After that a valid submission.csv is always written: every Id
+of test.csv once, in its order, scores in 1..100. inference.json beside it is the report.
 """
 
 import argparse
@@ -23,21 +23,21 @@ from pawpularity.kaggle.bundle import open_bundle
 from pawpularity.kaggle.submission_file import check_submission, submission_text
 
 HOURS = 8.5
-"""Of the nine that the contest allows."""
+"""Time limit; the contest allows nine hours."""
 RESERVE_S = 20.0
-"""For writing and checking the submission."""
+"""Time for writing and checking the submission."""
 SLUG = "petfinder-pawpularity-score"
 DEPTH = 4
-"""Folders below the input folder: datasets/OWNER/SLUG/ and one more."""
+"""Levels of folders to search below the input folder: datasets/OWNER/SLUG/ and one more."""
 
 
 def main(words: Sequence[str], bundle: Path, root: Path, started: float) -> int:
     """Predict below `root` (Kaggle's `/kaggle`: input/ and working/) with `bundle`; returns the exit code.
 
-    `started`: `time.monotonic()` when the script began. Kaggle gives no `words`.
+    `started`: `time.monotonic()` when the script began. On Kaggle `words` is empty.
     """
     parser = argparse.ArgumentParser(prog="inference.py", description="Score the contest's test photos.")
-    parser.add_argument("--hours", type=float, help="leave out what does not fit into them (default: the bundle's)")
+    parser.add_argument("--hours", type=float, help="time limit; leave out what does not fit (default: the bundle's)")
     parser.add_argument("--threads", type=int, help="threads that decode photos (default: one a core)")
     options = parser.parse_args(words)
     try:
@@ -57,9 +57,9 @@ def _run(bundle_folder: Path, root: Path, started: float, hours: float | None, t
     ids, metadata = table[ID].tolist(), table[list(METADATA)].to_numpy(dtype=np.float32)
     log(f"data    {data}: {len(ids)} photos; bundle {bundle.name}: {', '.join(run.name for run in bundle.runs)}")
     path = root / "working" / "submission.csv"
-    write_text(path, submission_text(ids, np.full(len(ids), bundle.mean)))  # that it can be written is known now
+    write_text(path, submission_text(ids, np.full(len(ids), bundle.mean)))  # fails now if the folder is not writable
 
-    # Only now: torch takes seconds, and a bundle that is refused need not wait for it.
+    # Imported late: torch takes seconds, and a faulty bundle is refused without it.
     from pawpularity.kaggle.scoring import Blend, load_backbones, photo_chunks, score_photos
     from pawpularity.kaggle.time_plan import Plan, Use
 
@@ -79,7 +79,7 @@ def _run(bundle_folder: Path, root: Path, started: float, hours: float | None, t
     write_text(path, submission_text(ids, outcome.scores))
     try:
         check_submission(path, "the kernel", data)
-    except UserError as error:  # sample_submission.csv is odd
+    except UserError as error:  # for example, sample_submission.csv has other Ids
         log(f"warning: {error}")
     seconds, peak_mb = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     report = {
@@ -115,7 +115,7 @@ def find_competition(inputs: Path) -> Path:
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
-    """`root` and the folders below it but those of photos."""
+    """`root` and the folders below it, except those of photos."""
     yield root
     if depth and root.is_dir():
         for path in sorted(root.iterdir()):

@@ -1,12 +1,12 @@
-"""What Kaggle's image promises, and a guard that runs a script with that alone: `python -I kaggle_image.py FOLDER SCRIPT [WORDS]`.
+"""Kaggle's libraries, and a guard that runs a script with them alone: `python -I kaggle_image.py FOLDER SCRIPT [WORDS]`.
 
-Kaggle publishes how its image is made, not what is in it: github.com/Kaggle/docker-python builds on Google Colab's image (pull
+Kaggle publishes how its image is built, not what is in it: github.com/Kaggle/docker-python builds on Google Colab's image (pull
 request 1444, November 2024) and adds kaggle_requirements.txt; torch and its like stay Colab's, whose versions are published
 (github.com/googlecolab/backend-info, pip-freeze.gpu.txt). Scikit-learn, scipy, OpenCV, albumentations, matplotlib and others are
-there too, some pinned to old versions; prediction does without them.
+in it too, some pinned to old versions; prediction does not use them.
 
-The guard hides every module that is not promised, takes this package from below FOLDER only, refuses connections, and writes what
-was hidden and tried to FOLDER/guard.json. It uses the standard library alone, so that any Python can run it.
+The guard hides every other module, imports this package from FOLDER only, and refuses connections. It writes the modules it hid
+and the connections it refused to FOLDER/guard.json. It uses the standard library alone, so that any Python can run it.
 """
 
 import importlib.abc
@@ -37,48 +37,53 @@ OWN = "pawpularity"
 
 def promised_imports(distributions: Iterable[str] = RELIED) -> set[str]:
     """Top-level names that a script may import here: the standard library, the distributions, and all they require."""
-    due, found = [_plain(name) for name in distributions], set()
-    while due:
-        name = due.pop()
+    pending, found = [_normalised(name) for name in distributions], set()
+    while pending:
+        name = pending.pop()
         if name in found:
             continue
         found.add(name)
         with suppress(importlib.metadata.PackageNotFoundError):
             requires = importlib.metadata.requires(name) or []
-            due += [_plain(re.split(r"[^A-Za-z0-9._-]", line)[0]) for line in requires if "extra ==" not in line]
+            pending += [
+                _normalised(re.split(r"[^A-Za-z0-9._-]", line)[0]) for line in requires if "extra ==" not in line
+            ]
     tops = importlib.metadata.packages_distributions()
-    return {top for top, owners in tops.items() if found & set(map(_plain, owners))} | sys.stdlib_module_names
+    return {top for top, owners in tops.items() if found & set(map(_normalised, owners))} | sys.stdlib_module_names
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 class Guard(importlib.abc.MetaPathFinder):
-    """Stands before Python's own finders and finds only what is promised."""
+    """An import finder that replaces Python's own and finds only the allowed modules."""
 
     def __init__(self, allowed: set[str], folder: Path, finders: Sequence[Any]) -> None:
         self.allowed, self.folder = allowed, folder
-        # A checkout that is installed for editing has a finder of its own.
+        # An editable installation adds a finder, which would find the checkout.
         self.finders = [finder for finder in finders if "editable" not in repr(finder)]
         self.hidden: dict[str, None] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """None means not installed."""
+        """The module's spec; None if it must look as if it were not installed."""
         top = name.partition(".")[0]
         if top == OWN:
             inside = [place for place in (path or sys.path) if Path(place).is_relative_to(self.folder)]
             return importlib.machinery.PathFinder.find_spec(name, inside, target)
-        if top not in self.allowed and not top.startswith("_sysconfigdata_"):  # Python's own, named after the machine
+        if top not in self.allowed and not top.startswith(
+            "_sysconfigdata_"
+        ):  # of the standard library, named after the machine
             self.hidden[top] = None
             return None
         found = (finder.find_spec(name, path, target) for finder in self.finders)
         return next((spec for spec in found if spec is not None), None)
 
     def find_distributions(self, *context: Any) -> Iterator[Any]:
-        """For importlib.metadata."""
+        """All installed distributions, for importlib.metadata."""
         for finder in self.finders:
             yield from getattr(finder, "find_distributions", lambda *_: ())(*context)
 
@@ -99,7 +104,7 @@ def main(folder: Path, script: str, words: Sequence[str]) -> None:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            sys.exit(f"this Python has no {name}, which Kaggle's image promises; install it there")
+            sys.exit(f"this Python has no {name}, which Kaggle's image has; install it into this Python")
     tried: list[str] = []
     guard = Guard(promised_imports(), folder, sys.meta_path)
     sys.meta_path[:] = [guard]

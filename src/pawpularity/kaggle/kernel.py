@@ -1,6 +1,6 @@
-"""`pawpularity kernel`: build what Kaggle gets, `kernels/build/dataset/` (see `bundle`) and `kernels/build/kernel/`.
+"""`pawpularity kernel`: build the inference kernel, `kernels/build/dataset/` (see `bundle`) and `kernels/build/kernel/`.
 
-Only what prediction needs goes in, and nothing twice: frozen tensors that several runs share are in the file of the first one.
+The bundle holds only what prediction needs, and nothing twice: frozen tensors that runs share are in the file of the first run.
 """
 
 import shutil
@@ -29,7 +29,6 @@ TITLE = "Pawpularity bundle"
 SLUG, KERNEL_SLUG = "pawpularity-bundle", "pawpularity-inference"
 CONTEST_IDS = "67f0c419872d"
 """`ids_hash` of the contest's train.csv, 9,912 photos."""
-
 
 Members = list[tuple[Run, float]]
 """Runs and their weights."""
@@ -77,7 +76,7 @@ def kernel(
 
 
 def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
-    """What one run, one blend, or the mean of several runs predicts: name, intercept and blend for bundle.json, and the members.
+    """Name, intercept and blend for bundle.json, and the members with their weights, of one run, one blend or several runs' mean.
 
     Raises UserError for runs that keep no networks, are not trained, or were trained on different data.
     """
@@ -97,7 +96,7 @@ def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
         if not members:
             raise UserError(f"{blends[0].folder}: all its weights are 0; make another blend")
     elif len(runs) > 1:
-        log(f"the plain mean of {len(runs)} runs; make ensemble MEMBERS=... fits weights and scores them")
+        log(f"bundling the plain mean of {len(runs)} runs; make ensemble MEMBERS=... fits weights and scores them")
     for run, _ in members:
         run.require_networks()
         folds = run.trained_folds()
@@ -106,7 +105,7 @@ def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
         if len(folds) < run.k:
             log(f"{run.name}: only folds {folds} of {run.k} are trained; the bundle holds those")
         if run.leaky:
-            log(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing of new photos")
+            log(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing about new photos")
     hashes = {run.record["data"]["hash"]: run.name for run, _ in members}
     if len(hashes) > 1:
         raise UserError(f"kernel: {' and '.join(hashes.values())} were trained on different data; bundle runs of one")
@@ -144,7 +143,7 @@ def _write_bundle(into: Path, about: dict[str, Any], members: Members) -> None:
         entry = _write_run(into, run, held, half=bool(about["half"]))
         runs[run.name] = {"weight": weight, "mean_prediction": mean_prediction(run), **entry}
     wheel.write_wheel(into / wheel.NAME)
-    own = {
+    common = {
         "format": FORMAT,
         "package": __version__,
         "git_commit": git_commit(),
@@ -152,14 +151,14 @@ def _write_bundle(into: Path, about: dict[str, Any], members: Members) -> None:
         "mean_prediction": sum(run["weight"] * run["mean_prediction"] for run in runs.values()),
         "trained_on": trained_on(members[0][0]),
     }
-    write_json(into / BUNDLE, own | about | {"runs": runs})
+    write_json(into / BUNDLE, common | about | {"runs": runs})
     write_sums(into)
 
 
 def _write_run(into: Path, run: Run, held: dict[tuple[str, str], str], *, half: bool) -> dict[str, Any]:
     """Write one run's tensors; returns its part of bundle.json.
 
-    Loading every network proves that head, frozen part and record belong together.
+    Loading every network checks that head, frozen part and record belong together.
     """
     from pawpularity.kaggle.half_precision import halved
     from pawpularity.models.weights import read_tensors, save_tensors, tensors_hash
@@ -177,16 +176,16 @@ def _write_run(into: Path, run: Run, held: dict[tuple[str, str], str], *, half: 
             shutil.copyfile(run.head_file(fold), file)
         folds[str(fold)] = {"head": file.name, "head_hash": tensors_hash(head)}
     assert first is not None
-    own, tensors = f"{run.name}.frozen.safetensors", first.frozen_state()
-    places = {name: held.setdefault((name, tensors_hash({name: tensors[name]})), own) for name in tensors}
-    if kept := {name: tensor for name, tensor in tensors.items() if places[name] == own}:
-        save_tensors(into / own, kept, {"backbone": run.config.model.backbone})
+    frozen_file, tensors = f"{run.name}.frozen.safetensors", first.frozen_state()
+    places = {name: held.setdefault((name, tensors_hash({name: tensors[name]})), frozen_file) for name in tensors}
+    if kept := {name: tensor for name, tensor in tensors.items() if places[name] == frozen_file}:
+        save_tensors(into / frozen_file, kept, {"backbone": run.config.model.backbone})
     frozen = {file: [name for name in places if places[name] == file] for file in dict.fromkeys(places.values())}
     return {"record": _record(run), "folds": folds, "frozen": frozen}
 
 
 def _record(run: Run) -> dict[str, Any]:
-    """The run's record without what is particular to this machine: paths, processor."""
+    """The run's record without details of this machine: paths, processor."""
     config = dict(run.record["config"])
     config["model"] = config["model"] | {"weights": "none"}  # the bundle holds the tensors
     config["cache"] = {"folder": ".cache", "budget_gb": 0.0}

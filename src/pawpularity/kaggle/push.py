@@ -1,8 +1,8 @@
-"""Push a kernel and its files. What is recorded is what Kaggle confirmed, so that a refused upload is tried again.
+"""Push a kernel and its files. Only what Kaggle confirmed is recorded, so a refused upload is repeated.
 
 The order matters: Kaggle mounts the newest version of a data set that is ready, so a kernel that is pushed earlier would run on the
-old files. A version is known to be ours by the note it was made with, which Kaggle gives back, or because it is the only one that
-is new behind an upload that Kaggle took.
+old files. A version is ours if Kaggle returns the note that we uploaded it with, or if it is the only new version after an upload
+that Kaggle confirmed.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from pawpularity.kaggle.api import Kaggle, Refused, Uncertain, request
 from pawpularity.kaggle.built_kernel import VARIATION, BuiltKernel
 
 READY_MINUTES, LOST_MINUTES = 60.0, 5.0
-"""How long is waited for new files that Kaggle took, and for some of which the answer was lost."""
+"""How long to wait for a new version: after a confirmed upload, and after one whose answer was lost."""
 BROWSER = (
     "is KAGGLE_USER the token's account? if so, Kaggle may want the first version of a new name saved in the browser: make a "
     'notebook of that title on https://www.kaggle.com/code, press "Save Version", and push again'
@@ -26,17 +26,17 @@ BROWSER = (
 
 @dataclass(frozen=True)
 class State:
-    """What Kaggle has of the files."""
+    """The newest version of the files on Kaggle."""
 
     version: int
     status: str = "ready"
-    """ready, failed, or what it does meanwhile"""
+    """`ready`, `failed`, or Kaggle's word for its work on it"""
     notes: Mapping[int, str] = field(default_factory=dict)
-    """of the versions, as far as Kaggle gives them back"""
+    """the note of each version for which Kaggle returns one"""
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether Kaggle has finished its work on it."""
         return self.status in ("ready", "failed")
 
 
@@ -63,7 +63,7 @@ class DataSet:
         return {"dataset_data_sources": [self.id]}
 
     def state(self) -> State | None:
-        """What Kaggle has; None where there is nothing."""
+        """The newest version on Kaggle; None if the data set does not exist."""
         name = {"owner_slug": self.owner, "dataset_slug": self.slug}
         status = self._find("datasets.dataset", "GetDatasetStatus", **name)
         about = status and self._find("datasets.dataset", "GetDataset", **name)
@@ -73,7 +73,7 @@ class DataSet:
         return State(about.current_version_number or 0, status.status.name.lower(), notes)
 
     def _find(self, service: str, what: str, **fields: Any) -> Any:
-        """The answer; None where Kaggle knows no such thing (404), or will not say (403: missing, or somebody else's)."""
+        """The answer; None if Kaggle finds nothing (404) or does not tell (403: missing, or another user's)."""
         try:
             return self.kaggle.ask(f"asking for {self}", service, what, **fields)
         except Refused as error:
@@ -90,7 +90,7 @@ class DataSet:
         )
 
     def create(self, doing: str, files: list[Any], note: str) -> None:
-        """Make the data set of uploaded files."""
+        """Create the data set from uploaded files."""
         self.kaggle.ask(
             doing, "datasets.dataset", "CreateDataset", owner_slug=self.owner, slug=self.slug, title=self.title,
             license_name="other", is_private=True, files=files,
@@ -118,13 +118,13 @@ class Model(DataSet):
         return {"framework": ModelFramework.MODEL_FRAMEWORK_PY_TORCH, "instance_slug": VARIATION.partition("/")[2]}
 
     def state(self) -> State | None:
-        """Its newest version, which Kaggle makes at once; None where there is none."""
+        """The newest version, which is ready at once; None if there is none."""
         name = {"owner_slug": self.owner, "model_slug": self.slug}
         found = self._find("models.model", "GetModelInstance", **name, **self._variation())
         return State(found.version_number) if found else None
 
     def create(self, doing: str, files: list[Any], note: str) -> None:
-        """Make the model, if need be, and its variation of uploaded files."""
+        """Create the model, if it is missing, and its variation from uploaded files."""
         name = {"owner_slug": self.owner, "model_slug": self.slug}
         if not self._find("models.model", "GetModel", **name):
             new: dict[str, Any] = {
@@ -146,17 +146,17 @@ class Model(DataSet):
 
 
 def carrier(kaggle: Kaggle, built: BuiltKernel) -> DataSet:
-    """What carries the kernel's files."""
+    """The data set or model that carries the kernel's files."""
     return Model(kaggle, built) if built.carrier == "model" else DataSet(kaggle, built)
 
 
 def plan(built: BuiltKernel) -> str:
-    """What pushing would do."""
+    """The steps of a push, numbered."""
     files = "Kaggle Model" if built.carrier == "model" else "data set"
     total = sum(path.stat().st_size for path in built.files)
     lines = [
-        f"ask whether the private {files} {built.files_about['id']} is there and has these files",
-        f"if not: upload {len(built.files)} files, {size_text(total)}, as a new version, and wait until Kaggle has it ready",
+        f"ask whether the private {files} {built.files_about['id']} exists and has these files",
+        f"if not: upload {len(built.files)} files, {size_text(total)}, as a new version, and wait until it is ready",
         f"push the private kernel {built.id}, which Kaggle starts at once",
     ]
     if built.inference:
@@ -165,13 +165,13 @@ def plan(built: BuiltKernel) -> str:
 
 
 def push(kaggle: Kaggle, built: BuiltKernel) -> dict[str, Any]:
-    """Upload the files if Kaggle does not have them, push the kernel, and return the record of both, which is kept."""
+    """Upload the files if Kaggle does not have them, and push the kernel; saves and returns the record of both."""
     place = carrier(kaggle, built)
     if kaggle.user != place.owner:
         raise UserError(
-            f"the credentials are {kaggle.user}'s, and the kernel was built for {place.owner}; build it again with KAGGLE_USER"
+            f"the credentials are {kaggle.user}'s, the kernel was built for {place.owner}; build it with KAGGLE_USER={kaggle.user}"
         )
-    # Known before the kernel is: a push that fails must not upload gigabytes again.
+    # Recorded before the kernel is pushed: if that fails, the next push need not upload gigabytes again.
     record = _keep(built, place, _files_version(kaggle, built, place), "files ready")
     log(f"pushing {built.id} ...")
     record |= {"kernel_version": _save_kernel(kaggle, built, place, record["files_version"]), "status": "pushed"}
@@ -197,23 +197,23 @@ def _files_version(kaggle: Kaggle, built: BuiltKernel, place: DataSet) -> int:
     before, failed = (state.version, state.status == "failed") if state else (0, False)
     same = (known.get("files"), known.get("files_version"), known.get("files_hash")) == (str(place), before, files)
     if state and not failed and (same or files in state.notes.get(before, "")):
-        log(f"{place}: version {before} has these very files already")
+        log(f"{place}: version {before} has exactly these files already")
         return before
     log(f"uploading {len(built.files)} files to {place} ...")
     try:
         place.upload(f"pawpularity {__version__}, {files}", first=state is None)
-        taken = True
+        confirmed = True
         if state is None:
             _keep(built, place, 1, "files taken")
     except Uncertain as error:
-        taken = False
-        log(f"{error}; looking whether it was done")
+        confirmed = False
+        log(f"{error}; checking whether it was done")
     log("waiting for Kaggle to make it ready ...")
 
     def done(state: State) -> bool:
-        return _ours(state, files, before, taken=taken) or (state.status == "failed" and not failed)
+        return _ours(state, files, before, confirmed=confirmed) or (state.status == "failed" and not failed)
 
-    found = _settled(kaggle, place, done, READY_MINUTES if taken else LOST_MINUTES)
+    found = _settled(kaggle, place, done, READY_MINUTES if confirmed else LOST_MINUTES)
     if found.status == "failed" or not done(found):
         what = "says that it failed" if found.status == "failed" else "shows no version that is surely of these files"
         raise UserError(f"{place}: Kaggle {what} (newest is {found.version}); look at {place.url}, and push again")
@@ -224,25 +224,25 @@ def _files_version(kaggle: Kaggle, built: BuiltKernel, place: DataSet) -> int:
 def _settled(
     kaggle: Kaggle, place: DataSet, done: Callable[[State], bool] = lambda _: True, minutes: float = READY_MINUTES
 ) -> State:
-    """The state once Kaggle is ready with it and it is `done`, or that after `minutes`. Raises UserError where it is not ready."""
+    """The state once it is settled and `done`, or the state after `minutes`. Raises UserError if it is not settled then."""
     state = kaggle.wait(place.state, minutes, lambda state: state is not None and state.settled and done(state))
-    if state is None or not state.settled:  # just after its creation Kaggle may not know it yet
+    if state is None or not state.settled:  # a new data set may still be unknown
         status = state.status if state else "unknown to Kaggle"
         raise UserError(f"{place}: not ready after {minutes:.0f} minutes ({status}); look at {place.url} (is the private storage "
                         "used up?), and push again")  # fmt: skip
     return state
 
 
-def _ours(state: State, files: str, before: int, *, taken: bool) -> bool:
-    """Whether the newest version is that of the upload behind `before`: by its note, or as the only new one, if it was `taken`."""
+def _ours(state: State, files: str, before: int, *, confirmed: bool) -> bool:
+    """Whether the newest version is our upload after version `before`: by its note, or as the only new one if `confirmed`."""
     note = state.notes.get(state.version)
     if note and files in note:
         return state.version > before
-    return taken and state.version == before + 1 and (before == 0 or not note)
+    return confirmed and state.version == before + 1 and (before == 0 or not note)
 
 
 def _save_kernel(kaggle: Kaggle, built: BuiltKernel, place: DataSet, version: int) -> int:
-    """Push the kernel; its version. Raises UserError unless Kaggle took it with all its sources, under its own name."""
+    """Push the kernel and return its version. Raises UserError unless Kaggle took it with all sources and under its name."""
     about, doing = built.about, f"pushing {built.id}"
     same = ("language", "kernel_type", "is_private", "enable_gpu", "enable_internet", "machine_shape")
     answer = kaggle.ask(

@@ -1,7 +1,7 @@
-"""A place like a Kaggle session: no network, Kaggle's libraries alone, input that must not change, an empty working folder.
+"""A sandbox like a Kaggle session: no network, Kaggle's libraries alone, input that must not change, an empty working folder.
 
-Where the machine allows it (`unshare`, as root or with user namespaces) the script gets a network namespace of its own. Sockets are
-blocked inside Python in any case. The input is linked and compared afterwards.
+If the machine allows it (`unshare`, as root or with user namespaces), the script runs in a network namespace without a network.
+Sockets are blocked inside Python in any case. The input is linked, and checked for changes afterwards.
 """
 
 import json
@@ -23,9 +23,9 @@ LAYOUTS = {
     "dataset": ("datasets/somebody/pawpularity-bundle", "competitions/petfinder-pawpularity-score"),
     "model": ("models/somebody/pawpularity-bundle/pytorch/default/1", "competitions/petfinder-pawpularity-score"),
 }
-"""Where Kaggle mounts the files and the competition below input/; the latter two by what carries the files."""
+"""Where Kaggle mounts the files and the competition below input/: formerly, and today for a data set or a model."""
 LIMIT_S = 3600.0
-"""For one run of the script."""
+"""Time limit for one run of the script."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Session:
 
 @cache
 def network_namespace() -> tuple[str, ...]:
-    """The words before a command that take the network from it; () where this machine does not allow it."""
+    """The words to put before a command so that it has no network; () if this machine does not allow it."""
     for words in (("unshare", "-n"), ("unshare", "-r", "-n")):  # as root; as root of a user namespace
         if (
             shutil.which("unshare")
@@ -58,7 +58,7 @@ def network_namespace() -> tuple[str, ...]:
 
 
 def isolation() -> str:
-    """How the network is taken from the script, in words."""
+    """How the script is cut off from the network, in words."""
     how = "network namespace of its own" if network_namespace() else "sockets blocked in Python (no namespaces here)"
     return f"{how}; input compared afterwards"
 
@@ -76,7 +76,7 @@ def run(
 ) -> Session:
     """Run `script` in a new sandbox at `root`.
 
-    `python`: the interpreter, with its libraries. Raises UserError where it is none, or takes longer than `LIMIT_S`.
+    `python`: the interpreter, with its libraries. Raises UserError if it is missing, or the script takes longer than `LIMIT_S`.
     """
     root = root.resolve()
     for source, place in zip((dataset, competition), LAYOUTS[layout], strict=True):
@@ -90,8 +90,8 @@ def run(
     environment |= {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
     program = shutil.which(python)
     if program is None:
-        raise UserError(f"--python {python}: is no program")
-    # Not resolved: the link in an environment's folder is what makes it that environment.
+        raise UserError(f"--python {python}: is no program; give the path of a Python interpreter")
+    # Not resolved: Python finds its virtual environment through the link.
     command = [str(Path(program).absolute()), "-I", kaggle_image.__file__, str(root), str(script.resolve()), *words]
     before = _listing(dataset) + _listing(competition)
     try:

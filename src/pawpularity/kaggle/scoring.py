@@ -1,9 +1,9 @@
-"""From photos to scores, a batch at a time: decoded by threads, through every frozen backbone once, blended at once.
+"""From photos to scores in batches: threads decode, every frozen backbone runs once a photo, and the scores are blended.
 
-A photo goes through each frozen backbone once, whatever number of heads follows. Prediction itself is `predictor.score_heads`, as
-everywhere. Memory does not grow with the number of photos: a few batches are decoded ahead. What goes wrong is logged and costs
-as little as possible: a photo that cannot be used gets the mean prediction, a run that fails is left out, a GPU without memory
-gets smaller batches, half precision that overflows goes on in float32.
+All heads on a frozen backbone share its one pass. Prediction itself is `predictor.score_heads`, as in every other command.
+Memory does not grow with the number of photos: a few batches are decoded ahead. Faults are logged and cost as little as possible:
+a photo that cannot be used gets the mean prediction, a run that fails is left out, a GPU without memory gets smaller batches, and
+half precision that overflows becomes float32.
 """
 
 import time
@@ -34,11 +34,11 @@ Metadata = NDArray[np.float32]
 Shape = tuple[int, str]
 """(size, fit)"""
 
-EVERY_S = 60.0
+LOG_EVERY_S = 60.0
 RECENT = 4
-"""Batches by whose time the plan judges."""
+"""Batches over which the time a photo takes is averaged."""
 NAMED = 20
-"""Bad photos that are named; more are counted."""
+"""Bad photos that are named in the log; more are only counted."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Blend:
     means: Mapping[str, float]
     """each member's mean out-of-fold prediction"""
     mean: float
-    """the blend's own"""
+    """the blend's mean out-of-fold prediction"""
 
     @staticmethod
     def of(bundle: Bundle) -> "Blend":
@@ -60,15 +60,15 @@ class Blend:
         return Blend(float(bundle.about["intercept"]), weights, means, bundle.mean)
 
     def __call__(self, scores: Mapping[str, Floats], rows: int) -> Floats:
-        """Blended scores, (rows,), of the members that are there.
+        """Blended scores, (rows,), of the members in `scores`.
 
-        Where members are missing the others take over their weight, each about its own mean: intercept + sum of weight x mean
-        + share x (sum of weights that are there x (member - its mean)), share = all weights / those that are there.
+        If members are missing, the others take over their weight, each about its own mean: intercept + sum of weight x mean
+        + share x (sum over the present of weight x (member - its mean)), share = all weights / weights of the present.
         """
-        there = sum(self.weights[name] for name in scores)
-        if not scores or there <= 0 < len(self.weights) - len(scores):
+        present = sum(self.weights[name] for name in scores)
+        if not scores or present <= 0 < len(self.weights) - len(scores):
             return np.full(rows, self.mean)
-        share = sum(self.weights.values()) / there if len(scores) < len(self.weights) else 1.0
+        share = sum(self.weights.values()) / present if len(scores) < len(self.weights) else 1.0
         centre = self.intercept + sum(self.weights[name] * self.means[name] for name in self.weights)
         apart = sum(self.weights[name] * (score - self.means[name]) for name, score in scores.items())
         return np.clip(centre + share * apart, 1.0, 100.0)
@@ -76,7 +76,7 @@ class Blend:
 
 @dataclass
 class SharedBackbone:
-    """Runs whose networks share a frozen backbone, the photos' size, and how they compute."""
+    """Runs whose networks share a frozen backbone, the photos' shape, and device and dtype."""
 
     shape: Shape
     compute: Compute
@@ -87,14 +87,14 @@ class SharedBackbone:
     def score(self, pixels: Pixels, metadata: Metadata, uses: Mapping[str, Use]) -> dict[str, Floats]:
         """Scores, (n,), of its runs in `uses`, from (n, size, size, 3) pixels and (n, 12) metadata.
 
-        Raises UserError where a network's answer is not a number even in float32.
+        Raises UserError if a network's output is not finite even in float32.
         """
         views: dict[str, list[Floats]] = {run: [] for run in self.networks if run in uses}
         for view in (ORIGINAL, FLIP):
-            asked = {run: self.networks[run][: uses[run].folds] for run in views if view == ORIGINAL or uses[run].flip}
-            networks = [network for group in asked.values() for network in group]
+            used = {run: self.networks[run][: uses[run].folds] for run in views if view == ORIGINAL or uses[run].flip}
+            networks = [network for group in used.values() for network in group]
             answers = iter(self._score_view(networks, pixels, metadata, view) if networks else ())
-            for run, group in asked.items():
+            for run, group in used.items():
                 views[run].append(np.mean([next(answers) for _ in group], axis=0))
         return {run: np.mean(found, axis=0) for run, found in views.items()}
 
@@ -111,7 +111,7 @@ class SharedBackbone:
                 self.batch //= 2
                 torch.cuda.empty_cache()
                 log(f"the GPU is out of memory; going on with {self.batch} photos at a time")
-            except UserError:  # not a number
+            except UserError:  # not finite
                 if self.compute.dtype == torch.float32:
                     raise
                 self.compute = replace(self.compute, dtype=torch.float32, reason="half precision overflowed")
@@ -121,7 +121,7 @@ class SharedBackbone:
 def load_backbones(bundle: Bundle, device: str | None = None) -> list[SharedBackbone]:
     """The bundle's networks on their device. A run that cannot be loaded is left out.
 
-    Raises UserError for a bundle that is not whole, and where no run is left.
+    Raises UserError for a damaged bundle, and if no run is left.
     """
     found: dict[tuple[object, ...], SharedBackbone] = {}
     for run in bundle.runs:
@@ -130,7 +130,7 @@ def load_backbones(bundle: Bundle, device: str | None = None) -> list[SharedBack
             networks = _networks(run, compute)
         except UserError:
             raise
-        except Exception as error:  # a submission without one run is worth more than none
+        except Exception as error:  # a submission without this run is better than none
             log(f"{run.name} cannot be loaded and is left out ({type(error).__name__}: {error})")
             continue
         model, photos, first = run.config.model, run.config.photos, networks[0]
@@ -155,7 +155,7 @@ def _networks(run: BundledRun, compute: Compute) -> list[Network]:
 
 
 def _compute(dtype: str, device: str | None) -> Compute:
-    """As the run was trained; a half precision that this device only emulates is replaced by its own."""
+    """Device and dtype as in training; a half precision that this device only emulates is replaced by its native one."""
     compute, native = choose(dtype, device), choose("auto", device)
     return native if compute.dtype in (torch.bfloat16, torch.float16) and compute.dtype != native.dtype else compute
 
@@ -180,7 +180,7 @@ def photo_chunks(paths: Sequence[Path], shapes: Sequence[Shape], threads: int | 
             return [decode(path, size, fit) for size, fit in shapes]
         except PhotoError as error:
             return error.reason
-        except Exception as error:  # whatever is wrong with one photo must not cost the others their scores
+        except Exception as error:  # one bad photo must not cost the others their scores
             return f"{type(error).__name__}: {error}"
 
     found = ordered_map(read, paths, threads or thread_count())
@@ -200,14 +200,14 @@ def photo_chunks(paths: Sequence[Path], shapes: Sequence[Shape], threads: int | 
 
 @dataclass
 class Outcome:
-    """What became of the photos."""
+    """Scores and faults of the photos."""
 
     scores: Floats
     """(n,) in 1..100"""
     faults: dict[str, str] = field(default_factory=dict)
     """what was wrong with a photo, by Id"""
     without_time: int = 0
-    """photos that there was no time for"""
+    """number of photos left when the time ran out"""
 
 
 def score_photos(
@@ -221,7 +221,7 @@ def score_photos(
     deadline: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Scores of all photos, ready before `clock` reads `deadline` as far as `plan` can leave things out.
+    """Scores of all photos. `plan` leaves things out so that they are ready before `clock` reads `deadline`.
 
     `metadata` is (n, 12).
     """
@@ -241,9 +241,9 @@ def score_photos(
                 break
             recent.append((now - started) / len(scores))
             started, left_s, each = now, deadline - now, float(np.mean(recent[-RECENT:]))
-            # The first batch warms up: it decides only where it makes the end doubtful.
-            judged = plan.uses and (chunk.start > 0 or each * left > 2 * left_s)
-            if judged and (dropped := plan.shorten(each * left, left_s)):
+            # The first batch includes warming up, so it counts only if it takes far too long.
+            decide = plan.uses and (chunk.start > 0 or each * left > 2 * left_s)
+            if decide and (dropped := plan.shorten(each * left, left_s)):
                 log(f"time: {duration(left_s)} left for {left} photos; left out: {', '.join(dropped)}")
                 recent.clear()
             if not plan.uses or left_s < each * min(left, SCORED_AT_ONCE):
@@ -252,7 +252,7 @@ def score_photos(
                     f"no {'time' if plan.uses else 'network'} is left: {left} photos get the mean prediction, {blend.mean:.2f}"
                 )
                 break
-            if now - logged >= EVERY_S:
+            if now - logged >= LOG_EVERY_S:
                 logged, rate = now, chunk.stop / (now - began)
                 log(
                     f"{chunk.stop} of {len(ids)} photos, {rate:.1f}/s; {duration(left * each)} to go, {duration(left_s)} allowed"
@@ -271,7 +271,7 @@ def _score_chunk(
         uses = {run: plan.uses[run] for run in backbone.networks if run in plan.uses}
         try:
             scores |= backbone.score(chunk.pixels[backbone.shape], metadata, uses) if uses else {}
-        except Exception as error:  # a submission without one backbone is worth more than none
+        except Exception as error:  # a submission without this backbone is better than none
             log(f"{', '.join(uses)} failed and is left out from here on ({type(error).__name__}: {error})")
             for run in uses:
                 plan.drop(run, " (failed)")

@@ -1,7 +1,6 @@
 """`pawpularity predict`: every trained fold scores the photos of test.csv, and their mean goes into submissions/RUN.csv.
 
-A blend scores clip(intercept + sum of weight x member, 1, 100), with the weights it was made with. A .json beside the CSV says
-where it came from.
+A blend scores clip(intercept + sum of weight x member, 1, 100). A .json beside the CSV records where the scores come from.
 """
 
 from pathlib import Path
@@ -35,7 +34,7 @@ def predict(*, out: str | None, run: str | None, config: str | None, data: str |
     configs = config or default_config(folder)
     chosen = resolve(configs, settings)
     found = Run.open(OOF / check_name(run or default_run(configs, folder)))
-    members_of(found)  # a member without networks is refused before anything else
+    members_of(found)  # refuses a member without networks before anything else
     if run and not data:
         folder = _own_data(found, folder)
     log(f"run     {found.folder}, trained on {found.record['data']['name']}")
@@ -50,18 +49,20 @@ def predict(*, out: str | None, run: str | None, config: str | None, data: str |
 
 
 def _own_data(run: Run, chosen: Path) -> Path:
-    """The data the run was trained on, whatever the default is."""
-    own = run.record["data"]
-    if own.get("folder") is None and own["name"] != chosen.resolve().name:
-        raise UserError(f"{run.name} was trained on {own['name']}, not on {chosen}; name the photos with DATA=DIR")
-    return Path(own.get("folder") or chosen)
+    """The folder of the data the run was trained on; `chosen` if the run does not record one but has its name."""
+    trained_on = run.record["data"]
+    if trained_on.get("folder") is None and trained_on["name"] != chosen.resolve().name:
+        raise UserError(
+            f"{run.name} was trained on {trained_on['name']}, not on {chosen}; name the photos with DATA=DIR"
+        )
+    return Path(trained_on.get("folder") or chosen)
 
 
 def predict_test(run: Run, test: Rows, path: Path, flip: bool | None = None) -> NDArray[np.float64]:
     """Score `test` with `run` (a blend: with its members), write the submission, and return the scores, (N,).
 
     `flip`: score mirror images too; None = as each run scored its own rows. Members of weight 0 are not used.
-    Raises UserError for a member without networks, and where test.csv and sample_submission.csv hold different Ids.
+    Raises UserError for a member without networks, and if test.csv and sample_submission.csv hold different Ids.
     """
     from pawpularity.features.build import FeatureCache
     from pawpularity.predictor import Predictor

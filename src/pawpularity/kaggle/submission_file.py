@@ -1,4 +1,4 @@
-"""A submission.csv as Kaggle's grader takes it."""
+"""submission.csv: write it, and check it as Kaggle's grader would."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from pawpularity.data.tables import ID, TARGET, read_cells, read_sample_submissi
 from pawpularity.errors import UserError
 
 VISIBLE = 8
-"""Test photos that the contest shows, all of noise: the rows of a kernel's trial run."""
+"""Visible test photos, all of noise: the rows of a kernel's trial run."""
 
 
 def submission_text(ids: Sequence[str], scores: NDArray[np.float64]) -> str:
@@ -24,7 +24,7 @@ def submission_text(ids: Sequence[str], scores: NDArray[np.float64]) -> str:
 def check_submission(path: Path, whose: str, data: Path = CONTEST, rows: int | None = None) -> pd.Series:
     """The scores of `path`, by Id. Raises UserError for a file that the contest would refuse.
 
-    It must have `rows` rows, if given. Where `data` holds a sample_submission.csv, its Ids must be the file's.
+    It must have `rows` rows, if given, and the Ids of the sample_submission.csv in `data`, if there is one.
     """
     what = f"submission.csv of {whose}"
     try:
@@ -43,16 +43,16 @@ def check_submission(path: Path, whose: str, data: Path = CONTEST, rows: int | N
 
 
 def check_ids(ids: Sequence[str], what: str, data: Path) -> None:
-    """Raise UserError where `data` holds a sample_submission.csv of other Ids than those of `what`."""
+    """Raise UserError if `data` holds a sample_submission.csv with other Ids than those of `what`."""
     sample = data / "sample_submission.csv"
-    if sample.exists() and (odd := set(read_sample_submission(data)[ID]) ^ set(ids)):
+    if sample.exists() and (differing := set(read_sample_submission(data)[ID]) ^ set(ids)):
         raise UserError(
-            f"{what} and {sample} hold different Ids ({len(odd)} differ, first {min(odd)}); download both again"
+            f"{what} and {sample} hold different Ids ({len(differing)} differ, first {min(differing)}); download both again"
         )
 
 
 def require_answers(scores: pd.Series, whose: str) -> None:
-    """Raise UserError where several photos all got the same score: the mean, not an answer."""
+    """Raise UserError if several photos all have the same score: the mean prediction of a kernel without networks."""
     if len(scores) > 1 and scores.nunique() == 1:
         raise UserError(
             f"submission.csv of {whose}: all {len(scores)} photos score {scores.iloc[0]:g}, so no network answered"

@@ -1,18 +1,18 @@
-"""The time plan: leave things out while the photos so far say that the rest will not fit into the hours that Kaggle gives.
+"""The time plan: leave things out if, at the speed so far, the remaining photos will not fit into the time limit.
 
-In this order: mirror images, folds (one at a time, of the run that uses most of them), runs (the one of the smallest weight).
-What is left out stays out.
+It leaves out mirror images first, then folds (one at a time, from the run that uses most of them), then runs (the one of the
+smallest weight). Nothing comes back later.
 """
 
 from dataclasses import dataclass, field
 
 MARGIN = 0.05
-"""Share of the remaining time kept for what no estimate knows."""
+"""Share of the remaining time kept in reserve."""
 
 
 @dataclass
 class Use:
-    """How much of a run is in use."""
+    """How many folds of a run are used, and whether mirror images are."""
 
     folds: int
     flip: bool
@@ -21,7 +21,7 @@ class Use:
 
 @dataclass
 class Plan:
-    """What is in use, by run, and what was left out, in words."""
+    """What is used, by run, and what was left out, in words."""
 
     uses: dict[str, Use]
     left_out: list[str] = field(default_factory=list)

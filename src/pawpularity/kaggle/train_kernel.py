@@ -1,15 +1,15 @@
 """`pawpularity kernel-train`: a kernel that trains one run on Kaggle's GPUs, `kernels/build/train/RUN/{dataset,kernel}`.
 
-The data set holds what the script (kernels/train/train.py) lays out there like a checkout:
+The data set holds the files that the script (kernels/train/train.py) copies into place on Kaggle, as in a checkout:
 
-order.json                              run, folds, hours, needed packages, where the files go
+order.json                              run, folds, hours, required packages, where the files go
 SHA256SUMS                              of all files
 pawpularity-VERSION-py3-none-any.whl    the package
 default.yaml, CONFIG-.yaml              the defaults; the run's resolved configuration
-FOLDS.csv, FOLDS.json                   the contest's folds files of this machine, so that both split alike
+FOLDS.csv, FOLDS.json                   this machine's folds files of the contest, so that both use the same split
 BACKBONE.safetensors                    the pretrained weights, only with --offline
 
-The run is the one that `make train RUN=...` makes here: its folds may come from both places.
+`make train RUN=...` makes the same run here, so its folds may come from both places.
 """
 
 import importlib.metadata
@@ -42,7 +42,7 @@ from pawpularity.runs import check_name
 FORMAT = 2
 """Of order.json; kernels/train/train.py has the same number."""
 SESSION_HOURS = 12.0
-"""What Kaggle allows a GPU session (https://www.kaggle.com/docs/notebooks)."""
+"""Kaggle's limit for a GPU session (https://www.kaggle.com/docs/notebooks)."""
 UNUSED = {"grad-cam", "jinja2", "matplotlib", "optuna", "pg8000", "plotly", "scikit-learn", "statsmodels"}
 """Dependencies that training does not import."""
 
@@ -62,7 +62,7 @@ def kernel_train(
 ) -> None:
     """Build the kernel and its data set.
 
-    Raises UserError for hours that Kaggle does not give, weights that cannot be had there, and names that Kaggle cannot hold.
+    Raises UserError for more hours than Kaggle allows, weights that Kaggle cannot fetch, and names that are too long.
     """
     if data:
         raise UserError("kernel-train: trains on the contest's data, which Kaggle has; leave out --data")
@@ -85,7 +85,7 @@ def kernel_train(
         about = {
             "id": kernel_id,
             "title": title,
-            # Its own last output. Kaggle refuses it until a version has completed.
+            # The kernel's own last output. Kaggle refuses it until a version has completed.
             "kernel_sources": [kernel_id] if resume else [],
             "enable_internet": not offline,
         }
@@ -116,32 +116,34 @@ def kernel_train(
 
 
 def needed_packages() -> list[str]:
-    """What training needs, as pip words with the package's own lower bounds."""
+    """The packages that training imports, as pip requirements with the package's lower bounds."""
     words = [word for word in importlib.metadata.requires("pawpularity") or [] if "extra ==" not in word]
     return [word for word in words if re.split(r"[>=<~!\s]", word)[0] not in UNUSED]
 
 
 def _fold_numbers(words: list[str], k: int) -> list[int]:
     """The folds that `words` name; all of them where there are none."""
-    if odd := [word for word in words if not (word.isascii() and word.isdigit() and int(word) < k)]:
-        raise UserError(f"--folds {odd[0]}: is no fold; write them like 0 1, in 0..{k - 1} (folds.k is {k})")
+    if wrong := [word for word in words if not (word.isascii() and word.isdigit() and int(word) < k)]:
+        raise UserError(f"--folds {wrong[0]}: is not a fold; write them like 0 1, each 0 to {k - 1} (folds.k is {k})")
     return list(dict.fromkeys(int(word) for word in words)) or list(range(k))
 
 
 def _slug(run: str) -> str:
     slug = slug_of(run)
     if len(f"pawpularity-train-{slug}-files") > 50:
-        raise UserError(f"--run {run}: is too long a name for Kaggle (50 letters with ours); take another: RUN=...")
+        raise UserError(
+            f"--run {run}: is too long a name for Kaggle, which allows 50 letters with ours; take another: RUN=..."
+        )
     return slug
 
 
 def _weights(config: Config, offline: bool) -> Path | None:
-    """The weights file to carry along. Raises UserError where Kaggle could not find what the configuration names."""
+    """The weights file to put into the data set. Raises UserError for weights that the kernel could not find on Kaggle."""
     named = config.model.weights
     if named not in ("imagenet", "drawn", "none"):
         raise UserError(
-            f"model.weights={named}: is a place on this machine; put the file into input/weights/ under its timm name, take "
-            "model.weights=imagenet, and --offline carries it along"
+            f"model.weights={named}: is a place on this machine; put the file into input/weights/ under its timm name, and build "
+            "with model.weights=imagenet --offline"
         )
     if named != "imagenet" or not offline:
         return None
@@ -151,9 +153,9 @@ def _weights(config: Config, offline: bool) -> Path | None:
 
 
 def _copy_inputs(into: Path, config: Config, weights: Path | None) -> tuple[str, dict[str, str]]:
-    """Copy package, configuration, folds files and weights; returns the configuration's name, and where each file goes there."""
+    """Copy package, configuration, folds files and weights; returns the configuration's name, and each file's place on Kaggle."""
     wheel.write_wheel(into / wheel.NAME, pretrained=True)
-    # Its own name could be `default`, which means the defaults alone. The run's record drops the dash (`run_name`).
+    # The dash keeps a config named `default` from replacing the defaults. The run's record drops it (`run_name`).
     name = f"{config.name}-"
     files = {config_path("default"): "configs/default.yaml"}
     settings = {key: value for key, value in config.to_dict().items() if key not in ("name", "cache")}

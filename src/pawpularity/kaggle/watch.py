@@ -1,4 +1,4 @@
-"""A pushed version of a kernel: how far it is, its log, its output, and its submission."""
+"""A pushed version of a kernel: its status, log, output and submission."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from pawpularity.kaggle.built_kernel import BuiltKernel
 from pawpularity.kaggle.submission_file import VISIBLE, check_submission, require_answers
 
 TRIAL = r"submission\.csv|inference\.json"
-"""What the inference kernel leaves behind."""
+"""The output files of the inference kernel."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Pushed:
         return self.kaggle.ask(f"asking for {self}", "kernels.kernels", what, **name, **fields)
 
     def status(self) -> str:
-        """Kaggle's word in small letters, such as queued; `waiting` for a version that it does not show yet. Asks once."""
+        """Kaggle's status in small letters, such as queued; `waiting` for a version that Kaggle does not list yet. Asks once."""
         return self._session()[0]
 
     def _session(self) -> tuple[str, str]:
-        """Status, and Kaggle's reason for a failure."""
+        """The status, and Kaggle's reason for a failure."""
         try:
             answer = self._ask("GetKernelSessionStatus")
         except Refused as error:
@@ -51,30 +51,30 @@ class Pushed:
         return answer.status.name.lower(), answer.failure_message or ""
 
     def wait(self, minutes: float) -> str:
-        """Its status once it is over, or after `minutes`; says each change."""
-        said = [""]
+        """Its status once it is over, or after `minutes`; logs each change."""
+        last = [""]
 
         def ask() -> str:
             now = self.status()
-            if now != said[0]:
+            if now != last[0]:
                 log(f"{self}: {now}")
-                said[0] = now
+                last[0] = now
             return now
 
         return self.kaggle.wait(ask, minutes, over)
 
     def require_complete(self) -> None:
-        """Raise UserError unless it completed; of one that failed the log's end is said first."""
+        """Raise UserError unless it completed; if it failed, log the end of its log first."""
         status, reason = self.kaggle.wait(self._session)
         if status == "complete":
             return
         if not over(status):
-            raise UserError(f"{self}: is still {status}; ask again with: make kernel-status{self.built.make_word}")
+            raise UserError(f"{self}: is still {status}; ask again later: make kernel-status{self.built.make_word}")
         for line in self._log_tail():
             log(f"  {line}")
         reason = f" ({self.kaggle.scrub(reason)})" if reason else ""
         raise UserError(
-            f"{self}: ended with {status}{reason}; its log's end stands above, all of it at {self.built.url}"
+            f"{self}: ended with {status}{reason}; the end of its log is above, all of it at {self.built.url}"
         )
 
     def _listing(self, **page: Any) -> Any:
@@ -91,7 +91,7 @@ class Pushed:
         return [line for line in self.kaggle.scrub(text).splitlines() if line.strip()][-lines:]
 
     def fetch(self, into: Path, pattern: str) -> list[Path]:
-        """Download the output files whose whole names fit `pattern`."""
+        """Download the output files whose full names match `pattern`."""
         import requests
 
         found, token = [], ""
@@ -109,9 +109,9 @@ class Pushed:
                 return found
 
     def check_output(self) -> int:
-        """Rows of the submission.csv that it left on the visible photos.
+        """The number of rows of its submission.csv for the visible photos.
 
-        Raises UserError where there is none, where the contest would refuse it, and where no network had a part in it.
+        Raises UserError if there is none, if the contest would refuse it, and if no network scored the photos.
         """
         with tempfile.TemporaryDirectory() as scratch:
             files = {path.name: path for path in self.fetch(Path(scratch), TRIAL)}
@@ -124,7 +124,7 @@ class Pushed:
             return len(scores)
 
     def _check_report(self, report: Mapping[str, Any], rows: int) -> None:
-        """Raise UserError where the script reports that it went on without photos or networks."""
+        """Raise UserError if the script reports that it could use no photo, or lost a network."""
         failed = [line for line in report["left_out"] if "(failed)" in line]
         if len(report["photos_unusable"]) >= rows:
             failed = [f"photos: it could read none of {rows}"]
@@ -134,7 +134,7 @@ class Pushed:
     def submit(self, message: str) -> int:
         """Submit it to the contest, once; returns Kaggle's number of the submission.
 
-        Raises Refused, and Uncertain where it may have been taken.
+        Raises Refused, and Uncertain if Kaggle may have taken it.
         """
         owner, _, slug = self.built.id.partition("/")
         doing = f"submitting {self}"
@@ -143,10 +143,10 @@ class Pushed:
             kernel_slug=slug, kernel_version=self.version, file_name="submission.csv", submission_description=message,
         )  # fmt: skip
         if not answer.ref:
-            raise Uncertain(doing, f'it names no submission and says "{self.kaggle.scrub(answer.message)}"')
+            raise Uncertain(doing, f'its answer names no submission and says "{self.kaggle.scrub(answer.message)}"')
         return int(answer.ref)
 
 
 def over(status: str) -> bool:
-    """Whether nothing more will happen to a version."""
+    """Whether a version with this status has ended."""
     return status in ("complete", "error", "cancel_requested", "cancel_acknowledged")

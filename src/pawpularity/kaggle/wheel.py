@@ -12,7 +12,7 @@ NAME = f"pawpularity-{__version__}-py3-none-any.whl"
 
 
 def write_wheel(path: Path, *, pretrained: bool = False) -> None:
-    """Write the package's modules into a wheel at `path`, and its `pretrained` tensors. The same sources give the same bytes."""
+    """Write the package's modules, and with `pretrained` its tensors, into a wheel. The same sources give the same bytes."""
     files = sorted(
         file for file in PACKAGE.rglob("*") if file.suffix == ".py" or (pretrained and file.parent.name == "pretrained")
     )

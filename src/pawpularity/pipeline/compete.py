@@ -23,7 +23,7 @@ SMALL = tuple(f"small/{name}" for name in FOUR)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What training all folds of one config will take, at most (early stopping ends sooner)."""
+    """What training all folds of one config takes, at most (early stopping ends sooner)."""
 
     config: str
     seconds: float
@@ -31,21 +31,21 @@ class Estimate:
     trained_parameters: int
 
 
-def family(data: Path) -> tuple[str, ...]:
-    """The small members of the four families for drawn data, the paper's four for anything else."""
+def configs_for(data: Path) -> tuple[str, ...]:
+    """The four small networks for drawn data, the paper's four for any other."""
     return SMALL if data == SAMPLE or is_drawn(data) else FOUR
 
 
 def compete(*, yes: bool, config: str | None, data: str | None, settings: list[str], json: str | None) -> None:
-    """Train, blend and submit. Raises UserError for words that would make the four backbones one, or missing weights."""
+    """Train, blend and write a submission. Raises UserError for settings that replace the backbones, and for missing weights."""
     if config:
         raise UserError("all: trains four backbones, each from its own config; change them all with key=value words")
-    if own := [word for word in settings if word.startswith(("model.backbone", "model.args"))]:
-        raise UserError(f'all: trains four backbones, and "{own[0]}" would make them one; use make train')
+    if fixed := [word for word in settings if word.startswith(("model.backbone", "model.args"))]:
+        raise UserError(f'all: trains four backbones, and "{fixed[0]}" would make them the same; use make train')
     folder = choose_data(data)
-    configs = {name: resolve(name, settings) for name in family(folder)}
+    configs = {name: resolve(name, settings) for name in configs_for(folder)}
     suffix = data_suffix(folder)
-    context = Context(configs[family(folder)[0]], folder, OOF / f"mean{suffix}")
+    context = Context(configs[configs_for(folder)[0]], folder, OOF / f"mean{suffix}")
     require_weights(configs)
     _plan(configs, context)
     if not yes and not (sys.stdin.isatty() and confirm("go on?")):
@@ -54,7 +54,7 @@ def compete(*, yes: bool, config: str | None, data: str | None, settings: list[s
 
 
 def require_weights(configs: dict[str, Config]) -> None:
-    """Raise one UserError for all backbones whose pretrained weights cannot be had."""
+    """Raise one UserError for all backbones whose pretrained weights cannot be found."""
     from pawpularity.models.weights import find_weights
 
     faults = []
@@ -68,7 +68,7 @@ def require_weights(configs: dict[str, Config]) -> None:
 
 
 def _plan(configs: dict[str, Config], context: Context) -> None:
-    """Print what it will take. Raises UserError where the disk is too small."""
+    """Print the time and disk space it takes. Raises UserError if the disk is too small."""
     photos = len(context.dataset.train)
     log(f"data    {context.data}: {photos} photos; measuring a step of each backbone ...")
     estimates = [_estimate(name, config, context) for name, config in configs.items()]
@@ -122,13 +122,13 @@ def _estimate(name: str, config: Config, context: Context) -> Estimate:
     samples = samples_of(config, scores, np.arange(photos))
     views = len(np.unique(np.stack(look_at(config, samples, np.arange(photos))), axis=1)[0])
     cached = views * to_rows(features).shape[1] if network.frozen_blocks else 0
-    kept = 0 < cached <= config.cache.budget_gb * 1e9 and not config.train.mixup
+    fits = 0 < cached <= config.cache.budget_gb * 1e9 and not config.train.mixup
     seen = (k - 1) * len(samples) * config.train.epochs + photos
     # Cached features are computed once for all folds; without them the frozen part runs whenever a photo is seen.
-    passes = views if kept else seen
+    passes = views if fits else seen
     trained = count_parameters(network, trained_only=True)
     weights = sum(t.numel() * t.element_size() for t in network.frozen_state().values())
-    disk = k * trained * 4 + (weights if config.model.weights == "none" else 0) + (cached if kept else 0)
+    disk = k * trained * 4 + (weights if config.model.weights == "none" else 0) + (cached if fits else 0)
     return Estimate(name, passes * frozen_s + seen * step_s, disk, trained)
 
 
@@ -144,7 +144,8 @@ def _second_time(work: Callable[[], None], synchronise: Callable[[], None]) -> f
 def _run(configs: dict[str, Config], context: Context, suffix: str, json: str | None) -> None:
     from pawpularity.data.dataset import load_test
     from pawpularity.ensemble.record import mean_blend
-    from pawpularity.evaluation.leaderboard import fold_line, run_row, table_text
+    from pawpularity.evaluation.leaderboard import run_row, table_text
+    from pawpularity.evaluation.oof import fold_line
     from pawpularity.kaggle.submission import SUBMISSIONS, predict_test
     from pawpularity.training.fold import train_run
 

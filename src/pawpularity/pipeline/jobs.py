@@ -1,7 +1,7 @@
 """The work list: a shell line for every fold x configuration x seed that is not trained yet, for any scheduler to run.
 
-Lines may run in any order, at once, and on several machines that share this folder: each trains one fold, resumes it where it was
-stopped half way, and does nothing where it is done or being trained elsewhere.
+Lines may run in any order, at once, and on several machines that share this folder: each trains one fold, or resumes it, and does
+nothing if the fold is done or being trained elsewhere.
 """
 
 import itertools
@@ -25,9 +25,9 @@ def jobs(
     data: str | None = None,
     settings: list[str],
 ) -> None:
-    """Print the lines. A seed other than the config's own gets a run of its own, RUN-seedN.
+    """Print the lines. A seed other than the config's gets another run, RUN-seedN.
 
-    Raises UserError for values that make no job, a run with other settings, or two jobs of one name.
+    Raises UserError for invalid numbers, a run with other settings, and two jobs that write the same run.
     """
     if configs and config:
         raise UserError("jobs: --config names one and --configs several; give one of them")
@@ -48,11 +48,11 @@ def jobs(
         k = chosen.folds.k
         if wanted_folds and max(wanted_folds) >= k:
             raise UserError(f"--folds {max(wanted_folds)}: must be 0..{k - 1} (folds.k is {k})")
-        asked, missing = wanted_folds or list(range(k)), missing_folds(chosen)
-        for fold in asked:
+        selected, missing = wanted_folds or list(range(k)), missing_folds(chosen)
+        for fold in selected:
             if fold in missing:
                 lines.append(shlex.join(fold_command(chosen, fold, fresh=fresh)))
-        done += len(set(asked) - set(missing))
+        done += len(set(selected) - set(missing))
     log(f"jobs    {len(lines)} to do, {done} done already; run the lines in this folder, in any order or at once")
     print(*lines, sep="\n", end="\n" * bool(lines))
 
@@ -61,8 +61,8 @@ def _context(name: str, seed: int | None, run: str | None, data: str | None, set
     chosen = context(name, data, run, settings)
     if seed is None or seed == chosen.config.train.seed:
         return chosen
-    own = run or f"{default_run(name, chosen.data)}-seed{seed}"
-    return context(name, data, own, [*settings, f"train.seed={seed}"])
+    run_of_seed = run or f"{default_run(name, chosen.data)}-seed{seed}"
+    return context(name, data, run_of_seed, [*settings, f"train.seed={seed}"])
 
 
 def _numbers(text: str | None, option: str) -> list[int]:

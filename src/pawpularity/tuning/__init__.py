@@ -1,1 +1,1 @@
-"""The search for settings: Optuna over the very `fit_fold` that trains, judged by an inner split, told honestly."""
+"""The search for settings: Optuna over `fit_fold`, scored on an inner split, with an honest rescoring of the best."""

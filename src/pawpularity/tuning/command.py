@@ -1,4 +1,4 @@
-"""`pawpularity tune`: search settings on one fold's inner split, and score the best honestly. `pawpularity study`: look at it."""
+"""`pawpularity tune`: search settings on one fold's inner split, and score the best honestly. `pawpularity study`: show a study."""
 
 import os
 from dataclasses import replace
@@ -14,7 +14,7 @@ def tune(
 ) -> None:
     """Search, then train the best trials on all folds and score them cross-fitted.
 
-    Raises UserError for whatever is wrong with the space, before anything is drawn, split or opened.
+    Raises UserError for any fault in the space before it draws data, makes folds or opens the storage.
     """
     if not 1 <= workers <= 64:
         raise UserError(f"--workers {workers}: must be 1 to 64")
@@ -22,7 +22,9 @@ def tune(
         words = (*context.words, f"search.trials={trials}")
         context = replace(context, config=context.config.with_values({"search.trials": trials}), words=words)
     if context.config.train.split == "leaky":
-        raise UserError("train.split=leaky is an experiment about leaks; there is nothing to tune in it")
+        raise UserError(
+            "train.split=leaky: trains on copies of the scored photos, so tuning would reward the leak; leave it out"
+        )
 
     from pawpularity.tuning.space import read_space
     from pawpularity.tuning.storage import VARIABLE
@@ -40,7 +42,7 @@ def tune(
 
 
 def study(*, study: str, storage: str | None, json: str | None) -> None:
-    """Print a study's best trials, importances and what depth costs; draw its plots. Raises UserError where there is none."""
+    """Print a study's best trials, importances and the cost of each depth; draw its plots. Raises UserError if there is none."""
     from pawpularity.config import CONFIGS
     from pawpularity.tuning.storage import STUDIES, VARIABLE, Store, study_folder
     from pawpularity.tuning.study import RECORD, load_studies
@@ -56,7 +58,7 @@ def study(*, study: str, storage: str | None, json: str | None) -> None:
             draw(one, STUDIES / study / one.study_name.replace(study, "study", 1))
         noted = studies[0].user_attrs[RECORD]["notes"]
     log(f"plots   {folder}/study*/")
-    # The dashboard reads an address as SQLAlchemy does, for which postgresql:// alone is a driver that is not installed.
+    # For SQLAlchemy, and so for the dashboard, postgresql:// alone means a driver that is not installed.
     live = store.shown.replace("postgresql://", "postgresql+pg8000://", 1)
     extra = " pg8000" if url else ""
     log(f"live    optuna-dashboard {live} (pip install optuna-dashboard{extra})")

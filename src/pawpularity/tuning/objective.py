@@ -1,10 +1,10 @@
-"""One trial: draw settings, fit the fold by the very `fit_fold` that trains, and be judged by an inner split.
+"""One trial: draw settings, fit the fold with the same `fit_fold` as training, and score it on an inner split.
 
 The inner split is taken off the fold's TRAINING rows (`search.inner_share` of them, whole groups, the same for every
 trial), so neither a trial nor the search ever sees the fold's scored rows. With `train.stop: early` a trial's figure is
 its best epoch's inner RMSE, as that epoch's weights would be kept. With `train.stop: none` training keeps its last epoch,
-so the trial runs all of its epochs beside an inner split of its own, and its figure is the LAST epoch's inner RMSE: the
-best of them would flatter. `train.refit` is left out: what it trains has no inner split to be judged by.
+so the trial runs all of its epochs and its figure is the LAST epoch's inner RMSE: the best of them would be optimistic.
+`train.refit` is off in trials: it trains on the inner split too, so nothing is left to score it on.
 """
 
 import math
@@ -30,8 +30,8 @@ from pawpularity.tuning.space import Space, decoded, draw
 from pawpularity.tuning.study import REFUSED
 
 
-def judged(config: Config) -> Config:
-    """`config` as a trial trains it: with the search's inner split, watched or only looked at."""
+def trial_config(config: Config) -> Config:
+    """`config` with the search's inner split; with `train.stop: none` the split is scored but never stops training."""
     train = config.train
     patience = train.epochs if train.stop == "none" else train.stop_patience
     inner = {"stop": "early", "stop_patience": patience, "inner_share": config.search.inner_share, "refit": False}
@@ -54,7 +54,7 @@ class Objective:
         values = draw(trial, self.space)
         try:
             config = self.config.with_values(values)
-        except UserError as error:  # each value is good alone; two may contradict one another
+        except UserError as error:  # each value is valid alone; two may contradict each other
             refuse(trial, str(error))
         started, figures = time.perf_counter(), []
 
@@ -67,21 +67,20 @@ class Objective:
 
         try:
             hooks = Hooks(on_epoch=on_epoch)
-            fit_fold(judged(config), self.rows, self.training, fold=self.fold, compute=self.compute, hooks=hooks)
+            fit_fold(trial_config(config), self.rows, self.training, fold=self.fold, compute=self.compute, hooks=hooks)
         except Diverged as error:
             refuse(trial, str(error))
-        except torch.OutOfMemoryError:  # its depth and widths may be too much where others' are not
-            refuse(trial, "the GPU has not enough memory for it")
+        except torch.OutOfMemoryError:  # a trial of smaller depth and widths may fit
+            refuse(trial, "the GPU does not have enough memory for it")
         finally:
             seconds = time.perf_counter() - started
             trial.set_user_attr("seconds", round(seconds, 3))
             trial.set_user_attr("epochs", len(figures))
         value = figures[-1] if config.train.stop == "none" else min(figures)
         if not math.isfinite(value):
-            refuse(trial, "its inner RMSE is no number")
-        log(
-            f"trial {trial.number}: inner RMSE {value:.3f} after {len(figures)} epochs; {duration(seconds)}; {words(values)}"
-        )
+            refuse(trial, "its inner RMSE is not a number")
+        took = f"{len(figures)} epochs; {duration(seconds)}"
+        log(f"trial {trial.number}: inner RMSE {value:.3f} after {took}; {settings_text(values)}")
         return value
 
 
@@ -97,7 +96,7 @@ def values_of(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     return {key: decoded(value) for key, value in trial.params.items()}
 
 
-def words(values: Mapping[str, Any]) -> str:
+def settings_text(values: Mapping[str, Any]) -> str:
     """`train.lr=0.0012 model.fusion_widths=[64,32]`: settings as the command line takes them."""
     return " ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={str(value).replace(' ', '')}"

@@ -1,15 +1,15 @@
-"""What a search found, told honestly.
+"""Score the best trials of a search on out-of-fold rows.
 
 The best trials by inner RMSE are trained on all folds, as ordinary runs `oof/NAME-trialN`. Then three figures:
 
-- *cross-fitted*: each fold scored by the candidate that is best on the OTHER folds. The headline: what the procedure
-  "take the best of these" is worth on rows that had no say in it.
-- *selected*: the winner on all folds, chosen on the very rows it is scored on: flattered by choosing (0.05 points for the
-  best of five at 9,912 rows, 0.5 at 120).
-- *unseen fold*: the same cross-fitted rows of the fold that the search was run on: its scored rows took no part in any trial.
+- *cross-fitted*: each fold scored by the candidate that is best on the OTHER folds. The headline: the RMSE of the
+  procedure "take the best of these" on rows that did not choose.
+- *selected*: the winner on all folds. It was chosen on the rows that score it, so the figure is optimistic (by 0.05 points for
+  the best of five at 9,912 rows, 0.5 at 120).
+- *unseen fold*: the cross-fitted rows of the searched fold alone: no trial used its scored rows.
 
-The trials of one search did see the rows of the other folds, as training and inner rows; `search.nested` searches anew for
-every fold, so that no row takes part in choosing the settings it is scored by.
+The trials of one search used the rows of the other folds for training and as inner rows. `search.nested` runs a separate
+search for every fold, so that no row takes part in choosing the settings that score it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,17 +53,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains runs of one data set, as far as they are not trained yet."""
+    """Trains runs of one data set; folds that are trained already are skipped."""
 
     context: Context
     data: TrainingData
 
     def train(self, name: str, config: Config, wanted: Sequence[int] | None = None) -> Run:
-        """The run `name` with all folds (or those `wanted`). Raises UserError where another run has the name."""
+        """The run `name` with all folds (or those `wanted`). Raises UserError if a run with other settings has the name."""
         return train_run(self.context.variant(config, name), wanted=wanted, data=self.data)
 
     def default(self, study: str) -> Predictions:
-        """The config's own run, under its usual name, or as `STUDY-default` where another run stands there."""
+        """The run of the config as it is, under its usual name, or as `STUDY-default` if another run has that name."""
         config, name = self.context.config, default_run(self.context.words[1], self.context.data)
         try:
             run = self.train(name, config)
@@ -74,7 +74,7 @@ class Trainer:
 
 
 def best_trials(study: optuna.Study, top: int) -> list[FrozenTrial]:
-    """The `top` finished trials of lowest inner RMSE with settings of their own, best first."""
+    """The `top` finished trials of lowest inner RMSE with different settings, best first."""
     found: list[FrozenTrial] = []
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     for trial in sorted(done, key=lambda trial: (trial.value, trial.number)):
@@ -84,7 +84,7 @@ def best_trials(study: optuna.Study, top: int) -> list[FrozenTrial]:
 
 
 def candidates(study: optuna.Study, config: Config, top: int) -> list[Candidate]:
-    """The best trials as configurations. Raises UserError where no trial was finished."""
+    """The best trials as configurations. Raises UserError if no trial was finished."""
     found = []
     for trial in best_trials(study, top):
         assert trial.value is not None
@@ -100,9 +100,9 @@ def candidates(study: optuna.Study, config: Config, top: int) -> list[Candidate]
 
 
 def cross_fit(target: Floats, fold: NDArray[np.int64], predictions: Sequence[Floats]) -> tuple[Floats, dict[int, int]]:
-    """Each fold by the one of `predictions` (each (n,)) with the lowest RMSE on the OTHER folds; ties to the first.
+    """Take each fold from the one of `predictions` (each (n,)) with the lowest RMSE on the OTHER folds; ties to the first.
 
-    Gives the predictions, and for each fold the position of the one that scored it.
+    Returns the predictions, and for each fold the position of the one it was taken from.
     """
     answer, chosen = np.empty(len(target)), {}
     for k in map(int, np.unique(fold)):
@@ -153,7 +153,7 @@ def rescore(best: Sequence[Candidate], trainer: Trainer, default: Predictions) -
 
 
 def write_winner(name: str, configs: str, winner: Candidate) -> Path:
-    """Write `configs/tuned/NAME.yaml`: what the winner sets otherwise than `configs` does, so that training repeats it."""
+    """Write `configs/tuned/NAME.yaml`: the settings in which the winner differs from `configs`."""
     import yaml
 
     before, after = resolve(configs).to_dict(), winner.config.to_dict()
@@ -163,7 +163,7 @@ def write_winner(name: str, configs: str, winner: Candidate) -> Path:
             continue
         if changed := {key: value for key, value in part.items() if before[section].get(key) != value}:
             delta[section] = changed
-    # A backbone named anew starts its arguments afresh, so they are named with it.
+    # Setting model.backbone resets model.args, so write both.
     if "backbone" in delta.get("model", {}):
         delta["model"]["args"] = after["model"]["args"]
     path = Path(CONFIGS) / "tuned" / f"{name}.yaml"
@@ -178,8 +178,8 @@ def report(found: Mapping[str, Any], where: str) -> str:
     nested = "each fold scored by the winner of a search that never saw it"
     figures = [
         (found["kind"], found["headline"], nested if found["kind"] == "nested" else crossed),
-        ("selected", found["selected"], f"{found['winner']}, chosen on these rows: flattered"),
-        (f"fold {found['unseen_fold']} alone", found["unseen"], "its rows had no part in the search"),
+        ("selected", found["selected"], f"{found['winner']}, chosen on these rows: optimistic"),
+        (f"fold {found['unseen_fold']} alone", found["unseen"], "no trial used its scored rows"),
         ("default", found["default"], f"{found['default']['run']}: the config as it was"),
     ]
     runs = [

@@ -1,7 +1,7 @@
-"""The space: the config section `search.space` as Optuna's distributions, every value of which the schema has accepted.
+"""The space: the config section `search.space` as Optuna's distributions. The schema checks every bound and choice.
 
-A range of `model.unfrozen` becomes the block boundaries inside it, since trials that are cut at the same block share
-one file of cached features.
+A range of `model.unfrozen` becomes the block boundaries inside it, because trials that split the backbone at the same block
+share one file of cached features.
 """
 
 import json
@@ -28,8 +28,8 @@ from pawpularity.training.samples import TrainingData, samples_of
 DEPTH = "model.unfrozen"
 MOST_DEPTHS = 8
 PAPER_DEPTHS = {"low": 50, "high": 150}
-# Settings that trials may differ in. The rest decides what trials are judged by (splits, seeds), what they share (photos, folds,
-# weights), or how fast they are.
+# Settings that trials may differ in. The others decide how trials are scored (splits, seeds), what they share (photos, folds,
+# weights), or how fast they run.
 SEARCHED = (
     *(DEPTH, "model.metadata", "model.metadata_widths", "model.metadata_dropout", "model.image_width"),
     *("model.fusion_widths", "model.dropout", "model.output"),
@@ -37,17 +37,17 @@ SEARCHED = (
     *("train.copies", "train.augment", "train.views", "train.mixup", "train.manifold_mixup", "train.frozen_bn"),
     *("train.schedule", "train.patience", "train.stop_patience", "train.warmup_epochs", "train.ema"),
 )
-_WORDS = ("low", "high", "log", "step", "choices")
+_RULE_KEYS = ("low", "high", "log", "step", "choices")
 Space = dict[str, BaseDistribution]
 
 
 def encoded(value: Any) -> Any:
-    """A setting's value as Optuna keeps it: plain values only, so that a list of widths travels as its JSON."""
+    """A setting's value for Optuna, which stores plain values only: a list of widths becomes JSON."""
     return json.dumps(value) if isinstance(value, list) else value
 
 
 def decoded(value: Any) -> Any:
-    """The setting's value that Optuna kept."""
+    """The setting's value from what `encoded` made of it."""
     return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
@@ -66,7 +66,7 @@ def _drawn(trial: optuna.Trial, key: str, rule: BaseDistribution) -> Any:
 
 
 def own_values(config: Config, space: Space) -> dict[str, Any]:
-    """The config's own values, as Optuna keeps them, as far as the space holds them: the first trial."""
+    """The settings of the first trial: the config's own values that lie in the space, `encoded`."""
     tree, found = config.to_dict(), {}
     for key, rule in space.items():
         section, _, leaf = key.partition(".")
@@ -80,7 +80,7 @@ def own_values(config: Config, space: Space) -> dict[str, Any]:
 
 
 def written_space(config: Config) -> dict[str, Any]:
-    """The rules of `search.space` by dotted key, as they are written."""
+    """The rules of `search.space` by dotted key, as the config states them."""
     found = {key: rule for key, rule in config.search.space.items() if rule is not None}
     if config.search.depths == "paper" and DEPTH in found:
         found[DEPTH] = PAPER_DEPTHS
@@ -88,9 +88,9 @@ def written_space(config: Config) -> dict[str, Any]:
 
 
 def read_space(config: Config) -> Space:
-    """The rules of `search.space`, sorted by key; the range of `model.unfrozen` as it is written.
+    """The rules of `search.space`, sorted by key; the range of `model.unfrozen` stays a range.
 
-    Raises UserError naming the key: unknown or not to be searched, an upside-down range, a value the schema refuses.
+    Raises UserError that names a key that is unknown or cannot be searched, a reversed range, or a value the schema refuses.
     """
     space = {key: _rule(config, key, rule) for key, rule in sorted(written_space(config).items())}
     if not space:
@@ -101,11 +101,11 @@ def read_space(config: Config) -> Space:
 def _rule(config: Config, key: str, written: Any) -> BaseDistribution:
     where = f"search.space.{key}"
     if key not in SEARCHED:
-        raise UserError(f"{where}: is not a setting that trials may differ in{nearest(key, SEARCHED)}")
+        raise UserError(f"{where}: cannot be searched{nearest(key, SEARCHED)}")
     rule = {word: value for word, value in written.items() if value is not None} if isinstance(written, dict) else {}
     values = rule.get("choices", [rule.get("low"), rule.get("high")])
-    if unknown := rule.keys() - set(_WORDS):
-        raise UserError(f"{where}: unknown word {min(unknown)}{nearest(min(unknown), _WORDS)}")
+    if unknown := rule.keys() - set(_RULE_KEYS):
+        raise UserError(f"{where}: unknown key {min(unknown)}{nearest(min(unknown), _RULE_KEYS)}")
     if not isinstance(values, list) or None in values:
         raise UserError(f"{where}: must be {{low: ..., high: ...}} or {{choices: [...]}}, or null, not {written}")
     if "choices" in rule and len(rule) > 1:
@@ -124,34 +124,36 @@ def _rule(config: Config, key: str, written: Any) -> BaseDistribution:
 
 @dataclass(frozen=True)
 class Cut:
-    """A place to cut the backbone."""
+    """A block boundary at which the backbone can be split into frozen part and head."""
 
     unfrozen: int
-    """Parameter tensors behind it: what `model.unfrozen` says"""
+    """parameter tensors behind it, as `model.unfrozen` counts them"""
     block: int
+    """the first block behind it"""
     state_bytes: int
+    """bytes of one photo's features there"""
 
 
 def cuts_of(config: Config, compute: Compute) -> list[Cut]:
     """Every block boundary with tensors behind it, deepest first.
 
-    Boundaries with the same tensors behind them (a pooling lies between) are one cut, at the later place, as in training.
+    Two boundaries with only a pooling between them have the same tensors behind them: they count once, as the later one.
     """
     network = build_network(config, fold=0).place(compute.device)
-    chain, size = network.split, config.photos.size
-    left = sum(len(block.parameters()) for block in chain.blocks)
-    state = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    split, size = network.split, config.photos.size
+    behind = sum(len(block.parameters()) for block in split.blocks)
+    features = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     found: dict[int, Cut] = {}
-    for position, block in enumerate(chain.blocks):
-        state = run_blocks(network, compute, state, position, position + 1)
-        left -= len(block.parameters())
-        if left:
-            found[left] = Cut(left, position + 1, state.numel() * state.dtype.itemsize)
+    for position, block in enumerate(split.blocks):
+        features = run_blocks(network, compute, features, position, position + 1)
+        behind -= len(block.parameters())
+        if behind:
+            found[behind] = Cut(behind, position + 1, features.numel() * features.dtype.itemsize)
     return list(found.values())
 
 
 def resolved(space: Space, config: Config, rows: TrainingData, compute: Compute) -> Space:
-    """`space` with the range of `model.unfrozen` as a list of depths. Raises UserError for depths the network has not."""
+    """`space` with the range of `model.unfrozen` as a list of depths. Raises UserError if no block boundary lies in it."""
     rule = space.get(DEPTH)
     if not isinstance(rule, IntDistribution):
         return space
@@ -162,17 +164,17 @@ def _depths(low: int, high: int, config: Config, rows: TrainingData, compute: Co
     cuts = cuts_of(config, compute)
     inside = [cut for cut in cuts if low <= cut.unfrozen <= high]
     if not inside:
-        cure = f"search.space.{DEPTH}=null"
-        if there := sorted(cut.unfrozen for cut in cuts):
+        remedy = f"search.space.{DEPTH}=null"
+        if depths := sorted(cut.unfrozen for cut in cuts):
             fit = "search.depths=fit " if config.search.depths == "paper" else ""
-            shown = ", ".join(map(str, there[:40]))
-            cure = f"{fit}search.space.{DEPTH}.low={there[0]} search.space.{DEPTH}.high={there[-1]} (of {shown})"
+            shown = ", ".join(map(str, depths[:40]))
+            remedy = f"{fit}search.space.{DEPTH}.low={depths[0]} search.space.{DEPTH}.high={depths[-1]} (of {shown})"
         raise UserError(
-            f"search.space.{DEPTH}: no block boundary of {config.model.backbone} lies in {low}..{high}; set {cure}"
+            f"search.space.{DEPTH}: no block boundary of {config.model.backbone} lies in {low}..{high}; set {remedy}"
         )
     own = unfrozen_tensors(config.model)
     if own is not None and low <= own <= high:
-        # The config's own depth stands for its cut, so that its own settings are among those drawn.
+        # The config's own depth replaces the boundary it splits at, so that trials can draw the config's settings.
         block = build_network(config, fold=0).frozen_blocks
         inside = [Cut(own, cut.block, cut.state_bytes) if cut.block == block else cut for cut in inside]
     chosen, pairs = inside, _pairs(config, rows)
@@ -187,16 +189,16 @@ def _depths(low: int, high: int, config: Config, rows: TrainingData, compute: Co
 
 
 def _pairs(config: Config, rows: TrainingData) -> int:
-    """(photo, view) pairs that training on the whole table looks at: the rows of a file of cached features."""
+    """(photo, view) pairs that training on the whole table needs: the rows of a file of cached features."""
     every = np.arange(len(rows.scores))
     pairs = look_at(config, samples_of(config, rows.scores, every), every)
     return len(np.unique(np.stack(pairs, axis=1), axis=0))
 
 
 def affordable(cuts: Sequence[Cut], own: int | None, pairs: int, budget_gb: float) -> list[Cut]:
-    """At most eight of `cuts`, evenly spread; of these the dearest give way until their cached features fit the budget together.
+    """At most eight of `cuts`, evenly spread, without the largest ones until their cached features together fit the budget.
 
-    The config's own depth stays. Where not even one fits, the frozen part runs in every epoch at any depth, and none gives way.
+    The config's own depth stays. If not even one fits, nothing is cached at any depth, so all are kept.
     """
     ordered = sorted(cuts, key=lambda cut: cut.unfrozen)
     picked = [ordered[round(place)] for place in np.linspace(0, len(ordered) - 1, min(MOST_DEPTHS, len(ordered)))]

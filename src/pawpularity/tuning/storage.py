@@ -1,7 +1,7 @@
-"""Where a study is kept: a journal file below `oof/studies/NAME/`, or a PostgreSQL database that many machines share.
+"""Where a study is stored: a journal file below `oof/studies/NAME/`, or a PostgreSQL database that many machines share.
 
-A trial whose worker died is failed and queued again with its settings. PostgreSQL finds it by Optuna's heartbeats. Optuna's
-journal has none, so each worker on a journal locks a file of its own; the lock ends with its process.
+A trial whose worker died is marked as failed and queued again with its settings. On PostgreSQL, Optuna's heartbeats find it. A
+journal has none, so each worker on a journal holds a lock file, which is released when its process ends.
 """
 
 import time
@@ -32,7 +32,7 @@ STUDIES = OOF / "studies"
 VARIABLE = "PAWPULARITY_STORAGE"
 WORKER = "worker"
 """The trial's attribute that names who runs it."""
-MOST_RETRIES = 10  # a trial that ended its process so often would end the next one too
+MOST_RETRIES = 10  # a trial that crashed its worker so often would crash the next one too
 _CONNECT_S = 30
 _FORM = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
 
@@ -49,7 +49,7 @@ class Store:
     """A study's storage, and one worker on it."""
 
     def __init__(self, folder: Path, url: str | None = None, *, heartbeat: int = 60, create: bool = True) -> None:
-        """Open (with `create`: or make) the storage. Raises UserError for an address that is wrong or does not answer."""
+        """Open the storage; `create` makes a missing journal. Raises UserError for an address that is wrong or does not answer."""
         self.worker = uuid4().hex[:12]
         self.folder, self.heartbeat = folder, heartbeat
         self._seen: dict[tuple[str, int], float] = {}
@@ -73,20 +73,20 @@ class Store:
 
         try:
             yield
-        # Where a trial's end cannot be written, Optuna fails over an assertion or a variable of its own.
+        # If a trial's end cannot be written, Optuna fails with an assertion or an unbound variable.
         except (SQLAlchemyError, StorageInternalError, AssertionError, UnboundLocalError) as error:
-            chain: list[BaseException] = [error]
-            while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
-                chain.append(before)
-            system = next((e for e in chain if isinstance(e, OSError) and e.strerror), None)
-            if not any(isinstance(e, SQLAlchemyError | StorageInternalError) for e in chain):
+            causes: list[BaseException] = [error]
+            while (before := causes[-1].__cause__ or causes[-1].__context__) is not None:
+                causes.append(before)
+            system = next((e for e in causes if isinstance(e, OSError) and e.strerror), None)
+            if not any(isinstance(e, SQLAlchemyError | StorageInternalError) for e in causes):
                 raise (system or error) from None
-            reason = str(system.strerror).lower() if system else _words(chain[-1])
+            reason = str(system.strerror).lower() if system else _database_message(causes[-1])
             raise UserError(f"{self.shown}: {reason}; check the address, and that the database runs") from None
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Inside, other workers see that this one is alive."""
+        """While the block runs, other workers see that this one is alive."""
         mine = self._lock_of(self.worker)
         try:
             with nullcontext() if isinstance(self.storage, RDBStorage) else FileLock(mine):
@@ -95,9 +95,9 @@ class Store:
             mine.unlink(missing_ok=True)
 
     def revive(self, study: optuna.Study) -> None:
-        """Fail the trials that dead workers left running, and queue every failed trial again.
+        """Mark the trials of dead workers as failed, and queue every failed trial again.
 
-        Several workers may do so at the same time: of two repetitions only the first is run (`study.place_of`).
+        Several workers may do so at the same time: of two repetitions only the first runs (`study.place_of`).
         """
         database = self.storage if isinstance(self.storage, RDBStorage) else None
         if database:
@@ -117,9 +117,9 @@ class Store:
                 again(study, trial)
 
     def _is_dead(self, worker: str | None, seen_s: float) -> bool:
-        if worker is None:  # its trial starts at this moment, or it was killed in that moment
+        if worker is None:  # the trial has just started, or its worker was killed right at its start
             return seen_s > self.heartbeat
-        if worker == self.worker:  # this worker is in no trial while it looks
+        if worker == self.worker:  # this worker runs no trial while it checks, so the trial is left over
             return True
         try:
             with FileLock(self._lock_of(worker), timeout=0):
@@ -134,11 +134,11 @@ class Store:
 
 
 def again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a failed trial with the settings it had, unless it failed too often."""
+    """Queue a failed trial again with its settings, unless it failed too often."""
     if len(RetryHeartbeatStaleTrialCallback.retry_history(trial)) < MOST_RETRIES:
         log(f"trial {trial.number}: was cut short; it is run again")
         trial = deepcopy(trial)
-        trial.user_attrs = {}  # nobody runs the new one yet
+        trial.user_attrs = {}  # no worker runs the new one yet
         RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
@@ -149,8 +149,8 @@ def was_repeated(trials: list[FrozenTrial], number: int) -> bool:
 
 def _journal(path: Path, create: bool) -> JournalStorage:
     if not create and not path.is_file():
-        there = ", ".join(sorted(other.parent.name for other in STUDIES.glob("*/study.journal"))) or "none yet"
-        raise UserError(f"{path}: there is no such study; studies there: {there} (--storage URL for a database)")
+        names = ", ".join(sorted(other.parent.name for other in STUDIES.glob("*/study.journal"))) or "none yet"
+        raise UserError(f"{path}: there is no such study; studies there: {names} (--storage URL for a database)")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # Optuna's other lock, a symbolic link, never ends for a relative path whose owner was killed.
@@ -172,18 +172,18 @@ def _database(address: "URL", heartbeat: int) -> RDBStorage:
         heartbeat_stale_trial_callback=again,
     )
     for _ in range(4):
-        with suppress(IntegrityError, ProgrammingError):  # another worker makes the tables at this moment
+        with suppress(IntegrityError, ProgrammingError):  # another worker is making the tables
             return opened()
     return opened()
 
 
 def _address(text: str) -> "URL":
-    """The address for SQLAlchemy. Raises UserError, which quotes nothing of it: any part may belong to a password."""
+    """The address for SQLAlchemy. Raises UserError that does not quote it: any part may be the password."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     if text.count("@") > 1:
-        raise UserError("--storage: has more than one @; write those of the user's name and password as %40")
+        raise UserError("--storage: has more than one @; write an @ in the user name or password as %40")
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -193,8 +193,8 @@ def _address(text: str) -> "URL":
     return url.set(drivername="postgresql+pg8000")
 
 
-def _words(error: BaseException) -> str:
-    """What the database complains of, in a line."""
+def _database_message(error: BaseException) -> str:
+    """The first line of the database's error message."""
     detail: Any = error.args[0] if error.args else type(error).__name__
     text = str(detail.get("M", detail)) if isinstance(detail, dict) else str(detail)
     return text.strip().splitlines()[0][:200]

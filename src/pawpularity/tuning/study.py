@@ -1,9 +1,9 @@
-"""A study: the same one wherever it is continued, and its trials counted exactly, whoever dies.
+"""A study that several workers share: all use the same settings, and its trials are counted exactly even if workers die.
 
-Trials are numbered by the storage, so every worker finds the same answer to who counts. A trial's place is the number of first
-tries before it. One at a place beyond the last was started by two workers at once, and ends at once. A repetition has the place of
-the trial that was cut short. The sampler's seed is a function of `search.seed` and the place: no two trials share it,
-and a study that was stopped and continued draws what it would have drawn.
+The storage numbers the trials, so all workers agree on which of them count. A trial's place is the number of first tries before
+it. When two workers start the last trial at once, one gets a place beyond the limit and ends at once. A repetition has the place
+of the trial that was cut short. The sampler's seed depends on `search.seed` and the place: no two trials share a seed, and a
+study that was stopped and continued draws the same settings as one that was not.
 """
 
 import time
@@ -34,7 +34,7 @@ _POLL_S = 1.0
 
 
 def record_of(config: Config, space: Mapping[str, Any], hashes: Mapping[str, str], fold: int) -> dict[str, Any]:
-    """What two commands must agree in to work on one study. `space`: the rules as they are written."""
+    """The settings that must be equal for two commands to work on one study. `space`: the rules as the config states them."""
     parts = {part: {"hash": hashes[part], "initial_hash": hashes[part]} for part in ("data", "folds", "weights")}
     found = fingerprint({"config": config.to_dict(), **parts})
     found |= {f"search.{key}": getattr(config.search, key) for key in ("seed", "pruner", "inner_share", "depths")}
@@ -45,9 +45,9 @@ def record_of(config: Config, space: Mapping[str, Any], hashes: Mapping[str, str
 def open_study(
     store: Store, name: str, config: Config, record: Mapping[str, Any], notes: Callable[[], Mapping[str, Any]]
 ) -> tuple[optuna.Study, dict[str, Any]]:
-    """The study `name`, made if it is not there, and the `notes` that its maker left in it.
+    """The study `name`, created if it does not exist, and the `notes` stored at its creation.
 
-    Raises UserError naming the first differences where the study was begun with other settings, data, folds or weights.
+    Raises UserError that names the first differences if the study was started with other settings, data, folds or weights.
     """
     with store.reachable():
         study = optuna.create_study(
@@ -58,34 +58,34 @@ def open_study(
         noted = study.user_attrs[RECORD]
     if difference := differences(noted["compared"], record):
         raise UserError(
-            f"study {name} in {store.shown} was begun otherwise: {difference}; take another name (RUN=...), or the "
-            "settings it was begun with"
+            f"study {name} in {store.shown} was started with other settings: {difference}; take another "
+            "name (RUN=...), or those settings"
         )
     return study, noted["notes"]
 
 
 def load_studies(store: Store, name: str) -> list[optuna.Study]:
-    """The study `name`, or one for every fold. Raises UserError where there is none."""
+    """The study `name`, or the studies of its folds. Raises UserError if there is none."""
     with store.reachable():
-        there = sorted(optuna.get_all_study_names(store.storage))
-        found = [one for one in there if one == name or one.startswith(f"{name}-fold")]
+        names = sorted(optuna.get_all_study_names(store.storage))
+        found = [one for one in names if one == name or one.startswith(f"{name}-fold")]
         if not found:
-            raise UserError(f"{store.shown}: holds no study {name}; it holds {', '.join(there) or 'none'}")
+            raise UserError(f"{store.shown}: holds no study {name}; it holds {', '.join(names) or 'none'}")
         return [optuna.load_study(study_name=one, storage=store.storage) for one in found]
 
 
 def pruner_of(config: Config) -> BasePruner:
-    """Ends hopeless trials by their inner RMSE, late: after three quarters of the epochs with a cosine schedule, else a quarter.
+    """The pruner. The median pruner starts after three quarters of the epochs with a cosine schedule, else after a quarter.
 
-    Under a cosine the rate is high until late, and an epoch's inner RMSE says nothing about the last one's: docs/log.md.
+    With a cosine schedule the rate stays high until late, and an early inner RMSE says little about the last: docs/log.md.
     """
     epochs = config.train.epochs
     if config.search.pruner == "none":
         return NopPruner()
     if config.search.pruner == "hyperband":
         return HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs, reduction_factor=3)
-    spared = 3 * epochs // 4 if config.train.schedule == "cosine" else epochs // 4
-    return MedianPruner(n_startup_trials=5, n_warmup_steps=spared)
+    unpruned = 3 * epochs // 4 if config.train.schedule == "cosine" else epochs // 4
+    return MedianPruner(n_startup_trials=5, n_warmup_steps=unpruned)
 
 
 def trials_of(study: optuna.Study) -> list[FrozenTrial]:
@@ -99,7 +99,7 @@ def first_try(trial: FrozenTrial) -> bool:
 
 
 def counts_of(studies: Sequence[optuna.Study]) -> dict[str, int]:
-    """How many trials there were, and what became of them."""
+    """The number of trials by outcome."""
     trials = [trial for study in studies for trial in trials_of(study)]
     refused, first = sum(REFUSED in trial.user_attrs for trial in trials), sum(map(first_try, trials))
     states = Counter(trial.state.name.lower() for trial in trials)
@@ -124,7 +124,7 @@ def counts_text(counts: Mapping[str, int]) -> str:
 def place_of(trials: Sequence[FrozenTrial], number: int, limit: int) -> int | None:
     """How many first tries came before the trial (or before the one it repeats); None where it must not be run.
 
-    `trials`: the whole study. Not run are first tries beyond `limit`, and all but the first repetition of one failure.
+    `trials`: the whole study. First tries beyond `limit` must not be run, nor any but the first repetition of one failure.
     """
     history = RetryHeartbeatStaleTrialCallback.retry_history
     tries = history(trials[number])
@@ -143,9 +143,9 @@ def work(
     objective: Callable[[optuna.Trial], float],
     own: Mapping[str, Any],
 ) -> None:
-    """Run trials until the study has `limit` of them and none is running anywhere; wait for those of others.
+    """Run trials until the study has `limit` of them, then wait for the trials of other workers.
 
-    `own`: the settings of the first trial. A trial that is stopped from outside is run again at the next start.
+    `own`: the settings of the first trial. A trial that is stopped from outside runs again at the next start.
     """
     begun: list[int] = []
 
@@ -167,11 +167,13 @@ def work(
             if TrialState.WAITING in states or sum(map(first_try, trials)) < limit:
                 try:
                     study.optimize(claimed, n_trials=1)
-                # Optuna's ways to say that the trial has ended already.
+                # Optuna raises these if the trial has ended already.
                 except (UpdateFinishedTrialError, ValueError, AssertionError):
                     if not begun or not was_repeated(study.get_trials(deepcopy=False), begun[-1]):
                         raise
-                    log(f"trial {begun[-1]}: this machine was silent for too long, so another worker runs it again")
+                    log(
+                        f"trial {begun[-1]}: this worker sent no heartbeat for too long, so another worker runs it again"
+                    )
             elif TrialState.RUNNING in states:
                 time.sleep(_POLL_S)
             else:

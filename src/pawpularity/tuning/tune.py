@@ -21,7 +21,7 @@ from pawpularity.models.network import build_network
 from pawpularity.models.weights import tensors_hash
 from pawpularity.runs import check_name
 from pawpularity.training.samples import TrainingData
-from pawpularity.tuning.objective import Objective, words
+from pawpularity.tuning.objective import Objective, settings_text
 from pawpularity.tuning.rescore import Trainer, candidates, report, rescore, write_winner
 from pawpularity.tuning.space import own_values, read_space, resolved, written_space
 from pawpularity.tuning.storage import VARIABLE, Store, study_folder
@@ -29,9 +29,9 @@ from pawpularity.tuning.study import counts_of, open_study, record_of, work
 
 
 def search(context: Context, url: str | None, workers: int) -> tuple[dict[int, optuna.Study], TrainingData]:
-    """Run the trials, by this process and `workers` - 1 others: the study of each searched fold, and the rows.
+    """Run the trials in this process and `workers` - 1 others. Returns the study of each searched fold, and the training data.
 
-    Raises UserError for whatever is wrong with the space, the storage, or a study that was begun otherwise.
+    Raises UserError for a fault in the space or the storage, and for a study that was started with other settings.
     """
     config, name = context.config, context.run.name
     cfg = config.search
@@ -69,22 +69,22 @@ def search(context: Context, url: str | None, workers: int) -> tuple[dict[int, o
 
 
 def train_line(context: Context) -> str:
-    """What to type to train what the search found."""
+    """The command that trains the winner."""
     line = f"make train {make_word('CONFIG', f'tuned/{context.run.name}')}"
     return line if context.data == choose_data(None) else f"{line} {make_word('DATA', str(context.data))}"
 
 
 @contextmanager
 def _helpers(context: Context, workers: int, url: str | None) -> Iterator[None]:
-    """The other workers of this machine: this command in processes of their own, ended when the block fails."""
+    """Start this command in `workers` - 1 more processes, and end them if the block fails."""
     command = [sys.executable, "-m", "pawpularity", "tune", "--search-only", *context.words]
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
-    # The address, and its password, is on no command line: others can list those.
+    # The address holds a password, and other users can list command lines.
     environment = threads | os.environ | ({VARIABLE: url} if url else {})
     started = [subprocess.Popen(command, env=environment, stdout=sys.stderr) for _ in range(workers - 1)]
     try:
         yield
-    except BaseException:  # they would go on with all trials that are left, and the reason be told after hours
+    except BaseException:  # else the helpers would run all remaining trials before the error is shown
         for helper in started:
             helper.terminate()
         raise
@@ -92,13 +92,13 @@ def _helpers(context: Context, workers: int, url: str | None) -> Iterator[None]:
         for helper in started:
             helper.wait()
     if any(helper.returncode for helper in started):
-        log("a worker ended badly (see above); its trials were run by others")
+        log("a worker failed (see above); other workers ran its trials")
 
 
 def score(context: Context, studies: Mapping[int, optuna.Study], rows: TrainingData) -> tuple[dict[str, Any], str]:
     """Train the best trials and the default, write the winner's config: the figures and their text.
 
-    Raises UserError where no trial was finished.
+    Raises UserError if no trial was finished.
     """
     config, name, configs = context.config, context.run.name, context.words[1]
     trainer, nested = Trainer(context, rows), config.search.nested
@@ -118,9 +118,9 @@ def score(context: Context, studies: Mapping[int, optuna.Study], rows: TrainingD
         "winner_values": dict(winner.values),
     }
     write_json(folder / "search.json", found)
-    log(f"winner  {written}: {words(winner.values)}")
+    log(f"winner  {written}: {settings_text(winner.values)}")
     log(f"        {train_line(context)}; the headline's predictions: {folder / 'crossfitted.csv'}")
     where = "a search per fold" if nested else f"searched on fold {config.search.fold}"
-    text = report(found, f"{where}, judged by {100 * config.search.inner_share:.0f} % of its training rows")
+    text = report(found, f"{where}, scored on {100 * config.search.inner_share:.0f} % of its training rows")
     write_text(folder / "report.txt", text + "\n")
     return found, text

@@ -1,4 +1,4 @@
-"""What a study looks like: the best trials, which settings matter, what depth costs; as text, and Optuna's plots."""
+"""A study as text and Optuna's plots: the best trials, the importance of settings, the cost of each depth."""
 
 import math
 import warnings
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pawpularity.console import table
 from pawpularity.files import atomic_file, plain
-from pawpularity.tuning.objective import values_of, words
+from pawpularity.tuning.objective import settings_text, values_of
 from pawpularity.tuning.rescore import best_trials
 from pawpularity.tuning.space import DEPTH
 from pawpularity.tuning.study import counts_of, counts_text, trials_of
@@ -22,7 +22,7 @@ FEWEST_FOR_IMPORTANCE = 8
 
 
 def summary(study: optuna.Study, top: int = 10) -> dict[str, Any]:
-    """Everything about a study, for `summary_text` and programs. Inner RMSEs in score points, times in seconds."""
+    """A study's figures, for `summary_text` and JSON. Inner RMSEs in score points, times in seconds."""
     counts = counts_of([study])
     return {
         "study": study.study_name,
@@ -70,7 +70,7 @@ def _seconds(trial: FrozenTrial) -> float:
 def summary_text(found: dict[str, Any]) -> str:
     """`summary` as text."""
     best = [
-        [t["trial"], _number(t["inner_rmse"], 3), t["epochs"], _number(t["seconds"], 1), words(t["values"])]
+        [t["trial"], _number(t["inner_rmse"], 3), t["epochs"], _number(t["seconds"], 1), settings_text(t["values"])]
         for t in found["best"]
     ]
     parts = [
@@ -88,7 +88,9 @@ def summary_text(found: dict[str, Any]) -> str:
              _number(d["seconds_an_epoch"], 2)] for d in found["depths"]
         ]  # fmt: skip
         parts.append(table(["unfrozen", "trials", "finished", "best", "median", "seconds an epoch"], lines, left=()))
-    parts.append("Inner RMSEs chose these trials, so they flatter; make tune ends with out-of-fold figures.")
+    parts.append(
+        "The trials were chosen by these inner RMSEs, so they are optimistic; make tune ends with out-of-fold figures."
+    )
     return "\n\n".join(parts)
 
 
@@ -97,19 +99,19 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def draw(study: optuna.Study, folder: Path) -> None:
-    """Optuna's plots as PNG and HTML below `folder`; those that these trials are too few for are left out."""
+    """Write Optuna's plots below `folder` as PNG and HTML; plots that need more trials are left out."""
     import matplotlib
     import matplotlib.pyplot as plt
-    import optuna.visualization as page
-    import optuna.visualization.matplotlib as flat
+    import optuna.visualization as plotly_plots
+    import optuna.visualization.matplotlib as matplotlib_plots
     from matplotlib.ticker import NullFormatter
 
     matplotlib.use("Agg")
     for name, (plot, arguments) in _plots(study).items():
-        # Optuna lays a style over all of matplotlib: without the context it would stay for whoever draws next.
+        # Optuna sets a style for all of matplotlib; the context restores it for later plots.
         with matplotlib.rc_context(), warnings.catch_warnings(), atomic_file(folder / f"{name}.png") as png:
             warnings.simplefilter("ignore")  # its matplotlib plots are called experimental
-            axes = np.ravel(np.asarray(getattr(flat, plot)(study, **arguments), dtype=object))
+            axes = np.ravel(np.asarray(getattr(matplotlib_plots, plot)(study, **arguments), dtype=object))
             for axis in axes:
                 axis.tick_params(axis="x", labelrotation=30)
                 axis.xaxis.set_minor_formatter(NullFormatter())  # a narrow logarithmic axis would overprint them
@@ -118,25 +120,25 @@ def draw(study: optuna.Study, folder: Path) -> None:
             axes[0].figure.set_size_inches(max(8.0, 3.2 * len(axes)), 5.0)
             axes[0].figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
             plt.close(axes[0].figure)
-        # The script travels inside, so that a page opens without a network; with a name of ours its bytes are the same each time.
+        # The page includes plotly's script, so that it opens without a network. A fixed div_id makes its bytes the same each time.
         with atomic_file(folder / f"{name}.html") as html:
-            getattr(page, plot)(study, **arguments).write_html(html, include_plotlyjs=True, div_id=name)
+            getattr(plotly_plots, plot)(study, **arguments).write_html(html, include_plotlyjs=True, div_id=name)
 
 
 def _plots(study: optuna.Study) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The plots that there are trials enough for: file name -> Optuna's function and its arguments."""
+    """The plots that these trials allow: file name -> Optuna's function and its arguments."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not done:
         return {}
-    said = {"target_name": "inner RMSE"}
+    titles = {"target_name": "inner RMSE"}
     found: dict[str, tuple[str, dict[str, Any]]] = {
-        "history": ("plot_optimization_history", said),
+        "history": ("plot_optimization_history", titles),
         "epochs": ("plot_intermediate_values", {}),
-        "settings": ("plot_slice", said),
+        "settings": ("plot_slice", titles),
     }
     if any(DEPTH in trial.params for trial in done):
-        found["depth-rmse"] = ("plot_slice", {"params": [DEPTH], **said})
+        found["depth-rmse"] = ("plot_slice", {"params": [DEPTH], **titles})
         found["depth-seconds"] = ("plot_slice", {"params": [DEPTH], "target": _seconds, "target_name": "seconds"})
     if importances(study) is not None:
-        found["importances"] = ("plot_param_importances", {"evaluator": FanovaImportanceEvaluator(seed=0), **said})
+        found["importances"] = ("plot_param_importances", {"evaluator": FanovaImportanceEvaluator(seed=0), **titles})
     return found
