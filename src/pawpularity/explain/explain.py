@@ -97,7 +97,7 @@ def _explain(
 
 
 def maps_of(score: PhotoScore | FoldsMean, x: Tensor, settings: Explain) -> tuple[dict[str, Saliency], list[str]]:
-    """One photo's maps by method, and an error message for each method that the network does not allow; UserError if none is left."""
+    """One photo's maps by method, and an error message for each method that failed. Raises UserError if all did."""
     maps: dict[str, Saliency] = {}
     refusals: list[str] = []
     for method in settings.methods:

@@ -90,7 +90,7 @@ def _hadamard(order: int) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Interpolation tables for photos of one size, one a shift: `rows` (cell height, H, cells), `columns` (cell width, W, cells)."""
+    """Interpolation tables by shift, for photos of one size: `rows` (cell height, H, cells), `columns` (cell width, W, cells)."""
 
     rows: Floats
     columns: Floats
