@@ -16,11 +16,9 @@ from torch import Tensor
 
 from pawpularity.config import Explain
 from pawpularity.data.photos import Pixels
-from pawpularity.explain.panel import scale_of
+from pawpularity.explain.panel import LOWERS, RAISES, SIDE, scale_of
 from pawpularity.explain.rise import Rise, Score, rise
 
-SIDE = 224
-_RAISES, _LOWERS = (178, 24, 43), (33, 102, 172)
 _STRONGEST = 217  # alpha at the end of the scale: a little of the photo still shows
 
 
@@ -54,6 +52,6 @@ def coloured(values: NDArray[np.floating], scale: float) -> Pixels:
     """(SIDE, SIDE, 4): the colour shows the sign of `values` (any size), the opacity their size, strongest at `scale`."""
     large = cv2.resize(np.asarray(values, dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     picture = np.empty((SIDE, SIDE, 4), dtype=np.uint8)
-    picture[..., :3] = np.where(large[..., None] > 0, _RAISES, _LOWERS)
+    picture[..., :3] = np.where(large[..., None] > 0, RAISES, LOWERS)
     picture[..., 3] = np.rint(np.clip(np.abs(large) / scale, 0.0, 1.0) * _STRONGEST)
     return picture

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from pawpularity.explain.sanity import Sanity
 
 SIDE = 224  # pixels of a tile
-_RAISES, _LOWERS, _ZERO = (178, 24, 43), (33, 102, 172), (236, 236, 236)
+RAISES, LOWERS = (178, 24, 43), (33, 102, 172)  # colours of places that raise and lower the score
+_ZERO = (236, 236, 236)
 _NO_ERROR, _ERROR, _OUTLINE, _HATCH = (247, 247, 250), (63, 0, 125), (230, 120, 0), (70, 70, 70)
 _WEAK = "#b2182b"
 _FULL = 0.88  # share of a map's colour at the end of its scale; the rest is photo
@@ -65,9 +66,7 @@ def overlay(pixels: Pixels, values: NDArray[np.floating[Any]], scale: float) -> 
     strength = np.clip(np.abs(large) / scale, 0.0, 1.0) * _FULL
     grey = cv2.cvtColor(cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     faint = 150.0 + 0.40 * grey.astype(np.float64)[..., None]
-    mixed: Pixels = np.rint(faint * (1.0 - strength) + np.where(large > 0, _RAISES, _LOWERS) * strength).astype(
-        np.uint8
-    )
+    mixed: Pixels = np.rint(faint * (1.0 - strength) + np.where(large > 0, RAISES, LOWERS) * strength).astype(np.uint8)
     return mixed
 
 
@@ -86,7 +85,7 @@ def error_tile(rise: Saliency, scale: float) -> Pixels:
     tile = shaded(rise.standard_error, scale)
     down, across = np.indices((SIDE, SIDE))
     tile[(_resized(~beyond) > 0.5) & ((down + across) % (SIDE // 16) == 0)] = _HATCH
-    return outlined(outlined(tile, beyond & (rise.map > 0), _RAISES), beyond & (rise.map < 0), _LOWERS)
+    return outlined(outlined(tile, beyond & (rise.map > 0), RAISES), beyond & (rise.map < 0), LOWERS)
 
 
 def shaded(errors: NDArray[np.floating[Any]], scale: float) -> Pixels:
@@ -178,7 +177,7 @@ def _draw_bar(axes: "Axes", column: Column, unit: str) -> None:
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     # The ends as they look over grey; the rest mixed as `overlay` and `shaded` do.
-    ends = [np.array(_ZERO) * (1 - _FULL) + np.array(end) * _FULL for end in (_LOWERS, _RAISES)]
+    ends = [np.array(_ZERO) * (1 - _FULL) + np.array(end) * _FULL for end in (LOWERS, RAISES)]
     colours = [ends[0], np.array(_ZERO), ends[1]] if column.signed else [np.array(_NO_ERROR), np.array(_ERROR)]
     low = -column.scale if column.signed else 0.0
     shown = ScalarMappable(

@@ -66,7 +66,8 @@ class Sanity:
         for name, last in self.stages[-1].similarity.items():
             low, span = self.floor[name], self.ceiling[name] - self.floor[name]
             scale = 1.0 / span if span > 0 else math.nan
-            found[name] = Estimate(*((value - low) * scale for value in (last.mean, last.low, last.high)), last.n)
+            mean, lower, upper = ((value - low) * scale for value in (last.mean, last.low, last.high))
+            found[name] = Estimate(mean, lower, upper, last.n)
         return found
 
     @property

@@ -16,7 +16,7 @@ from pawpularity.runs import OOF, Run, run_names
 
 CELLS = "table1-"  # prefix of runs that are cells of Table 1
 STUDIES = OOF / "studies"
-LEAKY = "leaky by design"
+LEAKY_FLAG = "leaky by design"
 _SAME = 2e-6  # files have six decimals
 _CSVS = {CONTEST_KIND: "CSVs of the contest's data", DRAWN_KIND: "CSVs of a drawn sample"}
 
@@ -50,7 +50,7 @@ class Entry:
     def flag(self) -> str:
         """A warning that it must not be compared with others: leaky by design, or a leak alarm; empty for an honest one."""
         if self.row["leaky"]:
-            return LEAKY
+            return LEAKY_FLAG
         alarms = self.row.get("alarms") or []
         return f"leak alarm: {', '.join(alarms)}" if alarms else ""
 

@@ -28,7 +28,7 @@ from pawpularity.report.components import (
     span,
 )
 from pawpularity.report.drawing import BLUE, GREEN, INK, ORANGE, SOFT, Mark, Row, drawn, forest, forest_height
-from pawpularity.report.inputs import LEAKY, Entry, flags_of
+from pawpularity.report.inputs import LEAKY_FLAG, Entry, flags_of
 from pawpularity.report.pictures import data_uri, read_picture
 from pawpularity.runs import OOF, Run
 
@@ -80,7 +80,7 @@ def _table1(path: Path, place: int) -> list[Block]:
     head = ["network", "honest RMSE", "95 %", "constant, n", "LEAKY RMSE", "95 %", "constant, n", "with a copy in training",
             "paper's", "time"]  # fmt: skip
     notes = [
-        f"Leaky: one random tenth of photos and their copies, as in the paper; {LEAKY}, beside a constant of its own.",
+        f"Leaky: one random tenth of photos and their copies, as in the paper; {LEAKY_FLAG}, beside a constant of its own.",
         f"Epochs: {epochs}. Made on {machines}.",
     ]
     return [
@@ -194,7 +194,7 @@ def _claim_line(row: Mapping[str, Any], known: bool, believed: bool) -> list[str
 def _leaky(name: str) -> str:
     """The warning of a run that is not on the page."""
     try:
-        return LEAKY if Run.open(OOF / name).leaky else ""
+        return LEAKY_FLAG if Run.open(OOF / name).leaky else ""
     except UserError:
         return ""
 
