@@ -175,7 +175,7 @@ def _blend(one: Entry, run: Run, entries: Sequence[Entry]) -> list[Block]:
     with as_written(path, "ensemble", "make ensemble"):
         score, r, method = one.row["score"], w["rmse"], w["method"]
         names = [member["name"] for member in w["members"]]
-        command, words = blend_command(run, {due: s.word for due, s in files.items()})
+        command, words = blend_command(run, {digest: s.word for digest, s in files.items()})
         lost = [name for name, word in zip(names, words, strict=True) if word == f"path/to/{name}.csv"]
         for member in w["members"]:
             # The member, if it is an entry of this page.
@@ -194,8 +194,8 @@ def _blend(one: Entry, run: Run, entries: Sequence[Entry]) -> list[Block]:
         hashes = {member["name"]: member["hash"] for member in w["members"] if member["source"] == "run"}
         changed = [
             name
-            for name, due in hashes.items()
-            if (file := OOF / name / "oof.csv").is_file() and file_hash(file) != due
+            for name, digest in hashes.items()
+            if (file := OOF / name / "oof.csv").is_file() and file_hash(file) != digest
         ]
         lines += [f"Made of other predictions than {', '.join(changed)} hold now; make it again."] if changed else []
         if lost:

@@ -45,7 +45,7 @@ def data_word(data: str, entries: Sequence[Entry]) -> str:
 
 
 def table1_section() -> Section:
-    """The paper's table, honest beside leaky."""
+    """The paper's table, honest and leaky."""
     files = sorted(TABLE1.glob("table1*.csv"))
     blocks, faults = collect(partial(_table1, path, place) for place, path in enumerate(files))
     return Section("table1", "The paper's Table 1, honest and leaky", "Table 1", "make table1", blocks, faults)
@@ -80,12 +80,12 @@ def _table1(path: Path, place: int) -> list[Block]:
     head = ["network", "honest RMSE", "95 %", "constant, n", "LEAKY RMSE", "95 %", "constant, n", "with a copy in training",
             "paper's", "time"]  # fmt: skip
     notes = [
-        f"Leaky: one random tenth of photos and their copies, as in the paper; {LEAKY_FLAG}, beside a constant of its own.",
+        f"Leaky: one random tenth of photos and their copies, as in the paper; {LEAKY_FLAG}, with its own constant.",
         f"Epochs: {epochs}. Made on {machines}.",
     ]
     return [
         Heading(path.stem),
-        Figure(markup, alt, "Honest and leaky, each beside its own constant", command),
+        Figure(markup, alt, "Honest and leaky, each with its own constant", command),
         Table("RMSE in score points", head, lines, command, notes),
     ]
 

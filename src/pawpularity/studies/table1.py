@@ -165,7 +165,7 @@ def write_table(rows: Sequence[dict[str, Any]], place: Path, *, whole: bool = Fa
 
 
 def table_text(rows: Sequence[dict[str, Any]]) -> str:
-    """The table for the terminal: a line per backbone and copies, honest beside leaky."""
+    """The table for the terminal: a line per backbone and copies, with the honest and the leaky figures."""
     head, lines = _cells(rows)
     return f"{table(head, lines, left=(0, 1))}\n{_note(rows)}"
 
