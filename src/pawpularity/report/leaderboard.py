@@ -199,9 +199,7 @@ def _blend(one: Entry, run: Run, entries: Sequence[Entry]) -> list[Block]:
         ]
         lines += [f"Made of other predictions than {', '.join(changed)} hold now; make it again."] if changed else []
         if lost:
-            lines.append(
-                f"Made of CSVs whose paths are not kept ({', '.join(lost)}): put yours into the command."
-            )
+            lines.append(f"Made of CSVs whose paths are not kept ({', '.join(lost)}): put yours into the command.")
     head = ["member", "from", "weight", "mean prediction", "RMSE alone (constant)"]
     return [
         Heading(f"{one.label}: {method} of {len(names)}, data: {one.data}"),
