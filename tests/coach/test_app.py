@@ -254,15 +254,15 @@ def test_in_a_browser(server, drawn, photo, tmp_path, scheme, width):
         page.wait_for_selector(".ask[hidden]", state="attached", timeout=300_000)  # the map is finished
         assert page.inner_text(".number").isdigit()
         assert page.locator(".tips .tip").count() == 6
-        assert page.evaluate("document.querySelector('.heat').naturalWidth") == 224
+        assert page.evaluate("document.querySelector('.saliency').naturalWidth") == 224
         page.focus(".slider input")
         page.keyboard.press("Home")
-        assert page.evaluate("getComputedStyle(document.querySelector('.heat')).opacity") == "0"
+        assert page.evaluate("getComputedStyle(document.querySelector('.saliency')).opacity") == "0"
         assert errors == []
         choose(good[0], str(broken), good[1])
         assert page.locator("#ranks li").count() == 2
         assert "truncated" in page.inner_text(".fault:not([hidden])")
-        assert page.inner_text("#told").startswith("2 of 3")
+        assert page.inner_text("#status").startswith("2 of 3")
         assert page.locator(".name b").count() == 0, "a file's name is text"
         assert page.locator(".name").all_inner_texts()[2] == broken.name, "what failed stands last"
         assert page.evaluate("[...document.querySelectorAll('main img:not([alt])')].length") == 0

@@ -21,7 +21,7 @@ from torch.utils.data import default_collate
 from pawpularity.config import Model
 from pawpularity.device import Compute
 from pawpularity.models.backbone import build_backbone
-from pawpularity.studies.benchmark import settings, side_by_side, spread
+from pawpularity.studies.benchmark import bench_config, side_by_side, spread
 from pawpularity.studies.benchmark_rise import ALPHA, ridge_score
 from pawpularity.studies.benchmark_search import require_whole, rows_of
 from pawpularity.studies.benchmark_train import Bench, PlainLoop, PlainPhotos
@@ -39,7 +39,7 @@ def test_ways_are_timed_in_turn_and_warm_up_is_not_counted():
 
 def test_the_plain_loop_computes_the_gradients_of_a_head_on_cached_features(drawn, tmp_path):
     folder = Path(shutil.copytree(drawn, tmp_path / "photos"))
-    config = settings("sample", 21).with_values(
+    config = bench_config("sample", 21).with_values(
         {"train.frozen_bn": False, "photos.size": 32, "model.dropout": 0.0, "model.metadata_dropout": 0.0}
     )
     bench = Bench("toy", config, folder, 1, HERE)

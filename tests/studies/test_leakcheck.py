@@ -35,7 +35,7 @@ from pawpularity.evaluation.metrics import evaluate, rmse
 from pawpularity.evaluation.oof import constant_predictions, write_oof
 from pawpularity.evaluation.predictions import Predictions
 from pawpularity.studies import leakcheck
-from pawpularity.studies.leakcheck import copy_bar, write_sheet
+from pawpularity.studies.leakcheck import copy_threshold, write_sheet
 
 
 def source(target, prediction, fold, groups=None):
@@ -175,7 +175,7 @@ def test_the_bar_is_where_nine_of_ten_of_two_hundred_copies_are():
         return own[rows] + np.float32(0.02 * view) * np.arange(230, dtype=np.float32)[rows, None]
 
     unit = standardised(own)
-    bar = copy_bar(own, unit, features)
+    bar = copy_threshold(own, unit, features)
     assert [len(np.unique(rows)) for rows in seen] == [200, 200]
     views = [features(rows, view) for rows, view in zip(seen[:2], (FLIP, CROP), strict=True)]
     similar = [(unit[seen[0]] * standardised(one, by=own)).sum(axis=1) for one in views]

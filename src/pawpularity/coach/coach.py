@@ -1,7 +1,7 @@
-"""The photo coach: a photo's score and what it is worth, tips, a better crop, a map, an order of several.
+"""The photo coach: a photo's score with ranges and chances, tips, a better crop, a map, and the order of several photos.
 
-A photo of the run's own table is scored by the network of the fold that never saw it, any other by the mean of all trained
-folds. Uploaded photos bring no metadata: the run must have been trained to do without.
+A photo of the run's table is scored by the network of the fold that never saw it; any other photo by the mean of all trained folds.
+Uploaded photos have no metadata, so the run must have been trained to do without it.
 """
 
 from collections.abc import Sequence
@@ -40,36 +40,36 @@ from pawpularity.runs import Run
 Floats = NDArray[np.float64]
 
 ONE_PET = "measured between different pets; for several photos of one pet it is an extrapolation"
-MIN_RELIABILITY = 0.6  # of pairs: an order that is right in 52 % is no advice, however surely it is not 50 %
-_LOOK = 96  # pixels a side at which a photo is checked for being one
+MIN_RELIABILITY = 0.6  # an order that is right in 52 % of pairs is no advice, even if it is significantly above 50 %
+_CHECK_SIZE = 96  # pixels a side at which `doubt_of` checks a photo
 _FLAT, _NOISE = 8.0, 0.5
-"""Levels of luma between places, and correlation of neighbours: of 100 real and 300 drawn photos none is below 14 and .74;
-the contest's eight pictures of noise reach .14."""
+"""Least sd of brightness over the photo, in levels, and least correlation of neighbouring pixels. Of 100 real and 300 drawn photos
+none is below 14 and .74; the contest's eight pictures of noise reach .14."""
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """One photo's score, 1..100, and what it is worth; chances are 0..1."""
+    """One photo's score, 1..100, with ranges of the true score and chances, 0..1."""
 
     score: float
     half_low: float
     half_high: float
-    """half of the photos predicted so scored between"""
+    """the range of half of the photos with this predicted score"""
     low: float
     high: float
-    """nine of ten"""
+    """the range of nine of ten of them"""
     beats_median: float
     beats_top_quarter: float
     fold: int | None
-    """the fold whose network scored a photo of the run's own table; None: the mean of all folds"""
+    """the fold whose network scored a photo of the run's table; None: the mean of all folds"""
     notes: tuple[str, ...] = ()
     doubt: str = ""
-    """why this is hardly a photo of a pet; mostly empty"""
+    """why this may not be a photo of a pet; usually empty"""
 
 
 @dataclass(eq=False)
 class Coach:
-    """One run, ready to answer. Not for several threads at once."""
+    """One run, loaded to score photos. Not thread-safe."""
 
     run: Run
     dataset: Dataset
@@ -80,13 +80,13 @@ class Coach:
     """of the run, out of fold"""
     learned: Learned
     encoder: Encoder | None
-    """None where no probe is usable"""
+    """None if no probe is usable"""
     folds: dict[str, int] = field(repr=False)
-    """of the run's own photos, by their fingerprints"""
+    """the folds of the run's photos, by the photos' fingerprints"""
 
     @classmethod
     def open(cls, context: Context) -> "Coach":
-        """Load the run and what was learnt from it, or learn it now.
+        """Load the run and what the coach learnt from its photos, or learn it now.
 
         Raises UserError for a run that needs metadata, is leaky by design, or has too few rows.
         """
@@ -95,7 +95,7 @@ class Coach:
         run, source, dataset = data.run, data.source, data.dataset
         if run.leaky:
             raise UserError(
-                f"{run.name}: is leaky by design (train.split=leaky), its scores mean nothing; take another"
+                f"{run.name}: is leaky by design (train.split=leaky), so its scores mean nothing; choose another run"
             )
         calibration = Calibration(source.target, source.prediction, source.groups)
         metrics = evaluate(source.target, source.prediction, source.constant, source.groups)
@@ -116,12 +116,12 @@ class Coach:
         return coach
 
     def scores(self, pixels: Pixels, fold: int | None = None) -> Floats:
-        """(n,) points of pixels (n, size, size, 3) without metadata, by one fold's network or the mean of all."""
+        """(n,) scores of pixels (n, size, size, 3) without metadata, by one fold's network or the mean of all."""
         by_fold = self.predictor.predict_folds(pixels)
         return np.asarray(by_fold.mean(axis=0) if fold is None else by_fold[list(self.predictor.networks).index(fold)])
 
     def score(self, upload: Upload) -> ScoreReport:
-        """One photo's score. Raises PhotoError for what cannot be decoded."""
+        """One photo's score. Raises PhotoError if it cannot be decoded."""
         fold, notes = self._fold_of(upload)
         value, known = float(self.scores(self._pixels(upload), fold)[0]), self.calibration
         (half_low, half_high), (low, high) = (map(float, known.interval(value, level)) for level in (0.5, 0.9))
@@ -131,7 +131,7 @@ class Coach:
         )
 
     def measure(self, upload: Upload) -> dict[str, float]:
-        """What tips rest on: contrast, the subject's share (NaN without a subject), and the chances that probes give."""
+        """The measurements behind the tips: contrast, the subject's share (NaN without a subject), and the probes' chances."""
         photo = upload.pixels(SIZE, "squash")
         subject = subject_map(photo)
         level = contrast(photo, subject)
@@ -149,15 +149,15 @@ class Coach:
         """The window that scores highest. Raises PhotoError."""
         photos, (fold, _) = self.predictor.config.photos, self._fold_of(upload)
         found = best_crop(upload, lambda pixels: self.scores(pixels, fold), photos.size, photos.fit)
-        # The search shrinks the whole photo in two steps, which scores it a little otherwise. Only gains are of use.
+        # The search shrinks the photo in two steps, which changes its score a little. So only the gain is used.
         whole = float(self.scores(self._pixels(upload), fold)[0])
-        # On a drawn sample: more than the networks promise there for nothing.
-        known = [row["promised"] or 0.0 for row in self.learned.tip_results if row["tip"] == "crop"]
-        least = max([MIN_GAIN, *known])
+        # On a drawn sample a crop is worth nothing: the gain must be above what the networks promise there.
+        worthless = [row["promised"] or 0.0 for row in self.learned.tip_results if row["tip"] == "crop"]
+        least = max([MIN_GAIN, *worthless])
         return replace(found, whole=whole, score=whole + found.gain, least=least, worth=found.gain >= least)
 
     def saliency_input(self, upload: Upload) -> tuple[ScoreOf, torch.Tensor]:
-        """(the score as a function of the network's input, that input): what a map explains. Raises PhotoError."""
+        """(the score as a function of the network's input, the input) for a map. Raises PhotoError."""
         fold, _ = self._fold_of(upload)
         networks = self.predictor.networks.values() if fold is None else [self.predictor.networks[fold]]
         score_of = FoldsMean(tuple(PhotoScore(network, self.predictor.compute) for network in networks))
@@ -165,7 +165,7 @@ class Coach:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What everybody who reads a score must know of the run, for JSON."""
+        """What readers of a score must know about the run, for JSON."""
         metrics, known, config = self.metrics, self.calibration, self.run.config
         return plain({
             "run": self.run.name, "data": self.dataset.name, "drawn": self.dataset.is_drawn, "rows": known.n,
@@ -182,30 +182,31 @@ class Coach:
         return upload.pixels(photos.size, photos.fit)[None]
 
     def _fold_of(self, upload: Upload) -> tuple[int | None, tuple[str, ...]]:
-        """The fold that never saw a photo of the run's own table, with a note about it; (None, ()) for others."""
-        fold, own = self.folds.get(upload.fingerprint), "a photo of the run's own table"
+        """The fold that never saw the photo, with a note, if it is in the run's table; (None, ()) for other photos."""
+        fold, known = self.folds.get(upload.fingerprint), "a photo of the run's table"
         if fold is None:
             return None, ()
         if fold in self.predictor.networks:
-            return fold, (f"{own}: scored by fold {fold}, which never saw it",)
-        return None, (f"{own}; fold {fold}, which never saw it, is not trained: the score is too good to be trusted",)
+            return fold, (f"{known}: scored by fold {fold}, which never saw it",)
+        return None, (f"{known}: fold {fold}, which never saw it, is not trained, so the score is too good to trust",)
 
 
 def doubt_of(upload: Upload) -> str:
-    """Why an upload is hardly a photo; "" for what may well be one. Raises PhotoError."""
-    levels = upload.pixels(_LOOK, "squash").mean(axis=2)
+    """Why an upload may not be a photo of a pet; "" if nothing speaks against it. Raises PhotoError."""
+    levels = upload.pixels(_CHECK_SIZE, "squash").mean(axis=2)
     if float(levels.std()) < _FLAT:
-        return "it is nearly one colour: no pet can be seen, and its score means nothing"
-    beside = [np.corrcoef(levels[:, 1:].ravel(), levels[:, :-1].ravel())[0, 1],
-              np.corrcoef(levels[1:].ravel(), levels[:-1].ravel())[0, 1]]  # fmt: skip
-    return "it looks like noise: no pet can be seen, and its score means nothing" if np.nanmean(beside) < _NOISE else ""
+        return "it is nearly one colour: it shows no pet, and its score means nothing"
+    neighbours = [np.corrcoef(levels[:, 1:].ravel(), levels[:, :-1].ravel())[0, 1],
+                  np.corrcoef(levels[1:].ravel(), levels[:-1].ravel())[0, 1]]  # fmt: skip
+    noisy = bool(np.nanmean(neighbours) < _NOISE)
+    return "it looks like noise: it shows no pet, and its score means nothing" if noisy else ""
 
 
 def ranked(scores: Sequence[float], known: Calibration) -> list[dict[str, Any]]:
-    """Photos from the highest score down: their `place` in `scores`, and how reliable it is that each beats the next.
+    """Photos from the highest score down: their `place` in `scores`, and how reliably each one truly beats the next.
 
-    The last one has no next. Two are told apart where that chance is .6 at least, and above a half by more than its own
-    error (95 %); equal scores keep their order, and are never told apart.
+    The last one has no next. Two photos are told apart if the reliability is at least .6 and significantly above a half (95 %).
+    Equal scores keep their order and are never told apart.
     """
     order = sorted(range(len(scores)), key=lambda place: -scores[place])
     rows: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
-"""`pawpularity coach`: photo files, or a folder of them, with a trained run.
+"""`pawpularity coach`: score photo files, or a folder of them, with a trained run.
 
-One photo is shown in full; several are put in order; a folder gives a CSV from the best photo down. Photos that cannot be
-used are named at the end, and do not keep the others from being scored.
+One photo gets a full report, several are put in order, and a folder gives a CSV from the best photo down. Photos that cannot be
+used are named at the end; the others are still scored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ Row = Mapping[str, Any]
 
 
 def coach(context: Context, *, photos: Sequence[str], out: str | None = None, json: str | None = None) -> None:
-    """Score `photos` and say what to change. Raises UserError for wrong words, and at the end for photos that cannot be used."""
+    """Score `photos` and give tips. Raises UserError for wrong arguments, and at the end for photos that cannot be used."""
     if out and Path(out).is_dir():
-        raise UserError(f"--out {out}: is a folder where a file should be written; name a file")
+        raise UserError(f"--out {out}: is a folder; name a file")
     files = _files(photos)
     folder = len(photos) == 1 and Path(photos[0]).is_dir()
     import pandas as pd
@@ -41,8 +41,8 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
             f"{about['run']} learned from drawn pets and knows nothing of real photographs: use it to try the coach only"
         )
     if not about["beats_constant"]:
-        log(f"{about['run']} is not shown to beat always answering the mean: use it to try the coach only")
-    found, faults = _look(opened, files)
+        log(f"{about['run']} is not significantly better than a constant: use it to try the coach only")
+    found, faults = _report(opened, files)
     if not found:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in faults.items()))
     order = ranked([photo["score"] for photo in found], opened.calibration)
@@ -65,27 +65,27 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
 
 
 def _files(words: Sequence[str]) -> list[Path]:
-    """The photos that `words` name: files, and what is directly inside folders, by name."""
+    """The photos that `words` name: files, and photos directly inside folders, sorted by name."""
     if not words:
-        raise UserError("coach: names no photo; give photo files, or a folder of photos")
+        raise UserError("coach: no photo is named; give photo files, or a folder of photos")
     files: list[Path] = []
     for path in map(Path, words):
         if not path.exists():
             raise UserError(f"{path}: there is no such photo or folder")
         inside = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"{path}: holds no photo ({', '.join(ENDINGS)}); folders below it are not looked into")
+            raise UserError(f"{path}: holds no photo ({', '.join(ENDINGS)}); folders below it are not searched")
         files += inside
     return list(dict.fromkeys(files))
 
 
-def _look(opened: "Coach", files: Sequence[Path]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Every photo's report for JSON, with a crop where there is one photo, and why the others cannot be used."""
+def _report(opened: "Coach", files: Sequence[Path]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Every photo's report for JSON (with a crop if there is only one photo), and by photo why the others cannot be used."""
     from pawpularity.coach.upload import MAX_BYTES, Upload
     from pawpularity.data.photos import PhotoError, read_photo
 
     found, faults = [], {}
-    for path in track(files, "looking at photos"):
+    for path in track(files, "scoring"):
         try:
             upload = Upload.of(read_photo(path, MAX_BYTES))
             photo = {"photo": str(path), **asdict(opened.score(upload))}
@@ -110,32 +110,32 @@ def _row(photo: Row, order: Row) -> dict[str, Any]:
 
 
 def _several(rows: Sequence[Row], sure: bool, note: str) -> str:
-    """Which photo to use first, and all in order."""
+    """Which photo to use first, and the photos in order."""
     lead = f"Use {rows[0]['photo']} first." if sure else "The first two cannot be told apart."
     if sure and "means nothing" in rows[0]["note"]:
-        lead = "The first is hardly a photo of a pet."
+        lead = "The first one may not be a photo of a pet."
     shown = ("rank", "photo", "score", "half_low", "half_high", "beats_median", "beats_next", "advice", "note")
     text = table(
         [name.replace("_", " ") for name in shown], [[row[name] for name in shown] for row in rows], left=(1, 7, 8)
     )
-    return f"{lead}\n{text}\nHow sure the order is: {note}."
+    return f"{lead}\n{text}\nThe reliability of the order was {note}."
 
 
 def _one(photo: Row, about: Row) -> str:
-    """One photo in full."""
+    """The full report on one photo."""
     few = f" (indicative: {about['rows']} rows)" if about["indicative"] else ""
     lines = [
         f"{photo['photo']}: score {photo['score']:.1f} of 100",
         f"{100 * photo['beats_median']:.0f} % chance to beat the middle photo ({about['median']:g}), "
         f"{100 * photo['beats_top_quarter']:.0f} % to reach the best quarter (over {about['top_quarter']:g})",
-        f"half of photos predicted so scored {photo['half_low']:.0f} to {photo['half_high']:.0f}",
-        f"nine of ten scored {photo['low']:.0f} to {photo['high']:.0f}{few}",
+        f"half of the photos with this prediction truly score {photo['half_low']:.0f} to {photo['half_high']:.0f}",
+        f"nine of ten of them {photo['low']:.0f} to {photo['high']:.0f}{few}",
         *(note for note in (photo["doubt"], *photo["notes"]) if note),
     ]  # fmt: skip
     if crop := photo["crop"]:
         left, top, right, bottom = (f"{100 * edge:.0f}" for edge in crop["box"])
         found = f"{left} to {right} % from the left, {top} to {bottom} % from the top scores {crop['score']:.1f}, the best of " \
-                f"{crop['tried']} and flattered by the choice"  # fmt: skip
+                f"{crop['tried']}, which makes it optimistic"  # fmt: skip
         none = f"none of {crop['tried']} scores {crop['least']:.1f} points more than the whole photo"
         lines.append(f"crop: {found if crop['worth'] else none}")
     rows = []
@@ -144,6 +144,6 @@ def _one(photo: Row, about: Row) -> str:
         rows.append((tip["key"], tip["kind"], gain, tip["seen"], tip["figures"]))
     lines.append(table(("tip", "verdict", "points", "this photo", "true scores"), rows, left=(0, 1, 3, 4)))
     lines += [f"{tip['key']}: {tip['advice']}" for tip in photo["tips"] if tip["promise"]]
-    lines.append(f"A guess about the photo, not the pet: on {about['rows']:,} photos it never saw it is off by {about['rmse']:.1f} "
-                 f"points, always answering the mean by {about['constant_rmse']:.1f}.")  # fmt: skip
+    lines.append(f"This is an estimate about the photo, not the pet. On {about['rows']:,} photos that it never saw the run is off "
+                 f"by {about['rmse']:.1f} points; always answering the mean is off by {about['constant_rmse']:.1f}.")  # fmt: skip
     return "\n".join(lines)

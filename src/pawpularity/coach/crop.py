@@ -1,8 +1,8 @@
-"""The crop to try: the window of a photo that the networks score highest, searched coarse to fine.
+"""The crop to try: the window of a photo that the networks score highest, searched from coarse to fine.
 
-Windows keep the photo's shape (squares where the run cuts squares) and are 55 to 95 % of its side. The best of about a
-hundred guesses is flattered by the choice: on drawn pets, whose scores do not depend on the crop, `evaluate_tips`
-measures by how much.
+Windows keep the photo's shape (or are squares, if the run crops squares) and are 55 to 95 % of its side. The score of the best of
+about a hundred windows is optimistic. `evaluate_tips` measures by how much, on drawn pets, whose true scores do not depend on the
+crop.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,9 +16,9 @@ from pawpularity.coach.upload import Box, Upload, cropped
 from pawpularity.data.photos import Pixels
 
 SIDES = (0.95, 0.85, 0.75, 0.65, 0.55)
-PLACES = 4  # windows of one size along a side
-MIN_GAIN = 1.0  # score points below which no crop is proposed
-_DETAIL = 2  # pixels decoded for each one the network sees, so that a crop is not enlarged
+PLACES = 4  # positions of a window along a side
+MIN_GAIN = 1.0  # least gain of a proposed crop, score points
+_DETAIL = 2  # decoded side over the network's input side, so that crops are not enlarged
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Crop:
     whole: float
     """the whole photo's score"""
     least: float = MIN_GAIN
-    """gain from which a crop is proposed"""
+    """least gain of a proposed crop"""
     worth: bool = False
-    """whether to propose it"""
+    """whether the gain reaches `least`, so that the crop is proposed"""
 
 
 def best_crop(upload: Upload, score: Callable[[Pixels], NDArray[np.float64]], size: int, fit: str) -> Crop:
@@ -49,7 +49,7 @@ def best_crop(upload: Upload, score: Callable[[Pixels], NDArray[np.float64]], si
         new = [box for box in dict.fromkeys(boxes) if box not in tried]
         if new:
             tried.update(zip(new, score(np.stack([cropped(detail, box, size) for box in new])).tolist(), strict=True))
-        # Of equal scores the whole photo wins, then the larger window: nothing is cut away for nothing.
+        # Of equal scores the whole photo wins, then the larger window: a crop must gain something.
         return max(tried, key=lambda box: (tried[box], box == whole, box[2] - box[0], box))
 
     shapes = [(share * width, share * height) for share in SIDES]

@@ -1,8 +1,8 @@
-"""Do the tips keep their promises? On a drawn sample each pet can be drawn again with one thing changed: the true gain is known.
+"""Evaluation of the tips on drawn pets: a pet can be drawn again with one thing changed, so the true gain of a tip is known.
 
-For each tip, counterfactual pairs are drawn that no run has seen. The coach looks at the photo that lacks something; what
-it promises stands beside what the rule of the drawn score pays and what the networks' own score does. Crops are tried on
-plain photos: the rule pays nothing for a crop, so what the networks promise there is their own error.
+For each tip, counterfactual pairs are drawn that no run has seen. The coach scores the photo that lacks something. The gain that it
+promises is compared with the gain by the rule of the drawn score, and with the gain by the networks' scores. Crops are tried on
+plain photos: a crop is worth nothing in the rule, so the promised gain is the networks' error.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 PAIRS = 24
 CROPS = 8  # photos whose crops are searched, a hundred scores each
-SEED = 1_000_003  # of a sample of its own: no training table holds these pets
+SEED = 1_000_003  # of a separate sample: no training table has these pets
 _TRIED = ("contrast", "face", "eyes", "pets", "blur")
 _NOTICED = (ADVISED, PERHAPS, NOT_WORTH)
 
 
 def evaluate_tips(coach: "Coach") -> list[dict[str, Any]]:
-    """Evaluate every tip, and crops, on drawn pairs of the size of the sample's photos: a row as `_result` gives; logs a table."""
+    """Evaluate every tip, and crops, on drawn pairs of the size of the sample's photos: rows as in `_result`. Logs a table."""
     with Image.open(coach.dataset.paths[0]) as image:
         size = max(image.size)
     traits = [trait for trait in TRAITS if trait.key in _TRIED]
@@ -47,7 +47,7 @@ def evaluate_tips(coach: "Coach") -> list[dict[str, Any]]:
 
 
 def pair_for(key: str, pair: int) -> tuple[Photo, Photo]:
-    """(the photo that lacks what the tip asks for, the same pet with the tip followed)."""
+    """(a photo that lacks what the tip advises, the same pet with the tip followed)."""
     if key in ("contrast", "eyes"):
         has, lacks = counterfactual_pair(SEED, key, pair)
         return lacks, has
@@ -56,11 +56,12 @@ def pair_for(key: str, pair: int) -> tuple[Photo, Photo]:
     plain = counterfactual_pair(SEED, "pose", pair)[1]
     if key == "blur":
         return replace(plain, blur=True), plain
-    # A face that is turned away hides the eyes and the tongue too: turned to the camera it shows all of them.
+    # A face that is turned away hides the eyes and the tongue too; a face turned to the camera shows all of them.
     return replace(plain, face=False, eyes="turned away", tongue=False), replace(plain, eyes="open")
 
 
 def _try(coach: "Coach", trait: Trait, size: int) -> dict[str, Any]:
+    """The result of one tip."""
     noticed, alarms, gains = [], [], []
     for pair in range(PAIRS):
         photos = pair_for(trait.key, pair)
@@ -73,7 +74,7 @@ def _try(coach: "Coach", trait: Trait, size: int) -> dict[str, Any]:
         alarms.append(alarm.kind in _NOTICED)
         promised = tip.gain
         if trait.unit and promised is not None:
-            # A number's promise is per step: take the step that was really made.
+            # The promise of a number depends on the step: use the step between the two photos.
             promised = change(coach.learned.evidence[trait.column], before[trait.column], after[trait.column])[0]
         if noticed[-1] and promised is not None and np.isfinite(promised):
             lacks, has = (coach.score(upload).score for upload in uploads)
@@ -87,9 +88,9 @@ def _result(
 ) -> dict[str, Any]:
     """One tip over its pairs.
 
-    `noticed`: share of the photos lacking it on which the coach says so; `false_alarms`: of those having it. Gains are
-    score points, means over the noticed pairs with 95 % intervals, None where there are none: `promised`, `true_gain` by
-    the rule, `network_gain` of the networks' own score.
+    `noticed`: share of the photos lacking the trait on which the coach says so. `false_alarms`: the same share of the photos having
+    it. Gains are in score points, means over the noticed pairs with 95 % intervals (None without such pairs): `promised`;
+    `true_gain`, by the rule; `network_gain`, by the networks' scores.
     """
     row = {
         "tip": tip,

@@ -1,8 +1,7 @@
-"""What the true scores say of each thing that a tip may speak of.
+"""The evidence for the tips: the effect of each trait on the true scores.
 
-The columns of the hypotheses keep the verdicts of that family. Two more are judged with the same code: the contest's
-`Blur`, and how much of the photo the subject fills. They were not stated beforehand, so Holm's correction for them is
-over everything that was looked at.
+The columns of the hypotheses keep the verdicts of the hypotheses. Two more are judged with the same code: the contest's `Blur`, and
+the share of the photo that the subject fills. They were not stated beforehand, so Holm's correction for them is over all columns.
 """
 
 from dataclasses import dataclass
@@ -34,9 +33,10 @@ DRAWS = 2000
 STRENGTH = {
     SUPPORTED: "supported by the true scores",
     REJECTED: "the true scores say the opposite",
-    TOO_SMALL: "measured, and too small to matter",
-    CANNOT_TELL: "weak: the true scores cannot tell",
+    TOO_SMALL: "the effect is too small to matter",
+    CANNOT_TELL: "weak: the true scores do not decide",
 }
+"""Each verdict in words."""
 
 Floats = NDArray[np.float64]
 
@@ -49,16 +49,16 @@ class Evidence:
     n_with: int
     n_without: int
     effect: float
-    """mean score of photos with it less that of the others; of a number, per `unit`"""
+    """mean score of photos with it less that of photos without it; for a number, per `unit`"""
     low: float
     high: float
     corrected_p: float
     gain: float
-    """what one `unit` more is expected to give: between photos alike in all other columns, else `effect`"""
+    """expected gain of one `unit` more: between photos alike in all other columns if `adjusted`, else `effect`"""
     gain_low: float
     gain_high: float
     adjusted: bool
-    """whether the rows can tell the column from all others"""
+    """whether `gain` is adjusted for all other columns; False if they are collinear with this one"""
     unit: float
     """two standard deviations of a number; 1 for yes or no"""
 
@@ -71,11 +71,11 @@ class Evidence:
 
     @property
     def words(self) -> str:
-        """All of it in one line."""
-        beside = f"; beside all other columns {self.gain:+.1f} [{self.gain_low:+.1f}, {self.gain_high:+.1f}]"
+        """The verdict, all figures and the counts in one line."""
+        adjusted = f"; adjusted for all other columns {self.gain:+.1f} [{self.gain_low:+.1f}, {self.gain_high:+.1f}]"
         without = f" with it, {self.n_without:,} without" if self.unit == 1.0 else ""
         counts = f" ({self.n_with:,} photos{without})"
-        return f"{STRENGTH[self.verdict]}: {self.figures}{beside if self.adjusted else ''}{counts}"
+        return f"{STRENGTH[self.verdict]}: {self.figures}{adjusted if self.adjusted else ''}{counts}"
 
 
 def gather_evidence(
@@ -83,8 +83,8 @@ def gather_evidence(
 ) -> dict[str, Evidence]:
     """Evidence by column, for the columns that vary.
 
-    `table` has n rows of metadata and scores; `contrast` and `share` (n,) are NaN where no subject was found; `groups`
-    (n,) are near-duplicates; an effect inside +- `margin` points is too small to matter.
+    `table`: n rows of metadata and scores. `contrast` and `share`: (n,), NaN if no subject was found. `groups`: (n,), of
+    near-duplicates. An effect inside +- `margin` points is too small to matter.
     """
     values = {CONTRAST: contrast, SHARE: share} | {name: table[name].to_numpy(float) for name in SIGNS if name in table}
     every = {name: Column(name, values[name]) for name in SIGNS}
@@ -96,18 +96,19 @@ def gather_evidence(
     truths = effects(list(columns.values()), scores[:, None], None if alone else groups, draws=DRAWS)[0]
     family = [truth.p for name, truth in zip(columns, truths, strict=True) if name in FAMILY]
     in_family = iter(holm(family).tolist())
-    # The contrast is a column of the regression too, over the photos where it was measured.
+    # The regression is over the photos whose contrast was measured, and includes the contrast.
     level = columns.get(CONTRAST)
-    there = np.full(len(table), True) if level is None else level.there
+    measured = np.full(len(table), True) if level is None else level.there
     design = np.column_stack([table[list(METADATA)], np.zeros(len(table)) if level is None else level.centred])
-    adjusted = dict(zip([*METADATA, CONTRAST], least_squares(design[there], scores[there]).coefficients, strict=True))
+    fit = least_squares(design[measured], scores[measured])
+    adjusted = dict(zip([*METADATA, CONTRAST], fit.coefficients, strict=True))
     found = {}
     for (name, column), truth in zip(columns.items(), truths, strict=True):
         p = next(in_family) if name in FAMILY else truth.corrected_p
         fewest = column.counts[0] if column.is_number else min(column.counts)
         word = verdict(truth.effect, truth.low, truth.high, p, SIGNS[name], margin, fewest)
-        own = adjusted.get(name)
-        gain = own or truth
+        coefficient = adjusted.get(name)
+        gain = coefficient or truth
         found[name] = Evidence(word, *column.counts, truth.effect, truth.low, truth.high, p, gain.effect, gain.low,
-                               gain.high, own is not None, column.unit)  # fmt: skip
+                               gain.high, coefficient is not None, column.unit)  # fmt: skip
     return found

@@ -1,6 +1,6 @@
-"""What the coach learns once from a run's own photos, kept in oof/RUN/coach.json: evidence, probes, usual contrast and framing.
+"""What the coach learns from a run's photos, saved in oof/RUN/coach.json: evidence, probes, quantiles of contrast and framing.
 
-It is learnt again when the run, its data or these rules change.
+It learns again when the run, its data or these rules change.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -29,33 +29,33 @@ _VERSION = 3
 
 @dataclass(frozen=True)
 class Learned:
-    """What is known of the run's photos."""
+    """What the coach learned from the run's photos."""
 
     evidence: dict[str, Evidence]
     """by column"""
     probes: dict[str, Probe] = field(repr=False)
-    """by column; none where the starting weights cannot be had"""
+    """by column; empty if the starting weights cannot be found"""
     quantiles: dict[str, list[float]] = field(repr=False)
-    """(101,) of `contrast` (levels of luma) and `subject share` over the photos"""
+    """101 quantiles over the photos, of `contrast` (levels of luma) and `subject share`"""
     notes: list[str]
     tip_results: list[dict[str, Any]] = field(default_factory=list)
-    """on a drawn sample: what tips promised beside what following them gave, see `evaluate_tips`"""
+    """on a drawn sample: the promised and the true gains of tips, see `evaluate_tips`"""
 
     @property
     def usable(self) -> dict[str, Probe]:
-        """The probes that a tip may rest on."""
+        """The probes that are good enough for tips."""
         return {name: probe for name, probe in self.probes.items() if probe.usable}
 
 
 def key_of(run: Run, dataset: Dataset) -> str:
-    """12 hex digits over everything that decides what is learnt."""
+    """A hash of everything that decides what is learned."""
     predictions = [run.metrics(fold)["predictions_hash"] for fold in run.trained_folds()]
     recipe = sorted(fingerprint(run.record).items())
     return text_hash(repr([_VERSION, RULE, run.config.hypotheses.margin, dataset.hash, predictions, recipe]))
 
 
 def read_learned(path: Path, key: str) -> Learned | None:
-    """What was kept, where it is of `key` and sound."""
+    """The saved `Learned`, if it has this `key` and is not damaged."""
     try:
         kept = read_json(path, "coach")
         if kept.pop("key") != key:
@@ -68,24 +68,24 @@ def read_learned(path: Path, key: str) -> Learned | None:
 
 
 def write_learned(path: Path, key: str, learned: Learned) -> None:
-    """Keep it."""
+    """Save `learned` with its key."""
     write_json(path, {"key": key, **asdict(learned)})
 
 
 def learn(run: Run, dataset: Dataset, compute: Compute) -> Learned:
     """Measure the run's photos. Raises UserError listing photos that cannot be decoded."""
     config = run.config
-    log(f"coach   learns from the {len(dataset.train):,} photos of {dataset.name}: some 0.15 s each, once")
+    log(f"coach   learns from the {len(dataset.train):,} photos of {dataset.name}: about 0.15 s each, only once")
     order = np.argsort(dataset.train[ID].to_numpy(dtype=str), kind="stable")
     table, split = dataset.train.iloc[order].reset_index(drop=True), run_folds(run)
     measured = measure(dataset)
     contrast = measured.levels[order]
-    seen = np.isfinite(contrast)
-    share = np.where(seen, measured.share[order], np.nan)
+    found = np.isfinite(contrast)
+    share = np.where(found, measured.share[order], np.nan)
     evidence = gather_evidence(table, contrast, share, split.groups_of(table[ID]), margin=config.hypotheses.margin)
-    notes = [f"contrast: measured on {int(seen.sum()):,} of {len(seen):,} photos, those with a plausible subject"]
-    levels = {CONTRAST: contrast, SHARE: share} if seen.any() else {}
-    quantiles = {name: np.quantile(values[seen], np.linspace(0, 1, 101)).tolist() for name, values in levels.items()}
+    notes = [f"contrast: measured on {int(found.sum()):,} of {len(found):,} photos, those with a plausible subject"]
+    levels = {CONTRAST: contrast, SHARE: share} if found.any() else {}
+    quantiles = {name: np.quantile(values[found], np.linspace(0, 1, 101)).tolist() for name, values in levels.items()}
     photos, size = dataset.photos(config.photos.size, config.photos.fit), config.photos.size
     cache = FeatureCache(dataset.cache_folder / "features", photos, size, config.cache.budget_gb)
     probes: dict[str, Probe] = {}
@@ -95,6 +95,6 @@ def learn(run: Run, dataset: Dataset, compute: Compute) -> Learned:
         )
         columns = {name: table[name].to_numpy(float) for name in COLUMNS}
         probes = fit_probes(features.astype(np.float64), columns, split.folds_of(table[ID]))
-    except UserError as error:  # the starting weights are gone
+    except UserError as error:  # the starting weights cannot be found
         notes.append(f"no probes of face, eyes, pets or blur: {error}")
     return Learned(evidence, probes, quantiles, notes)

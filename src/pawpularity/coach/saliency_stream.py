@@ -1,6 +1,6 @@
-"""A photo's map as it grows: RISE, coarse first, as transparent pictures to lay over the photo.
+"""A photo's RISE map while it is computed, coarse first, as transparent pictures to lay over the photo.
 
-Red places raise the score, blue ones lower it, and where the map is zero the picture is clear.
+Red places raise the score, blue ones lower it, and where the map is zero the picture is transparent.
 """
 
 import base64
@@ -16,18 +16,16 @@ from torch import Tensor
 
 from pawpularity.config import Explain
 from pawpularity.data.photos import Pixels
-from pawpularity.explain.panel import scale_of
+from pawpularity.explain.panel import LOWERS, RAISES, SIDE, scale_of
 from pawpularity.explain.rise import Rise, Score, rise
 
-SIDE = 224
-_RAISES, _LOWERS = (178, 24, 43), (33, 102, 172)
-_STRONGEST = 217  # of 255: at the end of the scale a little of the photo still shows
+_STRONGEST = 217  # alpha at the end of the scale: a little of the photo still shows
 
 
 def stream(score: Score, x: Tensor, settings: Explain, show: Callable[[dict[str, Any]], object]) -> None:
-    """RISE of one photo `x` (C, H, W): `show` gets `frame` after 1, 2, 4, 8, ... blocks of masks, and of the finished map.
+    """Compute RISE of one photo `x` (C, H, W), and call `show` with a `frame` after 1, 2, 4, 8, ... blocks of masks and at the end.
 
-    What `show` and `score` raise ends it. Raises UserError as `rise` does.
+    Errors of `show` and `score` stop it. Raises UserError as `rise` does.
     """
 
     def on_block(found: Rise) -> None:
@@ -40,7 +38,7 @@ def stream(score: Score, x: Tensor, settings: Explain, show: Callable[[dict[str,
 
 
 def frame(found: Rise, *, done: bool) -> dict[str, Any]:
-    """The map so far, for JSON: its picture, the score points at the end of its colours, and how precise it is."""
+    """The map so far, for JSON: its picture, the score points at the end of its colour scale, and its precision."""
     scale, error, file = scale_of([found.map]), found.relative_error, io.BytesIO()
     Image.fromarray(coloured(found.map, scale)).save(file, format="PNG")
     return {
@@ -51,9 +49,9 @@ def frame(found: Rise, *, done: bool) -> dict[str, Any]:
 
 
 def coloured(values: NDArray[np.floating], scale: float) -> Pixels:
-    """(SIDE, SIDE, 4): the colour shows the sign of `values` (any size), the opacity how far from zero, full at `scale`."""
+    """(SIDE, SIDE, 4): the colour shows the sign of `values` (any size), the opacity their size, strongest at `scale`."""
     large = cv2.resize(np.asarray(values, dtype=np.float32), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     picture = np.empty((SIDE, SIDE, 4), dtype=np.uint8)
-    picture[..., :3] = np.where(large[..., None] > 0, _RAISES, _LOWERS)
+    picture[..., :3] = np.where(large[..., None] > 0, RAISES, LOWERS)
     picture[..., 3] = np.rint(np.clip(np.abs(large) / scale, 0.0, 1.0) * _STRONGEST)
     return picture

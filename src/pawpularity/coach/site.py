@@ -1,14 +1,14 @@
-"""The coach's page and its answers, as a Starlette application (the extra `app`).
+"""The coach's page and its API, as a Starlette application (the extra `app`).
 
     GET  /                     the page, its style and its script: no font, script or picture from anywhere else
     POST /score /tips /crop    a photo's bytes -> JSON
     POST /map                  a photo's bytes -> lines of JSON, coarse first
     POST /order                {"scores": [...]} -> which one first, and how sure that is
 
-A photo is the bare body of a request, is never written to disk, and is forgotten with the answer. Bodies must come as
-application/octet-stream, which a page of another site cannot send without asking first (that is not answered). Memory is
-bounded: MAX_HELD bytes of photos; PLACES requests that are computed or wait, MAPS of them maps. One thread computes, in
-the order it was asked; a map asks batch by batch, so that a score waits for a batch and not for a whole map.
+A photo is the whole body of a request. It is never written to disk and not kept after the answer. Bodies must have the content type
+application/octet-stream: a page of another site cannot send that without a CORS preflight, which is not answered. Memory is
+bounded: MAX_HELD bytes of photos, and PLACES requests that run or wait, MAPS of them for maps. One thread computes, first come,
+first served. A map submits one batch at a time, so that a score waits for a batch and not for a whole map.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from pawpularity.errors import UserError
 
 PLACES, MAPS = 8, 2
 MAX_HELD = PLACES * MAX_BYTES
-PATIENCE_S = 10.0  # without a byte of a photo on its way
+PATIENCE_S = 10.0  # longest wait for the next bytes of a body
 BYTES = "application/octet-stream"
 PAGE = Path(__file__).parent / "page"
 FILES = {"coach.css": "text/css", "coach.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -52,11 +52,11 @@ HEADERS = {
     "cache-control": "no-store",
     "cross-origin-resource-policy": "same-origin",
 }
-"""Of every answer: the page may do nothing but use itself."""
+"""Headers of every answer: the page may use nothing but its own files and answers."""
 
 
 class Site:
-    """One coach behind a page. `hosts` are the names it answers to; * = any."""
+    """The web page of one coach. `hosts`: the host names it answers to; * = any."""
 
     def __init__(self, coach: Coach, hosts: list[str]) -> None:
         self.coach, self.hosts, self.held = coach, hosts, 0
@@ -81,9 +81,9 @@ class Site:
             ClientDisconnect: lambda *_: _fault(400, "The photo did not arrive whole."),
             Exception: _defect,
         }
-        # A page of another site whose name is made to lead here is not answered.
-        guard = [Middleware(TrustedHostMiddleware, allowed_hosts=self.hosts, www_redirect=False)]
-        return Starlette(routes=routes, middleware=guard, exception_handlers=faults)
+        # Against DNS rebinding: another site's name that is made to point here gets no answer.
+        middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=self.hosts, www_redirect=False)]
+        return Starlette(routes=routes, middleware=middleware, exception_handlers=faults)
 
     async def _index(self, _: Request) -> Response:
         page = Environment(loader=FileSystemLoader(PAGE), autoescape=True).get_template("index.html.j2")
@@ -108,7 +108,7 @@ class Site:
 
     async def _map(self, request: Request) -> Response:
         lines = self._map_lines(request)
-        first = await anext(lines)  # what goes wrong until then is a fault, not a broken stream
+        first = await anext(lines)  # an error before the first line gets a status code, not a broken stream
 
         async def every_line() -> AsyncIterator[bytes]:
             yield first
@@ -118,7 +118,7 @@ class Site:
         return StreamingResponse(every_line(), media_type="application/x-ndjson")
 
     async def _map_lines(self, request: Request) -> AsyncIterator[bytes]:
-        """The map as it grows, a line of JSON each. Closing the iterator ends the work."""
+        """The growing map as lines of JSON. Closing the iterator stops the computation."""
         loop, gone = asyncio.get_running_loop(), threading.Event()
         frames: asyncio.Queue[dict[str, Any] | Exception] = asyncio.Queue()
         async with self._body(request) as data, _place(self.maps), _place(self.places):
@@ -153,15 +153,15 @@ class Site:
                 gone.set()
 
     async def _in_turn(self, work: Callable[[], Any]) -> Any:
-        """What `work` gives in the one thread that computes."""
+        """Run `work` in the one thread that computes."""
         return await asyncio.get_running_loop().run_in_executor(self.network, work)
 
     @asynccontextmanager
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
-        """A request's bytes, which count as held inside the block.
+        """A request's bytes. Inside the block they count as held.
 
-        A body on its way takes no place, so that a slow or dead line keeps nobody waiting. Of a refused one the rest is read
-        and forgotten: a client that is still sending when the connection closes never hears why.
+        A body that is still arriving takes no place, so that slow or dead connections block nobody. The rest of a refused body is
+        read and dropped: a client that is still sending when the connection closes would not see the reason.
         """
         if request.headers.get("content-type", "").split(";")[0].strip().lower() != BYTES:
             raise HTTPException(415, f"Send bytes, with content-type {BYTES}.")
@@ -189,7 +189,7 @@ class Site:
 
 @asynccontextmanager
 async def _place(places: asyncio.Semaphore) -> AsyncIterator[None]:
-    """One of `places`; 503 where there is none."""
+    """Take one of `places`; 503 if none is free."""
     if places.locked():
         raise _busy()
     async with places:
@@ -197,7 +197,7 @@ async def _place(places: asyncio.Semaphore) -> AsyncIterator[None]:
 
 
 def _busy() -> HTTPException:
-    words = "Many photos are being looked at just now. Please try again in a moment."
+    words = "The coach is busy with other photos. Please try again in a moment."
     return HTTPException(503, words, {"retry-after": "2"})
 
 

@@ -1,15 +1,15 @@
-"""What to change on a photo: only what was measured on it, with what the true scores say of such a change.
+"""Tips: what to change on a photo. Each rests on a measurement of the photo, and on the evidence of the true scores.
 
-Five kinds of tips, each with what it is based on:
+There are five kinds of tips:
 
-- `advised`: the photo lacks it, and the true scores support that it matters;
-- `perhaps`: the photo lacks it, and the true scores cannot tell whether it matters;
-- `fine`: the photo has it already, or as much of it as most;
-- `not worth it`: the photo lacks it, and by the true scores it hardly matters, or the other way round;
-- `left out`: it could not be measured well enough.
+- `advised`: the photo lacks the trait, and the true scores support that it matters;
+- `perhaps`: the photo lacks the trait, and the true scores do not decide whether it matters;
+- `fine`: the photo has the trait, or more of it than half of the photos;
+- `not worth it`: the photo lacks the trait, and by the true scores it hardly matters or does harm;
+- `left out`: the trait could not be measured well enough.
 
-A gain is the difference between photos with and without it that are alike in all other columns: an association, no
-experiment. It says what such photos score, not for certain what this one will.
+A gain is the difference between photos with and without the trait that are alike in all other columns: an association, not an
+experiment. It says what such photos score, not what this photo will score.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ KINDS = (ADVISED, PERHAPS, FINE, NOT_WORTH, LEFT_OUT)
 
 @dataclass(frozen=True)
 class Trait:
-    """Something a tip may speak of: a yes or no that a probe tells, or (with a `unit`) a number of which more is better."""
+    """The subject of a tip: yes or no, by a probe; or, with a `unit`, a number of which more is better."""
 
     key: str
     column: str
@@ -37,13 +37,13 @@ class Trait:
     wanted: bool = True
     unit: str = ""
     shown: float = 1.0
-    """the number in `unit`s: measured x shown"""
+    """factor from the measurement to the `unit`"""
 
 
 TRAITS = (
     Trait("contrast", CONTRAST, "Put the pet before a background that is clearly lighter or darker than its coat.",
           unit="levels of brightness between pet and background"),
-    Trait("face", "Face", "Show the whole face, from the front.", "a face is to be seen", "no face is to be seen"),
+    Trait("face", "Face", "Show the whole face, from the front.", "a face is visible", "no face is visible"),
     Trait("eyes", "Eyes", "Wait until both eyes are open and look your way.", "both eyes are open and face front",
           "the eyes are not both open and facing front"),
     Trait("pets", "Group", "Show one pet alone.", "there is one pet", "there is more than one pet", wanted=False),
@@ -54,20 +54,21 @@ TRAITS = (
 
 @dataclass(frozen=True)
 class Tip:
-    """One trait of one photo."""
+    """One tip about one photo."""
 
     key: str
     kind: str
     advice: str
     seen: str
-    """what was measured on the photo, or why nothing was"""
+    """the measurement on the photo, or why there is none"""
     based_on: str
     """the same, and how it was measured"""
     figures: str
+    """the effect on the true scores"""
     evidence: str
-    """what the true scores say: figures alone, and in full"""
+    """the same, with the verdict and the counts"""
     gain: float | None = None
-    """score points that photos like this one but for the trait have more; None where the photo lacks nothing"""
+    """score points that similar photos with the trait have more; None if the photo has the trait"""
     gain_low: float | None = None
     gain_high: float | None = None
     adjusted: bool = False
@@ -77,24 +78,23 @@ class Tip:
 
 
 def tips_for(measured: Mapping[str, float], learned: Learned) -> list[Tip]:
-    """A tip for each of TRAITS, the best supported and largest gains first.
+    """A tip for each of TRAITS, the best supported first, then by gain.
 
-    `measured`: contrast in levels of luma and the subject's share, NaN where no subject was found; by column the chance
-    that a probe gives.
+    `measured`, by column: contrast in levels of luma and the subject's share, NaN if no subject was found; the probes' chances.
     """
     tips = [(_number if trait.unit else _yes_no)(trait, measured, learned) for trait in TRAITS]
     return sorted(tips, key=lambda tip: (KINDS.index(tip.kind), -(tip.gain or 0.0)))
 
 
 def change(evidence: Evidence, before: float, after: float) -> tuple[float, float, float]:
-    """(gain, low, high), score points, of a column that goes from `before` to `after`."""
+    """(gain, low, high), score points, if a column goes from `before` to `after`."""
     steps = (after - before) / evidence.unit
     low, high = sorted((steps * evidence.gain_low, steps * evidence.gain_high))
     return steps * evidence.gain, low, high
 
 
 def promise(gain: float, low: float, high: float) -> str:
-    """What such photos score more, worded so that it is not taken for a score."""
+    """The gain in words that cannot be mistaken for a score."""
     (first, less), (last, more) = ((f"{abs(end):.0f}", "fewer" if end < -0.5 else "more") for end in (low, high))
     about = "less than 1 point" if abs(gain) < 0.5 else f"about {gain:.0f} point{'' if round(gain) == 1 else 's'}"
     return f"Photos like that score {about} more ({first}{'' if less == more else f' {less}'} to {last} {more})."
@@ -103,7 +103,7 @@ def promise(gain: float, low: float, high: float) -> str:
 def _yes_no(trait: Trait, measured: Mapping[str, float], learned: Learned) -> Tip:
     probe = learned.probes.get(trait.column)
     if probe is None or not probe.usable:
-        why = "no probe: its features cannot be had" if probe is None else probe.words
+        why = "no probe: the weights for its features cannot be found" if probe is None else probe.words
         return _tip(trait, LEFT_OUT, why, why, learned)
     chance = measured[trait.column]
     has = (chance >= 0.5) == trait.wanted
@@ -116,7 +116,7 @@ def _yes_no(trait: Trait, measured: Mapping[str, float], learned: Learned) -> Ti
 def _number(trait: Trait, measured: Mapping[str, float], learned: Learned) -> Tip:
     value, known = measured[trait.column], learned.quantiles.get(trait.column)
     if not np.isfinite(value) or known is None:
-        why = "no subject could be told from its background"
+        why = "no subject could be separated from its background"
         return _tip(trait, LEFT_OUT, why, why, learned)
     share = float(np.interp(value, known, np.linspace(0.0, 100.0, len(known))))
     seen = f"{value * trait.shown:.0f} {trait.unit}"
@@ -130,7 +130,7 @@ def _number(trait: Trait, measured: Mapping[str, float], learned: Learned) -> Ti
 def _tip(
     trait: Trait, kind: str, seen: str, based_on: str, learned: Learned, step: tuple[float, float] | None = None
 ) -> Tip:
-    """A tip of `kind`; where following it changes its column by `step` (from, to), of the kind that the evidence allows."""
+    """A tip of `kind`. With `step` (from, to), the change of the column if the tip is followed, the evidence decides the kind."""
     evidence = learned.evidence.get(trait.column)
     if evidence is None:
         untested = f"{NOT_TESTABLE}: it is the same on all photos"

@@ -1,7 +1,7 @@
-"""What a photo shows: probes of the contest's 0/1 columns on the pooled features of the run's backbone before training.
+"""Traits of a photo: probes of the contest's 0/1 columns on the pooled features of the run's backbone before training.
 
-A probe is a ridge regression judged out of fold by its AUC: how often a photo that has the trait ranks above one that has
-not. Below 0.7 it is not used. The features come from the weights that training started with, which never saw a score.
+A probe is a ridge regression. Its out-of-fold AUC says how often a photo with the trait ranks above one without it; below 0.7 the
+probe is not used. The features come from the weights that training started with, which never saw a score.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from pawpularity.heads.features import frozen_network
 COLUMNS = ("Face", "Eyes", "Group", "Blur")
 MIN_AUC = 0.7
 MIN_PHOTOS = 20
-"""Photos of either kind below which no probe is fitted."""
+"""Least number of photos with the trait, and of photos without it, for a probe."""
 ALPHAS = np.logspace(0, 6, 13)
 
 Floats = NDArray[np.float64]
@@ -32,31 +32,33 @@ class Probe:
     n_with: int
     n_without: int
     auc: float | None = None
-    """out of fold; None = too few photos of either kind"""
+    """out of fold; None: too few photos with or without it"""
     weights: list[float] = field(default_factory=list, repr=False)
     bias: float = 0.0
 
     @property
     def usable(self) -> bool:
-        """Whether a tip may rest on it."""
+        """Whether it is good enough for tips."""
         return self.auc is not None and self.auc >= MIN_AUC
 
     @property
     def words(self) -> str:
-        """One line."""
+        """The probe and its AUC in one line, or why there is no probe."""
         if self.auc is None:
-            return f"no probe: {self.n_with} photos with it and {self.n_without} without; {MIN_PHOTOS} of either are needed"
-        return f"a probe that tells it with AUC {self.auc:.2f}{'' if self.usable else f', below {MIN_AUC:g}'}"
+            return (
+                f"no probe: {self.n_with} photos with it and {self.n_without} without; {MIN_PHOTOS} of each are needed"
+            )
+        return f"a probe with AUC {self.auc:.2f}{'' if self.usable else f', below {MIN_AUC:g}'}"
 
     def chance(self, features: Floats) -> Floats:
-        """(n,) the chance, 0 to 1, that photos with pooled features (n, width) have it."""
+        """(n,) the chance, 0 to 1, that photos with the pooled features (n, width) have the trait."""
         return np.asarray(1.0 / (1.0 + np.exp(-(features @ np.array(self.weights) + self.bias))))
 
 
 def fit_probes(features: Floats, columns: Mapping[str, Floats], folds: NDArray[np.int64]) -> dict[str, Probe]:
-    """A probe for each of `columns`, name -> (n,) of 0 and 1.
+    """A probe for each of `columns`: by name, (n,) of 0 and 1.
 
-    `features` (n, width); `folds` (n,) of two or more, near-duplicates never in two of them.
+    `features`: (n, width). `folds`: (n,), two folds or more; near-duplicates must be in the same fold.
     """
     from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.metrics import roc_auc_score
@@ -75,7 +77,7 @@ def fit_probes(features: Floats, columns: Mapping[str, Floats], folds: NDArray[n
     weights = np.reshape(model.coef_, (len(names), -1)) / scaler.scale_
     biases = np.ravel(model.intercept_) - weights @ scaler.mean_
     for i, name in enumerate(names):
-        platt = LogisticRegression(C=1e6).fit(unseen[:, [i]], truth[:, i])  # from a ridge's answer to a chance
+        platt = LogisticRegression(C=1e6).fit(unseen[:, [i]], truth[:, i])  # from the ridge's output to a chance
         slope, offset = float(platt.coef_[0, 0]), float(platt.intercept_[0])
         probes[name] = Probe(probes[name].n_with, probes[name].n_without, float(roc_auc_score(truth[:, i], unseen[:, i])),
                              (slope * weights[i]).tolist(), slope * float(biases[i]) + offset)  # fmt: skip
@@ -83,7 +85,7 @@ def fit_probes(features: Floats, columns: Mapping[str, Floats], folds: NDArray[n
 
 
 class Encoder:
-    """The run's backbone as it was before training."""
+    """The run's backbone with the weights from before training."""
 
     def __init__(self, config: Config, compute: Compute) -> None:
         size, seed = config.photos.size, config.train.seed

@@ -1,4 +1,4 @@
-"""A photo that somebody sent: its header is checked before it is decoded, and it is never written to disk."""
+"""An uploaded photo. Its header is checked before it is decoded, and it is never written to disk."""
 
 import io
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from pawpularity.data.photos import FORMATS, PhotoError, Pixels, decode, fault
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS, MAX_PIXELS_JPEG = 25_000_000, 64_000_000
-"""JPEGs are reduced while they are decoded; other formats unfold whole, four bytes a pixel."""
+"""JPEGs are shrunk while they are decoded; other formats are decoded at full size, four bytes a pixel."""
 MIN_SIDE = 32
 _ORIENTATION = 0x0112
 
 Box = tuple[float, float, float, float]
-"""left, top, right, bottom as shares of the photo as shown"""
+"""left, top, right, bottom, as shares of the upright photo"""
 
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """A photo's bytes and its size in pixels as shown, that is, turned as its EXIF says."""
+    """A photo's bytes, and the size in pixels of the upright photo (turned as its EXIF says)."""
 
     data: bytes
     width: int
@@ -29,7 +29,7 @@ class Upload:
 
     @classmethod
     def of(cls, data: bytes) -> "Upload":
-        """Read a photo's header. Raises PhotoError for what is no photo, too small or too large."""
+        """Read a photo's header. Raises PhotoError for files that are not photos, too small or too large."""
         if not data:
             raise PhotoError(data, "empty")
         if len(data) > MAX_BYTES:
@@ -48,11 +48,11 @@ class Upload:
 
     @property
     def fingerprint(self) -> str:
-        """Names the content, as the tables of photos do."""
+        """The hash of the bytes, as in `Dataset.fingerprints`."""
         return fingerprint(self.data)
 
     def pixels(self, size: int, fit: str) -> Pixels:
-        """(size, size, 3) by the project's decoder. Raises PhotoError."""
+        """(size, size, 3), by the project's decoder. Raises PhotoError."""
         return decode(self.data, size, fit)
 
 

@@ -1,6 +1,6 @@
-"""`pawpularity explain`: which photos to explain, each with every method, each map judged; then everything that needs all photos.
+"""`pawpularity explain`: choose the photos, map each with every method, judge each map, then write tables and pictures.
 
-Leaves in oof/RUN/explain/ (the extremes), and below it photos/ (PHOTO=...) or groups/GROUP/ (GROUP=...; see `groups`):
+Writes to oof/RUN/explain/ (the extremes), or below it to photos/ (PHOTO=...) or groups/GROUP/ (GROUP=...; see `groups`):
 
     index.html              the gallery, written last
     panels/ID.png           photo, gradient, Grad-CAM, RISE, RISE's standard error; scores, scales, verdicts
@@ -8,9 +8,9 @@ Leaves in oof/RUN/explain/ (the extremes), and below it photos/ (PHOTO=...) or g
     maps/ID.npz             raw signed maps
     records/ID.json         one photo's figures
     explain.csv             a row per photo and method
-    explain.json            summaries, sanity, settings, run
-    sanity.png              how similar maps of a network with random weights are
-    convergence.png         how the error of RISE's maps falls with the masks, of the first few photos
+    explain.json            summaries, sanity check, settings, run
+    sanity.png              similarity of the maps to those of networks with random weights
+    convergence.png         error of RISE's maps by number of masks, for the first few photos
 """
 
 from collections.abc import Sequence
@@ -45,9 +45,9 @@ def explain(
     out: str | None = None,
     json: str | None = None,
 ) -> None:
-    """Explain the `n` photos of each extreme, the ones named by `photo`, or the means of whole groups of photos.
+    """Explain the `n` photos of each extreme, the photos named by `photo`, or the mean maps of groups of photos.
 
-    Raises UserError for wrong options and, when the others are done, for photos that cannot be explained.
+    Raises UserError for wrong options, and at the end for photos that cannot be explained.
     """
     if photo and (n is not None or group):
         raise UserError(f"explain: --photo names what to explain; remove {'--group' if group else '--n'}")
@@ -69,7 +69,7 @@ def explain(
         what, folder = "extremes", data.folder
     if not photos:
         raise UserError(listed(faults))
-    from pawpularity.explain.explain import (  # after everything cheap: they import torch
+    from pawpularity.explain.explain import (  # late: it imports torch, and wrong options should answer at once
         explain_photos,
         finish,
         predictor_for,

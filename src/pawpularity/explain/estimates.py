@@ -1,4 +1,4 @@
-"""A mean over photos with its interval, where some photos may have no figure."""
+"""Means over photos with 95 % intervals. Photos without a figure (nan) are left out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ DRAWS = 4_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of `n` photos' figures and its 95 % interval; nan where there is none (no photo; one, for an interval)."""
+    """The mean of `n` photos' figures and its 95 % interval. The mean of no photo is nan, and so is the interval of one."""
 
     mean: float
     low: float
@@ -24,7 +24,7 @@ class Estimate:
     n: int
 
     def text(self, digits: int = 2, sign: bool = True) -> str:
-        """`+1.23 [+0.80, +1.60]`; `-` for no photo, and for the interval of one."""
+        """`+1.23 [+0.80, +1.60]`; `-` for no photo, `+1.23 [-]` for one."""
         if not self.n:
             return "-"
         number = f"{'+' if sign else ''}.{digits}f"
@@ -47,8 +47,8 @@ def estimates(columns: ArrayLike, groups: Groups = None, *, seed: int = 0) -> li
     are resampled together.
     """
     values = np.asarray(columns, dtype=np.float64)
-    there = np.isfinite(values)
-    both = np.concatenate([np.where(there, values, 0.0), there], axis=1)
+    known = np.isfinite(values)
+    both = np.concatenate([np.where(known, values, 0.0), known], axis=1)
     sums, counts = np.split(bootstrap_sums(both, groups, draws=DRAWS, seed=seed), 2, axis=1)
     found = []
     for column, total, count in zip(values.T, sums.T, counts.T, strict=True):
@@ -59,8 +59,8 @@ def estimates(columns: ArrayLike, groups: Groups = None, *, seed: int = 0) -> li
 
 
 def proportion(values: ArrayLike, groups: Groups = None, *, seed: int = 0) -> Estimate:
-    """The mean of 0s and 1s (photos,). Where all agree, the bootstrap's interval would be a point: then it is Wilson's (1927), of
-    as many as there are groups."""
+    """The mean of 0s and 1s (photos,). Where all are equal the bootstrap's interval would be a point, so Wilson's (1927) is used,
+    counting each group once."""
     column = np.asarray(values, dtype=np.float64)
     found = estimates(column[:, None], groups, seed=seed)[0]
     if found.n < 2 or found.mean not in (0.0, 1.0):

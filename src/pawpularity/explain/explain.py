@@ -1,4 +1,4 @@
-"""Explain photos one by one: every method's map, each map judged; then everything that needs all photos."""
+"""Explain photos one by one (make and judge every method's map), then write what needs all photos: scales, tables, the gallery."""
 
 import zlib
 from collections.abc import Sequence
@@ -31,32 +31,32 @@ from pawpularity.models.network import HIGHEST, LOWEST
 from pawpularity.predictor import Predictor
 from pawpularity.runs import versions
 
-SANITY_BLOCKS = 4  # of masks, for every map of a network with random weights
-PLOTTED = 7  # photos in the plot of convergence: more lines could not be distinguished
+SANITY_BLOCKS = 4  # blocks of masks for each map of a network with random weights
+PLOTTED = 7  # photos in the convergence plot: more lines could not be distinguished
 
 
 def predictor_for(data: RunData, photos: Sequence[Photo]) -> Predictor:
-    """The networks that explain `photos`: their folds', or all trained ones where a picture is not of the run."""
+    """The networks of the photos' folds, or of all trained folds where a picture is not one of the run's photos."""
     folds = {one.fold for one in photos}
-    own = sorted(fold for fold in folds if fold is not None)
-    predictor = Predictor.load(data.run.folder, folds=None if None in folds else own)
+    known = sorted(fold for fold in folds if fold is not None)
+    predictor = Predictor.load(data.run.folder, folds=None if None in folds else known)
     log(f"device  {predictor.compute}")
     if None in folds:
         trained = ", ".join(map(str, sorted(predictor.networks)))
-        log(f"pictures that are not of {data.dataset.name}: the mean of folds {trained}, without metadata")
+        log(f"pictures outside {data.dataset.name} are explained by the mean of folds {trained}, without metadata")
     return predictor
 
 
 def explain_photos(settings: Explain, predictor: Predictor, photos: Sequence[Photo], results: Results) -> list[str]:
-    """Explain the photos that `results` does not hold yet. Returns a line for each that cannot be explained."""
+    """Explain the photos that `results` does not hold yet. Returns an error message for each photo that cannot be explained."""
     faults = []
     todo = [one for one in photos if not results.done(one.name)]
     if len(todo) < len(photos):
-        log(f"{len(photos) - len(todo)} of {len(photos)} photos were explained before")
-    each = passes_to_judge(len(settings.methods), with_road=settings.road)
+        log(f"{len(photos) - len(todo)} of {len(photos)} photos are explained already")
+    passes = passes_to_judge(len(settings.methods), with_road=settings.road)
     if "rise" in settings.methods:
-        each += settings.budget if settings.masks == "auto" else settings.masks
-    with Progress(len(todo) * each, "explain", "pass") as progress:
+        passes += settings.budget if settings.masks == "auto" else settings.masks
+    with Progress(len(todo) * passes, "explain", "pass") as progress:
         for number, photo in enumerate(todo, start=1):
             try:
                 record, maps = _explain(settings, predictor, photo, progress)
@@ -66,37 +66,38 @@ def explain_photos(settings: Explain, predictor: Predictor, photos: Sequence[Pho
                 faults.append(str(error) if photo.row is not None else f"{photo.path}: {error.reason}")
             except UserError as error:
                 faults.append(f"{photo.name}: {error}")
-            progress.add(max(0, number * each - progress.done))  # RISE stopped early, or the photo cannot be explained
+            # Fill the bar up: RISE stopped early, or the photo cannot be explained.
+            progress.add(max(0, number * passes - progress.done))
     return faults
 
 
 def _explain(
     settings: Explain, predictor: Predictor, photo: Photo, progress: Progress
 ) -> tuple[dict[str, Any], dict[str, Saliency]]:
-    """One photo's record and maps. Raises UserError for one that cannot be explained."""
+    """One photo's record and maps. Raises UserError if it cannot be explained."""
     score = photo.score(predictor)
     x = score.input_of(photo.pixels(predictor))
     if (value := constant_score(score, x)) is not None:
         raise UserError(
-            f"its score is {value:.6g} whatever is hidden: the network ignores it; train with a lower train.lr"
+            f"its score is {value:.6g} whatever is hidden: the network ignores the photo; train with a lower train.lr"
         )
     score = replace(score, on_scored=progress.add)
     maps, refusals = maps_of(score, x, settings)
     seed = zlib.crc32(f"{settings.seed} {photo.name}".encode())
     judged = judge(score, x, {name: one.judged for name, one in maps.items()}, seed=seed, with_road=settings.road)
-    own, hidden = (float(score(picture[None])[0]) for picture in (x, torch.zeros_like(x)))
-    row = photo.row or {"prediction": min(max(own, LOWEST), HIGHEST)}
+    shown, hidden = (float(score(picture[None])[0]) for picture in (x, torch.zeros_like(x)))
+    row = photo.row or {"prediction": min(max(shown, LOWEST), HIGHEST)}
     record = {
         "name": photo.name, "photo": photo.path.name, "kinds": list(photo.kinds), "folds": sorted(predictor.networks),
         **{key: row.get(key) for key in ("fold", "target", "constant", "group", "prediction")},
-        "score": own, "hidden_score": hidden, "refusals": refusals,
+        "score": shown, "hidden_score": hidden, "refusals": refusals,
         "methods": {name: one.about() for name, one in maps.items()}, "judged": judged,
     }  # fmt: skip
     return record, maps
 
 
 def maps_of(score: PhotoScore | FoldsMean, x: Tensor, settings: Explain) -> tuple[dict[str, Saliency], list[str]]:
-    """The maps of one photo by method, and a line for each method that refuses this network. Raises UserError if all do."""
+    """One photo's maps by method, and an error message for each method that failed. Raises UserError if all did."""
     maps: dict[str, Saliency] = {}
     refusals: list[str] = []
     for method in settings.methods:
@@ -112,7 +113,7 @@ def maps_of(score: PhotoScore | FoldsMean, x: Tensor, settings: Explain) -> tupl
 def finish(
     data: RunData, predictor: Predictor, photos: Sequence[Photo], results: Results, what: str
 ) -> tuple[dict[str, Any], str]:
-    """Everything that needs all photos: scales, pictures, tables, the page. Returns the JSON and the text."""
+    """Write everything that needs all photos: scales, pictures, tables, the gallery. Returns the JSON and the text."""
     folder, settings = results.folder, data.settings
     explained = [Explained(results.record(one.name), results.maps(one.name)) for one in photos]
     methods = dict.fromkeys(name for one in explained for name in one.maps)
@@ -149,30 +150,30 @@ def finish(
 def _cascades(
     settings: Explain, predictor: Predictor, photos: Sequence[Photo], explained: Sequence[Explained]
 ) -> list[Sanity]:
-    """Each method with weights randomised from the top down, on a few photos of the fold that has most of them."""
+    """Each method's cascade (`sanity`), on a few photos of the fold that most of `photos` belong to."""
     folds = [one.fold for one in photos if one.fold is not None]
     fold = max(sorted(set(folds)), key=folds.count, default=None)
-    taken = [(photo, one) for photo, one in zip(photos, explained, strict=True) if photo.fold == fold]
-    taken = taken[: settings.sanity_photos]
-    if fold is None or len(taken) < 2:
+    chosen = [(photo, one) for photo, one in zip(photos, explained, strict=True) if photo.fold == fold]
+    chosen = chosen[: settings.sanity_photos]
+    if fold is None or len(chosen) < 2:
         return []
-    methods = [name for name in settings.methods if all(name in one.maps for _, one in taken)]
-    scores = [score for photo, _ in taken if isinstance(score := photo.score(predictor), PhotoScore)]
-    xs = [score.input_of(photo.pixels(predictor)) for score, (photo, _) in zip(scores, taken, strict=True)]
-    groups = np.array([one.record["group"] for _, one in taken])
+    methods = [name for name in settings.methods if all(name in one.maps for _, one in chosen)]
+    scores = [score for photo, _ in chosen if isinstance(score := photo.score(predictor), PhotoScore)]
+    xs = [score.input_of(photo.pixels(predictor)) for score, (photo, _) in zip(scores, chosen, strict=True)]
+    groups = np.array([one.record["group"] for _, one in chosen])
     masks = SANITY_BLOCKS * MaskDesign(settings.cells).block_size
 
     def maps_by(method: str) -> Any:
-        def one(score: PhotoScore, x: Tensor, drawn: int) -> NDArray[Any]:
-            drawing = settings.model_copy(update={"masks": masks, "seed": settings.seed + drawn})
+        def map_of(score: PhotoScore, x: Tensor, draw: int) -> NDArray[Any]:
+            drawing = settings.model_copy(update={"masks": masks, "seed": settings.seed + draw})
             try:
                 return METHODS[method].map_of(score, x, drawing).map
-            except UserError:  # a random network may not look at the photo at all: nothing is left of the map
+            except UserError:  # a random network may ignore the photo: nothing is left of the map
                 return np.zeros(x.shape[-2:], dtype=np.float32)
 
-        return one
+        return map_of
 
-    total = len(methods) * maps_in_cascade(len(taken), len(predictor.networks[fold].split.blocks))
+    total = len(methods) * maps_in_cascade(len(chosen), len(predictor.networks[fold].split.blocks))
     with Progress(total, f"maps with random weights, fold {fold}", "map") as progress:
         return [
             cascade(scores, xs, maps_by(name), method=name, seed=settings.seed, groups=groups, on_map=progress.add)

@@ -1,18 +1,18 @@
-"""Does a map rank the places of a photo by what they really do to its score? Judged by removing and by showing them.
+"""Faithfulness: does a map rank the places of a photo by what they do to its score? Insertion, deletion and ROAD.
 
-Deletion removes the places, the highest first; insertion shows them in that order on a hidden photo. A hidden place shows the
-blurred photo or the mean colour ("grey", which RISE itself hides with, so the blur and ROAD are the neutral judges). Good maps
-lose score fast and gain it fast: area under insertion minus area under deletion, in score points, is the figure. It cannot be
-compared between photos, but it can with other orders of the same photo:
+Deletion removes the places, the highest first. Insertion starts from the hidden photo and shows the places in the same order. A
+hidden place shows the blurred photo or the mean colour ("grey"). RISE itself hides with grey, so blur and ROAD are the neutral
+tests. A good map loses score fast in deletion and gains it fast in insertion. The figure is the area under insertion minus the
+area under deletion, in score points. It does not compare between photos; it compares with other orders of the same photo:
 
-- random orders, as coarse as the map judged and never finer than a cell (an order of single pixels removes a little of
-  everything and is beaten by any blob). A smooth random field and its negative are drawn together: insertion in one order is
-  deletion in the other, read backwards, so insertion minus deletion of the pair is +d and -d.
-- the centre first, where pets are. It knows nothing of the photo and beats random orders on many, so a map must beat it as
-  well.
+- Random orders, as coarse as the map and never finer than a cell. (An order of single pixels removes a little of everything, and
+  any blob beats it.) Each random field is used with its negative: insertion in one order is deletion in the other, backwards, so
+  the pair's figures are +d and -d.
+- The centre first, where pets are. This order ignores the photo and still beats random orders on many photos, so a map must
+  beat it as well.
 
-A map beats random on a photo where its p is at most .05: the rank of its figure among its own, its reverse's, the random
-orders' and theirs (a randomisation test; ten pairs give p >= 1/22, so one photo says little; see `summary`).
+A map beats random on a photo where p <= .05. p is a randomisation test: the rank of the map's figure among the figures of the map,
+the random orders, and the reverses of all of them. Ten random orders give p >= 1/22, so one photo says little; see `summary`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,8 +33,8 @@ from pawpularity.files import plain
 BASELINES = ("blur", "grey")
 CENTRE, CONSTANT, NO_BETTER = "centre", "constant map", "no better than random"
 LEVEL = 0.05
-PAIRS = 10  # random orders of each grain, and as many reverses: with fewer than nine nothing could beat them
-GRAINS = 3  # in cells: 1, 2 and 4
+PAIRS = 10  # random orders of each coarseness, and their reverses: with fewer than nine no map could reach p <= .05
+GRAINS = 3  # levels of coarseness: 1, 2 and 4 cells
 CELLS = 8  # across the photo: the finest grain
 STEPS = 28
 BATCH = 128
@@ -52,29 +52,29 @@ def judge(
 ) -> list[dict[str, Any]]:
     """Judge `maps`, (H, W) each and signed, of the photo `x` (C, H, W), whose zero is the mean colour.
 
-    A row for every map, then for "centre", on each baseline, for JSON: method, baseline, deletion_auc, insertion_auc,
-    insertion_minus_deletion, road (see `road`), p_random, beats_random, road_beats_random, and mark, what a reader must see beside
-    the figures. All in score points, but for p. A map that is the same everywhere has no order: it is judged in a random one, and
-    its p is 1. Even `steps`; random orders are looked at on every second. Raises UserError for a score that is not finite.
+    Returns rows for JSON, on each baseline one for every map and one for "centre": method, baseline, deletion_auc, insertion_auc,
+    insertion_minus_deletion, road (see `road`), p_random, beats_random, road_beats_random, and mark (a warning to show beside the
+    figures). Figures are in score points, except p. A constant map has no order: it is judged in a random one, and its p is 1.
+    `steps` must be even: random orders are scored at every second step. Raises UserError for a score that is not finite.
     """
     shape = (int(x.shape[-2]), int(x.shape[-1]))
-    ties = random_fields(shape, shape[0] / CELLS, 1, [seed, 99])[0]  # a constant map's order is as coarse as the rest
+    ties = random_fields(shape, shape[0] / CELLS, 1, [seed, 99])[0]  # the order of a constant map: one cell coarse
     signed = {**maps, CENTRE: centre_first(shape)}
-    own = np.stack([ranks_of(values, ties) for values in signed.values()])
+    map_orders = np.stack([ranks_of(values, ties) for values in signed.values()])
     fields = [random_fields(shape, shape[0] / CELLS * 2**level, PAIRS, [seed, level]) for level in range(GRAINS)]
     sizes = np.log([np.mean([grain(field) for field in level]) for level in fields])
     constant = [bool(np.ptp(values) == 0.0) for values in signed.values()]
     levels = [0 if flat else int(np.abs(sizes - np.log(grain(values))).argmin())
               for flat, values in zip(constant, signed.values(), strict=True)]  # fmt: skip
     drawn = {level: np.stack([ranks_of(field, ties) for field in fields[level]]) for level in sorted(set(levels))}
-    roads = road(score, x, own, seed=seed) if with_road else np.full(len(own), np.nan)
+    roads = road(score, x, map_orders, seed=seed) if with_road else np.full(len(map_orders), np.nan)
     random_roads = {level: road(score, x, orders, seed=seed) for level, orders in drawn.items() if with_road}
 
     shares = np.round(np.arange(steps + 1) / steps * ties.size).astype(np.int64)
     rows = []
     for baseline in baselines:
         hidden = _hidden(x, baseline)
-        deletion, insertion = _curves(score, x, hidden, own, shares)
+        deletion, insertion = _curves(score, x, hidden, map_orders, shares)
         areas = [np.trapezoid(curves, shares / ties.size, axis=1) for curves in (deletion, insertion)]
         gains = _gains(deletion[:, ::2], insertion[:, ::2])
         chance = {n: _gains(*_curves(score, x, hidden, orders, shares[::2])) for n, orders in drawn.items()}
@@ -91,7 +91,7 @@ def judge(
 
 
 def passes_to_judge(maps: int, *, with_road: bool = True) -> int:
-    """How many photos `judge` scores at most for this many maps."""
+    """The most photos that `judge` scores for this many maps."""
     orders, random = maps + 1, GRAINS * PAIRS
     curves = orders * 2 * (STEPS + 1) + random * 2 * (STEPS // 2 + 1)
     return len(BASELINES) * curves + with_road * 2 * len(SHARES) * (orders + random)
@@ -100,7 +100,7 @@ def passes_to_judge(maps: int, *, with_road: bool = True) -> int:
 def _hidden(x: Tensor, baseline: str) -> Tensor:
     if baseline == "grey":
         return torch.zeros_like(x)
-    # Half a cell of eight: what is as small as an eye is gone, where the pet is can still be seen.
+    # Half a cell of eight: details the size of an eye disappear, and the pet's place stays visible.
     sd = x.shape[-1] / 16.0
     blurred = gaussian_filter(x.detach().float().cpu().numpy(), (0, sd, sd), mode="nearest")
     return torch.from_numpy(blurred).to(x)
@@ -127,7 +127,7 @@ def _gains(deletion: Floats, insertion: Floats) -> Floats:
 
 
 def p_among(own: float, drawn: Floats) -> float:
-    """One-sided p of `own` among the random orders `drawn`, both with their reverses: its rank among 2 (n + 1)."""
-    everyone = np.concatenate([drawn, -drawn, [-own]])
+    """One-sided p of `own` among the figures `drawn` (n,) of random orders: its rank among all 2 (n + 1), reverses included."""
+    others = np.concatenate([drawn, -drawn, [-own]])
     # Float sums in another order differ in their last digits; a tie must count as reached.
-    return float((1 + (everyone >= own - 1e-9 * max(abs(own), 1e-12)).sum()) / (len(everyone) + 1))
+    return float((1 + (others >= own - 1e-9 * max(abs(own), 1e-12)).sum()) / (len(others) + 1))

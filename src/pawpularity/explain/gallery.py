@@ -1,7 +1,7 @@
-"""What `explain` leaves to look at: a panel and a strip a photo, explain.csv, and index.html, a page that needs no network.
+"""The gallery that `explain` writes: a panel and a strip for each photo, explain.csv, and index.html, a page that needs no network.
 
-Style and script are in the page, pictures are files beside it. Without a script it shows everything; with one it sorts and
-filters.
+Style and script are inside the page; pictures are files beside it. The page shows everything without JavaScript, and sorts and
+filters with it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from pawpularity.explain.saliency import Saliency
 from pawpularity.explain.sanity import SIMILARITIES, Sanity
 from pawpularity.explain.summary import USELESS, Summary, summary_rows
 
-JUDGE = "blur"  # the baseline whose verdict marks a map: RISE itself hides with grey
+JUDGE = "blur"  # the baseline whose verdict marks a map; not grey, which RISE itself hides with
 _FIGURES = {"deletion_auc": "deletion", "insertion_auc": "insertion", "insertion_minus_deletion": "insertion - deletion",
             "road": "ROAD"}  # fmt: skip
 _NAMES = {"photo": "photo", "error": ERROR, **TITLES}
@@ -30,25 +30,25 @@ _NAMES = {"photo": "photo", "error": ERROR, **TITLES}
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """The results about one photo, as read back from disk: its record (see `explain`), and its maps by method."""
+    """One photo's results, read back from disk: its record (see `explain`), and its maps by method."""
 
     record: Mapping[str, Any]
     maps: Mapping[str, Saliency]
 
     @property
     def name(self) -> str:
-        """The photo's Id, or the name made of its file's."""
+        """The photo's Id, or a name made from its file name."""
         return str(self.record["name"])
 
     @property
     def main(self) -> dict[str, Mapping[str, Any]]:
-        """By method, the row of `judge` whose verdict marks its map."""
+        """By method, the row of `faithfulness.judge` whose verdict marks its map."""
         rows = sorted(self.record["judged"], key=lambda row: bool(row["baseline"] == JUDGE))
         return {row["method"]: row for row in rows if row["method"] in self.maps}
 
     @property
     def weak(self) -> set[str]:
-        """Methods whose map of this photo does not beat random orders of its grain."""
+        """Methods whose map of this photo does not beat random orders of the same coarseness."""
         return {name for name, row in self.main.items() if not row["beats_random"]}
 
     @property
@@ -64,13 +64,13 @@ class Explained:
         )
 
     def lines(self, tile: str) -> list[str]:
-        """What is written below a tile: `photo`, a method or `error`."""
+        """The lines below a tile, which is `photo`, a method or `error`."""
         if tile == "photo":
             score, hidden = self.record["score"], self.record["hidden_score"]
-            return [f"the network's own score {score:.1f}", f"with everything hidden {hidden:.1f}"]
+            return [f"the network's score {score:.1f}", f"with everything hidden {hidden:.1f}"]
         if tile == "error":
             share = 100 * float(differs_from_zero(self.maps["rise"]).mean())
-            return [f"{share:.0f} % of the map differs from zero:", "outlined, red above it, blue below",
+            return [f"{share:.0f} % of the map differs from zero:", "outlined, red above zero, blue below",
                     "hatched: may be zero (95 %, pixel by pixel)"]  # fmt: skip
         return [*_about_map(self.maps[tile]), *_about_tests(self.maps[tile], self.main[tile])]
 
@@ -100,7 +100,7 @@ def _about_tests(one: Saliency, row: Mapping[str, Any]) -> list[str]:
 
 
 def write_pictures(folder: Path, one: Explained, pixels: Pixels, scales: Mapping[str, float]) -> None:
-    """`strips/NAME.png` and `panels/NAME.png` of a photo of `pixels` (s, s, 3)."""
+    """Write `strips/NAME.png` and `panels/NAME.png` of a photo of `pixels` (s, s, 3)."""
     shown = tiles(pixels, one.maps, scales)
     write_strip(folder / "strips" / f"{one.name}.png", shown)
     columns = []
@@ -113,7 +113,7 @@ def write_pictures(folder: Path, one: Explained, pixels: Pixels, scales: Mapping
 
 
 def csv_text(explained: Sequence[Explained], sanity: Sequence[Sanity]) -> str:
-    """explain.csv: a row per photo and method; what `sanity` says of a method stands in each of its rows."""
+    """explain.csv: a row per photo and method. Each row repeats the verdict of `sanity` on its method."""
     verdicts = {one.method: one.verdict for one in sanity}
     of_photo = ("fold", "target", "prediction", "constant", "score", "hidden_score")
     of_map = ("mark", "road", "road_beats_random")
@@ -141,7 +141,7 @@ def page(
     sanity: Sequence[Sanity],
     about: Mapping[str, Any],
 ) -> str:
-    """index.html. `scales`: by method, and `error`. `about`: run, data and settings, for the words around the photos."""
+    """index.html. `scales`: by method, and of `error`. `about`: run, data and settings, for the text around the photos."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

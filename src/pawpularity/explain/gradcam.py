@@ -1,17 +1,17 @@
 """Grad-CAM (Selvaraju et al. 2017) of a score, through the `grad-cam` package, signed and in score points.
 
-A cell of the map is what its features add to the score, to first order: the sum over channels of activation times the channel's
-mean gradient. For a network that pools the mean and goes on linearly the cells sum to the score without its bias, exactly.
-Where the head treats places differently (VGG's fully connected layers), the mean gradient is no place's own: the cells are
-compared with activation x gradient, and if they are another map, they are not called score points. Nothing is clipped.
+A cell of the map says what its features add to the score, to first order: the sum over channels of activation times the channel's
+mean gradient. For a network with mean pooling and a linear head the cells sum exactly to the score without its bias. Nothing is
+clipped. A head may treat places differently (VGG's fully connected layers); then the mean gradient holds for no single place. So
+the cells are compared with activation x gradient. If the two maps differ, the cells are not called score points.
 
-It is taken at what timm's `forward_features` returns, the last place where features still have places: everything the score
-knows of the photo goes through it. A vision transformer that pools its class token takes nothing from the other tokens after the
-last attention, so there it is taken at the normalised input of the last block.
+The layer is what timm's `forward_features` returns: the last features that have places, through which all of the photo reaches
+the score. A vision transformer that pools its class token uses no other token after the last attention. There the layer is the
+normalised input of the last block.
 
-Guards against what the package does silently: a score in float32 (it fails on bfloat16), an input that asks for a gradient (a
-frozen backbone gives none), copies of the activations (on a CPU a later step in place overwrites what it keeps), a network that
-is left as it was, and no `with` block (which swallows an IndexError).
+Precautions against what the package does silently: the score is in float32 (the package fails on bfloat16); the input requires a
+gradient (a frozen backbone gives none); activations are copied (on a CPU a later in-place step overwrites them); the network is
+left unchanged; and there is no `with` block (it swallows an IndexError).
 """
 
 from typing import Any
@@ -21,22 +21,25 @@ import torch
 from torch import Tensor, nn
 
 from pawpularity.errors import UserError
-from pawpularity.explain.gradient import asking_input, at_rest, why_flat
+from pawpularity.explain.gradient import at_rest, input_with_gradient, why_flat
 from pawpularity.explain.saliency import Saliency
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.models.network import Network
 
-_APART = 0.1  # root mean square, of the first-order cells': from which on cells are no first-order points
+_APART = 0.1  # largest difference (RMS, as a share of activation x gradient) at which the cells count as score points
 
 
-class _Halves(nn.Module):
-    """The network cut at its last features, for the package: it would clear the `.grad` of any parameter that it reaches."""
+class _SplitAtFeatures(nn.Module):
+    """The network, with an identity layer at its last features for the package to hook.
+
+    The network is not a submodule: the package would clear the `.grad` of its parameters.
+    """
 
     def __init__(self, score: PhotoScore, device: torch.device) -> None:
         super().__init__()
-        self.parts = (score.network, score.columns(1, device))  # in a tuple, so not registered as a part
+        self.parts = (score.network, score.columns(1, device))  # a tuple, so that no submodule is registered
         self.features = nn.Identity()
-        self.device = nn.Parameter(torch.zeros((), device=device))  # the package asks a parameter where it is
+        self.device = nn.Parameter(torch.zeros((), device=device))  # the package reads the device from a parameter
 
     def forward(self, x: Tensor) -> Tensor:
         network, metadata = self.parts
@@ -50,7 +53,7 @@ def gradcam(score: PhotoScore, x: Tensor) -> Saliency:
 
     Raises UserError for a network whose last features have no places.
     """
-    # Imported here: it brings matplotlib and scikit-learn along.
+    # Imported here: it imports matplotlib and scikit-learn.
     from pytorch_grad_cam import GradCAM  # type: ignore[import-untyped]
     from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget  # type: ignore[import-untyped]
 
@@ -58,12 +61,12 @@ def gradcam(score: PhotoScore, x: Tensor) -> Saliency:
     net: Any = network.backbone
     if not hasattr(net, "forward_head"):
         raise UserError(f"Grad-CAM: {network.model.backbone} does not say where its features end; use RISE")
-    halves, target = _Halves(score, x.device), RawScoresOutputTarget()
+    split, target = _SplitAtFeatures(score, x.device), RawScoresOutputTarget()
     by_token = getattr(net, "global_pool", None) == "token" and hasattr(net, "blocks")
-    layer = net.blocks[-1].norm1 if by_token else halves.features
+    layer = net.blocks[-1].norm1 if by_token else split.features
     with at_rest(network):
-        inputs = asking_input(x[None])
-        package = GradCAM(halves, [layer], reshape_transform=lambda output: planes(network, output))
+        inputs = input_with_gradient(x[None])
+        package = GradCAM(split, [layer], reshape_transform=lambda output: planes(network, output))
         try:
             package(input_tensor=inputs, targets=[target])
             held = package.activations_and_grads
@@ -72,20 +75,20 @@ def gradcam(score: PhotoScore, x: Tensor) -> Saliency:
             cells = package.get_cam_image(inputs, layer, [target], activation, slope)[0].astype(np.float32)
         finally:
             package.activations_and_grads.release()
-            package.outputs = None  # holds the graph
+            package.outputs = None  # it holds the graph
         if not np.isfinite(cells).all():
             raise UserError("Grad-CAM: the map is not a number (the training diverged); train with a lower train.lr")
         empty = "" if cells.any() else why_flat(score, x)
-    first = (activation * slope)[0].sum(axis=0)
-    size = float(np.sqrt(np.mean(first**2)))
-    apart = float(np.sqrt(np.mean((cells - first) ** 2))) / size if size else 0.0
+    first_order = (activation * slope)[0].sum(axis=0)
+    size = float(np.sqrt(np.mean(first_order**2)))
+    apart = float(np.sqrt(np.mean((cells - first_order) ** 2))) / size if size else 0.0
     tall, wide = cells.shape
     unit = f"score points that a cell of {tall} x {wide} adds, to first order"
     if apart > _APART:
         unit = f"activation x the channel's mean gradient, {tall} x {wide} cells; no score points"
     warnings = {
         f"the map is zero everywhere: {empty}": bool(empty),
-        "the class token's own way goes past this layer, so the map shows a part of the score": by_token,
+        "the class token bypasses this layer, so the map shows only a part of the score": by_token,
         f"the head treats the places of this layer differently: the map differs by {100 * apart:.0f} % from what each cell adds "
         "to the score": apart > _APART,
     }  # fmt: skip
@@ -97,7 +100,7 @@ def gradcam(score: PhotoScore, x: Tensor) -> Saliency:
 
 
 def planes(network: Network, output: Tensor) -> Tensor:
-    """A copy of features as (B, channels, h, w). They come so, as (B, h, w, C) (Swin) or as tokens (B, prefix + h w, C) (ViT).
+    """A copy of features as (B, C, h, w). They come as such, as (B, h, w, C) (Swin), or as tokens (B, prefix + h w, C) (ViT).
 
     Raises UserError for features without places, and for other layouts.
     """

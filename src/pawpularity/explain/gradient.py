@@ -1,12 +1,12 @@
 """The gradient of a score: how fast it changes, to first order, when a pixel gets brighter.
 
-Taken in float32 of the score before it is clipped. The backbone's standard deviations are divided out, so a figure means score
-points per unit of pixel value, where black is 0 and white is 1. The map is the sum over the three channels, signed: what making
-the place brighter would do. Hiding the place is something else: a dark place with a negative gradient supports the score. So
-beside the map stands its *effect*, gradient x (photo - mean colour), in score points: to first order what the score gains when
-the place goes from hidden to shown (Shrikumar et al. 2016). Hiding can test the effect, so that is judged.
+It is computed in float32, of the score before clipping. The backbone's standard deviations are divided out, so the unit is score
+points per unit of pixel value (black 0, white 1). The map is the signed sum over the three channels: what brightening a place
+does. Hiding a place is something else: a dark place with a negative gradient supports the score. So the map comes with its
+*effect*, gradient x (photo - mean colour), in score points: to first order, what the score gains when the place goes from
+hidden to shown (Shrikumar et al. 2016). Tests that hide places judge the effect.
 
-`smooth=n` is SmoothGrad (Smilkov et al. 2017): the mean of n gradients of the photo with Gaussian noise, whose standard
+`smooth=n` is SmoothGrad (Smilkov et al. 2017): the mean gradient of n copies of the photo with Gaussian noise, whose standard
 deviation is `noise` times the range of pixel values.
 """
 
@@ -28,43 +28,43 @@ _BATCH = 16  # noisy copies at once
 
 @contextmanager
 def at_rest(network: Network) -> Iterator[None]:
-    """Gradients of the photo alone, in float32: evaluation mode, no parameter asks for a gradient, no autocast.
+    """Gradients with respect to the photo alone, in float32: evaluation mode, no parameter requires a gradient, no autocast.
 
-    At the end every module's mode and every parameter's `requires_grad` are what they were.
+    At the end every module's mode and every parameter's `requires_grad` are restored.
     """
     modes = [(module, module.training) for module in network.modules()]
-    asking = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(network.mean.device.type, enabled=False):
         try:
             network.eval()
-            for parameter in asking:
+            for parameter in trainable:
                 parameter.requires_grad_(False)
             yield
         finally:
-            for parameter in asking:
+            for parameter in trainable:
                 parameter.requires_grad_(True)
             for module, mode in modes:
                 module.training = mode
 
 
-def asking_input(x: Tensor) -> Tensor:
-    """A float32 copy of inputs that asks for a gradient, wherever `x` was made (inference mode included)."""
+def input_with_gradient(x: Tensor) -> Tensor:
+    """A float32 copy of inputs that requires a gradient, even where `x` was made in inference mode."""
     return x.detach().clone().float().requires_grad_(True)
 
 
 def gradient(score: PhotoScore, x: Tensor, *, smooth: int = 0, noise: float = 0.15, seed: int = 0) -> Saliency:
     """The map of one photo, `x` (3, H, W) from `PhotoScore.input_of`.
 
-    `smooth`: noisy copies (0 = the photo itself); from two on the map has a standard error, over copies. A gradient that is zero
-    everywhere comes with a warning that says why. Raises UserError for a gradient that is not finite.
+    `smooth`: number of noisy copies (0 = the photo itself). With two or more the map has a standard error, over copies. A gradient
+    that is zero everywhere has a warning that says why. Raises UserError for a gradient that is not finite.
     """
     network = score.network
-    to_pixels = 255.0 / network.std  # from per unit of input to per unit of pixel value 0..1, by channel
+    to_pixels = 255.0 / network.std  # by channel: slope per unit of input -> slope per unit of pixel value 0..1
     with at_rest(network):
         total = torch.zeros_like(x, dtype=torch.float64)
         squares = torch.zeros_like(total[0])
         for batch in _copies(x.detach(), smooth, noise, seed, to_pixels[0]):
-            inputs = asking_input(batch)
+            inputs = input_with_gradient(batch)
             (slopes,) = torch.autograd.grad(score.exact(inputs).sum(), inputs)
             slopes = (slopes * to_pixels).double()
             total += slopes.sum(dim=0)
@@ -98,7 +98,7 @@ def _copies(x: Tensor, smooth: int, noise: float, seed: int, scale: Tensor) -> I
 
 
 def why_flat(score: PhotoScore, x: Tensor) -> str:
-    """Where to look when no pixel of a photo `x` (3, H, W) changes its score."""
+    """The likely reasons why no pixel of a photo `x` (3, H, W) changes its score."""
     with torch.no_grad():
         points = float(score.exact(x[None])[0])
     return f"at {points:.4g} the {score.network.model.output} output is saturated, or a layer's ReLUs are dead"

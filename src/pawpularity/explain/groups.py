@@ -3,15 +3,16 @@
     make explain GROUP=scores        # high, middle and low thirds of the true scores
     make explain GROUP="eyes face"   # with and without, by metadata column; contrast: above and below the median
 
-The paper averages maps that were each scaled to their own maximum and clipped at zero. Here maps stay signed and in score
-points, each photo's from `explain.group_blocks` blocks of masks: more photos with fewer masks beat fewer photos with more. Two
-figures say what a picture only suggests: the mean of the map inside the subject's mask and outside it (bootstrap over photos,
-near-duplicates together). The difference map is tested as a whole: the largest |difference / error| against its distribution
-under the wild bootstrap, so that looking at thousands of places finds nothing by luck more than once in twenty times; over
-several groups the p are adjusted by Holm.
+The paper averages maps that are clipped at zero and scaled to their own maximum. Here maps stay signed and in score points. Each
+uses `explain.group_blocks` blocks of masks: many photos with few masks give a smaller error than few photos with many masks.
 
-Leaves in oof/RUN/explain/groups/GROUP/: groups.csv (a row per side and figure), figure.png, maps.npz (means and errors),
-groups.json, and records/ID.json, the scores behind each photo's masks.
+Two figures measure what a picture only suggests: the mean of the map inside the subject's mask, and outside it (bootstrap over
+photos, near-duplicates together). The difference map is tested as a whole: the largest |difference / error| against its
+distribution under the wild bootstrap. So the thousands of places give a false alarm in one of twenty cases only. Over several
+groups the p are adjusted by Holm.
+
+Writes to oof/RUN/explain/groups/GROUP/: groups.csv (a row per side and figure), figure.png, maps.npz (means and errors),
+groups.json, and records/ID.json, the scores of each photo's masked copies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,20 +46,24 @@ FIGURES = {"inside": "mean of the map inside the subject, score points", "outsid
 FILES = ("maps.npz", "figure.png", "groups.csv", "groups.json")
 DRAWS = 2000
 FEWEST = 2  # photos on a side, near-duplicates counting as one
-FEWEST_TESTED = 6  # with fewer signs to draw, noise alone is a difference: 1 v 8 in 97 %, 3 v 3 in 84, 5 v 48 in 14
-_COARSE = 28  # sides of the map that is tested as a whole: RISE's cells are far larger
+FEWEST_TESTED = 6  # with fewer signs to draw, noise passes for a difference: 1 v 8 in 97 %, 3 v 3 in 84, 5 v 48 in 14
+_COARSE = 28  # side of the map that is tested, pixels: RISE's cells are far larger
 COLUMNS = {column.lower().replace(" ", "-"): column for column in (*(claim.column for claim in CLAIMS), *METADATA)}
 """Columns by the word that names their group: `subject-focus`."""
 CLAIMED = [word for word, column in COLUMNS.items() if column in {claim.column for claim in CLAIMS}]
+"""The groups of the hypotheses' columns."""
 
 
 def explain_groups(data: RunData, names: Sequence[str], n: int, out: Path, destination: str | None) -> None:
-    """Every group of `names` ("all": scores, predictions and the hypotheses' columns), `n` photos a side at most."""
+    """Explain the groups `names` ("all": scores, predictions and the hypotheses' columns), with at most `n` photos a side.
+
+    Raises UserError for an unknown group, and at the end for groups with too few photos on a side.
+    """
     named = list(dict.fromkeys(name.lower() for name in names))
     named = [SCORES, PREDICTIONS, *CLAIMED] if EVERY in named else named
     known = [SCORES, PREDICTIONS, *COLUMNS]
     if unknown := next((name for name in named if name not in known), None):
-        raise UserError(f"GROUP={unknown}: is no group{nearest(unknown, known)}")
+        raise UserError(f"GROUP={unknown}: there is no such group{nearest(unknown, known)}")
     rows = data.table
     if CONTRAST in named:
         levels = pd.Series(measure(data.dataset).levels, index=data.dataset.train[ID], dtype=np.float64)
@@ -80,11 +85,11 @@ def explain_groups(data: RunData, names: Sequence[str], n: int, out: Path, desti
         {"group": name, "figures": _rows(name, one), "p_anywhere": one.p} for name, one in found.items()
     ]
     tested = [value for value in values if value["p_anywhere"] is not None]
-    if len(tested) > 1:  # many tests find something by luck
+    if len(tested) > 1:  # many tests find something by chance
         for value, p in zip(tested, holm([value["p_anywhere"] for value in tested]), strict=True):
             value["p_anywhere_holm"] = float(p)
-        adjusted = ", ".join(f"{value['group']} {chance(value['p_anywhere_holm'])}" for value in tested)
-        texts.append(f"the maps of these {len(tested)} groups' sides differ somewhere, adjusted by Holm: {adjusted}")
+        adjusted = ", ".join(f"{value['group']} {p_words(value['p_anywhere_holm'])}" for value in tested)
+        texts.append(f"do the two sides' maps differ anywhere, adjusted by Holm over {len(tested)} groups: {adjusted}")
     emit({"run": data.run.name, "groups": values}, "\n\n".join(texts), destination)
     next_step(f"make report {make_word('RUNS', data.run.name)}")
     if refusals:
@@ -92,10 +97,11 @@ def explain_groups(data: RunData, names: Sequence[str], n: int, out: Path, desti
 
 
 def sides_of(group: str, rows: pd.DataFrame, n: int, seed: int = 0) -> dict[str, list[str]]:
-    """Ids of `n` random photos (all of fewer) of each side of `group`: thirds for scores and predictions, else with and without.
+    """Ids of `n` random photos (or all, if there are fewer) of each side of `group`.
 
-    `rows`: target, prediction, group, metadata and contrast (nan: not measured) by Id, sorted. Raises UserError for a side of
-    fewer than two photos that are not near-duplicates.
+    The sides are thirds for scores and predictions, above and below the median for the contrast, else with and without. `rows`:
+    target, prediction, group, metadata and contrast (nan: not measured) by Id, sorted. Raises UserError for a side with fewer
+    than two photos, near-duplicates counting as one.
     """
     if group in (SCORES, PREDICTIONS):
         values = rows["target" if group == SCORES else "prediction"]
@@ -121,7 +127,7 @@ def sides_of(group: str, rows: pd.DataFrame, n: int, seed: int = 0) -> dict[str,
 
 
 class Mapped(NamedTuple):
-    """One photo's map."""
+    """One photo's map, and what its side needs to know of the photo."""
 
     map: Floats  # (H, W) score points
     subject: NDArray[np.bool_] | None  # (H, W); None where no plausible subject was found
@@ -130,7 +136,7 @@ class Mapped(NamedTuple):
 
 
 class Side(NamedTuple):
-    """The photos of one side together."""
+    """The photos of one side, averaged."""
 
     photos: int
     clusters: int
@@ -146,18 +152,18 @@ class GroupFindings(NamedTuple):
     sides: dict[str, Side]
     difference: Floats
     standard_error: Floats
-    p: float | None  # chance of such a largest |difference / error| if both maps were the same; None: too few photos
-    threshold: float  # |difference / error| reached somewhere by luck in one of twenty; infinite with too few photos
+    p: float | None  # of the largest |difference / error| if both sides had the same map; None: too few photos
+    threshold: float  # the 95 % point of the largest |difference / error| by chance; infinite with too few photos
 
     @property
     def name(self) -> str:
-        """What the difference is of."""
+        """The sides of the difference."""
         first, *_, last = self.sides
         return f"{first} - {last}"
 
 
 def findings(sides: Mapping[str, Sequence[Mapped]], *, draws: int = DRAWS, seed: int = 0) -> GroupFindings:
-    """The mean maps, figures and difference of the mapped photos of each side (each at least two)."""
+    """The mean maps, figures and difference of the sides, at least two mapped photos each."""
     found = {name: _side(photos, seed) for name, photos in sides.items()}
     (a, first), *_, (b, last) = found.items()
     p, threshold = None, float("inf")
@@ -172,9 +178,9 @@ def _side(photos: Sequence[Mapped], seed: int) -> Side:
     mean, count = maps.mean(axis=0), len(np.unique(clusters))
     totals = group_sums((maps - mean).reshape(len(maps), -1), clusters)
     error = np.sqrt(count / (count - 1) * (totals**2).sum(axis=0)).reshape(mean.shape) / len(photos)
-    inside = [[np.nan] * 2 if one.subject is None else [one.map[one.subject].mean(), one.map[~one.subject].mean()]
-              for one in photos]  # fmt: skip
-    figures = dict(zip(FIGURES, estimates(inside, clusters, seed=seed), strict=True))
+    means = [[np.nan] * 2 if one.subject is None else [one.map[one.subject].mean(), one.map[~one.subject].mean()]
+             for one in photos]  # fmt: skip
+    figures = dict(zip(FIGURES, estimates(means, clusters, seed=seed), strict=True))
     return Side(len(photos), count, float(np.mean([one.target for one in photos])), mean, error, figures)
 
 
@@ -185,12 +191,12 @@ def _clusters(photos: Sequence[Mapped]) -> NDArray[np.int64]:
 def _whole_map_test(first: Sequence[Mapped], last: Sequence[Mapped], *, draws: int, seed: int) -> tuple[float, float]:
     """(p, the 95 % threshold) of the largest |difference / error| over a coarse map, by the wild bootstrap (Wu 1986).
 
-    Each cluster of near-duplicates keeps its side and its size, and its distance from the side's mean takes a random sign. So the
-    sides keep their own spreads; photos that change sides would mix them, and a small side of strong maps beside a large one of
-    faint ones would then be called different far too often. The error is computed anew each time.
+    Each cluster of near-duplicates keeps its side and its size, and its deviation from the side's mean gets a random sign. So each
+    side keeps its spread. A permutation of photos between the sides would mix the spreads: a small side of strong maps and a large
+    side of faint ones would be called different far too often. The error is computed again for every draw.
     """
     random = np.random.default_rng([seed, 0x3A7])
-    # Row 0 is what was seen, the others are drawn.
+    # Row 0 is observed, the others are drawn.
     difference, variance = np.zeros((draws + 1, _COARSE**2)), np.zeros((draws + 1, _COARSE**2))
     for side, photos in ((1.0, first), (-1.0, last)):
         coarse = [cv2.resize(one.map, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA).ravel() for one in photos]
@@ -203,7 +209,7 @@ def _whole_map_test(first: Sequence[Mapped], last: Sequence[Mapped], *, draws: i
         correction = len(rest) / (len(rest) - 1) / number**2
         difference += side * np.vstack([maps.mean(axis=0), mean])
         variance += np.maximum(np.vstack([(rest**2).sum(axis=0), spread]), 0.0) * correction
-    # Float sums in another order differ in their last digits: where nothing varies, nothing differs.
+    # Float sums in another order differ in their last digits; a place where nothing varies must not count as a difference.
     floor = 1e-12 * max(float(np.max(difference[0] ** 2 + variance[0])), 1e-300)
     at, *largest = np.abs(difference / np.sqrt(np.maximum(variance, floor))).max(axis=1)
     return float((1 + (np.array(largest) >= at * (1 - 1e-9)).sum()) / (draws + 1)), float(np.quantile(largest, 0.95))
@@ -212,7 +218,7 @@ def _whole_map_test(first: Sequence[Mapped], last: Sequence[Mapped], *, draws: i
 def _one_group(
     data: RunData, predictor: Predictor, group: str, sides: Mapping[str, Sequence[str]], folder: Path
 ) -> GroupFindings:
-    """Map the photos of one group that are not mapped yet, and write its files."""
+    """Map the photos of one group that have no map yet, and write the group's files."""
     settings, design = data.settings, MaskDesign(data.settings.cells)
     blocks = settings.group_blocks if settings.masks == "auto" else max(2, design.blocks_for(settings.masks))
     masks = blocks * design.block_size
@@ -223,7 +229,7 @@ def _one_group(
     mapped: dict[str, list[Mapped]] = {side: [] for side in sides}
     with results.locked(), Progress(len(photos), group) as progress:
         for side, ids in sides.items():
-            # The i-th photos of all sides share their masks; those of one side do not, so that noise averages out.
+            # The i-th photos of all sides share their masks. Photos of one side do not, so that the masks' noise averages out.
             for seed, name in enumerate(ids, start=settings.seed):
                 mapped[side].append(_mapped(data, predictor, photos[name], seed, masks, results))
                 progress.add()
@@ -231,7 +237,7 @@ def _one_group(
         if constant == len(photos):
             raise UserError(f"{group}: hiding changes the score of none of its photos; train with a lower train.lr")
         if constant:
-            log(f"{group}: hiding does not change the score of {constant} photos: their maps count as zero")
+            log(f"{group}: hiding does not change the score of {constant} photos; their maps count as zero")
         found = findings(mapped, seed=settings.seed)
         rows = _rows(group, found)
         write_text(folder / "groups.csv", pd.DataFrame(rows).round(5).to_csv(index=False, lineterminator="\n"))
@@ -251,7 +257,7 @@ def _one_group(
 
 
 def _mapped(data: RunData, predictor: Predictor, photo: Photo, seed: int, masks: int, results: Results) -> Mapped:
-    """One photo's map, from its masks' scores in `results`, or made now. A score that no mask changes gives a map of zeros."""
+    """One photo's map, from the scores in `results` or computed now. A score that no mask changes gives a map of zeros."""
     settings, pixels = data.settings, photo.pixels(predictor)
     if not results.done(photo.name):
         score, scores = photo.score(predictor), np.zeros(masks)
@@ -271,10 +277,10 @@ def _mapped(data: RunData, predictor: Predictor, photo: Photo, seed: int, masks:
     return Mapped(np.mean(maps, axis=0), subject == SUBJECT if plausible else None, row["group"], row["target"])
 
 
-def chance(p: float | None) -> str:
-    """A p in words."""
+def p_words(p: float | None) -> str:
+    """A p as text."""
     if p is None:
-        return f"not tested, which takes {FEWEST_TESTED} photos or more on each side"
+        return f"not tested: needs {FEWEST_TESTED} photos or more on each side"
     return "p < .001" if p < 0.001 else f"p {p:.3f}"
 
 
@@ -291,12 +297,12 @@ def _text(group: str, found: GroupFindings) -> str:
     cells = [[name, str(side.photos), f"{side.mean_score:.1f}", *(figure.text() for figure in side.figures.values())]
              for name, side in found.sides.items()]  # fmt: skip
     about = [f"{key}: {words}" for key, words in FIGURES.items()]
-    verdict = f"[95 % over photos]; the maps of {found.name} differ somewhere: {chance(found.p)}"
+    verdict = f"[95 % over photos]; do the maps of {found.name} differ anywhere: {p_words(found.p)}"
     return "\n".join([group, table(["", "photos", "mean score", *FIGURES], cells), *about, verdict])
 
 
 def _draw(path: Path, title: str, found: GroupFindings, backdrop: Pixels) -> None:
-    """Side by side: the mean maps on one scale; the difference, outlined where it is beyond luck; the difference's error."""
+    """Draw the mean maps on one scale, the difference (outlined where it is beyond chance), and the difference's standard error."""
     scale = tidy(max(float(np.percentile(np.abs(side.map), 99)) for side in found.sides.values()))
     unit = "score points, hidden to shown"
     columns = []
@@ -305,9 +311,9 @@ def _draw(path: Path, title: str, found: GroupFindings, backdrop: Pixels) -> Non
         lines += [f"{key} {figure.text()}" for key, figure in side.figures.items()]
         columns.append(Column(name, overlay(backdrop, side.map, scale), lines, scale, unit))
     beyond = np.abs(found.difference) > found.threshold * found.standard_error
-    lines = [f"they differ somewhere: {chance(found.p)}"]
+    lines = [f"do they differ anywhere: {p_words(found.p)}"]
     if found.p is not None:
-        lines.append("outlined: beyond luck (95 %)" if beyond.any() else "no place is beyond luck")
+        lines.append("outlined: beyond chance (95 %)" if beyond.any() else "no place is beyond chance")
     end, worst = tidy(float(np.percentile(np.abs(found.difference), 99))), tidy(float(found.standard_error.max()))
     columns.append(Column(found.name, outlined(overlay(backdrop, found.difference, end), beyond), lines, end, unit))
     shade = shaded(found.standard_error, worst)

@@ -1,6 +1,6 @@
-"""The ways to make a map, by the names that `explain.methods` takes. A new one is a function here and its line in METHODS.
+"""The methods of making a map, by the names that `explain.methods` takes. A new one is a function here and its line in METHODS.
 
-Names and titles are read wherever maps are shown, so what computes is imported inside the functions only.
+Whoever shows maps imports this module for names and titles, so everything that computes is imported inside the functions.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to make a map."""
+    """One method of making a map."""
 
     title: str
-    """for people"""
+    """the name in tables and pictures"""
     map_of: Callable[["PhotoScore | FoldsMean", "Tensor", Explain], Saliency]
     """map_of(score, x, settings): the map of one photo.
 
-    `score(batch)` gives unclipped score points, (B,), of inputs (B, 3, H, W); `x` (3, H, W) is the photo's, in which zero is the
-    mean colour, what a hidden place shows. `over_folds` is for maps that need a network, not just its scores. UserError refuses a
-    network; the other maps are made then.
+    `score(batch)` gives unclipped score points, (B,), of inputs (B, 3, H, W). `x` (3, H, W) is the photo's input; zero in it is the
+    mean colour, which a hidden place shows. Use `over_folds` for maps that need a network and not only its scores. Raise UserError
+    for a network that the method does not work with; the other methods' maps are still made.
     """
     judged_as: str = "its effect"
-    """what is judged instead of the map, where Saliency.effect is given"""
+    """the name of what is judged instead of the map, where `Saliency.effect` is given"""
 
 
 def _gradient(score: "PhotoScore | FoldsMean", x: "Tensor", settings: Explain) -> Saliency:
@@ -67,7 +67,7 @@ ERROR = "RISE's standard error"
 
 
 def require_methods(names: Sequence[str]) -> None:
-    """Raise UserError for a name that METHODS lacks. The settings are below this room, so they cannot know the names."""
+    """Raise UserError for a name that METHODS lacks. `config` cannot check this: it may not import this package."""
     for name in names:
         if name not in METHODS:
             raise UserError(f"explain.methods={name}: must be one of {', '.join(METHODS)}{nearest(name, METHODS)}")

@@ -1,9 +1,8 @@
-"""Pictures of maps: tiles, the strip of bare tiles for the gallery, panels with words and scales for people and papers, and two
-plots.
+"""Pictures of maps: tiles, strips of bare tiles for the gallery, panels with text and scales for people and papers, and two plots.
 
-A map is laid over the faint grey photo: red raises the score, blue lowers it, and where it is zero the photo shows. One scale
-per method serves all photos that are shown together, from -s to +s; nothing is stretched to its own largest value. What lies
-beyond the scale has the end's colour. The same maps give the same bytes.
+A map is laid over the faint grey photo: red raises the score, blue lowers it, and where the map is zero the photo shows. All photos
+that are shown together have one scale per method, from -s to +s. No map is stretched to its own maximum; values beyond the scale
+have the colour of its end. The same maps give the same bytes.
 """
 
 import math
@@ -32,17 +31,18 @@ if TYPE_CHECKING:
     from pawpularity.explain.sanity import Sanity
 
 SIDE = 224  # pixels of a tile
-_RAISES, _LOWERS, _ZERO = (178, 24, 43), (33, 102, 172), (236, 236, 236)
+RAISES, LOWERS = (178, 24, 43), (33, 102, 172)  # colours of places that raise and lower the score
+_ZERO = (236, 236, 236)
 _NO_ERROR, _ERROR, _OUTLINE, _HATCH = (247, 247, 250), (63, 0, 125), (230, 120, 0), (70, 70, 70)
 _WEAK = "#b2182b"
-_FULL = 0.88  # of a map's colour at the end of its scale; the rest is photo
-_COLUMN, _LINE = 245, 16  # pixels of a panel
+_FULL = 0.88  # share of a map's colour at the end of its scale; the rest is photo
+_COLUMN, _LINE = 245, 16  # width of a panel's column and height of a line of text, pixels
 # Okabe and Ito's colours, which colour-blind readers can distinguish.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def tidy(value: float) -> float:
-    """`value` rounded up to 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten: the end of a scale. 1 for what is not above 0."""
+    """The end of a scale: `value` rounded up to 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten. 1 if `value` is not above 0."""
     if not (math.isfinite(value) and value > 0):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -51,7 +51,7 @@ def tidy(value: float) -> float:
 
 
 def scale_of(maps: Sequence[NDArray[np.floating[Any]]]) -> float:
-    """The end of the one symmetric scale for `maps` (each (H, W)): it covers 99 % of all their pixels."""
+    """The end of one symmetric scale for all `maps` (each (H, W)): it covers 99 % of their pixels."""
     return tidy(float(np.percentile(np.abs(np.concatenate([each.ravel() for each in maps])), 99.0))) if maps else 1.0
 
 
@@ -66,9 +66,7 @@ def overlay(pixels: Pixels, values: NDArray[np.floating[Any]], scale: float) -> 
     strength = np.clip(np.abs(large) / scale, 0.0, 1.0) * _FULL
     grey = cv2.cvtColor(cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     faint = 150.0 + 0.40 * grey.astype(np.float64)[..., None]
-    mixed: Pixels = np.rint(faint * (1.0 - strength) + np.where(large > 0, _RAISES, _LOWERS) * strength).astype(
-        np.uint8
-    )
+    mixed: Pixels = np.rint(faint * (1.0 - strength) + np.where(large > 0, RAISES, LOWERS) * strength).astype(np.uint8)
     return mixed
 
 
@@ -80,14 +78,14 @@ def differs_from_zero(rise: Saliency) -> NDArray[np.bool_]:
 
 
 def error_tile(rise: Saliency, scale: float) -> Pixels:
-    """RISE's standard error, 0 to `scale`, as white to dark violet: outlined in red where the map is above zero, in blue where it
-    is below, hatched where it may be either."""
+    """RISE's standard error from 0 to `scale`, as white to dark violet. Outlined in red where the map is above zero and in blue
+    where it is below; hatched where it may be either."""
     assert rise.standard_error is not None
     beyond = differs_from_zero(rise)
     tile = shaded(rise.standard_error, scale)
     down, across = np.indices((SIDE, SIDE))
     tile[(_resized(~beyond) > 0.5) & ((down + across) % (SIDE // 16) == 0)] = _HATCH
-    return outlined(outlined(tile, beyond & (rise.map > 0), _RAISES), beyond & (rise.map < 0), _LOWERS)
+    return outlined(outlined(tile, beyond & (rise.map > 0), RAISES), beyond & (rise.map < 0), LOWERS)
 
 
 def shaded(errors: NDArray[np.floating[Any]], scale: float) -> Pixels:
@@ -97,7 +95,7 @@ def shaded(errors: NDArray[np.floating[Any]], scale: float) -> Pixels:
 
 
 def outlined(tile: Pixels, places: NDArray[np.bool_], colour: tuple[int, int, int] = _OUTLINE) -> Pixels:
-    """A copy of `tile` (SIDE, SIDE, 3) with a line around `places`, of any size."""
+    """A copy of `tile` (SIDE, SIDE, 3) with a line around `places` (a mask of any size)."""
     inside = (_resized(places) > 0.5).astype(np.uint8)
     outlines, _ = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     drawn: Pixels = cv2.drawContours(tile.copy(), outlines, -1, colour, SIDE // 112)
@@ -105,7 +103,7 @@ def outlined(tile: Pixels, places: NDArray[np.bool_], colour: tuple[int, int, in
 
 
 def tiles_of(maps: Mapping[str, Saliency]) -> list[str]:
-    """Names of the tiles, left to right: `photo`, the methods, and `error` where RISE has a standard error."""
+    """Names of the tiles, left to right: `photo`, the methods, and `error` if RISE has a standard error."""
     error = ["error"] if "rise" in maps and maps["rise"].standard_error is not None else []
     return ["photo", *maps, *error]
 
@@ -118,7 +116,7 @@ def tiles(pixels: Pixels, maps: Mapping[str, Saliency], scales: Mapping[str, flo
 
 
 def write_strip(path: Path, shown: Mapping[str, Pixels]) -> None:
-    """Write the tiles side by side without a word, (SIDE, tiles x SIDE, 3), as PNG."""
+    """Write the tiles side by side without text, (SIDE, tiles x SIDE, 3), as PNG."""
     with atomic_file(path) as temporary:
         Image.fromarray(np.concatenate(list(shown.values()), axis=1)).save(temporary, format="PNG")
 
@@ -133,11 +131,11 @@ class Column:
     scale: float = 0.0  # 0 for a picture without a scale
     unit: str = ""
     signed: bool = True
-    weak: bool = False  # framed in red
+    weak: bool = False  # no better than random: framed in red
 
 
 def draw_panel(path: Path, title: str, columns: Sequence[Column], foot: Sequence[str] = ()) -> None:
-    """Write pictures side by side between a title and the lines `foot` as PNG. Every pixel of a tile is one of the picture's."""
+    """Write a PNG of pictures side by side, with a title above and the lines `foot` below. Tiles are not resampled."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -178,8 +176,8 @@ def _draw_bar(axes: "Axes", column: Column, unit: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-    # The ends as they look over grey, the rest as `overlay` and `shaded` mix it.
-    ends = [np.array(_ZERO) * (1 - _FULL) + np.array(end) * _FULL for end in (_LOWERS, _RAISES)]
+    # The ends as they look over grey; the rest mixed as `overlay` and `shaded` do.
+    ends = [np.array(_ZERO) * (1 - _FULL) + np.array(end) * _FULL for end in (LOWERS, RAISES)]
     colours = [ends[0], np.array(_ZERO), ends[1]] if column.signed else [np.array(_NO_ERROR), np.array(_ERROR)]
     low = -column.scale if column.signed else 0.0
     shown = ScalarMappable(
@@ -198,21 +196,21 @@ def _draw_bar(axes: "Axes", column: Column, unit: str) -> None:
 def draw_convergence(history: Mapping[str, Sequence[Sequence[float | None]]], precision: float, path: Path) -> None:
     """Write a PNG: the relative standard error of each photo's RISE map against its masks, both axes logarithmic.
 
-    `history`: (masks, relative error) at each look, None where there was no signal. The grey line falls with the root of the number
-    of masks (slope -1/2), as the error of a mean of independent blocks does; the dashed line is the precision asked for.
+    `history`: by photo, (masks, relative error) after each block; None means no signal. The grey line falls with the root of the
+    number of masks (slope -1/2), as the error of a mean of independent blocks does. The dashed line is `precision`, the target.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(8.2, 4.4), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    for colour, (name, looks) in zip(_COLOURS, history.items(), strict=False):
-        masks, errors = np.array(looks, dtype=np.float64).T  # None becomes nan, which is not drawn
+    for colour, (name, points) in zip(_COLOURS, history.items(), strict=False):
+        masks, errors = np.array(points, dtype=np.float64).T  # None becomes nan, which is not drawn
         label = name[:12] + ("" if np.isfinite(errors).any() else ": no signal")
         axes.plot(masks, errors, "o-", ms=3, lw=1.4, color=colour, label=label)
     span = np.array([min(one[0][0] or 0 for one in history.values()), max(one[-1][0] or 0 for one in history.values())])
     axes.plot(span, precision * np.sqrt(span[1] / span), color="#BBBBBB", lw=1.2, zorder=1, label="slope -1/2")
-    axes.axhline(precision, color="#666666", lw=0.9, ls="--", label="precision asked for")
+    axes.axhline(precision, color="#666666", lw=0.9, ls="--", label="target precision")
     axes.set(xscale="log", yscale="log", xlabel="masks", ylabel="relative standard error, ||SE|| / ||map||")
     axes.xaxis.set_major_locator(LogLocator(base=2))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -226,14 +224,14 @@ def draw_convergence(history: Mapping[str, Sequence[Sequence[float | None]]], pr
 
 
 def draw_sanity(found: "Sequence[Sanity]", path: Path) -> None:
-    """Write a PNG: correlation with the trained map by stage, one plot a method, with ceiling and floor."""
+    """Write a PNG: correlation with the trained network's map by stage, with ceiling and floor, one plot a method."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.4 + 4.2 * len(found), 4.3), dpi=110, layout="constrained")
     plots = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, one in zip(plots, found, strict=True):
         places = np.arange(len(one.stages))
-        axes.axhline(one.ceiling["signed"], color="#888888", lw=1.0, ls="--", label="ceiling (made again)")
+        axes.axhline(one.ceiling["signed"], color="#888888", lw=1.0, ls="--", label="ceiling (same photo, new draws)")
         for name, words, colour in (("signed", "signed", _COLOURS[0]), ("absolute", "sizes", _COLOURS[1])):
             axes.axhline(one.floor[name], color=colour, lw=1.0, ls=":", label=f"floor (other photos), {words}")
             low, mean, high = np.array([[r.low, r.mean, r.high] for r in (s.similarity[name] for s in one.stages)]).T
@@ -243,7 +241,7 @@ def draw_sanity(found: "Sequence[Sanity]", path: Path) -> None:
             if stage.state != "alive":
                 axes.text(place, -0.97, stage.state, ha="center", va="bottom", fontsize=8, color="#A00000", rotation=90)
         axes.set_xticks(places, [stage.name for stage in one.stages], rotation=40, ha="right", fontsize=8)
-        axes.set(xlabel="weights random from the score down to", ylim=(-1.0, 1.05))
+        axes.set(xlabel="random weights from the score down to", ylim=(-1.0, 1.05))
         axes.set_title(f"{TITLES.get(one.method, one.method)}: {one.verdict}", fontsize=10, loc="left", wrap=True)
         axes.spines[["top", "right"]].set_visible(False)
     plots[0].set_ylabel("Spearman's correlation with the trained map")
@@ -253,7 +251,7 @@ def draw_sanity(found: "Sequence[Sanity]", path: Path) -> None:
 
 def _save(figure: "Figure", path: Path) -> None:
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})  # no version: the same bytes
+        figure.savefig(temporary, format="png", metadata={"Software": None})  # matplotlib's version would change bytes
 
 
 def _resized(values: NDArray[Any]) -> Floats:

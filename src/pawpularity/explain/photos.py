@@ -1,8 +1,9 @@
-"""What to explain: a trained run with its data, checked to belong together, and which of its photos, or which other pictures.
+"""What to explain: a trained run with its data (checked to belong together), and photos of the run or other pictures.
 
-By default the photos predicted highest and lowest and those furthest off, all out of fold. A photo is in as many of these lists
-as it belongs to and is explained once; of near-duplicates each list takes the first. A photo of the run is explained by its own
-fold's network, which never saw it, and with its metadata; any other picture by the mean of the trained folds, without metadata.
+By default these are the photos predicted highest and lowest and those with the largest errors, all out of fold. A photo may be in
+several of these lists and is explained once. Of near-duplicates each list takes the first. A photo of the run is explained by the
+network of its fold, which never saw it, and with its metadata. Any other picture is explained by the mean of the trained folds,
+without metadata.
 """
 
 import re
@@ -40,7 +41,7 @@ KINDS = {
     OVER: "largest over-estimates",
     UNDER: "largest under-estimates",
 }
-_NAMED = 5  # of many faults, in one line
+_NAMED = 5  # messages that `listed` shows in full
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +55,13 @@ class RunData:
 
     @classmethod
     def open(cls, context: Context, masks: str | None = None) -> "RunData":
-        """The run that `context` names, with the section `explain` of its settings (`masks` replaces `explain.masks`).
+        """The run that `context` names, with the context's `explain` settings (`masks` replaces `explain.masks`).
 
-        Raises UserError for settings that are the run's own, and for a run that cannot be explained.
+        Raises UserError for other settings, which the run has fixed, and for a run that cannot be explained.
         """
-        settings = context.words[6:]  # behind --config, --data and --run
+        settings = context.words[6:]  # the words after --config, --data and --run
         if other := [word for word in settings if not word.startswith(("explain.", "cache."))]:
-            raise UserError(f'explain: uses the run\'s own settings; remove "{other[0]}"')
+            raise UserError(f'explain: uses the settings the run was trained with; remove "{other[0]}"')
         config = context.config
         if masks is not None:
             config = config.with_values({"explain.masks": int(masks) if masks.isdigit() else masks})
@@ -70,32 +71,32 @@ class RunData:
         log(f"run     {run.folder}")
         source = open_predictions(run.name, partly=True)
         if not source.complete:
-            log(f"{trained_words(run)}: only {len(source.target)} photos are looked at")
+            log(f"{trained_words(run)}: only their {len(source.target)} photos are explained")
         if run.leaky:
             log(f"{run.name} is leaky by design (train.split=leaky): its networks saw copies of the photos they score")
-        own, data = run.record["data"], context.data
-        if own["name"] != data.resolve().name and data in (CONTEST, SAMPLE):
-            if not own.get("folder"):
-                raise UserError(f"{run.name}: was trained on {own['name']}; name that folder with DATA=DIR")
-            data = Path(own["folder"])
+        trained_on, data = run.record["data"], context.data
+        if trained_on["name"] != data.resolve().name and data in (CONTEST, SAMPLE):
+            if not trained_on.get("folder"):
+                raise UserError(f"{run.name}: was trained on {trained_on['name']}; name that folder with DATA=DIR")
+            data = Path(trained_on["folder"])
             log(f"data    {data}, which {run.name} was trained on")
         dataset = load_dataset(data, config)
         dataset.require_photos()
-        if dataset.hash != own["hash"]:
+        if dataset.hash != trained_on["hash"]:
             raise UserError(
-                f"{data}: is not the data {run.name} was trained on ({own['name']}, hash {own['hash']}); name it with DATA=DIR, "
-                "or train again"
+                f"{data}: is not the data {run.name} was trained on ({trained_on['name']}, hash {trained_on['hash']}); name that "
+                "folder with DATA=DIR, or train again"
             )
         return cls(run, source, dataset, config.explain)
 
     @property
     def folder(self) -> Path:
-        """Where explanations of the run are kept."""
+        """The folder of the run's explanations."""
         return self.run.folder / "explain"
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The out-of-fold rows by Id, sorted: fold, target, prediction, constant (the mean of the fold's training rows), group
+        """The out-of-fold rows by Id, sorted: fold, target, prediction, constant (mean target of the fold's training rows), group
         (near-duplicates share a number), and the metadata columns."""
         groups = np.arange(len(self.source.target)) if self.source.groups is None else self.source.groups
         found = self.source.table.set_index(ID).assign(constant=self.source.constant, group=groups)
@@ -109,11 +110,11 @@ class RunData:
 
     @cached_property
     def paths(self) -> dict[str, Path]:
-        """Every photo's file by its Id, of untrained folds too."""
+        """Every photo's file by its Id, photos of untrained folds included."""
         return dict(zip(self.dataset.train[ID], self.dataset.paths, strict=True))
 
     def fingerprint(self, what: str, predictor: "Predictor", photos: Mapping[str, Any]) -> dict[str, Any]:
-        """Everything that decides the results about `photos`, hashes by name."""
+        """Everything that decides the results about `photos` (hashes by name)."""
         networks = {fold: self.run.metrics(fold) for fold in sorted(predictor.networks)}
         return {
             "what": what, "run": self.run.name, "data": self.dataset.hash, "settings": self.settings.model_dump(),
@@ -127,13 +128,13 @@ class RunData:
         model = self.run.config.model
         if model.metadata == "use" and model.metadata_dropout == 0:
             raise UserError(
-                f"{self.run.folder}: was trained with metadata always present, which these pictures lack; take a run with "
-                "model.metadata_dropout > 0, or an Id of the run"
+                f"{self.run.folder}: was trained with metadata always present, and these pictures have none; use a run with "
+                "model.metadata_dropout > 0, or photos of the run by their Id"
             )
 
 
 def trained_words(run: Run) -> str:
-    """Which folds are trained, in words."""
+    """`only fold 0 of 5 is trained`."""
     folds = run.trained_folds()
     which = f"fold {folds[0]}" if len(folds) == 1 else f"folds {', '.join(map(str, folds))}"
     return f"only {which} of {run.k} {'is' if len(folds) == 1 else 'are'} trained"
@@ -143,14 +144,14 @@ def trained_words(run: Run) -> str:
 class Photo:
     """One photo to explain."""
 
-    name: str  # its Id, or a name made of its file's: what its results are called
+    name: str  # its Id, or a name made from its file name; its results are named after it
     path: Path
-    row: Mapping[str, Any] | None = None  # of `RunData.rows`; None: a picture that is not of the run
+    row: Mapping[str, Any] | None = None  # of `RunData.rows`; None: not a photo of the run
     kinds: tuple[str, ...] = ()  # the lists of KINDS it is in
 
     @property
     def fold(self) -> int | None:
-        """The fold whose network never saw it; None for a picture that is not of the run."""
+        """The fold whose network never saw it; None for a picture that is not a photo of the run."""
         return None if self.row is None else int(self.row["fold"])
 
     def score(self, predictor: "Predictor") -> "PhotoScore | FoldsMean":
@@ -163,7 +164,7 @@ class Photo:
         return FoldsMean(tuple(PhotoScore(network, predictor.compute) for network in predictor.networks.values()))
 
     def pixels(self, predictor: "Predictor") -> Pixels:
-        """(size, size, 3). Raises PhotoError for what is no photo."""
+        """(size, size, 3). Raises PhotoError if the file is not a readable photo."""
         return decode(self.path, predictor.config.photos.size, predictor.config.photos.fit)
 
 
@@ -173,10 +174,10 @@ def photo_of(data: RunData, name: str, kinds: Sequence[str] = ()) -> Photo:
 
 
 def extremes(table: pd.DataFrame, n: int) -> dict[str, list[str]]:
-    """Ids of the `n` highest and lowest predictions and the `n` largest over- and under-estimates, with the lists each is in.
+    """Ids of the `n` highest and lowest predictions and the `n` largest over- and under-estimates, with the kinds of each.
 
-    In the order of KINDS, each list from its most extreme photo on. Ties go by Id. A list may be shorter than `n`: only
-    over-estimates are called so.
+    In the order of KINDS, each list from its most extreme photo on; ties are in the order of Ids. The lists of errors may be
+    shorter than `n`: only predictions above the target are over-estimates.
     """
     error = table["prediction"] - table["target"]
     lists = {
@@ -194,9 +195,9 @@ def extremes(table: pd.DataFrame, n: int) -> dict[str, list[str]]:
 
 
 def named_photos(data: RunData, words: Sequence[str]) -> tuple[list[Photo], list[str]]:
-    """The photos that `words` (files, or Ids of the run) name, and a line for each that names none.
+    """The photos that `words` (files, or Ids of the run) name, and an error message for each word that names none.
 
-    A file with the content of a photo of the run is that photo, whatever it is called: most folds have seen it.
+    A file with the same content as a photo of the run is treated as that photo: most folds were trained on it.
     """
     prints = dict(zip(data.dataset.fingerprints, data.dataset.train[ID], strict=True))
     photos: dict[str, Photo] = {}
@@ -217,12 +218,12 @@ def named_photos(data: RunData, words: Sequence[str]) -> tuple[list[Photo], list
             stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.")[:80] or "photo"
             photos[f"{stem}-{content[:6]}"] = Photo(f"{stem}-{content[:6]}", path)
         elif known not in data.rows:
-            faults.append(f"{word}: is a photo of a fold that is not trained; all other folds saw it")
+            faults.append(f"{word}: is a photo of a fold that is not trained yet; all other folds saw it")
         else:
             photos[known] = photo_of(data, known)
             if known != word:
                 log(
-                    f"{word} is {known} of {data.dataset.name}: explained by fold {photos[known].fold}, which never saw it"
+                    f"{word} is {known} of {data.dataset.name}; fold {photos[known].fold}, which never saw it, explains it"
                 )
     return list(photos.values()), faults
 
@@ -233,6 +234,6 @@ def photo_hash(path: Path) -> str:
 
 
 def listed(lines: Sequence[str]) -> str:
-    """The first few of `lines` in one, and how many more there are."""
+    """The first few of `lines` in one line, and the number of the others."""
     rest = len(lines) - _NAMED
     return "; ".join([*lines[:_NAMED], *([f"and {rest} more"] if rest > 0 else [])])

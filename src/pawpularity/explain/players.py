@@ -1,16 +1,17 @@
-"""The players, the parts of a photo that a mask hides or shows: cells of a grid, drawn up to the photo bilinearly and shifted by
-up to a cell; and the designs, which cells each mask shows. A block of masks is a function of (seed, number) alone, so whoever
-uses the same seed shares masks.
+"""RISE's masks. The players are the cells of a grid; a design says which cells each mask shows.
 
-- `orthogonal`: a block is a Hadamard array with its columns permuted and their signs drawn, then the same array with every cell
-  flipped (fold-over), all behind one shift: 128 masks for 8 x 8 cells. Every mask alone is uniform on {0, 1}^64, and over the
-  block all cells are uncorrelated, so that no cell's effect blurs another's. Shifts go through the four quarters of a cell in a
-  random order before any quarter comes again.
-- `independent`: every cell and every mask's shift on its own, as published (Petsiuk, Das and Saenko, BMVC 2018); a block has as
-  many masks.
+A mask is a grid of cells, enlarged bilinearly to the photo and shifted by up to a cell. A block of masks depends only on
+(seed, number), so equal seeds share their masks. The designs:
+
+- `orthogonal`: a block is a Hadamard array with permuted columns and random column signs, followed by the same array with every
+  cell flipped (fold-over). The masks of a block share one shift; 8 x 8 cells make 128 masks. Each mask alone is uniform on
+  {0, 1}^64, and over a block all cells are uncorrelated, so the effects of cells do not mix. Shifts use the four quarters of a
+  cell in a random order before any quarter comes again.
+- `independent`: every cell and every mask's shift is drawn independently, as published (Petsiuk, Das and Saenko, BMVC 2018). A
+  block has the same number of masks.
 
 The interpolation is separable: mask = rows @ grid @ columns', two small products with a table per shift. A weighted sum of
-masks behind one shift is the same product of a summed grid, so no masks are kept.
+masks with one shift is the same product of the summed grid, so masks need not be kept.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ QUARTERS = 4
 
 @dataclass(frozen=True)
 class Block:
-    """Some masks, whatever the photo's size."""
+    """Some masks, for photos of any size."""
 
     grids: Floats  # (n, cells, cells) of 0 (hidden) and 1 (shown)
     shifts: Floats  # (n, 2) in [0, 1): down and to the right, in cells
@@ -43,7 +44,7 @@ class Block:
 
 @dataclass(frozen=True)
 class MaskDesign:
-    """Every block of masks of a seed."""
+    """All blocks of masks of one seed."""
 
     cells: int = 8
     name: str = "orthogonal"
@@ -56,11 +57,11 @@ class MaskDesign:
 
     @property
     def strata(self) -> int:
-        """How many strata the blocks' shifts are drawn from in turn."""
+        """The number of strata from which the blocks' shifts are drawn in turn."""
         return QUARTERS if self.name == "orthogonal" else 1
 
     def blocks_for(self, masks: int) -> int:
-        """Whole blocks that hold `masks` masks or more."""
+        """The number of whole blocks that hold at least `masks` masks."""
         return -(-masks // self.block_size)
 
     def block(self, number: int) -> Block:
@@ -74,7 +75,7 @@ class MaskDesign:
         half = _hadamard(size // 2)[:, generator.permutation(size // 2)[:columns]]
         half = half * generator.choice([-1.0, 1.0], columns)
         grids = (1.0 + np.concatenate([half, -half])) / 2
-        # One generator a round of four blocks, so that they lie in four quarters whoever draws which.
+        # One generator for each round of four blocks: any block can be drawn alone, and the four lie in four quarters.
         round_, place = divmod(number, QUARTERS)
         stratum = int(np.random.default_rng([self.seed, len(DESIGNS), round_]).permutation(QUARTERS)[place])
         shift = (np.array(divmod(stratum, 2)) + generator.random(2)) / 2
@@ -89,7 +90,7 @@ def _hadamard(order: int) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The cells of photos of one size. `rows`: (cell height, H, cells), `columns`: (cell width, W, cells), a table per shift."""
+    """Interpolation tables by shift, for photos of one size: `rows` (cell height, H, cells), `columns` (cell width, W, cells)."""
 
     rows: Floats
     columns: Floats
@@ -103,7 +104,7 @@ class Grid:
     def variance(self) -> Floats:
         """(H, W): Var(M_p) over masks and shifts. At 224 px and 8 cells 0.0997 inside, 0.138 at an edge, 0.191 in a corner.
 
-        A mask's mean is 1/2 at every pixel behind every shift, so the variance between shifts adds nothing.
+        A mask's mean is 1/2 at every pixel for every shift, so the variance between shifts adds nothing.
         """
         down, across = ((table**2).sum(axis=2).mean(axis=0) for table in (self.rows, self.columns))
         variance: Floats = SHOWN * (1 - SHOWN) * np.outer(down, across)
@@ -115,7 +116,7 @@ class Grid:
         if (down == down[0]).all() and (across == across[0]).all():
             one: Floats = self.rows[down[0]] @ np.tensordot(weights, block.grids, axes=1) @ self.columns[across[0]].T
             return one
-        # A shift for every mask: side by side they are still one product, (H, n cells) by (n cells, W).
+        # Every mask has its own shift. Side by side they are still one product, (H, n cells) by (n cells, W).
         left = np.einsum("n,nhk->hnk", weights, self.rows[down]).reshape(self.size[0], -1)
         right = (block.grids @ self.columns[across].transpose(0, 2, 1)).reshape(-1, self.size[1])
         many: Floats = left @ right
@@ -125,7 +126,7 @@ class Grid:
         """(n, 1, H, W) masks of `like`'s dtype, made on its device."""
         down, across = self._pixels(shifts)
         if (down == down[0]).all() and (across == across[0]).all():
-            down, across = down[:1], across[:1]  # one table serves all
+            down, across = down[:1], across[:1]  # one table for all masks
         rows, columns = (
             torch.from_numpy(table[at]).to(like.device, like.dtype)
             for table, at in ((self.rows, down), (self.columns, across))
@@ -133,7 +134,7 @@ class Grid:
         return (rows @ torch.from_numpy(grids).to(like.device, like.dtype) @ columns.mT).unsqueeze(1)
 
     def _pixels(self, shifts: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Shifts in pixels: a uniform share of a cell becomes a uniform whole number of its pixels."""
+        """Shifts in whole pixels, uniform over a cell."""
         pixels = np.floor(shifts * [len(self.rows), len(self.columns)]).astype(np.int64)
         return pixels[:, 0], pixels[:, 1]
 
@@ -145,9 +146,9 @@ def grid_of(height: int, width: int, cells: int) -> Grid:
 
 
 def _windows(size: int, cells: int) -> Floats:
-    """(shifts, size, cells): the grid drawn up to one cell more than the photo, and cut out at every shift.
+    """(shifts, size, cells): the grid enlarged to the photo and one cell more, cropped at every shift.
 
-    As the authors do it, but for the outermost half cell: they mirror the grid there, `interpolate` repeats its edge.
+    As the authors do it, except for the outermost half cell: they mirror the grid, `interpolate` repeats its edge.
     """
     cell = -(-size // cells)
     unit = torch.eye(cells, dtype=torch.float64)[None]

@@ -1,13 +1,14 @@
-"""A map of one photo: where its score comes from, signed, with its unit and, where it is sampled, its error; and where it is kept.
+"""`Saliency`, a signed map of one photo with its unit and standard error; and `Results`, the folder that maps are saved in.
 
-What a command leaves photo by photo, so that a stopped one can be resumed:
+A command saves its results photo by photo, so that it can be stopped and resumed:
 
     FOLDER/fingerprint.json     everything that decides the results
     FOLDER/records/NAME.json    one photo's figures
     FOLDER/maps/NAME.npz        one photo's raw maps
 
-A command with the same fingerprint skips finished photos; another one clears the folder when its first photo is finished. The
-file a visitor starts from (index.html, ...) is removed then and written last: where it is, the rest is whole.
+A command with the same fingerprint skips finished photos. A command with another fingerprint clears the folder when its first
+photo is finished. The file that readers open first (index.html, ...) is removed then and written last. If it exists, the rest is
+complete.
 """
 
 import json
@@ -35,21 +36,21 @@ class Saliency:
     method: str  # `gradient`, `gradcam`, `rise`
     map: Map  # (H, W): positive where the place raises the score
     unit: str  # what one of the map's numbers means, such as `score points from hidden to shown`
-    standard_error: Map | None = None  # (H, W), in the map's unit; None where the method has none
-    facts: dict[str, Any] = field(default_factory=dict)  # figures that belong beside the map: masks, error, layer, ...
-    arrays: dict[str, Map] = field(default_factory=dict)  # other raw arrays: Grad-CAM's cells, the gradient's channels
+    standard_error: Map | None = None  # (H, W), in the map's unit; None if the method has none
+    facts: dict[str, Any] = field(default_factory=dict)  # figures about the map: masks, relative error, cells, ...
+    arrays: dict[str, Map] = field(default_factory=dict)  # other raw arrays, such as Grad-CAM's cells
     warnings: tuple[str, ...] = ()  # what a reader must know before trusting the map, one line each
     effect: Map | None = None
-    """(H, W), score points: what showing the place adds, to first order, where the map says something else (a gradient: what
-    brightening the place does). Hiding and showing can test this, not the map."""
+    """(H, W), score points: what showing the place adds, to first order. Only if the map says something else, as a gradient does
+    (what brightening the place does). Tests that hide and show places judge the effect then."""
 
     @property
     def judged(self) -> Map:
-        """(H, W): what hiding and showing places can test: the effect, or the map itself."""
+        """(H, W): what tests that hide and show places judge: the effect, or else the map."""
         return self.map if self.effect is None else self.effect
 
     def about(self) -> dict[str, Any]:
-        """All but the arrays, as JSON."""
+        """Unit, facts and warnings, for JSON."""
         return {"unit": self.unit, "facts": self.facts, "warnings": list(self.warnings)}
 
 
@@ -57,9 +58,9 @@ def write_maps(path: Path, maps: Mapping[str, Saliency]) -> None:
     """Write the raw maps as `.npz`, float32: METHOD, METHOD_standard_error, METHOD_effect, METHOD_NAME (other arrays)."""
     arrays: dict[str, Map] = {}
     for name, saliency in maps.items():
-        own = {"": saliency.map, "_standard_error": saliency.standard_error, "_effect": saliency.effect}
-        own |= {f"_{key}": value for key, value in saliency.arrays.items()}
-        arrays |= {name + end: np.asarray(value, np.float32) for end, value in own.items() if value is not None}
+        parts = {"": saliency.map, "_standard_error": saliency.standard_error, "_effect": saliency.effect}
+        parts |= {f"_{key}": value for key, value in saliency.arrays.items()}
+        arrays |= {name + suffix: np.asarray(value, np.float32) for suffix, value in parts.items() if value is not None}
     write_arrays(path, arrays)
 
 
@@ -82,22 +83,22 @@ def read_maps(path: Path, methods: Mapping[str, Mapping[str, Any]]) -> dict[str,
 
 
 class Results:
-    """The folder of one command. `files`: what else the command writes there, the last one last."""
+    """The results folder of one command. `files`: what else the command writes there, in that order."""
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any], files: Sequence[str]) -> None:
         self.folder, self.files = folder, files
         self.fingerprint = json.loads(json.dumps(fingerprint))
-        own = folder / "fingerprint.json"
+        record = folder / "fingerprint.json"
         foreign = [name for name in ("config.json", "maps", *files) if (folder / name).exists()]
-        if foreign and not own.is_file():
+        if foreign and not record.is_file():
             raise UserError(
                 f"{folder}: holds {foreign[0]}, which explain did not write; name another folder with --out"
             )
-        self.current = own.is_file() and read_json(own, "explain") == self.fingerprint
+        self.current = record.is_file() and read_json(record, "explain") == self.fingerprint
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands out. Raises UserError for one at work."""
+        """Lock the folder. Raises UserError if another command is writing there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
@@ -106,11 +107,11 @@ class Results:
             raise UserError(f"{self.folder}: another command is writing here; wait for it, or use --out") from None
 
     def done(self, name: str) -> bool:
-        """Whether the photo was finished by the same command."""
+        """Whether the photo was finished by a command with the same fingerprint."""
         return self.current and self._record(name).is_file()
 
     def add(self, name: str, record: Mapping[str, Any], maps: Mapping[str, Saliency] | None = None) -> None:
-        """One photo is finished. The results of another command are removed."""
+        """Save a finished photo. The first one removes results with another fingerprint."""
         if not self.current:
             for old in (self.folder / name for name in ("records", "maps", *self.files)):
                 shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
@@ -122,11 +123,11 @@ class Results:
         write_json(self._record(name), record)
 
     def record(self, name: str) -> Any:
-        """What `add` was given for the photo."""
+        """The photo's record, as given to `add`."""
         return read_json(self._record(name), name)
 
     def maps(self, name: str) -> dict[str, Saliency]:
-        """The photo's maps; its record holds `methods`, what `Saliency.about` says of each."""
+        """The photo's maps. Its record must hold `methods`: by method, `Saliency.about()`."""
         return read_maps(self.folder / "maps" / f"{name}.npz", self.record(name)["methods"])
 
     def _record(self, name: str) -> Path:

@@ -1,17 +1,17 @@
-"""Does a map depend on what the network learnt? Randomise the weights from the top down and see whether the map changes.
+"""Sanity check: does a map depend on what the network learnt? Randomise the weights from the top down and compare the maps.
 
-Adebayo et al. 2018, "Sanity Checks for Saliency Maps": the score layer is re-initialised, then what is below it as well, down
-to the stem. A method whose map of the random network still looks like the trained one's draws the photo, not the network. Map
-similarity is Spearman's correlation, signed and of the maps' sizes, between two bounds: the ceiling, how similar a
-map is to itself made again with other masks or noise; and the floor, how similar maps of different photos are (they share the
-pet in the middle), made with other masks too.
+Adebayo et al. 2018, "Sanity Checks for Saliency Maps": the score layer is re-initialised, then also the layer below it, and so on
+down to the stem. If the random network's map still looks like the trained network's, the method shows the photo and not the
+network. Similarity is Spearman's correlation, of the signed maps and of their absolute values. It lies between two bounds:
 
-Every module is re-initialised by its own `reset_parameters`; parameters of modules that have none (a ViT's position table, layer
-scales) are shuffled. timm's initialiser is not used: it sets the last BatchNorm of a residual block
-to zero, which leaves the shortcuts alone, a network that is not random but empty. BatchNorm's running statistics belong to
-features that no longer exist; kept, or set to 0 and 1, they make deep networks explode or go flat. In randomised blocks they
-are taken from the photos. A stage where the score hardly differs between photos is named: its maps say nothing for or against a
-method.
+- the ceiling: a map and the same photo's map made with other masks or noise;
+- the floor: maps of different photos (which share the pet in the middle), also made with other masks or noise.
+
+Every module is re-initialised by its own `reset_parameters`; parameters of modules without one (a ViT's position table, layer
+scales) are shuffled. timm's initialiser is not used: it sets the last BatchNorm of a residual block to zero, so only the shortcuts
+would be left, an empty network instead of a random one. BatchNorm's running statistics describe features that no longer exist.
+Unchanged, or set to 0 and 1, they make deep networks explode or go flat, so randomised blocks take theirs from the photos. If the
+score hardly differs between photos at a stage, the stage says so: its maps are evidence neither for nor against a method.
 """
 
 import copy
@@ -33,20 +33,20 @@ from pawpularity.files import plain
 from pawpularity.models.network import Network
 
 MapsOf = Callable[[PhotoScore, Tensor, int], NDArray[np.floating[Any]]]
-"""A method: the score, the photo, and which masks or noise it is to draw."""
+"""A method: (score, photo, number of the draw of masks or noise) -> map."""
 SIMILARITIES = ("signed", "absolute")
-STAGES = 8  # of randomising at most, the three of the heads included
-LEFT = 0.25  # of the way from floor to ceiling: what may be left of a map's similarity when every weight is random
-FLAT = 1e-4  # score points between photos, below which float32 scores are rounding
-NOISY = 0.3  # of the score's spread that the run's own dtype may blur
+STAGES = 8  # at most, including the three of the head
+LEFT = 0.25  # what may be left of the similarity when every weight is random: share of the way from floor to ceiling
+FLAT = 1e-4  # sd of the score over photos, points, below which it is float32 rounding
+NOISY = 0.3  # largest error of the run's dtype, as a share of the score's sd over photos
 
 
 class Stage(NamedTuple):
-    """What network and maps have become once everything down to `name` is random."""
+    """The network and its maps when everything from the score down to `name` is random."""
 
     name: str
-    similarity: dict[str, Estimate]  # to the maps of the trained network, mean over photos, by SIMILARITIES
-    state: str  # `alive`; `flat` (photos score the same, or differ by less than the dtype can resolve); `saturated`; `exploded`
+    similarity: dict[str, Estimate]  # by SIMILARITIES: to the trained network's maps, mean over photos
+    state: str  # `alive`; `flat` (photos score the same, or differ by less than the dtype resolves); `saturated`; `exploded`
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,29 @@ class Sanity:
     stages: list[Stage]
     ceiling: dict[str, float]
     floor: dict[str, float]
-    photos: int  # whose trained map was not the same everywhere
+    photos: int  # photos whose map by the trained network is not constant
 
     @property
     def left(self) -> dict[str, Estimate]:
-        """Share of the way from floor to ceiling that is left at the last stage, by similarity."""
+        """By similarity, what is left at the last stage, as a share of the way from floor to ceiling."""
         found = {}
         for name, last in self.stages[-1].similarity.items():
             low, span = self.floor[name], self.ceiling[name] - self.floor[name]
             scale = 1.0 / span if span > 0 else math.nan
-            mean, least, most = ((value - low) * scale for value in (last.mean, last.low, last.high))
-            found[name] = Estimate(mean, least, most, last.n)
+            mean, lower, upper = ((value - low) * scale for value in (last.mean, last.low, last.high))
+            found[name] = Estimate(mean, lower, upper, last.n)
         return found
 
     @property
     def verdict(self) -> str:
-        """`passes`, `fails`, or why neither can be said."""
+        """`passes`, `fails`, or the reason why it is undecided."""
         if not self.photos:
             return "constant maps"
         if self.stages[-1].state != "alive":
             return f"undecided: the randomised network is {self.stages[-1].state}"
         left = list(self.left.values())
         if not all(math.isfinite(one.low) for one in left):
-            return "undecided: maps of different photos are as similar as a map is to itself, or too few photos"
+            return "undecided: maps of different photos are as similar as two maps of one photo, or there are too few photos"
         if any(one.low > LEFT for one in left):
             return "fails"
         return "passes" if all(one.high <= LEFT for one in left) else "undecided: the interval is too wide"
@@ -101,19 +101,18 @@ def cascade(
     groups: Groups = None,
     on_map: Callable[[], object] = lambda: None,
 ) -> Sanity:
-    """Put `maps_of` (a method) through the cascade on photos `xs`, two at least, with their `scores` by one and the same network.
+    """Put `maps_of` (a method) through the cascade on two or more photos `xs`, with their `scores` by the same network.
 
-    At every stage the method draws the masks or noise of number 0, so that only the weights change; for the bounds also those of
-    number 1. `on_map` is called after every map. The network is copied, never changed, and a stage's weights depend on the seed
-    alone.
+    Every stage uses draw 0 of the masks or noise, so that only the weights change; the bounds also use draw 1. `on_map` is called
+    after every map. The network is copied and not changed, and a stage's weights depend on the seed alone.
     """
 
-    def mapped(one: PhotoScore, x: Tensor, drawn: int) -> Floats:
-        found = np.asarray(maps_of(one, x, drawn), dtype=np.float64)
+    def mapped(one: PhotoScore, x: Tensor, draw: int) -> Floats:
+        found = np.asarray(maps_of(one, x, draw), dtype=np.float64)
         on_map()
         return found
 
-    trained, again = ([mapped(one, x, drawn) for one, x in zip(scores, xs, strict=True)] for drawn in (0, 1))
+    trained, again = ([mapped(one, x, draw) for one, x in zip(scores, xs, strict=True)] for draw in (0, 1))
     varies = [i for i, values in enumerate(trained) if np.ptp(values) > 0.0]
     network = copy.deepcopy(scores[0].network)
     stages = []
@@ -132,12 +131,12 @@ def cascade(
 
 
 def maps_in_cascade(photos: int, blocks: int) -> int:
-    """How many maps `cascade` makes for a network of so many blocks."""
+    """The number of maps that `cascade` makes for a network of so many blocks."""
     return photos * (2 + 1 + min(3 + blocks, STAGES))
 
 
 def similarity(one: Floats, other: Floats) -> tuple[float, float]:
-    """By SIMILARITIES; 0 for a map that is the same everywhere beside one that is not (nothing of it is left)."""
+    """The similarities of two maps, in the order of SIMILARITIES; 0 if one of the maps is constant."""
     from scipy.stats import spearmanr
 
     if np.ptp(one) == 0.0 or np.ptp(other) == 0.0:
@@ -154,15 +153,15 @@ def _mean(rows: Sequence[tuple[float, float]]) -> dict[str, float]:
 
 
 def _randomised(network: Network, xs: Sequence[Tensor], seed: int) -> Iterator[str]:
-    """Randomise `network` in place, one stage after the other; yields each stage's name once the network is ready for it."""
+    """Randomise `network` in place, one stage after the other; yields each stage's name when it is done."""
     yield "trained"
-    fused = [network.fusion, network.metadata] if network.metadata is not None else [network.fusion]
-    heads: dict[str, list[nn.Module]] = {"score": [network.score], "fusion": [*fused], "image": [network.image]}
+    fusion = [network.fusion, network.metadata] if network.metadata is not None else [network.fusion]
+    heads: dict[str, list[nn.Module]] = {"score": [network.score], "fusion": [*fusion], "image": [network.image]}
     for stage, (name, modules) in enumerate(heads.items()):
         _reset(modules, [], seed + 1000 * stage)
         yield name
     blocks = list(network.split.blocks)
-    # From the last block to the first, in groups of about as many blocks each; blocks without parameters go along.
+    # From the last block to the first, in groups of about equal size; blocks without parameters count too.
     groups = np.array_split(np.arange(len(blocks))[::-1], max(1, min(STAGES - len(heads), len(blocks))))
     for stage, group in enumerate(groups, start=len(heads)):
         some = [blocks[i] for i in group]
@@ -173,7 +172,7 @@ def _randomised(network: Network, xs: Sequence[Tensor], seed: int) -> Iterator[s
 
 
 def _reset(modules: Sequence[nn.Module], parameters: list[nn.Parameter], seed: int) -> None:
-    """Initialise `modules` anew; shuffle `parameters` and those of modules that have no initialiser."""
+    """Re-initialise `modules`; shuffle `parameters` and those of modules that have no initialiser."""
     torch.manual_seed(seed)
     for part in (part for module in modules for part in module.modules()):
         if callable(reset := getattr(part, "reset_parameters", None)):
@@ -187,16 +186,16 @@ def _reset(modules: Sequence[nn.Module], parameters: list[nn.Parameter], seed: i
 
 @torch.no_grad()
 def _renew_statistics(network: Network, start: int, xs: Sequence[Tensor]) -> None:
-    """Take the running statistics of every BatchNorm from block `start` on from one pass of the photos."""
+    """Set the running statistics of every BatchNorm from block `start` on by one pass of the photos."""
     split = network.split
     modules = [part for block in split.blocks[start:] for module in block.modules for part in module.modules()]
     network.eval()
     for norm in modules:
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             norm.reset_running_stats()
-            norm.momentum = None  # a plain average over batches, not a fading one
+            norm.momentum = None  # a plain average over batches, not an exponential one
             norm.train()
-    # Batches of two at least: after the last pooling a single photo has no spread.
+    # Batches of two or more: after the last pooling a single photo has no variance.
     for batch in np.array_split(np.arange(len(xs)), max(1, len(xs) // 32)):
         features = split.run(network.laid_out(torch.stack([xs[i] for i in batch]).float()), 0, start)
         split.run(features, start)
@@ -205,7 +204,7 @@ def _renew_statistics(network: Network, start: int, xs: Sequence[Tensor]) -> Non
 
 @torch.no_grad()
 def _health(scores: Sequence[PhotoScore], xs: Sequence[Tensor]) -> str:
-    """Whether maps of the score can mean anything, by its values for the photos: the states of `Stage`."""
+    """The network's state (`Stage.state`), by its scores of the photos: maps mean something only if it is `alive`."""
     exact = np.array([float(one.exact(x[None])[0]) for one, x in zip(scores, xs, strict=True)])
     if not np.isfinite(exact).all():
         return "exploded"

@@ -1,7 +1,7 @@
-"""The score of one photo as a function of its pixels, by one fold's network or by the mean of several: what every map explains.
+"""The score of one photo as a function of its pixels, by one fold's network or the mean of several: what every map explains.
 
-The photo's metadata is held fixed, the frozen backbone and the trained head run as one network, and the score is taken before it
-is clipped to 1..100: a clipped score has no gradient, and hides what a mask does to it.
+The photo's metadata is held fixed. The frozen backbone and the trained head run as one network. The score is not clipped to
+1..100: a clipped score has no gradient, and a mask may not change it.
 """
 
 from collections.abc import Callable
@@ -21,17 +21,17 @@ from pawpularity.models.network import Network
 
 @dataclass(frozen=True)
 class PhotoScore:
-    """`network` in evaluation mode with one photo's metadata, (12,), or None where it is absent."""
+    """The score by `network` in evaluation mode, with one photo's metadata, (12,), or None if it has none."""
 
     network: Network
     compute: Compute
     metadata: NDArray[np.float32] | None = None
-    on_scored: Callable[[int], Any] | None = None  # told the number of photos after every batch, for a progress bar
+    on_scored: Callable[[int], Any] | None = None  # called with the batch's size after every batch
 
     def input_of(self, pixels: Pixels) -> Tensor:
-        """The network's input, (3, H, W) float32 on its device, of (H, W, 3) decoded pixels.
+        """The network's input, (3, H, W) float32 on its device, from decoded pixels (H, W, 3).
 
-        Zero in it is the mean colour the backbone normalises with, which is what a hidden place shows.
+        Zero is the mean colour that the backbone normalises with. A hidden place shows it.
         """
         photo = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.compute.device)
         normalised: Tensor = self.network.normalise(photo[None])[0]
@@ -48,12 +48,12 @@ class PhotoScore:
         return points
 
     def exact(self, x: Tensor) -> Tensor:
-        """The same in float32 and differentiable. `x` must ask for a gradient: frozen parameters give none."""
+        """The same in float32 and differentiable. `x` must require a gradient: frozen parameters give none."""
         self.network.eval()
         return self._points(x.float())
 
     def columns(self, rows: int, device: torch.device) -> Tensor | None:
-        """The photo's metadata, once a row."""
+        """The photo's metadata, repeated for each of `rows` rows."""
         return None if self.metadata is None else torch.tensor(self.metadata, device=device).expand(rows, -1)
 
     def _points(self, x: Tensor) -> Tensor:
@@ -81,12 +81,12 @@ class FoldsMean:
         return torch.stack(scores).mean(dim=0)
 
     def input_of(self, pixels: Pixels) -> Tensor:
-        """(3, H, W)."""
+        """The networks' input; see `PhotoScore.input_of`."""
         return self.folds[0].input_of(pixels)
 
 
 def over_folds(score: PhotoScore | FoldsMean, map_of: Callable[[PhotoScore], Saliency]) -> Saliency:
-    """The map that `map_of` makes of one network, or the mean of those it makes of every fold's."""
+    """The map that `map_of` makes of one network, or the mean of its maps of all folds' networks."""
     if isinstance(score, PhotoScore):
         return map_of(score)
     maps = [map_of(fold) for fold in score.folds]
@@ -94,7 +94,7 @@ def over_folds(score: PhotoScore | FoldsMean, map_of: Callable[[PhotoScore], Sal
     return replace(
         maps[0],
         map=_mean([one.map for one in maps]),
-        # All folds are given the same noise, so their errors do not shrink in the mean.
+        # All folds get the same noise, so their errors do not shrink in the mean.
         standard_error=maps[0].standard_error if len(maps) == 1 else None,
         arrays={},
         effect=_mean(effects) if effects else None,

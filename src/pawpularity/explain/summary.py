@@ -1,8 +1,8 @@
-"""Each method's faithfulness over all explained photos, on each baseline: means with intervals, and one verdict.
+"""Each method's faithfulness over all explained photos, on each baseline: means with intervals, and a verdict.
 
-One photo's p is at least 1/22 and says little. Over photos the sum of the p is compared with that of as many uniform numbers
-(Edgington 1972; p on a grid are larger than uniform ones, which is safe). But random orders prefer no place, and pets are in the
-middle: on many photos a blob there beats them too. So the verdict also says whether the method beats the centre.
+One photo's p is at least 1/22 and says little. Over photos, the sum of the p is compared with the sum of as many uniform numbers
+(Edgington 1972; these p are discrete, which makes the test conservative). Random orders prefer no place, but pets are in the
+middle: a blob there beats random orders on many photos. So the verdict also says whether the method beats the centre.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,39 +16,37 @@ from pawpularity.evaluation.bootstrap import Groups
 from pawpularity.explain.estimates import estimates
 from pawpularity.explain.faithfulness import CENTRE, CONSTANT, LEVEL, NO_BETTER
 
-FEW = 5  # photos below which nothing is said of the centre: a bootstrap of so few is too narrow
-_EXACT = 20  # uniform numbers up to which the exact distribution of their sum is used, not the normal
-USELESS = (
-    "a map that knows nothing and prefers no place beats random on 1 photo in 20; the centre, as often as its row says"
-)
+FEW = 5  # with fewer photos the verdict does not mention the centre: their bootstrap interval is too narrow
+_EXACT = 20  # up to so many p the sum's exact distribution is used, above the normal one
+USELESS = "a map that ignores the photo and prefers no place beats random on 1 photo in 20; the row of the centre has its rate"
 SHOWN = {"insertion_minus_deletion": "insertion - deletion", "road": "ROAD", "over_centre": "over centre"}
 _MEANS = ("deletion_auc", "insertion_auc", *SHOWN, "beats_random", "road_beats_random")
 
 Summary = dict[str, Any]
-"""One method over photos, on one baseline: method, baseline, photos, an Estimate of each mean over photos, p (chance of p as small
-over all photos together, if the maps knew nothing and preferred no place), verdict."""
+"""One method over photos, on one baseline: method, baseline, photos, an Estimate of each mean over photos, p (of all photos
+together, if the maps ignored the photos and preferred no place), verdict."""
 
 
 def summarise(photos: Sequence[Sequence[Mapping[str, Any]]], groups: Groups = None) -> list[Summary]:
-    """Every method on every baseline over `photos`, one list of `judge` each, with intervals over (groups of) photos."""
+    """Every method on every baseline over `photos` (the rows of `judge` for each), with intervals over photos or their `groups`."""
     rows = pd.DataFrame([{"photo": i, **row} for i, judged in enumerate(photos) for row in judged])
     key = ["photo", "baseline"]
     centre = rows[rows["method"] == CENTRE].set_index(key)["insertion_minus_deletion"].rename("centre")
     rows = rows.join(centre, on=key)
     rows["over_centre"] = rows["insertion_minus_deletion"] - rows["centre"]
     found = []
-    for (method, baseline), own in rows.groupby(["method", "baseline"], sort=False):
-        clusters = own["photo"].to_numpy() if groups is None else groups[own["photo"]]
-        row: Summary = {"method": method, "baseline": baseline, "photos": len(own)}
-        row |= dict(zip(_MEANS, estimates(own[list(_MEANS)].astype(float), clusters), strict=True))
-        row["p"] = _p_over_photos(own["p_random"].astype(float), clusters)
-        row["verdict"] = "constant maps" if (own["mark"] == CONSTANT).all() else _verdict(row)
+    for (method, baseline), some in rows.groupby(["method", "baseline"], sort=False):
+        clusters = some["photo"].to_numpy() if groups is None else groups[some["photo"]]
+        row: Summary = {"method": method, "baseline": baseline, "photos": len(some)}
+        row |= dict(zip(_MEANS, estimates(some[list(_MEANS)].astype(float), clusters), strict=True))
+        row["p"] = _p_over_photos(some["p_random"].astype(float), clusters)
+        row["verdict"] = "constant maps" if (some["mark"] == CONSTANT).all() else _verdict(row)
         found.append(row)
     return found
 
 
 def _verdict(row: Summary) -> str:
-    """`beats random`, if at all; and whether it beats the centre as well, by the interval."""
+    """Whether the method beats random orders, by p, and the centre, by the interval."""
     if row["method"] == CENTRE:
         return ""
     if row["p"] > LEVEL:
@@ -62,7 +60,7 @@ def _verdict(row: Summary) -> str:
 
 
 def _p_over_photos(p: "pd.Series[float]", clusters: Any) -> float:
-    """One-sided p of the sum of the photos' p; near-duplicates count once, by their mean."""
+    """One-sided p of the sum of the photos' p. Near-duplicates count once, with their mean."""
     means = p.groupby(clusters).mean()
     count, total = len(means), float(means.sum())
     if count <= _EXACT:

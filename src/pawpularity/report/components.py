@@ -1,4 +1,4 @@
-"""What a section of the page is made of: tables, figures, words. The template shows them; nothing here computes a figure."""
+"""The blocks of a section: tables, figures, text. The template renders them; nothing here computes a figure."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,9 +16,9 @@ class Cell:
 
     text: str
     kind: str = ""
-    """`bad` = a warning, `strong` = the row's own figure"""
+    """`bad` = a warning, `strong` = the row's main figure"""
     flag: str = ""
-    """words shown behind it as a warning: leaky by design, leak alarm"""
+    """a warning shown after the text: leaky by design, leak alarm"""
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,21 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
     command: str
-    """what makes its figures again"""
+    """the command that makes its figures"""
     notes: Sequence[str] = ()
     stacked: bool = False
-    """on a phone a block a row, instead of scrolling sideways"""
+    """on a phone every row is a block, instead of a table that scrolls sideways"""
     kind: str = "table"
 
     @property
     def wordy(self) -> list[bool]:
-        """By column, whether it holds words rather than figures: words stand to the left, and long ones are wrapped."""
+        """By column, whether it holds text rather than figures. Text is left-aligned, and long text is wrapped."""
         columns = zip(*self.cells, strict=True)
         return [sum(_is_figure(cell.text) for cell in column) * 2 < len(self.rows) for column in columns]
 
     @property
     def cells(self) -> list[list[Cell]]:
-        """The rows, every cell a Cell."""
+        """The rows, with every cell as a Cell."""
         return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
 
 
@@ -54,11 +54,11 @@ class Figure:
     markup: str
     """an inline `<svg>`, or the data URI of an `<img>`"""
     alt: str
-    """what it shows, in words, with its main figures"""
+    """the alternative text: what it shows, with its main figures"""
     caption: str
     command: str
     size: tuple[int, int] = (0, 0)
-    """pixels, of a data URI; (0, 0) for inline drawings, which carry their own"""
+    """pixels of a data URI; (0, 0) for an inline drawing, which has its own size"""
     flag: str = ""
     kind: str = "figure"
 
@@ -72,18 +72,18 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Stand:
-    """A few figures in large letters, and one sentence or two about them."""
+class KeyFigures:
+    """A few figures in large type, and one or two sentences about them."""
 
     figures: Sequence[tuple[str, str, str]]
-    """(what it is, the figure, its interval or what it is of)"""
+    """(name, figure, its interval or a note)"""
     lines: Sequence[str]
-    kind: str = "stand"
+    kind: str = "key-figures"
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What the blocks after it are of: a data set, a study."""
+    """The heading of the blocks after it: a data set, a study."""
 
     text: str
     kind: str = "heading"
@@ -91,7 +91,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Folded:
-    """A long text as it was printed, shown on request."""
+    """A long printed text that opens on a click."""
 
     title: str
     text: str
@@ -101,32 +101,32 @@ class Folded:
 
 @dataclass(frozen=True)
 class Cards:
-    """Photos beside their maps, to be sorted and filtered."""
+    """Photos with their maps, which readers can sort and filter."""
 
     cards: Sequence[Mapping[str, Any]]
     choices: Mapping[str, Any]
-    """what the filters offer"""
+    """the options of the filters"""
     scales: Sequence[Mapping[str, str]]
     command: str
     kind: str = "cards"
 
 
-Block = Table | Figure | Words | Stand | Heading | Folded | Cards
+Block = Table | Figure | Words | KeyFigures | Heading | Folded | Cards
 
 
 @contextmanager
-def as_written(path: Path, verb: str, command: str) -> Iterator[None]:
-    """Say of a file that `verb` wrote, and whose parts are read in the block, that it is not what it should be."""
+def as_written(path: Path, writer: str, command: str) -> Iterator[None]:
+    """Around a block that reads `path`, which the command `writer` wrote: errors of its format become UserError."""
     try:
         yield
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
-            f"{path}: is not what {verb} writes ({type(error).__name__}: {error}); run: {command}"
+            f"{path}: is not what {writer} writes ({type(error).__name__}: {error}); run: {command}"
         ) from None
 
 
 def collect(parts: Iterable[Callable[[], Sequence["Block"]]]) -> tuple[list["Block"], list[str]]:
-    """(the blocks of all parts in their order, a line for each part whose file cannot be shown)."""
+    """(the blocks of all parts in order, an error message for each part whose file cannot be shown)."""
     blocks: list[Block] = []
     faults: list[str] = []
     for part in parts:
@@ -142,19 +142,19 @@ MADE, MISSING, DAMAGED = "made", "not made", "cannot be shown"
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page. Without blocks it was not run, and `command` says how to."""
+    """A section of the page. If it has no blocks, `command` makes what it would show."""
 
     key: str
     """its anchor"""
     title: str
     short: str
-    """for the list of the page's parts"""
+    """its name in the page's navigation"""
     command: str
     blocks: Sequence[Block] = ()
     faults: Sequence[str] = ()
-    """what was there and could not be shown, a line each"""
+    """an error message for each result that could not be shown"""
     why: str = ""
-    """why it has nothing to show, where the command alone does not say it"""
+    """why it has no blocks, if the command alone does not explain it"""
 
     @property
     def state(self) -> str:
@@ -167,12 +167,12 @@ def _is_figure(text: str) -> bool:
 
 
 def flagged(name: str, flags: Mapping[str, str]) -> Cell:
-    """A run's name as a row's first cell, with its warning where it has one."""
+    """A run's name as a row's first cell, with its warning if it has one."""
     return Cell(name, flag=flags.get(name, ""))
 
 
 def span(low: float | None, high: float | None, digits: int = 2, *, signed: bool = False) -> str:
-    """`[14.30, 16.11]`; `-` where there is none."""
+    """`[14.30, 16.11]`; `-` for None."""
     if low is None or high is None:
         return "-"
     sign = "+" if signed else ""
@@ -180,17 +180,17 @@ def span(low: float | None, high: float | None, digits: int = 2, *, signed: bool
 
 
 def number(value: float | None, digits: int = 2, *, signed: bool = False) -> str:
-    """`15.23`; `-` where there is none."""
+    """`15.23`; `-` for None."""
     return "-" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
 def chance(p: float | None) -> str:
-    """A p for people."""
+    """A p: `0.0123`, `<.0001`; `-` for None."""
     return "-" if p is None else f"{p:.4f}" if p >= 0.00005 else "<.0001"
 
 
 def duration(seconds: float | None) -> str:
-    """`67 s`, `7.1 min`, `3.2 h`; `-` where nothing was timed."""
+    """`67 s`, `7.1 min`, `3.2 h`; `-` for None."""
     if seconds is None:
         return "-"
     if seconds < 120:

@@ -1,7 +1,7 @@
-"""Drawings for a page: matplotlib's SVG, inline, in colours that are the page's own variables.
+"""Drawings for the page: matplotlib's SVG, inline, in colours that are the page's CSS variables.
 
-So they turn dark with the page, print as it prints, and their words are text that can be found and read aloud. They are
-drawn at the width of a phone (`WIDTH` CSS pixels), where their text has its real size, and stand side by side on a desk.
+So they follow the page's dark mode and print style, and their text can be searched and read aloud. They are drawn at the width of
+a phone (`WIDTH` CSS pixels), where text has its real size; wider screens show them side by side.
 
     markup = drawn("rmse", 240, paint, "RMSE of three runs: ...")     # paint(axes)
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH = 340.0  # CSS pixels; matplotlib's point is one of them here
 INK, SOFT, LINE, PAPER = "#1b1b1c", "#5a5a5b", "#d5d5d1", "#fdfdfe"
-# Okabe and Ito's colours, which colour-blind readers tell apart; the page has a lighter set for dark mode.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; the page has a lighter set for dark mode.
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BROWN = (
     *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b88700", "#56b4e9", "#7f6a3f"),
 )
@@ -29,8 +29,12 @@ _VARIABLES = {
 }  # fmt: skip
 _SHAPES = ("o", "s", "D", "^", "v", "P", "X")
 _RASTER_DPI = 170
-_ROW, _STEP, _MARGIN = 21.0, 13.0, 42.0  # of a forest, pixels: a row's words, a mark below them, axis and its label
-_LETTER, _BOLD_LETTER = 5.8, 7.2  # CSS pixels a letter of a forest's words takes, at most
+_ROW, _STEP, _MARGIN = (
+    21.0,
+    13.0,
+    42.0,
+)  # pixels of a forest plot: a row's text, a mark below it, the axis with its label
+_LETTER, _BOLD_LETTER = 5.8, 7.2  # widest letter of a forest plot's text, CSS pixels
 
 _STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a `$` in a name is a `$`
@@ -44,9 +48,9 @@ _STYLE: dict[Any, Any] = {
 
 
 def drawn(name: str, height: float, paint: Callable[["Axes"], None], alt: str) -> str:
-    """An inline `<svg>` of WIDTH x `height` CSS pixels that `paint` has drawn on. The same drawing gives the same bytes.
+    """An inline `<svg>` of WIDTH x `height` CSS pixels, drawn by `paint`. The same drawing gives the same bytes.
 
-    `name` (letters, digits, hyphens) must be the figure's own on its page: the ids inside begin with it.
+    `name` (letters, digits, hyphens) must be unique on the page: the ids inside begin with it.
     """
     import matplotlib
     from matplotlib.figure import Figure  # not pyplot: it asks the machine for a screen
@@ -61,7 +65,7 @@ def drawn(name: str, height: float, paint: Callable[["Axes"], None], alt: str) -
 
 
 def inline(svg: str, name: str, height: float, alt: str) -> str:
-    """A matplotlib SVG as part of a page: own ids, the page's colours and font, no style of its own that reaches others."""
+    """A matplotlib SVG as part of a page: unique ids, the page's colours and font, no style that affects the rest of it."""
     body = svg[svg.index("<defs>") : svg.rindex("</svg>")] if "<defs>" in svg else svg
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
@@ -93,7 +97,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a forest plot: what it is, its figure in words, its marks one below the other."""
+    """One row of a forest plot: its label, its figure as text, its marks one below the other."""
 
     label: str
     words: str
@@ -101,7 +105,7 @@ class Row:
     ticks: Sequence[tuple[float, str]] = field(default_factory=tuple)
     """(place, colour) of upright strokes: the constant, a known truth"""
     bad: bool = False
-    """a leaky run: its label in the colour of warnings"""
+    """a flagged run, whose label has the colour of warnings"""
 
 
 def forest_height(rows: Sequence[Row], keys: int = 0) -> float:
@@ -118,9 +122,9 @@ def forest(
     band: tuple[float, float] | None = None,
     keys: Sequence[tuple[str, str, str]] = (),
 ) -> None:
-    """Paint a forest plot whose labels stand above their marks, so that it fits a phone.
+    """Paint a forest plot with labels above their marks, so that it fits a phone.
 
-    `label` names the axis and its unit; `zero`: where no difference is; `band`: what would not matter; `keys`: (words, shape,
+    `label`: the axis and its unit. `zero`: the place of no difference. `band`: the range too small to matter. `keys`: (text, shape,
     colour) of the legend, a line each.
     """
     from matplotlib.lines import Line2D
@@ -159,7 +163,7 @@ def forest(
 
 
 def _fitted(row: Row) -> str:
-    """The row's label, shortened in its middle where it would run into the row's words; tables have it whole."""
+    """The row's label, shortened in the middle if it would run into the row's text. Tables have the whole label."""
     room = int((WIDTH - 20.0 - _LETTER * len(row.words)) / _BOLD_LETTER)
     if len(row.label) <= room:
         return row.label
@@ -168,10 +172,10 @@ def _fitted(row: Row) -> str:
 
 
 def shape_of(place: int) -> str:
-    """A marker of its own for each of a few series, for readers who tell no colours."""
+    """A different marker for each of a few series, for readers who cannot distinguish colours."""
     return _SHAPES[place % len(_SHAPES)]
 
 
 def colour_of(place: int) -> str:
-    """A colour of its own for each of a few series."""
+    """A different colour for each of a few series."""
     return SERIES[place % len(SERIES)]

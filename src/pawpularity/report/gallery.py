@@ -1,4 +1,4 @@
-"""The explain galleries of the page: photos beside their maps, from what `explain` left; every figure is as it stands there."""
+"""The page's gallery: photos with their maps, from the results of `explain`; every figure is copied from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from pawpularity.explain.methods import ERROR, TITLES
 from pawpularity.explain.photos import KINDS
 from pawpularity.files import read_json
 from pawpularity.report.components import Block, Cards, Cell, Section, Table, Words, as_written, flagged, number, span
-from pawpularity.report.inputs import Subject, flags_of
+from pawpularity.report.inputs import Entry, flags_of
 from pawpularity.report.pictures import data_uri, read_picture, tiles
 
-MOST_PHOTOS = 120  # on the page: about 5 MB; the galleries themselves hold them all
-JUDGE = "blur"  # the baseline whose verdict marks a map, as in the galleries
-ASKED, ASKED_WORDS = "asked", "asked for"
+MOST_PHOTOS = 120  # on the page, about 5 MB; the galleries that explain wrote hold all photos
+JUDGE = "blur"  # the baseline whose verdict marks a map, as in explain's galleries
+NAMED, NAMED_WORDS = "asked", "chosen photos"
 _PARTS = (Path("explain"), Path("explain") / "photos")
 
 
@@ -24,37 +24,37 @@ _PARTS = (Path("explain"), Path("explain") / "photos")
 class Gallery:
     """One folder that `explain` filled."""
 
-    one: Subject
+    one: Entry
     folder: Path
     record: Mapping[str, Any]
     """its explain.json"""
 
     @property
-    def asked(self) -> bool:
-        """Whether it is of photos that somebody named."""
+    def named(self) -> bool:
+        """Whether its photos were named by the user (PHOTO=...), not chosen as extremes."""
         return self.folder.name == "photos"
 
     @property
     def command(self) -> str:
-        """What makes it again."""
-        return f"make explain {make_word('RUN', self.one.name)}{' PHOTO=...' if self.asked else ''}"
+        """The command that makes it."""
+        return f"make explain {make_word('RUN', self.one.name)}{' PHOTO=...' if self.named else ''}"
 
     @property
     def photos(self) -> Sequence[Mapping[str, Any]]:
-        """Their records."""
+        """The photos' records."""
         photos: Sequence[Mapping[str, Any]] = self.record["photos"]
         return photos
 
 
-def gallery_section(subjects: Sequence[Subject]) -> Section:
-    """All galleries of the subjects in one, with filters; before it what the tests say of the methods."""
+def gallery_section(entries: Sequence[Entry]) -> Section:
+    """All galleries of the entries in one, with filters, below a table of the methods' tests."""
     faults: list[str] = []
     found: list[Gallery] = []
-    for one in subjects:
+    for one in entries:
         for part in _PARTS if one.run is not None else ():
             assert one.run is not None
             folder = one.run.folder / part
-            if not (folder / "index.html").is_file():  # it is moved there last: without it the rest is not whole
+            if not (folder / "index.html").is_file():  # it is written last: without it the rest is not complete
                 continue
             try:
                 found.append(_opened(one, folder))
@@ -63,9 +63,9 @@ def gallery_section(subjects: Sequence[Subject]) -> Section:
     cards: list[dict[str, Any]] = []
     total = sum(len(gallery.photos) for gallery in found)
     for gallery in found:
-        # Each its fair share of the photos the page can carry.
-        share = len(gallery.photos) if total <= MOST_PHOTOS else max(1, MOST_PHOTOS // len(found))
-        for photo in gallery.photos[:share]:
+        # Every gallery gets the same number of the page's photos.
+        most = len(gallery.photos) if total <= MOST_PHOTOS else max(1, MOST_PHOTOS // len(found))
+        for photo in gallery.photos[:most]:
             try:
                 cards.append(_card(gallery, photo))
             except UserError as error:
@@ -74,22 +74,22 @@ def gallery_section(subjects: Sequence[Subject]) -> Section:
     if cards:
         lines = [
             "Red places raise a photo's score and blue ones lower it; where a map is zero the grey photo shows. A map says what "
-            "the network does, not what people like. Framed and in red: a map that orders this photo's places no better than "
-            "random maps of the same grain do. Pets stand in the middle, so a blob there is often right without looking: see the "
+            "the network does, not what people like. A red frame marks a map that ranks this photo's places no better than "
+            "random maps of the same coarseness. Pets are mostly in the middle, so a fixed blob there also ranks well: see the "
             "row of the centre."
         ]
         if len(cards) < total:
             folders = ", ".join(f"{gallery.folder}/index.html" for gallery in found)
             lines.append(f"{len(cards)} of {total} photos, to keep the page light; all of them: {folders}.")
-        summary = _summary(found, flags_of(subjects))
+        summary = _summary(found, flags_of(entries))
         blocks.append(Words(lines))
         blocks += [summary] if summary.rows else []
         blocks.append(Cards(cards, _choices(cards), _scales(found), found[0].command))
     return Section("explain", "Where a score comes from", "maps", "make explain", blocks, faults)
 
 
-def _opened(one: Subject, folder: Path) -> Gallery:
-    """Raises UserError for a gallery of other predictions than the run holds now, and for one that is not explain's."""
+def _opened(one: Entry, folder: Path) -> Gallery:
+    """Open the gallery in `folder`. Raises UserError if it is about other predictions than the run's, or not written by explain."""
     path = folder / "explain.json"
     gallery = Gallery(one, folder, read_json(path, f"the gallery of {one.name}"))
     with as_written(path, "explain", gallery.command):
@@ -112,12 +112,12 @@ def _card(gallery: Gallery, photo: Mapping[str, Any]) -> dict[str, Any]:
         warnings = [f"{TITLES.get(key, key)}: {line}" for key, about in methods.items() for line in about["warnings"]]
         precision = methods.get("rise", {"facts": {}})["facts"].get("relative_error")
         return {
-            "run": one.name, "flag": one.flag, "name": name, "kinds": photo["kinds"] or [ASKED],
+            "run": one.name, "flag": one.flag, "name": name, "kinds": photo["kinds"] or [NAMED],
             "fold": "" if photo["fold"] is None else photo["fold"], "words": _words(photo, one.row["leaky"]),
             "target": "" if target is None else f"{target:g}", "prediction": f"{prediction:.4f}",
             "error": "" if error is None else f"{error:.4f}", "precision": "" if precision is None else f"{precision:.4f}",
             "beats": sorted(key for key, row in judged.items() if row["beats_random"]),
-            # Half a dot in from the ends of a line 230 wide.
+            # Positions on a scale of 230 px, half a dot in from its ends.
             "at": {key: None if value is None else f"{8 + 2.14 * value:.1f}" for key, value in places.items()},
             "tiles": _tiles(gallery, photo, judged), "warnings": [*photo["refusals"], *warnings],
         }  # fmt: skip
@@ -133,7 +133,7 @@ def _words(photo: Mapping[str, Any], leaky: bool | None) -> str:
 
 
 def _judged(photo: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """By method, what the tests say of its map, with hidden places blurred where that was looked at."""
+    """By method, the row of its map's tests: the row with the baseline JUDGE, if there is one."""
     rows = [row for row in photo["judged"] if row["method"] in photo["methods"]]
     return {row["method"]: row for row in [*rows, *(row for row in rows if row["baseline"] == JUDGE)]}
 
@@ -142,7 +142,7 @@ def _tiles(gallery: Gallery, photo: Mapping[str, Any], judged: Mapping[str, Mapp
     path = gallery.folder / "strips" / f"{photo['name']}.png"
     strip = read_picture(path, gallery.command)
     names = ["photo", *photo["methods"]]
-    if strip.width == strip.height * (len(names) + 1):  # the last is there where RISE has a standard error
+    if strip.width == strip.height * (len(names) + 1):  # the last tile exists if RISE has a standard error
         names.append("error")
     shown = []
     for name, tile in tiles(strip, names, path, gallery.command).items():
@@ -152,7 +152,7 @@ def _tiles(gallery: Gallery, photo: Mapping[str, Any], judged: Mapping[str, Mapp
         lines = _lines(name, photo["methods"].get(name, {"facts": {}})["facts"], row)
         alt = {
             "photo": f"the photo {photo['name']}, as the network sees it",
-            "error": f"standard error of the RISE map of {photo['name']}, outlined where the map is told from zero",
+            "error": f"standard error of the RISE map of {photo['name']}, outlined where the map differs from zero",
         }.get(name, f"{title} map of {photo['name']}: {'; '.join(lines)}")
         weak = row is not None and not row["beats_random"]
         shown.append(
@@ -162,7 +162,7 @@ def _tiles(gallery: Gallery, photo: Mapping[str, Any], judged: Mapping[str, Mapp
 
 
 def _lines(name: str, facts: Mapping[str, Any], row: Mapping[str, Any] | None) -> list[str]:
-    """What stands under a tile; the verdict last."""
+    """The lines under a tile, the verdict last."""
     lines: list[str] = []
     if name == "rise":
         error = facts["relative_error"]
@@ -174,7 +174,7 @@ def _lines(name: str, facts: Mapping[str, Any], row: Mapping[str, Any] | None) -
 
 
 def _summary(found: Sequence[Gallery], flags: Mapping[str, str]) -> Table:
-    """Over all photos of each gallery: do the maps' orders do what the maps say?"""
+    """A row per gallery and method: the faithfulness over all its photos."""
     rows: list[list[str | Cell]] = []
     for gallery in found:
         for line in gallery.record["summary"]:
@@ -183,7 +183,7 @@ def _summary(found: Sequence[Gallery], flags: Mapping[str, str]) -> Table:
             gain, beats = line["insertion_minus_deletion"], line["beats_random"]["mean"]
             method = line["method"]
             rows.append([
-                flagged(gallery.one.name, flags), ASKED_WORDS if gallery.asked else "extremes", TITLES.get(method, method),
+                flagged(gallery.one.name, flags), NAMED_WORDS if gallery.named else "extremes", TITLES.get(method, method),
                 str(line["photos"]), f"{number(gain['mean'], 1, signed=True)} {span(gain['low'], gain['high'], 1)}",
                 f"{100 * beats:.0f} %" if method in TITLES and beats is not None else "-", line["verdict"] or "-",
             ])  # fmt: skip
@@ -194,12 +194,12 @@ def _summary(found: Sequence[Gallery], flags: Mapping[str, str]) -> Table:
 
 
 def _choices(cards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the filters offer: only what there is."""
+    """The options of the filters: only values that occur."""
     kinds = {kind for card in cards for kind in card["kinds"]}
     titles = {tile["title"] for card in cards for tile in card["tiles"]}
     return {
         "runs": list(dict.fromkeys(card["run"] for card in cards)),
-        "kinds": {kind: words for kind, words in [*KINDS.items(), (ASKED, ASKED_WORDS)] if kind in kinds},
+        "kinds": {kind: words for kind, words in [*KINDS.items(), (NAMED, NAMED_WORDS)] if kind in kinds},
         "folds": sorted({card["fold"] for card in cards if card["fold"] != ""}),
         "methods": {name: title for name, title in TITLES.items() if title in titles},
     }
@@ -209,7 +209,7 @@ def _scales(found: Sequence[Gallery]) -> list[dict[str, str]]:
     """The end of each method's colours, by gallery."""
     lines = []
     for gallery in found:
-        of = f"of {gallery.one.name}{', photos asked for' if gallery.asked else ''}" if len(found) > 1 else ""
+        of = f"of {gallery.one.name}{f', {NAMED_WORDS}' if gallery.named else ''}" if len(found) > 1 else ""
         for method, end in gallery.record["scales"].items():
             units = (photo["methods"][method]["unit"] for photo in gallery.photos if method in photo["methods"])
             if method == "error" and not any("rise" in photo["methods"] for photo in gallery.photos):

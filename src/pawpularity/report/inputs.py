@@ -1,4 +1,4 @@
-"""The sets of predictions a report is about: runs below `oof/` and anybody's CSVs, with everything `oof` says of each."""
+"""The entries of a report: runs below `oof/` and any CSVs of predictions, each with the figures of `pawpularity oof`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -14,23 +14,25 @@ from pawpularity.evaluation.leak_detection import CONTEST_KIND, DRAWN_KIND
 from pawpularity.evaluation.predictions import Predictions, is_file_word, open_predictions
 from pawpularity.runs import OOF, Run, run_names
 
-CELLS = "table1-"  # runs that are cells of Table 1 begin so
+CELLS = "table1-"  # prefix of runs that are cells of Table 1
 STUDIES = OOF / "studies"
-LEAKY = "leaky by design"
-_SAME = 2e-6  # six decimals are written
-_CSVS = {CONTEST_KIND: "CSVs of the contest's data", DRAWN_KIND: "CSVs of a drawn shelter"}
+LEAKY_FLAG = "leaky by design"
+_SAME = 2e-6  # files have six decimals
+_CSVS = {CONTEST_KIND: "CSVs of the contest's data", DRAWN_KIND: "CSVs of a drawn sample"}
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """One set of predictions."""
+class Entry:
+    """One run or CSV in the report."""
 
     word: str
-    """what named it: a run's name, a file's path"""
+    """how the user named it: a run's name, a file's path"""
     row: dict[str, Any]
-    """what `oof RUN` says of it; of a run without a trained fold `run_row`, whose score is None"""
+    """the figures of `oof RUN`; of `run_row`, with score None, for a run without a trained fold"""
     source: Predictions | None
+    """None for a run without a trained fold"""
     run: Run | None
+    """None for a CSV"""
 
     @property
     def name(self) -> str:
@@ -39,27 +41,27 @@ class Subject:
 
     @property
     def data(self) -> str:
-        """The data set it is of; of CSVs, and of a blend that no data folder is kept of, what their rows tell."""
+        """Its data set. For CSVs, and for blends without a data folder in their record: what their rows show."""
         if self.run is not None and not (self.run.kind == "ensemble" and "folder" not in self.run.record["data"]):
             return str(self.row["data"])
         return _CSVS.get(self.row["kind_of_data"], "CSVs whose data are not known here")
 
     @property
     def flag(self) -> str:
-        """Why it must not be compared with others: leaky by design, or a leak alarm; empty for an honest one."""
+        """A warning that it must not be compared with others: leaky by design, or a leak alarm; empty for an honest one."""
         if self.row["leaky"]:
-            return LEAKY
+            return LEAKY_FLAG
         alarms = self.row.get("alarms") or []
         return f"leak alarm: {', '.join(alarms)}" if alarms else ""
 
     @property
     def label(self) -> str:
-        """Its name with its warning, for pictures."""
+        """Its name with its warning, for figures."""
         return f"{self.name} ({self.flag})" if self.flag else self.name
 
     @property
     def kind(self) -> str:
-        """What it is, in a few words."""
+        """What it is: a file, a blend, a head on frozen features, or the backbone of a run."""
         if self.run is None:
             return "file, taken as declared"
         if self.run.kind == "ensemble":
@@ -69,7 +71,7 @@ class Subject:
         return str(self.run.record["config"].get("model", {}).get("backbone", "network"))
 
     def holds(self, predictions: Iterable[tuple[str, float, float]]) -> bool:
-        """Whether (Id, target, prediction) rows, as a verb wrote them down, are those of the present predictions."""
+        """Whether (Id, target, prediction) rows that a command saved are rows of the present predictions."""
         if self.source is None:
             return False
         table = self.source.table
@@ -80,13 +82,13 @@ class Subject:
         )
 
     def require_about(self, path: Path, predictions_hash: str, command: str) -> None:
-        """Raise UserError unless what `path` says is about the present predictions, whose hash it kept."""
+        """Raise UserError unless `predictions_hash`, saved in `path`, is that of the present predictions."""
         if self.source is None or self.source.predictions_hash != predictions_hash:
             raise UserError(f"{path}: is about other predictions than {self.name} holds now; run: {command}")
 
     @property
     def words(self) -> str:
-        """RMSE, interval, constant and n in a line, for alt texts and captions."""
+        """RMSE, interval, constant and n in a line, for alternative texts and captions."""
         s = self.row["score"]
         if s is None:
             return f"{self.name}: no fold is trained yet"
@@ -98,60 +100,60 @@ class Subject:
 
 def gather(
     words: Sequence[str], *, scale: float | None = None, folds: Path | None = None, data: Path | None = None
-) -> tuple[list[Subject], list[str]]:
-    """The subjects that `words` name (none: all runs below `oof/` but cells of Table 1 and trials of searches), and notes.
+) -> tuple[list[Entry], list[str]]:
+    """The entries that `words` name, and notes. Without words: all runs below `oof/`, except cells of Table 1 and trials.
 
-    By data set, the best first, what is leaky after everything honest, as `make oof` has them. Raises UserError for a named
-    one that cannot be read; of all runs such a one is left out, and noted.
+    Sorted as in `make oof`: by data set, honest before flagged entries, the best first. Raises UserError for a named entry that
+    cannot be read. Without words such a run is left out, with a note.
     """
     names, notes = (list(dict.fromkeys(words)), []) if words else _all_runs()
-    found: list[Subject] = []
+    found: list[Entry] = []
     for name in names:
         try:
-            found.append(_subject(name, scale, folds, data))
+            found.append(_entry(name, scale, folds, data))
         except UserError as error:
             if words or len(names) == 1:
                 raise
             notes.append(f"left out {name}: {error}")
     if not found:
         raise UserError(notes[0])
-    return sorted(_named_apart(found), key=_place), notes
+    return sorted(_with_distinct_names(found), key=_place), notes
 
 
-def by_data(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
-    """The subjects by data set, in their order."""
-    return {data: [one for one in subjects if one.data == data] for data in dict.fromkeys(s.data for s in subjects)}
+def by_data(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """The entries by data set, in the same order."""
+    return {data: [one for one in entries if one.data == data] for data in dict.fromkeys(s.data for s in entries)}
 
 
-def flags_of(subjects: Sequence[Subject]) -> dict[str, str]:
-    """The warning of each subject that has one, by its name."""
-    return {one.name: one.flag for one in subjects if one.flag}
+def flags_of(entries: Sequence[Entry]) -> dict[str, str]:
+    """The warnings of entries that have one, by their names."""
+    return {one.name: one.flag for one in entries if one.flag}
 
 
-def command_of(subjects: Sequence[Subject], verb: str = "report", word: str = "RUNS") -> str:
-    """`make report RUNS="a b"`, for the subjects of a section."""
-    return f"make {verb} {make_word(word, *(one.word for one in subjects))}"
+def command_of(entries: Sequence[Entry], command: str = "report", word: str = "RUNS") -> str:
+    """`make report RUNS="a b"`, for the entries of a section."""
+    return f"make {command} {make_word(word, *(one.word for one in entries))}"
 
 
-def distinct(subjects: Sequence[Subject]) -> tuple[list[Subject], list[tuple[Subject, Subject]]]:
-    """The subjects whose predictions none before them holds, and (copy, the one it is a copy of) of the others."""
-    kept: list[Subject] = []
+def distinct(entries: Sequence[Entry]) -> tuple[list[Entry], list[tuple[Entry, Entry]]]:
+    """(entries whose predictions differ from all before them, (copy, original) for each of the others)."""
+    kept: list[Entry] = []
     copies = []
-    for one in subjects:
-        if (first := next((other for other in kept if _alike(one, other)), None)) is None:
+    for one in entries:
+        if (first := next((other for other in kept if _same_predictions(one, other)), None)) is None:
             kept.append(one)
         else:
             copies.append((one, first))
     return kept, copies
 
 
-def copy_lines(copies: Sequence[tuple[Subject, Subject]]) -> list[str]:
+def copy_lines(copies: Sequence[tuple[Entry, Entry]]) -> list[str]:
     """A sentence for each of `distinct`'s copies."""
     return [f"{one.label} holds the same predictions as {first.label}." for one, first in copies]
 
 
-def _alike(one: Subject, other: Subject) -> bool:
-    """As `compare` refuses two: the same rows, targets and predictions, to the last digit."""
+def _same_predictions(one: Entry, other: Entry) -> bool:
+    """Whether both have exactly the same rows, targets and predictions, which `compare` refuses."""
     a, b = one.source, other.source
     return (
         a is not None
@@ -175,32 +177,32 @@ def _all_runs() -> tuple[list[str], list[str]]:
     left = [
         f"{len(some)} {what}" for some, what in ((cells, "cells of Table 1"), (trials, "trials of searches")) if some
     ]
-    note = f"Left to sections of their own: {' and '.join(left)}; RUNS=... names any of them"
+    note = f"In other sections: {' and '.join(left)}; name any of them with RUNS=..."
     return kept, [note] if left else []
 
 
-def _subject(word: str, scale: float | None, folds: Path | None, data: Path | None) -> Subject:
+def _entry(word: str, scale: float | None, folds: Path | None, data: Path | None) -> Entry:
     if is_file_word(word):
         source = open_predictions(word, scale=scale, folds=folds)
-        return Subject(word, details(source, data), source, None)
+        return Entry(word, details(source, data), source, None)
     run = Run.open(OOF / word)
     if run.has_folds and not run.trained_folds():
-        return Subject(word, run_row(run), None, run)
+        return Entry(word, run_row(run), None, run)
     source = open_predictions(word, partly=True)
-    return Subject(word, details(source), source, run)
+    return Entry(word, details(source), source, run)
 
 
-def _named_apart(found: Sequence[Subject]) -> list[Subject]:
-    """Files of the same name in several folders are told apart by the folder, as `open_several` does."""
+def _with_distinct_names(found: Sequence[Entry]) -> list[Entry]:
+    """The entries; files with the same name in different folders get the folder's name too, as in `open_several`."""
     names = [one.name for one in found]
-    apart = []
+    renamed = []
     for one in found:
         if one.source is not None and one.run is None and names.count(one.name) > 1:
             name = f"{one.source.path.resolve().parent.name}-{one.name}"
             one = replace(one, row=one.row | {"run": name}, source=replace(one.source, name=name))
-        apart.append(one)
-    return apart
+        renamed.append(one)
+    return renamed
 
 
-def _place(one: Subject) -> tuple[str, bool, float]:
+def _place(one: Entry) -> tuple[str, bool, float]:
     return one.data, bool(one.flag), one.row["score"]["rmse"] if one.row["score"] else float("inf")

@@ -1,4 +1,4 @@
-"""Two more things `explain` and `robustness` leave: mean maps of groups of photos, and how far small changes move the scores."""
+"""The sections about mean maps of groups of photos (`explain`) and about small changes of photos (`robustness`)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,22 +21,22 @@ from pawpularity.report.components import (
     number,
     span,
 )
-from pawpularity.report.inputs import Subject
+from pawpularity.report.inputs import Entry
 from pawpularity.report.pictures import data_uri, read_picture
 
 
-def groups_section(subjects: Sequence[Subject]) -> Section:
+def groups_section(entries: Sequence[Entry]) -> Section:
     """Mean maps of groups: oof/RUN/explain/groups/GROUP/."""
     files = [
-        (one, path) for one in subjects if one.run is not None
+        (one, path) for one in entries if one.run is not None
         for path in sorted((one.run.folder / "explain" / "groups").glob("*/groups.json"))
     ]  # fmt: skip
     blocks, faults = collect(partial(_group, one, path) for one, path in files)
-    title = "Where the scores of whole groups come from"
+    title = "Where the scores of groups come from"
     return Section("groups", title, "groups", "make explain GROUP=scores", blocks, faults)
 
 
-def _group(one: Subject, path: Path) -> list[Block]:
+def _group(one: Entry, path: Path) -> list[Block]:
     command = f"make explain {make_word('RUN', one.name)} GROUP={path.parent.name}"
     found = read_json(path, f"the group {path.parent.name}")
     rows: list[list[str | Cell]] = []
@@ -46,11 +46,11 @@ def _group(one: Subject, path: Path) -> list[Block]:
         sides = list(dict.fromkeys(line["side"] for line in lines))
         names = list(dict.fromkeys(line["figure"] for line in lines))
         for side in sides:
-            own = {line["figure"]: line for line in lines if line["side"] == side}
-            first = own[names[0]]
+            figures = {line["figure"]: line for line in lines if line["side"] == side}
+            first = figures[names[0]]
             row: list[str | Cell] = [side, str(first["photos"]), number(first["mean_score"], 1)]
             for name in names:
-                value, low, high = (own[name][key] for key in ("value", "low", "high"))
+                value, low, high = (figures[name][key] for key in ("value", "low", "high"))
                 row.append("no signal" if value is None else f"{value:.2f} {span(low, high)}")
             rows.append(row)
         between = " and ".join(sides)
@@ -67,23 +67,21 @@ def _group(one: Subject, path: Path) -> list[Block]:
     ]
 
 
-def robustness_section(subjects: Sequence[Subject]) -> Section:
+def robustness_section(entries: Sequence[Entry]) -> Section:
     """How far attacks and harmless changes move the scores: oof/RUN/robustness.json."""
-    files = [(one, path) for one in subjects if one.run is not None
+    files = [(one, path) for one in entries if one.run is not None
              and (path := one.run.folder / "robustness.json").is_file()]  # fmt: skip
     blocks, faults = collect(partial(_robustness, one, path) for one, path in files)
-    return Section(
-        "robustness", "How far small changes move the scores", "robustness", "make robustness", blocks, faults
-    )
+    return Section("robustness", "How small changes move the scores", "robustness", "make robustness", blocks, faults)
 
 
-def _robustness(one: Subject, path: Path) -> list[Block]:
+def _robustness(one: Entry, path: Path) -> list[Block]:
     command = f"make robustness {make_word('RUN', one.name)}"
     found = read_json(path, f"robustness of {one.name}")
     with as_written(path, "robustness", command):
         s, photos = found["score"], found["photos"]
-        own = one.row["score"]
-        if own is None or s["n"] != own["n"] or abs(s["rmse"] - own["rmse"]) > 1e-6:
+        now = one.row["score"]
+        if now is None or s["n"] != now["n"] or abs(s["rmse"] - now["rmse"]) > 1e-6:
             raise UserError(f"{path}: is about other predictions than {one.name} holds now; run: {command}")
         few = "; intervals indicative (n < 50)" if photos < 50 else ""
         words = [

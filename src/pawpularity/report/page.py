@@ -1,6 +1,6 @@
-"""The report: which sections there are, and `report.html`, one file that needs nothing else.
+"""The report: the list of its sections, and `oof/report.html`.
 
-oof/report.html     style, script, drawings and pictures stand in it; nothing is ever fetched
+The page is one file that contains its style, script, drawings and pictures. It fetches nothing.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from pawpularity.files import size_text, write_text
 from pawpularity.report.components import MADE, Cards, Section
 from pawpularity.report.gallery import gallery_section
-from pawpularity.report.inputs import Subject, by_data, distinct
+from pawpularity.report.inputs import Entry, by_data, distinct
 from pawpularity.report.leaderboard import ensemble_section, leaks_section, runs_section
 from pawpularity.report.maps import groups_section, robustness_section
 from pawpularity.report.predictions import bands_section, curves_section, paired, paired_section, predicted_section
@@ -18,45 +18,45 @@ from pawpularity.report.records import errors_section, hypotheses_section, table
 from pawpularity.report.reproduced import checklist_section
 from pawpularity.report.studies import studies_section
 
-MOST_BYTES = 15_000_000  # more than that opens slowly, and mail programs refuse it
+MOST_BYTES = 15_000_000  # a larger page opens slowly, and mail programs refuse it
 
 
 def make_report(
-    subjects: Sequence[Subject], notes: Sequence[str], path: Path, command: str, *, first: str | None = None
+    entries: Sequence[Entry], notes: Sequence[str], path: Path, command: str, *, first: str | None = None
 ) -> dict[str, Any]:
-    """Write the page about `subjects` to `path`, whole; returns what is on it, for programs.
+    """Write the page about `entries` to `path`; returns its content for JSON.
 
-    `notes`: what was left out; `command` makes it again; `first`: the word of the one that the others are compared with (else
-    the best honest one); where runs were named (`first`), only their galleries and beliefs are shown.
+    `notes`: what was left out. `command`: what makes the page. `first`: the word of the entry that the others are compared with
+    (None: the best honest one). If runs were named (`first`), only their galleries and beliefs are shown.
     """
-    pairs = paired(subjects, first)
+    pairs = paired(entries, first)
     sections = [
-        runs_section(subjects, notes),
-        ensemble_section(subjects),
-        leaks_section(subjects),
-        paired_section(subjects, pairs),
-        predicted_section(subjects),
-        bands_section(subjects),
-        curves_section(subjects),
-        errors_section(subjects),
+        runs_section(entries, notes),
+        ensemble_section(entries),
+        leaks_section(entries),
+        paired_section(entries, pairs),
+        predicted_section(entries),
+        bands_section(entries),
+        curves_section(entries),
+        errors_section(entries),
         table1_section(),
-        hypotheses_section(subjects, named=first is not None),
+        hypotheses_section(entries, named=first is not None),
         studies_section(),
-        gallery_section(subjects),
-        groups_section(subjects),
-        robustness_section(subjects),
-        checklist_section(subjects),
+        gallery_section(entries),
+        groups_section(entries),
+        robustness_section(entries),
+        checklist_section(entries),
     ]
-    text = page(sections, _title(subjects), command, _foot(subjects))
+    text = page(sections, _title(entries), command, _foot(entries))
     write_text(path, text)
     size = len(text.encode())
     return {
         "report": str(path),
         "bytes": size,
         "too_large": size > MOST_BYTES,
-        "runs": [one.row | {"flag": one.flag} for one in subjects],
+        "runs": [one.row | {"flag": one.flag} for one in entries],
         "left_out": list(notes),
-        "copies": [{"run": one.name, "of": first.name} for one, first in distinct(subjects)[1]],
+        "copies": [{"run": one.name, "of": first.name} for one, first in distinct(entries)[1]],
         "paired": [
             {"first": reference.name, "constant_rmse": reference.row["score"]["constant_rmse"],
              "others": [row.to_dict() | {"flag": one.flag} for one, row in zip(others, rows, strict=True)]}
@@ -83,7 +83,7 @@ def page(sections: Sequence[Section], title: str, command: str, foot: Sequence[s
 
 
 def summary(value: dict[str, Any]) -> str:
-    """What the command prints: the runs in a line each, which sections there are, and how to make the others."""
+    """What the command prints: a line for each run, the sections on the page, and the commands that make the others."""
     lines = []
     for row in value["runs"]:
         s = row["score"]
@@ -103,30 +103,30 @@ def summary(value: dict[str, Any]) -> str:
             lines.append(f"not made: {s['title']} ({s['command']})")
         lines += [f"{s['title']}: {fault}" for fault in s["faults"]]
     if value["too_large"]:
-        lines.append(f"{size_text(value['bytes'])} is a lot for a page; name some of the runs with RUNS=...")
+        lines.append(f"{size_text(value['bytes'])} is large for a page; name fewer runs with RUNS=...")
     lines.append(f"{value['report']}: {size_text(value['bytes'])}, {value['photos']} photos with maps")
     return "\n".join(lines)
 
 
-def _title(subjects: Sequence[Subject]) -> str:
-    return f"Pawpularity: where we stand on {' and '.join(by_data(subjects))}"
+def _title(entries: Sequence[Entry]) -> str:
+    return f"Pawpularity: where we stand on {' and '.join(by_data(entries))}"
 
 
-def _foot(subjects: Sequence[Subject]) -> list[str]:
-    commits = sorted({_short(one.run.record.get("git_commit")) for one in subjects if one.run is not None})
-    machines = sorted({f"{m['processor']}, {m['cores']} cores" for one in subjects if one.run is not None
+def _foot(entries: Sequence[Entry]) -> list[str]:
+    commits = sorted({_short(one.run.record.get("git_commit")) for one in entries if one.run is not None})
+    machines = sorted({f"{m['processor']}, {m['cores']} cores" for one in entries if one.run is not None
                        if (m := one.run.record.get("machine"))})  # fmt: skip
     lines = []
     if commits:
         lines.append(f"The runs were made by commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}.")
     if machines:
-        lines.append(f"On {'; '.join(machines)}; times are of these.")
-    lines.append("Every figure is that of the verb named under it; the page shows what runs and verbs left on disk. It "
+        lines.append(f"Times were measured on {'; '.join(machines)}.")
+    lines.append("Every figure comes from the command named under it; the page shows what runs and commands saved on disk. It "
                  "fetches nothing and sends nothing.")  # fmt: skip
     return lines
 
 
 def _short(commit: str | None) -> str:
-    """A commit by its first digits, with what says that files were changed."""
+    """The first ten digits of a commit, with its mark of changed files."""
     name, plus, changes = (commit or "unknown").partition("+")
     return name[:10] + plus + changes

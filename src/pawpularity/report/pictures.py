@@ -1,4 +1,4 @@
-"""Pictures that verbs left, made small and carried inside the page: WebP, as data URIs. The same file gives the same bytes."""
+"""Pictures that commands wrote, as WebP data URIs inside the page. The same file gives the same bytes."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 
 def read_picture(path: Path, command: str) -> Image.Image:
-    """A picture that a verb of ours wrote, RGB, what is transparent white. Raises UserError naming `command`, which makes it."""
+    """A picture that `command` wrote, as RGB on white. Raises UserError that names `command`."""
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             image.load()
@@ -35,7 +35,7 @@ def read_picture(path: Path, command: str) -> Image.Image:
 
 
 def data_uri(image: Image.Image, *, widest: int = 1200, quality: int = QUALITY) -> tuple[str, tuple[int, int]]:
-    """(`data:image/webp;base64,...`, its width and height); shrunk to `widest` pixels across if it is wider."""
+    """(`data:image/webp;base64,...`, (width, height)). A picture wider than `widest` pixels is shrunk to that."""
     if image.width > widest:
         image = image.resize((widest, round(image.height * widest / image.width)), Image.Resampling.LANCZOS)
     whole = io.BytesIO()
@@ -44,7 +44,7 @@ def data_uri(image: Image.Image, *, widest: int = 1200, quality: int = QUALITY) 
 
 
 def tiles(strip: Image.Image, names: list[str], path: Path, command: str) -> dict[str, Image.Image]:
-    """The square tiles of an `explain` strip by name, left to right. Raises UserError where it has not one for each name."""
+    """The square tiles of an `explain` strip by name, left to right. Raises UserError if the number of tiles is wrong."""
     side = strip.height
     if strip.width != side * len(names):
         raise UserError(f"{path}: is {strip.width} x {side}, not {len(names)} squares; run: {command}")

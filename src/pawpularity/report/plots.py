@@ -1,4 +1,4 @@
-"""The pictures of predictions: true against predicted, error by true score, learning curves; a search's trials."""
+"""The plots: true against predicted scores, error by true score, learning curves, a search's trials."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ from pawpularity.report.drawing import BLUE, GREEN, INK, LINE, ORANGE, SOFT, col
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FEWEST_IN_BIN = 25  # rows behind a 5 % and a 95 % quantile
+FEWEST_IN_BIN = 25  # rows of a bin, for its 5 % and 95 % points
 MOST_BINS = 8
-_DOT = "#4a93c8"  # between the light and the dark page's blue: pixels cannot change their colour with the page
+_DOT = "#4a93c8"  # between the light and the dark page's blue: pixels cannot follow the page's colours
 _LABELS = {name: name.replace("<=20", "≤20").replace("-", "–") for name, _ in BANDS}
 
 Floats = NDArray[np.float64]
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 def quantile_bands(target: Floats, prediction: Floats) -> tuple[Floats, Floats]:
     """(edges (b + 1,), quantiles (5, b)): the 5, 25, 50, 75 and 95 % points of the true scores in bins of equally many predictions.
 
-    At most eight bins, of FEWEST_IN_BIN rows or more; with fewer rows than two such bins, or predictions all alike, none.
+    At most eight bins, of FEWEST_IN_BIN rows or more. None if the rows fill fewer than two bins, or if all predictions are equal.
     """
     count = min(MOST_BINS, len(target) // FEWEST_IN_BIN)
     edges = np.unique(np.quantile(prediction, np.linspace(0, 1, count + 1))) if count > 1 else np.empty(0)
@@ -38,7 +38,7 @@ def quantile_bands(target: Floats, prediction: Floats) -> tuple[Floats, Floats]:
 
 
 def scatter(axes: "Axes", target: Floats, prediction: Floats, constant: float) -> None:
-    """True against predicted score, with the bands of `quantile_bands`; `constant`: the mean answer without looking."""
+    """True against predicted score, with the bands of `quantile_bands`. `constant`: the mean of the training rows."""
     shade = float(np.clip(30.0 / np.sqrt(len(target)), 0.12, 0.6))
     axes.plot([0, 100], [0, 100], color=SOFT, lw=0.9, ls=(0, (4, 3)), zorder=3)
     axes.axvline(constant, color=LINE, lw=1.2, zorder=0)
@@ -56,7 +56,7 @@ def scatter(axes: "Axes", target: Floats, prediction: Floats, constant: float) -
 
 
 def error_by_band(axes: "Axes", series: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> None:
-    """RMSE by band of true score, a line each; `series`: (name, its bands as `breakdown` gives them)."""
+    """RMSE by band of true score, a line for each of `series`: (name, its bands as in `breakdown`)."""
     names = [name for name, _ in BANDS if any(band["name"] == name for _, bands in series for band in bands)]
     for place, (label, bands) in enumerate(series):
         known = {band["name"]: band["rmse"] for band in bands}
@@ -75,7 +75,7 @@ def error_by_band(axes: "Axes", series: Sequence[tuple[str, Sequence[Mapping[str
 
 
 def read_history(path: Path) -> dict[str, Floats]:
-    """history.csv by column, (epochs,) each; NaN where nothing was measured. Raises UserError for a damaged one."""
+    """The columns of history.csv, (epochs,) each; NaN where nothing was measured. Raises UserError for a damaged file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -84,14 +84,14 @@ def read_history(path: Path) -> dict[str, Floats]:
             for name in ("epoch", "train_rmse", "inner_rmse")
         }
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is not what training wrote there ({error}); train the fold again") from None
+        raise UserError(f"{path}: is not what training writes ({error}); train the fold again") from None
     if not rows:
         raise UserError(f"{path}: has no epochs; train the fold again")
     return columns
 
 
 def curves(axes: "Axes", histories: Sequence[Mapping[str, Floats]], rmse: float, constant: float) -> None:
-    """RMSE by epoch, a line a fold: on training rows, and on the inner rows that choose the epoch where there are any."""
+    """RMSE by epoch, a line a fold: on training rows, and on the inner rows that choose the epoch, if there are any."""
     from matplotlib.ticker import MaxNLocator
 
     for place, history in enumerate(histories):
@@ -119,14 +119,14 @@ def curves(axes: "Axes", histories: Sequence[Mapping[str, Floats]], rmse: float,
 
 
 def trial_history(axes: "Axes", finished: Sequence[tuple[int, float]], pruned: Sequence[tuple[int, float]]) -> None:
-    """Inner RMSE by trial: (number, RMSE) of those that were finished and, at their last epoch, of those that were cut short."""
+    """Inner RMSE by trial: (number, RMSE) of finished trials, and of pruned trials at their last epoch."""
     if pruned:
-        axes.plot(*zip(*pruned, strict=True), "x", color=SOFT, ms=4.5, mew=1.0, label="cut short, at its last epoch")
+        axes.plot(*zip(*pruned, strict=True), "x", color=SOFT, ms=4.5, mew=1.0, label="pruned, at its last epoch")
     if finished:
         numbers, values = (np.array(column) for column in zip(*sorted(finished), strict=True))
         axes.plot(numbers, values, "o", color=BLUE, ms=5, label="finished")
         axes.step(numbers, np.minimum.accumulate(values), where="post", color=ORANGE, lw=1.6, label="best so far")
-        # A diverged trial would flatten all others.
+        # The axis leaves out the worst trials: a diverged one would flatten all others.
         worst = float(np.quantile([*values, *(value for _, value in pruned)], 0.95))
         axes.set_ylim(float(values.min()) - 0.06 * (worst - float(values.min()) + 0.5), worst * 1.03)
     axes.set(xlabel="trial", ylabel="inner RMSE, points")
@@ -138,7 +138,7 @@ def trial_history(axes: "Axes", finished: Sequence[tuple[int, float]], pruned: S
 
 
 def bars(axes: "Axes", values: Mapping[str, float], label: str) -> None:
-    """Named shares as horizontal bars, their names above them."""
+    """Named shares as horizontal bars with the names above them."""
     across = axes.get_yaxis_transform()
     for place, (name, value) in enumerate(values.items()):
         axes.barh([place + 0.28], [value], height=0.34, color=BLUE)

@@ -1,6 +1,6 @@
-"""What the predictions say: paired differences, true against predicted, error by band, learning curves.
+"""The sections about predictions: paired differences, true against predicted, error by band, learning curves.
 
-Every figure comes from `evaluation` and from what runs left; `pawpularity compare` and `pawpularity oof RUN` print the same.
+Every figure comes from `evaluation` or the runs' files; `pawpularity compare` and `pawpularity oof RUN` print the same.
 """
 
 from collections import defaultdict
@@ -27,23 +27,23 @@ from pawpularity.report.components import (
     span,
 )
 from pawpularity.report.drawing import BLUE, ORANGE, Mark, Row, drawn, forest, forest_height
-from pawpularity.report.inputs import Subject, by_data, command_of, copy_lines, distinct, flags_of
+from pawpularity.report.inputs import Entry, by_data, command_of, copy_lines, distinct, flags_of
 from pawpularity.report.plots import curves, error_by_band, read_history, scatter
 from pawpularity.runs import Run
 
-MOST_DRAWN = 12  # subjects with a picture of their own: the page stays light
-MOST_LINES = 7  # in one picture: colours that can be told apart
-_SQUARE, _LOW = 350.0, 270.0  # heights of pictures, CSS pixels
+MOST_DRAWN = 12  # entries with a figure, so that the page stays small
+MOST_LINES = 7  # lines in one figure: there are so many colours
+_SQUARE, _LOW = 350.0, 270.0  # heights of figures, CSS pixels
 
 
-def paired(subjects: Sequence[Subject], first: str | None) -> list[tuple[Subject, list[Subject], list[Comparison]]]:
-    """For each set of same rows that several subjects score: (reference, the others, their comparisons).
+def paired(entries: Sequence[Entry], first: str | None) -> list[tuple[Entry, list[Entry], list[Comparison]]]:
+    """For each set of rows that several entries score: (reference, the other entries, their comparisons with it).
 
-    The reference is the one that the word `first` named if it is among them, else the best honest one. Of those that hold the
-    very same predictions one alone is compared.
+    The reference is the entry named by the word `first` if it is among them, else the best honest one. Of entries with exactly the
+    same predictions only one is compared.
     """
-    same: dict[str, list[Subject]] = defaultdict(list)
-    for one in subjects:
+    same: dict[str, list[Entry]] = defaultdict(list)
+    for one in entries:
         if one.source is not None:
             cells = zip(one.source.table["Id"], one.source.target, strict=True)
             same[text_hash(*(f"{name},{target:.6f}" for name, target in cells))].append(one)
@@ -63,16 +63,16 @@ def paired(subjects: Sequence[Subject], first: str | None) -> list[tuple[Subject
 
 
 def paired_section(
-    subjects: Sequence[Subject], found: Sequence[tuple[Subject, Sequence[Subject], Sequence[Comparison]]]
+    entries: Sequence[Entry], found: Sequence[tuple[Entry, Sequence[Entry], Sequence[Comparison]]]
 ) -> Section:
-    """`paired` as tables and forest plots."""
+    """The result of `paired` as tables and forest plots."""
     blocks: list[Block] = []
-    # The references before the others, so that a copy is named beside the one that is compared.
+    # Compared entries first: `distinct` calls the later ones copies.
     compared = [one for reference, others, _ in found for one in (reference, *others)]
-    left = copy_lines(distinct([*compared, *(one for one in subjects if one not in compared)])[1])
+    left = copy_lines(distinct([*compared, *(one for one in entries if one not in compared)])[1])
     for place, (reference, others, comparisons) in enumerate(found):
         blocks += [Heading(f"{reference.data}, {reference.row['score']['n']:,} rows")] if len(found) > 1 else []
-        blocks += _paired(f"paired{place}", reference, others, comparisons, flags_of(subjects))
+        blocks += _paired(f"paired{place}", reference, others, comparisons, flags_of(entries))
     blocks += [Words([f"Left out: {' '.join(left)}"])] if blocks and left else []
     why = ""
     if not blocks:
@@ -83,7 +83,7 @@ def paired_section(
 
 
 def _paired(
-    tag: str, reference: Subject, others: Sequence[Subject], comparisons: Sequence[Comparison], flags: Mapping[str, str]
+    tag: str, reference: Entry, others: Sequence[Entry], comparisons: Sequence[Comparison], flags: Mapping[str, str]
 ) -> list[Block]:
     score = reference.row["score"]
     command = command_of([reference, *others], "compare")
@@ -98,35 +98,35 @@ def _paired(
             f"{c.difference:+.3f}", span(c.low, c.high, 3, signed=True),
             chance(c.p), chance(c.p_holm), "means nothing" if one.flag or reference.flag else c.verdict,
         ])  # fmt: skip
-    told = "; ".join(f"{row.label} {row.words}" for row in rows)
-    alt = f"Paired differences of RMSE to {reference.label}, score points, 95 % intervals: {told}"
+    differences = "; ".join(f"{row.label} {row.words}" for row in rows)
+    alt = f"Paired differences of RMSE to {reference.label}, score points, 95 % intervals: {differences}"
 
     def paint(axes: Any) -> None:
         forest(axes, rows, "difference of RMSE, score points", zero=0.0)
 
     head = ["run", "RMSE", "constant", "difference", "95 % paired", "p", "p (Holm)", "verdict"]
-    note = ("p: swapping the two within groups of near-duplicates. Holm corrects for asking several questions; it does not undo "
-            "that the best was chosen on these rows. Each RMSE's own interval stands in the table of the runs.")  # fmt: skip
+    note = ("p: swapping the two within groups of near-duplicates. Holm corrects for the number of tests, but not for choosing "
+            "the best on these rows. The interval of each RMSE is in the table of the runs.")  # fmt: skip
     return [
         Words([f"All on the same {score['n']:,} rows as {reference.label}: RMSE {score['rmse']:.3f} "
                f"{span(score['low'], score['high'])}, constant {score['constant_rmse']:.3f}."]),
         Figure(drawn(tag, forest_height(rows), paint, alt), alt, f"Left of zero: better than {reference.name}", command),
-        Table(f"Beside {reference.label}, paired", head, lines, command, [note]),
+        Table(f"Compared with {reference.label}, paired", head, lines, command, [note]),
     ]  # fmt: skip
 
 
-def predicted_section(subjects: Sequence[Subject]) -> Section:
-    """True against predicted scores, a picture a subject."""
-    shown, left = _drawn(subjects)
+def predicted_section(entries: Sequence[Entry]) -> Section:
+    """True against predicted scores, a figure for each entry."""
+    shown, left = _drawn(entries)
     blocks: list[Block] = [_scatter(f"true{place}", one, one.source) for place, one in enumerate(shown) if one.source]
-    lines = ["A dot a photo. Orange: in eight bins of equally many predictions the median of the true scores (line), the middle "
-             "half (dark) and nine tenths of them (light), of these very rows. Dashed: predicted is true. Grey upright: the "
-             "constant."]  # fmt: skip
+    lines = ["Each dot is a photo. Orange: in up to eight bins of equally many predictions, the median of the true scores (line), "
+             "their middle half (dark) and nine tenths of them (light), on these same rows. Dashed line: predicted equals true. "
+             "Grey vertical line: the constant."]  # fmt: skip
     blocks = [Words([*lines, *left]), *blocks] if blocks else []
     return Section("predicted", "Predicted against true", "predicted / true", "make train", blocks)
 
 
-def _scatter(name: str, one: Subject, source: Predictions) -> Figure:
+def _scatter(name: str, one: Entry, source: Predictions) -> Figure:
     s, b = one.row["score"], one.row["breakdown"]
     line = "predictions that do not vary"
     if b["slope"] is not None:
@@ -141,10 +141,10 @@ def _scatter(name: str, one: Subject, source: Predictions) -> Figure:
     return Figure(drawn(name, _SQUARE, paint, alt), alt, caption, command_of([one]), flag=one.flag)
 
 
-def bands_section(subjects: Sequence[Subject]) -> Section:
+def bands_section(entries: Sequence[Entry]) -> Section:
     """Error by band of true score, for each data set."""
     blocks: list[Block] = []
-    groups = by_data([s for s in subjects if s.source is not None])
+    groups = by_data([s for s in entries if s.source is not None])
     for place, (data, some) in enumerate(groups.items()):
         blocks += [Heading(f"data: {data}")] if len(groups) > 1 else []
         blocks += _bands(f"bands{place}", data, some)
@@ -154,10 +154,12 @@ def bands_section(subjects: Sequence[Subject]) -> Section:
     return Section("bands", "Error by band", "bands", "make train", blocks)
 
 
-def _bands(name: str, data: str, some: Sequence[Subject]) -> list[Block]:
+def _bands(name: str, data: str, some: Sequence[Entry]) -> list[Block]:
     series = [(s.label, s.row["breakdown"]["bands"]) for s in some[:MOST_LINES]]
-    told = "; ".join(f"{label}: " + ", ".join(f"{b['name']} {b['rmse']:.1f}" for b in bands) for label, bands in series)
-    alt = f"RMSE in score points by band of true score. {told}"
+    figures = "; ".join(
+        f"{label}: " + ", ".join(f"{b['name']} {b['rmse']:.1f}" for b in bands) for label, bands in series
+    )
+    alt = f"RMSE in score points by band of true score. {figures}"
 
     def paint(axes: Any) -> None:
         error_by_band(axes, series)
@@ -183,21 +185,21 @@ def _bands(name: str, data: str, some: Sequence[Subject]) -> list[Block]:
     ]
 
 
-def curves_section(subjects: Sequence[Subject]) -> Section:
+def curves_section(entries: Sequence[Entry]) -> Section:
     """Learning curves of the trained runs."""
-    shown, left = _drawn([s for s in subjects if s.run is not None and s.run.kind == "run"])
+    shown, left = _drawn([s for s in entries if s.run is not None and s.run.kind == "run"])
     blocks, faults = collect(
         partial(_curves, f"curves{place}", one, one.run) for place, one in enumerate(shown) if one.run
     )
     if blocks:
-        line = ("A line a fold. Inner rows are a tenth of the training folds that chooses the epoch; recipes of a fixed length "
-                "have none. Training rows are seen through augmentation and dropout.")  # fmt: skip
+        line = ("Each line is a fold. Inner rows are a tenth of the training folds and choose the epoch; recipes of a fixed length "
+                "have none. The RMSE on training rows is measured with augmentation and dropout.")  # fmt: skip
         blocks.insert(0, Words([line, *left]))
     why = "" if blocks or faults else "Blends, heads on frozen features and files of predictions have no epochs."
     return Section("curves", "Learning curves", "learning curves", "make train", blocks, faults, why)
 
 
-def _curves(name: str, one: Subject, run: Run) -> list[Block]:
+def _curves(name: str, one: Entry, run: Run) -> list[Block]:
     folds, s = run.trained_folds(), one.row["score"]
     histories = [read_history(run.fold(fold) / "history.csv") for fold in folds]
     epochs = max(int(history["epoch"][-1]) for history in histories)
@@ -213,8 +215,8 @@ def _curves(name: str, one: Subject, run: Run) -> list[Block]:
     return [Figure(markup, alt, caption, f"make train {make_word('RUN', one.name)}", flag=one.flag)]
 
 
-def _drawn(subjects: Sequence[Subject]) -> tuple[list[Subject], list[str]]:
-    """Those that get a picture of their own, and a line about the others."""
-    able = [s for s in subjects if s.source is not None]
+def _drawn(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries that get a figure, and a line about the others."""
+    able = [s for s in entries if s.source is not None]
     left = ", ".join(s.name for s in able[MOST_DRAWN:])
-    return able[:MOST_DRAWN], [f'Not drawn, to keep the page light: {left}; name them with RUNS="...".'] if left else []
+    return able[:MOST_DRAWN], [f'Not drawn, to keep the page small: {left}; name them with RUNS="...".'] if left else []

@@ -1,4 +1,4 @@
-"""The searches on the page: what `tune` found, told with its honest figure first, and what its trials looked like."""
+"""The section of the searches: what `tune` found, with the honest figure first, and its trials."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -43,7 +43,7 @@ def studies_section() -> Section:
 
 
 def _parts(folder: Path, place: int) -> Sequence[Callable[[], Sequence[Block]]]:
-    """What there is of one study: its figures once its best trials are scored, its trials where they are in a journal."""
+    """The parts of one study: its figures, once its best trials are scored; its trials, if they are in a journal."""
     name = folder.name
     parts: list[Callable[[], Sequence[Block]]] = []
     scored, journal = (folder / "search.json").is_file(), (folder / "study.journal").is_file()
@@ -55,7 +55,7 @@ def _parts(folder: Path, place: int) -> Sequence[Callable[[], Sequence[Block]]]:
 
 
 def _figures(path: Path, name: str) -> list[Block]:
-    """The figures that stand in search.json."""
+    """The figures in search.json."""
     found = read_json(path, f"the search {name}")
     command = f"make tune RUN={name}"
     rows: list[list[str | Cell]] = []
@@ -63,7 +63,7 @@ def _figures(path: Path, name: str) -> list[Block]:
         headline, winner = found["headline"], found["winner"]
         lines = [(found["kind"], headline, _KINDS[found["kind"]])]
         if found["selected"] is not None:
-            lines.append(("selected", found["selected"], f"{winner}, chosen on these rows: flattered"))
+            lines.append(("selected", found["selected"], f"{winner}, chosen on these rows: optimistic"))
         lines.append((f"fold {found['unseen_fold']} alone", found["unseen"], "its rows had no part in the search"))
         lines.append(("default", found["default"], f"{found['default']['run']}: the config as it was"))
         against = {row["name"]: row for row in found["against_default"]}
@@ -85,21 +85,21 @@ def _figures(path: Path, name: str) -> list[Block]:
             for c in found["candidates"]
         ]  # fmt: skip
         n = found["counts"]
-        said = (f"{n['trials']} trials: {n['complete']} finished, {n['pruned']} cut short, {n['refused']} refused or diverged. The "
-                f"winner is {winner}, in {found['winner_config']}.")  # fmt: skip
+        counts = (f"{n['trials']} trials: {n['complete']} finished, {n['pruned']} pruned, {n['refused']} refused or diverged. The "
+                  f"winner is {winner}, in {found['winner_config']}.")  # fmt: skip
     head = ["figure", "RMSE", "95 %", "constant", "n", "less the default, paired 95 %", "p (Holm)", "what it is"]
-    own = ["candidate", "inner RMSE", "RMSE on all folds", "constant", "scores folds"]
-    note = "Inner RMSEs chose these trials, so they flatter."
+    candidate_head = ["candidate", "inner RMSE", "RMSE on all folds", "constant", "scores folds"]
+    note = "Inner RMSEs chose these trials, so they are optimistic."
     return [
         Heading(f"search {name}"),
-        Words([said]),
+        Words([counts]),
         Table("Out-of-fold RMSE, score points; the first is the honest one", head, rows, command),
-        Table("The best trials, trained on all folds", own, candidates, command, [note]),
+        Table("The best trials, trained on all folds", candidate_head, candidates, command, [note]),
     ]
 
 
 def _trials(name: str, place: int, scored: bool) -> list[Block]:
-    """The study's own trials, as `make study` shows them."""
+    """The study's trials, as `make study` shows them."""
     from pawpularity.tuning.storage import Store
     from pawpularity.tuning.study import load_studies
     from pawpularity.tuning.views import summary
@@ -143,8 +143,8 @@ def _history(study: "optuna.Study", found: Mapping[str, Any], name: str, command
     pruned = [(t.number, t.intermediate_values[max(t.intermediate_values)]) for t in trials
               if t.state == TrialState.PRUNED and t.intermediate_values]  # fmt: skip
     best = found["best"][0] if found["best"] else None
-    told = "none finished" if best is None else f"the best, trial {best['trial']}, {best['inner_rmse']:.2f}"
-    alt = f"Inner RMSE of {found['trials']} trials of {found['study']} in their order, points: {len(finished)} finished, {told}"
+    winner = "none finished" if best is None else f"the best, trial {best['trial']}, {best['inner_rmse']:.2f}"
+    alt = f"Inner RMSE of {found['trials']} trials of {found['study']} in their order, points: {len(finished)} finished, {winner}"
 
     def paint(axes: Any) -> None:
         trial_history(axes, finished, pruned)

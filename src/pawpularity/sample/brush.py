@@ -42,11 +42,11 @@ class Brush:
         self.hues = [PALETTE[(first + k) % len(PALETTE)] for k in (0, 5, 11)]
 
     def hue(self, number: int, step: float) -> Colour:
-        """Hue 0, 1 or 2 of the photo's palette at the target luminance changed by `step` (-1 dark to 1 light)."""
-        return self.own(self.hues[number], step)
+        """Hue 0, 1 or 2 of the photo's palette at the target luminance, changed by `step` (-1 dark to 1 light)."""
+        return self.colour(self.hues[number], step)
 
-    def own(self, colour: Colour, step: float) -> Colour:
-        """A colour of its own (grass, sky) at the target luminance changed by `step`."""
+    def colour(self, colour: Colour, step: float) -> Colour:
+        """A colour outside the palette (grass, sky) at the target luminance, changed by `step`."""
         room = 0.32 * (255.0 - self.target) if step > 0 else 0.35 * self.target
         return tone(colour, self.target + step * max(room, 20.0))
 
@@ -76,7 +76,7 @@ class Brush:
         self.canvas.rgb[a:b] = (np.array(top, np.float32) * (1 - t) + np.array(foot, np.float32) * t)[:, None, :]
 
     def blend(self, field: Image, colour: Colour, y0: float = 0.0, y1: float = 1.0) -> None:
-        """Stir a colour in by a field (0..1) over the whole canvas, used between y0 and y1."""
+        """Blend a colour in by a field of opacities (0..1) of the whole canvas, used between y0 and y1."""
         a, b = round(y0 * self.h), round(y1 * self.h)
         region = self.canvas.planes[:, a:b]
         region += (np.array(colour, np.float32)[:, None, None] - region) * field[a:b]

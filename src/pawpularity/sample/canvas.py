@@ -1,6 +1,6 @@
-"""A canvas with soft, shaded, antialiased shapes, and a label map that is painted along with them.
+"""A canvas with soft, shaded, antialiased shapes, and a label map that is painted with them.
 
-The mask that colours pixels also labels them, so the label map is true by construction. Everything is drawn at twice the
+The mask that colours pixels also labels them, so the label map is correct by construction. Everything is drawn at twice the
 photo's size and shrunk by `Canvas.finish`. OpenCV fills the polygons: at this size it is many times faster than Pillow,
 and it places them to 1/16 pixel.
 """
@@ -29,7 +29,7 @@ _SHIFT = 4  # OpenCV takes fixed-point coordinates: 4 bits give 1/16 pixel
 
 
 def luminance(colour: Colour) -> float:
-    """Rec. 601 luma (0..255) of an RGB colour: the one JPEG and `convert("L")` use."""
+    """Rec. 601 luma (0..255) of an RGB colour, as in JPEG and `convert("L")`."""
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
@@ -40,7 +40,7 @@ def mix(first: Colour, second: Colour, share: float) -> Colour:
 
 
 def tone(colour: Colour, target: float) -> Colour:
-    """The colour at luminance `target` (0..255): darkened by scaling, lightened with white, so the hue stays."""
+    """The colour at luminance `target` (0..255), with the same hue: darkened by scaling, lightened with white."""
     now = luminance(colour)
     if target <= now:
         return mix(BLACK, colour, target / max(now, 1e-6))
@@ -63,14 +63,14 @@ def _noise_tile(kind: str) -> Image:
 
 
 def texture(kind: str, top: int, left: int, height: int, width: int) -> Image:
-    """A piece (height, width) of a noise tile, repeated where the tile ends."""
+    """A piece (height, width) of a noise tile, which repeats."""
     cut = _noise_tile(kind)[top : top + height, left : left + width]
     missing = height - cut.shape[0], width - cut.shape[1]
     return np.pad(cut, ((0, missing[0]), (0, missing[1])), mode="wrap") if any(missing) else cut
 
 
 class Shading(TypedDict, total=False):
-    """How a shape is filled; all are shares of its colour but `soft`."""
+    """How a shape is filled; all but `soft` are shares of its colour."""
 
     alpha: float  # opacity
     light: float  # how much brighter its upper left is than its lower right
@@ -103,7 +103,7 @@ class Canvas:
         x1, y1 = min(int(high[0]), self.width), min(int(high[1]), self.height)
         if x1 <= x0 or y1 <= y0:
             return None
-        # A soft shape is blurred with its parts beyond the canvas, so that its border does not fade at the canvas' edge.
+        # A soft shape is blurred together with its parts outside the canvas, so that it does not fade at the canvas' edge.
         rim = pad if soft else 0
         mask = np.zeros((y1 - y0 + 2 * rim, x1 - x0 + 2 * rim), np.uint8)
         fixed = np.rint((points - [x0 - rim, y0 - rim]) * (1 << _SHIFT)).astype(np.int32)
@@ -147,7 +147,7 @@ class Canvas:
         paint *= weight
         region += paint
         if label is not None:
-            # What lies faintly over something (a shadow, a soft rim) takes its pixel only from higher numbers.
+            # Faint paint (a shadow, a soft rim) relabels a pixel only if the label below has a higher number.
             below = self.labels[box]
             below[(weight > 0.9) | ((weight > 0.03) & (below > label))] = label
 
@@ -156,7 +156,7 @@ class Canvas:
         self.paint(ribbon(points, width / 2, width / 2 * 0.8), colour, label, alpha=alpha)
 
     def finish(self) -> tuple[Image, Mask]:
-        """The picture and its label map, shrunk to the photo's size. A label is that of one of the pixel's four."""
+        """The picture and its label map, shrunk to the photo's size. A pixel gets the label of one of its four pixels."""
         size = (self.width // SUPERSAMPLE, self.height // SUPERSAMPLE)
         small = np.stack([cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in self.planes], axis=-1)
         return small, np.ascontiguousarray(self.labels[::SUPERSAMPLE, ::SUPERSAMPLE])

@@ -20,18 +20,18 @@ class Look:
     ears: str
     iris: Colour
     fluff: float
-    rest: float  # how much lighter the whole pet is than its base colour, found by measuring drawings
+    rest: float  # how much lighter the whole pet is than its base colour, levels, measured on drawings
     species: str = "dog"
     nose: Colour = (44.0, 38.0, 40.0)
 
     @property
     def luma(self) -> float:
-        """Mean luma of a pet of this coat, face and all (0..255), near enough to set the contrast by."""
+        """Mean luma of a whole pet with this coat (0..255), accurate enough to set the contrast."""
         return luminance(self.base) + self.rest
 
     @property
     def ink(self) -> Colour:
-        """Of the soft dark rims that part one limb from another."""
+        """The colour of the soft dark rims between limbs."""
         return mix(self.base, BLACK_INK, 0.75)
 
 
@@ -75,7 +75,7 @@ LOOKS: dict[str, tuple[Look, ...]] = {
 
 
 def look(species: str, coat: int, shift: float) -> Look:
-    """Coat number `coat` of a species, its luminance moved by `shift` (levels): no two pets are quite the same."""
+    """Coat number `coat` of a species, with its luminance moved by `shift` (levels), so that pets of one coat differ."""
     plain = LOOKS[species][coat]
 
     def moved(colour: Colour) -> Colour:

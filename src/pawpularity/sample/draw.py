@@ -2,11 +2,11 @@
 
     pawpularity sample --photos 600 --size 160 --seed 0 --pairs 5
 
-Beside the contest's tables and photos, `truth/` says what the contest cannot: the points of every part of every photo, a
-label map of where the parts are, the noise floor, and which photos are the same pet posted twice. `pairs/` holds
-counterfactual pairs: the same pet with and without one part. `spec` has the rule of the score.
+Besides the contest's tables and photos it writes `truth/`: the points of every part of every photo, a label map of where the
+parts are, the noise floor, and which photos are the same pet posted twice. `pairs/` holds counterfactual pairs: the same pet
+with and without one part. `spec` has the rule of the score.
 
-The same options give the same bytes for any number of processes, and photo i is the same photo in a sample of any size.
+The same options give the same bytes for any number of processes, and photo i is the same in a sample of any size.
 """
 
 import os
@@ -32,7 +32,7 @@ from pawpularity.sample.spec import PARTS, TEST, Photo
 from pawpularity.sample.truth import FLOOR_DRAWS, Entry, floor, plan, truth_row
 
 PER_PROCESS = 200
-"""Photos that are worth the start of another process."""
+"""With so many more photos, another process saves time."""
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
@@ -48,7 +48,7 @@ class Job(NamedTuple):
 
 
 def sample(*, photos: int, test_photos: int, size: int, seed: int, pairs: int, into: str) -> None:
-    """The command: draw a sample into a new folder and say what to do with it."""
+    """`pawpularity sample`: draw a sample into a new folder."""
     folder = Path(into)
     draw_sample(folder, photos=photos, test_photos=test_photos, size=size, seed=seed, pairs=pairs)
     log(f"drew    {photos} photos into {into}; {folder / 'truth' / 'README.md'} explains their scores")
@@ -59,13 +59,13 @@ def sample(*, photos: int, test_photos: int, size: int, seed: int, pairs: int, i
 def draw_sample(
     folder: Path, *, photos: int = 600, test_photos: int = 8, size: int = 160, seed: int = 0, pairs: int = 0
 ) -> None:
-    """Draw a sample into `folder`, which must not exist or be empty.
+    """Draw a sample into `folder`, which must be empty or not exist.
 
-    `size` is the longer side in pixels, `pairs` the number of counterfactual pairs per part. Raises UserError for a folder
-    that holds something, or a full disk.
+    `size` is the longer side in pixels, `pairs` the number of counterfactual pairs per part. Raises UserError if the folder is
+    not empty or the disk is full.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: there is something already; delete it, or choose another folder with --into")
+        raise UserError(f"{folder}: is not empty; delete it, or choose another folder with --into")
     pictures = photos + test_photos + 2 * len(PARTS) * pairs
     require_space(folder, pictures * (9000 + size * size // 3), "the sample", ", or choose another folder with --into")
     with atomic_folder(folder) as whole:
@@ -78,10 +78,10 @@ def draw_sample(
 
 
 def in_processes(function: Callable[[Work], Result], work: Sequence[Work]) -> Iterator[Result]:
-    """`function` of each piece of work, in order, under a progress bar. Much work is spread over processes.
+    """Yield `function` of each item of `work`, in order, with a progress bar. Much work is spread over processes.
 
-    Processes, not threads: drawing is many small calls, which threads only slow down. They are spawned, so a script that
-    calls this needs the usual `if __name__ == "__main__"` guard.
+    Processes, not threads: drawing is many small calls, which threads slow down. They are spawned, so a script that calls this
+    needs the usual `if __name__ == "__main__"` guard.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, 1 + len(work) // PER_PROCESS)
@@ -109,7 +109,7 @@ def _draw(job: Job) -> None:
 
 
 def _write(path: Path, picture: Picture, option: int, value: int) -> None:
-    # Not cv2.imwrite: it reports a full disk by its return value alone.
+    # Not cv2.imwrite: it reports a full disk only by its return value.
     done, data = cv2.imencode(path.suffix, np.ascontiguousarray(picture), [option, value])
     if not done:
         raise RuntimeError(f"{path.name} could not be encoded")
@@ -117,7 +117,7 @@ def _write(path: Path, picture: Picture, option: int, value: int) -> None:
 
 
 def _write_tables(whole: Path, train: list[Entry], test: list[Entry], size: int, seed: int) -> list[Job]:
-    """The contest's tables and truth/, rows sorted by Id. Returns the pictures that are to be drawn."""
+    """Write the contest's tables and truth/, rows sorted by Id. Returns the pictures to draw."""
     train, test = (sorted(entries, key=lambda entry: entry.id) for entries in (train, test))
     scores = pd.Series([entry.score for entry in train])
     _public(train).assign(**{TARGET: scores}).to_csv(whole / "train.csv", index=False)
@@ -140,16 +140,16 @@ def _write_tables(whole: Path, train: list[Entry], test: list[Entry], size: int,
 
 
 def _public(entries: list[Entry]) -> pd.DataFrame:
-    """What the contest would show of them: Ids and metadata."""
+    """The columns that the contest shows: Ids and metadata."""
     return pd.DataFrame([{ID: entry.id, **entry.photo.metadata()} for entry in entries])
 
 
 def _write_pairs(folder: Path, pairs: int, size: int, seed: int) -> list[Job]:
-    """The table of counterfactual pairs. Returns the pictures that are to be drawn."""
+    """Write the table of counterfactual pairs. Returns the pictures to draw."""
     jobs, rows = [], []
     for part, pair in product(PARTS, range(pairs)):
         photos = spec.counterfactual_pair(seed, part, pair)
-        ids = [spec.photo_id(seed, "twins", part, pair, side) for side in range(2)]  # as first published
+        ids = [spec.photo_id(seed, "twins", part, pair, side) for side in range(2)]  # "twins" keeps the published Ids
         mean = np.array([photo.mean_unclipped() for photo in photos])
         effects = [f"{points[0] - points[1]:.4f}" for points in (mean, spec.expected_score(mean))]
         rows.append([*ids, part, *effects])
@@ -199,6 +199,6 @@ gives {summary["constant_rmse"]:.3f}. `floor.json` has both; its `floor` average
 |---|---|
 {numbers}
 
-`../pairs/` holds counterfactual pairs, if they were asked for: the same pet with and without one part. In `pairs.csv`,
+`../pairs/`, if it exists, holds counterfactual pairs: the same pet with and without one part. In `pairs.csv`,
 `effect` is the exact difference of `mean_unclipped`, `effect_expected` that of `expected`.
 """

@@ -1,7 +1,7 @@
 """Heads of cats and dogs: ears, pattern, muzzle, tongue, eyes, whiskers.
 
 Coordinates are local to the head: its half width is 1, x grows to the right, y downwards, the origin lies between the
-cheeks. "Left" is the head's own x < 0: the left of the picture when the head is upright.
+cheeks. "Left" means x < 0 in these coordinates: the left of the picture when the head is upright.
 """
 
 import math
@@ -30,7 +30,7 @@ EARS = {
 
 
 class Patch(NamedTuple):
-    """A marking of the head. One in `front` is not seen when the head is turned away."""
+    """A marking of the head. One in `front` is not visible when the head is turned away."""
 
     points: Points
     soft: float
@@ -167,7 +167,7 @@ def _muzzle(pen: Pen, look: Look, tongue: bool) -> None:
 
 
 def _tongue(pen: Pen, mouth: float, chin: float, length: float, width: float) -> None:
-    """Mouth and tongue are one part: both are there, or neither is."""
+    """Draw mouth and tongue, which are one part: a photo has both or neither."""
     hole = [(0, mouth + 0.02), (0.22, mouth + 0.08), (0.27, mouth + 0.22), (0, chin + 0.22)]
     pen.paint(smooth(mirrored(hole)), (104, 36, 46), light=0.3)
     flap = [(0, mouth + 0.14), (0.17, mouth + 0.16), (0.26, chin + 0.14), (0.25, length - 0.22), (0.13, length - 0.04)]
@@ -182,7 +182,7 @@ def _eye_place(look: Look, side: float) -> tuple[float, float, float, float]:
 
 
 def _lid(pen: Pen, look: Look, side: float) -> None:
-    """A drowsy lid, kept within the open eye's outline, so that a counterfactual pair differs nowhere else."""
+    """Draw a shut lid within the open eye's outline, so that a counterfactual pair differs nowhere else."""
     x, y, rx, ry = _eye_place(look, side)
     curve = [(x + u * rx, y + v * ry) for u, v in ((-0.78, 0.0), (-0.35, 0.42), (0.35, 0.42), (0.78, 0.0))]
     dark = sum(look.base) > 240 and look.pattern != "points"
@@ -202,7 +202,7 @@ def _eye(pen: Pen, look: Look, side: float) -> None:
     oval(0.86, 0, 0, mix((250, 248, 242), look.iris, 0.85 if cat else 0.1))
     if not cat:
         oval(0.80, -0.02 * side, 0.02, look.iris)
-    # Lit from above, an iris glows at its foot.
+    # Light from above makes an iris bright at its lower edge.
     oval(0.56, 0, 0.26, mix(look.iris, (255, 246, 206), 0.5), soft=0.05, alpha=0.8)
     if cat:
         pen.paint(ellipse(x, y, 0.36 * rx, 0.76 * ry), PUPIL)

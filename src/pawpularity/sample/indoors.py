@@ -1,4 +1,4 @@
-"""Backgrounds within doors: rooms, sofas, blankets, kennels, studio backdrops. One function per scene."""
+"""Indoor backgrounds: rooms, sofas, blankets, kennels, studio backdrops. One function per scene."""
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def blanket(b: Brush) -> None:
     b.canvas.planes *= 1.0 + np.float32(0.13) * fold.astype(np.float32)
     if u[21] < 0.5:  # a bed's rim, or the floor beside the blanket
         rim = [(1.2, 0.1 + 0.2 * u[22]), (0.5, 0.05 + 0.15 * u[23]), (-0.2, 0.3 * u[24])]
-        b.shape(smooth([(-0.2, -0.2), (1.2, -0.2), *rim]), b.own((166, 120, 84), -0.2 + 0.5 * u[25]), light=0.1)
+        b.shape(smooth([(-0.2, -0.2), (1.2, -0.2), *rim]), b.colour((166, 120, 84), -0.2 + 0.5 * u[25]), light=0.1)
 
 
 def kennel(b: Brush) -> None:
@@ -60,20 +60,20 @@ def kennel(b: Brush) -> None:
     u = b.u
     foot = 0.55 + 0.25 * u[1]
     steel = mix(b.hues[0], (150, 158, 166), 0.6)
-    b.fade(0.0, foot, b.own(steel, 0.25), b.own(steel, -0.1))
-    b.pattern(5, b.own(steel, -0.4), [0.0, u[2], u[3], 0.0, 0.9], 0.0, foot)
-    b.fade(foot, 1.0, b.own((168, 160, 150), 0.12), b.own((140, 132, 124), -0.25))
+    b.fade(0.0, foot, b.colour(steel, 0.25), b.colour(steel, -0.1))
+    b.pattern(5, b.colour(steel, -0.4), [0.0, u[2], u[3], 0.0, 0.9], 0.0, foot)
+    b.fade(foot, 1.0, b.colour((168, 160, 150), 0.12), b.colour((140, 132, 124), -0.25))
     if u[4] < 0.5:  # a bed of straw or a mat
         b.disc(0.2 + 0.6 * u[5], 0.94, 0.5, b.hue(1, 0.3), 0.3, edge=0.2, light=0.2)
     bars = 5 + int(u[6] * 6)
     x0, x1 = (0.0, 1.0) if u[7] < 0.4 else ((0.0, 0.45) if u[7] < 0.7 else (0.55, 1.0))
-    dark = b.own((90, 96, 104), -0.6)
+    dark = b.colour((90, 96, 104), -0.6)
     for k in range(bars):
         x = x0 + (x1 - x0) * (k + 0.5) / bars
         b.box(x - 0.008, 0, x + 0.008, foot, dark, light=0.5)
     for y in (0.03 + 0.3 * u[8], foot - 0.06):
         b.box(x0, y, x1, y + 0.018, dark, light=0.3)
-    b.glow(u[9], 0.2 * u[10], 0.35 + 0.3 * u[11], b.own((255, 250, 230), 0.9), 0.6)
+    b.glow(u[9], 0.2 * u[10], 0.35 + 0.3 * u[11], b.colour((255, 250, 230), 0.9), 0.6)
 
 
 def backdrop(b: Brush) -> None:
@@ -114,10 +114,10 @@ def _window(b: Brush, x: float, foot: float) -> None:
     y, w, h = foot * (0.05 + 0.12 * u[3]), 0.26 + 0.16 * u[4], foot * (0.5 + 0.2 * u[5])
     b.box(x - 0.015, y - 0.012, x + w + 0.015, y + h + 0.012, frame)
     bright = b.u[20] < 0.7
-    b.box(x, y, x + w, y + h, b.own((150, 196, 232), 0.7 if bright else -0.75), light=0.25)
+    b.box(x, y, x + w, y + h, b.colour((150, 196, 232), 0.7 if bright else -0.75), light=0.25)
     if bright:
         hill = [(x, y + h), (x, y + 0.7 * h), (x + 0.5 * w, y + 0.6 * h), (x + w, y + 0.8 * h), (x + w, y + h)]
-        b.shape(smooth(hill, closed=False), b.own((130, 170, 110), 0.2))
+        b.shape(smooth(hill, closed=False), b.colour((130, 170, 110), 0.2))
     else:
         b.disc(x + 0.7 * w, y + 0.3 * h, 0.03, (250, 240, 200))
     b.box(x + 0.48 * w, y, x + 0.52 * w, y + h, frame)
@@ -133,7 +133,7 @@ def _pictures(b: Brush, _: float, foot: float) -> None:
     for k in range(2 + int(u[3] * 3)):
         x, y = 0.04 + 0.86 * ((u[4] + 0.37 * k) % 1.0), foot * (0.08 + 0.4 * u[5 + k])
         w, h = 0.10 + 0.10 * u[9 + k], 0.10 + 0.08 * u[12 + k]
-        b.box(x, y, x + w, y + h, b.own((120, 80, 50), -0.4))
+        b.box(x, y, x + w, y + h, b.colour((120, 80, 50), -0.4))
         b.box(x + 0.02, y + 0.015, x + w - 0.02, y + h - 0.015, b.hue(k % 3, 0.7))
         b.disc(x + w / 2, y + h / 2, 0.02, b.hue((k + 1) % 3, -0.3))
 
@@ -142,34 +142,34 @@ def _shelves(b: Brush, x: float, foot: float) -> None:
     u = b.u[24:]
     for k in range(2):
         y = foot * (0.2 + 0.32 * k + 0.1 * u[3])
-        b.box(x - 0.06, y, x + 0.36, y + 0.022, b.own((150, 104, 66), -0.2), light=0.3)
+        b.box(x - 0.06, y, x + 0.36, y + 0.022, b.colour((150, 104, 66), -0.2), light=0.3)
         for book in range(6):
             left, top = x - 0.05 + 0.062 * book, y - 0.07 - 0.07 * u[4 + book]
             b.box(left, top, left + 0.045, y, b.hue(book % 3, 0.7 * u[5 + book] - 0.35), light=0.2)
 
 
 def _lamp(b: Brush, x: float, foot: float) -> None:
-    b.box(x + 0.1, foot * 0.3, x + 0.115, foot, b.own((110, 90, 70), -0.4))
+    b.box(x + 0.1, foot * 0.3, x + 0.115, foot, b.colour((110, 90, 70), -0.4))
     shade = [(x, foot * 0.42), (x + 0.05, foot * 0.16), (x + 0.165, foot * 0.16), (x + 0.215, foot * 0.42)]
-    b.shape(shade, b.own((250, 222, 160), 0.8), light=0.2)
+    b.shape(shade, b.colour((250, 222, 160), 0.8), light=0.2)
     b.glow(x + 0.1, foot * 0.36, 0.4, (255, 236, 190), 0.4)
 
 
 def _cupboard(b: Brush, x: float, foot: float) -> None:
     top = foot * (0.35 + 0.2 * b.u[27])
     tall = foot - top
-    b.box(x - 0.04, top, x + 0.34, foot + 0.03, b.own((146, 100, 64), -0.25), light=0.25, edge=0.1)
+    b.box(x - 0.04, top, x + 0.34, foot + 0.03, b.colour((146, 100, 64), -0.25), light=0.25, edge=0.1)
     for k in range(2):
         y = top + tall * (0.1 + 0.46 * k)
-        b.box(x - 0.01, y, x + 0.31, y + 0.36 * tall, b.own((166, 120, 80), -0.05), light=0.2)
-        b.disc(x + 0.15, y + 0.18 * tall, 0.014, b.own((230, 190, 110), 0.4))
+        b.box(x - 0.01, y, x + 0.31, y + 0.36 * tall, b.colour((166, 120, 80), -0.05), light=0.2)
+        b.disc(x + 0.15, y + 0.18 * tall, 0.014, b.colour((230, 190, 110), 0.4))
 
 
 def _floor(b: Brush, top: float) -> None:
     """A floor from `top`, a share of the height, down."""
     u = b.u[44:]
     kind = int(u[0] * 4)
-    wood = b.own((176, 128, 86), -0.05 - 0.3 * u[1]) if u[1] < 0.5 else b.hue(2, -0.3 + 0.5 * u[1])
+    wood = b.colour((176, 128, 86), -0.05 - 0.3 * u[1]) if u[1] < 0.5 else b.hue(2, -0.3 + 0.5 * u[1])
     b.fade(top, 1.0, mix(wood, WHITE, 0.10), mix(wood, BLACK, 0.16))
     gap = mix(wood, BLACK, 0.30)
     if kind == 0:  # boards running away from us

@@ -1,6 +1,6 @@
 """The numbers of the label maps, which say where the parts of a drawn photo are."""
 
-# The order matters: where one thing lies faintly over another (a shadow, a soft rim), the lower number is kept.
+# The order matters: if one thing lies faintly over another (a shadow, a soft rim), the lower number wins.
 NOTHING, TONGUE, LEFT_EYE, RIGHT_EYE, CLUTTER, ACCESSORY, SECOND_PET, BODY, BACKGROUND = range(9)
 LABELS = {
     NOTHING: "nothing that moves the score: a hand, text, a collage's strip, what stands before the pet",

@@ -101,7 +101,7 @@ def draw_pet(pen: Pen, look: Look, photo: Photo, draws: Draws) -> None:
 
 
 def _turns(pose: str, side: float, draw: float) -> tuple[float, float]:
-    """Degrees by which the body and, beside its own tilt, the head are turned."""
+    """Turns of the body and of the head (in addition to its tilt), degrees."""
     if pose == "on its side":
         angle = side * (72.0 + 36.0 * draw)
         return angle, 0.8 * angle
@@ -141,7 +141,7 @@ def _body(pen: Pen, look: Look, photo: Photo, shape: Body, draws: Draws) -> None
         chest = shaggy(ellipse(*shape.chest), 1.0, 0.12, draws[3:30])
         pen.paint(chest, pale, soft=0.13, clip=inside, light=0.2, fur=0.05)
     for leg in shape.near_legs:
-        # Soft, so that the leg grows out of the body instead of being stuck on it.
+        # Soft, so that the leg merges with the body.
         pen.paint(ribbon(leg, 0.36, 0.27), look.ink, alpha=0.30, soft=0.13)
         pen.paint(ribbon(leg, 0.33, 0.26), look.base, alpha=0.9, soft=0.10, edge=0.18, fur=0.03)
     for leg in (*shape.far_legs, *shape.near_legs):

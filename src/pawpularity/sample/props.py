@@ -1,4 +1,4 @@
-"""Things about the pets: clutter, what hides them, hands, banners, a collage's strip. Positions are canvas pixels."""
+"""Things around the pets: clutter, occlusions, hands, banners, a collage's strip. Positions are canvas pixels."""
 
 import math
 
@@ -10,7 +10,7 @@ from pawpularity.sample.labels import NOTHING
 from pawpularity.sample.shapes import Frame, Line, ellipse, mirrored, rectangle, ribbon, smooth
 
 Disc = tuple[float, float, float]  # x, y, radius
-# No red and no pink: those are for tongues.
+# No red or pink, which are the colours of tongues.
 BRIGHT: tuple[Colour, ...] = (
     *((112, 196, 232), (66, 132, 206), (248, 196, 60), (92, 176, 110), (162, 96, 186), (242, 140, 62), (60, 178, 190)),
 )
@@ -27,9 +27,9 @@ def bright(draw: float) -> Colour:
 def clutter_places(
     columns: tuple[float, float], foot: float, size: float, count: int, face: Disc, draws: Draws
 ) -> list[tuple[float, float]]:
-    """Where `count` (at most 4) objects of half size `size` stand: side by side between two columns, above `foot`.
+    """The places of `count` (at most 4) objects of half size `size`: side by side between two columns, above `foot`.
 
-    The face stays free. The place of an object does not depend on how many there are.
+    They do not cover the face. The place of an object does not depend on the number of objects.
     """
     places: list[tuple[float, float]] = []
     left, right = columns
@@ -40,7 +40,7 @@ def clutter_places(
         y = foot - size * (0.75 + 0.5 * draws[6 + k]) - (0.03 * foot if k % 2 else 0.0)
         gap = math.hypot(x - face[0], y - face[1])
         need = face[2] + size
-        if gap < need:  # pushed away from the face, and kept mostly within the picture
+        if gap < need:  # move it away from the face, but mostly within the picture
             along = (x - face[0]) / max(gap, 1e-6)
             x = face[0] + need * math.copysign(max(abs(along), 0.6), along)
             y = face[1] + need * max((y - face[1]) / max(gap, 1e-6), 0.75)
@@ -48,7 +48,7 @@ def clutter_places(
     return places
 
 
-# Things of clutter, within -1..1 of their middle: layers from back to front, each an outline, its colour and edge.
+# Objects of clutter, within -1..1 of their centre: layers from back to front, each an outline, its colour and edge.
 THINGS: dict[str, list[tuple[Line, str | Colour, float]]] = {
     "ball": [
         (ellipse(0, 0, 0.9, 0.9), "colour", 0.3),
@@ -99,7 +99,7 @@ THINGS: dict[str, list[tuple[Line, str | Colour, float]]] = {
 
 
 def draw_clutter(canvas: Canvas, places: list[tuple[float, float]], size: float, label: int, draws: Draws) -> None:
-    """Draw a thing at each place; `draws` are at least 40 uniform numbers."""
+    """Draw an object at each place; `draws` are at least 40 uniform numbers."""
     for k, (x, y) in enumerate(places):
         shadow = ellipse(x + 0.1 * size, y + 0.86 * size, size, 0.3 * size)
         canvas.paint(shadow, SHADOW, label, alpha=0.4, soft=0.2 * size)
@@ -111,7 +111,7 @@ def draw_clutter(canvas: Canvas, places: list[tuple[float, float]], size: float,
 
 
 def draw_occlusion(canvas: Canvas, kind: str, face: Disc, draws: Draws) -> None:
-    """Something before the pet, below or beside its face."""
+    """Draw something in front of the pet, below or beside its face."""
     w, h = canvas.width, canvas.height
     foot = max(0.80 * h, face[1] + face[2])
     if kind == "grass":
@@ -137,16 +137,16 @@ def draw_occlusion(canvas: Canvas, kind: str, face: Disc, draws: Draws) -> None:
         pale = mix(mix(colour, WHITE, 0.25), (150, 146, 142), 0.45)
         canvas.paint(cloth, pale, NOTHING, light=0.3, fur=0.03)
         canvas.paint(ribbon(edge, 0.015 * h, 0.015 * h), mix(colour, WHITE, 0.7), NOTHING)
-    else:  # bars, but none before the face
+    else:  # bars, but none in front of the face
         for x in np.arange(0.06, 1.0, 0.125) * w:
             if abs(x - face[0]) > 0.96 * face[2]:
                 canvas.paint(rectangle(x - 0.011 * w, 0, x + 0.011 * w, h), (96, 102, 112), NOTHING, light=0.6)
 
 
 def draw_human(canvas: Canvas, face: Disc, side: float, odd: bool, draws: Draws) -> None:
-    """An arm reaching in from the left (`side` -1) or right (1), its hand beside the pet's chest, below its eyes.
+    """Draw an arm from the left (`side` -1) or right (1), with the hand beside the pet's chest, below its eyes.
 
-    In an `odd` pose the tongue may hang sideways, so the hand keeps farther off.
+    In an `odd` pose the tongue may hang sideways, so the hand is farther away.
     """
     w, h = canvas.width, canvas.height
     size = math.sqrt(w * h)
@@ -170,7 +170,7 @@ def draw_human(canvas: Canvas, face: Disc, side: float, odd: bool, draws: Draws)
 
 
 def draw_banner(canvas: Canvas, draws: Draws, at_top: bool) -> None:
-    """A line of text on a band of BANNER's share of the height, at the top or at the foot."""
+    """Draw a line of text on a band at the top or the bottom, BANNER of the height."""
     w, h = canvas.width, canvas.height
     text = TEXTS[int(draws[0] * len(TEXTS))]
     tall = int((BANNER - 0.02) * h)
@@ -186,7 +186,7 @@ def draw_banner(canvas: Canvas, draws: Draws, at_top: bool) -> None:
 
 
 def draw_strip(canvas: Canvas, left: int, right: int, draws: Draws) -> None:
-    """The side strip of a collage, from column `left` to `right`: three cards with paw prints."""
+    """Draw the side strip of a collage, from column `left` to `right`: three cards with paw prints."""
     h = canvas.height
     canvas.paint(rectangle(left, 0, right, h), (252, 248, 240), NOTHING)
     gap = 0.08 * (right - left)

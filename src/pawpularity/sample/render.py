@@ -1,7 +1,7 @@
 """Draws one photo and its label map from its description.
 
-A drawing depends on the `Photo` and the size alone. Each layer takes its own random numbers, so a photo without a part is
-the same picture elsewhere: that makes counterfactual pairs.
+A drawing depends only on the `Photo` and the size. Each layer has its own random numbers, so a photo without a part is the same
+everywhere else. That makes counterfactual pairs possible.
 """
 
 import math
@@ -22,7 +22,7 @@ from pawpularity.sample.spec import CONTRAST_SPAN, DULLEST, FAINTEST, VIVID, Pho
 
 Picture = npt.NDArray[np.uint8]
 
-# They differ boldly in layout (horizons, windows, patterns, lamps), so that perceptual hashes confuse no two photos.
+# Layouts differ strongly (horizons, windows, patterns, lamps), so that perceptual hashes confuse no two photos.
 SCENES = {
     "room": indoors.room,
     "garden": outdoors.garden,
@@ -53,10 +53,10 @@ def render(photo: Photo, size: int) -> tuple[Picture, Picture]:
     face = (head.x, head.y + 0.2 * head.scale, 1.42 * head.scale)
     roomier = 1.0 if head.x < canvas.width / 2 else -1.0
 
-    # The background is as far from the pet's luminance as contrast c asks, on the side that has the room.
+    # The background differs from the pet's luminance as contrast c says, towards the side with more room.
     step = FAINTEST + CONTRAST_SPAN * photo.contrast
     target = coat.luma + step if coat.luma < 128.0 else coat.luma - step
-    _background(canvas, photo, target, _seen(canvas, head), scenery)
+    _background(canvas, photo, target, _around_pet(canvas, head), scenery)
     if photo.second:
         second = replace(photo, pose="sitting", tilt=20.0 * (shape[7] - 0.5), eyes="open", tongue=False, accessory="")
         pen = Pen(canvas, _second_head(canvas, photo, head, roomier, shape), SECOND_PET, fixed=True)
@@ -80,7 +80,7 @@ def render(photo: Photo, size: int) -> tuple[Picture, Picture]:
 
 
 def _head(canvas: Canvas, photo: Photo, columns: tuple[float, float], mirror: bool) -> Frame:
-    """Where the head lies. An ear may leave the picture, an eye or the tongue may not."""
+    """The head's frame. An ear may be outside the picture; eyes and tongue may not."""
     radius = photo.radius * math.sqrt(canvas.width * canvas.height)
     left, right = columns
     low, high = left + 1.12 * radius, right - 1.12 * radius
@@ -90,7 +90,7 @@ def _head(canvas: Canvas, photo: Photo, columns: tuple[float, float], mirror: bo
 
 
 def _second_head(canvas: Canvas, photo: Photo, head: Frame, side: float, shape: Draws) -> Frame:
-    """Beside a sitting pet the second sits a little lower; behind the long back of another pose it looks over that back."""
+    """The second pet's head: beside a sitting pet and a little lower, or looking over the long back of another pose."""
     radius = head.scale * (0.74 + 0.14 * shape[3])
     x = head.x + side * (head.scale + radius * (0.86 + 0.2 * shape[4]))
     lower = 0.3 + 0.5 * shape[5] if photo.pose in ("sitting", "portrait") else -0.30
@@ -98,27 +98,27 @@ def _second_head(canvas: Canvas, photo: Photo, head: Frame, side: float, shape: 
     return Frame(min(max(x, 0.45 * radius), canvas.width - 0.45 * radius), y, radius, mirror=side < 0)
 
 
-def _seen(canvas: Canvas, head: Frame) -> Mask:
-    """Where the background counts: everywhere but where any pet would sit, whatever its pose.
+def _around_pet(canvas: Canvas, head: Frame) -> Mask:
+    """A mask of the places where the background's luminance is measured: all but the place of a pet in any pose.
 
     So a counterfactual photo in another pose has the same background.
     """
-    seen = np.full((canvas.height, canvas.width), 255, np.uint8)
+    mask = np.full((canvas.height, canvas.width), 255, np.uint8)
     x, y, r = head.x, head.y, head.scale
-    cv2.ellipse(seen, (round(x), round(y)), (round(1.05 * r), round(1.2 * r)), 0, 0, 360, 0, -1)
-    cv2.rectangle(seen, (round(x - 1.2 * r), round(y)), (round(x + 1.2 * r), canvas.height), 0, -1)
-    return seen
+    cv2.ellipse(mask, (round(x), round(y)), (round(1.05 * r), round(1.2 * r)), 0, 0, 360, 0, -1)
+    cv2.rectangle(mask, (round(x - 1.2 * r), round(y)), (round(x + 1.2 * r), canvas.height), 0, -1)
+    return mask
 
 
-def _background(canvas: Canvas, photo: Photo, target: float, seen: Mask, draws: Draws) -> None:
-    """Fill the canvas with the photo's scene, its mean luminance `target` (0..255) where `seen` is not 0."""
+def _background(canvas: Canvas, photo: Photo, target: float, around: Mask, draws: Draws) -> None:
+    """Fill the canvas with the photo's scene, with mean luminance `target` (0..255) where `around` is not 0."""
     SCENES[photo.scene](Brush(canvas, target, draws.tolist()))
-    # The scenes' colours come near the target; what is left is a share of black or white, exact in the mean.
+    # The scenes' colours are near the target; mixing in black or white makes the mean exact.
     grey = np.tensordot(LUMA, canvas.planes, 1)
     canvas.planes -= grey
     canvas.planes *= DULLEST + (VIVID - DULLEST) * math.sqrt(photo.contrast)
     canvas.planes += grey
-    mean = sum(float(share) * cv2.mean(plane, seen)[0] for share, plane in zip(LUMA, canvas.planes, strict=True))
+    mean = sum(float(share) * cv2.mean(plane, around)[0] for share, plane in zip(LUMA, canvas.planes, strict=True))
     if mean > target:
         canvas.planes *= target / mean
     else:
@@ -130,7 +130,7 @@ def _background(canvas: Canvas, photo: Photo, target: float, seen: Mask, draws: 
 
 
 def _develop(canvas: Canvas, photo: Photo, face: props.Disc, light: Draws) -> tuple[Picture, Picture]:
-    """Shrink, light, blur and grain: what a camera would add. None of it depends on any part."""
+    """Shrink the picture, and add light, blur and grain as a camera would. None of this depends on any part."""
     rgb, labels = canvas.finish()
     height, width = labels.shape
     x, y = grid(width, height)

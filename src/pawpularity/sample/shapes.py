@@ -62,7 +62,7 @@ def rectangle(x0: float, y0: float, x1: float, y1: float) -> Points:
 
 
 def ribbon(points: Line, start: float, end: float) -> Points:
-    """A band of changing width (half-widths `start` to `end`) with a round tip along a smooth line: tails, legs, arms."""
+    """A band along a smooth line, with half-widths from `start` to `end` and a round tip: tails, legs, arms."""
     line = smooth(points, closed=False)
     along = np.gradient(line, axis=0)
     along /= np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)[:, None]
@@ -75,7 +75,7 @@ def ribbon(points: Line, start: float, end: float) -> Points:
 
 @dataclass(frozen=True)
 class Frame:
-    """A local system of coordinates: origin (canvas pixels), pixels per unit, turn (degrees), mirror."""
+    """A local coordinate system: origin (canvas pixels), pixels per unit, angle (degrees), mirror."""
 
     x: float
     y: float

@@ -40,15 +40,15 @@ OCCLUSIONS = ("grass", "box", "blanket", "bars")
 ASPECTS = (0.75, 0.75, 2 / 3, 0.5625, 1.0, 0.8, 4 / 3, 1.5)  # width / height; most photos of pets are upright
 COATS = {"cat": 11, "dog": 13}
 
-# Random numbers come from default_rng([seed, split, purpose, index]): no photo depends on how many others there are, and
-# the absence of one thing never moves another.
+# Random numbers come from default_rng([seed, split, purpose, index]). So no photo depends on the number of photos, and leaving out
+# one thing never changes another.
 TRAIN, TEST, PAIRS = range(3)
 SPEC, NOISE, ART, COPY, REPOST = range(5)
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo, described. Lengths are shares of the square root of its area, positions shares of width and height."""
+    """The description of one photo. Lengths are shares of the square root of its area, positions shares of width and height."""
 
     art: tuple[int, int, int, int]  # the seed of the random numbers that its drawing uses
     species: str
@@ -99,7 +99,7 @@ class Photo:
         return BASE + sum(self.points().values())
 
     def metadata(self) -> dict[str, int]:
-        """The contest's twelve columns, true to the drawing."""
+        """The contest's twelve columns, as they are drawn."""
         shown = (
             *(self.focus, self.eyes == "open", self.face, self.near, self.odd, bool(self.accessory)),
             *(self.second, self.collage, self.human, bool(self.occlusion), self.info, self.blur),
@@ -108,7 +108,7 @@ class Photo:
 
 
 def describe(seed: int, split: int, index: int) -> Photo:
-    """Photo `index` of TRAIN, TEST or PAIRS of the sample `seed`, whether or not it is ever drawn."""
+    """The description of photo `index` of TRAIN, TEST or PAIRS of the sample `seed`."""
     rng = np.random.default_rng([seed, split, SPEC, index])
     u = rng.random(40).tolist()
     contrast = float(rng.beta(0.7, 2.3))
@@ -162,7 +162,7 @@ def _pick(options: tuple[str, ...], u: float) -> str:
 
 
 def _head_radius(aspect: float, near: bool, pose: str, collage: bool, u: float) -> float:
-    """The head's half width. Its least value keeps eyes and tongue above 4 % of the picture's width."""
+    """The head's half width. The minimum keeps eyes and tongue above 4 % of the picture's width."""
     root = math.sqrt(aspect)
     radius = (0.72 + 0.28 * u) * 0.29 * min(root, 1.0 / root) if near else 0.0
     if pose in ODD_POSES:
@@ -171,14 +171,14 @@ def _head_radius(aspect: float, near: bool, pose: str, collage: bool, u: float) 
 
 
 def counterfactual_pair(seed: int, part: str, pair: int) -> tuple[Photo, Photo]:
-    """The same pet with and without one part of PARTS, on a plain photo, so that the part is all there is to see.
+    """The same pet with and without one part of PARTS, on a plain photo, so that nothing hides the part.
 
-    The part is at its usual strength: contrast c = 0.6 against 0, three objects of clutter, both eyes against shut.
+    The part has its usual strength: contrast c = 0.6 against 0, three objects of clutter against none, both eyes open against shut.
     """
     plain = describe(seed, PAIRS, pair * len(PARTS) + PARTS.index(part))
     eyes = plain.eyes if plain.face else "open"
     plain = replace(plain, blur=False, info=False, collage=False, human=False, occlusion="", face=True, eyes=eyes)
-    # Only one thing may change: where a second pet sits depends on the pose, and clutter throws shadows on pets.
+    # Only one thing may change: the second pet's place depends on the pose, and clutter casts shadows on pets.
     if part in ("pose", "pets"):
         plain = replace(plain, second=False, clutter=0)
     changes: dict[str, tuple[str, Any, Any]] = {
@@ -195,12 +195,12 @@ def counterfactual_pair(seed: int, part: str, pair: int) -> tuple[Photo, Photo]:
 
 
 def photo_id(seed: int, *address: object) -> str:
-    """32 hex digits like the contest's Ids: they say nothing about the order or about what the photo shows."""
+    """32 hex digits like the contest's Ids; they do not reveal the order or the content."""
     return hashlib.blake2b("/".join(map(str, (seed, *address))).encode(), digest_size=16).hexdigest()
 
 
 def source_of(seed: int, index: int) -> int | None:
-    """The earlier photo that photo `index` is a second posting of, or None: one photo in every block of fifty is."""
+    """The earlier photo that photo `index` repeats, or None. One photo in every block of fifty is a repeat."""
     block, place = divmod(index, 50)
     a, b = np.random.default_rng([seed, TRAIN, COPY, block]).random(2)
     copy = 10 + int(a * 40)
@@ -208,7 +208,7 @@ def source_of(seed: int, index: int) -> int | None:
 
 
 def noise(seed: int, split: int, index: int) -> float:
-    """The noise of a photo's score, points. It belongs to the posting, not to what is seen, so duplicates differ."""
+    """The noise of a photo's score, points. It depends on the posting, not on the content, so duplicates have different scores."""
     return NOISE_SD * float(np.random.default_rng([seed, split, NOISE, index]).standard_normal())
 
 

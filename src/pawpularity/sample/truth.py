@@ -1,4 +1,4 @@
-"""What is known about a drawn sample: every photo's points and score, and the spec.noise floor. Nothing is drawn here."""
+"""The truth about a drawn sample: every photo's points and score, and the noise floor. Nothing is drawn here."""
 
 import math
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from pawpularity.sample import spec
 from pawpularity.sample.spec import TRAIN, Photo, expected_score, photo_id, scored
 
-FLOOR_DRAWS = 200  # of the spec.noise, per photo: the floor's standard error is then about 0.02 at 600 photos
+FLOOR_DRAWS = 200  # draws of the noise per photo: with 600 photos the floor's standard error is about 0.02
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One posted photo: what it shows, what it scores, and the Id of the earlier posting it repeats ("" if none)."""
+    """One posted photo: what it shows, its score, and the Id of the earlier posting it repeats ("" if none)."""
 
     id: str
     split: int
@@ -42,9 +42,9 @@ def plan(photos: int, seed: int, split: int = TRAIN) -> list[Entry]:
 
 
 def floor(entries: Sequence[Entry], seed: int) -> dict[str, float | int]:
-    """The spec.noise floor of these photos and what surrounds it: the content of truth/floor.json.
+    """The noise floor of these photos with related figures: the content of truth/floor.json.
 
-    `floor` is the RMSE of the true conditional mean over FLOOR_DRAWS fresh draws of the spec.noise per photo.
+    `floor` is the RMSE of the true conditional mean over FLOOR_DRAWS new draws of the noise per photo.
     """
     mean, expected, score = (
         np.array([getattr(entry, name) for entry in entries], float) for name in ("mean", "expected", "score")
@@ -77,7 +77,7 @@ def floor(entries: Sequence[Entry], seed: int) -> dict[str, float | int]:
 
 
 def truth_row(entry: Entry) -> dict[str, object]:
-    """A row of truth/parts.csv: what was drawn, in words, and what it is worth."""
+    """A row of truth/parts.csv: what was drawn, in words, and its points."""
     photo = entry.photo
     points = {**photo.points(), "base": spec.BASE, "mean_unclipped": entry.mean, "expected": entry.expected}
     return {

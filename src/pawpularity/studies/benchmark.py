@@ -1,10 +1,10 @@
-"""Question: how much faster is this project than the plain way, on this machine?
+"""Question: how much faster is this project than a plain training loop, on this machine?
 
 Command: `make bench BENCH=train|predict|cache|search|rise|all [BACKBONES="densenet161 vgg19_bn"]`; `all` leaves out search
 and rise, which take a quarter of an hour each.
-Result: a table each; with `--out DIR` also DIR/WHAT-DEVICE.csv, every row with the machine and the versions it was measured with.
+Result: a table for each benchmark; with `--out DIR` also DIR/WHAT-DEVICE.csv, whose rows name the machine and the versions.
 
-All ways of a table run on the same drawn photos in one run, after a warm-up, several times. The median is shown, and `spread`,
+One run measures all ways of a table on the same drawn photos, several times after a warm-up. It shows the median and `spread`,
 (slowest - fastest) / median: how far the machine was from idle. Times of two runs on a shared machine do not compare.
 """
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from pawpularity.device import Compute
 
 TITLES = {
-    "train": "An epoch, per image (with the paper's copies)",
-    "predict": "Prediction, per photo: five folds that share one frozen part, beside one full model",
-    "cache": "Building cached features, per view, beside the frozen part's bare forward pass on random pixels",
-    "search": "A search beside five trainings of all folds, photos decoded and all features cached (share: below 1 is faster)",
-    "rise": "Masks for a map's relative error of 0.2, and times more of them that others need (median: 16 photos unless --maps)",
+    "train": "One epoch, per image (with the paper's copies)",
+    "predict": "Prediction, per photo: five folds that share one frozen part, compared with one full model",
+    "cache": "Building cached features, per view, compared with the frozen part's forward pass on random pixels",
+    "search": "A search over five trainings of all folds; photos are decoded, features cached (share: below 1 is faster)",
+    "rise": "Masks for a relative error of 0.2, and how many times as many the other designs need (median of 16 photos, or --maps)",
 }
-# As the authors froze, but for DenseNet-161, whose last 100 tensors are the project's yardstick (the authors trained 82).
+# As deep as the authors froze; but DenseNet-161 trains 100 tensors, the project's yardstick (the authors trained 82).
 DEPTHS = {"densenet161": 100, "resnet152": 65, "vgg19_bn": 18, "efficientnet_b7": 109}
 LARGE = 1024  # px of the drawn photos: decoding one takes as long as a photo of the contest
 BATCH = 64
 Rows = list[dict[str, Any]]
 Seconds = list[float]
-"""Of several repeats"""
+"""Times of several repeats"""
 
 
 def bench(
@@ -47,13 +47,13 @@ def bench(
 ) -> None:  # fmt: skip
     """`pawpularity bench`: measure, print, and with `out` write CSVs. Raises UserError for a config that freezes nothing."""
     if what not in (*TITLES, "all"):
-        raise UserError(f"--what {what}: there is no such benchmark{nearest(what, (*TITLES, 'all'))}")
+        raise UserError(f"--what {what}: must be one of {', '.join((*TITLES, 'all'))}{nearest(what, (*TITLES, 'all'))}")
     if what == "rise":
         tables = {"rise": _rise(data, photos or 64, weights, [*backbones, ""][0], maps, repeats or 3)}
     elif what == "search":
         tables = {"search": _search(backbones or ["sample"], photos or 600, trials, repeats or 1)}
     else:
-        configs = {name: settings(name, unfrozen) for name in backbones or DEPTHS}
+        configs = {name: bench_config(name, unfrozen) for name in backbones or DEPTHS}
         tables = _loops(what, configs, photos or 64, repeats or 3)
     for name, rows in tables.items() if out else ():
         write_text(Path(out or "") / f"{name}-{rows[0]['device']}.csv", as_csv(rows))
@@ -81,7 +81,7 @@ def _loops(what: str, configs: Mapping[str, Config], photos: int, repeats: int) 
     from pawpularity.studies.benchmark_train import BENCHES, Bench
 
     compute = choose()
-    log(f"device  {compute}, whatever train.dtype says; random weights: their values change no time")
+    log(f"device  {compute} (train.dtype is ignored); random weights, which take the same time")
     tables: dict[str, Rows] = {name: [] for name in (BENCHES if what == "all" else (what,))}
     with drawn_photos(photos, LARGE) as folder:
         for name, rows in tables.items():
@@ -97,8 +97,8 @@ def _require_frozen(configs: Mapping[str, Config]) -> None:
             raise UserError(f"{name}: freezes nothing, so no features can be cached; name another config")
 
 
-def settings(name: str, unfrozen: int | None) -> Config:
-    """Config `name`, `unfrozen` of its tensors trained (None: as usual), with nothing but the training steps in its loop."""
+def bench_config(name: str, unfrozen: int | None) -> Config:
+    """Config `name` with only the training steps in its loop; `unfrozen` tensors are trained (None: as many as usual)."""
     unfrozen = DEPTHS.get(name) if unfrozen is None else unfrozen
     words = ["model.weights=none", "train.stop=none", "train.schedule=cosine", "train.loss=bce", "model.output=sigmoid",
              f"train.batch_size={BATCH}", "train.augment=none", "train.copies=authors", "train.workers=-1",
@@ -119,16 +119,16 @@ def drawn_photos(photos: int, size: int, seed: int = 11) -> Iterator[Path]:
 def side_by_side(
     ways: Sequence[Callable[[], Any]], compute: "Compute", repeats: int, warm_up: int = 1
 ) -> list[Seconds]:
-    """Time each way `repeats` times in turn, so that a disturbance of the machine hits them alike."""
+    """Time each way `repeats` times in turn, so that a disturbance of the machine affects all of them."""
     seconds: list[Seconds] = [[] for _ in ways]
     for turn in range(warm_up + repeats):
-        for way, own in zip(ways, seconds, strict=True):
+        for way, times in zip(ways, seconds, strict=True):
             compute.synchronise()
             started = time.perf_counter()
             way()
             compute.synchronise()
             if turn >= warm_up:
-                own.append(time.perf_counter() - started)
+                times.append(time.perf_counter() - started)
     return seconds
 
 
@@ -140,20 +140,21 @@ def spread(seconds: Seconds) -> float:
 def as_table(what: str, rows: Rows) -> str:
     """A title and one line a row."""
     columns = [key for key in rows[0] if key not in ("device", "dtype", "repeats")]
-    left = [at for at, key in enumerate(columns) if any(isinstance(row[key], str) for row in rows)]
+    left = [number for number, key in enumerate(columns) if any(isinstance(row[key], str) for row in rows)]
     cells = [[f"{row[key]:.4g}" if isinstance(row[key], float) else row[key] for key in columns] for row in rows]
     return f"{TITLES[what]}\n{table(columns, cells, left=left)}"
 
 
 def as_csv(rows: Rows) -> str:
-    """The rows, each with the machine and the versions it was measured with."""
+    """The rows as CSV, each with the machine and the versions."""
     import pandas as pd
     import torch
 
     from pawpularity.runs import git_commit, machine, versions
 
-    here, installed = machine(), versions()
-    about = {"processor": here.get("gpu", here["processor"]), "cores": here["cores"], "threads": torch.get_num_threads(),
+    hardware, installed = machine(), versions()
+    about = {"processor": hardware.get("gpu", hardware["processor"]), "cores": hardware["cores"],
+             "threads": torch.get_num_threads(),
              "python": installed["python"], "torch": installed["torch"], "timm": installed["timm"],
              "git_commit": (git_commit() or "")[:12]}  # fmt: skip
     return str(pd.DataFrame(rows).assign(**about).to_csv(index=False, float_format="%.4g", lineterminator="\n"))

@@ -1,12 +1,12 @@
-"""RISE's masks for the same error: orthogonal blocks beside independent masks, centred and as published.
+"""Benchmark of RISE: how many masks orthogonal blocks and independent masks (centred, and as published) need for the same error.
 
-The score is a ridge on the standardised features of a pretrained network, fitted on the folder's first hundred photos with a fixed
-penalty: real enough to have interactions, and easy to make again. How far it moves over masks decides the published estimator's
-error, so its mean and sd stand beside every gain.
+The score is a ridge regression on standardised features of a pretrained network, fitted on the folder's first hundred photos with a
+fixed penalty: realistic enough to have interactions, and easy to reproduce. The published estimator's error depends on the score's
+mean and sd over masks, so every row has both.
 
 Errors are standard errors in the unit of the map. `agreement` says whether they can be trusted: the squared distance between the
-two designs' maps, which have no mask in common, over the sum of their squared errors. It is 1 where both are right, and grows
-where one is biased or too sure of itself.
+two designs' maps, which have no mask in common, over the sum of their squared errors. It is about 1 if both errors are right, and
+larger if a map is biased or an error too small.
 """
 
 from collections.abc import Callable
@@ -30,20 +30,21 @@ from pawpularity.models.backbone import as_tensor_stats, build_backbone
 from pawpularity.studies.benchmark import Rows, side_by_side
 
 ALPHA = 1780.0
-"""The penalty, on sums of squares of standardised features. Chosen on a hundred photos it grows until only the mean is left."""
+"""The penalty, on sums of squares of standardised features. It is fixed: chosen on a hundred photos it would be so large that only
+the mean is left."""
 PRECISION = 0.2
 FITTED = 100
 BLOCKS = {"orthogonal": 16, "independent": 8}
 BATCH, MASKS = 64, 512
 REAL, DRAWN = ("mobilenetv2_100", 128), ("test_resnet", 96)
-"""Network and photo size with weights of the user's, and with those that come with the package."""
+"""Network and photo size: with the user's weights, and with the packaged weights."""
 Score = Callable[[Tensor], Tensor]
 
 
 def bench_rise(folder: Path, weights: str | None, backbone: str, maps: int, repeats: int) -> Rows:
-    """One row a photo and one of their medians, which also says what RISE costs beside the bare forward passes.
+    """A row for each photo and one of medians, which also has RISE's time over that of the forward passes alone.
 
-    `folder`: in the contest's layout; `weights`: as `model.weights`, else the package's; `backbone`: a timm name, or empty.
+    `folder`: in the contest's layout. `weights`: as `model.weights`; None: the packaged ones. `backbone`: a timm name, or empty.
     """
     name, size = REAL if weights else DRAWN
     model, compute = Model(backbone=backbone or name, weights=weights or "drawn"), choose()
@@ -56,13 +57,13 @@ def bench_rise(folder: Path, weights: str | None, backbone: str, maps: int, repe
     middle = {key: float(np.median([row[key] for row in figures])) for key in figures[0]}
     cost = _cost(score, photos[chosen[-1]], compute, repeats)
     about = {"net": model.backbone, "size": size, "device": compute.device.type, "dtype": compute.dtype_name}
-    rows: Rows = [{**about, "photo": str(table[ID].iloc[row])[:8], **own, **dict.fromkeys(cost)}
-                  for row, own in zip(chosen, figures, strict=True)]  # fmt: skip
+    rows: Rows = [{**about, "photo": str(table[ID].iloc[row])[:8], **found, **dict.fromkeys(cost)}
+                  for row, found in zip(chosen, figures, strict=True)]  # fmt: skip
     return [*rows, {**about, "photo": f"median of {len(chosen)}", **middle, **cost}]
 
 
 def ridge_score(model: Model, pixels: Any, scores: Any, compute: Compute) -> tuple[Score, Tensor]:
-    """The ridge's score of normalised photos (B, 3, H, W), and the photos it was fitted on, normalised."""
+    """The ridge as a score of normalised photos (B, 3, H, W), and the normalised photos it was fitted on."""
     backbone = build_backbone(model, size=pixels.shape[1], seed=0)
     mean, std = (as_tensor_stats(stats).to(compute.device) for stats in (backbone.mean, backbone.std))
     net = backbone.net.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -86,11 +87,11 @@ def ridge_score(model: Model, pixels: Any, scores: Any, compute: Compute) -> tup
 
 
 def compared(score: Score, photo: Tensor) -> dict[str, float]:
-    """What the designs make of one photo: masks needed for the same squared error, relative to orthogonal blocks."""
+    """The designs on one photo: the masks each needs for the same squared error, relative to orthogonal blocks."""
     ours, other = (
         rise(score, photo, masks=n * 128, design=design, precision=PRECISION) for design, n in BLOCKS.items()
     )
-    # The published map, its mean score taken off, is mean(f (M - 1/2)) / p: p / Var(M_p) brings it to our unit.
+    # The published map less its mean score is mean(f (M - 1/2)) / p; times p / Var(M_p) it has our unit.
     published = _noise(other.weighted("score"), SHOWN / ours.grid.variance)
     noise, centred = _noise(ours), _noise(other)
     signal = max(float((ours.map.astype(np.float64) ** 2).sum()) - noise, 0.0)
@@ -116,7 +117,7 @@ def _noise(found: Rise, scale: Any = 1.0) -> float:
 
 
 def _cost(score: Score, photo: Tensor, compute: Compute, repeats: int) -> dict[str, float]:
-    """Time of RISE beside the same batches' bare forward passes."""
+    """RISE's time per mask, and its overhead over the forward passes of the same batches."""
     ready = photo.expand(BATCH, -1, -1, -1).clone()
 
     def bare() -> None:
@@ -124,5 +125,5 @@ def _cost(score: Score, photo: Tensor, compute: Compute, repeats: int) -> dict[s
             score(ready).cpu()
 
     timings = side_by_side([bare, lambda: rise(score, photo, masks=MASKS, batch_size=BATCH)], compute, repeats)
-    forward, whole = map(min, timings)  # what others do on the machine only ever adds
+    forward, whole = map(min, timings)  # the minimum: other work on the machine only adds time
     return {"ms_per_mask": 1e3 * whole / MASKS, "overhead_percent": 100 * (whole / forward - 1)}

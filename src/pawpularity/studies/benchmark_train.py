@@ -1,14 +1,14 @@
-"""An epoch, a prediction, a build of cached features: the plain loop of public solutions beside this project's.
+"""Benchmarks of an epoch, a prediction and a build of cached features: the plain loop of public solutions and this project's.
 
-Training is timed four ways over the same samples, the paper's copies among them:
+An epoch is timed four ways over the same samples, which include the paper's copies:
 
-- `plain float32`: every photo decoded every epoch, the whole timm network in float32;
-- `plain bfloat16` or `plain float16`: the same under autocast in channels_last; `plain channels_last`, in float32, on a machine
-  where half precision is no faster;
-- `features cold`: our first epoch: photos decoded, frozen features computed and stored, the head trained;
-- `features warm`: every further epoch, fold and trial: the head alone.
+- `plain float32`: every photo is decoded in every epoch; the whole timm network runs in float32.
+- `plain bfloat16` or `plain float16`: the same under autocast in channels_last. Where half precision is no faster, `plain
+  channels_last` in float32 takes its place.
+- `features cold`: our first epoch: photos are decoded, frozen features computed and stored, the head trained.
+- `features warm`: every further epoch, fold and trial: only the head is trained.
 
-The plain loops train BatchNorm as usual; the trained head keeps its statistics (`train.frozen_bn`).
+The plain loops train BatchNorm as usual; the trained head keeps BatchNorm's statistics fixed (`train.frozen_bn`).
 """
 
 import shutil
@@ -43,13 +43,13 @@ from pawpularity.training.fit import NOTHING, fit_samples
 from pawpularity.training.loop import Hooks, worker_count
 from pawpularity.training.samples import Samples, TrainingData, samples_of
 
-EPOCHS = 10  # of the comparison of whole trainings
-FOLDS, PREDICTED = 5, 64
+EPOCHS = 10  # of a whole training, for `ten_epochs_times_plain_half`
+FOLDS, PREDICTED = 5, 64  # networks and photos of the prediction benchmark
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One backbone, and what its tables are measured with."""
+    """One backbone, with the photos and settings of its tables."""
 
     name: str
     config: Config
@@ -60,12 +60,12 @@ class Bench:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The photos' table."""
+        """The photos and their table."""
         return Dataset.load(self.folder, self.folder.parent / "cache")
 
     @cached_property
     def samples(self) -> Samples:
-        """What an epoch trains on."""
+        """The samples of one epoch."""
         scores = self.dataset.train[TARGET].to_numpy(np.float64)
         return samples_of(self.config, scores, np.arange(len(scores)))
 
@@ -80,17 +80,17 @@ class Bench:
         )
 
     def network(self, fold: int = 0) -> Network:
-        """A new one on the device."""
+        """A new network on the device."""
         return build_network(self.config, fold=fold).place(self.compute.device)
 
     def row(self, **figures: Any) -> dict[str, Any]:
-        """A row of a table."""
+        """A row of a table: backbone, depth and device, then `figures`."""
         about = {"backbone": self.name, "unfrozen": self.config.model.unfrozen, "device": self.compute.device.type}
         return about | figures
 
 
 class PlainPhotos(TorchDataset[Any]):
-    """(pixels, metadata, score) as public solutions read them: the file is decoded whenever a sample of it is asked for."""
+    """(pixels, metadata, score) as public solutions read them: every sample decodes its file again."""
 
     def __init__(self, bench: Bench) -> None:
         table, self.samples, self.photos = bench.dataset.train, bench.samples, bench.config.photos
@@ -102,7 +102,7 @@ class PlainPhotos(TorchDataset[Any]):
 
     @cached_property
     def augmenter(self) -> Augmenter:
-        """Made by the process that augments."""
+        """Created in the worker process that augments."""
         return Augmenter(self.photos.size)
 
     def __getitem__(self, sample: int) -> Any:
@@ -144,7 +144,7 @@ def bench_train(bench: Bench) -> Rows:
     """Rows of the table for one backbone."""
     compute, repeats, n = bench.compute, bench.repeats, len(bench.samples)
     network, size = bench.network(), bench.config.photos.size
-    with torch.inference_mode(), compute.autocast():  # warm kernels, cold files
+    with torch.inference_mode(), compute.autocast():  # warms kernels up, not files
         network.frozen_features(torch.zeros(BUILD_BATCH, size, size, 3, dtype=torch.uint8, device=compute.device))
     data = bench.data("train")
     (built,) = side_by_side([lambda: data.inputs(network, compute, bench.samples.pairs)], compute, 1, warm_up=0)
@@ -174,7 +174,7 @@ def bench_train(bench: Bench) -> Rows:
 
 
 def bench_predict(bench: Bench) -> Rows:
-    """The row of one backbone, on decoded photos: five folds should cost one frozen part and five heads."""
+    """The row of one backbone, on decoded photos. Five folds should cost one frozen part and five heads."""
     compute, size, rows = bench.compute, bench.config.photos.size, np.arange(PREDICTED)
     networks = [bench.network(fold) for fold in range(FOLDS)]
     pixels = np.random.default_rng(0).integers(0, 256, (PREDICTED, size, size, 3), dtype=np.uint8)
@@ -201,9 +201,9 @@ def bench_predict(bench: Bench) -> Rows:
 
 
 def bench_cache(bench: Bench) -> Rows:
-    """Rows of one backbone: the frozen part alone, and features from JPEGs and from decoded photos.
+    """Rows of one backbone: the frozen part alone, and building features from JPEGs and from decoded photos.
 
-    Decoding and writing must hide behind the computation.
+    The builds should take no longer than the frozen part: decoding and writing run beside the computation.
     """
     compute, size, network = bench.compute, bench.config.photos.size, bench.network()
     noise = torch.randint(0, 256, (BUILD_BATCH, size, size, 3), dtype=torch.uint8)
@@ -211,7 +211,7 @@ def bench_cache(bench: Bench) -> Rows:
     batches = -(-count // BUILD_BATCH)
 
     @torch.inference_mode()
-    def bare() -> None:
+    def forward_only() -> None:
         for _ in range(batches):
             with compute.autocast():
                 network.frozen_features(noise.to(compute.device)).cpu()
@@ -220,9 +220,9 @@ def bench_cache(bench: Bench) -> Rows:
         shutil.rmtree(bench.folder.parent / f"{bench.name}-{cache}" / removed, ignore_errors=True)
         bench.data(cache).inputs(network, compute, (np.arange(count), np.zeros(count, dtype=np.int64)))
 
-    ways: list[Callable[[], None]] = [bare, partial(build, "jpeg", ""), partial(build, "decoded", "features")]
+    ways: list[Callable[[], None]] = [forward_only, partial(build, "jpeg", ""), partial(build, "decoded", "features")]
     timings = side_by_side(ways, compute, bench.repeats)
-    full = batches * BUILD_BATCH  # the last batch is filled up, and costs the bare pass as much
+    full = batches * BUILD_BATCH  # the last batch is padded to full size and costs as much as the others
     return [
         bench.row(
             dtype=compute.dtype_name, way=way, ms_per_view=1e3 * median(timing) / full,

@@ -1,8 +1,8 @@
 """Question: which items of the machine-learning reproducibility checklist do the files of a run answer?
 
 Command: `make checklist [RUNS="a b"]` (default: all runs).
-Result: oof/checklist.md and oof/checklist.json: every answer with the file and key it was read from. Exit code 2 where a file is
-missing; the line says which, and what makes it.
+Result: oof/checklist.md and oof/checklist.json, with the file and key behind every answer. If a file is missing, the exit code is 2
+and a line names the file and the command that makes it.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ ANSWERED, NONE, MISSING = "answered", "does not apply", "not backed"
 
 
 def checklist(*, runs: Sequence[str] = (), json: str | None = None) -> None:
-    """`pawpularity checklist`: write both files. Raises UserError, after writing, where an answer is not backed by a file."""
+    """`pawpularity checklist`: write both files. Raises UserError, after writing, if no file backs an answer."""
     names = list(dict.fromkeys(runs or run_names()))
     if not names:
         raise UserError("oof/ holds no run yet; run: make train FOLD=0")
@@ -48,7 +48,7 @@ def checklist(*, runs: Sequence[str] = (), json: str | None = None) -> None:
 
 
 def _about(run: Run) -> dict[str, Any]:
-    """A run's answers, and the hash of the predictions they are about (None without any): so a reader knows what is current."""
+    """A run's answers, and the hash of the predictions they are about (None without any), by which readers detect stale answers."""
     answers = [answer(run, *question) for question in QUESTIONS]
     try:
         predictions_hash = open_predictions(run.name, partly=True).predictions_hash
@@ -78,15 +78,15 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
 
 
 def answer(run: Run, section: str, question: str, ask: "Ask | dict[str, Ask]") -> dict[str, Any]:
-    """One line of the checklist: `read` names every file and key behind it; `make` is what makes a missing file."""
+    """One line of the checklist. `read` names every file and key behind it; `make` is the command that makes a missing file."""
     e = Evidence(run)
-    own = ask.get(run.kind, ask["run"]) if isinstance(ask, dict) else ask
+    rule = ask.get(run.kind, ask["run"]) if isinstance(ask, dict) else ask
     status, make = ANSWERED, ""
     try:
-        if isinstance(own, NotAsked):
+        if isinstance(rule, NotAsked):
             e.value("kind")
-            raise own
-        text = own(e) if callable(own) else e.filled(own)
+            raise rule
+        text = rule(e) if callable(rule) else e.filled(rule)
     except NotAsked as why:
         status, text = NONE, str(why)
     except NotBacked as gap:
@@ -106,9 +106,10 @@ def _statistics(e: Evidence) -> str:
 def _excluded(e: Evidence) -> str:
     if "photos" not in e.run.record["data"]:
         e.value("data.name")
-        raise NotAsked("predictions in files hold the rows that they came with")
-    due, dealt = int(e.value("data.photos")), len(e.folds().frame)
-    return f"{due - dealt} of {due} rows: {'every labelled row is in a fold' if due == dealt else 'the data changed since'}"
+        raise NotAsked("the blend's members are files of predictions, whose rows are all used")
+    labelled, in_folds = int(e.value("data.photos")), len(e.folds().frame)
+    why = "every labelled row is in a fold" if labelled == in_folds else "the data changed since"
+    return f"{labelled - in_folds} of {labelled} rows: {why}"
 
 
 def _splits(e: Evidence) -> str:
@@ -116,7 +117,7 @@ def _splits(e: Evidence) -> str:
     sizes = np.bincount(folds.frame["fold"], minlength=folds.k).tolist()
     made = e.json(folds.path.with_suffix(".json"), "rule", e.folds_command)
     how = flat(e.value("config.folds")) if "folds" in e.run.record["config"] else f"k {folds.k}"
-    # A dealt folds file is stratified; a blend of files keeps the folds that its members came with.
+    # Our folds are stratified; a blend of files keeps the folds of its members.
     grouped = "whole groups dealt, stratified by score" if "deal-" in made else "folds as the members have them"
     return f"{how}; rule {made}: {grouped}; photos by fold {sizes}; {folds.path.as_posix()}, hash {folds.hash}"
 
@@ -144,11 +145,11 @@ def _tests(e: Evidence) -> str:
 
 
 BLEND, COMPARE = (
-    NotAsked("a blend trains nothing; its members' files say it"),
-    NotAsked("none is kept; make compare tests runs"),
+    NotAsked("a blend trains nothing; see the files of its members"),
+    NotAsked("no test is saved; make compare tests runs"),
 )
 Ask = Callable[[Evidence], str] | str | NotAsked
-"""A function, or a text with {keys} (`Evidence.value`), or why it is not asked."""
+"""How to answer: a function, a text with {keys} (`Evidence.value`), or the reason why the question does not apply."""
 QUESTIONS: list[tuple[str, str, Ask | dict[str, Ask]]] = [
     ("Models and algorithms", "model", {
         "run": "one network of photo and metadata: {config.model}; loss {config.train.loss}",

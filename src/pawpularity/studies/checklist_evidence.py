@@ -1,4 +1,4 @@
-"""Evidence of the checklist: a run's files, and what was read from each."""
+"""The evidence for the checklist: reads a run's files and notes every key it read."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -22,20 +22,20 @@ from pawpularity.runs import OOF, Run
 STUDIES = OOF / "studies"
 
 
-class NotBacked(Exception):  # an outcome, not a fault
-    """No file holds the answer: what is missing, the file looked for, the command that makes it."""
+class NotBacked(Exception):  # an outcome, not an error
+    """No file holds the answer. Has the text, the missing file and the command that makes it."""
 
     def __init__(self, text: str, file: Path, command: str) -> None:
         super().__init__(" ".join(text.split()))
         self.file, self.command = file, command
 
 
-class NotAsked(Exception):  # an outcome, not a fault
-    """The question does not apply; why."""
+class NotAsked(Exception):  # an outcome, not an error
+    """The question does not apply; the text says why."""
 
 
 def flat(value: Any) -> str:
-    """A JSON value in a line."""
+    """A JSON value as one line of text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {flat(item)}" for key, item in value.items())
     if isinstance(value, list):
@@ -45,7 +45,7 @@ def flat(value: Any) -> str:
 
 @contextmanager
 def needing(file: Path, command: str) -> Iterator[None]:
-    """A block that reads `file`, which `command` makes: what is wrong with it becomes NotBacked."""
+    """Around a block that reads `file`, which `command` makes: errors become NotBacked."""
     try:
         yield
     except (UserError, OSError) as error:
@@ -55,7 +55,7 @@ def needing(file: Path, command: str) -> Iterator[None]:
 
 @dataclass
 class Evidence:
-    """A run's files. Whatever is taken is noted in `read`; whatever is not there raises NotBacked."""
+    """A run's files. Everything that is read is noted in `read`; everything that is missing raises NotBacked."""
 
     run: Run
     read: list[str] = field(default_factory=list)
@@ -65,8 +65,10 @@ class Evidence:
         return re.sub(r"\{([\w.:]+)\}", lambda match: flat(self.value(match[1])), text)
 
     def value(self, key: str) -> Any:
-        """What stands at `key`: of config.json; `fold.KEY` and `by_fold.KEY`: of each fold's metrics.json (the different values;
-        the value of every fold); `weights.json:KEY` of a blend's file, `search.json:KEY` of the search's.
+        """The value at `key`, a dotted key of config.json, or one of:
+
+        `fold.KEY`, the distinct values over the folds' metrics.json; `by_fold.KEY`, the value of every fold; `weights.json:KEY`,
+        of a blend's file; `search.json:KEY`, of the search's.
         """
         place, _, rest = key.partition(".")
         if place == "fold":
@@ -78,17 +80,17 @@ class Evidence:
             return self.json(self.searched() / name, rest, f"make tune RUN={self.searched().name}")
         if name:
             return self.json(self.run.folder / name, rest, self.command)
-        # A run's record is never rewritten, so one that lacks a key must go first.
+        # A run's record is never rewritten, so a record without the key must be moved away first.
         return self.json(self.run.folder / "config.json", key, f"mv {self.run.folder} ELSEWHERE; {self.command}")
 
     def note(self, file: Path, key: str) -> None:
-        """Name a file and key as read."""
+        """Note that a key of a file was read."""
         line = f"{file.as_posix()}: {key}"
         if line not in self.read:
             self.read.append(line)
 
     def json(self, file: Path, key: str, command: str) -> Any:
-        """What stands at the dotted `key` of a JSON file, which `command` makes."""
+        """The value at the dotted `key` of a JSON file, which `command` makes."""
         with needing(file, command):
             value = read_json(file, "checklist")
             for part in key.split("."):
@@ -100,15 +102,15 @@ class Evidence:
 
     @property
     def started(self) -> list[int]:
-        """Folds that have a folder. It is written whole, so each must hold all its files."""
+        """Folds that have a folder. Folders are written whole, so each must hold all its files."""
         found = [fold for fold in range(self.run.k) if self.run.fold(fold).is_dir()]
         if not found:
             first = self.run.fold(0) / "metrics.json"
-            raise NotBacked(f"{first.parent}: no fold is there yet", first, self.run.remedy(0))
+            raise NotBacked(f"{first.parent}: no fold is trained yet", first, self.run.remedy(0))
         return found
 
     def metric(self, key: str) -> dict[int, Any]:
-        """By fold, what metrics.json holds at `key`."""
+        """By fold, the value at `key` of metrics.json."""
         return {k: self.json(self.run.fold(k) / "metrics.json", key, self.run.remedy(k)) for k in self.started}
 
     def folds(self) -> Folds:
@@ -121,7 +123,7 @@ class Evidence:
 
     @cached_property
     def source(self) -> Predictions:
-        """The predictions of every fold that is there, as training (or the blend) wrote them."""
+        """The predictions of every trained fold (or of the blend), as written."""
         run = self.run
         self.folds()
         files = {run.oof_file: self.command}
@@ -137,13 +139,13 @@ class Evidence:
 
     @cached_property
     def study(self) -> Path | None:
-        """The folder of the search of the run's own name, its config's, or that of NAME-trialN."""
+        """The folder of the search that the run belongs to: of its name, of NAME if it is NAME-trialN, or of its config's name."""
         name = self.run.name
         names = (name, re.sub(r"-trial\d+$", "", name), str(self.run.record["config"].get("name", "-")))
         return next((STUDIES / name for name in names if (STUDIES / name).is_dir()), None)
 
     def searched(self) -> Path:
-        """The folder of the search the run came out of; NotAsked where there is none."""
+        """The folder of the search that the run belongs to. Raises NotAsked if there is none."""
         if self.study is None:
             self.value("config.name")
             raise NotAsked("nothing was searched: there is no study of this name below oof/studies")
@@ -151,13 +153,13 @@ class Evidence:
 
     @property
     def data_word(self) -> str:
-        """`DATA=` for a command: the data folder as it was named, or the data set's name."""
+        """The word `DATA=...`: the data folder as it was named, or the data set's name."""
         data = self.run.record["data"]
         return make_word("DATA", str(data.get("folder") or data["name"]))
 
     @property
     def folds_command(self) -> str:
-        """What makes the folds file again."""
+        """The command that makes the folds file."""
         if self.run.folder in Path(self.run.record["folds"]["file"]).parents:
             return self.command
         how = self.run.record["config"].get("folds", {"k": self.run.k})
@@ -165,7 +167,7 @@ class Evidence:
 
     @cached_property
     def command(self) -> str:
-        """What makes the run again, with the settings that differ from the config's files."""
+        """The command that makes the run, with the settings that differ from the config's files."""
         run, config = self.run, self.run.record["config"]
         if run.kind == "ensemble":
             return blend_command(run)[0]
@@ -175,17 +177,17 @@ class Evidence:
             return f"make tune RUN={self.study.name} {self.data_word}"
         if run.name.startswith("table1-"):
             return f"make table1 {self.data_word}"
-        name, own = str(config.get("name", "default")), _settings(config)
+        name, settings = str(config.get("name", "default")), _settings(config)
         try:
             usual = _settings(resolve(name).to_dict())
         except UserError:
             return f"make train RUN={run.name} {self.data_word} with the settings in {run.folder}/config.json"
-        words = [f"{key}={value}" for key, value in own.items() if usual.get(key) != value]
+        words = [f"{key}={value}" for key, value in settings.items() if usual.get(key) != value]
         line = f"make train RUN={run.name} {self.data_word} CONFIG={name}"
         return f"{line} {make_word('ARGS', *words)}" if words else line
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Every setting but the search space by its key, as a word of the command line."""
+    """Every setting except the search space, by key, as on the command line."""
     return {f"{section}.{key}": str(value) for section, part in config.items() if isinstance(part, Mapping)
             for key, value in part.items() if key != "space"}  # fmt: skip

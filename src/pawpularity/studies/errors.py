@@ -1,16 +1,16 @@
-"""Question: where are predictions furthest off, what do those rows share, and how much of the error is label noise?
+"""Question: where are the largest errors, what do those rows share, and how much of the error is label noise?
 
 Command: `make errors RUN=name or CSV [DATA=DIR] [TOP=12]`.
-Result: a summary printed, and in oof/errors/NAME/:
+Result: a printed summary, and in oof/errors/NAME/:
     report.txt     the summary and the tables
-    worst.csv      the rows furthest off, with their metadata and, where photos are at hand, the photos' properties
+    worst.csv      the rows with the largest errors, with their metadata and, if there are photos, the photos' properties
     bands.csv      the error by true score
     shares.csv     what the worst 5 % of each side share
-    worst.png      the photos furthest off
+    worst.png      the photos with the largest errors
 
-Errors are prediction - target. The true score itself decides which rows can be far off (regression to the mean), so what the
-worst rows share against all others is partly what popular photos share. `shares` therefore tests the difference from
-others of similar true score: it says what the model goes by, not what the public likes.
+Errors are prediction - target. Rows with extreme true scores have the largest errors (regression to the mean), so what the worst
+rows share is partly what popular photos share. `shares` therefore compares them with other rows of similar true score: it says
+what the model relies on, not what the public likes.
 """
 
 from collections.abc import Sequence
@@ -44,9 +44,9 @@ FOLDER = OOF / "errors"
 FILES = ("report.txt", "worst.csv", "bands.csv", "shares.csv", "worst.png")
 SIDES = {"over-scored": 1, "under-scored": -1}
 WORST_SHARE = 0.05
-FEWEST_ROWS = 20  # with fewer, 5 % is not one row
-FEW = 20  # worst rows a side: with fewer, intervals are too narrow
-MOST_TILES = 60  # thumbnails of a side
+FEWEST_ROWS = 20  # with fewer, 5 % is less than one row
+FEW = 20  # with fewer worst rows a side, intervals are too narrow
+MOST_TILES = 60  # thumbnails a side
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -57,9 +57,9 @@ def errors(
     data: str | None = None, settings: Sequence[str] = (), folds: Path | None = None, scale: float | None = None,
     json: str | None = None,
 ) -> None:  # fmt: skip
-    """`pawpularity errors`: print a summary of a run's or CSV's errors (default: the default run), write the report."""
+    """`pawpularity errors`: print a summary of the errors of a run or a CSV (default: the default run), and write the report."""
     if other := [word for word in settings if not word.startswith("cache.")]:
-        raise UserError(f'errors: looks at predictions that are there; remove "{other[0]}"')
+        raise UserError(f'errors: reads existing predictions and trains nothing; remove "{other[0]}"')
     if out and Path(out).is_file():
         raise UserError(f"--out {out}: is a file; name a folder")
     chosen = choose_data(data)
@@ -68,9 +68,9 @@ def errors(
     word = source or check_name(default_run(configs, chosen))
     found = open_predictions(word, scale=scale, folds=folds, partly=True)
     if found.run is not None and found.run.leaky:
-        log(f"{found.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
+        log(f"{found.name} is leaky by design (train.split=leaky): its networks saw copies of the photos they score")
     if found.run is not None and not found.complete:
-        log(f"only {len(found.run.trained_folds())} of {found.run.k} folds are there")
+        log(f"only {len(found.run.trained_folds())} of {found.run.k} folds are trained")
     value, rows = analyse(found, Path(data) if data else None, cache, top=top, draws=draws)
     folder = Path(out) if out else FOLDER / found.folder_name
     text = summary(value, found.constant_words)
@@ -83,13 +83,15 @@ def errors(
 def analyse(
     source: Predictions, data: Path | None, cache: Path, *, top: int, draws: int
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """All findings for JSON, and `gather_rows`. Without `data` the rows are looked for in the usual folders.
+    """All findings for JSON, and the rows of `gather_rows`. Without `data` the usual folders are searched for the rows.
 
-    Raises UserError for `data` of other rows, and for predictions that are the targets.
+    Raises UserError for `data` with other rows, and for predictions that equal their targets.
     """
     target, prediction = source.target, source.prediction
     if np.array_equal(prediction, target):
-        raise UserError(f"{source.path}: every prediction is its target, so there are no errors; name another")
+        raise UserError(
+            f"{source.path}: every prediction equals its target, so there is no error; name other predictions"
+        )
     origin = origin_of(source, data)
     folder = data or folder_of(source, origin)
     rows = gather_rows(source, origin, None if folder is None else Dataset.load(folder, cache), str(folder))
@@ -103,8 +105,8 @@ def analyse(
             facts = known[list(PROPERTIES)]
             values = values.join((facts - facts.mean()) / facts.std(ddof=0).replace(0.0, 1.0))
         error, scores = known[["error", "target"]].to_numpy(dtype=np.float64).T
-        own = None if groups is None else groups[known.index]
-        shares = what_they_share(values, error, scores, own, count=count, draws=draws)
+        known_groups = None if groups is None else groups[known.index]
+        shares = what_they_share(values, error, scores, known_groups, count=count, draws=draws)
     value = {
         "run": source.name, "origin": origin.kind, "why": origin.why, "data": folder and str(folder), "known": len(known),
         "photos": int(rows["photo"].count()), "score": evaluate(target, prediction, source.constant, groups, draws=draws).to_dict(),
@@ -117,35 +119,35 @@ def analyse(
 
 
 def gather_rows(source: Predictions, origin: Origin, dataset: Dataset | None, where: str) -> pd.DataFrame:
-    """The rows of `source` with their error and all that is known of them.
+    """The rows of `source` with their errors and everything known about them.
 
-    On a drawn sample the expected score and the noise; of the rows that `dataset` knows metadata, photo and its properties.
-    Raises UserError where `dataset` has none of the rows, or other scores.
+    On a drawn sample: the expected score and the noise. For rows in `dataset`: metadata, the photo and its properties. Raises
+    UserError if `dataset` has none of the rows, or other scores.
     """
     rows = source.table.assign(error=source.prediction - source.target)
     if origin.expected is not None:
         rows = rows.assign(expected=origin.expected, noise=source.target - origin.expected)
     if dataset is None:
         return rows.assign(known=False, photo=None)
-    own = dataset.train[list(METADATA)].astype("Int64").assign(photo=None)
+    facts = dataset.train[list(METADATA)].astype("Int64").assign(photo=None)
     if dataset.has_photos:
-        own = own.join(photo_facts(dataset)).assign(photo=pd.Series(dataset.paths, dtype=object))
-    at, place = rows_known(source, dataset.train, where)
-    return rows.join(own.iloc[place].set_axis(at)).assign(known=rows.index.isin(at))
+        facts = facts.join(photo_facts(dataset)).assign(photo=pd.Series(dataset.paths, dtype=object))
+    known, place = rows_known(source, dataset.train, where)
+    return rows.join(facts.iloc[place].set_axis(known)).assign(known=rows.index.isin(known))
 
 
 def _groups(rows: pd.DataFrame, cache: Path) -> Rows | None:
-    """(n,) near-duplicates by the photos at hand; None without photos. Rows without photos stay alone."""
-    own = rows[rows["photo"].notna()]
-    if own.empty:
+    """(n,) groups of near-duplicates, by the photos; None without photos. A row without a photo is its own group."""
+    pictured = rows[rows["photo"].notna()]
+    if pictured.empty:
         return None
     groups = len(rows) + np.arange(len(rows), dtype=np.int64)
-    groups[own.index] = duplicate_groups(own["photo"].tolist(), cache_folder=cache)
+    groups[pictured.index] = duplicate_groups(pictured["photo"].tolist(), cache_folder=cache)
     return groups
 
 
 def worst_rows(rows: pd.DataFrame, top: int) -> list[dict[str, Any]]:
-    """The `top` rows of each side that are off to that side at all, the furthest first."""
+    """The `top` rows of each side by size of their error, the largest first."""
     sides = [rows[sign * rows["error"] > 0].sort_values("error", ascending=sign < 0, kind="stable").head(top).assign(side=side)
              for side, sign in SIDES.items()]  # fmt: skip
     found = pd.concat(sides, ignore_index=True)
@@ -154,16 +156,16 @@ def worst_rows(rows: pd.DataFrame, top: int) -> list[dict[str, Any]]:
     return records
 
 
-# --- What is measured -------------------------------------------------------------------------------------------------
+# --- Measurements -----------------------------------------------------------------------------------------------------
 
 
 def what_they_share(
     values: pd.DataFrame, error: Floats, target: Floats, groups: Rows | None, *, count: int, draws: int
 ) -> list[dict[str, Any]]:
-    """The worst `count` rows of each side against the rest, a row per side and column of `values` (n, c).
+    """Compare the worst `count` rows of each side with the rest: a row per side and column of `values` (n, c).
 
-    `worst` and `rest` are means. `difference` is that of rows of similar true score: the coefficient of being among the worst
-    beside the band of the score, by residuals (Frisch-Waugh-Lovell). Holm's correction is over both sides and all columns.
+    `worst` and `rest` are means. `difference` is between rows of similar true score: the coefficient of being among the worst, with
+    the band of the score held fixed, by residuals (Frisch-Waugh-Lovell). Holm's correction is over both sides and all columns.
     """
     numbers, band = values.to_numpy(dtype=np.float64), band_of(target)
     member = np.zeros((len(error), len(SIDES)))
@@ -171,13 +173,14 @@ def what_they_share(
         member[np.argsort(-sign * error, kind="stable")[:count], side] = 1.0
     means = (member.T @ numbers / count, (1 - member.T) @ numbers / (len(error) - count))
     columns = [Column(side, rest) for side, rest in zip(SIDES, _within(member, band).T, strict=True)]
-    told = [side for side, column in enumerate(columns) if column.varies]  # a band without other rows tells nothing
-    tested = effects([columns[side] for side in told], _within(numbers, band), groups, draws=draws) if told else []
+    usable = [side for side, column in enumerate(columns) if column.varies]  # not if the worst rows fill their bands
+    tested = effects([columns[side] for side in usable], _within(numbers, band), groups, draws=draws) if usable else []
     found = []
-    for at, (name, outcome) in enumerate(zip(values, tested, strict=False)):
-        for side, one in zip(told, outcome, strict=True):
+    for number, (name, outcome) in enumerate(zip(values, tested, strict=False)):
+        for side, one in zip(usable, outcome, strict=True):
             unit = columns[side].unit
-            found.append({"side": columns[side].name, "column": name, "worst": means[0][side, at], "rest": means[1][side, at],
+            found.append({"side": columns[side].name, "column": name,
+                          "worst": means[0][side, number], "rest": means[1][side, number],
                           "difference": one.effect / unit, "low": one.low / unit, "high": one.high / unit, "p": one.p})  # fmt: skip
     for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
         row["p_holm"] = float(p)
@@ -185,20 +188,20 @@ def what_they_share(
 
 
 def _within(columns: Floats, band: Rows) -> Floats:
-    """`columns` (n, c) less the mean of their band."""
+    """`columns` (n, c) less their mean in each band."""
     frame = pd.DataFrame(columns)
     return (frame - frame.groupby(band).transform("mean")).to_numpy()
 
 
 def calibration(target: Floats, prediction: Floats, fold: Rows, groups: Rows | None, *, draws: int) -> dict[str, Any]:
-    """The line of target on prediction, and what such lines, fitted on the other folds, take off the RMSE (NaN: no line)."""
+    """The regression line of target on prediction, and how much lines fitted on the other folds lower the RMSE (None: no line)."""
     slope, intercept = calibration_line(target, prediction)
     fitted = np.full(len(target), np.nan)
     for k in np.unique(fold):
         others = fold != k
         if others.sum() >= 2:
-            own, at = calibration_line(target[others], prediction[others])
-            fitted[~others] = at + own * prediction[~others]
+            fold_slope, fold_intercept = calibration_line(target[others], prediction[others])
+            fitted[~others] = fold_intercept + fold_slope * prediction[~others]
     found: dict[str, Any] = {"slope": slope, "intercept": intercept, "gain": None}
     if np.isfinite(fitted).all():
         line = compare(target, prediction, [("line", fitted)], groups, draws=draws)[0]
@@ -209,10 +212,10 @@ def calibration(target: Floats, prediction: Floats, fold: Rows, groups: Rows | N
 def noise_share(
     target: Floats, prediction: Floats, noise: LabelNoise | None, groups: Rows | None, expected: Floats | None
 ) -> dict[str, Any] | None:
-    """The share of the mean squared error that is label noise; its interval carries that of the noise. None: not known.
+    """The share of the mean squared error that is label noise; its interval includes the noise's. None if the noise is not known.
 
-    `exact`, where the `expected` scores of a drawn sample are known: the share of noise, that of the distance to the expected
-    score (what a better predictor could gain), and twice their product (chance). They add up to 1.
+    `exact`, if the `expected` scores of a drawn sample are known: the shares of the noise, of the distance to the expected score
+    (what a better predictor could gain), and of twice their product (chance). They add up to 1.
     """
     if noise is None:
         return None
@@ -226,14 +229,14 @@ def noise_share(
     return found
 
 
-# --- Words and files --------------------------------------------------------------------------------------------------
+# --- Text and files ---------------------------------------------------------------------------------------------------
 
 
 def summary(v: dict[str, Any], constant_words: str) -> str:
     """The findings in about twenty lines."""
     s, c = v["score"], v["calibration"]
     few = " (indicative)" if s["indicative"] else ""
-    data = "no table with these rows is at hand; name it with --data DIR"
+    data = "no table with these rows was found; name it with --data DIR"
     if v["known"]:
         data = f"{v['data']}: metadata of {v['known']:,} rows, photos of {v['photos']:,}"
     bands = [(band["name"], f"{band['n']:,}", f"{band['rmse']:.2f}", f"{band['share']:.1%}", f"{band['bias']:+.2f}")
@@ -242,7 +245,7 @@ def summary(v: dict[str, Any], constant_words: str) -> str:
     if c["slope"] is not None:
         line = f"target = {c['intercept']:.3f} + {c['slope']:.4f} x prediction"
     if c["gain"] is not None:
-        line += f"; fitted on other folds it takes {c['gain']:.3f} [{c['gain_low']:.3f}, {c['gain_high']:.3f}] off"
+        line += f"; fitted on other folds it lowers RMSE by {c['gain']:.3f} [{c['gain_low']:.3f}, {c['gain_high']:.3f}]"
     lines = [
         f"errors of {v['run']}: {s['n']:,} rows, RMSE {s['rmse']:.3f} [{s['low']:.2f}, {s['high']:.2f}]{few}, constant "
         f"{s['constant_rmse']:.3f} ({constant_words})",
@@ -271,27 +274,27 @@ def _noise(noise: dict[str, Any] | None) -> str:
 def _shared(v: dict[str, Any]) -> list[str]:
     if not v["compared"]:
         return ["what the worst share: too few rows are known"]
-    few = "; intervals are too narrow, go by p" if v["compared"] < FEW else ""
+    few = "; intervals are too narrow, use p" if v["compared"] < FEW else ""
     lines = [
-        f"the worst {WORST_SHARE:.0%} ({v['compared']} rows a side{few}) beside rows of similar true score (Holm p < .05):"
+        f"the worst {WORST_SHARE:.0%} ({v['compared']} rows a side{few}) against rows of similar true score (Holm p < .05):"
     ]
     for side in SIDES:
-        seen = [row for row in v["shares"] if row["side"] == side and row["p_holm"] < 0.05]
-        told = [f"{row['column']} {100 * row['difference']:+.1f} %" if row["column"] in METADATA
-                else f"{row['column']} {row['difference']:+.2f} sd" for row in seen]  # fmt: skip
-        lines.append(f"  {side}: {', '.join(told) or 'nothing'}")
+        significant = [row for row in v["shares"] if row["side"] == side and row["p_holm"] < 0.05]
+        differences = [f"{row['column']} {100 * row['difference']:+.1f} %" if row["column"] in METADATA
+                       else f"{row['column']} {row['difference']:+.2f} sd" for row in significant]  # fmt: skip
+        lines.append(f"  {side}: {', '.join(differences) or 'nothing'}")
     return lines
 
 
 def write_report(v: dict[str, Any], rows: pd.DataFrame, top: int, text: str, folder: Path) -> None:
-    """Write the files; those of an earlier report that this one does not have are removed."""
+    """Write the files, and remove those of an earlier report."""
     sections = [text]
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
     for name in ("worst", "bands", "shares"):
         if len(frame := pd.DataFrame(v[name])):
             write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-            # Wide columns stand in the CSV only.
+            # The wide columns are only in the CSV.
             shown = frame.drop(columns=[*PROPERTIES, "Subject Focus"], errors="ignore")
             sections.append(f"{name}.csv\n{shown.to_string(index=False, float_format='%.3f', na_rep='')}")
     write_text(folder / "report.txt", "\n\n".join(sections) + "\n")
@@ -300,14 +303,14 @@ def write_report(v: dict[str, Any], rows: pd.DataFrame, top: int, text: str, fol
 
 
 def write_sheet(rows: pd.DataFrame, top: int, path: Path) -> None:
-    """The photos furthest off, over-scored ones first, with scores, fold and metadata below each."""
+    """Write the photos with the largest errors, over-scored ones first, with scores, fold and metadata below each."""
     from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
 
     pictured = rows[rows["photo"].notna()]
     photos = pictured.set_index(ID)["photo"]
     worst = worst_rows(pictured, min(top, MOST_TILES))
     tiles = [[Tile(photos[row[ID]], _words(row)) for row in worst if row["side"] == side] for side in SIDES]
-    some = "" if len(pictured) == len(rows) else f", of the {len(pictured):,} rows whose photos are at hand"
+    some = "" if len(pictured) == len(rows) else f", of the {len(pictured):,} rows with a photo"
     contact_sheet(tiles, path, [f"the {len(row)} most {side}{some}" for side, row in zip(SIDES, tiles, strict=True)])
 
 

@@ -3,13 +3,12 @@
 Command: `make hypotheses [DATA=DIR] [RUN=name or CSV] [MARGIN=3]`.
 Result: printed, and in oof/hypotheses/DATA/ (with RUN in a folder of the run's name below it):
     hypotheses.csv, hypotheses.json     a row per claim: effect, interval, p, Holm, precision, adjusted effect, verdict
-    forest.png                          the effects, the margin within which they would not matter, the verdicts
+    forest.png                          the effects, the margin within which they are too small to matter, the verdicts
 
-The claims and verdicts are those of `evaluation.effects`; only the true score decides. RUN adds the effect on the prediction
-(what a model believes) and on true minus predicted (what it gets wrong); belief + residual = effect. On the drawn sample the
-rule is known, and its effects stand beside the measured ones: the mean over the photos of E[score | part] - E[score | no part],
-everything else unchanged. The plain difference of means may be another: tongue and open eyes need a face, so a face, which is
-worth nothing in itself, goes with both.
+`evaluation.effects` has the claims and verdicts. Only the true score decides. RUN adds the effect on the prediction (what a model
+believes) and on true minus predicted (what it gets wrong): belief + residual = effect. On the drawn sample the rule is known, so
+the table also has the rule's effect: the mean over the photos of E[score | part] - E[score | no part], everything else unchanged.
+The plain difference of means may differ from it. A face alone is worth nothing, but tongue and open eyes need a face.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,8 +48,8 @@ from pawpularity.sample import spec
 
 FOLDER = OOF / "hypotheses"
 FEWEST_ROWS = 20
-DETECTED = 2.80  # standard errors: an effect of that size is seen with 80 % power at .05
-# What the rule of the drawn sample pays for, by the column that tells of it, and the claims it pays nothing for.
+DETECTED = 2.80  # standard errors: an effect of that size is detected with 80 % power at .05
+# By column, the part of the drawn sample's rule and its points; and the columns that are worth nothing in the rule.
 PAID = {"Eyes": ("eyes", spec.EYES), "Action": ("pose", spec.POSE), "Group": ("pets", spec.PETS)}
 WORTH_NOTHING = ("Face", "Accessory", "Occlusion", "Collage")
 
@@ -62,7 +61,7 @@ def hypotheses(
     *, run: str | None = None, draws: int = 10_000, margin: float | None = None, out: str | None = None, config: str | None = None,
     data: str | None = None, settings: Sequence[str] = (), scale: float | None = None, json: str | None = None,
 ) -> None:  # fmt: skip
-    """`pawpularity hypotheses`: test the family, print and write it. `run`: a run or CSV whose beliefs are shown too."""
+    """`pawpularity hypotheses`: test the claims, print and write the findings. `run`: a run or CSV whose beliefs are shown too."""
     work = context(config, data, None, settings)
     if not 0 < (margin := work.config.hypotheses.margin if margin is None else margin) <= 100:
         raise UserError(f"--margin {margin:g}: must be above 0 and at most 100 score points")
@@ -70,12 +69,12 @@ def hypotheses(
         raise UserError(f"{work.data}: has {n} rows; {FEWEST_ROWS} or more are needed to test anything")
     source = None if run is None else open_predictions(run, scale=scale)
     if source is not None and source.run is not None and source.run.leaky:
-        log(f"{source.name} is leaky by design (train.split=leaky): its predictions have seen their answers")
-    value = tested(work, source, draws, margin)
+        log(f"{source.name} is leaky by design (train.split=leaky): its networks saw copies of the photos they score")
+    value = test_claims(work, source, draws, margin)
     if not value["tested"]:
-        raise UserError(f"{work.data}: no claim can be tested, every column of the family is the same on all photos")
-    own = FOLDER / work.dataset.name
-    folder = Path(out) if out else own if source is None else own / source.folder_name
+        raise UserError(f"{work.data}: no claim can be tested: every column of the claims is the same on all photos")
+    usual = FOLDER / work.dataset.name
+    folder = Path(out) if out else usual if source is None else usual / source.folder_name
     write_text(folder / "hypotheses.csv", as_csv(value))
     write_json(folder / "hypotheses.json", value)
     draw_forest(value, folder / "forest.png")
@@ -84,8 +83,8 @@ def hypotheses(
     next_step(f"make errors {make_word('RUN', run)}" if run else "make hypotheses RUN=name (what a model believes)")
 
 
-def tested(work: Context, source: Predictions | None, draws: int, margin: float) -> dict[str, Any]:
-    """Everything that is found, for JSON. Rows are sorted by Id, so that no figure depends on the table's order."""
+def test_claims(work: Context, source: Predictions | None, draws: int, margin: float) -> dict[str, Any]:
+    """All findings, for JSON. Rows are sorted by Id, so that no figure depends on the table's order."""
     order = np.argsort(work.dataset.train[ID].to_numpy(dtype=str), kind="stable")
     rows = work.dataset.train.iloc[order].reset_index(drop=True)
     prediction = None if source is None else _matched(source, rows, work.data)
@@ -111,7 +110,7 @@ def tested(work: Context, source: Predictions | None, draws: int, margin: float)
 
 
 def _matched(source: Predictions, rows: pd.DataFrame, data: Path) -> Floats:
-    """The predictions of `source` for `rows`; both are sorted by Id. Raises UserError for other rows or scores."""
+    """The predictions of `source` for `rows`; both are sorted by Id. Raises UserError if rows or scores differ."""
     if odd := set(rows[ID]) ^ set(source.table[ID]):
         raise UserError(f"{source.path}: holds other rows than {data} ({min(odd)} is in one only); name its DATA=...")
     rows_known(source, rows, str(data))
@@ -119,26 +118,26 @@ def _matched(source: Predictions, rows: pd.DataFrame, data: Path) -> Floats:
 
 
 def _contrast_note(data: Path, ids: list[str], contrast: Floats, known: Mapping[str, float]) -> str:
-    seen = int(np.isfinite(contrast).sum())
-    note = f"contrast: |mean luma of subject - of background| by GrabCut, on {seen:,} of {len(contrast):,} photos"
+    measured = int(np.isfinite(contrast).sum())
+    note = f"contrast: |mean luma of subject - of background| by GrabCut, on {measured:,} of {len(contrast):,} photos"
     if not known:
         return note
     fit = float(pd.Series(contrast).corr(pd.Series(true_contrasts(data, ids))))
-    due = f"an effect of {fit:.2f} x {known[CONTRAST]:.2f} = {fit * known[CONTRAST]:+.2f} is expected"
-    return f"{note};\n  correlation with the drawn contrast {fit:.2f}, so {due}"
+    expected = f"the expected effect is {fit:.2f} x {known[CONTRAST]:.2f} = {fit * known[CONTRAST]:+.2f}"
+    return f"{note};\n  correlation with the drawn contrast {fit:.2f}, so {expected}"
 
 
-# --- The family -------------------------------------------------------------------------------------------------------
+# --- The claims -------------------------------------------------------------------------------------------------------
 
 
 def find(
     table: pd.DataFrame, groups: Rows | None, *, contrast: Floats | str, prediction: Floats | None = None, draws: int,
     margin: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """Test the family on `table` (the twelve metadata columns and Pawpularity; n rows): `tested`, `not_testable`, `joint`.
+    """Test the claims on `table` (the twelve metadata columns and Pawpularity; n rows): `tested`, `not_testable`, `joint`.
 
-    `contrast` (n,) is in levels of luma, NaN where no subject was found, or why there is none; `prediction` (n,) out of fold.
-    Effects are in score points; that of the contrast is per two standard deviations (`levels` of luma).
+    `contrast`: (n,) levels of luma, NaN if no subject was found; or the reason why there is none. `prediction`: (n,) out of fold.
+    Effects are in score points; the contrast's effect is per two standard deviations (`levels` of luma).
     """
     scores = table[TARGET].to_numpy(dtype=np.float64)
     columns, untested = _columns(table, contrast)
@@ -162,7 +161,7 @@ def find(
 
 
 def _columns(table: pd.DataFrame, contrast: Floats | str) -> tuple[dict[str, Column], dict[str, str]]:
-    """The claims' columns that can be tested, in the family's order, and why the others cannot."""
+    """The claims' columns that can be tested, in the order of the claims, and why the others cannot."""
     columns: dict[str, Column] = {}
     untested: dict[str, str] = {}
     for name in (claim.column for claim in CLAIMS):
@@ -171,9 +170,9 @@ def _columns(table: pd.DataFrame, contrast: Floats | str) -> tuple[dict[str, Col
             continue
         column = Column(name, np.asarray(contrast if name == CONTRAST else table[name], dtype=np.float64))
         if not column.varies or (name == CONTRAST and column.there.sum() < FEW):
-            seen = column.values[column.there]
+            values = column.values[column.there]
             untested[name] = (
-                f"is {seen[0]:.0f} on every photo" if len(seen) >= FEW else f"was measured on {len(seen)} photos"
+                f"is {values[0]:.0f} on every photo" if len(values) >= FEW else f"was measured on {len(values)} photos"
             )
         else:
             columns[name] = column
@@ -181,7 +180,7 @@ def _columns(table: pd.DataFrame, contrast: Floats | str) -> tuple[dict[str, Col
 
 
 def _joint(table: pd.DataFrame, contrast: Column | None, scores: Floats) -> dict[str, Any]:
-    """All twelve columns in one regression, and the contrast where it is tested (over the photos that have it)."""
+    """One regression on all twelve columns, and on the contrast if it is tested (over the photos that have it)."""
     design, there = table[list(METADATA)].to_numpy(dtype=np.float64), np.full(len(scores), True)
     names: tuple[str, ...] = METADATA
     if contrast is not None:
@@ -195,7 +194,7 @@ def _joint(table: pd.DataFrame, contrast: Column | None, scores: Floats) -> dict
 
 
 def _drawn(folder: Path, ids: list[str]) -> pd.DataFrame | None:
-    """What moved the scores of the photos `ids`, points; None where `folder` is no drawn sample, or not of these photos.
+    """What moved the scores of the photos `ids`, points; None if `folder` is not a drawn sample with these photos.
 
     Raises UserError for a damaged truth/parts.csv.
     """
@@ -208,9 +207,9 @@ def _drawn(folder: Path, ids: list[str]) -> pd.DataFrame | None:
 
 
 def true_effects(folder: Path, ids: list[str]) -> dict[str, float]:
-    """The true effect on the score of each claim's column, points, over the photos `ids` of a drawn sample; {} for other data.
+    """By claim's column, its true effect on the score, points, over the photos `ids` of a drawn sample; {} for other data.
 
-    That of the contrast is from one standard deviation of the true contrast below its mean to one above.
+    The effect of the contrast is from one standard deviation below its mean to one above.
     """
     if (drawn := _drawn(folder, ids)) is None:
         return {}
@@ -232,11 +231,11 @@ def true_contrasts(folder: Path, ids: list[str]) -> Floats:
     return np.asarray(spec.FAINTEST + spec.CONTRAST_SPAN * drawn["contrast_c"])
 
 
-# --- What is said -----------------------------------------------------------------------------------------------------
+# --- Text and files ---------------------------------------------------------------------------------------------------
 
 
 def disagreements(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    """Where the scores that the model `name` misses go with a column, one line each."""
+    """A line for each column that is associated with the errors of the model `name`."""
     return [
         f"disagreement: {name} believes {row['column']} {'raises' if row['believed']['effect'] > 0 else 'lowers'} the score "
         f"({row['believed']['effect']:+.2f}); the true score says {row['effect']:+.2f} "
@@ -247,7 +246,7 @@ def disagreements(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 
 
 def adjusted_otherwise(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where the effect beside all other columns is significant and the plain difference is not, one line each."""
+    """A line for each column whose adjusted effect is significant and whose plain difference is not."""
     return [
         f"adjusted otherwise: beside all other columns {row['column']} has {_span(row['adjusted'])}, alone {row['effect']:+.2f}"
         for row in rows
@@ -262,8 +261,8 @@ def findings_text(v: Mapping[str, Any]) -> str:
         f"{v['data']}: {v['photos']:,} photos, mean score {v['mean']:.2f}, sd {v['sd']:.2f}",
         "",
         verdict_table(v),
-        f"effect: mean score with it less without it, {v['draws']:,} draws; adjusted: beside all other columns (HC3);",
-        "MDE: the effect that 80 % of such tables show",
+        f"effect: mean score with it less without it, {v['draws']:,} draws; adjusted: for all other columns (HC3);",
+        "MDE: the smallest effect detected with 80 % power",
         f"{TOO_SMALL}: not significant, interval inside +-{v['margin']:g} points ({v['margin_words']})",
         f"{NOT_TESTABLE}: " + "; ".join(f"{column}, {why}" for column, why in v["not_testable"].items()),
     ]
@@ -274,12 +273,12 @@ def findings_text(v: Mapping[str, Any]) -> str:
         lines.append(f"all {joint['f_degrees'][0]} columns: {f}, p {joint['f_p']:.4f}, R2 {joint['r2']:.4f}")
     lines += [*v["notes"], *v["disagreements"]]
     if v["run"] is not None and not v["disagreements"]:
-        lines.append(f"no disagreement: what {v['run']} believes is borne out, or too little to tell")
+        lines.append(f"no disagreement: the true scores do not contradict what {v['run']} believes")
     return "\n".join(lines)
 
 
 def verdict_table(v: Mapping[str, Any]) -> str:
-    """A line per claim; with a model also what it believes, on a drawn sample also the rule's own effect."""
+    """A line per claim: with a model also what it believes, on a drawn sample also the rule's effect."""
     known = any(row["true_effect"] is not None for row in v["tested"])
     head = ["", "claim", "with", "effect, 95 %", "p (Holm)", "adjusted", "MDE", *["rule"] * known,
             *["believed"] * (v["run"] is not None), "verdict"]  # fmt: skip
@@ -314,7 +313,7 @@ def draw_forest(v: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure  # not pyplot: it asks the machine for a screen
 
     rows, margin = v["tested"], v["margin"]
-    # Okabe and Ito's colours, which colour-blind readers tell apart.
+    # Okabe and Ito's colours, which colour-blind readers can distinguish.
     series = [("plain difference (decides)", "o", "#000000", rows),
               ("adjusted for the other columns", "s", "#0072B2", [row["adjusted"] for row in rows]),
               (f"what {v['run']} believes", "D", "#D55E00", [row["believed"] for row in rows])]  # fmt: skip
@@ -323,13 +322,13 @@ def draw_forest(v: Mapping[str, Any], path: Path) -> None:
     axes.axvspan(-margin, margin, color="#DDDDDD", lw=0, zorder=0)
     axes.axvline(0.0, color="#888888", lw=0.8, zorder=1)
     for step, (label, mark, colour, effects_) in enumerate(series):
-        for at, one in enumerate(effects_):
+        for y, one in enumerate(effects_):
             if one is not None:
                 arms = [[one["effect"] - one["low"]], [one["high"] - one["effect"]]]
-                axes.errorbar(one["effect"], at + 0.2 * (step - 1), xerr=arms, fmt=mark, color=colour, label=label)
-    for at, row in enumerate(rows):
+                axes.errorbar(one["effect"], y + 0.2 * (step - 1), xerr=arms, fmt=mark, color=colour, label=label)
+    for y, row in enumerate(rows):
         if row["true_effect"] is not None:
-            axes.plot(row["true_effect"], at, "|", color="#009E73", ms=22, mew=2.2, label="the rule's own effect")
+            axes.plot(row["true_effect"], y, "|", color="#009E73", ms=22, mew=2.2, label="the rule's effect")
     axes.set_yticks(range(len(rows)), [f"{row['claim']} ({row['column']})\n{row['verdict']}" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"effect on the score, points, with 95 % intervals; grey: +-{margin:g}, too small to matter")

@@ -1,21 +1,24 @@
-"""Do maps say what is known to be true? Of drawn photos it is known what changes the score, where it is, and by how many points.
+"""Question: do maps agree with the known truth of drawn photos: which parts change the score, where they are, by how many points?
 
-    make known-truth RUN=sample             # parts: does a map find the part whose effect is known?
+Command:
+
+    make known-truth RUN=sample             # parts: does a map find the parts whose effects are known?
     make sample PAIRS=5 PHOTOS=32 SEED=31 INTO=input/pairs
-    make known-truth PAIRS=input/pairs      # counterfactual pairs: does it say what removing a part does?
+    make known-truth PAIRS=input/pairs      # counterfactual pairs: does a map say what removing a part does?
 
-Parts are looked for in the maps that `make explain` left. Signs count: of a part that raises the score (tongue, eyes) the map's
-highest place and its positive energy are looked at, of one that lowers it (clutter, an odd pose, a second pet) the lowest place
-and the negative energy, of one worth nothing (an accessory) either. Chance is the part's share of the picture. A blob in the
-middle beats that, as pets are there; so the maps of other photos are tried on the same parts. The contrast is no place but a
-difference between background and pet: its row is the background's.
+Result: oof/RUN/explain/known_truth.json, or in oof/RUN/explain/pairs/: pairs.csv (a row per pair and method), pairs.json,
+maps/ID.npz. On the sample RISE points at the tongue in 19 of 19 photos. Over 35 pairs, RISE's sign on the part is that of the
+network's change in 77 % [63, 89], the sign of gradient x photo in 71 %; Grad-CAM says nothing about the changes.
 
-A pair is the same pet with and without one part. A map explains the network, so its first judge is what the network's own score
-does when the part goes; the true effect is the second. The pets are new to every fold: the mean of the trained folds scores them.
+Parts are judged on the maps that `make explain` wrote. Signs count. For a part that raises the score (tongue, eyes) the map's
+highest place and its positive energy are used. For a part that lowers it (clutter, an odd pose, a second pet) the lowest place and
+the negative energy are used. For a part worth nothing (an accessory) both signs are used. Chance is the part's share of the
+picture. A blob in the middle beats chance, as pets are there, so the maps of other photos are tried on the same parts. The contrast
+is a difference between background and pet and has no place: its row uses the background.
 
-Result: on the sample RISE points at the tongue in 19 of 19 photos; over 35 pairs its sign on the part is that of the network's
-change in 77 % [63, 89], that of gradient x photo in 71 %, and Grad-CAM's says nothing. Written to oof/RUN/explain/known_truth.json,
-or to oof/RUN/explain/pairs/: pairs.csv (a row per pair and method), pairs.json, maps/ID.npz.
+A pair is the same pet with and without one part. A map explains the network, so it is compared first with the change of the
+network's score when the part is removed, and then with the true effect. The pets are new to every fold, so the mean of the trained
+folds scores them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,22 +35,22 @@ from pawpularity.console import emit, log, make_word, next_step, table, track
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Groups
-from pawpularity.explain.estimates import NONE, Estimate, estimates, proportion
+from pawpularity.explain.estimates import NONE, Estimate, as_json, estimates, proportion
 from pawpularity.explain.methods import TITLES
 from pawpularity.explain.photos import Photo, RunData, photo_hash
 from pawpularity.explain.players import Floats
 from pawpularity.explain.saliency import Results, read_maps
-from pawpularity.files import plain, read_json, write_json, write_text
+from pawpularity.files import read_json, write_json, write_text
 from pawpularity.runs import versions
 from pawpularity.sample.labels import ACCESSORY, BACKGROUND, BODY, CLUTTER, LEFT_EYE, RIGHT_EYE, SECOND_PET, TONGUE
 
-# Where each part of sample.spec.PARTS is on a label map.
+# The numbers of each part of sample.spec.PARTS on a label map.
 PLACES = {"tongue": (TONGUE,), "eyes": (LEFT_EYE, RIGHT_EYE), "contrast": (BACKGROUND,), "clutter": (CLUTTER,),
           "pose": (BODY,), "pets": (SECOND_PET,), "accessory": (ACCESSORY,)}  # fmt: skip
-FEW = 5  # photos below which nothing is concluded
+FEW = 5  # with fewer photos there is no verdict
 OTHERS = 5  # other photos whose maps are tried on each photo's parts
 DRAWS = 1_000  # resamples of a rank correlation
-DRAW = "make sample PAIRS=5 PHOTOS=32 SEED=31 INTO=input/pairs"
+DRAW_PAIRS = "make sample PAIRS=5 PHOTOS=32 SEED=31 INTO=input/pairs"
 
 AnyMap = NDArray[np.floating[Any]]
 Summary = dict[str, Any]
@@ -57,9 +60,9 @@ Summary = dict[str, Any]
 def known_truth(
     context: Context, *, pairs: str | None = None, masks: str | None = None, out: str | None = None, json: str | None = None
 ) -> None:  # fmt: skip
-    """Look for the parts of drawn photos in the run's maps, or map the counterfactual pairs of the folder `pairs`.
+    """Judge the run's maps by the parts of drawn photos, or map and judge the counterfactual pairs in the folder `pairs`.
 
-    Raises UserError where nothing is known of the photos.
+    Raises UserError if the photos have no known truth.
     """
     data = RunData.open(context, masks)
     if pairs is None:
@@ -70,56 +73,50 @@ def known_truth(
         value, text = _judge_pairs(data, Path(pairs), folder)
     emit(value, text, json)
     log(f"wrote   {folder}")
-    next_step(DRAW if pairs is None else "make report")
-
-
-def _as_json(rows: Sequence[Summary]) -> list[Summary]:
-    return [plain({key: vars(v) if isinstance(v, Estimate) else v for key, v in row.items()}) for row in rows]
+    next_step(DRAW_PAIRS if pairs is None else "make report")
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------
 
 
 class Part(NamedTuple):
-    """Where a part is, (H, W), and how many points it gives or takes."""
+    """One part of one photo."""
 
-    mask: NDArray[np.bool_]
-    points: float
+    mask: NDArray[np.bool_]  # (H, W)
+    points: float  # what the part adds to the score
 
 
 def _judge_parts(data: RunData, folder: Path) -> tuple[dict[str, Any], str]:
-    """How the maps that explain left in `folder` find the parts of their photos."""
+    """How well the maps in `folder`, written by explain, find the parts of their photos."""
     if not data.dataset.is_drawn:
         raise UserError(
-            f"{data.dataset.folder}: is not drawn, so nothing is known of its photos; draw some: make sample"
+            f"{data.dataset.folder}: is not drawn, so the truth about its photos is not known; run: make sample"
         )
     if not (folder / "index.html").is_file():
         raise UserError(f"{folder}: holds no maps yet; run: make explain {make_word('RUN', data.run.name)}")
     photos = [photo for photo in read_json(folder / "explain.json", "explain")["photos"] if photo["fold"] is not None]
     if not photos or any(data.rows.get(one["name"], {}).get("prediction") != one["prediction"] for one in photos):
-        raise UserError(f"{folder}: is about other predictions than {data.run.name} holds now; run: make explain")
+        raise UserError(f"{folder}: its maps are of older predictions of {data.run.name}; run: make explain")
     config = data.run.config.photos
     parts = read_parts(data.dataset.folder, [photo["name"] for photo in photos], size=config.size, fit=config.fit)
     maps = [read_maps(folder / "maps" / f"{photo['name']}.npz", photo["methods"]) for photo in photos]
     groups = np.array([photo["group"] for photo in photos])
     found, texts = {}, []
     for method in dict.fromkeys(name for one in maps for name in one):
-        shown = [place for place, one in enumerate(maps) if method in one]
-        rows = summarise_parts([maps[i][method].judged for i in shown], [parts[i] for i in shown], groups[shown])
-        found[method] = _as_json(rows)
+        mapped = [i for i, one in enumerate(maps) if method in one]
+        rows = summarise_parts([maps[i][method].judged for i in mapped], [parts[i] for i in mapped], groups[mapped])
+        found[method] = [as_json(row) for row in rows]
         texts.append(f"{TITLES.get(method, method)}\n{parts_text(rows)}")
-    texts.append(
-        "mean over photos [95 %]; chance points at a part, and has its energy in it, as often as the part is wide"
-    )
+    texts.append('mean over photos [95 %]; by chance "points at it" and "energy in it" equal "share of picture"')
     value = {"run": data.run.name, "photos": len(photos), "methods": found}
     write_json(folder / "known_truth.json", value)
     return value, "\n\n".join(texts)
 
 
 def read_parts(data: Path, names: Sequence[str], *, size: int, fit: str) -> list[dict[str, Part]]:
-    """The parts seen on each of the photos `names`, in the geometry of the network's input (size x size).
+    """The visible parts of each of the photos `names`, in the geometry of the network's input (size x size).
 
-    Raises UserError where `data` does not hold their truth.
+    Raises UserError if `data` does not hold their truth.
     """
     file, found = data / "truth" / "parts.csv", []
     try:
@@ -134,7 +131,7 @@ def read_parts(data: Path, names: Sequence[str], *, size: int, fit: str) -> list
 
 
 def read_labels(file: Path, size: int, fit: str) -> NDArray[np.uint8]:
-    """A label map, (size, size), cut and squashed as `decode` does its photo, each place by its nearest."""
+    """A label map, (size, size), cropped or squashed as `decode` does with the photo, by nearest neighbour."""
     with Image.open(file) as image:
         nearest = Image.Resampling.NEAREST
         return np.array(
@@ -143,19 +140,20 @@ def read_labels(file: Path, size: int, fit: str) -> NDArray[np.uint8]:
 
 
 def pointing(values: AnyMap, part: Part) -> float:
-    """1 if the map's (H, W) first place is in the part, else 0; of equal places the share that is."""
-    aimed = _aimed(values, part.points)
-    return float(part.mask[aimed == aimed.max()].mean())
+    """1 if the most extreme place of the map (H, W) is in the part, else 0. If places tie: the share that is in the part."""
+    towards = _towards(values, part.points)
+    return float(part.mask[towards == towards.max()].mean())
 
 
 def energy(values: AnyMap, part: Part) -> float:
-    """Share of the map's energy of the part's sign that is in the part; nan for a map without any."""
-    aimed = np.maximum(_aimed(values, part.points), 0.0)
-    total = float(aimed.sum())
-    return float(aimed[part.mask].sum()) / total if total else float("nan")
+    """The share of the map's energy (of the part's sign) that is in the part; nan if the map has none of this sign."""
+    towards = np.maximum(_towards(values, part.points), 0.0)
+    total = float(towards.sum())
+    return float(towards[part.mask].sum()) / total if total else float("nan")
 
 
-def _aimed(values: AnyMap, points: float) -> Floats:
+def _towards(values: AnyMap, points: float) -> Floats:
+    """The map with the sign of `points` made positive; its absolute values for a part worth nothing."""
     signed = np.asarray(values, dtype=np.float64)
     return np.abs(signed) if points == 0 else signed * np.sign(points)
 
@@ -163,15 +161,15 @@ def _aimed(values: AnyMap, points: float) -> Floats:
 def summarise_parts(
     maps: Sequence[AnyMap], parts: Sequence[Mapping[str, Part]], groups: Groups = None
 ) -> list[Summary]:
-    """How `maps` (H, W), one a photo, find the `parts` of their photos; `groups` (photos,) are near-duplicates.
+    """How well `maps` (H, W), one a photo, find the `parts` of their photos; `groups` (photos,): near-duplicates.
 
-    A row a part: points (mean), pointing, share (of the picture: chance), energy, excess (energy less share), over_others (energy
-    less that of other photos' maps on the same part) and verdict, over the photos that show it with points. A part that is there
-    but gives none (one eye where the other is shut, a body in a usual pose) is left out; an accessory always counts.
+    A row a part, over the photos where it moves the score: points (mean), pointing, share (of the picture: chance), energy, excess
+    (energy less share), over_others (energy less that of other photos' maps in the same part) and verdict. A visible part without
+    points (one eye if the other is shut, a body in a usual pose) is left out; an accessory always counts.
     """
     rows = []
     for name in PLACES:
-        shown = [i for i, own in enumerate(parts) if name in own and (name == "accessory" or own[name].points != 0)]
+        shown = [i for i, one in enumerate(parts) if name in one and (name == "accessory" or one[name].points != 0)]
         if not shown:
             continue
         figures = []
@@ -180,30 +178,31 @@ def summarise_parts(
             inside, share = energy(maps[i], part), part.mask.mean()
             others = _by_others(maps, i, part, groups)
             figures.append((pointing(maps[i], part), share, inside, inside - share, inside - others))
-        own = None if groups is None else groups[shown]
+        clusters = None if groups is None else groups[shown]
         columns = np.array(figures)
         row: Summary = {"part": name, "points": float(np.mean([parts[i][name].points for i in shown]))}
-        row |= dict(zip(("pointing", "share", "energy", "excess", "over_others"), estimates(columns, own), strict=True))
-        if np.isin(columns[:, 0], (0.0, 1.0)).all():  # else places tie, and a photo is hit in part
-            row["pointing"] = proportion(columns[:, 0], own)
+        names = ("pointing", "share", "energy", "excess", "over_others")
+        row |= dict(zip(names, estimates(columns, clusters), strict=True))
+        if np.isin(columns[:, 0], (0.0, 1.0)).all():  # else places tie, and a photo counts by a share
+            row["pointing"] = proportion(columns[:, 0], clusters)
         rows.append(row | {"verdict": _part_verdict(row)})
     return rows
 
 
 def _part_verdict(row: Summary) -> str:
-    """In words, by the lower ends of the intervals."""
+    """The verdict on one part, by the ends of the intervals."""
     if row["excess"].n < FEW:
         return "too few photos" if row["share"].n < FEW else "maps have no energy of this sign"
-    above, own = row["excess"].low > 0, row["over_others"].low > 0
+    above_chance, above_others = row["excess"].low > 0, row["over_others"].low > 0
     if row["points"] == 0:
-        return "credited, though worth nothing" if above and own else "left alone"
-    if above:
-        return "found" if own else "no better than another photo's map"
+        return "credited, though worth nothing" if above_chance and above_others else "left alone"
+    if above_chance:
+        return "found" if above_others else "no better than another photo's map"
     return "opposite sign or elsewhere" if row["excess"].high < 0 else "not found"
 
 
 def _by_others(maps: Sequence[AnyMap], own: int, part: Part, groups: Groups) -> float:
-    """Mean energy that the maps of the next few photos (no near-duplicates of this one) have in this photo's part."""
+    """Mean energy in this photo's part of the maps of the next few photos (without near-duplicates of this one)."""
     order = [(own + step) % len(maps) for step in range(1, len(maps))]
     others = [i for i in order if groups is None or groups[i] != groups[own]][:OTHERS]
     energies = [energy(maps[i], part) for i in others]
@@ -236,12 +235,12 @@ class Pair(NamedTuple):
     part: str
     shown: Photo
     removed: Photo
-    effect: float  # points the part adds before noise and clipping
-    place: NDArray[np.bool_]  # (size, size): the part, on the photo that shows it
+    effect: float  # points the part adds, before noise and clipping
+    place: NDArray[np.bool_]  # (size, size): where the part is, on the photo that shows it
 
 
 def read_pairs(data: Path, *, size: int, fit: str) -> list[Pair]:
-    """The pairs of `data`, in the geometry of the network's input. Raises UserError where it has none."""
+    """The pairs of `data`, in the geometry of the network's input. Raises UserError if it has none."""
     folder, pairs = data / "pairs", []
     try:
         rows: Any = pd.read_csv(folder / "pairs.csv", dtype={"Id_with": str, "Id_without": str})
@@ -250,14 +249,14 @@ def read_pairs(data: Path, *, size: int, fit: str) -> list[Pair]:
             shown, removed = (Photo(one, folder / "photos" / f"{one}.jpg") for one in (row.Id_with, row.Id_without))
             pairs.append(Pair(row.part, shown, removed, float(row.effect), np.isin(labels, PLACES[row.part])))
     except (OSError, KeyError, AttributeError, ValueError) as error:
-        raise UserError(f"{data}: its counterfactual pairs cannot be read ({error}); draw some: {DRAW}") from None
+        raise UserError(f"{data}: its counterfactual pairs cannot be read ({error}); run: {DRAW_PAIRS}") from None
     if not pairs:
-        raise UserError(f"{folder}: names no pair; draw some: {DRAW}")
+        raise UserError(f"{folder}: pairs.csv has no rows; run: {DRAW_PAIRS}")
     return pairs
 
 
 def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, Any], str]:
-    """Map the photos of every pair that show the part, and hold the maps against what removing it does."""
+    """Map the photos that show the part of a pair, and compare the maps with what removing the part does."""
     from pawpularity.explain.explain import maps_of, predictor_for
 
     data.require_absent_metadata()
@@ -280,12 +279,12 @@ def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, A
         records = [results.record(pair.shown.name) for pair in pairs]
         found, texts, tables = {}, [], []
         for method in dict.fromkeys(name for record in records for name in record["methods"]):
-            there = [place for place, record in enumerate(records) if method in record["methods"]]
-            points = np.array([[records[place]["with"], records[place]["without"]] for place in there])
-            own = [results.maps(pairs[place].shown.name)[method].judged for place in there]
-            rows = judge_pairs([pairs[place] for place in there], points, own)
+            mapped = [i for i, record in enumerate(records) if method in record["methods"]]
+            scores = np.array([[records[i]["with"], records[i]["without"]] for i in mapped])
+            method_maps = [results.maps(pairs[i].shown.name)[method].judged for i in mapped]
+            rows = judge_pairs([pairs[i] for i in mapped], scores, method_maps)
             summary = summarise_pairs(rows, seed=data.settings.seed)
-            found[method] = _as_json(summary)
+            found[method] = [as_json(row) for row in summary]
             texts.append(f"{TITLES.get(method, method)}\n{pairs_text(summary)}")
             tables.append(rows.assign(method=method))
         write_text(folder / "pairs.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n"))
@@ -301,11 +300,11 @@ def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, A
 
 
 def judge_pairs(pairs: Sequence[Pair], scores: AnyMap, maps: Sequence[AnyMap]) -> pd.DataFrame:
-    """A row a pair, of the network's `scores` (pairs, 2), with and without the part, and the `maps` of the photos with it.
+    """A row a pair, from the network's `scores` (pairs, 2), with and without the part, and the `maps` of the photos with the part.
 
-    effect_network: the network's score with the part less that without; map_mean: mean of the map over the part's place; map_sum:
-    that times the part's share of the picture (a weak wide part may do as much as a strong small one); as_network, as_truth: 1
-    where the map's sign is that of the network's effect, or of the true one, 0 where not, nan where either is 0.
+    effect_network: the network's score with the part less that without. map_mean: mean of the map over the part. map_sum: map_mean
+    times the part's share of the picture (a wide weak part may do as much as a small strong one). as_network, as_truth: 1 if the
+    map's sign is that of the network's effect, or of the true effect; 0 if not; nan if either is 0.
     """
     places = [values[pair.place] for pair, values in zip(pairs, maps, strict=True)]
     means = np.array([np.mean(place, dtype=np.float64) if place.size else np.nan for place in places])
@@ -320,11 +319,11 @@ def judge_pairs(pairs: Sequence[Pair], scores: AnyMap, maps: Sequence[AnyMap]) -
 
 
 def summarise_pairs(rows: pd.DataFrame, *, seed: int = 0) -> list[Summary]:
-    """Part by part, then "all", of `judge_pairs`. Every pair is another pet, so the bootstrap is over pairs.
+    """The rows of `judge_pairs` by part, and over "all". Every pair is another pet, so the bootstrap is over pairs.
 
-    The last row has more: rank_network, Spearman's correlation of map_sum with the network's effects; balanced, the mean of
-    as_network among the pairs where the part raises the network's score and among those where it lowers it (a map of one sign gets
-    0.5); and the verdict, whether signs and ranks agree with the network's own effects beyond chance.
+    The last row also has: rank_network, Spearman's correlation of map_sum with the network's effects; balanced, the mean of two
+    shares, as_network of the pairs whose part raises the network's score and of those whose part lowers it (a map of one sign gets
+    0.5); and the verdict, whether signs and ranks agree with the network's effects beyond chance.
     """
     parts = [(part, rows[rows["part"] == part]) for part in PLACES if part in set(rows["part"])]
     found = []
@@ -335,8 +334,8 @@ def summarise_pairs(rows: pd.DataFrame, *, seed: int = 0) -> list[Summary]:
                       "map_mean": mean, **signs})  # fmt: skip
     sides = [rows["as_network"][np.sign(rows["effect_network"]) == sign].mean() for sign in (1, -1)]
     last = found[-1]
-    last["rank_network"] = _rank(rows["map_sum"], rows["effect_network"], seed)
-    last["balanced"] = float(np.mean(sides))  # nan where one side has no pair
+    last["rank_network"] = _rank_correlation(rows["map_sum"], rows["effect_network"], seed)
+    last["balanced"] = float(np.mean(sides))  # nan if one side has no pair
     last["verdict"] = _pair_verdict(last)
     return found
 
@@ -348,19 +347,19 @@ def _pair_verdict(row: Summary) -> str:
     return "ranks agree with the network, signs do not" if ranks else "says nothing of what parts do"
 
 
-def _rank(x: "pd.Series[float]", y: "pd.Series[float]", seed: int) -> Estimate:
+def _rank_correlation(x: "pd.Series[float]", y: "pd.Series[float]", seed: int) -> Estimate:
     """Spearman's correlation with its bootstrap interval."""
-    there = np.isfinite(x) & np.isfinite(y)
-    if there.sum() < FEW or np.ptp(x[there]) == 0.0 or np.ptp(y[there]) == 0.0:
+    known = np.isfinite(x) & np.isfinite(y)
+    if known.sum() < FEW or np.ptp(x[known]) == 0.0 or np.ptp(y[known]) == 0.0:
         return NONE
-    found = stats.bootstrap((x[there], y[there]), lambda a, b: stats.spearmanr(a, b).statistic, n_resamples=DRAWS, paired=True,
+    found = stats.bootstrap((x[known], y[known]), lambda a, b: stats.spearmanr(a, b).statistic, n_resamples=DRAWS, paired=True,
                             vectorized=False, method="percentile", random_state=seed)  # fmt: skip
     low, high = found.confidence_interval
-    return Estimate(float(stats.spearmanr(x[there], y[there]).statistic), float(low), float(high), int(there.sum()))
+    return Estimate(float(stats.spearmanr(x[known], y[known]).statistic), float(low), float(high), int(known.sum()))
 
 
 def pairs_text(rows: Sequence[Summary]) -> str:
-    """The rows as a table, and what all pairs say."""
+    """The rows as a table, and a sentence about all pairs."""
     *parts, last = rows
     header = ("part", "pairs", "true effect", "network's effect", "map on it", "sign as network", "as truth")
     cells = [[row["part"], row["pairs"], f"{row['effect']:+.1f}", row["effect_network"].text(1), row["map_mean"].text(),

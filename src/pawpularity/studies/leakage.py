@@ -1,19 +1,20 @@
-"""Question: what is the leak worth that the paper's RMSE of 9.3 rests on?
+"""Question: how much of the paper's RMSE of 9.3 comes from the leak?
 
 Command: `make leakage [LABELS=train.csv] [COPIES=authors] [DATA=DIR] [CONFIG=NAME]`.
 Result: printed (`--json` for all figures); with photos also oof/leakage/RUN/: result.json, predictions.csv, leakage.png.
 
 The authors' code lists photos and their transformed copies, keeps no Id, and splits that list at random, 90 to 10, with
-seed 42. So most validation samples have a copy of themselves, with the very score to be predicted, in the training set.
+seed 42. So most validation samples have a copy of themselves, with the score to be predicted, in the training set.
 
-The replay needs labels only. It rebuilds that list and split to the digit (samples in table order, a photo's own in the order
-original, flip, blur, crop; `torch.randperm` is what `random_split` draws) and answers with the score of a copy that is
-trained on, else with the training samples' mean.
+The replay needs labels only. It rebuilds that list and split exactly: samples in table order, a photo's samples in the order
+original, flip, blur, crop, split by `torch.randperm` as `random_split` does. It answers with the score of a copy in training, or
+else with the training samples' mean.
 
-The experiment trains one network both ways and scores both ways. Nobody trains on fold 0 of the honest folds; its photos
-are scored without copies (the honest way). The list of the others is split as the paper did, and the random tenth is scored
-(the leaky way). The leaky network trains on all other samples and stops early by watching the tenth; the honest one trains on
-photos without a copy or near-duplicate in it. It has fewer samples, above all of the rare scores, which widens the gap.
+The experiment trains the same network in two ways, leaky and honest, and scores both networks in two ways. Neither trains on fold 0
+of the honest folds, whose photos are scored without copies (the honest way). The samples of the other folds are split as in the
+paper, and the random tenth is scored (the leaky way). The leaky network trains on all other samples and stops early by the tenth.
+The honest network trains on the photos that have no copy or near-duplicate in the tenth. So it has fewer samples, above all of the
+rare scores, which widens the gap.
 """
 
 import time
@@ -46,7 +47,7 @@ FOLDER = OOF / "leakage"
 RULES = ("authors", "paper", "none")
 SEED, SEEDS = 42, 200
 FIXED = {"augment": "none", "views": 0, "mixup": 0.0, "manifold_mixup": 0.0, "split": "honest", "refit": False}
-"""What the experiment sets, so that the list of samples is fixed; and `copies`, by --copies."""
+"""The `train` settings of the experiment, which fix the list of samples; --copies sets `copies`."""
 WAYS = ("leaky", "honest")
 
 Floats = NDArray[np.float64]
@@ -58,13 +59,13 @@ def leakage(
     *, labels: str | None = None, copies: str = "authors", replay_only: bool = False, answers: str | None = None,
     config: str | None = None, data: str | None = None, settings: Sequence[str] = (), json: str | None = None,
 ) -> None:  # fmt: skip
-    """`pawpularity leakage`: the replay, and where there are photos the experiment."""
+    """`pawpularity leakage`: the replay, and with photos the experiment."""
     if labels and (data or config or settings):
-        raise UserError("--labels replays the split from a table: leave out --data, --config and settings")
+        raise UserError("--labels replays the split from a table; remove --data, --config and settings")
     if copies not in RULES:
-        raise UserError(f"--copies {copies}: is not known{nearest(copies, RULES)}")
-    if own := [word for word in settings if word.startswith(tuple(f"train.{key}" for key in ("copies", *FIXED)))]:
-        raise UserError(f'leakage: "{own[0]}" is set by the experiment (copies by --copies); leave it out')
+        raise UserError(f"--copies {copies}: must be one of {', '.join(RULES)}{nearest(copies, RULES)}")
+    if fixed := [word for word in settings if word.startswith(tuple(f"train.{key}" for key in ("copies", *FIXED)))]:
+        raise UserError(f'leakage: "{fixed[0]}" is set by the experiment (copies by --copies); remove it')
     place = Path(labels) if labels else choose_data(data)
     resolve(config or default_config(place), settings)
     draw_if_missing(place)
@@ -79,7 +80,7 @@ def leakage(
     text = replay_text(place, value)
     if answers:
         write_oof(Path(answers), answers_table(frame[ID].tolist(), scores, copies))
-        log(f"wrote {answers}: answers that look at no photo")
+        log(f"wrote {answers}: answers from labels alone")
     if trains:
         value["experiment"], folder = run_experiment(context(config, data, None, settings), copies)
         text += f"\n\n{experiment_text(value['experiment'])}"
@@ -92,7 +93,7 @@ def leakage(
 
 
 def paper_list(scores: Floats, rule: str, seed: int = SEED) -> tuple[Rows, Rows, Mask]:
-    """The paper's list under `rule`, scores (n,) in table order: (photo, copy, whether it is validated) of each sample.
+    """The paper's samples under `rule`, from scores (n,) in table order: (photo, copy, whether it is in validation) of each.
 
     Copy 0 is the photo itself; 1 to 3 are its flip, blur and crop.
     """
@@ -103,16 +104,16 @@ def paper_list(scores: Floats, rule: str, seed: int = SEED) -> tuple[Rows, Rows,
 
 
 def lookup(scores: Floats, rows: Rows, validated: Mask) -> tuple[Floats, Mask, float]:
-    """Answer the validation samples by a trained copy's score, else by the training samples' mean.
+    """Answer each validation sample with the score of a copy in training, or else with the training samples' mean.
 
-    Returns the answers, which samples have a trained copy (both (validated,)), and that mean.
+    Returns (answers, whether the sample has a copy in training, that mean); the first two are (validated,).
     """
     known, mean = np.isin(rows[validated], rows[~validated]), float(scores[rows[~validated]].mean())
     return np.where(known, scores[rows[validated]], mean), known, mean
 
 
 def replay(scores: Floats, rule: str = "authors", seed: int = SEED) -> dict[str, Any]:
-    """What the paper's split of `scores` (n,), in table order, lets a label do. RMSEs, means and sds in score points."""
+    """The figures of `lookup` on the paper's split of `scores` (n,), in table order. RMSEs, means and sds in score points."""
     rows, copy_of, validated = paper_list(scores, rule, seed)
     answers, known, mean = lookup(scores, rows, validated)
     target = scores[rows[validated]]
@@ -136,7 +137,7 @@ def over_seeds(scores: Floats, rule: str = "authors") -> dict[str, Any]:
 
 
 def answers_table(ids: list[str], scores: Floats, rule: str = "authors") -> pd.DataFrame:
-    """The lookup's answers as an out-of-fold table of one fold, so that leak detectors can be tried on it.
+    """The answers of `lookup` as an out-of-fold table of one fold, to try leak detectors on.
 
     A row per validation sample; the Id of a copy is `ID-flip`, `ID-blur` or `ID-crop`.
     """
@@ -154,13 +155,13 @@ def replay_text(place: Path, v: dict[str, Any]) -> str:
     share = seeds["sibling_share"]
     lines = [
         f"The paper's split of {place}, from labels only (copies: {v['copies']}, seed {v['seed']}):",
-        f"{v['photos']:,} photos, {v['samples']:,} samples; {v['validation']:,} are validated, {v['siblings']:,} "
+        f"{v['photos']:,} photos, {v['samples']:,} samples; {v['validation']:,} in validation, {v['siblings']:,} "
         f"({v['sibling_share']:.1%}) with a copy in training",
         f"(seeds 0 to {SEEDS - 1}: {share['mean']:.2%} +- {share['sd']:.2%}).",
     ]
     answers = (("lookup_rmse", "the copy's score, else the mean"), ("constant_rmse", "the training samples' mean"))
     rows = [(words, f"{v[key]:.3f}", f"{seeds[key]['mean']:.3f} +- {seeds[key]['sd']:.3f}") for key, words in answers]
-    return "\n".join([*lines, "", table(("answer, no photo looked at", "RMSE", f"{SEEDS} seeds"), rows)])
+    return "\n".join([*lines, "", table(("answer, from labels only", "RMSE", f"{SEEDS} seeds"), rows)])
 
 
 # --- The experiment ---------------------------------------------------------------------------------------------------
@@ -195,9 +196,9 @@ def run_experiment(work: Context, rule: str) -> tuple[dict[str, Any], Path]:
 def both_ways(
     config: Config, data: "TrainingData", held: Rows, compute: "Compute"
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The experiment's figures and a row per scored sample. `held`: the rows set aside, scored the honest way.
+    """The experiment's figures, and a row per scored sample. `held`: the rows set aside, scored the honest way.
 
-    Raises UserError where too few photos are left.
+    Raises UserError if too few photos are left to train on.
     """
     from pawpularity.training.fit import fit_samples, predict_samples, shown_fit
     from pawpularity.training.samples import originals, paper_split
@@ -218,7 +219,7 @@ def both_ways(
         with shown_fit(config, f"{trained} training") as hooks:
             fitted = fit_samples(config, data, fitting, watched, compute=compute, hooks=hooks)
         rows[trained] = np.concatenate([predict_samples(fitted, data, what, compute) for what in scored.values()])
-        # The constant is the mean of samples, as the paper's, and of photos for the honest way.
+        # The constant of the leaky way is the mean of samples, as in the paper; that of the honest way the mean of photos.
         constants = {"leaky": fitted.training_mean, "honest": float(data.scores[np.unique(samples.rows)].mean())}
         about = {"trained": trained, "samples": len(fitting), "photos": len(np.unique(fitting.rows))}
         for way, own in rows.groupby("scored", sort=False):
@@ -245,23 +246,23 @@ def _paired(rows: pd.DataFrame, groups: Rows) -> dict[str, Any]:
 
 
 def honest_samples(training: "Samples", validation: "Samples", groups: Rows) -> "Samples":
-    """Those of `training` whose photo has neither a copy nor a near-duplicate (`groups`, by row) in `validation`."""
+    """The samples of `training` whose photo has no copy and no near-duplicate (`groups`, by row) in `validation`."""
     return training.take(~np.isin(groups[training.rows], groups[validation.rows]))
 
 
 def _inner(config: Config, data: "TrainingData", samples: "Samples") -> tuple["Samples", "Samples"]:
-    """What the honest network is fitted on, and what it watches: an inner share of its own photos, without copies."""
+    """The honest network's samples for fitting and for early stopping: an inner share of its photos, without copies."""
     from pawpularity.data.folds import inner_split
     from pawpularity.training.samples import originals
 
-    own, train = np.unique(samples.rows), config.train
-    _, inner = inner_split(data.groups[own], data.scores[own], share=train.inner_share, seed=train.seed)
-    return samples.take(~np.isin(samples.rows, own[inner])), originals(own[inner])
+    photos, train = np.unique(samples.rows), config.train
+    _, inner = inner_split(data.groups[photos], data.scores[photos], share=train.inner_share, seed=train.seed)
+    return samples.take(~np.isin(samples.rows, photos[inner])), originals(photos[inner])
 
 
 def experiment_text(value: dict[str, Any]) -> str:
     """The experiment as a table: both networks, scored both ways."""
-    scored = {"leaky": "the tenth: photos and copies", "honest": "photos nobody trained on"}
+    scored = {"leaky": "the tenth: photos and copies", "honest": "fold 0: photos never trained on"}
     ways = sorted(value["ways"], key=lambda way: list(scored).index(way["scored"]))
     rows: list[tuple[object, ...]] = [
         (scored[w["scored"]], f"trained the {w['trained']} way", f"{w['samples']:,}", w["n"],
@@ -271,16 +272,17 @@ def experiment_text(value: dict[str, Any]) -> str:
         c = value["honest_minus_leaky"][way]
         difference = f"{c['difference']:+.3f} [{c['low']:+.2f}, {c['high']:+.2f}]"
         rows.insert(at, ("", "honest - leaky, paired", "", "", difference, f"p {c['p']:.4f}"))
-    rows.insert(0, (scored["leaky"], "lookup, no photo looked at", "", "", f"{value['lookup_rmse']:.3f}", ""))
+    rows.insert(0, (scored["leaky"], "lookup, from labels only", "", "", f"{value['lookup_rmse']:.3f}", ""))
     parts = {word: value[f"leaky_rmse_{word}_sibling"] for word in ("with", "without")}
-    told = " and ".join(f"{rmse:.3f} {word}" for word, rmse in parts.items() if rmse is not None)
+    figures = " and ".join(f"{rmse:.3f} {word}" for word, rmse in parts.items() if rmse is not None)
     return (f"{table(('scored on', 'network', 'samples', 'n', 'RMSE, 95 %', 'constant'), rows, left=(0, 1))}\n"
-            f"On the tenth the leaky network has {told} a copy in training ({value['siblings']} of {value['validation']}).\n"
+            f"On the tenth the leaky network's RMSE is {figures} a copy in training ({value['siblings']} of "
+            f"{value['validation']} samples have one).\n"
             f"{value['config']['model']['backbone']}, {duration(value['seconds'])}.")  # fmt: skip
 
 
 def draw_experiment(path: Path, value: dict[str, Any], predictions: pd.DataFrame) -> None:
-    """Predictions against true scores: rows by training, columns by scoring; PNG, the same bytes every time."""
+    """Write a PNG of predictions against true scores: rows by training, columns by scoring. Same figures, same bytes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 8.6), layout="constrained")
@@ -289,7 +291,7 @@ def draw_experiment(path: Path, value: dict[str, Any], predictions: pd.DataFrame
     for w in value["ways"]:
         ax = axes[WAYS.index(w["trained"]), WAYS.index(w["scored"])]
         rows = predictions[predictions["scored"] == w["scored"]]
-        # Equal points hide one another: half a point of jitter.
+        # Half a point of jitter: equal points would hide one another.
         x = rows["target"] + np.random.default_rng(0).uniform(-0.5, 0.5, len(rows))
         known = rows["copy_trained_on"].astype(bool) & (w["trained"] == "leaky")
         for mask, colour, label in (

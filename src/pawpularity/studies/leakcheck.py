@@ -1,4 +1,4 @@
-"""Question: have these out-of-fold predictions, a run's or anybody's CSV, seen their answers?
+"""Question: are these out-of-fold predictions (of a run or of any CSV) leaky?
 
 Command: `make leakcheck OOF=theirs.csv [PHOTOS=DIR]`.
 Result: printed, and in oof/leakcheck/NAME/:
@@ -6,9 +6,9 @@ Result: printed, and in oof/leakcheck/NAME/:
     neighbours.csv  a row per photo: the nearest photo of another fold, how similar it is, both scores, the prediction
     copies.png      the neighbours that are copies, side by side, the most similar first
 
-The signs are those of `evaluation.leak_detection`. With photos, a frozen network measures which photo of another fold is most
-similar. A sample of the photos is mirrored and cropped to see how similar a copy is; a neighbour as similar as nine of ten
-of those is suspected, and the hashes of the two pictures decide whether it is a copy.
+`evaluation.leak_detection` has the signs. With photos, a frozen network finds each photo's most similar photo of another fold. A
+sample of the photos is mirrored and cropped, to measure how similar copies are. A neighbour above the lowest tenth of these
+similarities is a suspect, and the hashes of the two pictures decide whether it is a copy.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,16 +46,16 @@ from pawpularity.runs import OOF
 
 FOLDER = OOF / "leakcheck"
 FEWEST_PHOTOS = 20
-MEASURED = 200  # photos that are mirrored and cropped to see how similar a copy is
-QUANTILE = 0.1  # nine of ten copies are as similar as the bar
-SHOWN = 24  # pairs on the sheet
+MEASURED = 200  # photos that are mirrored and cropped, to measure how similar copies are
+QUANTILE = 0.1  # nine of ten copies are at least as similar as the threshold
+SHOWN = 24  # pairs in copies.png
 PACKAGED = {"model.backbone": "test_resnet", "model.weights": "drawn", "model.args": {}, "photos.size": 96}
-"""The network that comes with the package: it finds copies, and knows no photographs."""
+"""The packaged network: it finds copies, though it was trained on drawings only."""
 VERDICTS = {
-    "leak": "LEAK: what predicted these scores had seen answers",
+    "leak": "LEAK: the model had seen the answers",
     "folds": "COPIES ACROSS FOLDS: with these folds no figure can be shown to be honest",
     "pass": "no sign of a leak",
-    "none": "no verdict: too few rows, or nothing is known of this data to hold the figure against",
+    "none": "no verdict: too few rows, or there is no reference figure for this data",
 }
 
 Rows = NDArray[np.int64]
@@ -66,12 +66,12 @@ def leakcheck(
     oof: str, *, photos: str | None = None, out: str | None = None, config: str | None = None, data: str | None = None,
     settings: Sequence[str] = (), folds: Path | None = None, scale: float | None = None, json: str | None = None,
 ) -> None:  # fmt: skip
-    """`pawpularity leakcheck`: look for every sign, print and write the findings."""
+    """`pawpularity leakcheck`: check every sign, print and write the findings."""
     source = open_predictions(oof, scale=scale, folds=folds)
     origin = origin_of(source, Path(data) if data else None)
-    at_hand = origin.folder or folder_of(source, origin)
-    resolved = resolve(config or default_config(at_hand or choose_data(data)), settings)
-    files = find_photos(source, photos, at_hand)
+    data_folder = origin.folder or folder_of(source, origin)
+    resolved = resolve(config or default_config(data_folder or choose_data(data)), settings)
+    files = find_photos(source, photos, data_folder)
     value, neighbours = check(source, origin, files, resolved)
     folder = Path(out) if out else FOLDER / source.folder_name
     write_check(value, neighbours, files, folder)
@@ -80,20 +80,20 @@ def leakcheck(
     next_step(f"make errors {make_word('RUN', oof)}")
 
 
-def find_photos(source: Predictions, asked: str | None, data: Path | None) -> dict[int, Path]:
-    """The photo of each row of `source` that has one: in the folder `asked` for, else in `data` if that holds enough.
+def find_photos(source: Predictions, named: str | None, data: Path | None) -> dict[int, Path]:
+    """The photo of each row of `source` that has one: in the folder `named` by --photos, else in `data` if it holds enough.
 
-    Photos are ID.jpg in the folder, or in train/ below it. Raises UserError where `asked` holds fewer than 20.
+    Photos are ID.jpg in the folder, or in train/ below it. Raises UserError if `named` holds fewer than 20.
     """
-    folder = Path(asked) if asked else data
+    folder = Path(named) if named else data
     if folder is None:
         return {}
-    place = folder / "train" if (folder / "train").is_dir() or not asked else folder
-    there = {path.stem: path for path in place.glob("*.jpg")}
-    found = {row: there[name] for row, name in enumerate(source.table[ID]) if name in there}
+    place = folder / "train" if (folder / "train").is_dir() or not named else folder
+    by_id = {path.stem: path for path in place.glob("*.jpg")}
+    found = {row: by_id[name] for row, name in enumerate(source.table[ID]) if name in by_id}
     if len(found) >= FEWEST_PHOTOS:
         return found
-    if asked:
+    if named:
         raise UserError(f"--photos {folder}: holds {len(found)} of these {len(source.table)} photos as ID.jpg; "
                         f"{FEWEST_PHOTOS} or more are needed")  # fmt: skip
     return {}
@@ -102,15 +102,15 @@ def find_photos(source: Predictions, asked: str | None, data: Path | None) -> di
 def check(
     source: Predictions, origin: Origin, files: dict[int, Path], config: Config
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
-    """The findings for JSON, and the nearest photo of another fold of each of `files` (None where none were compared)."""
+    """The findings for JSON, and for each of `files` the nearest photo of another fold (None if none were compared)."""
     result = evaluate(source.target, source.prediction, source.constant, source.groups)
     remarks = [extremes_remark(source, origin.kind), blind_remark(result.n)]
     rows, copies, parts, neighbours = np.array(list(files), dtype=np.int64), None, [], None
     compared = len(np.unique(source.fold[rows])) > 1
     if compared:
         config = with_weights(config)
-        near, bar, copy = look_alikes(list(files.values()), source.fold[rows], config)
-        copies, parts = copies_of(source, rows, near, bar, copy), deciles(source, rows, near)
+        near, threshold, copy = nearest_photos(list(files.values()), source.fold[rows], config)
+        copies, parts = copies_of(source, rows, near, threshold, copy), deciles(source, rows, near)
         own = source.table.iloc[rows].reset_index(drop=True)[[ID, "fold", "target", "prediction"]]
         other = own.iloc[near.at].reset_index(drop=True)[[ID, "fold", "target"]]
         other.columns = pd.Index(["neighbour", "neighbour_fold", "neighbour_target"])
@@ -128,8 +128,8 @@ def check(
     }, neighbours  # fmt: skip
 
 
-def look_alikes(paths: list[Path], fold: Rows, config: Config) -> tuple[Neighbours, float, NDArray[np.bool_]]:
-    """The nearest of `paths` of another `fold` (n,), the similarity that makes it suspect, and whether it is a copy (n,).
+def nearest_photos(paths: list[Path], fold: Rows, config: Config) -> tuple[Neighbours, float, NDArray[np.bool_]]:
+    """For each of `paths` the nearest of another `fold` (n,), the similarity of suspects, and whether it is a copy (n,).
 
     There must be two folds or more. Raises UserError for bad photos.
     """
@@ -153,18 +153,18 @@ def look_alikes(paths: list[Path], fold: Rows, config: Config) -> tuple[Neighbou
 
     own = features(np.arange(len(paths)), ORIGINAL)
     unit = standardised(own)
-    near, bar = nearest_across_folds(unit, fold), copy_bar(own, unit, features)
-    # Features say what a photo shows: two kittens on one blanket are as near as copies. The pictures decide.
-    copy = near.similarity >= bar
+    near, threshold = nearest_across_folds(unit, fold), copy_threshold(own, unit, features)
+    # Features say what a photo shows: two kittens on one blanket are as similar as copies. So the pictures decide.
+    copy = near.similarity >= threshold
     for row in track(np.flatnonzero(copy), "comparing pictures", unit="pair"):
         copy[row] = is_copy(paths[row], paths[near.at[row]])
-    return near, bar, copy
+    return near, threshold, copy
 
 
-def copy_bar(own: Features, unit: Features, features: Callable[[Rows, int], Features]) -> float:
-    """The similarity that nine of ten mirror images and 90 % crops of these photos have to their original.
+def copy_threshold(own: Features, unit: Features, features: Callable[[Rows, int], Features]) -> float:
+    """The similarity to the original that nine of ten mirror images and 90 % crops of these photos reach.
 
-    `own` (n, width) are the photos' features, `unit` the same standardised; `features(rows, view)` those of a view.
+    `own` (n, width): the photos' features; `unit`: the same, standardised; `features(rows, view)`: the features of a view.
     """
     from pawpularity.data.augment import CROP, FLIP
 
@@ -174,7 +174,7 @@ def copy_bar(own: Features, unit: Features, features: Callable[[Rows, int], Feat
 
 
 def with_weights(config: Config) -> Config:
-    """`config` if its network's weights are at hand, else with the packaged network; says so."""
+    """`config` if its network's weights can be found, else `config` with the packaged network (logged)."""
     from pawpularity.models.weights import find_weights
 
     if config.model.weights != "none":
@@ -182,12 +182,14 @@ def with_weights(config: Config) -> Config:
             find_weights(config.model.backbone, config.model.weights)
             return config
         except UserError as error:
-            log(f"{error}; taking the packaged {PACKAGED['model.backbone']}: it finds copies, but knows no photographs")
+            log(
+                f"{error}; using the packaged {PACKAGED['model.backbone']}: it finds copies, but was trained on drawings"
+            )
     return config.with_values(PACKAGED)
 
 
 def check_text(v: dict[str, Any], constant_words: str) -> str:
-    """The findings: verdict, figures, a line per sign and remark."""
+    """The findings as text: verdict, figures, a line per sign and remark."""
     s, c, notes = v["score"], v["copies"], list(v["remarks"])
     lines = [
         f"{v['name']}: {VERDICTS[v['verdict']]}",
@@ -207,7 +209,7 @@ def check_text(v: dict[str, Any], constant_words: str) -> str:
 
 
 def write_check(v: dict[str, Any], neighbours: pd.DataFrame | None, files: dict[int, Path], folder: Path) -> None:
-    """Write the findings into `folder`; files of an earlier check that this one does not have are removed."""
+    """Write the findings into `folder`, and remove the files of an earlier check."""
     for name in ("neighbours.csv", "copies.png"):
         (folder / name).unlink(missing_ok=True)
     if neighbours is not None:
@@ -219,7 +221,7 @@ def write_check(v: dict[str, Any], neighbours: pd.DataFrame | None, files: dict[
 
 
 def write_sheet(neighbours: pd.DataFrame, files: dict[str, Path], path: Path) -> None:
-    """The pairs of copies, each once, the most similar first, two pairs a line."""
+    """Write the pairs of copies, each once, the most similar first, two pairs a line."""
     from pawpularity.evaluation.contact_sheet import Tile, contact_sheet
 
     pairs: dict[frozenset[str], list[Tile]] = {}

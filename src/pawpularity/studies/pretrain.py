@@ -1,12 +1,12 @@
-"""Question: what is the packaged network of `model.weights=drawn`, and how can it be made again?
+"""Question: what is the packaged network of `model.weights=drawn`, and how is it made?
 
 Command: `pawpularity pretrain --photos 5000 --epochs 15 --seed 1001` (the defaults).
-Result: test_resnet's tensors in half precision, and beside them a .json with the recipe and how well the network knows every label
-on photos that it never saw. The same command gives the same bytes on one CPU machine.
+Result: test_resnet's tensors in half precision, and a .json with the recipe and the network's accuracy on every label, measured on
+photos that it never saw. On one CPU machine the same command gives the same bytes.
 
-A clone without internet has no ImageNet weights; with this network it can still train behind a frozen part that has learned
-something. It learns what is on drawn photos, never how popular they are: the points of the score's rule appear nowhere here, and
-two of its parts, contrast and clutter, are not taught. Pets come from a seed that no figure of the project uses.
+Without internet there are no ImageNet weights. With this network a clone can still train on a frozen part that has learned
+something. It learns what is on drawn photos, never how popular they are: no label uses the points of the score's rule, and two of
+the rule's parts, contrast and clutter, are not labels. The pets come from a seed that no figure of the project uses.
 """
 
 import math
@@ -36,11 +36,11 @@ from pawpularity.sample import spec
 from pawpularity.sample.draw import in_processes
 from pawpularity.sample.render import render
 
-RESERVED = (0, 1, 3, 7)  # seeds that figures are reported on (0), recipes are chosen on (7), and tests draw (1, 3)
+RESERVED = (0, 1, 3, 7)  # seeds of the reported figures (0), of choosing recipes (7), and of tests (1, 3)
 BACKBONE, SIZE, FIT = "test_resnet", 96, "squash"  # as configs/sample.yaml decodes
 DRAWN_SIZE, QUALITY = 160, 90  # as `pawpularity sample` draws
 BATCH, RATE, DECAY = 64, 4e-3, 0.05
-HELD_OUT = 6  # one photo is held out for every six that are learned from
+HELD_OUT = 6  # training photos for each held-out photo
 KINDS: dict[str, Sequence[str]] = {
     "species": ("cat", "dog"),
     "coat": [f"{species} {coat}" for species, count in spec.COATS.items() for coat in range(count)],
@@ -56,7 +56,7 @@ FLAGS = {"face visible": "face", "tongue out": "tongue", "near": "near", "human"
 """Label -> field of `spec.Photo`"""
 MEASURES = ("x", "y", "radius", "aspect", "tilt")
 WIDTHS = [*map(len, KINDS.values()), len(FLAGS), len(MEASURES)]
-"""The network's outputs: those of every kind, one a flag, one a measure"""
+"""The number of outputs: one a name for every kind, then all flags, then all measures"""
 
 
 class Labels(NamedTuple):
@@ -71,7 +71,8 @@ def pretrain(out: str | None = None, *, photos: int = 5000, epochs: int = 15, se
     """`pawpularity pretrain`: write `out` (default: the packaged file) and its record. Raises UserError."""
     path = Path(out) if out else packaged_weights(BACKBONE)
     if seed in RESERVED:
-        raise UserError(f"--seed {seed}: figures of the project are made on that sample; take another than {RESERVED}")
+        reserved = ", ".join(map(str, RESERVED))
+        raise UserError(f"--seed {seed}: the project's figures use that sample; choose a seed other than {reserved}")
     if path.suffix != ".safetensors":
         raise UserError(f"--out {path}: must name a .safetensors file")
     learned = [spec.describe(seed, spec.TRAIN, index) for index in range(photos)]
@@ -82,7 +83,7 @@ def pretrain(out: str | None = None, *, photos: int = 5000, epochs: int = 15, se
         network = Labelling(seed)
         fit(network, pixels[:photos], labels_of(learned), epochs=epochs, seed=seed)
     tensors = {name: t.half() if t.is_floating_point() else t for name, t in network.backbone.state_dict().items()}
-    network.backbone.load_state_dict(tensors)  # what is measured is what is kept: the rounded network
+    network.backbone.load_state_dict(tensors)  # measure the rounded network, which is the one that is saved
     figures = measure(network, pixels[photos:], labels_of(learned), labels_of(unseen))
     record = {
         "file": path.name, "licence": "MIT", "backbone": BACKBONE, "tensors_hash": tensors_hash(tensors),
@@ -92,7 +93,7 @@ def pretrain(out: str | None = None, *, photos: int = 5000, epochs: int = 15, se
                  "fit": FIT, "decoder": DECODER},
         "labels": figures, "git_commit": git_commit(), "versions": versions(), "machine": machine(),
     }  # fmt: skip
-    # The record first: it names the tensors' hash, so that one without the other is found out.
+    # The record first: it has the tensors' hash, so a mismatch is noticed.
     write_json(path.with_suffix(".json"), record)
     save_tensors(path, tensors, {"backbone": BACKBONE, "made_by": str(record["command"])})
     rows = [[name, row.get("accuracy"), row.get("majority"), row.get("r2")] for name, row in figures.items()]
@@ -114,7 +115,7 @@ def labels_of(photos: Sequence[spec.Photo]) -> Labels:
     t["eyes"] = t["eyes"].replace(["left shut", "right shut"], "one shut")  # a mirror swaps left and right
     t["second pet"] = t["second_species"].where(t["second"], "none")
     kinds = [pd.Index(names).get_indexer(pd.Index(t[kind].replace("", "none"))) for kind, names in KINDS.items()]
-    # The head's place from the middle, logarithms of its half width and of width / height, its tilt in tens of degrees.
+    # The head's offset from the middle, logarithms of its half width and of width / height, its tilt in tens of degrees.
     tilt = (t["tilt"] / 10).where(~t["pose"].isin(spec.ODD_POSES), 0.0)
     measures = [t["x"] - 0.5, t["y"] - 0.5, np.log(t["radius"]), np.log(t["aspect"]), tilt]
     return Labels(torch.tensor(np.stack(kinds, axis=1), dtype=torch.int64),
@@ -123,7 +124,7 @@ def labels_of(photos: Sequence[spec.Photo]) -> Labels:
 
 
 class Labelling(nn.Module):
-    """The backbone and one linear layer for all labels, which is thrown away in the end."""
+    """The backbone, and one linear layer for all labels, which is not saved."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -139,10 +140,10 @@ class Labelling(nn.Module):
 
 
 def loss_on(learned: Labels) -> Callable[[Sequence[Tensor], Labels], Tensor]:
-    """The mean loss over labels, each as a share of what a constant answer loses; about 1 where nothing is known."""
+    """The loss: the mean over labels of each label's loss over that of a constant answer; about 1 for an untrained network."""
     n, share = len(learned.kinds), learned.flags.mean(dim=0)
     shares = [learned.kinds[:, i].bincount(minlength=width).float() / n for i, width in enumerate(WIDTHS[:-2])]
-    # At least 0.15: a label that hardly ever changes must not outweigh the others.
+    # At least 0.15: a label that rarely changes must not outweigh the others.
     of_kinds = [torch.special.entr(part).sum().clamp_min(0.15) for part in shares]
     of_flags = (torch.special.entr(share) + torch.special.entr(1.0 - share)).clamp_min(0.15)
     mean, sd = spread_of(learned)
@@ -158,15 +159,15 @@ def loss_on(learned: Labels) -> Callable[[Sequence[Tensor], Labels], Tensor]:
 
 
 def spread_of(learned: Labels) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the measures, (MEASURES,) each: the network's unit."""
+    """Mean and standard deviation of the measures, (MEASURES,) each. The network's outputs are standardised with them."""
     return learned.measures.mean(dim=0), learned.measures.std(dim=0).clamp_min(1e-3)
 
 
 def augment(photos: Tensor, labels: Labels, generator: torch.Generator) -> tuple[Tensor, Labels]:
-    """A random view of each photo, and the labels that are true of it.
+    """A random view of each photo, and the labels of the view.
 
-    Photos come as uint8 (B, H, W, 3) and leave as float32 (B, 3, H, W) in 0..255: cropped to 80-100 % of each side, half
-    of them mirrored, a little brighter or darker, with more or less contrast and colour.
+    Takes uint8 (B, H, W, 3) and returns float32 (B, 3, H, W) in 0..255: cropped to 80-100 % of each side, half of them mirrored,
+    with a little more or less brightness, contrast and colour.
     """
     draws = torch.rand(7, len(photos), generator=generator)
     scale = 0.8 + 0.2 * draws[0]
@@ -187,7 +188,7 @@ def augment(photos: Tensor, labels: Labels, generator: torch.Generator) -> tuple
 
 
 def fit(network: Labelling, photos: Tensor, labels: Labels, *, epochs: int, seed: int) -> None:
-    """Train on photos, uint8 (N, H, W, 3), and their labels: the rate rises over the first epoch, then falls as a cosine."""
+    """Train on photos, uint8 (N, H, W, 3), and their labels. The rate rises over the first epoch, then falls as a cosine."""
     loss_of, generator = loss_on(labels), torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(param_groups_weight_decay(network, DECAY), lr=RATE)
     steps = math.ceil(len(photos) / BATCH)
@@ -210,7 +211,7 @@ def fit(network: Labelling, photos: Tensor, labels: Labels, *, epochs: int, seed
 
 @torch.inference_mode()
 def measure(network: Labelling, photos: Tensor, learned: Labels, unseen: Labels) -> dict[str, dict[str, float]]:
-    """By label, on unseen photos: accuracy beside that of the most frequent answer, or R2 of a measure."""
+    """By label, on unseen photos: accuracy and that of the most frequent answer, or the R2 of a measure."""
     network.eval()
     parts = [network(rows.permute(0, 3, 1, 2).float()) for rows in torch.split(photos, 256)]
     *kinds, flags, measures = (torch.cat(group) for group in zip(*parts, strict=True))

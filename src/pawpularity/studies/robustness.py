@@ -1,17 +1,16 @@
-"""Question: how far does a score move when the photo hardly does?
+"""Question: how much does a score change when the photo hardly changes?
 
 Command: `make robustness [RUNS="densenet161 resnet152"] [PHOTOS=50] [SEED=0]`.
 Result: a table, runs side by side, and for each run oof/RUN/robustness.csv (a row per photo and change) and robustness.json.
 
-Attacks are made on the photo as the network sees it, square and decoded, in levels of 0..255: PGD (Madry et al. 2018), ten steps
-of a quarter of `size` levels along the sign of the score's gradient, from a random start within `size`, put back into the
-bounds after each. Gradients are in float32 and go through the normalisation. Every photo that is scored consists of whole
-levels within 0..255 and within `size` of the original, as a file could hold it. `chance` moves every level by `size` too, but
-up or down at random.
+Attacks change the photo as the network sees it, square and decoded, in levels of 0..255. PGD (Madry et al. 2018) takes ten steps of
+a quarter of `size` levels along the sign of the score's gradient, from a random start within `size`, and clips to the bounds after
+each step. Gradients are in float32 and include the normalisation. Every scored photo has whole levels within 0..255 and within
+`size` of the original, so a file could hold it. `chance` also moves every level by `size`, but up or down at random.
 
-Harmless changes are what happens to a photo that is shared: it is saved again as a JPEG, a twentieth of its sides is cut off, it
-gets a tenth brighter or darker, it is mirrored. JPEG is applied to the file and the crop to a larger decoding of it, so that
-both go through the project's decoder once.
+Harmless changes happen when a photo is shared: it is saved again as a JPEG, a twentieth of its sides is cropped, it gets a tenth
+brighter or darker, it is mirrored. The JPEG is made of the file, and the crop of a larger decoding of the file, so that both go
+through the project's decoder once.
 
 Moves are in score points before clipping, by the network of the fold that never saw the photo.
 """
@@ -51,10 +50,10 @@ SIZES = (1, 4)  # levels of 255
 STEPS = 10
 DIRECTIONS = {"raise": 1, "lower": -1}
 JPEG_QUALITIES = (90, 70, 50, 30)
-KEPT = 0.95  # of a side, by a crop
+KEPT = 0.95  # share of a side that a crop keeps
 BRIGHTNESS = (0.9, 1.1)
 DRAWS = 2000
-BATCH = 16  # fixed: another batch size may change a score's last digits, and so an attack's steps
+BATCH = 16  # fixed: another batch size may change a score's last digits, and with them an attack's steps
 
 Pixels = NDArray[np.uint8]
 
@@ -68,23 +67,23 @@ def robustness(
     Raises UserError for runs without networks, of other data, or without photos.
     """
     if other := [word for word in settings if not word.startswith("cache.")]:
-        raise UserError(f'robustness: uses the runs\' own settings; remove "{other[0]}"')
+        raise UserError(f'robustness: uses the settings the runs were trained with; remove "{other[0]}"')
     if runs and run:
-        raise UserError("--run, --runs: give one of them")
-    asked = choose_data(data)
-    configs = config or default_config(asked)
+        raise UserError("--run and --runs: give only one of them")
+    chosen = choose_data(data)
+    configs = config or default_config(chosen)
     cache = Path(resolve(configs, settings).cache.folder)
-    opened = [_open(check_name(name)) for name in dict.fromkeys(runs or [run or default_run(configs, asked)])]
-    own = opened[0][0].record["data"]
-    place = Path(data or own.get("folder") or asked)
+    opened = [_open(check_name(name)) for name in dict.fromkeys(runs or [run or default_run(configs, chosen)])]
+    first, trained_on = opened[0][0], opened[0][0].record["data"]
+    place = Path(data or trained_on.get("folder") or chosen)
     if not place.exists():
-        raise UserError(f"{opened[0][0].name}: was trained on {own['name']}; name its data with DATA=DIR")
+        raise UserError(f"{first.name}: was trained on {trained_on['name']}; name it with DATA=DIR")
     dataset = Dataset.load(place, cache)
     dataset.require_photos()
     for one, _ in opened:
-        if (own := one.record["data"])["hash"] != dataset.hash:
-            raise UserError(f"{one.folder}: was trained on {own['name']}, not on {place}; name its data with DATA=DIR")
-    ids = _drawn([source for _, source in opened], photos, seed)
+        if (trained_on := one.record["data"])["hash"] != dataset.hash:
+            raise UserError(f"{one.folder}: was trained on {trained_on['name']}, not on {place}; name it with DATA=DIR")
+    ids = _choose_ids([source for _, source in opened], photos, seed)
     log(f"photos  {len(ids)} of {place}, each by the fold that never saw it")
     found = []
     for one, source in opened:
@@ -103,17 +102,17 @@ def _open(name: str) -> tuple[Run, Predictions]:
     assert run is not None
     run.require_networks()
     if run.leaky:
-        log(f"{name} is leaky by design (train.split=leaky): its networks have seen copies of these photos")
+        log(f"{name} is leaky by design (train.split=leaky): its networks saw copies of these photos")
     if not source.complete:
         log(f"{name}: only folds {', '.join(map(str, run.trained_folds()))} of {run.k} are trained")
     return run, source
 
 
-def _drawn(sources: Sequence[Predictions], count: int, seed: int) -> list[str]:
-    """Ids that every run has scored out of fold: `count` of them at random (0 or too few: all), sorted."""
+def _choose_ids(sources: Sequence[Predictions], count: int, seed: int) -> list[str]:
+    """`count` random Ids (0, or fewer than `count`: all) that every run has scored out of fold, sorted."""
     common = sorted(set.intersection(*(set(source.table[ID]) for source in sources)))
     if len(common) < 2:
-        raise UserError("the runs have scored no photos in common yet; train the same folds of both")
+        raise UserError("the runs have scored fewer than two photos in common; train the same folds of all of them")
     if not count or count >= len(common):
         return common
     chosen = np.random.default_rng([seed, 0xF070]).choice(len(common), count, replace=False)
@@ -123,7 +122,7 @@ def _drawn(sources: Sequence[Predictions], count: int, seed: int) -> list[str]:
 def measure(
     run: Run, source: Predictions, dataset: Dataset, ids: list[str], cache: Path, seed: int
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Every change of the photos `ids`: a row per photo and change, and the figures for JSON."""
+    """Score every change of the photos `ids`: a row per photo and change, and the figures for JSON."""
     import torch
 
     from pawpularity.predictor import Predictor
@@ -140,8 +139,8 @@ def measure(
     with Progress(len(ids), f"robustness {run.name}") as progress:
         for fold, network in predictor.networks.items():
             network.eval().requires_grad_(False)
-            mine = np.flatnonzero(folds == fold)
-            for rows in np.split(mine, range(BATCH, len(mine), BATCH)):
+            in_fold = np.flatnonzero(folds == fold)
+            for rows in np.split(in_fold, range(BATCH, len(in_fold), BATCH)):
                 photos = np.stack([pixels[row] for row in where[rows]])
                 noise = torch.from_numpy(np.stack([noise_of(str(seed), ids[row], photos[0].shape) for row in rows]))
                 points = pixel_score(network, metadata[where[rows]], flip=cfg.predict.flip)
@@ -157,7 +156,7 @@ def measure(
                 progress.add(len(rows))
     table = pd.concat(parts, ignore_index=True)
     if not np.isfinite(table[["score", "move"]]).all(axis=None):
-        raise UserError(f"{run.name}: its network gives no numbers: training diverged; train it with a lower train.lr")
+        raise UserError(f"{run.name}: its scores are not finite: training diverged; train it with a lower train.lr")
     groups = None if source.groups is None else source.groups[source.table[ID].searchsorted(ids)]
     return table, {
         "run": run.name, "backbone": cfg.model.backbone, "size": cfg.photos.size, "photos": len(ids), "seed": seed,
@@ -170,7 +169,7 @@ def measure(
 
 
 def pixel_score(network: "Network", metadata: NDArray[np.float32] | None, *, flip: bool = False) -> "PixelScore":
-    """The score of a batch of photos in float32, their metadata (B, 12) held fixed; with `flip` of photo and mirror image."""
+    """The score of a batch of photos in float32, their metadata (B, 12) held fixed. `flip`: the mean of photo and mirror image."""
     import torch
 
     def once(levels: "Tensor") -> "Tensor":
@@ -183,9 +182,9 @@ def pixel_score(network: "Network", metadata: NDArray[np.float32] | None, *, fli
 def pgd(
     score: "PixelScore", photos: "Tensor", size: int, direction: int, noise: "Tensor", steps: int = STEPS
 ) -> "Tensor":
-    """The best of `steps` steps of `size` / 4 from `photos` + `size` x `noise` (in -1..1): float32, not rounded.
+    """Projected gradient descent: `steps` steps of `size` / 4 from `photos` + `size` x `noise` (in -1..1); float32, not rounded.
 
-    Within 0..255 and within `size` of `photos`. The best is taken photo by photo, by the score before rounding.
+    The result is within 0..255 and within `size` of `photos`: for each photo the step with the best score before rounding.
     """
     import torch
 
@@ -205,9 +204,9 @@ def pgd(
 
 
 def attacked(score: "PixelScore", photos: "Tensor", noise: "Tensor") -> "dict[str, Tensor]":
-    """Every attack on `photos` (B, H, W, 3; whole levels), and chance, not rounded.
+    """Every attack on `photos` (B, H, W, 3; whole levels), and `chance`, not rounded.
 
-    `noise`, uniform in -1..1 and of the photos' shape: PGD's start, and the signs of chance.
+    `noise` is uniform in -1..1 and has the photos' shape. It is PGD's start and gives the signs of `chance`.
     """
     found = {}
     for size in SIZES:
@@ -219,7 +218,7 @@ def attacked(score: "PixelScore", photos: "Tensor", noise: "Tensor") -> "dict[st
 
 
 def noise_of(seed: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Uniform in -1..1, a photo's own: it does not depend on the others in its batch."""
+    """Uniform in -1..1; depends on the seed and the photo's Id `name` only, not on its batch."""
     return np.random.default_rng(int(text_hash(seed, name), 16)).uniform(-1.0, 1.0, shape).astype(np.float32)
 
 
@@ -252,14 +251,14 @@ def saved_again(path: Path, quality: int) -> bytes:
 
 
 def summary(table: pd.DataFrame, groups: NDArray[np.int64] | None, *, seed: int = 0) -> list[dict[str, Any]]:
-    """From a row per photo and change: a row per change, in points.
+    """A row per change, in points, from a row per photo and change.
 
-    `mean` is signed, `size` the mean of the absolute move, both with 95 % intervals over photos; near-duplicates (`groups` of
-    the photos in the order of their Ids) are drawn together. `largest` is the largest absolute move.
+    `mean` is signed and `size` is the mean absolute move, both with 95 % intervals over photos. Near-duplicates (`groups`, of the
+    photos in the order of their Ids) are drawn together. `largest` is the largest absolute move.
     """
     rows: list[dict[str, Any]] = []
-    for name, own in table.groupby("change", sort=False):
-        move = own.sort_values(ID)["move"].to_numpy(dtype=np.float64)
+    for name, some in table.groupby("change", sort=False):
+        move = some.sort_values(ID)["move"].to_numpy(dtype=np.float64)
         columns = np.column_stack([np.ones(len(move)), move, np.abs(move)])
         count, *sums = bootstrap_sums(columns, groups, draws=DRAWS, seed=seed).T
         row: dict[str, Any] = {"name": name, "n": len(move)}

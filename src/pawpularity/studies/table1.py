@@ -1,13 +1,13 @@
-"""Question: what is the paper's Table 1, made as the paper made it, and made honestly?
+"""Question: what are the figures of the paper's Table 1, measured as in the paper and measured honestly?
 
 Command: `make table1 [BACKBONES="densenet161 vgg19_bn"] [COPIES="none authors"]`: four backbones x copies {none, paper, authors}
 x two ways to split.
-Result: printed, and oof/table1/table1.csv and .md (`-DATA` for data other than the contest's and the sample, `-part` for some
-cells). Finished cells are not trained again: after a stop the same command continues.
+Result: printed, and oof/table1/table1.csv and .md (`-DATA` for data other than the contest's and the sample; `-part` if some cells
+are left out). Finished cells are not trained again: after a stop the same command continues.
 
-An honest cell is a run of its own, oof/table1-BACKBONE-COPIES/: five folds, every photo scored once, without copies. A leaky cell
-is the paper's: one random tenth of photos AND copies, seed 42, scored by a network trained on the rest; where a config stops early
-it watches the very samples it is then scored on. Leaky cells are kept in oof/table1/, since they are no out-of-fold predictions.
+An honest cell is a run, oof/table1-BACKBONE-COPIES/: five folds, every photo scored once, without copies. A leaky cell is the
+paper's: a random tenth of photos AND copies, seed 42, scored by a network trained on the rest. If its config stops early, it does
+so by the samples that it is scored on. Leaky cells are saved in oof/table1/, because they are not out-of-fold predictions.
 """
 
 import time
@@ -55,12 +55,12 @@ def table1(
     *, backbones: Sequence[str] = (), copies: Sequence[str] = (), data: str | None = None, settings: Sequence[str] = (),
     json: str | None = None,
 ) -> None:  # fmt: skip
-    """`pawpularity table1`: train every cell that is not there yet, print and write the table."""
+    """`pawpularity table1`: train the missing cells, print and write the table."""
     rules = copies or COPIES
-    if own := [word for word in settings if word.startswith(FIXED)]:
-        raise UserError(f'table1: "{own[0]}" is what the table varies, or what makes it comparable; leave it out')
+    if fixed := [word for word in settings if word.startswith(FIXED)]:
+        raise UserError(f'table1: "{fixed[0]}" is set by the table, so that its cells compare; remove it')
     if odd := [rule for rule in rules if rule not in COPIES]:
-        raise UserError(f"--copies {odd[0]}: is not known{nearest(odd[0], COPIES)}")
+        raise UserError(f"--copies {odd[0]}: must be one of {', '.join(COPIES)}{nearest(odd[0], COPIES)}")
     place = choose_data(data)
     configs = _configs(place, settings, backbones)
     draw_if_missing(place)
@@ -78,17 +78,17 @@ def table1(
 
 
 def _configs(place: Path, words: Sequence[str], backbones: Sequence[str]) -> dict[str, Config]:
-    """The configurations of the four (for the drawn sample: small) backbones under the paper's protocol, by name."""
+    """By name, the configs of the four backbones (small ones for a drawn sample) with the paper's training."""
     small = place == SAMPLE or is_drawn(place)
     wanted = [name.removeprefix("small/") for name in backbones]
     if odd := [name for name in wanted if name not in PAPER]:
-        raise UserError(f"--backbones {odd[0]}: is not one of the four{nearest(odd[0], PAPER)}")
+        raise UserError(f"--backbones {odd[0]}: must be one of {', '.join(PAPER)}{nearest(odd[0], PAPER)}")
     names = [f"small/{name}" if small else name for name in PAPER if not wanted or name in wanted]
     return {name: resolve(f"{name},{'small/paper' if small else 'paper'}", words) for name in names}
 
 
 def make_cells(work: Context, configs: dict[str, Config], rules: Sequence[str]) -> list[dict[str, Any]]:
-    """A row per cell; those that are not there are trained."""
+    """A row per cell; missing cells are trained."""
     from pawpularity.training.fold import train_run
     from pawpularity.training.samples import TrainingData
 
@@ -111,7 +111,7 @@ def _honest(run: Run) -> dict[str, Any]:
     value, metrics, about = run_row(run), [run.metrics(fold) for fold in range(run.k)], run.record["machine"]
     return {
         **{key: value["score"][key] for key in FIGURES}, "photos": value["score"]["n"],
-        "with_copy_in_training": 0,  # a fold's samples are those of its training rows
+        "with_copy_in_training": 0,  # a fold's copies are of its training rows only
         "epochs": int(np.median([m["epochs"] for m in metrics])), "seconds": value["seconds"],
         "device": metrics[0]["device"], "dtype": metrics[0]["dtype"],
         "machine": f"{about['processor']}, {about['cores']} cores",
@@ -119,7 +119,7 @@ def _honest(run: Run) -> dict[str, Any]:
 
 
 def _leaky(work: Context, path: Path, config: Config, data: "TrainingData", run: Run) -> dict[str, Any]:
-    """Kept at `path`. `run`: the honest cell, whose record says which weights are used."""
+    """The row of a leaky cell, read from `path`, or trained and saved there. `run`: the honest cell, which names the weights."""
     from pawpularity.device import choose as choose_device
     from pawpularity.training.fit import fit_samples, predict_samples, shown_fit
     from pawpularity.training.samples import paper_split
@@ -127,10 +127,10 @@ def _leaky(work: Context, path: Path, config: Config, data: "TrainingData", run:
     record = record_of(config, data=run.record["data"], folds=run.record["folds"], weights=run.record["weights"])
     key = {name: str(value) for name, value in fingerprint(record).items()}
     if path.is_file() and path.with_suffix(".csv").is_file():
-        there = read_json(path, "a cell of Table 1")
-        if isinstance(there, dict) and there.get("fingerprint") == key:
-            return dict(there["row"])
-        log(f"{path}: was made with other settings or data; trained again")
+        saved = read_json(path, "a cell of Table 1")
+        if isinstance(saved, dict) and saved.get("fingerprint") == key:
+            return dict(saved["row"])
+        log(f"{path}: was made with other settings or data; training it again")
     compute, started = choose_device(config.train.dtype), time.perf_counter()
     training, validation = paper_split(config, data, np.arange(len(data.scores)))
     with shown_fit(config, path.stem) as hooks:
@@ -154,7 +154,7 @@ def _leaky(work: Context, path: Path, config: Config, data: "TrainingData", run:
 
 
 def write_table(rows: Sequence[dict[str, Any]], place: Path, *, whole: bool = False) -> tuple[Path, Path]:
-    """Write `oof/table1/table1.csv` and `.md`; returns both. `whole`: all cells are there."""
+    """Write `oof/table1/table1.csv` and `.md`; returns both paths. `whole`: no cell is left out."""
     base = FOLDER / f"table1{data_suffix(place)}{'' if whole else '-part'}"
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     write_text(base.with_suffix(".csv"), frame.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
@@ -165,7 +165,7 @@ def write_table(rows: Sequence[dict[str, Any]], place: Path, *, whole: bool = Fa
 
 
 def table_text(rows: Sequence[dict[str, Any]]) -> str:
-    """The table for the terminal: a line per backbone and copies, honest beside leaky."""
+    """The table for the terminal: a line per backbone and copies, with the honest and the leaky figures."""
     head, lines = _cells(rows)
     return f"{table(head, lines, left=(0, 1))}\n{_note(rows)}"
 

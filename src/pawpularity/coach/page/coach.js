@@ -2,18 +2,18 @@
 (() => {
   const about = JSON.parse(document.getElementById("about").textContent);
   const one = (root, selector) => root.querySelector(selector);
-  const box = document.getElementById("photos"), told = document.getElementById("told"), input = document.getElementById("files");
+  const box = document.getElementById("photos"), status = document.getElementById("status"), input = document.getElementById("files");
   const drop = document.getElementById("drop");
   const percent = share => Math.round(100 * share) + "\u00a0%";
   const pause = ms => new Promise(done => setTimeout(done, ms));
   const HEADS = { advised: "What to change", perhaps: "Might help; these photos cannot tell" };
-  const REST = { fine: "fine as it is", "not worth it": "no reason in the true scores to change it", "left out": "not looked at" };
+  const REST = { fine: "fine as it is", "not worth it": "the true scores give no reason to change it", "left out": "not measured" };
   let shown = [], chosen = new AbortController();
 
-  // A busy coach says so and is asked again. `signal` ends the requests, and the waiting, for photos that are no longer shown.
+  // A busy coach answers 503; the request is then repeated. `signal` ends requests and waiting for photos that are no longer shown.
   const LOST = "The coach does not answer. Is the program still running?";
   const ask = async (where, body, signal) => {
-    for (let turn = 0; ; turn++) {
+    for (let attempt = 0; ; attempt++) {
       signal.throwIfAborted();
       let answer;
       try {
@@ -23,8 +23,8 @@
         throw new Error(LOST);
       }
       if (answer.ok) return answer;
-      const said = await answer.json().catch(() => ({}));
-      if (answer.status !== 503 || turn >= 20) throw new Error(said.fault || "The coach does not understand (" + answer.status + ").");
+      const error = await answer.json().catch(() => ({}));
+      if (answer.status !== 503 || attempt >= 20) throw new Error(error.fault || "The coach refused the request (status " + answer.status + ").");
       await pause(1000 * Number(answer.headers.get("retry-after") || 2) * (0.5 + Math.random()));
     }
   };
@@ -37,7 +37,7 @@
     const rounded = Object.fromEntries(["low", "high", "half_low", "half_high"].map(key => [key, Math.round(found[key])]));
     one(card, ".half").textContent = "Half of such photos truly got " + rounded.half_low + " to " + rounded.half_high + " of 100.";
     one(card, ".most-words").textContent = "; nine of ten such photos truly got " + rounded.low + " to " + rounded.high + "."
-      + (about.indicative ? " Indicative: only " + about.rows + " photos stand behind this." : "");
+      + (about.indicative ? " Indicative: measured on only " + about.rows + " photos." : "");
     const bar = one(card, ".bar");
     bar.setAttribute("aria-label", "Score " + found.score.toFixed(0) + " on a scale from 1 to 100; half of such photos " + rounded.half_low
       + " to " + rounded.half_high + ", nine of ten " + rounded.low + " to " + rounded.high + "; the middle photo has " + about.median);
@@ -63,13 +63,13 @@
 
   const showTips = (card, tips) => {
     const place = one(card, ".tips"), rest = element("details");
-    rest.append(element("summary", "", "Everything that was looked at"));
+    rest.append(element("summary", "", "Everything else that was checked"));
     for (const [kind, head] of Object.entries(HEADS)) {
       const own = tips.filter(tip => tip.kind === kind);
       if (own.length) place.append(element("h3", "", head));
       for (const tip of own) place.append(tipText(tip));
     }
-    if (!tips.some(tip => tip.kind in HEADS)) place.append(element("h3", "", "Nothing to change that we could measure"));
+    if (!tips.some(tip => tip.kind in HEADS)) place.append(element("h3", "", "Nothing to change among the things we measure"));
     for (const tip of tips.filter(tip => tip.kind in REST)) rest.append(tipText(tip, REST[tip.kind]));
     if (rest.children.length > 1) place.append(rest);
     place.hidden = false;
@@ -83,7 +83,7 @@
     if (!word && strength) made.append(element("span", "soft", strength[0].toUpperCase() + strength.slice(1) + "."));
     figures.append(element("summary", "", "Figures"), element("span", "soft", "Based on: " + tip.based_on + "."));
     if (tip.evidence) figures.append(element("span", "soft", "Evidence: " + tip.evidence + "."));
-    if (tip.promise && tip.adjusted) figures.append(element("span", "soft", "What is promised is between photos alike in all other columns."));
+    if (tip.promise && tip.adjusted) figures.append(element("span", "soft", "The gain compares photos that are alike in all other columns."));
     made.append(figures);
     return made;
   };
@@ -104,27 +104,27 @@
       draw(one(place, ".before"), [0, 0, 1, 1], "as it is: " + crop.whole.toFixed(1));
       draw(one(place, ".after"), crop.box, "cropped: " + crop.score.toFixed(1));
       const known = about.tip_results.find(row => row.tip === "crop");
-      one(place, ".words").textContent = "The best of " + crop.tried + " crops in the networks' own opinion, by about " + crop.gain.toFixed(0)
-        + (Math.round(crop.gain) === 1 ? " point" : " points") + ": choosing the best of many flatters it, and whether such crops truly do better was not measured."
+      one(place, ".words").textContent = "By the networks' scores this is the best of " + crop.tried + " crops, about " + crop.gain.toFixed(0)
+        + (Math.round(crop.gain) === 1 ? " point" : " points") + " better than the whole photo. The gain is optimistic, because it is the best of many. Whether such crops truly do better was not measured."
         + (known && known.promised !== null ? " On " + Math.round(known.noticed * known.pairs) + " of "
-          + known.pairs + " drawn pets, where a crop is worth nothing, they would propose one too, and promise about " + known.promised.toFixed(0) + " points." : "");
+          + known.pairs + " drawn pets, where a crop is worth nothing, the coach would also propose one and promise about " + known.promised.toFixed(0) + " points." : "");
     }
     place.hidden = false;
   };
 
   const showMap = (card, found) => {
-    const heat = one(card, ".heat"), progress = one(card, ".progress");
-    heat.src = found.picture;
-    heat.alt = "Map over the photo: red places raise the score, blue places lower it";
-    heat.hidden = false;
+    const overlay = one(card, ".saliency"), progress = one(card, ".progress");
+    overlay.src = found.picture;
+    overlay.alt = "Map over the photo: red places raise the score, blue places lower it";
+    overlay.hidden = false;
     one(card, ".stack").classList.add("grey");
     one(card, ".slider").hidden = one(card, ".legend").hidden = false;
     one(card, ".legend .low").textContent = "lowers, -" + found.scale;
     one(card, ".legend .high").textContent = "+" + found.scale + " points, raises";
-    const sure = found.relative_error === null ? "" : ", off by " + percent(found.relative_error) + " of itself";
-    const word = { precise: "finished", "budget spent": "as far as it goes", "no signal found": "no part stands out from noise" }[found.verdict] || "coarse, still growing";
+    const sure = found.relative_error === null ? "" : ", relative error " + percent(found.relative_error);
+    const word = { precise: "finished", "budget spent": "finished, less precise than planned", "no signal found": "finished, nothing stands out from noise" }[found.verdict] || "coarse, still growing";
     progress.textContent = "Map " + word + ": " + found.masks + " half-hidden copies were scored" + sure + "."
-      + (found.done ? " A place's number is what the score gains when it and its surroundings are shown, the rest half hidden." : "");
+      + (found.done ? " A place's number is what the score gains when the place and its surroundings are shown, with the rest half hidden." : "");
   };
 
   const grow = async item => {
@@ -146,17 +146,17 @@
       button.hidden = true;
     } catch (error) {
       if (item.signal.aborted) return;
-      one(item.card, ".progress").textContent = error instanceof TypeError ? LOST : error.message;  // the stream broke off
+      one(item.card, ".progress").textContent = error instanceof TypeError ? LOST : error.message;  // TypeError: the connection broke
       button.disabled = false;
     }
   };
 
   const place = (card, fit) => {
-    // Where the network sees the largest centred square only, the map lies over that square.
-    const shot = one(card, ".shot"), heat = one(card, ".heat");
+    // If the network sees only the largest centred square, the map covers that square.
+    const shot = one(card, ".shot"), overlay = one(card, ".saliency");
     if (fit !== "crop" || !shot.naturalWidth) return;
     const side = Math.min(shot.naturalWidth, shot.naturalHeight), wide = side / shot.naturalWidth, high = side / shot.naturalHeight;
-    Object.assign(heat.style, { width: 100 * wide + "%", height: 100 * high + "%", left: 50 * (1 - wide) + "%", top: 50 * (1 - high) + "%" });
+    Object.assign(overlay.style, { width: 100 * wide + "%", height: 100 * high + "%", left: 50 * (1 - wide) + "%", top: 50 * (1 - high) + "%" });
   };
 
   const add = file => {
@@ -174,8 +174,8 @@
     shot.alt = "The photo " + file.name;
     shot.src = url;
     const item = { file, card, url, found: null, signal: chosen.signal };
-    slider.addEventListener("input", () => { one(card, ".heat").style.opacity = slider.value / 100; });
-    one(card, ".heat").style.opacity = 0.75;
+    slider.addEventListener("input", () => { one(card, ".saliency").style.opacity = slider.value / 100; });
+    one(card, ".saliency").style.opacity = 0.75;
     one(card, ".ask").addEventListener("click", () => grow(item));
     item.loaded = loaded.then(fine => { place(card, about.fit); return fine; });
     box.append(card);
@@ -201,7 +201,7 @@
   const advise = async item => {
     const waiting = one(item.card, ".waiting");
     try {
-      waiting.textContent = "looking for what could be better ...";
+      waiting.textContent = "looking for improvements ...";
       showTips(item.card, await (await ask("tips", item.file, item.signal)).json());
       waiting.textContent = "trying crops ...";
       const crop = await (await ask("crop", item.file, item.signal)).json();
@@ -225,15 +225,15 @@
       const { beats_median, half_low, half_high, score } = item.found;
       const text = row.rank + ". " + item.file.name + ": " + percent(beats_median) + " chance to beat the middle photo, half of such photos got "
         + half_low.toFixed(0) + " to " + half_high.toFixed(0) + " (score " + score.toFixed(1) + ")"
-        + (row.rank === 1 ? "" : "; " + row.behind_best.toFixed(1) + " points behind: of two pets so far apart the first one truly does better in "
-          + percent(row.best_is_better));
+        + (row.rank === 1 ? "" : "; " + row.behind_best.toFixed(1) + " points behind the first, which truly does better in "
+          + percent(row.best_is_better) + " of such pairs");
       inner.append(picture, element("span", "", text));
       line.append(inner);
       list.append(line);
       box.append(item.card);
     }
     document.getElementById("order-head").textContent = !found.order[0].told_apart ? "The first two cannot be told apart"
-      : items[found.order[0].place].found.doubt ? "The first of them is hardly a photo of a pet" : "Use this one first";
+      : items[found.order[0].place].found.doubt ? "The first one may not be a photo of a pet" : "Use this one first";
     document.getElementById("order").hidden = false;
   };
 
@@ -248,16 +248,16 @@
     box.replaceChildren();
     document.getElementById("order").hidden = true;
     const items = shown = own.map(add);
-    told.textContent = own.length === 1 ? "Looking at one photo ..." : "Looking at " + own.length + " photos ...";
+    status.textContent = own.length === 1 ? "Looking at one photo ..." : "Looking at " + own.length + " photos ...";
     for (const item of items) {
       await look(item);
       if (signal.aborted) return;
     }
     const fine = items.filter(item => item.found);
-    try { await rank(fine); } catch (error) { if (!signal.aborted) told.textContent = error.message; }
+    try { await rank(fine); } catch (error) { if (!signal.aborted) status.textContent = error.message; }
     if (signal.aborted) return;
-    for (const item of items) if (!item.found) box.append(item.card);  // what failed stands after what can be used
-    told.textContent = fine.length + " of " + own.length + (own.length === 1 ? " photo" : " photos") + " scored.";
+    for (const item of items) if (!item.found) box.append(item.card);  // photos that failed come last
+    status.textContent = fine.length + " of " + own.length + (own.length === 1 ? " photo" : " photos") + " scored.";
     if (fine.length === 1) grow(fine[0]);
     for (const item of fine) {
       await advise(item);
