@@ -1,6 +1,6 @@
 # `make COMMAND FOLD=0 CONFIG=densenet161 train.lr=1e-4 ARGS="..."` runs `pawpularity COMMAND --fold 0 --config densenet161 train.lr=1e-4 ...`.
-# What is typed behind a plain `=` is handed over as text, by make's own variable MAKEFLAGS (src/pawpularity/cli.py, make_words);
-# `:=`, `!=` and `+=` on make's command line are make's own syntax. For text you do not trust use `pawpularity` itself.
+# make passes KEY=value words on as text, in its variable MAKEFLAGS; `make_words` in src/pawpularity/cli.py reads them.
+# `:=`, `!=` and `+=` on the command line are make's own syntax. For text you do not trust, call `pawpularity` itself.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -11,7 +11,7 @@ COMMANDS := all data sample train tune study probe folds jobs oof compare ensemb
   predict kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit report checklist leakage table1 hypotheses \
   known-truth bench pretrain clean-cache
 
-# No variable of the command line reaches the environment: make would run a `$(shell ...)` in it.
+# Keep the variables of the command line out of the environment: make would run a `$(shell ...)` in them.
 unexport $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(word)))
 
 .DEFAULT_GOAL := help
@@ -25,7 +25,7 @@ help: ## list every command
 
 setup: $(READY) ## make .venv and install the project with its tested versions
 
-# An environment that another Python made is made again.
+# Recreate an environment that another Python made.
 define environment
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 ...' >&2; exit 2; }
 @echo 'installing into $(1) (about 6 GB with torch; some minutes, once) ...' >&2
@@ -37,18 +37,18 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# Tests start make themselves, without the words of this one.
+# Some tests start make; they must not inherit the words of this one.
 PYTEST = env -u MAKEFLAGS -u MAKELEVEL OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(1)/bin/python -m pytest \
   --numprocesses auto --maxprocesses 8 --dist loadfile
 
 test: $(READY) $(VENV)/kaggle-oldest ## run the tests (SLOW=1: also those over ten seconds; ARGS="-k folds": some)
 	@$(call PYTEST,$(VENV)) $(if $(filter 1,$(SLOW)),,-m 'not slow') $(ARGS)
 
-# Kaggle's oldest client, beside the one in .venv, for one test; without a network that test is skipped.
+# The oldest supported `kaggle` client, for one test; without a network that test is skipped.
 $(VENV)/kaggle-oldest: constraints-oldest.txt | $(READY)
 	-@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade -c constraints-oldest.txt --target $@ kaggle kagglesdk && touch $@
 
-test-oldest: $(OLDEST)/.installed ## the prediction tests with the oldest libraries that are promised (another 6 GB)
+test-oldest: $(OLDEST)/.installed ## run the prediction tests with the oldest supported libraries (another 6 GB)
 	@$(call PYTEST,$(OLDEST)) -m 'not slow' $(addprefix tests/,data/test_photos.py models features kaggle training/test_fit.py) $(ARGS)
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
@@ -56,7 +56,7 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[kaggle]' pytest pytest-xdist hypothesis
 	@touch $@
 
-lint: $(READY) ## ruff, mypy, and that imports go one way
+lint: $(READY) ## run ruff, mypy and the check of import layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

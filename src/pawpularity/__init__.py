@@ -1,6 +1,6 @@
 """PetFinder.my Pawpularity: photo and metadata in, a score out of 100 with honest out-of-fold evidence.
 
-Importing the package imports nothing heavy: torch is loaded by the rooms that need it.
+Importing the package imports nothing heavy: the modules that need torch load it.
 """
 
 from typing import TYPE_CHECKING

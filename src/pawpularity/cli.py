@@ -4,8 +4,8 @@ Each command below declares its options and names the function that does the wor
 runs, so `--help` and a typing mistake answer at once. `make COMMAND FOLD=0 train.lr=1e-4` comes here too: the Makefile
 hands its words over as text (`make_words`).
 
-Exit codes: 0 done; 2 something the user can mend, said in one line; 1 a defect of ours, with its traceback; 130 and 143
-stopped by Ctrl-C and by SIGTERM.
+Exit codes: 0 done; 2 an error that the user can fix, in one line; 1 a defect of ours, with its traceback; 130 stopped by Ctrl-C;
+143 stopped by SIGTERM.
 """
 
 import errno
@@ -52,7 +52,7 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    str | None, Option(metavar="NAME", help="configs/NAME.yaml; several, comma-separated, are laid over one another.")
+    str | None, Option(metavar="NAME", help="configs/NAME.yaml; of several, comma-separated, later ones override.")
 ]
 Data = Annotated[str | None, Option(metavar="DIR", help="A folder in Kaggle's layout, or a CSV of labels.")]
 Run = Annotated[str | None, Option(metavar="NAME", help="The run's folder below oof/ (default: the config's name).")]
@@ -68,8 +68,9 @@ Kernel = Annotated[str, Option(metavar="NAME", help="inference, or train-RUN.")]
 Storage = Annotated[
     str | None, Option(metavar="URL", help="postgresql://USER:PASSWORD@HOST/DATABASE, for several machines.")
 ]
-Wait = Annotated[float | None, Option(metavar="MINUTES", min=0, max=1440, help="Wait at most that long for its end.")]
-Names = Annotated[list[str] | None, Option(metavar="NAME")]
+Wait = Annotated[
+    float | None, Option(metavar="MINUTES", min=0, max=1440, help="Wait at most this long for the kernel to end.")
+]
 
 TARGETS: dict[str, str] = {}
 """For every command the module and function that does its work."""
@@ -80,8 +81,8 @@ def command(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a command whose work is done by `target` (`module.function` below pawpularity).
 
-    The target gets the command's options by name. Where its first argument is `context`, that is what --config, --data, --run
-    and the settings resolve to.
+    The target gets the command's options by name. If its first argument is `context`, it gets a Context resolved from --config,
+    --data, --run and the settings.
     """
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
@@ -96,14 +97,15 @@ def command(
             module, _, attribute = target.rpartition(".")
             options |= {key: [] for key in lists if options[key] is None}
             work = getattr(importlib.import_module(f"pawpularity.{module}"), attribute)
-            takes = inspect.signature(work).parameters
-            if "context" not in takes:
+            parameters = inspect.signature(work).parameters
+            if "context" not in parameters:
                 work(**options)
                 return
             from pawpularity.context import context
 
-            given = {key: options[key] for key in ("config", "data", "run", "settings") if key in options}
-            work(context(**given), **{key: value for key, value in options.items() if key not in given or key in takes})
+            chosen = {key: options[key] for key in ("config", "data", "run", "settings") if key in options}
+            rest = {key: value for key, value in options.items() if key not in chosen or key in parameters}
+            work(context(**chosen), **rest)
 
         app.command(word, rich_help_panel=group, epilog=f"Example: {example}")(run)
         return run
@@ -112,7 +114,7 @@ def command(
 
 
 def Flag(name: str, about: str) -> Any:
-    """A switch that is off unless named."""
+    """A switch, off by default."""
     return Option(name, help=about)
 
 
@@ -123,7 +125,7 @@ def Flag(name: str, about: str) -> Any:
 def all_(
     yes: Yes = False, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None
 ) -> None:
-    """Data, folds, four backbones, mean blend, submission: an estimate and a question first."""
+    """Data, folds, four backbones, mean blend, submission; first estimates the time and asks."""
 
 
 @command(START, "kaggle.download.data", "make data")
@@ -175,7 +177,7 @@ def tune(
 def study(
     study: Annotated[str, Argument(metavar="RUN", help="The study's name.")], storage: Storage = None, json: Json = None
 ) -> None:
-    """Look at a search: best trials, importances, what depth costs; plots as PNG and HTML."""
+    """Show a search: best trials, importances, what depth costs; plots as PNG and HTML."""
 
 
 @command(TRAIN, "heads.probe.probe", 'make probe BACKBONES="densenet161.tv_in1k resnet50.a1_in1k"')
@@ -211,7 +213,7 @@ def jobs(
 @command(EVALUATE, "evaluation.leaderboard.oof", "make oof RUN=densenet161")
 def oof(
     runs: Annotated[list[str] | None, Argument(metavar="RUN", help="Runs or out-of-fold CSVs; a single one in detail.")] = None,
-    data: Annotated[Path | None, Option(metavar="DIR", help="The data that CSVs are of (default: found by their Ids).")] = None,
+    data: Annotated[Path | None, Option(metavar="DIR", help="Data of the CSVs (default: found by their Ids).")] = None,
     folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
     """Every run's out-of-fold RMSE, interval, constant and n; one run or CSV in detail."""
@@ -223,7 +225,7 @@ def compare(
     draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Resamples and sign flips.")] = 10_000,
     folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
-    """Runs or CSVs beside the first, paired on the same rows: difference, interval, p."""
+    """Compare runs or CSVs with the first, paired on the same rows: difference, interval, p."""
 
 
 @command(EVALUATE, "ensemble.ensemble.ensemble", 'make ensemble MEMBERS="densenet161 vgg19_bn theirs.csv"')
@@ -233,7 +235,7 @@ def ensemble(
         str | None, Option(metavar="METHOD", help="best, mean, nnls[-intercept], simplex, ridge[-gcv], hill-climb; +affine.")
     ] = None,
     run: Annotated[str, Option(metavar="NAME", help="The blend's folder below oof/.")] = "ensemble",
-    seed: Annotated[int, Option(metavar="N", min=0, help="Of resamples.")] = 0,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Seed of the resamples.")] = 0,
     draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Bootstrap resamples.")] = 10_000,
     folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
@@ -249,18 +251,18 @@ def errors(
     config: Config = None, data: Data = None, settings: Settings = None,
     folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
-    """The photos furthest off, what they share, and how much label noise explains."""
+    """The largest errors, what they share, and how much label noise explains."""
 
 
 @command(EVALUATE, "studies.leakcheck.leakcheck", "make leakcheck OOF=theirs.csv PHOTOS=DIR")
 def leakcheck(
     oof: Annotated[str, Argument(metavar="OOF", help="A run or an out-of-fold CSV.")],
-    photos: Annotated[str | None, Option(metavar="DIR", help="Folder of ID.jpg, for what looks alike.")] = None,
-    out: Annotated[str | None, Option(metavar="DIR", help="Where the findings go (default: oof/leakcheck/NAME).")] = None,
+    photos: Annotated[str | None, Option(metavar="DIR", help="Folder of ID.jpg, to look for near-duplicates.")] = None,
+    out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/leakcheck/NAME).")] = None,
     config: Config = None, data: Data = None, settings: Settings = None,
     folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
-    """Look for signs that out-of-fold predictions have seen their answers."""
+    """Look for signs of leakage in out-of-fold predictions."""
 
 
 # --- Explain ----------------------------------------------------------------------------------------------------------
@@ -275,16 +277,16 @@ def explain(
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/RUN/explain).")] = None,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
 ) -> None:  # fmt: skip
-    """Maps of where scores come from, put to tests they can fail; a gallery."""
+    """Maps of where scores come from, tested for faithfulness; a gallery."""
 
 
 @command(EXPLAIN, "coach.command.coach", 'make coach PHOTO="a.jpg b.jpg"')
 def coach(
-    photos: Annotated[list[str], Argument(metavar="PHOTO", help="Photo files, or a folder: then the answer is a CSV.")],
+    photos: Annotated[list[str], Argument(metavar="PHOTO", help="Photo files, or a folder, which gives a CSV.")],
     out: Annotated[str | None, Option(metavar="FILE", help="Also write the CSV there.")] = None,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
 ) -> None:  # fmt: skip
-    """How well a photo will do, what that is worth, and what to change."""
+    """How well a photo will do, how sure that is, and what to change."""
 
 
 @command(EXPLAIN, "coach.app.app", "make app", name="app")
@@ -300,7 +302,7 @@ def app_(
 def robustness(
     runs: Annotated[list[str] | None, Option(metavar="NAME", help="Several runs of the same data, side by side.")] = None,
     photos: Annotated[int, Option(metavar="N", min=0, help="Photos drawn at random; 0 = all.")] = 50,
-    seed: Annotated[int, Option(metavar="N", min=0, help="Draws photos, noise and resamples.")] = 0,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Seed of the drawn photos, the noise and the resamples.")] = 0,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
 ) -> None:  # fmt: skip
     """How far attacks and harmless changes move the scores."""
@@ -323,7 +325,7 @@ def kernel(
     user: User = None,
     half: Annotated[bool, Flag("--half", "Trained heads in half precision: half the size; the loss is measured.")] = False,
     photos: Annotated[int, Option(metavar="N", help="Photos to measure it on.")] = 200,
-    hours: Annotated[float | None, Option(metavar="H", help="The kernel ends by then (default: 8.5 of Kaggle's 9).")] = None,
+    hours: Annotated[float | None, Option(metavar="H", help="The kernel's time limit (default: 8.5 of Kaggle's 9).")] = None,
     into: Build = "kernels/build",
     config: Config = None, data: Data = None, settings: Settings = None,
 ) -> None:  # fmt: skip
@@ -334,7 +336,7 @@ def kernel(
 def kernel_check(
     build: Build = "kernels/build",
     photos: Annotated[int, Option(metavar="N", help="Test photos to simulate.")] = 2000,
-    threads: Annotated[int | None, Option(metavar="N", help="Threads that decode (default: one a core).")] = None,
+    threads: Annotated[int | None, Option(metavar="N", help="Threads that decode (default: one per core).")] = None,
     python: Annotated[
         str | None, Option(metavar="PATH", help="Run the script with this Python and its libraries.")
     ] = None,
@@ -354,7 +356,7 @@ def kernel_push(
 def kernel_status(
     name: Kernel = "inference", user: User = None, build: Build = "kernels/build", wait: Wait = 0.0
 ) -> None:
-    """What became of a pushed kernel; the end of its log if it failed."""
+    """Show the status of a pushed kernel, and the end of its log if it failed."""
 
 
 @command(SUBMIT, "kaggle.commands.submit", "make submit GO=1")
@@ -372,9 +374,9 @@ def submit(
 @command(SUBMIT, "kaggle.train_kernel.kernel_train", "make kernel-train CONFIG=densenet161 KAGGLE_USER=you")
 def kernel_train(
     folds: Annotated[list[str] | None, Option(metavar="K", help="These folds only (default: all).")] = None,
-    hours: Annotated[float, Option(metavar="H", help="Stop and pack up after that, of Kaggle's 12.")] = 11.0,
-    resume: Annotated[bool, Flag("--resume", "Go on from what the kernel's last version left.")] = False,
-    offline: Annotated[bool, Flag("--offline", "No internet there: pack the pretrained weights into the data set.")] = False,
+    hours: Annotated[float, Option(metavar="H", help="Stop and save after this time, of Kaggle's 12.")] = 11.0,
+    resume: Annotated[bool, Flag("--resume", "Resume from the output of the kernel's last version.")] = False,
+    offline: Annotated[bool, Flag("--offline", "Without internet: put the pretrained weights into the data set.")] = False,
     user: User = None, build: Build = "kernels/build", run: Run = None, config: Config = None, data: Data = None,
     settings: Settings = None,
 ) -> None:  # fmt: skip
@@ -403,7 +405,7 @@ def report(
     out: Annotated[str | None, Option(metavar="FILE", help="The page (default: oof/report.html).")] = None,
     data: Data = None, folds: Folds = None, scale: Scale = None, json: Json = None,
 ) -> None:  # fmt: skip
-    """Everything the runs and commands left, on one page that needs no network: oof/report.html."""
+    """Write the results of all runs and commands to one page that works offline: oof/report.html."""
 
 
 @command(SHARE, "studies.checklist.checklist", "make checklist")
@@ -419,10 +421,10 @@ def checklist(
 
 @command(STUDY, "studies.leakage.leakage", "make leakage LABELS=input/train.csv")
 def leakage(
-    labels: Annotated[str | None, Option(metavar="CSV", help="Replay the split from this table only.")] = None,
+    labels: Annotated[str | None, Option(metavar="CSV", help="Replay the split from this table alone.")] = None,
     copies: Annotated[str, Option(metavar="RULE", help="authors (their code), paper (their text) or none.")] = "authors",
     replay_only: Annotated[bool, Flag("--replay-only", "Train no network, even where there are photos.")] = False,
-    answers: Annotated[str | None, Option(metavar="CSV", help="Also write the answers that look at no photo.")] = None,
+    answers: Annotated[str | None, Option(metavar="CSV", help="Also write the predictions made from labels alone.")] = None,
     config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
 ) -> None:  # fmt: skip
     """Replay the paper's leak from labels, then train a network the leaky and the honest way."""
@@ -439,8 +441,8 @@ def table1(
 
 @command(STUDY, "studies.hypotheses.hypotheses", "make hypotheses RUN=densenet161")
 def hypotheses(
-    run: Annotated[str | None, Option(metavar="RUN", help="Also what this run or CSV believes.")] = None,
-    draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Bootstrap resamples, and shuffles.")] = 10_000,
+    run: Annotated[str | None, Option(metavar="RUN", help="Also test the predictions of this run or CSV.")] = None,
+    draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Bootstrap resamples and permutations.")] = 10_000,
     margin: Annotated[float | None, Option(metavar="POINTS", help="Effects within +-POINTS are too small to matter.")] = None,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/hypotheses/DATA).")] = None,
     config: Config = None, data: Data = None, settings: Settings = None, scale: Scale = None, json: Json = None,
@@ -452,7 +454,7 @@ def hypotheses(
 def known_truth(
     pairs: Annotated[str | None, Option(metavar="DIR", help="Counterfactual pairs drawn by: pawpularity sample --pairs.")] = None,
     masks: Annotated[str | None, Option(metavar="auto", help="RISE's masks a photo: a count, or auto.")] = None,
-    out: Annotated[str | None, Option(metavar="DIR", help="Where the maps are, or go to (default: oof/RUN/explain).")] = None,
+    out: Annotated[str | None, Option(metavar="DIR", help="Folder of the maps (default: oof/RUN/explain).")] = None,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
 ) -> None:  # fmt: skip
     """Drawn photos: do maps find the parts that are known to change the score?"""
@@ -475,11 +477,11 @@ def bench(
     trials: Annotated[int, Option(metavar="N", min=2, help="search: trials.")] = 50,
     data: Annotated[str | None, Option(metavar="DIR", help="rise: photos to explain (default: drawn).")] = None,
     weights: Annotated[str | None, Option(metavar="DIR", help="rise: weights of mobilenetv2_100.")] = None,
-    maps: Annotated[int, Option(metavar="N", min=1, help="rise: photos that are explained.")] = 16,
+    maps: Annotated[int, Option(metavar="N", min=1, help="rise: photos to explain.")] = 16,
     out: Annotated[str | None, Option(metavar="DIR", help="Also write DIR/WHAT-DEVICE.csv.")] = None,
     json: Json = None,
 ) -> None:
-    """Time this project beside the plain way, on this machine."""
+    """Time this project against plain implementations, on this machine."""
 
 
 @command(STUDY, "studies.pretrain.pretrain", "pawpularity pretrain --out mine.safetensors")
@@ -487,9 +489,9 @@ def pretrain(
     out: Annotated[str | None, Option(metavar="FILE", help="The file to write (default: the packaged one).")] = None,
     photos: Annotated[int, Option(metavar="N", min=2, max=100_000, help="Photos to learn from.")] = 5000,
     epochs: Annotated[int, Option(metavar="N", min=1, max=1000, help="Passes over them.")] = 15,
-    seed: Annotated[int, Option(metavar="N", min=0, help="Of the drawn photos and of the training.")] = 1001,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Seed of the drawn photos and of the training.")] = 1001,
 ) -> None:
-    """Make the packaged network of model.weights=drawn again."""
+    """Train the packaged network of model.weights=drawn again."""
 
 
 # --- Housekeeping -----------------------------------------------------------------------------------------------------
@@ -527,8 +529,8 @@ def commands_text() -> str:
                 lines.append(f"  {name:14s} {command.help}")
     lines += ["  setup          Make .venv and install the project with its tested versions.",
               "  test           Run the tests (SLOW=1: also those over ten seconds; ARGS=\"-k folds\": some).",
-              "  test-oldest    Run the prediction tests with the oldest libraries that are promised.",
-              "  lint           ruff, mypy, and that imports go one way."]  # fmt: skip
+              "  test-oldest    Run the prediction tests with the oldest supported libraries.",
+              "  lint           Run ruff, mypy and the check of import layers."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -538,7 +540,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an Id that the terminal cannot show ends nothing
+            stream.reconfigure(errors="backslashreplace")  # else printing an Id that the terminal cannot show fails
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with terminable():
@@ -572,7 +574,7 @@ def _run(words: list[str]) -> None:
         words = [words[0], *spread(root.commands[words[0]], words[1:])]
     elif words and not words[0].startswith("-"):
         raise UserError(f'there is no command "{words[0]}"{nearest(words[0], root.commands)}')
-    if "_PAWPULARITY_COMPLETE" in os.environ:  # the shell asks how to complete a word
+    if "_PAWPULARITY_COMPLETE" in os.environ:  # the shell asks for completions
         root.main(words, prog_name="pawpularity")
     try:
         with root.make_context("pawpularity", words) as context:
@@ -589,23 +591,23 @@ def spread(command: Any, words: Sequence[str]) -> list[str]:
     options = {name: param for param in command.params for name in param.opts if isinstance(param, TyperOption)}
     takes_settings = "--set" in options
     found: list[str] = []
-    several = ""
+    repeated = ""  # the option that takes the words up to the next one
     rest = iter(words)
     for word in rest:
         if word.startswith("--"):
-            several = ""
+            repeated = ""
             name, _, value = word.partition("=")
             option = options.get(name)
             if option is not None and option.multiple and not value:
-                several = name
+                repeated = name
                 continue
             found.append(word)
             if option is not None and not option.is_flag and not value:
                 found += [following] if (following := next(rest, None)) is not None else []
         elif takes_settings and SETTING.match(word) and not Path(word).exists():
             found += ["--set", word]
-        elif several:
-            found += [several, word]
+        elif repeated:
+            found += [repeated, word]
         else:
             found.append(word)
     return found
@@ -614,8 +616,8 @@ def spread(command: Any, words: Sequence[str]) -> list[str]:
 def make_words(root: TyperGroup, goal: str, flags: str) -> list[str]:
     """The command line that `make GOAL FOLD=0 train.lr=1e-4 ARGS="..."` means; `flags` is make's variable MAKEFLAGS.
 
-    make hands over what was typed as text, so a `;` or a `$(...)` in it is a character of a name. KEY=value becomes --key
-    value, or a positional word where the command has one of that name; ARGS is split as a shell would.
+    make passes the words on as text, so a `;` or a `$(...)` in them is plain text. KEY=value becomes --key value, or a
+    positional word if the command has an argument of that name. ARGS is split as a shell would.
     """
     if goal not in root.commands:
         raise UserError(f'make knows no goal "{goal}"{nearest(goal, root.commands)}; see: make help')
@@ -632,7 +634,7 @@ def make_words(root: TyperGroup, goal: str, flags: str) -> list[str]:
             continue
         if key == "ARGS":
             found += _split(value)
-        elif key == "STORAGE":  # it holds a password: not for a command line that others can list
+        elif key == "STORAGE":  # its password must not be on a command line, which other users can list
             os.environ["PAWPULARITY_STORAGE"] = value
         elif switch is not None:
             if value not in ("0", "1"):
@@ -646,10 +648,10 @@ def make_words(root: TyperGroup, goal: str, flags: str) -> list[str]:
         ):
             found[:0] = _split(value)
         elif key.isupper():
-            known = [
+            valid = [
                 name.removeprefix("--").upper().replace("-", "_") for name in options if name not in ("--set", "--help")
             ]
-            raise UserError(f"make {goal} takes no {key}={nearest(key, [*known, 'ARGS'])}")
+            raise UserError(f"make {goal} takes no {key}={nearest(key, [*valid, 'ARGS'])}")
         else:
             found.append(f"{key}={value}")
     return [goal, *found]
@@ -663,7 +665,7 @@ def _several(command: Any, option: str) -> bool:
 
 
 def _assignments(flags: str) -> list[tuple[str, str]]:
-    """The KEY=value words of MAKEFLAGS in the order they were typed (make keeps the last one first)."""
+    """The KEY=value words of MAKEFLAGS, in the order in which they were typed (make reverses it)."""
     _, found, text = f" {flags}".partition(" -- ")
     words = re.findall(r"(?:\\.|[^\\ ])+", text, re.DOTALL) if found else []
     plain = [re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL).replace("$$", "$") for word in reversed(words)]
@@ -683,14 +685,14 @@ def _split(text: str) -> list[str]:
 
 
 def _line(error: Exception) -> str:
-    """What the user can mend, in one line; empty for a defect of ours."""
+    """The line for an error that the user can fix; empty for a defect of ours."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         return f"{error.format_message()} See: {context.command_path if context else 'pawpularity'} --help"
     if isinstance(error, OSError):
-        return _of_system(error)
+        return _os_error_line(error)
     text = str(error)
     if text.startswith("DataLoader worker (pid"):
         return "a process that prepares photos was killed, most likely for lack of memory; lower train.workers, and run again"
@@ -704,7 +706,7 @@ NO_MEMORY = re.compile(
 )
 
 
-def _of_system(error: OSError) -> str:
+def _os_error_line(error: OSError) -> str:
     if error.errno is None:
         return ""
     where, why = error.filename or "the output", os.strerror(error.errno).lower()

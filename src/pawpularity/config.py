@@ -1,4 +1,4 @@
-"""The settings: pydantic models with a range and a line of help for every key; YAML files and `key=value` words go over them.
+"""The settings: pydantic models with a default, a range and a line of help for every key. YAML files and words override them.
 
     configs/default.yaml  <-  configs/densenet161.yaml  <-  configs/paper.yaml  <-  train.lr=3e-4
 
@@ -30,7 +30,7 @@ def _require(fine: bool, message: str) -> None:
 
 
 class Section(BaseModel):
-    """A group of settings. Values are taken as they are typed: a word is no number, and true is no 1."""
+    """A group of settings. Types are strict: text is no number, and true is not 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -53,7 +53,7 @@ class Folds(Section):
     k: int = _key(5, "number of folds", 2, 1000)
     seed: int = _key(0, "of the shuffle before the split", 0, 2**32 - 1)
     bins: int = _key(10, "the score is stratified in this many bins of equal count", 1, 100)
-    duplicate_threshold: float = _key(0.85, "share of equal bits of four hashes that makes two photos one", 0.8, 1)
+    duplicate_threshold: float = _key(0.85, "two photos are one from this share of equal bits in four hashes", 0.8, 1)
 
 
 class Model(Section):
@@ -71,7 +71,9 @@ class Model(Section):
     )
     metadata: Literal["use", "none"] = _key("use", "the twelve metadata columns")
     metadata_widths: list[Width] = _key([16, 32, 64], "layers of the metadata branch")
-    metadata_dropout: float = _key(0.1, "chance that a training row hides its metadata (for a photo alone)", 0, 0.95)
+    metadata_dropout: float = _key(
+        0.1, "chance to hide a training row's metadata, so that a photo alone can be scored", 0, 0.95
+    )
     image_width: Width = _key(512, "the image branch's linear layer")
     fusion_widths: list[Width] = _key([256], "layers after image and metadata are joined")
     dropout: float = _key(0.3, "in the fusion layers; the paper searched 0.2 - 0.5", 0, 0.95)
@@ -97,7 +99,7 @@ class Train(Section):
     weight_decay: float = _key(0.01, "AdamW's weight decay", 0, 10)
     epochs: int = _key(10, "at most", 1, 100_000)
     batch_size: int = _key(32, "photos a step, over all processes", 2, 65536)
-    accumulation: int = _key(1, "parts in which a batch is computed, to save memory", 1, 1024)
+    accumulation: int = _key(1, "parts that a batch is computed in, to save memory", 1, 1024)
     seed: int = _key(0, "of the trained head's start, the order of photos, dropout", 0, 2**31 - 1)
     copies: Literal["none", "paper", "authors"] = _key(
         "none", "fixed copies of photos, by the paper's or the authors' rule"
@@ -115,16 +117,16 @@ class Train(Section):
     warmup_epochs: float = _key(0.0, "cosine: linear warm-up", 0, 1e6)
     stop: Literal["early", "none"] = _key("early", "early = keep the inner split's best epoch; none = all epochs")
     stop_patience: int = _key(3, "early: epochs without a better inner RMSE before stopping", 1, 100_000)
-    inner_share: float = _key(0.1, "share of the TRAINING rows that is watched, never scored rows", 0.01, 0.5)
-    refit: bool = _key(False, "then train on all training folds for the epochs that the inner split chose")
-    ema: float = _key(0.0, "decay of a moving average of the weights, which is scored; 0 = off", 0, 0.99999)
+    inner_share: float = _key(0.1, "the inner split's share of the TRAINING rows; it holds no scored rows", 0.01, 0.5)
+    refit: bool = _key(False, "train again on all training rows, for the epochs that the inner split chose")
+    ema: float = _key(0.0, "score a moving average of the weights with this decay; 0 = off", 0, 0.99999)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _key("auto", "auto = half precision where it is native")
     channels_last: bool = _key(True, "memory layout; faster in bfloat16, not for VGG-19 in float32 on a CPU")
     compile: bool = _key(False, "torch.compile of the trained head: a minute first, then steps a fifth faster")
     workers: int = _key(-1, "processes that prepare photos; -1 = none on a CPU, else up to 8", -1, 1024)
-    checkpoint_minutes: float = _key(5.0, "between checkpoints within an epoch; 0 = after every step", 0, 1440)
+    checkpoint_minutes: float = _key(5.0, "minutes between checkpoints within an epoch; 0 = after every step", 0, 1440)
     log: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = _key(
-        "none", "also send settings and curves there; history.csv is always written"
+        "none", "a tracker to send settings and curves to; history.csv is always written"
     )
 
     @model_validator(mode="after")
@@ -138,14 +140,16 @@ class Train(Section):
             "train.split=leaky leaks copies, and train.copies=none makes none; add train.copies=authors": (
                 not leaky or self.copies != "none"
             ),
-            "train.split=leaky knows copies only; add train.augment=none": not leaky or self.augment == "none",
-            "train.split=leaky mixes no photos; set train.mixup and train.manifold_mixup to 0": not (leaky and mixes),
+            "train.split=leaky takes no random augmentation; add train.augment=none": not leaky
+            or self.augment == "none",
+            "train.split=leaky takes no mixup; set train.mixup and train.manifold_mixup to 0": not (leaky and mixes),
             "train.mixup and train.manifold_mixup: set one of them to 0": not (self.mixup and self.manifold_mixup),
             f"train.views={self.views}: needs train.augment=strong": self.views == 0 or strong,
             "train.stop=none has no inner split for train.schedule=plateau to watch; add train.schedule=cosine": (
                 early or self.schedule == "cosine"
             ),
-            "train.refit=true needs the inner split that train.stop=none does not make": early or not self.refit,
+            "train.refit=true needs an inner split, and train.stop=none makes none; set train.stop=early": early
+            or not self.refit,
             "train.warmup_epochs belongs to train.schedule=cosine; set it to 0": self.schedule == "cosine"
             or not warmup,
         }
@@ -164,23 +168,27 @@ class Hypotheses(Section):
     """How the paper's claims are judged (make hypotheses)."""
 
     # 0.15 sd of the contest's scores; from its median, 33, to 36 is 7 percentiles (48.4 -> 55.8 % below).
-    margin: float = _key(3.0, "points: an effect whose interval lies inside +-margin is too small", 0.01, 100)
+    margin: float = _key(3.0, "points: an effect whose interval lies inside +-margin is too small to matter", 0.01, 100)
 
 
 class Search(Section):
-    """What a search draws from, and how it runs (make tune)."""
+    """What a search varies, and how it runs (make tune)."""
 
-    fold: int = _key(0, "trials split an inner set off this fold's TRAINING rows; its scored rows stay unseen", 0)
+    fold: int = _key(0, "trials use an inner split of this fold's TRAINING rows, never its scored rows", 0)
     trials: int = _key(50, "trials in all", 1, 100_000)
     seed: int = _key(0, "of the sampler (TPE)", 0, 2**31 - 1)
-    pruner: Literal["median", "hyperband", "none"] = _key("median", "ends trials that fall behind")
-    inner_share: float = _key(0.2, "share of the training rows that a trial is judged by", 0.01, 0.5)
-    top: int = _key(5, "the best by inner RMSE, which are then trained on all folds", 1, 100)
-    nested: bool = _key(False, "search again for every fold: k times the work, and no row chose its own settings")
-    depths: Literal["fit", "paper"] = _key(
-        "fit", "fit = block boundaries that cache.budget_gb fits; paper = all in 50-150"
+    pruner: Literal["median", "hyperband", "none"] = _key("median", "stops trials that fall behind")
+    inner_share: float = _key(0.2, "share of the training rows that trials are scored on", 0.01, 0.5)
+    top: int = _key(5, "trials with the best inner RMSE, to train on all folds afterwards", 1, 100)
+    nested: bool = _key(
+        False, "search again for every fold: k times the work, but no row helps to choose its own settings"
     )
-    heartbeat: int = _key(60, "seconds; a worker on PostgreSQL silent for twice as long is dead", 1, 86_400)
+    depths: Literal["fit", "paper"] = _key(
+        "fit", "fit = block borders whose features fit cache.budget_gb; paper = all in 50-150"
+    )
+    heartbeat: int = _key(
+        60, "seconds; a worker on PostgreSQL that is silent for twice as long counts as dead", 1, 86_400
+    )
     space: dict[str, Any] = _key(
         {
             "model.unfrozen": {"low": 50, "high": 120},
@@ -196,19 +204,20 @@ class Search(Section):
 
 
 class Explain(Section):
-    """How a photo's score is traced back to its places (make explain)."""
+    """How maps of a photo's score are made and tested (make explain)."""
 
     methods: list[str] = _key(["gradient", "gradcam", "rise"], "maps to make", min_length=1)
     masks: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = Field(
-        "auto", description="RISE's masks a photo: a count, or auto = blocks of 128 until precision or budget"
+        "auto",
+        description="RISE's masks a photo: a count, or auto = blocks of 128 until precision or budget is reached",
     )
-    cells: int = _key(8, "RISE hides cells of a grid of this many a side", 2, 32)
+    cells: int = _key(8, "RISE hides cells of a grid with this many a side", 2, 32)
     precision: float = _key(0.2, "auto: stop when the standard error is this share of the map", 0.01, 1)
     budget: int = _key(2048, "auto: masks a photo at most", 128, 1_000_000)
     smooth: int = _key(16, "gradient: mean over noisy copies (SmoothGrad); 0 = the photo alone", 0, 10_000)
-    noise: float = _key(0.15, "their noise's standard deviation, as a share of the pixels' range", 0, 10)
-    road: bool = _key(True, "judge maps by ROAD too; up to half of the time")
-    sanity_photos: int = _key(8, "photos mapped again with randomised weights; 0 = no such test", 0, 1000)
+    noise: float = _key(0.15, "smooth: standard deviation of the noise, as a share of the pixels' range", 0, 10)
+    road: bool = _key(True, "also test maps by ROAD; up to half of the time")
+    sanity_photos: int = _key(8, "photos mapped again with randomised weights, as a test; 0 = none", 0, 1000)
     group_photos: int = _key(48, "GROUP=...: photos a group at most", 2, 100_000)
     group_blocks: int = _key(2, "GROUP=...: blocks of 128 masks a photo", 2, 1000)
     batch_size: int = _key(64, "masked photos a forward pass", 1, 65536)
@@ -230,11 +239,11 @@ class Cache(Section):
 class Kernel(Section):
     """How a kernel's files travel to Kaggle."""
 
-    carrier: Literal["dataset", "model"] = _key("dataset", "as a private data set, or as a private Kaggle Model")
+    carrier: Literal["dataset", "model"] = _key("dataset", "a private data set, or a private Kaggle Model")
 
 
 class Config(Section):
-    """Everything that decides a run's figures, and where its caches are."""
+    """All settings: those that decide a run's figures, those of other commands, and where the caches are."""
 
     name: str = "default"
     photos: Photos = Photos()
@@ -288,10 +297,10 @@ def resolve(configs: str, overrides: Sequence[str] = ()) -> Config:
     for _, layer in layers:
         model = layer.get("model")
         if isinstance(model, dict) and model.get("backbone", "") not in ("", tree["model"]["backbone"]):
-            tree["model"]["args"] = {}  # those of another backbone mean nothing to this one
+            tree["model"]["args"] = {}  # arguments of another backbone do not fit this one
         tree = _merged(tree, layer)
         if any(_section(name) and not isinstance(part, Mapping) for name, part in layer.items()):
-            break  # refused below, before another layer covers it
+            break  # refused below; a later layer must not hide it
     return _validated(tree, layers)
 
 
@@ -338,7 +347,7 @@ def _with_bases(configs: str, seen: tuple[str, ...] = ()) -> list[Path]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: 1e-4 is one, while YAML 1.1 asks for 1.0e-4."""
+    """Reads 1e-4 as a number, as YAML 1.2 does; YAML 1.1 needs 1.0e-4."""
 
 
 _Loader.add_implicit_resolver(
@@ -352,7 +361,7 @@ def _read_yaml(path: Path, *, keep_base: bool = False) -> Tree:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: is not readable YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: must hold keys and values, like configs/densenet161.yaml")
+        raise UserError(f"{path}: must hold keys and values, as configs/densenet161.yaml does")
     return {str(key): value for key, value in tree.items() if keep_base or key != "base"}
 
 
@@ -406,7 +415,7 @@ def _validated(tree: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str,
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        # An unknown key first: what is wrong with the others may follow from it.
+        # An unknown key first: other errors may follow from it.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     if "error" in first.get("ctx", {}):  # one of our own rules above
         raise UserError(str(first["ctx"]["error"]))
@@ -428,7 +437,7 @@ def _validated(tree: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str,
 
 
 def _expected(about: Mapping[str, Any]) -> str:
-    """The values that a setting takes, in words, from its JSON schema."""
+    """The valid values of a setting, in words, from its JSON schema."""
     if "anyOf" in about:
         return " or ".join(_expected(one) for one in about["anyOf"])
     if options := about.get("enum", [about["const"]] if "const" in about else []):

@@ -21,11 +21,11 @@ Item = TypeVar("Item")
 LOG_EVERY_S = 30.0
 """Without a terminal there is no bar; a log line appears this often instead."""
 PIPED_WIDTH = 200
-"""Columns of a table where no terminal says how wide it is."""
+"""Width of a table in characters where there is no terminal."""
 
 
 def log(line: str) -> None:
-    """Print one line on standard error. Of several processes that train together only the first speaks."""
+    """Print one line on standard error. Of several processes that train together only the first prints."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)
 
@@ -48,7 +48,7 @@ def emit(value: Any, text: str, destination: str | None) -> None:
 
 
 def confirm(question: str) -> bool:
-    """Ask at the terminal. The end of input is a no."""
+    """Ask a yes/no question at the terminal. End of input counts as no."""
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -126,7 +126,7 @@ class Progress:
             self._bar.close()
 
     def start(self, total: int) -> None:
-        """Set the total where it is known late."""
+        """Set a total that was not known at the start."""
         self.total = total
         if self._bar is not None:
             self._bar.total = total

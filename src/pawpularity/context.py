@@ -1,8 +1,8 @@
 """What a command works on: which data, which settings, which run.
 
---data defaults to the contest's data if it is in input/, else to the drawn sample, which is drawn if it is not there yet.
---config defaults to `sample` for drawn data, else `densenet161`. --run defaults to what is trained: the config's name, or the
-backbone's where a word on the line changed it, with `-<data folder>` added for data other than those two.
+--data defaults to the contest's data if it is in input/, else to the sample, which is drawn if it is missing.
+--config defaults to `sample` for drawn data, else `densenet161`. --run defaults to the config's name, or to the backbone's where
+the command line changes it. Data other than those two add `-<data folder>` to it.
 """
 
 import re
@@ -34,10 +34,10 @@ class Context:
     data: Path
     run: Path
     words: tuple[str, ...] = ()
-    """What to type for the same choices: --config, --data, --run and settings."""
+    """The command-line words of the same choices: --config, --data, --run and settings."""
 
     def make_line(self, goal: str, *, settings: bool = True) -> str:
-        """`make GOAL ...` for the same choices; what is the default is left out."""
+        """`make GOAL ...` for the same choices, without those that are the default."""
         _, configs, _, data, _, run, *values = self.words
         usual = default_config(self.data)
         words = [make_word("CONFIG", configs)] * (settings and configs != usual)
@@ -46,7 +46,7 @@ class Context:
         return " ".join([f"make {goal}", *words, *(values if settings else ())])
 
     def variant(self, config: Config, run: str) -> "Context":
-        """Another run on the same data, which is not read again."""
+        """Another run on the same data. The data are not read again."""
         other = Context(config, self.data, OOF / check_name(run))
         other.__dict__["dataset"] = self.dataset
         if config.folds == self.config.folds:
@@ -55,24 +55,24 @@ class Context:
 
     @cached_property
     def dataset(self) -> "Dataset":
-        """The data, read and checked; the sample is drawn first if it is what was chosen and is not there."""
+        """The data, read and checked. A missing sample is drawn first."""
         return load_dataset(self.data, self.config)
 
     @cached_property
     def folds(self) -> "Folds":
-        """The data's folds file, made if it is not there yet."""
+        """The data's folds file, made if it is missing."""
         return folds_of(self.dataset, self.config)
 
 
 def context(
     config: str | None = None, data: str | None = None, run: str | None = None, settings: Sequence[str] = ()
 ) -> Context:
-    """Resolve --config, --data, --run and key=value words. Raises UserError for whatever is wrong with them."""
+    """Resolve --config, --data, --run and key=value words. Raises UserError for a wrong one."""
     folder = choose_data(data)
     configs = config or default_config(folder)
     resolved = resolve(configs, settings)
-    changed = next((word.partition("=")[2] for word in settings if word.startswith("model.backbone=")), None)
-    name = check_name(run or default_run(configs if changed is None else changed.partition(".")[0], folder))
+    backbone = next((word.partition("=")[2] for word in settings if word.startswith("model.backbone=")), None)
+    name = check_name(run or default_run(configs if backbone is None else backbone.partition(".")[0], folder))
     log(f"config  {configs} {' '.join(settings)}".rstrip())
     log(f"data    {folder}")
     words = ("--config", configs, "--data", str(folder), "--run", name, *settings)
@@ -80,7 +80,7 @@ def context(
 
 
 def load_dataset(data: Path, config: Config) -> "Dataset":
-    """The data folder as an object; the sample is drawn first if it is asked for and is not there."""
+    """The data folder as an object. A missing sample is drawn first."""
     from pawpularity.data.dataset import Dataset
 
     draw_if_missing(data)
@@ -88,7 +88,7 @@ def load_dataset(data: Path, config: Config) -> "Dataset":
 
 
 def folds_of(dataset: "Dataset", config: Config) -> "Folds":
-    """The folds file of `dataset` under `config`, made if it is not there yet."""
+    """The folds file of `dataset` under `config`, made if it is missing."""
     from pawpularity.data.folds import make_folds
 
     cfg = config.folds
@@ -107,18 +107,18 @@ def folds(context: Context, *, json: str | None = None) -> None:
     show_folds(context.folds, context.dataset, json=json)
 
 
-def choose_data(asked: str | None) -> Path:
-    """The data folder. Raises UserError where it was named and is not there; the sample need not be there yet."""
-    if asked is None:
+def choose_data(named: str | None) -> Path:
+    """The data folder: `named`, else the default. Raises UserError if it is missing, except for the sample."""
+    if named is None:
         return CONTEST if CONTEST.is_dir() else SAMPLE
-    data = Path(asked)
+    data = Path(named)
     if not data.exists() and data != SAMPLE:
-        raise UserError(f"--data {asked}: no such folder or CSV file")
+        raise UserError(f"--data {named}: no such folder or CSV file")
     return data
 
 
 def draw_if_missing(data: Path) -> None:
-    """Draw the sample if it is what was chosen and it is not there."""
+    """Draw the sample if `data` is its folder and the folder is missing."""
     if data == SAMPLE and not SAMPLE.is_dir():
         from pawpularity.sample.draw import draw_sample
 

@@ -1,4 +1,4 @@
-"""Which device computes, in which number format, and why: logged at the start of every command that computes.
+"""The device and the dtype of a computation, and the reason for the choice, which every such command logs.
 
 The dtype follows capability, not `is_bf16_supported()`, which says yes where bfloat16 is emulated (a T4 is then four
 times slower): bfloat16 on GPUs >= 8.0 and CPUs with AMX or AVX512-BF16, float16 on 7.x GPUs, float32 elsewhere.
@@ -32,7 +32,7 @@ class Compute:
         return f"{self.device.type}, {self.dtype_name} ({self.reason})"
 
     def synchronise(self) -> None:
-        """Wait for what a GPU was asked to do, as timing must; a CPU has done it."""
+        """Wait until the GPU has finished, as timing must. Does nothing on a CPU."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -44,13 +44,13 @@ class Compute:
 
 
 def choose(dtype: str = "auto", device: str | None = None) -> Compute:
-    """cuda, else mps, else cpu (`device`, else `PAWPULARITY_DEVICE` overrides, unless empty), and the dtype native to it.
+    """`device`, else `PAWPULARITY_DEVICE`, else the first of cuda, mps and cpu that works; and the dtype native to it.
 
-    Raises UserError for a device that is not there.
+    Raises UserError for a device that this machine lacks.
     """
     name, why = _device(device or os.environ.get("PAWPULARITY_DEVICE") or None)
     if dtype != "auto":
-        return Compute(torch.device(name), getattr(torch, dtype), "asked for by train.dtype")
+        return Compute(torch.device(name), getattr(torch, dtype), "set by train.dtype")
     kind, reason = _native(name)
     return Compute(torch.device(name), kind, f"{why}{reason}")
 
@@ -60,12 +60,12 @@ def _device(wanted: str | None) -> tuple[str, str]:
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         counts = {"cpu": 1, "cuda": gpus, "mps": int(torch.backends.mps.is_available())}
         kind, colon, number = wanted.partition(":")
-        there = range(counts.get(kind, 0))
-        if not there or (colon and number not in map(str, there)):
-            here = [
+        numbers = range(counts.get(kind, 0))
+        if not numbers or (colon and number not in map(str, numbers)):
+            available = [
                 name if count == 1 else f"{name}:0 to {name}:{count - 1}" for name, count in counts.items() if count
             ]
-            raise UserError(f"device {wanted}: is not here; available: {', '.join(here)}")
+            raise UserError(f"device {wanted}: is not on this machine; available: {', '.join(available)}")
         return wanted, ""
     if torch.cuda.is_available():
         # A GPU too old for this torch build says it is available and fails at its first operation.
@@ -73,9 +73,7 @@ def _device(wanted: str | None) -> tuple[str, str]:
             torch.ones(2, device="cuda").add_(1).sum().item()
             return "cuda", ""
         except RuntimeError as error:
-            print(
-                f"the GPU cannot run this torch ({str(error).splitlines()[0]}); going on with the CPU", file=sys.stderr
-            )
+            print(f"the GPU cannot run this torch ({str(error).splitlines()[0]}); using the CPU", file=sys.stderr)
             return "cpu", "the GPU failed its first operation; "
     if torch.backends.mps.is_available():
         return "mps", ""

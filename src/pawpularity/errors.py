@@ -1,7 +1,7 @@
-"""The one error a user can mend.
+"""The error that a user can fix.
 
-`UserError` carries one line: what is wrong, where, and what to do. The command line prints it and exits with 2;
-any other exception is a defect of ours and exits with 1 and its traceback.
+`UserError` carries one line: what is wrong, where, and what to do. The command line prints it and exits with 2. Any other
+exception is a defect of ours: its traceback is printed, and the exit code is 1.
 """
 
 from collections.abc import Iterable
@@ -9,15 +9,15 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A fault in the input, the options or the machine that the user can mend. The message is one line."""
+    """A fault in the input, the options or the machine that the user can fix. The message is one line."""
 
     def __init__(self, message: str) -> None:
-        # What is quoted may hold line ends: a file's name, a word of the command line, another library's message.
+        # Quoted parts may hold line ends: a file's name, a word of the command line, another library's message.
         super().__init__(" ".join(message.splitlines()))
 
 
 class Diverged(UserError):
-    """A training whose numbers are no longer finite."""
+    """A training whose loss or predictions are no longer finite."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

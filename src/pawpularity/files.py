@@ -20,7 +20,7 @@ from typing import Any, overload
 from pawpularity.errors import UserError
 
 OTHER_CACHE = ", or set cache.folder to another disk"
-"""The remedy of `require_space` for what goes into the cache."""
+"""`remedy` of `require_space` for files in the cache."""
 DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 """What `zipfile` raises for archives whose bytes were changed: a wrong sum, a cut stream, a method it does not know, a flag that
 says encrypted (RuntimeError), an offset before the start (ValueError)."""
@@ -71,9 +71,8 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield scratch
     except OSError as error:
-        if error.filename is None or str(scratch) in str(
-            error.filename
-        ):  # a full disk names no file, or the temporary one
+        # A full disk names no file, or the temporary one.
+        if error.filename is None or str(scratch) in str(error.filename):
             error.filename = str(path)
         raise
     finally:
@@ -96,17 +95,17 @@ def plain(value: Mapping[str, Any]) -> dict[str, Any]: ...
 @overload
 def plain(value: float | list[Any] | None) -> Any: ...
 def plain(value: Any) -> Any:
-    """`value` for JSON: at any depth what is not finite becomes None, a tuple a list, a number of numpy's Python's own."""
+    """`value` ready for JSON, at any depth: NaN and infinity become None, tuples lists, numpy's numbers Python's."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    number = value.item() if hasattr(value, "item") else value  # numpy need not be imported to be known
+    number = value.item() if hasattr(value, "item") else value  # a numpy number, recognised without importing numpy
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file of ours. Raises UserError naming `what` and the file when it is absent or not JSON."""
+    """Read a JSON file of ours. Raises UserError naming `what` and the file when it is missing or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -38,7 +38,7 @@ PhotoFiles = str | Path | Sequence[str | Path] | NDArray[np.uint8] | Photos
 """Photo files, or (N, size, size, 3) pixels from the project's decoder."""
 Progress = Callable[[int], Any]
 SCORED_AT_ONCE = 64
-"""Rows of a batch; another size may pick other kernels, and differ in the last digits."""
+"""Rows of a batch. Another batch size may select other kernels and change the last digits."""
 
 
 def score_rows(
@@ -50,7 +50,7 @@ def score_rows(
     *,
     view: int | Rows = ORIGINAL,
 ) -> NDArray[np.float64]:
-    """Clipped score points, (len(rows),), of `rows` seen as `view` (one for all, or (len(rows),)); see `score_heads`."""
+    """Clipped score points, (len(rows),), of `view` (one for all, or (len(rows),)) of `rows`; see `score_heads`."""
     scores: NDArray[np.float64] = score_heads([network], inputs, rows, metadata, compute, view=view)[0]
     return scores
 
@@ -109,8 +109,8 @@ class Predictor:
         trained = run.trained_folds()
         if folds is None:
             folds = trained
-        if absent := [fold for fold in folds if fold not in trained]:
-            raise UserError(f"{run.folder}: fold {absent[0]} is not trained; run: {run.remedy(absent[0])}")
+        if missing := [fold for fold in folds if fold not in trained]:
+            raise UserError(f"{run.folder}: fold {missing[0]} is not trained; run: {run.remedy(missing[0])}")
         if not folds:
             raise UserError(f"{run.folder}: no fold is trained yet; run: {run.remedy()}")
         networks: dict[int, Network] = {}
@@ -123,7 +123,7 @@ class Predictor:
         return f"Predictor({self.run.folder}, folds {sorted(self.networks)}, {self.compute})"
 
     def decode(self, photos: Sequence[str | Path]) -> NDArray[np.uint8]:
-        """(N, size, size, 3) pixels of photo files, as the run saw its own."""
+        """(N, size, size, 3) pixels of photo files, decoded with the run's own `photos` settings."""
         cfg = self.config.photos
         return np.stack([decode(Path(photo), cfg.size, cfg.fit) for photo in photos])
 
@@ -152,9 +152,9 @@ class Predictor:
     ) -> NDArray[np.float64]:
         """Scores by fold, (folds, N); the folds share one pass of the frozen part.
 
-        Without metadata the run must have been trained to do without it. `flip`: the mean of the photo and its mirror
-        image (default: as the run's own rows were scored, `predict.flip`). `cache`, of the table's `photos`: features that
-        training cached are read instead of being computed again. `progress` is told photos per pass.
+        Without metadata the run must have been trained with `model.metadata_dropout`. `flip`: the mean of the photo and its
+        mirror image (default: the run's `predict.flip`). `cache`, of the same `photos`: read the features that training
+        cached. `progress` is called with the number of photos of each batch, for each view.
         """
         decoded = self._photos(photos)
         columns = self._metadata(metadata, len(decoded))
@@ -163,13 +163,13 @@ class Predictor:
         networks = list(self.networks.values())
         inputs: Inputs = PixelInputs(decoded, rows)
         if cache is not None:
-            every, seen = np.tile(rows, len(views)), np.repeat(views, len(rows))
-            file = cache.open(networks[0], self.compute, every, seen, build=False)
+            all_rows, all_views = np.tile(rows, len(views)), np.repeat(views, len(rows))
+            file = cache.open(networks[0], self.compute, all_rows, all_views, build=False)
             inputs = inputs if file is None else FeatureInputs(file, rows)
-        ways = [
+        by_view = [
             score_heads(networks, inputs, rows, columns, self.compute, view=view, progress=progress) for view in views
         ]
-        scores: NDArray[np.float64] = np.mean(ways, axis=0)
+        scores: NDArray[np.float64] = np.mean(by_view, axis=0)
         return scores
 
     def _photos(self, photos: PhotoFiles) -> Photos:
@@ -188,11 +188,9 @@ class Predictor:
         model = self.config.model
         if metadata is None:
             if model.metadata == "use" and model.metadata_dropout == 0:
-                raise UserError(
-                    f"{self.run.folder}: needs metadata; train with model.metadata_dropout > 0 to do without"
-                )
+                raise UserError(f"{self.run.folder}: needs metadata; pass it, or train with model.metadata_dropout > 0")
             return None
-        if isinstance(metadata, pd.DataFrame):  # by name: a table's columns may stand in any order
+        if isinstance(metadata, pd.DataFrame):  # by name: the columns may be in any order
             if missing := [name for name in METADATA if name not in metadata.columns]:
                 raise UserError(f"metadata has no column {missing[0]}; it needs {', '.join(METADATA)}")
             metadata = metadata[list(METADATA)].to_numpy()
@@ -207,10 +205,12 @@ class Predictor:
 def load_network(
     run: Run, fold: int, frozen_of: Network | None = None, frozen: Mapping[str, Tensor] | None = None
 ) -> Network:
-    """The trained network of one fold, on the CPU, in evaluation mode. Refuses a frozen part it was not trained behind.
+    """The trained network of one fold, on the CPU, in evaluation mode.
+
+    Raises UserError for other frozen tensors than it was trained with.
 
     `frozen_of`: a network of the same run whose frozen tensors are shared instead of being loaded again, on its device.
-    `frozen`: the frozen tensors, where they are at hand.
+    `frozen`: the frozen tensors, if they are loaded already.
     """
     config, weights = run.config, run.record["weights"]
     kept = weights["frozen"] == "kept"
@@ -218,21 +218,21 @@ def load_network(
         network = _sharing_frozen(frozen_of)
         frozen = network.frozen_state()
     else:
-        # Where the frozen tensors are kept or at hand, the original weights need not be looked for.
+        # Where the frozen tensors are in the run's folder or loaded already, the original weights are not needed.
         named = weights["frozen"] == "named" and frozen is None
         network = build_network(config, fold=fold, weights=None if named else "none")
         if frozen is None:
             frozen = read_tensors(run.frozen_file) if kept else network.frozen_state()
     if (found := tensors_hash(frozen)) != weights["frozen_hash"]:
         where = run.frozen_file if kept else f"model.weights={config.model.weights}"
-        due = weights["frozen_hash"]
+        expected = weights["frozen_hash"]
         raise UserError(
-            f"{where}: its frozen tensors are {found}, {run.name} was trained with {due}; restore that file"
+            f"{where}: its frozen tensors are {found}, {run.name} was trained with {expected}; restore that file"
         )
     head = read_tensors(run.head_file(fold))
     load_strictly(network, {**frozen, **head}, run.head_file(fold))
     if tensors_hash(head) != run.metrics(fold).get("head_hash"):
-        # Another fold's head fits as well, and has seen this fold's photos.
+        # Another fold's head would fit too, but it was trained on this fold's photos.
         raise UserError(f"{run.head_file(fold)}: is not what training fold {fold} wrote; run: {run.remedy(fold)}")
     return network.eval()
 
@@ -240,5 +240,5 @@ def load_network(
 def _sharing_frozen(network: Network) -> Network:
     """A copy whose frozen tensors are those of `network`: much faster than building another with a random start."""
     shared = network.frozen_state().keys()
-    own = dict(network.named_parameters()) | dict(network.named_buffers())
-    return copy.deepcopy(network, {id(tensor): tensor for name, tensor in own.items() if name in shared})
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for name, tensor in tensors.items() if name in shared})

@@ -1,12 +1,12 @@
 """A run: the folder `oof/RUN/` with everything one training leaves behind, and the checks before it is used again.
 
 oof/RUN/config.json               resolved config, data, folds, weights, git commit, versions, machine
-oof/RUN/frozen.safetensors        the frozen backbone, only where it cannot be had elsewhere (random weights, a file)
+oof/RUN/frozen.safetensors        the frozen backbone, only if the run alone can restore it (random weights, a file)
 oof/RUN/foldK/predictions.csv     Id,fold,target,prediction of the photos that fold K's network never saw
 oof/RUN/foldK/metrics.json        rmse, constant_rmse, n, epochs, seconds, seed, device, dtype and why
 oof/RUN/foldK/history.csv         epoch,train_rmse,inner_rmse,lr,seconds; grows with every epoch
-oof/RUN/foldK/head.safetensors    what was trained
-oof/RUN/oof.csv                   all folds, once they are there
+oof/RUN/foldK/head.safetensors    the trained tensors
+oof/RUN/oof.csv                   all folds, once all are trained
 
 A run of a head on frozen features has head.json beside head.safetensors and no history. A blend has config.json, weights.json,
 oof.csv (cross-fitted), and folds.csv where its members share no folds file.
@@ -46,7 +46,7 @@ FREE = (
     "explain.",
     "kernel.",
 )
-"""Settings that change where and how fast a run computes, not what: they may differ between its folds."""
+"""Settings (or their prefixes) that do not change a run's figures, so they may differ between its folds."""
 KINDS = {"run": "a trained run", "head": "a head on frozen features", "ensemble": "a blend of other runs"}
 
 
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def leaky(self) -> bool:
-        """Whether copies of the photos it is scored on were trained on, as the paper did: a named experiment."""
+        """Whether it was trained on copies of the photos it is scored on, as in the paper (`train.split=leaky`)."""
         return bool(self.record["config"].get("train", {}).get("split") == "leaky")
 
     @property
@@ -93,21 +93,19 @@ class Run:
 
     @cached_property
     def config(self) -> "Config":
-        """The settings it was trained with, as plain JSON (Kaggle's image lacks pydantic); UserError for no networks."""
+        """The settings it was trained with, as plain JSON (Kaggle's image lacks pydantic); UserError without networks."""
         self.require_networks()
         return plain_config(self.record["config"])
 
     def require_networks(self) -> None:
-        """Raise UserError for a kind of run that keeps no networks to predict with."""
+        """Raise UserError for a kind of run that has no networks to predict with."""
         if self.kind != "run":
-            raise UserError(
-                f"{self.folder}: is {KINDS[self.kind]} and keeps no network; name a run made by: make train"
-            )
+            raise UserError(f"{self.folder}: is {KINDS[self.kind]} and has no network; name a run made by: make train")
 
     def remedy(self, fold: int | None = None) -> str:
         """The command that makes the run's folds (or `fold`) again."""
         if self.kind == "head":
-            return "make probe, with the words it was made with"
+            return "make probe, with the same options as before"
         return f"make train {'' if fold is None else f'FOLD={fold} '}RUN={self.name}"
 
     @property
@@ -129,7 +127,7 @@ class Run:
         return self.fold(fold) / "predictions.csv"
 
     def head_file(self, fold: int) -> Path:
-        """What was trained in one fold."""
+        """The trained tensors of one fold."""
         return self.fold(fold) / "head.safetensors"
 
     def metrics(self, fold: int) -> dict[str, Any]:
@@ -168,15 +166,15 @@ class Run:
 
     @classmethod
     def same(cls, folder: Path, record: dict[str, Any]) -> "Run | None":
-        """The run at `folder` if its fingerprint is that of `record`, None where the place is free, else UserError."""
+        """The run at `folder` if its fingerprint is that of `record`, None where there is none, else UserError."""
         if not (folder / "config.json").is_file():
             return None
         old = cls.open(folder)
         if difference := differences(fingerprint(old.record), fingerprint(record)):
             if old.kind == record["kind"] and not old.trained_folds():
-                return None  # a start that never finished a fold
+                return None  # no fold was ever finished: it may be overwritten
             raise UserError(
-                f"{folder} holds a run with other settings: {difference}; take another name (RUN=...), or delete it"
+                f"{folder} holds a run with other settings: {difference}; choose another name (RUN=...), or delete it"
             )
         return old
 
@@ -201,7 +199,7 @@ def fingerprint(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """`train.lr was 0.1, is 0.2`, for the first three entries that differ; empty where none does."""
+    """`train.lr was 0.1, is 0.2`, for the first three entries that differ; empty if none do."""
     keys = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     more = [f"and {len(keys) - 3} more"] if len(keys) > 3 else []
     return ", ".join([f"{key} was {before.get(key)}, is {after.get(key)}" for key in keys[:3]] + more)
@@ -252,7 +250,7 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that decides a figure."""
+    """Versions of Python and of the packages that can change a figure."""
     packages = ("torch", "torchvision", "timm", "accelerate", "albumentations", "opencv-python-headless", "numpy", "pandas",
                 "scikit-learn", "scipy", "pillow", "ImageHash", "safetensors")  # fmt: skip
     found = {"python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM (a machine that is taken away): both end a command, and training first writes a checkpoint.
+"""Ctrl-C and SIGTERM (from a scheduler that takes the machine back): both end a command; training first writes a checkpoint.
 
 Files appear whole or not at all, so nothing is lost. Imports nothing heavy.
 """
@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """The user or the machine asked for an end. The message, if any, says what is kept and how to go on."""
+    """Ctrl-C or SIGTERM ended the command. The message, if any, says what is saved and how to resume."""
 
     def __init__(self, number: int, message: str = "") -> None:
         super().__init__(message)
@@ -38,14 +38,14 @@ def terminable() -> Iterator[None]:
 
 
 class StopRequest:
-    """Whether an end was asked for."""
+    """The signal, if any, that asked a command to stop."""
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """The signal's number."""
+        """The signal's number; None until one arrives."""
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler: the first signal waits for the end of the step, a second Ctrl-C for nothing."""
+        """The handler. The first signal lets the current step finish; a second Ctrl-C stops at once."""
         if self.number is not None and number == signal.SIGINT:
             raise Stopped(number)
         self.number = number
@@ -61,9 +61,10 @@ def stop_requests() -> Iterator[StopRequest]:
 
 @contextmanager
 def _handled(handler: "signal._HANDLER", *numbers: signal.Signals) -> Iterator[None]:
-    mine = threading.current_thread() is threading.main_thread()  # no other thread may set handlers
-    heard = [number for number in numbers if mine and signal.getsignal(number) is not signal.SIG_IGN]  # nohup
-    before = {number: signal.signal(number, handler) for number in heard}
+    is_main = threading.current_thread() is threading.main_thread()  # no other thread may set handlers
+    # Ignored signals stay ignored (nohup).
+    wanted = [number for number in numbers if is_main and signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in wanted}
     try:
         yield
     finally:

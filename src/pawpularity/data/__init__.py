@@ -1,12 +1,12 @@
-"""Data: tables, photos, their cache, folds. `CONTEST` is where the competition's data lies."""
+"""Data: tables, photos, their cache, folds. `CONTEST` is the folder of the competition's data."""
 
 from pathlib import Path
 
 DUPLICATES = "apdw16-of-64-thumb16-1"
-"""The rule by which two photos are one (`duplicates`), in the names of caches and of folds files."""
+"""Version of the rule for near-duplicates (`duplicates`), in the names of caches and of folds files."""
 CONTEST = Path("input/petfinder-pawpularity-score")
 
 
 def is_drawn(folder: Path) -> bool:
-    """Whether the folder holds a drawn sample, whose true floor is known (`truth/floor.json`)."""
+    """Whether the folder holds a drawn sample, whose noise floor is known (`truth/floor.json`)."""
     return (folder / "truth" / "floor.json").is_file()

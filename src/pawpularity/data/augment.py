@@ -1,10 +1,10 @@
 """Augmentations of a photo: the paper's fixed copies, and numbered random ones. The only user of albumentations.
 
 An augmentation is a number, and `Augmenter.apply(photo, augmentation, seed)` is a function of its arguments alone, so
-what a network sees of a photo can be computed once and kept. 0-5 are fixed: the photo, the paper's three transforms of it
+its features can be computed once and cached. 0-5 are fixed: the photo, the paper's three transforms of it
 (a horizontal flip, a Gaussian blur of sigma 0.3, a 90 % centre crop resized back; section "data augmentation"), and the
-last two flipped. From 8 on they are random (crop, flip, colour): `8 + 4 k + c` is the k-th random augmentation of copy c,
-drawn from the photo's content, so folds, trials and seeds share them.
+last two flipped. Those from 8 on are random (crop, flip, colour): `8 + 4 k + c` is the k-th random augmentation of copy c.
+It is seeded by the photo's content, so folds, trials and seeds share it.
 
 `copies` says which photos get which fixed copies as training samples of their own; `Schedule` says which augmentation of a
 sample is shown in which epoch. Only training rows are augmented: inner and scored rows are not.
@@ -37,8 +37,8 @@ _FLIPPED = np.array([FLIP, ORIGINAL, BLUR_FLIPPED, CROP_FLIPPED])
 def copies(scores: NDArray[np.float64], rule: str, seed: int) -> NDArray[np.bool_]:
     """Which copies of each photo are training samples, (photos, 4): its original, and those that `rule` makes.
 
-    Ask for the whole table, sorted by Id, and cut to the training rows afterwards: a photo's copy is then the same in
-    every fold, inner split and refit. The second axis is that of `AUGMENTATIONS`.
+    Call it for the whole table, sorted by Id, and select the training rows afterwards: a photo's copies are then the same
+    in every fold, inner split and refit. The second axis is that of `AUGMENTATIONS`.
 
     `rule`: `none`; `paper` = scores 0-20 and 50-60 get one of the three transforms, drawn once per photo from `seed`
     (the paper's text); `authors` = scores <= 20 or >= 50 get a flip, <= 10 or >= 60 also a blur and a crop (the
@@ -61,7 +61,7 @@ class Schedule:
     """Which augmentation of every training sample is shown in which epoch: a function of (seed, epoch), as vectors."""
 
     def __init__(self, augment: str, sample_copies: NDArray[np.int64], *, epochs: int, views: int, seed: int) -> None:
-        """`sample_copies` (n,) are 0..3; under `strong`, `views` random augmentations a copy are in use (0: one an epoch)."""
+        """`sample_copies` (n,) are 0..3. `strong` uses `views` random augmentations of each copy (0: one per epoch)."""
         self.augment, self.copies, self.seed = augment, sample_copies, seed
         self.views = min(views or epochs, epochs)
         self.offset = np.random.default_rng([seed, 0x0FF]).integers(self.views, size=len(sample_copies))
@@ -91,10 +91,10 @@ class Augmenter:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._local = threading.local()  # albumentations keeps its random numbers in the transform itself
+        self._local = threading.local()  # an albumentations transform holds its own random state
 
     def apply(self, photo: Image, augmentation: int, seed: int) -> Image:
-        """`photo` under `augmentation`, same shape; `seed` is the photo's own, and only random ones use it."""
+        """`photo` under `augmentation`, same shape. `seed` is the photo's; only random augmentations use it."""
         if augmentation == ORIGINAL:
             return photo
         if augmentation == FLIP:
@@ -124,7 +124,7 @@ def _library() -> Any:
             f"albumentations {version} is installed; this project uses {PINNED}, the last release under the MIT licence; "
             f"run: pip install albumentations=={PINNED}"
         )
-    # Importing albumentations asks a package registry for its newest version unless this is set before.
+    # Unless this is set before the import, albumentations asks a package registry for its newest version.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 
@@ -142,7 +142,7 @@ def _fixed(size: int) -> dict[int, Callable[[Image], Image]]:
 
 
 def _random(size: int) -> Any:
-    """Crop, flip and colour: mild, because what makes a photo good (its framing, its light) must not be undone."""
+    """Crop, flip and colour. They are mild: what makes a photo good (its framing, its light) must survive."""
     library = _library()
     return library.Compose(
         [

@@ -1,8 +1,8 @@
-"""A data folder as one object: its table, where its photos are, and the hashes that name their content.
+"""A data folder as one object: its table, its photo files, and hashes of their content.
 
 `Dataset.load(folder, cache_folder)` takes a folder in Kaggle's layout (`train.csv`, `train/ID.jpg`), or labels alone: a
 folder without `train/`, or a CSV file. `load_test` takes the test part (`test.csv`, `test/ID.jpg`). Hashes are computed
-when first asked for. They depend on the rows and the photos' bytes, never on the folder's place, file times or row order.
+when first needed. They depend on the rows and the photos' bytes, never on the folder's place, file times or row order.
 """
 
 import json
@@ -39,7 +39,7 @@ class Rows:
         """Raise UserError where the folder has no photos."""
         if not self.has_photos:
             table, photo = self.folder / f"{self.part}.csv", self.folder / self.part / "ID.jpg"
-            raise UserError(f"--data: there are labels and no photos; this needs {table} and the photos as {photo}")
+            raise UserError(f"--data: has labels but no photos; this command needs {table} and the photos as {photo}")
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -110,15 +110,15 @@ def load_test(folder: Path, cache_folder: Path) -> Rows:
 def fingerprints(paths: Sequence[Path], cache_folder: Path) -> list[str]:
     """Content hash (BLAKE2b, 16 hex digits) of each photo file, in the order of `paths`, which lie in one folder.
 
-    Hashes are kept in `cache_folder/fingerprints/` by name, size and times (mtime and ctime), so only new and changed
-    files are read. Raises UserError listing every file that is absent or unreadable.
+    Hashes are cached in `cache_folder/fingerprints/` by name, size and times (mtime and ctime), so only new and changed
+    files are read. Raises UserError listing the files that are missing or unreadable.
     """
-    memory = cache_folder / "fingerprints" / f"{text_hash(str(paths[0].parent.resolve()))}.json"
+    record = cache_folder / "fingerprints" / f"{text_hash(str(paths[0].parent.resolve()))}.json"
     known: dict[str, list[Any]] = {}
-    with suppress(OSError, ValueError):  # absent or damaged: the photos are read again
-        known = json.loads(memory.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError):  # missing or damaged: the photos are read again
+        known = json.loads(record.read_text(encoding="utf-8"))
 
-    def look(path: Path) -> list[Any] | PhotoError:
+    def current_entry(path: Path) -> list[Any] | PhotoError:
         try:
             about = photo_stat(path)
             times = [about.st_size, about.st_mtime_ns, about.st_ctime_ns]
@@ -127,33 +127,33 @@ def fingerprints(paths: Sequence[Path], cache_folder: Path) -> list[str]:
         except PhotoError as error:
             return error
 
-    found = list(track(ordered_map(look, paths, thread_count()), "reading photos", total=len(paths)))
+    found = list(track(ordered_map(current_entry, paths, thread_count()), "reading photos", total=len(paths)))
     faults = [(path, entry.reason) for path, entry in zip(paths, found, strict=True) if isinstance(entry, PhotoError)]
-    refuse(faults, len(paths), memory.with_suffix(".bad.txt"))
+    refuse(faults, len(paths), record.with_suffix(".bad.txt"))
     entries = [entry for entry in found if not isinstance(entry, PhotoError)]
-    now = known | {path.name: entry for path, entry in zip(paths, entries, strict=True)}
-    if now != known:
+    updated = known | {path.name: entry for path, entry in zip(paths, entries, strict=True)}
+    if updated != known:
         with suppress(OSError):  # only speed is lost where the cache cannot be written
-            write_text(memory, json.dumps(now) + "\n")
+            write_text(record, json.dumps(updated) + "\n")
     return [str(entry[3]) for entry in entries]
 
 
 def _has_photos(folder: Path, part: str, table: pd.DataFrame, cache_folder: Path) -> bool:
-    """Whether `folder/PART/` is there. Raises UserError if it is no folder, or lacks photos of the table."""
+    """Whether `folder/PART/` exists. Raises UserError if it is no folder, or lacks photos of the table."""
     photos = folder / part
     if not os.path.lexists(photos):
         return False
     if not photos.is_dir():  # a broken link would quietly turn the data into labels alone
         raise UserError(
-            f"{photos}: is no folder (or a broken link); put the photos there, or remove it for labels alone"
+            f"{photos}: is no folder (or a broken link); put the photos into it, or remove it for labels alone"
         )
-    there = {entry.name for entry in photos.iterdir()}
-    near = {Path(name).stem.casefold(): name for name in sorted(there)}
+    present = {entry.name for entry in photos.iterdir()}
+    by_stem = {Path(name).stem.casefold(): name for name in sorted(present)}
     faults: list[tuple[Path, str]] = []
     for name in table[ID]:
-        if f"{name}.jpg" in there:
+        if f"{name}.jpg" in present:
             continue
-        other = near.get(name.casefold().removesuffix(".jpg"))
+        other = by_stem.get(name.casefold().removesuffix(".jpg"))
         reason = f"missing (found {shown(other)}; the name must be exactly the Id and .jpg)" if other else "missing"
         faults.append((photos / f"{name}.jpg", reason))
     refuse(faults, len(table), cache_folder / f"missing-{part}.txt")

@@ -1,7 +1,7 @@
-"""Near-duplicate photos: which photos of a data set show the same picture, so that no fold boundary runs between them.
+"""Near-duplicate photos: which photos of a data set show the same picture, and so must share a fold.
 
 Each photo is decoded once to 64 x 64 and kept as a signature: aHash, pHash, dHash and wHash of 256 bits each
-(ImageHash, hash_size 16) and a 16 x 16 luminance thumbnail. Two photos are duplicates where
+(ImageHash, hash_size 16) and a 16 x 16 luminance thumbnail. Two photos are duplicates if
 
 - their files are byte for byte the same, or
 - at least `threshold` of the 1,024 bits are equal and their thumbnails correlate by at least 0.9.
@@ -10,7 +10,7 @@ Why 0.85: over 495,000 pairs of different real pictures (crops and mirror images
 equal bits was 0.50 with sd 0.06 and never above 0.76, while 99 of 100 copies cropped by 2 % on each side, and all
 copies that were re-encoded, rescaled, brightened by a third or turned by 1 degree, stayed above 0.85 (at 0.90: 87 of
 100 crops). A picture without structure (thumbnail sd below 4 levels of 255) has hashes made of noise, so only identical
-files are its duplicates. Mirror images and crops of 5 % are not found; `is_copy` finds them, pair by pair.
+files are its duplicates. Mirror images and crops of 5 % are not found; `is_copy` finds them, for one pair at a time.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def duplicate_groups(paths: Sequence[Path], *, threshold: float = THRESHOLD, cac
     prints = fingerprints(paths, cache_folder)
     file = cache_folder / "duplicates" / f"{text_hash(*prints)}-{text_hash(DUPLICATES, DECODER)}.npy"
     rows = CachedRows(file, paths, signature, (_BYTES + _THUMB**2,), "looking for duplicates").open()
-    # Of files that are byte for byte the same, only the first is compared with others.
+    # Of identical files, only the first is compared with others.
     first: dict[str, int] = {}
     firsts = np.array([first.setdefault(value, i) for i, value in enumerate(prints)])
     distinct = np.unique(firsts)
@@ -71,7 +71,7 @@ def signature(path: Path) -> Signatures:
 def is_copy(one: Path, other: Path, threshold: float = THRESHOLD) -> bool:
     """Whether two photos show the same picture, even if one is mirrored or cropped to 90 %, by the rule above.
 
-    For pairs that something else suspects: it decodes both, some 10 ms a pair.
+    It decodes both photos, some 10 ms a pair, so use it for suspected pairs only.
     """
     first, second = _variants(one, mirrored=True), _variants(other, mirrored=False)
     a, b = similar_pairs(np.stack([*first, *second]), threshold)
@@ -81,7 +81,7 @@ def is_copy(one: Path, other: Path, threshold: float = THRESHOLD) -> bool:
 def similar_pairs(signatures: Signatures, threshold: float) -> tuple[Integers, Integers]:
     """All pairs a < b that are duplicates by their signatures.
 
-    Every pair is looked at: of two photos with bits of +-1, the product is (equal - unequal) bits, exact in float32,
+    Every pair is compared: of two photos with bits of +-1, the product is (equal - unequal) bits, exact in float32,
     and the matrix product is faster than counting bits. Memory does not grow with the number of photos.
     """
     thumbs = signatures[:, _BYTES:]
@@ -95,8 +95,8 @@ def similar_pairs(signatures: Signatures, threshold: float) -> tuple[Integers, I
             a, b = a + i, b + j
             found.append(np.stack([a, b])[:, (a < b) & structured[a] & structured[b]])
     left, right = np.concatenate(found, axis=1)
-    sure = _correlations(thumbs, left, right) >= CORRELATION
-    return left[sure], right[sure]
+    alike = _correlations(thumbs, left, right) >= CORRELATION
+    return left[alike], right[alike]
 
 
 def components(n: int, left: Integers, right: Integers) -> Integers:

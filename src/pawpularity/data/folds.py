@@ -2,9 +2,9 @@
 
 `make_folds` groups near-duplicates, deals the groups out so that every fold gets the same share of every score, and
 writes `oof/folds/NAME-HASH.csv` (Id, group, fold; sorted by Id). HASH names everything the split depends on, so the
-file is made once, and read and verified from then on. Rows are always found by Id, never by their place in a table.
+file is made once, and read and verified from then on. Rows are always found by Id, never by position.
 
-The dealing is our own: groups, the largest first and then by score, go one by one to the fold that has the fewest
+The algorithm (`deal`) is our own: groups, the largest first and then by score, go one by one to the fold that has the fewest
 photos of the group's score bins, then the fewest photos, then the most points so far. On the contest's 9,912 scores
 the five fold means lie within 0.03 points of one another and the 288 scores of 100 fall 57 or 58 to a fold, in 0.1 s;
 scikit-learn's `StratifiedGroupKFold` gives 0.2 to 0.3 points and 52 to 64 in 1.2 s.
@@ -27,7 +27,7 @@ from pawpularity.files import content_hash, file_hash, read_json, text_hash, wri
 
 COLUMNS = (ID, "group", "fold")
 BINS = 10
-_DEAL = "deal-1"  # in the names of folds files: another way to deal makes other files
+_DEAL = "deal-1"  # version of `deal`, in the names of folds files
 
 Rows = npt.NDArray[np.int64]
 
@@ -42,7 +42,7 @@ class Folds:
     frame: pd.DataFrame
     """Id (str), group, fold (int64), sorted by Id"""
     note: str
-    """what was grouped, or that no duplicates were looked for"""
+    """how many near-duplicates were grouped, or why none were"""
 
     @property
     def k(self) -> int:
@@ -79,9 +79,9 @@ class Folds:
         values: dict[str, int] = {}
         for name in ids:
             if name not in known:
-                raise UserError(f'{self.path}: does not know Id "{name}"; use the folds of this data')
+                raise UserError(f'{self.path}: has no Id "{name}"; use the folds of this data')
             if name in values:
-                raise UserError(f'Id "{name}" stands in the table twice; keep one')
+                raise UserError(f'Id "{name}" is in the table twice; keep one')
             values[name] = known[name]
         return np.array(list(values.values()), dtype=np.int64)
 
@@ -110,7 +110,7 @@ def make_folds(
     duplicate_threshold: float = 0.85,
     out: Path = Path("oof/folds"),
 ) -> Folds:
-    """The folds of a data set: `out/NAME-HASH.csv`, made if it is not there, else read and verified.
+    """The folds of a data set: `out/NAME-HASH.csv`, made if it is missing, else read and verified.
 
     Depends on the rows and photos, not on their order or place. With labels only, every photo is its own group. Raises
     UserError for k above the number of groups, bad photos, or a file that was changed.
@@ -160,7 +160,7 @@ def read_folds(path: Path) -> Folds:
 
 
 def inner_split(groups: npt.ArrayLike, scores: npt.ArrayLike, *, share: float = 0.1, seed: int) -> tuple[Rows, Rows]:
-    """Set about `share` of the rows aside, by whole groups and stratified: (rows to fit, inner rows), both ascending.
+    """Hold out about `share` of the rows, in whole groups and stratified: (rows to fit, inner rows), both ascending.
 
     `groups` and `scores` have shape (n,), 0 < `share` < 1. Neither side is ever empty. Raises UserError where there are
     fewer than two groups.
@@ -169,9 +169,9 @@ def inner_split(groups: npt.ArrayLike, scores: npt.ArrayLike, *, share: float = 
     count = len(np.unique(labels))
     if count < 2:
         raise UserError(f"the training rows are {count} group(s) of duplicates; an inner split needs two or more")
-    # As few and so as even parts as can make up the share: one of ten for 0.1, three of ten for 0.3.
-    fitting = (m for m in range(2, 101) if round(share * m) and abs(round(share * m) / m - share) < 0.005)
-    parts = min(next(fitting, 100), count)
+    # The fewest parts that make up the share, because these are the most even: one of ten for 0.1, three of ten for 0.3.
+    possible = (m for m in range(2, 101) if round(share * m) and abs(round(share * m) / m - share) < 0.005)
+    parts = min(next(possible, 100), count)
     score = np.asarray(scores, dtype=np.float64)
     part = deal(labels, score, k=parts, seed=seed, bins=max(1, min(BINS, count // parts)))
     sizes = np.bincount(part, minlength=parts)
@@ -195,8 +195,8 @@ def deal(groups: Rows, scores: npt.NDArray[np.float64], *, k: int, seed: int, bi
     edges = np.quantile(scores, np.linspace(0, 1, bins + 1)[1:-1])
     by_group = np.argsort(groups, kind="stable")
     bins_of = np.split(np.searchsorted(edges, scores[by_group], side="right"), np.cumsum(sizes)[:-1])
-    # Means are rounded so that their last bit decides nothing. The ranks are shaken by the length of one round, else
-    # scores without ties would be dealt the same way for every seed.
+    # Means are rounded so that their last bit decides nothing. Noise of k ranks is added, else scores without ties would be
+    # dealt the same way for every seed.
     rank = np.empty(count)
     rank[np.lexsort((rng.permutation(count), np.round(sums / sizes, 6)))] = np.arange(count)
     order = np.lexsort((rank + k * rng.random(count), -sizes))
@@ -237,7 +237,7 @@ def _split(dataset: Dataset, k: int, seed: int, bins: int, threshold: float) -> 
 
 def _write(path: Path, frame: pd.DataFrame) -> None:
     text = frame.to_csv(index=False, lineterminator="\n")
-    # The JSON first: a kill between the two leaves no folds file, and the next start makes both.
+    # The JSON first: after a kill between the two there is no folds file, and the next start makes both.
     write_json(path.with_suffix(".json"), {"hash": content_hash(text)[:12], "rule": f"{DUPLICATES}, {_DEAL}"})
     write_text(path, text)
 

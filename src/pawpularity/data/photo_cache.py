@@ -1,6 +1,6 @@
 """Memory-mapped arrays with one row a photo: every file is decoded once, for all epochs, folds, runs and processes.
 
-`CachedRows` keeps any bytes made of a photo in a `.npy` file. `Photos` are the decoded pixels of a table, in
+`CachedRows` holds any bytes made of each photo, in a `.npy` file. `Photos` are the decoded pixels of a table, in
 `CACHE/photos/KEY-SIZE-FIT-DECODER.npy`.
 """
 
@@ -36,7 +36,7 @@ def fingerprint(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class CachedRows:
-    """`make_row(path)` for every path: uint8 (len(paths), *shape), kept in `file`. Nothing is made until it is needed.
+    """`make_row(path)` for every path: uint8 (len(paths), *shape), cached in `file`. Nothing is made until it is needed.
 
     A file of another length or shape is made again. A killed process leaves no file behind.
     """
@@ -53,8 +53,8 @@ class CachedRows:
         """Bytes on disk."""
         return len(self.paths) * int(np.prod(self.shape))
 
-    def opened(self) -> Pixels | None:
-        """The read-only memory map, or None where the file is absent or cut short."""
+    def existing(self) -> Pixels | None:
+        """The read-only memory map, or None where the file is missing or cut short."""
         try:
             rows = np.load(self.file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):
@@ -64,22 +64,22 @@ class CachedRows:
 
     def open(self) -> Pixels:
         """The read-only memory map, made first if need be. Raises UserError as `stream` does."""
-        if (found := self.opened()) is not None:
+        if (found := self.existing()) is not None:
             return found
         for _ in self.stream():
             pass
-        if (found := self.opened()) is None:
+        if (found := self.existing()) is None:
             raise UserError(f"{self.file}: changed while it was made; run again")
         return found
 
     def stream(self) -> Iterator[Pixels]:
-        """All rows in order while a thread pool makes them; the file appears when the last one was taken.
+        """All rows in order, while a thread pool makes them. The file appears when the last row has been read.
 
         A second process waits for the first. Raises UserError listing every bad photo, or where the disk is too small.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with one_builder(self.file.with_name(f"{self.file.name}.lock"), self.file.name):
-            if (found := self.opened()) is not None:
+            if (found := self.existing()) is not None:
                 yield from found
                 return
             require_space(self.file.parent, self.size, self.what, OTHER_CACHE)
@@ -94,7 +94,7 @@ class CachedRows:
 
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(self.paths), *self.shape)}
         faults: list[tuple[Path, str]] = []
-        # Plain writes and no writable map: a full disk is then an error and no SIGBUS.
+        # Plain writes: on a full disk they raise an error, where a writable memory map ends in SIGBUS.
         with (
             atomic_file(self.file) as temporary,
             temporary.open("wb") as out,
@@ -116,15 +116,15 @@ class Photos:
     """The photos of a table as squares of pixels; row i is the table's photo i. They are decoded when first needed."""
 
     key: str
-    """Names content, order, size and decoder; empty = nothing made of them may be kept on disk."""
+    """Names content, order, size and decoder; empty = their features are not cached."""
     seeds: NDArray[np.uint64]
-    """(n,) by content: what a photo's random augmentations are drawn from."""
+    """(n,) seeds of the photos' random augmentations, from their content."""
     rows: CachedRows | Pixels
     """Cached on disk, or in memory already."""
 
     @staticmethod
     def of(pixels: Pixels) -> "Photos":
-        """Pixels that are in memory, (n, size, size, 3)."""
+        """Photos from pixels in memory, (n, size, size, 3)."""
         return Photos("", np.arange(len(pixels), dtype=np.uint64), pixels)
 
     def __len__(self) -> int:
@@ -137,12 +137,12 @@ class Photos:
 
     @property
     def undecoded_bytes(self) -> int:
-        """Disk that decoding them will take; 0 if they are there."""
-        return self.rows.size if isinstance(self.rows, CachedRows) and self.rows.opened() is None else 0
+        """Disk that decoding them will take; 0 if they are decoded already."""
+        return self.rows.size if isinstance(self.rows, CachedRows) and self.rows.existing() is None else 0
 
     def each(self, wanted: NDArray[np.int64]) -> Iterator[tuple[int, Pixels]]:
-        """(row, pixels) of the rows `wanted`, ascending. Photos that are not cached are decoded on the way."""
-        if isinstance(self.rows, CachedRows) and self.rows.opened() is None:
+        """(row, pixels) of the rows `wanted`, which must ascend. Without a cache file all photos are decoded on the way."""
+        if isinstance(self.rows, CachedRows) and self.rows.existing() is None:
             needed = set(wanted.tolist())
             yield from ((row, pixels) for row, pixels in enumerate(self.rows.stream()) if row in needed)
         else:
@@ -157,7 +157,7 @@ def photos_of(paths: Sequence[Path], prints: Sequence[str], *, size: int, fit: s
     expected = dict(zip(paths, prints, strict=True))
 
     def make(path: Path) -> Pixels:
-        # The cache is named by content: what is decoded must be the very bytes that were hashed.
+        # The cache is named by content, so only the bytes that were hashed may be decoded.
         data = read_photo(path)
         if fingerprint(data) != expected[path]:
             raise PhotoError(path, "changed while it was read")
@@ -170,7 +170,7 @@ def photos_of(paths: Sequence[Path], prints: Sequence[str], *, size: int, fit: s
 
 @contextmanager
 def one_builder(lock_file: Path, what: str) -> Iterator[None]:
-    """Hold a lock, and say that another process is making `what` where that one has to be waited for."""
+    """Hold a lock. While another process holds it, log that it is making `what`, and wait."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(lock_file)

@@ -1,7 +1,7 @@
-"""What can be measured of a photo file without a network: its size, its bytes, how sharp and how bright it is.
+"""Simple properties of a photo file, measured without a network: size, bytes, sharpness, brightness.
 
-A column each, named with its unit. File size and sharpness are spread over decades, so they are natural logarithms.
-Sharpness is taken at 256 x 256 pixels: it would measure the size otherwise.
+Each is a column, named with its unit. File size and sharpness span decades, so they are natural logarithms. Sharpness is
+measured at 256 x 256 pixels, or it would depend on the photo's size.
 """
 
 import io
@@ -19,19 +19,19 @@ from pawpularity.data.photos import DECODER, FORMATS, PhotoError, decode, fault,
 from pawpularity.files import text_hash
 
 PROPERTIES = ("width, px", "height, px", "width / height", "megapixels", "log file size", "log sharpness", "mean luma")
-_RULE = "facts-2"  # in the cache's name: other rules make other files
+_RULE = "facts-2"  # version of the rule, in the cache's name
 _MEASURED_AT = 256
 
 
 def displayed_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels as the photo is shown, turned as its EXIF says. Raises PhotoError."""
+    """(width, height) in pixels after the EXIF orientation is applied. Raises PhotoError."""
     return _header(path, read_photo(path))
 
 
 def photo_facts(rows: Rows) -> pd.DataFrame:
     """The properties of every photo of `rows`, in row order, float64.
 
-    Kept in the cache folder's `photos-measured/`. Raises UserError listing the photos that cannot be decoded.
+    Cached in the cache folder's `photos-measured/`. Raises UserError listing the photos that cannot be decoded.
     """
     file = rows.cache_folder / "photos-measured" / f"{rows.photo_key}-{text_hash(_RULE, DECODER)}.npy"
     shape = (8 * len(PROPERTIES),)

@@ -28,13 +28,13 @@ from pawpularity.files import write_text
 
 DECODER = "pillow-bicubic-draft2x-white-1"
 FITS = ("squash", "crop")
-# Named, so that a photo from outside never starts a plugin with side effects (EPS runs Ghostscript).
+# An allow-list, so that a photo from outside never starts a plugin with side effects (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_BYTES = 1_000_000_000  # a file is read whole
-MAX_PIXELS = 89_478_485  # Pillow warns there of decompression bombs; we refuse
+MAX_PIXELS = 89_478_485  # where Pillow warns of decompression bombs; we refuse
 _NAMED = 20  # bad photos in an error message
 
-# Odd metadata does not concern the pixels, and Pillow's bomb warning is an error of ours.
+# Warnings of odd metadata do not concern the pixels. Too many pixels raise PhotoError.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else broken TIFFs are logged on standard error
@@ -61,7 +61,7 @@ def decode(source: Path | bytes, size: int, fit: str) -> Pixels:
     """Decode one photo to RGB, uint8, shape (size, size, 3).
 
     `fit`: "squash" stretches both sides to the square, as the paper did; "crop" takes the largest centred square.
-    Raises PhotoError for a photo that is absent, no image, damaged, above 89 Mpx, or of floating-point pixels.
+    Raises PhotoError for a photo that is missing, no image, damaged, above 89 Mpx, or of floating-point pixels.
     """
     data = source if isinstance(source, bytes) else read_photo(source)
     if not data:
@@ -83,7 +83,7 @@ def decode(source: Path | bytes, size: int, fit: str) -> Pixels:
 
 
 def read_photo(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of a photo file. Raises PhotoError where it is absent, too large, unreadable, or no regular file."""
+    """The bytes of a photo file. Raises PhotoError where it is missing, too large, unreadable, or no regular file."""
     photo_stat(path, max_bytes)
     try:
         return path.read_bytes()
@@ -106,7 +106,7 @@ def photo_stat(path: Path, max_bytes: int = MAX_BYTES) -> os.stat_result:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 if there is none. Ask after `load`: a PNG may end with it, and Pillow turns TIFFs itself."""
+    """EXIF orientation, 1 if there is none. Call it after `load`: a PNG may end with it, and Pillow turns TIFFs itself."""
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # broken metadata around good pixels is common
@@ -134,7 +134,7 @@ def fault(error: Exception, data: bytes = b"") -> str:
 
 
 def refuse(faults: Sequence[tuple[Path, str]], total: int, report: Path) -> None:
-    """Raise one UserError for all `faults` (photo, reason), if any. It names 20; the file `report` lists more."""
+    """Raise one UserError for all `faults` (photo, reason), if any. It names 20; with more, the file `report` lists all."""
     if not faults:
         return
     named = "; ".join(f"{path.parent.name}/{path.name}: {reason}" for path, reason in faults[:_NAMED])
@@ -155,39 +155,39 @@ def thread_count() -> int:
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Generator[Result, None, None]:
-    """`map` over a thread pool, in the order of `items`, with at most 4 results a thread in the making.
+    """`map` over a thread pool, in the order of `items`, with at most 4 pending results per thread.
 
     Closing the generator stops the work and closes `items`.
     """
-    drawn, made = iter(items), deque[Future[Result]]()
+    source, pending = iter(items), deque[Future[Result]]()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for item in drawn:
-                made.append(pool.submit(function, item))
-                if len(made) >= 4 * threads:
-                    yield made.popleft().result()
-            while made:
-                yield made.popleft().result()
+            for item in source:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= 4 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
-            if close := getattr(drawn, "close", None):
+            if close := getattr(source, "close", None):
                 close()
 
 
 def prefetch(items: Iterable[Item], ahead: int) -> Generator[Item, None, None]:
-    """`items`, up to `ahead` of them prepared by a thread before they are asked for."""
-    drawn, end = iter(items), object()
+    """`items`, of which a thread prepares up to `ahead` in advance."""
+    source, end = iter(items), object()
     with ThreadPoolExecutor(1) as pool:
-        made = deque(pool.submit(next, drawn, end) for _ in range(ahead))
+        pending = deque(pool.submit(next, source, end) for _ in range(ahead))
         try:
-            while (item := made.popleft().result()) is not end:
-                made.append(pool.submit(next, drawn, end))
+            while (item := pending.popleft().result()) is not end:
+                pending.append(pool.submit(next, source, end))
                 yield cast("Item", item)
         finally:
-            for future in made:
+            for future in pending:
                 future.cancel()
-            # In their own thread: a lock that a generator holds belongs to the thread that took it.
-            if close := getattr(drawn, "close", None):
+            # Closed in the thread that ran it: only that thread can release a lock that a generator holds.
+            if close := getattr(source, "close", None):
                 pool.submit(close)
 
 

@@ -1,16 +1,16 @@
 """Where the subject of a photo is, and how far it stands out from its background: the contrast, in levels of luma.
 
-There is no detector of pets here, only colours and the habit of putting a pet in the middle:
+It detects no pets. It relies on colour, and on pets being in the middle of most photos:
 
 1. cut off a plain frame (collage programs, screenshots);
 2. guess each pixel's chance to be subject by naive Bayes of its colour (histograms of subject and background in CIELAB)
    and its place (most often around the middle), four times over, smoothed along edges by a guided filter;
-3. run GrabCut (Rother et al. 2004, OpenCV's) from that guess, the very middle held to be subject and the rim background;
+3. run GrabCut (Rother et al. 2004, OpenCV's) from that guess, with the very middle fixed as subject and the rim as background;
 4. remove specks and fill holes.
 
-The contrast is |mean luma of the subject - mean luma of the background|. Cutting by colour finds more contrast than
-there is where the subject is hard to tell. `docs/log.md` says how good the masks are. A mask below 5 % of the photo (the
-middle that is always in it is 4 %) or above 90 % is a failure: such a photo has no measured contrast.
+The contrast is |mean luma of the subject - mean luma of the background|. Where the two look alike, a mask by colour
+overstates it. `docs/log.md` says how good the masks are. A mask below 5 % of the photo (the fixed middle is 4 %) or above
+90 % is a failure: such a photo has no measured contrast.
 """
 
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ from pawpularity.data.photo_cache import CachedRows
 from pawpularity.data.photos import DECODER, Pixels, decode
 from pawpularity.files import text_hash
 
-RULE = "bayes-grabcut-160-1"  # in the cache's name
+RULE = "bayes-grabcut-160-1"  # version of the rule, in the cache's name
 SIZE = 160  # pixels a side; GrabCut's time grows with their number
-LEAST, MOST = 0.05, 0.90  # shares of the photo beyond which a mask is no subject before a background
+LEAST, MOST = 0.05, 0.90  # shares of the photo outside which a mask is a failure
 OUTSIDE, BACKGROUND, SUBJECT = range(3)
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -47,9 +47,9 @@ class Contrasts:
     """Measured contrasts, aligned with the data's table."""
 
     levels: Floats
-    """(n,) of luma, 0..255; NaN where the mask failed"""
+    """(n,) levels of luma, 0..255; NaN where the mask failed"""
     share: Floats
-    """(n,) of the photo that is subject"""
+    """(n,) the subject's share of the photo"""
 
     @property
     def failed(self) -> int:
@@ -58,7 +58,7 @@ class Contrasts:
 
 
 def measure(dataset: Dataset) -> Contrasts:
-    """The contrast of every photo of the training table, kept in the cache folder's `photos/`.
+    """The contrast of every photo of the training table, cached in the cache folder's `photos/`.
 
     Raises UserError where the data have no photos, or listing those that cannot be decoded.
     """
@@ -105,7 +105,7 @@ def _subject(photo: Pixels) -> Mask:
     size = len(photo)
     guess = cv2.resize(_guess(photo), (size, size))
     marks = np.where(guess > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    marks[_away(size, 0.10, 0.12) <= 1.0] = cv2.GC_FGD
+    marks[_distance(size, 0.10, 0.12) <= 1.0] = cv2.GC_FGD
     marks[:2] = marks[:, :2] = marks[:, -2:] = cv2.GC_BGD  # not the lower rim: many pets leave the photo there
     cv2.setRNGSeed(0)  # of this thread: GrabCut starts its colour models by k-means
     cv2.grabCut(np.ascontiguousarray(photo[..., ::-1]), marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 1,
@@ -119,7 +119,7 @@ def _guess(photo: Pixels) -> Floats:
     lab = cv2.cvtColor(small.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB).astype(np.float64)
     scaled = np.clip((lab + np.array([0.0, 60.0, 60.0])) / np.array([100.0, 120.0, 120.0]), 0.0, 0.999)
     bins = np.ravel_multi_index(tuple((scaled * _BINS).astype(int).transpose(2, 0, 1)), (_BINS,) * 3)
-    place = 0.03 + 0.9 * np.exp(-0.5 * _away(_SMALL, *_SPREAD))
+    place = 0.03 + 0.9 * np.exp(-0.5 * _distance(_SMALL, *_SPREAD))
     logit = 0.7 * np.log(place / (1.0 - place))  # the place counts for less than the colour
     chance = place
     for _ in range(_ROUNDS):
@@ -129,7 +129,7 @@ def _guess(photo: Pixels) -> Floats:
 
 
 def _colours(bins: NDArray[np.int64], weight: Floats) -> Floats:
-    """How likely each colour is, (_BINS ** 3,), smoothed over like colours."""
+    """How likely each colour is, (_BINS ** 3,), smoothed over similar colours."""
     counts = np.bincount(bins.ravel(), weight.ravel(), _BINS**3).reshape((_BINS,) * 3)
     smooth = ndimage.gaussian_filter(counts, 1.0, mode="constant").ravel()
     found: Floats = smooth / smooth.sum() + 1e-5
@@ -148,11 +148,11 @@ def _along_edges(values: Floats, guide: Floats) -> Floats:
     return mean(slope) * guide + mean(of_values - slope * of_guide)
 
 
-def _away(size: int, spread_x: float, spread_y: float) -> Floats:
-    """Squared distance from the usual place of a subject, in spreads: (size, size)."""
+def _distance(size: int, spread_x: float, spread_y: float) -> Floats:
+    """Squared distance of every pixel from the usual place of a subject, in spreads: (size, size)."""
     y, x = np.mgrid[0:size, 0:size] / (size - 1.0)
-    away: Floats = ((x - _MIDDLE[0]) / spread_x) ** 2 + ((y - _MIDDLE[1]) / spread_y) ** 2
-    return away
+    squared: Floats = ((x - _MIDDLE[0]) / spread_x) ** 2 + ((y - _MIDDLE[1]) / spread_y) ** 2
+    return squared
 
 
 def _tidy(mask: Mask) -> Mask:
@@ -173,20 +173,20 @@ def _tidy(mask: Mask) -> Mask:
 def _frame(photo: Pixels) -> tuple[int, int, int, int]:
     """Depth of a plain frame at the top, bottom, left and right, in pixels. A frame has two opposite sides."""
     across = photo.transpose(1, 0, 2)
-    top, bottom, left, right = (_plain(lines) for lines in (photo, photo[::-1], across, across[::-1]))
+    top, bottom, left, right = (_frame_depth(lines) for lines in (photo, photo[::-1], across, across[::-1]))
     rows = (top, bottom) if min(top, bottom) >= 3 else (0, 0)
     return (*rows, left, right) if min(left, right) >= 3 else (*rows, 0, 0)
 
 
-def _plain(lines: Pixels) -> int:
-    """How many of the first lines have one common colour, up to 4 levels of JPEG noise; 0 where no edge ends them.
+def _frame_depth(lines: Pixels) -> int:
+    """How many of the first lines share one colour, up to 4 levels of JPEG noise; 0 unless an edge follows them.
 
-    A frame ends in a line that is another colour over most of its length. A plain wall does not: it is background.
+    After a frame comes a line that differs from it over most of its length. After a plain wall none does: it is background.
     """
     colour = lines[0].mean(axis=0)
     for depth, line in enumerate(lines[: len(lines) * 3 // 10]):
         if line.std(axis=0).mean() >= 4.0 or np.abs(line - colour).mean() >= 4.0:
-            # The resize blends the edge over a line or two, so look at the next but one.
+            # The resize blends the edge over a line or two, so compare the line after those.
             beyond = np.abs(lines[depth + 2] - colour).mean(axis=1)
             return depth if (beyond > 8.0).mean() > 0.5 else 0
     return 0

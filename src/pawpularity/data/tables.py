@@ -1,8 +1,8 @@
 """The contest's tables, read strictly: `train.csv`, `test.csv`, `sample_submission.csv`.
 
-Columns are found by name, so they may stand in any order and beside others. What comes back is always `Id`, the twelve
+Columns are found by name: they may be in any order, and others may be among them. The result is always `Id`, the twelve
 metadata columns in Kaggle's order, and (training only) `Pawpularity`, in the file's row order. Everything a model would
-choke on later is refused here, in one line that names the file, the row as a spreadsheet numbers it (the header is row 1),
+fail on later is refused here, in one line that names the file, the row as a spreadsheet numbers it (the header is row 1),
 the column, and the remedy.
 """
 
@@ -25,15 +25,15 @@ TARGET = "Pawpularity"
 METADATA = ("Subject Focus", "Eyes", "Face", "Near", "Action", "Accessory", "Group", "Collage", "Human", "Occlusion", "Info",
             "Blur")  # fmt: skip
 
-# Python's float() also takes "1_000", "١" and "nan"; none of them is a number in a contest table.
+# Python's float() also accepts "1_000", "١" and "nan", which are no numbers in a contest table.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LONGEST_ID = 200
-_NAMED = 6  # columns of a header that a message names
+_NAMED = 6  # most columns of a header that a message names
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The text of the columns asked for: `columns[name][i]` stands in spreadsheet row `rows[i]` of the file."""
+    """The text of the requested columns: `columns[name][i]` is the cell in spreadsheet row `rows[i]` of the file."""
 
     path: Path
     rows: list[int]
@@ -44,7 +44,7 @@ class Cells:
         return f'{self.path}, row {self.rows[i]}, column "{column}"'
 
     def numbers(self, column: str, what: str) -> npt.NDArray[np.float64]:
-        """The column as finite float64. Raises UserError naming the first cell that is no number and `what` is expected."""
+        """The column as finite float64. Raises UserError naming the first bad cell; `what` says what to write there."""
         cells = self.columns[column]
         for i, cell in enumerate(cells):
             if not _NUMBER.fullmatch(cell):
@@ -66,7 +66,7 @@ class Cells:
                 raise UserError(f"{self.where(i, ID)}: {wrong}")
             if value in first:
                 raise UserError(
-                    f"{self.path}: Id {shown(value)} stands in row {self.rows[first[value]]} and again in row "
+                    f"{self.path}: Id {shown(value)} is in row {self.rows[first[value]]} and again in row "
                     f"{self.rows[i]}; keep one of them"
                 )
             first[value] = i
@@ -76,7 +76,7 @@ class Cells:
 def read_cells(path: Path, columns: Sequence[str]) -> Cells:
     """Read the named columns of a comma-separated UTF-8 file as stripped text (`Id` is not stripped).
 
-    Empty rows are skipped; a file of a header alone gives no rows. Raises UserError for a file that is absent, empty,
+    Empty rows are skipped; a file with only a header gives no rows. Raises UserError for a file that is missing, empty,
     unreadable, not UTF-8 or separated otherwise, for a missing or repeated column, and for a row with another number of
     cells than the header.
     """
@@ -155,7 +155,7 @@ def _frame(cells: Cells) -> pd.DataFrame:
     data: dict[str, object] = {ID: cells.ids()}
     for name in METADATA:
         column = cells.columns[name]
-        if set(column) <= {"0", "1"}:  # every real file: no need to look at the cells one by one
+        if set(column) <= {"0", "1"}:  # every real file: no need to parse the cells
             data[name] = (np.array(column) == "1").astype(np.int8)
             continue
         values = cells.numbers(name, "0 or 1")
@@ -172,7 +172,7 @@ def _records(path: Path) -> list[list[str]]:
     try:
         # newline="" leaves line ends to the csv module, which takes \n, \r\n and \r alike.
         records.extend(csv.reader(io.StringIO(_text(path), newline=""), strict=True))
-    except csv.Error as error:  # a field beyond the limit is most often a quote that is never closed
+    except csv.Error as error:  # most often a quote that is never closed
         raise UserError(f"{path}, row {len(records) + 1}: is not readable CSV ({error}); correct its quotes") from None
     return records
 
@@ -203,12 +203,12 @@ def _holds_data(record: Sequence[str]) -> bool:
 
 
 def _position(path: Path, header: Sequence[str], name: str, columns: Sequence[str]) -> int:
-    """Where the column stands. Raises UserError where it is missing or repeated."""
+    """The index of the column. Raises UserError if it is missing or repeated."""
     count = header.count(name)
     if count == 1:
         return header.index(name)
     if count > 1:
-        raise UserError(f'{path}: column "{name}" stands in the header {count} times; keep one')
+        raise UserError(f'{path}: column "{name}" is in the header {count} times; keep one')
     if len(header) == 1:
         for mark, marks in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
             if mark in header[0]:
@@ -222,7 +222,7 @@ def _position(path: Path, header: Sequence[str], name: str, columns: Sequence[st
 
 
 def _id_fault(value: str) -> str:
-    """Why `value` cannot be an Id (it names a photo file, so it must not lead out of the folder), or nothing."""
+    """Why `value` cannot be an Id, or "". An Id names a photo file, so it must not lead out of the folder."""
     if not value.strip():
         return "is empty; every row needs its photo's Id"
     bad = re.search(r"[/\\]|\.\.|^\.|^\s|\s$", value) or not value.isprintable() or len(value.encode()) > _LONGEST_ID
