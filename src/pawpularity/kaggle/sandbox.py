@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pawpularity.console import Progress
 from pawpularity.errors import UserError
 from pawpularity.kaggle import kaggle_image
 
@@ -94,18 +95,30 @@ def run(
     # Not resolved: Python finds its virtual environment through the link.
     command = [str(Path(program).absolute()), "-I", kaggle_image.__file__, str(root), str(script.resolve()), *words]
     before = _listing(dataset) + _listing(competition)
-    try:
-        done = subprocess.run(
-            [*network_namespace(), *command],
-            cwd=working, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise UserError(f"kernel-check: the script did not end within {LIMIT_S:.0f} s; try PHOTOS=200") from None
+    code, output = _watched([*network_namespace(), *command], working, environment)
     if _listing(dataset) + _listing(competition) != before:
         raise AssertionError("the script changed its input")
     log = root / "guard.json"
     guard = json.loads(log.read_text(encoding="utf-8")) if log.is_file() else {}
-    return Session(done.returncode, done.stdout + done.stderr, guard, working)
+    return Session(code, output, guard, working)
+
+
+def _watched(command: Sequence[str], folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Exit code and output of `command`, with a bar that counts its seconds. Raises UserError after `LIMIT_S`."""
+    with (
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as child,
+        Progress(None, "the kernel's script", "s") as progress,
+    ):
+        for _ in range(int(LIMIT_S)):
+            try:
+                output, _none = child.communicate(timeout=1)
+                return child.returncode, output
+            except subprocess.TimeoutExpired:
+                progress.add()
+        child.kill()
+    raise UserError(f"kernel-check: the script did not end within {LIMIT_S:.0f} s; try PHOTOS=200")
 
 
 def _listing(folder: Path) -> list[tuple[str, int, int]]:
