@@ -96,7 +96,8 @@ def resume(run: str, place: Path) -> None:
 
 def version_numbers(version: str) -> tuple[int, ...]:
     """The first three numbers of a version, for comparing."""
-    return tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
+    numbers = [int(part) for part in re.findall(r"\d+", version.split("+")[0])]
+    return tuple((numbers + [0, 0, 0])[:3])
 
 
 def installed(name: str) -> str | None:
@@ -201,7 +202,8 @@ class Trainer:
                 if code is not None:
                     del running[fold]
                     slots.append(slot)
-                    self.states[fold] = "trained" if code == 0 else "stopped" if code in STOPPED else "failed"
+                    stopped = code in STOPPED or (over and code == -signal.SIGKILL)  # killed by `end`
+                    self.states[fold] = "trained" if code == 0 else "stopped" if stopped else "failed"
                     say(f"fold {fold}: {self.states[fold]}")
                     self.pack()
             time.sleep(0.2)

@@ -6,6 +6,7 @@ of the trial that was cut short. The sampler's seed depends on `search.seed` and
 study that was stopped and continued draws the same settings as one that was not.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,7 @@ def load_studies(store: Store, name: str) -> list[optuna.Study]:
     """The study `name`, or the studies of its folds. Raises UserError if there is none."""
     with store.reachable():
         names = sorted(optuna.get_all_study_names(store.storage))
-        found = [one for one in names if one == name or one.startswith(f"{name}-fold")]
+        found = [one for one in names if re.fullmatch(rf"{re.escape(name)}(-fold\d+)?", one)]
         if not found:
             raise UserError(f"{store.shown}: holds no study {name}; it holds {', '.join(names) or 'none'}")
         return [optuna.load_study(study_name=one, storage=store.storage) for one in found]
