@@ -65,7 +65,7 @@ def _device(wanted: str | None) -> tuple[str, str]:
             available = [
                 name if count == 1 else f"{name}:0 to {name}:{count - 1}" for name, count in counts.items() if count
             ]
-            raise UserError(f"device {wanted}: is not on this machine; available: {', '.join(available)}")
+            raise UserError(f"device {wanted}: is not here; available: {', '.join(available)}")
         return wanted, ""
     if torch.cuda.is_available():
         # A GPU too old for this torch build says it is available and fails at its first operation.

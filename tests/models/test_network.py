@@ -113,8 +113,8 @@ def test_half_frozen_batchnorm_stays_in_evaluation_mode():
 def test_unfrozen_is_clipped():
     network = build_network(toy("model.unfrozen=9999"), fold=0)
     assert all(p.requires_grad for p in network.parameters())
-    assert "clipped" in network.depth
-    assert "clipped" not in build_network(toy("model.unfrozen=9"), fold=0).depth
+    assert "clipped" in network.unfrozen_note
+    assert "clipped" not in build_network(toy("model.unfrozen=9"), fold=0).unfrozen_note
 
 
 @pytest.mark.parametrize(("output", "loss"), [("sigmoid", "bce"), ("relu", "mse"), ("linear", "huber")])

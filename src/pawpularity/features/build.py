@@ -1,12 +1,12 @@
 """Compute cached features: run the frozen part of a network once per (photo, view), as far as that was not done before.
 
-`FeatureCache` belongs to one table of photos. `FeatureCache.open(network, compute, photos, views)` gives the file that holds the
-features of these pairs, computed on the way: photos are decoded and augmented by threads while the network computes, a deeper
-block starts from the features of a shallower one, and a build that was killed goes on where it stopped. It first says how much
-disk it needs; where the budget is too small it says so and gives None.
+`FeatureCache` belongs to one table of photos. `FeatureCache.open(network, compute, photos, views)` returns the file with the
+features of these pairs, and first computes the missing ones. Threads decode and augment photos while the network computes. A
+deeper block starts from the features of a shallower one, and a build that was killed resumes. It first logs how much disk it
+needs. If the budget is too small, it logs that and returns None.
 
-Every batch has the same size (the last one is filled up), so that features do not depend on which other photos were asked
-for: other batch sizes may pick other kernels, and differ in the last digits.
+Every batch has the same size (the last one is filled up), so that features do not depend on which other photos are in the
+batch: another batch size may select other kernels and change the last digits.
 """
 
 import re
@@ -31,7 +31,7 @@ from pawpularity.models.network import Network
 
 BATCH = 32
 Batches = Iterator[tuple[Rows, Tensor]]
-"""(photo, view) pairs and what the network is fed for them"""
+"""(photo, view) pairs and the network's input for them"""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class FeatureCache:
         """The file with the features of the pairs (`photos[i]`, `views[i]`) behind the network's frozen blocks.
 
         None where nothing is frozen, where they do not fit the budget, and without `build` where some are missing. `network` is
-        on `compute.device`. Raises UserError for bad photos or a full disk; what was finished until then is kept.
+        on `compute.device`. Raises UserError for bad photos or a full disk; finished shards are kept.
         """
         if network.frozen_blocks == 0 or not self.photos.key:
             return None
@@ -86,7 +86,7 @@ class FeatureCache:
             probe = run_blocks(network, compute, torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8), 0, blocks)
             shape = (probe.shape[2], probe.shape[3], probe.shape[1]) if probe.ndim == 4 else tuple(probe.shape[1:])
             about = {
-                "backbone": _plain(network.model.backbone),  # its tag changes nothing; the weights are hashed
+                "backbone": _folder_name(network.model.backbone),  # its tag changes nothing; the weights are hashed
                 "args": {name: repr(value) for name, value in network.model.args.items()},
                 "blocks": blocks,
                 "block": network.split.blocks[blocks - 1].name,
@@ -103,16 +103,16 @@ class FeatureCache:
                 },
             }
             self._files[key] = FeatureFile(
-                self.folder, f"{_plain(network.model.backbone)}-{blocks}", about, len(self.photos)
+                self.folder, f"{_folder_name(network.model.backbone)}-{blocks}", about, len(self.photos)
             )
         return self._files[key]
 
     def _affordable(self, file: FeatureFile, rows: int) -> bool:
-        there = sum(part.stat().st_size for part in self.folder.glob("*/features.bin"))
+        used = sum(part.stat().st_size for part in self.folder.glob("*/features.bin"))
         needed = rows * file.row_bytes
-        if there + needed <= self.budget_gb * 1e9:
+        if used + needed <= self.budget_gb * 1e9:
             return True
-        taken = f" and {size_text(there)} are taken (make clean-cache shows them)" if there else ""
+        taken = f" and {size_text(used)} are taken (make clean-cache shows them)" if used else ""
         self.log_once(
             f"features {rows:,} rows of {size_text(file.row_bytes)} would take {size_text(needed)}; cache.budget_gb allows "
             f"{size_text(self.budget_gb * 1e9)}{taken}: the frozen part runs in every epoch, which is slower"
@@ -121,8 +121,8 @@ class FeatureCache:
 
     def _shallower(self, file: FeatureFile, network: Network, compute: Compute) -> FeatureFile | None:
         """The deepest file before this block, of the same frozen weights."""
-        there = self.folder.glob(f"{_plain(network.model.backbone)}-*/about.json")
-        depths = {(about_of(about.parent) or {}).get("blocks", 0) for about in there}
+        files = self.folder.glob(f"{_folder_name(network.model.backbone)}-*/about.json")
+        depths = {(about_of(about.parent) or {}).get("blocks", 0) for about in files}
         for blocks in sorted(depths & set(range(1, network.frozen_blocks)), reverse=True):
             other = self._file(network, compute, blocks)
             other.load()
@@ -152,7 +152,7 @@ class FeatureCache:
                 _fill(file, network, compute, pairs[~known], self._augmented(pairs[~known]), 0, progress)
 
     def _augmented(self, pairs: Rows) -> Batches:
-        """Batches of augmented photos, decoded and painted by threads."""
+        """Batches of augmented photos, decoded and augmented by threads."""
         photos, first = np.unique(pairs[:, 0], return_index=True)
         views = dict(zip(photos.tolist(), np.split(pairs[:, 1], first[1:]), strict=True))
         augmenter = Augmenter(self.size)
@@ -166,7 +166,7 @@ class FeatureCache:
             yield part, torch.from_numpy(np.stack([next(images) for _ in part]))
 
 
-def _plain(backbone: str) -> str:
+def _folder_name(backbone: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", backbone.partition(".")[0])
 
 

@@ -1,7 +1,7 @@
-"""What a network is fed, a batch at a time: photos, or cached features of its frozen part.
+"""The inputs of a network, batch by batch: photos, or cached features of its frozen part.
 
-Both know (row, view) pairs and nothing of epochs; both give the trained head the same features. `PixelInputs` runs the frozen part
-each time, `FeatureInputs` reads from the memory map.
+Both work on (row, view) pairs and know no epochs; both give the trained head the same features. `PixelInputs` runs the frozen
+part each time, `FeatureInputs` reads from the memory map.
 """
 
 import signal
@@ -47,7 +47,7 @@ class Inputs(Protocol):
 
 @dataclass
 class PixelInputs:
-    """Photos as uint8, (B, size, size, 3): the frozen part runs each time they are seen."""
+    """Photos as uint8, (B, size, size, 3): the frozen part runs each time."""
 
     photos: Photos
     photo_rows: Rows
@@ -61,11 +61,11 @@ class PixelInputs:
     def feed(self, rows: Rows, batches: Iterable[Batch], workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
         """As `Inputs.feed`; `workers` processes augment, 0 = this one."""
         if self._loader is None or self._loader[0] is not rows:
-            of_a_pass: list[Batch] = []  # workers outlive a pass
+            due: list[Batch] = []  # refilled for each pass, because the workers outlive it
             loader = DataLoader(
                 _Batches(self.photos.pixels, self.photos.seeds, self.photo_rows[rows]),
                 batch_size=None,
-                sampler=of_a_pass,
+                sampler=due,
                 num_workers=workers,
                 persistent_workers=workers > 0,
                 # Its own generator: else each pass takes a number from torch's global one, and dropout depends on workers.
@@ -73,7 +73,7 @@ class PixelInputs:
                 pin_memory=pin,
                 worker_init_fn=_start_worker,
             )
-            self._loader = (rows, of_a_pass, loader)
+            self._loader = (rows, due, loader)
         _, due, loader = self._loader
         due[:] = batches
         for x, (positions, _) in zip(loader, due, strict=True):
@@ -106,7 +106,7 @@ class FeatureInputs:
         return ordered_map(read, batches, 1)
 
     def features(self, network: Network, x: Tensor) -> Tensor:
-        """They are cached features already."""
+        """Returns `x`, which holds cached features already."""
         return x
 
 
@@ -125,7 +125,7 @@ def open_inputs(
 
 
 class _Batches(TorchDataset[Tensor]):
-    """Item (positions, views): training samples as they are seen in one epoch."""
+    """Item (positions, views): one batch of augmented photos."""
 
     def __init__(self, pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], photo_rows: Rows) -> None:
         self.pixels, self.seeds, self.photo_rows = pixels, seeds, photo_rows
@@ -139,13 +139,13 @@ def _augmented(pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], at: Rows, v
     if not views.any():
         return torch.from_numpy(np.array(pixels[at]))
     augmenter = _augmenter(pixels.shape[1])
-    seen = [augmenter.apply(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True)]
-    return torch.from_numpy(np.stack(seen))
+    augmented = [augmenter.apply(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True)]
+    return torch.from_numpy(np.stack(augmented))
 
 
 @cache
 def _augmenter(size: int) -> Augmenter:
-    return Augmenter(size)  # one a process: to make its transforms takes a while
+    return Augmenter(size)  # one per process: its transforms take a while to build
 
 
 def _start_worker(worker: int) -> None:
@@ -153,4 +153,4 @@ def _start_worker(worker: int) -> None:
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C

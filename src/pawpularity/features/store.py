@@ -1,7 +1,7 @@
 """The file of cached features: one row per (photo, view), memory-mapped.
 
     .cache/features/NAME-HASH/
-      about.json     what the features are of: weights, block, photos, dtype, device, versions; HASH is its
+      about.json     what the features are of: weights, block, photos, dtype, device, versions; HASH hashes it
       features.bin   rows of equal size, channels last
       index.jsonl    one line per finished shard: its first row, its (photo, view) pairs
 
@@ -103,7 +103,7 @@ class FeatureFile:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """Hold the write lock, and know what another builder did meanwhile."""
+        """Hold the write lock, and reread the index, which another process may have extended."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with one_builder(self.folder / ".lock", f"features {self.folder.name}"):
             if about_of(self.folder) != self.about:

@@ -1,7 +1,7 @@
 """Fit heads on frozen features with scikit-learn: a ridge, or a support vector machine (SVR).
 
 Features are standardised on the training rows. What a head chooses (a penalty; a kernel and C) it chooses on its training
-rows alone, so out of fold the scored rows are never looked at.
+rows alone, so the scored rows are never used.
 
 - Ridge: the penalty of ALPHAS with the lowest leave-one-out error (`RidgeCV`: one decomposition a fit). A near-duplicate in the
   training rows can lower that penalty a little; the scored rows stay unseen.

@@ -54,8 +54,8 @@ class Head:
 def save_head(folder: Path, head: Head, about: Mapping[str, Any]) -> None:
     """Write `head` into `folder`. `about` says in head.json what it is and which features it takes."""
     file = folder / "head.safetensors"
-    there = {name: value for name, value in vars(head).items() if value is not None}
-    save_tensors(file, {name: torch.from_numpy(np.asarray(value)) for name, value in there.items()}, {})
+    tensors = {name: value for name, value in vars(head).items() if value is not None}
+    save_tensors(file, {name: torch.from_numpy(np.asarray(value)) for name, value in tensors.items()}, {})
     write_json(folder / "head.json", {**about, "tensors_hash": file_hash(file)})
 
 

@@ -1,7 +1,7 @@
 """Runs of heads on frozen features: oof/probe-NAME[-logits][-svr][-meta]/.
 
 foldK/ holds predictions.csv, metrics.json, head.safetensors and head.json. The leaderboard and the blends read such a run
-like a trained one. It is made whole every time.
+like a trained one. It is recomputed as a whole every time.
 """
 
 import time
@@ -41,23 +41,23 @@ class Recipe:
     encoders: tuple[Encoder, ...]
     head: str
     metadata: bool
-    """Whether the twelve columns stand beside the features."""
+    """Whether the twelve metadata columns are added to the features."""
 
     def name(self, word: str, suffix: str) -> str:
-        """The run's name. Raises UserError where that is no folder's name."""
+        """The run's name. Raises UserError if that cannot name a folder."""
         names = [encoder.name for encoder in self.encoders]
         joined = "-".join(names)
         if len(joined) > LONGEST and len(names) > 1:
             joined = f"{names[0][: LONGEST // 2]}-and-{len(names) - 1}-more-{text_hash(*names)[:6]}"
-        marks = {"logits": self.encoders[0].kind == "logits", "svr": self.head == "svr", "meta": self.metadata}
-        return check_name("-".join([word, joined, *(mark for mark, there in marks.items() if there)]) + suffix)
+        suffixes = {"logits": self.encoders[0].kind == "logits", "svr": self.head == "svr", "meta": self.metadata}
+        return check_name("-".join([word, joined, *(name for name, applies in suffixes.items() if applies)]) + suffix)
 
     def record(self, context: Context) -> dict[str, Any]:
         """What config.json holds. Settings that a head does not use are left at their defaults."""
         config, dataset, folds = context.config, context.dataset, context.folds
         model, kind = self.encoders[0].model, self.encoders[0].kind
         names = [encoder.name for encoder in self.encoders]
-        own = Config(
+        used = Config(
             name="-".join(names),
             photos=config.photos,
             folds=config.folds,
@@ -69,7 +69,7 @@ class Recipe:
         about = {"method": self.head, "features": kind, "backbones": names,
                  "widths": [encoder.width for encoder in self.encoders], "tried": TRIED[self.head]}  # fmt: skip
         return record_of(
-            own,
+            used,
             data={"name": dataset.name, "hash": dataset.hash, "photos": len(dataset.train), "folder": folder},
             folds={"file": folds.path.as_posix(), "hash": folds.hash, "k": folds.k},
             weights={"source": model.weights, "initial_hash": text_hash(*(e.weights_hash for e in self.encoders))},
@@ -131,7 +131,7 @@ def _make_run(
     seconds: float,
 ) -> Run:
     """Fit and write all folds. `seconds`: what the features took."""
-    # metrics.json vouches for a fold: a run that is stopped from here on counts as unfinished.
+    # A fold with metrics.json counts as finished, so remove the old ones: a run stopped from here on is unfinished.
     for fold in range(run.k):
         (run.fold(fold) / "metrics.json").unlink(missing_ok=True)
     run.oof_file.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ def vgg_bn(
 
 @dataclass(frozen=True)
 class Backbone:
-    """A timm net without its classifier and what must be known to feed it and read it."""
+    """A timm network without its classifier, the statistics of its input and the width of its output."""
 
     net: nn.Module
     width: int
@@ -62,7 +62,7 @@ def build_backbone(
     """Build `model.backbone` with `num_classes=0` (with `classifier`: with its own one) and load its weights.
 
     Random weights depend on `seed` alone, so all folds of a run share one frozen part. `weights` replaces
-    `model.weights` (a saved run rebuilds its network with "none" before it loads its own tensors).
+    `model.weights` (a saved run rebuilds its network with "none" before it loads its tensors).
     Raises UserError for an unknown name, arguments timm refuses, or a photo size the network cannot take.
     """
     name = model.backbone
@@ -92,14 +92,21 @@ def build_backbone(
 
 
 def _create(name: str, args: dict[str, Any], seed: int, classifier: bool) -> nn.Module:
-    ours = {"pretrained", "num_classes", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "features_only"}
-    if bad := ours & args.keys():
+    reserved = {
+        "pretrained",
+        "num_classes",
+        "checkpoint_path",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "features_only",
+    }
+    if bad := reserved & args.keys():
         raise UserError(f"model.args: {sorted(bad)[0]} is set by the project; remove it")
-    own = {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in args.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            net: nn.Module = timm.create_model(name, **({} if classifier else {"num_classes": 0}), **own)
+            net: nn.Module = timm.create_model(name, **({} if classifier else {"num_classes": 0}), **arguments)
             return net
         except Exception as error:  # timm's networks raise many kinds
             raise UserError(f"model.args={args}: timm cannot build {name} with them ({_first_line(error)})") from None
@@ -154,7 +161,7 @@ def trained_names(net: nn.Module, *, frozen_bn: bool = False) -> set[str]:
     for prefix, module in net.named_modules():
         if hasattr(module, "running_mean") and module.training:
             names |= {f"{prefix}.{buffer}" if prefix else buffer for buffer, _ in module.named_buffers(recurse=False)}
-    # Asked in the middle of an epoch too, when its state is kept: that must not end the training mode.
+    # A checkpoint within an epoch calls this too, so the training modes are restored.
     for module, mode in modes.items():
         module.training = mode
     return names & net.state_dict().keys()

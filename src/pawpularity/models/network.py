@@ -5,7 +5,7 @@
     metadata -> twelve columns + "absent" flag   -> MLP of growing widths with ReLUs  /
 
 Photos come as uint8 (B, H, W, 3) and are normalised on the device with the backbone's own statistics. Metadata may be
-absent: the columns are then zero and the flag is one, which training shows the network for a share of the rows
+absent: the columns are then zero and the flag is one. Training does this to a share of the rows
 (`model.metadata_dropout`).
 """
 
@@ -60,7 +60,7 @@ class Network(nn.Module):
             joined += model.metadata_widths[-1]
         self.fusion = nn.Sequential(nn.Dropout(model.dropout), *_mlp(joined, model.fusion_widths, model.dropout))
         self.score = nn.Linear(model.fusion_widths[-1] if model.fusion_widths else joined, 1)
-        self.depth = freeze(self.backbone, unfrozen_tensors(model))
+        self.unfrozen_note = freeze(self.backbone, unfrozen_tensors(model))
 
     def train(self, mode: bool = True) -> "Network":
         """Like `nn.Module.train`, but frozen parts of the backbone stay in evaluation mode."""
@@ -75,7 +75,7 @@ class Network(nn.Module):
         return (self.laid_out(x) - self.mean) / self.std
 
     def laid_out(self, features: Tensor) -> Tensor:
-        """`features` in the memory layout the network computes in: cached features come channels last in any case."""
+        """`features` in the network's memory layout. Cached features always come channels last."""
         if features.ndim != 4:
             return features
         return features.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
@@ -131,12 +131,12 @@ class Network(nn.Module):
         return self.points(raw).clamp(LOWEST, HIGHEST)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """What training changes (`head.safetensors`): unfrozen backbone tensors and every layer behind them."""
+        """What training changes (`head.safetensors`): unfrozen backbone tensors and every layer after them."""
         inside = {f"backbone.{name}" for name in trained_names(self.backbone, frozen_bn=self.frozen_bn)}
         return {k: v for k, v in self.state_dict().items() if k in inside or not k.startswith("backbone.")}
 
     def frozen_state(self) -> dict[str, Tensor]:
-        """What training leaves alone (`frozen.safetensors`): the rest of the backbone."""
+        """What training does not change (`frozen.safetensors`): the rest of the backbone."""
         trained = self.trained_state()
         return {k: v for k, v in self.state_dict().items() if k not in trained}
 
@@ -161,7 +161,7 @@ def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
 def build_network(
     config: "Config", *, fold: int, training_mean: float | None = None, weights: str | None = None
 ) -> Network:
-    """The network of `config` with heads seeded by (train.seed, fold) and the backbone by train.seed alone.
+    """The network of `config`, its head seeded by (train.seed, fold) and its backbone by train.seed alone.
 
     `training_mean` (score points) sets the last bias so that the untrained network answers about the mean: a relu
     output then cannot start dead, and no epoch is spent on finding the level. `weights` as in `build_backbone`.

@@ -60,8 +60,8 @@ class Split:
         self.net = net
         self.blocks: list[Block] = list(_blocks(net))
         # A split needs every parameter on one side of it, in the order in which unfrozen depth counts.
-        chained = [id(p) for block in self.blocks for p in block.parameters()]
-        if chained != [id(p) for p in net.parameters()]:
+        in_order = [id(p) for block in self.blocks for p in block.parameters()]
+        if in_order != [id(p) for p in net.parameters()]:
             self.blocks = [_whole(net)]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Split":
@@ -86,8 +86,8 @@ class Split:
 
     def frozen_blocks(self, unfrozen: int | None) -> int:
         """Blocks that are wholly frozen when the last `unfrozen` parameter tensors are trained (None: all are)."""
-        left = sum(len(block.parameters()) for block in self.blocks)
-        frozen = 0 if unfrozen is None else max(0, left - unfrozen)
+        total = sum(len(block.parameters()) for block in self.blocks)
+        frozen = 0 if unfrozen is None else max(0, total - unfrozen)
         seen = 0
         for position, block in enumerate(self.blocks):
             seen += len(block.parameters())

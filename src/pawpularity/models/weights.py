@@ -1,10 +1,10 @@
-"""Weights: where a backbone's come from, and how what was trained is saved and loaded, strictly.
+"""Weights: find a backbone's pretrained weights, and save and load tensors, strictly.
 
 `model.weights` is `imagenet` (timm's file for the backbone's tag: `input/weights/`, else the Hugging Face cache, else a
 download), `drawn` (the packaged network, trained on drawings: `pretrained/NAME.drawn.safetensors`), `none` (random,
 seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors`.
-Only safetensors are read and written, never a pickle. A run keeps `head.safetensors` (what was trained) per fold; the frozen
-part is named by the hash of its tensors, and kept as `frozen.safetensors` only where it cannot be had elsewhere.
+Only safetensors are read and written, never a pickle. A run keeps `head.safetensors` (the trained tensors) per fold. The frozen
+part is named by the hash of its tensors, and saved as `frozen.safetensors` only if the run alone can restore it.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 def find_weights(backbone: str, weights: str) -> Path | None:
     """The safetensors file that `model.weights` means for `backbone` (timm name with tag); None for random weights.
 
-    Raises UserError saying where to put the file when it is absent; never falls back to a random start.
+    Raises UserError saying where to put the file when it is missing; never falls back to a random start.
     """
     if weights == "none":
         return None
@@ -57,8 +57,8 @@ def find_weights(backbone: str, weights: str) -> Path | None:
             )
         return found
     if weights == "drawn":
-        there = ", ".join(sorted(file.name.removesuffix(_DRAWN) for file in PACKAGED.glob(f"*{_DRAWN}")))
-        raise UserError(f"model.weights=drawn: the package holds none for {backbone}; it has them for: {there}")
+        available = ", ".join(sorted(file.name.removesuffix(_DRAWN) for file in PACKAGED.glob(f"*{_DRAWN}")))
+        raise UserError(f"model.weights=drawn: the package has none for {backbone}; it has weights for: {available}")
     raise UserError(f"model.weights={weights}: must be imagenet, none, drawn, a .safetensors file or a folder of them")
 
 
@@ -90,28 +90,28 @@ def _imagenet(backbone: str) -> Path:
     cached = try_to_load_from_cache(published.hf_hub_id, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
-    cure = (
+    remedy = (
         f"download model.safetensors of {published.hf_hub_id} from huggingface.co elsewhere and put it at "
         f"{LOCAL_WEIGHTS / (backbone + '.safetensors')}, or take model.weights=none for a random start"
     )
     if constants.HF_HUB_OFFLINE:
-        raise UserError(f"weights of {backbone} are not here and HF_HUB_OFFLINE is set; {cure}")
-    # Asked first, because the hub's own client spends tens of seconds on growing retries before it gives up.
+        raise UserError(f"weights of {backbone} are not here and HF_HUB_OFFLINE is set; {remedy}")
+    # Try the host first: the hub's own client retries for tens of seconds before it gives up.
     host = urlsplit(constants.ENDPOINT)
     if not urllib.request.getproxies():
         try:
             socket.create_connection((host.hostname or "huggingface.co", host.port or 443), timeout=5).close()
         except OSError as error:
-            raise UserError(f"weights of {backbone} cannot be downloaded ({error}); {cure}") from None
+            raise UserError(f"weights of {backbone} cannot be downloaded ({error}); {remedy}") from None
     try:
         return Path(hf_hub_download(published.hf_hub_id, "model.safetensors"))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"weights of {backbone} cannot be downloaded ({reason}); {cure}") from None
+        raise UserError(f"weights of {backbone} cannot be downloaded ({reason}); {remedy}") from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. Raises UserError when it is absent, damaged, or something else (a pickle)."""
+    """All tensors of a safetensors file. Raises UserError when it is missing, damaged, or something else (a pickle)."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -124,7 +124,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_backbone(net: nn.Module, path: Path, classifier: str | tuple[str, ...] | None) -> None:
-    """Load `path` into a timm net built with `num_classes=0`, strictly but for the classifier the file may hold."""
+    """Load `path` into a timm net built with `num_classes=0`, strictly; the file may also hold a classifier."""
     state = read_tensors(path)
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
     state = {name: tensor for name, tensor in state.items() if not any(name.startswith(f"{head}.") for head in heads)}
@@ -135,7 +135,7 @@ def load_backbone(net: nn.Module, path: Path, classifier: str | tuple[str, ...] 
             state = filter_fn(state, net)
         except (LookupError, AttributeError, RuntimeError, ValueError, TypeError) as error:
             reason = f"timm's filter for its files fails ({type(error).__name__}: {error})"[:200]
-            raise UserError(f"{path}: does not fit this network: {reason}; is it of another?") from None
+            raise UserError(f"{path}: does not fit this network: {reason}; is it for another backbone?") from None
     load_strictly(net, state, path)
 
 
@@ -150,12 +150,12 @@ def load_strictly(net: nn.Module, state: Mapping[str, Tensor], where: Path | str
             *(f"{name} is not in the network ({len(foreign)} in all)" for name in foreign),
             *(f"{name} has shape {tuple(state[name].shape)}, the network {tuple(own[name].shape)}" for name in shapes),
         ][0]
-        raise UserError(f"{where}: does not fit this network: {first}; is it of another backbone or other model.args?")
+        raise UserError(f"{where}: does not fit this network: {first}; is it for another backbone or other model.args?")
     net.load_state_dict(dict(state), strict=True)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], belongs: Mapping[str, str]) -> None:
-    """Write a safetensors file whole. `belongs` says in its header what the tensors belong to.
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write a safetensors file whole. Its header holds `about`, which says what the tensors are.
 
     The header gets one entry only: safetensors writes several in an order that changes from file to file, and the same
     training must give the same bytes.
@@ -163,10 +163,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], belongs: Mapping[str
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    header = {"pawpularity": json.dumps(dict(belongs), sort_keys=True)}
+    header = {"pawpularity": json.dumps(dict(about), sort_keys=True)}
     with atomic_file(path) as temporary:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
             temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-        except SafetensorError as error:  # a full disk comes in this guise
-            raise UserError(f"{path}: cannot be written ({error}); free disk space, or mend the folder") from None
+        except SafetensorError as error:  # raised for a full disk too
+            raise UserError(f"{path}: cannot be written ({error}); free disk space, or check the folder") from None

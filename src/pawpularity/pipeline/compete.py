@@ -92,7 +92,7 @@ def _estimate(name: str, config: Config, context: Context) -> Estimate:
     from pawpularity.features.store import to_rows
     from pawpularity.models.backbone import count_parameters
     from pawpularity.models.network import build_network
-    from pawpularity.training.fit import look_at
+    from pawpularity.training.fit import required_pairs
     from pawpularity.training.losses import LOSSES
     from pawpularity.training.samples import samples_of
 
@@ -120,7 +120,7 @@ def _estimate(name: str, config: Config, context: Context) -> Estimate:
     scores = context.dataset.train["Pawpularity"].to_numpy(dtype=float)
     photos, k = len(scores), config.folds.k
     samples = samples_of(config, scores, np.arange(photos))
-    views = len(np.unique(np.stack(look_at(config, samples, np.arange(photos))), axis=1)[0])
+    views = len(np.unique(np.stack(required_pairs(config, samples, np.arange(photos))), axis=1)[0])
     cached = views * to_rows(features).shape[1] if network.frozen_blocks else 0
     fits = 0 < cached <= config.cache.budget_gb * 1e9 and not config.train.mixup
     seen = (k - 1) * len(samples) * config.train.epochs + photos

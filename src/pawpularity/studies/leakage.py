@@ -200,7 +200,7 @@ def both_ways(
 
     Raises UserError if too few photos are left to train on.
     """
-    from pawpularity.training.fit import fit_samples, predict_samples, shown_fit
+    from pawpularity.training.fit import fit_samples, predict_samples, progress_hooks
     from pawpularity.training.samples import originals, paper_split
 
     training, validation = paper_split(config, data, np.flatnonzero(~np.isin(data.groups, data.groups[held])))
@@ -216,7 +216,7 @@ def both_ways(
     for trained, samples in {"leaky": training, "honest": honest}.items():
         inner = trained == "honest" and config.train.stop != "none"
         fitting, watched = _inner(config, data, samples) if inner else (samples, validation)
-        with shown_fit(config, f"{trained} training") as hooks:
+        with progress_hooks(config, f"{trained} training") as hooks:
             fitted = fit_samples(config, data, fitting, watched, compute=compute, hooks=hooks)
         rows[trained] = np.concatenate([predict_samples(fitted, data, what, compute) for what in scored.values()])
         # The constant of the leaky way is the mean of samples, as in the paper; that of the honest way the mean of photos.

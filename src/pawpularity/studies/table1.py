@@ -121,7 +121,7 @@ def _honest(run: Run) -> dict[str, Any]:
 def _leaky(work: Context, path: Path, config: Config, data: "TrainingData", run: Run) -> dict[str, Any]:
     """The row of a leaky cell, read from `path`, or trained and saved there. `run`: the honest cell, which names the weights."""
     from pawpularity.device import choose as choose_device
-    from pawpularity.training.fit import fit_samples, predict_samples, shown_fit
+    from pawpularity.training.fit import fit_samples, predict_samples, progress_hooks
     from pawpularity.training.samples import paper_split
 
     record = record_of(config, data=run.record["data"], folds=run.record["folds"], weights=run.record["weights"])
@@ -133,7 +133,7 @@ def _leaky(work: Context, path: Path, config: Config, data: "TrainingData", run:
         log(f"{path}: was made with other settings or data; training it again")
     compute, started = choose_device(config.train.dtype), time.perf_counter()
     training, validation = paper_split(config, data, np.arange(len(data.scores)))
-    with shown_fit(config, path.stem) as hooks:
+    with progress_hooks(config, path.stem) as hooks:
         fitted = fit_samples(config, data, training, validation, compute=compute, hooks=hooks)
     answers = predict_samples(fitted, data, validation, compute)
     at, leaked = validation.rows, np.isin(validation.rows, training.rows)

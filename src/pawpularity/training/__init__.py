@@ -1,1 +1,1 @@
-"""Training: one fold in one straight read. fold.py is the whole of it, fit.py and loop.py its inside."""
+"""Training: fold.py trains and scores a fold, fit.py fits its network, loop.py runs the epochs."""

@@ -67,7 +67,7 @@ class Training:
         return found
 
     def state(self) -> dict[str, Any]:
-        """What is not a tensor."""
+        """Everything that is no tensor."""
         scaler = self.scaler.state_dict() if self.scaler is not None else None
         return {"scaler": scaler, "mixing": self.mixing.bit_generator.state}
 
@@ -95,7 +95,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found and fits."""
+    """A checkpoint that fits this run."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
@@ -160,11 +160,11 @@ class Checkpointer:
         self.saved = time.perf_counter()
 
     def stop_if_asked(self, where: str) -> None:
-        """Raise Stopped where an end was asked for; `where` is what was saved."""
+        """Raise Stopped after a stop signal; `where` says what is saved."""
         if self.request.number is not None:
-            kept = where if self.path.exists() else "nothing is saved of it"
+            kept = where if self.path.exists() else "nothing of it is saved"
             raise Stopped(self.request.number, f"Stopped fold {self.fold}: {kept}. Run the same command to resume.")
 
     def remove(self) -> None:
-        """The fold is finished, or starts from the beginning."""
+        """Delete the checkpoint: the fold is finished, or starts from the beginning."""
         self.path.unlink(missing_ok=True)

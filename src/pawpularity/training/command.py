@@ -27,7 +27,7 @@ def train(
 ) -> None:
     """Train, and print the out-of-fold RMSE with its interval beside the constant.
 
-    Raises UserError before torch is imported where words, data or folds are wrong.
+    Wrong options, data and folds raise UserError before torch is imported.
     """
     if jobs and (fold is not None or processes):
         raise UserError("--jobs trains the missing folds side by side; leave out --fold and --processes")
@@ -70,7 +70,7 @@ def train(
 
 
 def _launch(processes: int, words: Sequence[str]) -> None:
-    """Run `pawpularity *words` in `processes` processes that train together; exits with their code if it is not 0.
+    """Run `pawpularity *words` in `processes` processes that train together. If they fail, exit with 2, 130, 143 or 1.
 
     By torchrun, as `accelerate launch --multi_gpu` does too (accelerate's own launcher starts a single process on a CPU).
     Raises UserError for more processes than GPUs, or than cores where there is no GPU.
@@ -85,7 +85,7 @@ def _launch(processes: int, words: Sequence[str]) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
                "-m", "--", "pawpularity", *words]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ({} if on_gpu else {"ACCELERATE_USE_CPU": "true"})
-    # A session of its own: Ctrl-C reaches this process only, which then asks the others to stop once.
+    # A new session: Ctrl-C reaches only this process, which then stops the others once.
     child = subprocess.Popen(command, start_new_session=True, env=environment)
     try:
         code = child.wait()
@@ -115,14 +115,14 @@ def _side_by_side(context: Context, jobs: int) -> None:
 
 
 def missing_folds(context: Context) -> list[int]:
-    """Folds of the context's run that are not trained yet. Raises UserError where another run stands there."""
+    """Folds of the context's run that are not trained yet. Raises UserError if its folder holds another run."""
     from pawpularity.runs import Run, record_of
 
     if not (context.run / "config.json").is_file():
         return list(range(context.folds.k))
     there = Run.open(context.run)
     data, folds = {"hash": context.dataset.hash}, {"hash": context.folds.hash}
-    weights = there.record.get("weights", {})  # the network that would tell is not built here
+    weights = there.record.get("weights", {})  # not compared: that would need the network
     run = Run.same(context.run, record_of(context.config, data=data, folds=folds, weights=weights))
     trained = run.trained_folds() if run is not None else []
     return [fold for fold in range(context.folds.k) if fold not in trained]

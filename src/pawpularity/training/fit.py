@@ -28,7 +28,7 @@ from pawpularity.models.network import Network, build_network
 from pawpularity.predictor import score_rows
 from pawpularity.training.checkpoint import Checkpointer, Epoch
 from pawpularity.training.loop import Hooks, Loop
-from pawpularity.training.samples import Pairs, Samples, TrainingData, augmented, originals, required_views, samples_of
+from pawpularity.training.samples import Pairs, Samples, TrainingData, augmented, joined_pairs, originals, samples_of
 
 Rows = NDArray[np.int64]
 NOTHING = originals(np.empty(0, dtype=np.int64))
@@ -50,12 +50,12 @@ class Fitted:
 
 
 def training_inputs(
-    config: Config, data: TrainingData, network: Network, compute: Compute, samples: Samples, seen: Rows
+    config: Config, data: TrainingData, network: Network, compute: Compute, samples: Samples, rows: Rows
 ) -> Inputs:
-    """What a fit on `samples` is fed, with everything that is looked at when rows `seen` are watched or scored.
+    """The inputs of a fit on `samples`, which can also watch and score `rows`.
 
-    Cached features are computed here as far as they are missing. The frozen part looks at photos and never at scores, so rows
-    that will be scored may pass through it before the fit.
+    Missing cached features are computed here. The frozen part uses photos and never scores, so rows that will be scored may
+    pass through it before the fit.
     """
     if config.train.mixup:
         if network.frozen_blocks and data.cache is not None:
@@ -64,13 +64,13 @@ def training_inputs(
                 "cached features)"
             )
         return data.pixels  # a mix of two photos is another photo: it has no cached features
-    return data.inputs(network, compute, look_at(config, samples, seen))
+    return data.inputs(network, compute, required_pairs(config, samples, rows))
 
 
-def look_at(config: Config, samples: Samples, seen: Rows) -> Pairs:
-    """(rows, views) of everything that training on `samples`, watching and scoring rows `seen` looks at."""
+def required_pairs(config: Config, samples: Samples, rows: Rows) -> Pairs:
+    """(rows, views) of all photos needed to train on `samples` and to watch and score `rows`."""
     views = (ORIGINAL, FLIP) if config.predict.flip else (ORIGINAL,)
-    return required_views(augmented(config, samples), *((seen, np.full(len(seen), view)) for view in views))
+    return joined_pairs(augmented(config, samples), *((rows, np.full(len(rows), view)) for view in views))
 
 
 def fit_fold(
@@ -87,8 +87,8 @@ def fit_fold(
 ) -> Fitted:
     """Fit a network on the row numbers `training` and return it, on `compute.device`, in evaluation mode.
 
-    `samples`: what is trained on, where that is not `training` and its copies (`fold_samples`). `network`, `inputs`: where
-    they are at hand. An exception that `hooks.on_epoch` raises ends the fit (a search prunes that way).
+    `samples`: what is trained on, where that is not `training` and its copies (`fold_samples`). `network`, `inputs`: if
+    they exist already. An exception that `hooks.on_epoch` raises ends the fit (a search prunes that way).
     Raises UserError for too few rows, or a loss that is no longer finite; Stopped after a checkpoint when asked to stop.
     """
     train, hooks = config.train, hooks or Hooks()
@@ -143,7 +143,7 @@ def fit_samples(
     watched = NOTHING if config.train.stop == "none" else watched
     inputs: Inputs = data.pixels
     if not config.train.mixup:
-        inputs = data.inputs(network, compute, required_views(augmented(config, samples), watched.pairs))
+        inputs = data.inputs(network, compute, joined_pairs(augmented(config, samples), watched.pairs))
     loop = Loop(config, data, network, inputs, compute, 0, hooks or Hooks())
     best, state = loop.run(samples, watched)
     network.load_state_dict(state, strict=False)
@@ -158,10 +158,13 @@ def predict_samples(fitted: Fitted, data: TrainingData, samples: Samples, comput
 
 
 @contextmanager
-def shown_fit(
-    config: Config, what: str, told: Callable[[Epoch], None] | None = None, checkpointer: Checkpointer | None = None
+def progress_hooks(
+    config: Config,
+    what: str,
+    after_epoch: Callable[[Epoch], None] | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> Iterator[Hooks]:
-    """Hooks that show a progress bar over the steps of one fit, with the last epoch's figures; `told`: of each epoch."""
+    """Hooks that show a progress bar over a fit's steps, with the last epoch's figures. `after_epoch` gets each epoch."""
     train, constants = config.train, [math.nan]
     with Progress(None, what, "step") as progress:
 
@@ -171,8 +174,8 @@ def shown_fit(
             progress.add()
 
         def on_epoch(epoch: Epoch) -> None:
-            if told is not None:
-                told(epoch)
+            if after_epoch is not None:
+                after_epoch(epoch)
             # A refit on all training rows, which nothing watches, continues the numbering of the watched epochs.
             refit = train.stop != "none" and math.isnan(epoch.inner_rmse)
             figures = [

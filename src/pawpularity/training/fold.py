@@ -1,6 +1,6 @@
 """Train one fold of a run: build the network, cache its frozen features, train, score, write one folder.
 
-Here the scored fold meets the network for the only time: after `fit_fold`, which sees the other folds only.
+The scored fold is predicted only here, after `fit_fold`, which gets the other folds alone.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from pawpularity.predictor import score_rows
 from pawpularity.runs import Run, record_of, versions
 from pawpularity.signals import stop_requests
 from pawpularity.training.checkpoint import Checkpointer, Epoch
-from pawpularity.training.fit import Fitted, fit_fold, shown_fit, training_inputs
+from pawpularity.training.fit import Fitted, fit_fold, progress_hooks, training_inputs
 from pawpularity.training.loop import accelerator_for, score_together
 from pawpularity.training.samples import TrainingData, fold_samples, samples_of
 from pawpularity.training.trackers import tracker
@@ -57,8 +57,8 @@ def train_run(
     """Train the folds `wanted` (default: all) of the run at `context.run`, as far as they are not trained yet.
 
     `again`: also those that are. `fresh`: ignore checkpoints. `skip_taken`: leave out folds that another process is training.
-    `data`: where it is at hand. `on_fold` is told each trained fold.
-    Raises UserError where a run with other settings, data or folds stands there; Taken; Stopped when asked to stop.
+    `data`: if it is loaded already. `on_fold` is called after each trained fold.
+    Raises UserError if `context.run` holds a run with other settings, data or folds; Taken; Stopped when asked to stop.
     """
     config = context.config
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and torch.cuda.is_available():
@@ -98,7 +98,7 @@ def train_run(
 
 
 def _open_run(context: Context, network: Network) -> Run:
-    """Open or start the run at `context.run`. A frozen part that cannot be had elsewhere is kept as frozen.safetensors."""
+    """Open or start the run at `context.run`. A frozen part that the run alone can restore is saved as frozen.safetensors."""
     config, dataset, folds = context.config, context.dataset, context.folds
     random, frozen = config.model.weights == "none", network.frozen_state()
     source = "none" if not frozen else "kept" if random or Path(config.model.weights).is_file() else "named"
@@ -119,7 +119,7 @@ def _open_run(context: Context, network: Network) -> Run:
     if source == "kept" and not run.frozen_file.is_file():
         save_tensors(run.frozen_file, frozen, {"backbone": config.model.backbone})
     weights = "random weights" if random else f"weights {config.model.weights}"
-    log(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {network.depth}")
+    log(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {network.unfrozen_note}")
     if config.train.frozen_bn and random:
         log("note    train.frozen_bn=true with random weights: no BatchNorm learns its statistics; false is better")
     return run
@@ -150,7 +150,7 @@ def _train_fold(
         pool = samples_of(config, data.scores, every) if all_features and not run.leaky else samples
         inputs = training_inputs(config, data, network, compute, pool, every)
     history: list[Epoch] = []
-    # A trained fold that is trained again stays whole until the end.
+    # When a finished fold is trained again, its old folder stays whole until the end.
     live = None if fold in run.trained_folds() else run.fold(fold) / "history.csv"
 
     def on_epoch(epoch: Epoch) -> None:
@@ -163,7 +163,7 @@ def _train_fold(
         checkpointer = Checkpointer(run, fold, compute, request, config.train.checkpoint_minutes)
         if fresh:
             checkpointer.remove()
-        with shown_fit(config, f"fold {fold}", on_epoch, checkpointer) as hooks:
+        with progress_hooks(config, f"fold {fold}", on_epoch, checkpointer) as hooks:
             fitted = fit_fold(
                 config, data, training, fold=fold, compute=compute, samples=samples, network=network, inputs=inputs, hooks=hooks
             )  # fmt: skip
@@ -184,7 +184,7 @@ def _train_fold(
 def _lock(run: Run, fold: int, *, again: bool) -> Iterator[None]:
     try:
         with FileLock(run.folder / f".fold{fold}.lock", timeout=0):
-            # Asked with the lock in hand: another process may have trained it a moment ago.
+            # Checked under the lock: another process may have trained it a moment ago.
             if not again and fold in run.trained_folds():
                 raise Taken(f"{run.fold(fold)}: is trained already")
             yield
@@ -198,17 +198,17 @@ def _predict(
     """The fold's predictions; with `predict.flip` also the RMSE with and without the mirror image."""
     accelerator, _ = accelerator_for(compute)
 
-    def seen_as(view: int) -> NDArray[np.float64]:
+    def scores_of(view: int) -> NDArray[np.float64]:
         def part(at: Rows) -> NDArray[np.float64]:
             return score_rows(fitted.network, fitted.inputs, scored[at], data.metadata[scored[at]], compute, view=view)
 
         return score_together(accelerator, part, len(scored))
 
-    ways = [seen_as(view) for view in ((ORIGINAL, FLIP) if flip else (ORIGINAL,))]
-    predicted: NDArray[np.float64] = np.mean(ways, axis=0)
-    if len(ways) == 1:
+    by_view = [scores_of(view) for view in ((ORIGINAL, FLIP) if flip else (ORIGINAL,))]
+    predicted: NDArray[np.float64] = np.mean(by_view, axis=0)
+    if len(by_view) == 1:
         return predicted, {}
-    without, both = rmse(data.scores[scored], ways[0]), rmse(data.scores[scored], predicted)
+    without, both = rmse(data.scores[scored], by_view[0]), rmse(data.scores[scored], predicted)
     log(f"RMSE without mirror images {without:.3f}, with them {both:.3f}")
     return predicted, {"rmse_without_flip": without, "rmse_with_flip": both}
 
@@ -216,12 +216,12 @@ def _predict(
 def _write(run: Run, fold: int, table: pd.DataFrame, fitted: Fitted, figures: dict[str, Any], compute: Compute) -> None:
     """The fold's folder, whole."""
     network = fitted.network
-    belongs = {"run": run.name, "fold": str(fold), "backbone": run.config.model.backbone,
-               "frozen_hash": run.record["weights"]["frozen_hash"]}  # fmt: skip
+    header = {"run": run.name, "fold": str(fold), "backbone": run.config.model.backbone,
+              "frozen_hash": run.record["weights"]["frozen_hash"]}  # fmt: skip
     with atomic_folder(run.fold(fold)) as folder:
         write_oof(folder / "predictions.csv", table)
         write_text(folder / "history.csv", history_csv(fitted.history))
-        save_tensors(folder / "head.safetensors", network.trained_state(), belongs)
+        save_tensors(folder / "head.safetensors", network.trained_state(), header)
         about = {
             "epochs": fitted.epochs,
             "epochs_run": len(fitted.history),

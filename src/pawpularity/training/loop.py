@@ -37,7 +37,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Hooks:
-    """Who is told how far the training is, and who keeps its checkpoints."""
+    """Callbacks for the progress of a training, and its checkpointer."""
 
     on_epoch: Callable[[Epoch], None] = lambda epoch: None
     on_step: Callable[[int], None] = lambda steps_an_epoch: None
@@ -83,7 +83,7 @@ class Loop:
     def __init__(
         self, config: Config, data: TrainingData, network: Network, inputs: Inputs, compute: Compute, fold: int, hooks: Hooks
     ) -> None:  # fmt: skip
-        """`inputs` must hold what training and watching look at (`training_inputs`)."""
+        """`inputs` must hold the pairs that training and watching need (`training_inputs`)."""
         self.config, self.train, self.data, self.hooks = config, config.train, data, hooks
         self.inputs = inputs
         self.accelerator, self.compute = accelerator_for(compute)
@@ -112,8 +112,8 @@ class Loop:
     ) -> tuple[int, dict[str, Tensor]]:
         """Train on `samples`; returns the epochs behind the kept weights, and those weights.
 
-        With `watched` samples the best epoch on them is kept; with `rates` (one an epoch) those are repeated. `resume`: a
-        checkpoint of this very run.
+        With `watched` samples the best epoch on them is kept. `rates`: repeat these, one per epoch. `resume`: a checkpoint of
+        the same training.
         """
         train, self.rates = self.train, rates
         schedule = samples.schedule(self.config, self.seed)
@@ -134,7 +134,7 @@ class Loop:
             line = Epoch(len(self.history) + 1, train_rmse, inner_rmse, lr, time.perf_counter() - sums.started)
             self.history.append(line)
             self.hooks.on_epoch(line)
-            better = self.stopping.see(inner_rmse)
+            better = self.stopping.update(inner_rmse)
             if better and len(watched):
                 self.best = self._scored_state()
             elif len(watched) and self.stopping.over:
@@ -169,12 +169,12 @@ class Loop:
             )
         return math.nan if self.train.mixup or self.train.manifold_mixup else math.sqrt(squared / sums.seen)
 
-    def _step(self, x: Tensor, where: Tensor, whole: int, sums: EpochSums) -> None:
-        """One step on this process's share of a batch of `whole` samples; `where` are the rows of the share."""
+    def _step(self, x: Tensor, rows: Tensor, batch_size: int, sums: EpochSums) -> None:
+        """One step on this process's share `x` of a batch of `batch_size` samples; `rows` are the rows of the share."""
         device = self.compute.device
         x = x.to(device, non_blocking=True)
-        target = self.scores[where].to(device, non_blocking=True)
-        columns = self.metadata[where].to(device, non_blocking=True)
+        target = self.scores[rows].to(device, non_blocking=True)
+        columns = self.metadata[rows].to(device, non_blocking=True)
         if self.train.mixup:
             x, columns, target = self._mixed((x, columns, target), self.train.mixup)
         with self.accelerator.autocast():
@@ -187,7 +187,7 @@ class Loop:
             at = slice(None) if len(parts) == 1 else part
             last = number == len(parts) - 1
             # Gradients are averaged over processes, so a share counts by its size.
-            share = len(part) * self.accelerator.num_processes / whole
+            share = len(part) * self.accelerator.num_processes / batch_size
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.head):
                 raw = self.head(features[at], columns[at]).float()
                 loss = LOSSES[self.train.loss](raw, self.network.points(raw), target[at], self.train) * share
@@ -195,7 +195,7 @@ class Loop:
             sums.squared += (self.network.clipped(raw.detach()) - target[at]).square().sum()
             sums.loss += loss.detach()
         self.optimiser.step()
-        sums.seen += whole
+        sums.seen += batch_size
 
     def _mixed(self, batch: Batch, beta: float) -> Batch:
         """Mixup (Zhang et al. 2018): photos, metadata and scores mixed with those of other samples of the batch.
@@ -225,27 +225,27 @@ class Loop:
         return scored
 
     def _scored_state(self) -> dict[str, Tensor]:
-        # The names come from the network itself: the moving average's copy has no gradients to tell them by.
+        # Names from the network: the moving average's copy does not mark what is trained.
         names, tensors = self.network.trained_state().keys(), self._scored().state_dict()
         return {name: tensors[name].detach().clone() for name in names}
 
     def _checkpoint_due(self) -> bool:
-        keeper = self.hooks.checkpointer
-        if keeper is None:
+        checkpointer = self.hooks.checkpointer
+        if checkpointer is None:
             return False
         if self.accelerator.num_processes == 1:
-            return keeper.due()
-        if keeper.request.number is not None:  # any process may be asked to stop, and all stop after the same step
+            return checkpointer.due()
+        if checkpointer.request.number is not None:  # the signal may reach any process; all stop after the same step
             self.accelerator.set_trigger()
         asked = bool(self.accelerator.check_trigger())
-        if asked and keeper.request.number is None:
-            keeper.request.number = 15
+        if asked and checkpointer.request.number is None:
+            checkpointer.request.number = 15
         return asked
 
     def _checkpoint(self, epoch: int, sums: EpochSums, steps: int) -> None:
-        """Write a checkpoint between two steps; ends with Stopped where that was asked for."""
-        keeper = self.hooks.checkpointer
-        if keeper is None:
+        """Write a checkpoint between two steps; raises Stopped after a stop signal."""
+        checkpointer = self.hooks.checkpointer
+        if checkpointer is None:
             return
         if self.accelerator.is_main_process:
             tensors = self.training.tensors() | {"sum:squared": sums.squared, "sum:loss": sums.loss}
@@ -255,16 +255,16 @@ class Loop:
             chosen = None if self.rates is None else len(self.rates)
             state = {"epoch": epoch, "step": sums.step, "seen": sums.seen, "history": lines, "before": self.before,
                      "chosen": chosen, "seconds": time.perf_counter() - sums.started}  # fmt: skip
-            keeper.save(tensors, state | self.training.state())
+            checkpointer.save(tensors, state | self.training.state())
         self.accelerator.wait_for_everyone()
-        keeper.stop_if_asked(f"epoch {epoch + 1}, step {sums.step} of {steps} is saved")
+        checkpointer.stop_if_asked(f"epoch {epoch + 1}, step {sums.step} of {steps} is saved")
 
     def _resume(self, found: Checkpoint) -> EpochSums:
         """Go back to the checkpoint's step; returns what its epoch had added up."""
         for line in found.history[self.before :]:
             self.history.append(line)
             self.hooks.on_epoch(line)
-            self.stopping.see(line.inner_rmse)
+            self.stopping.update(line.inner_rmse)
         self.best = found.part("best:") or self.best
         self.training.restore(found)
         state, device = found.state, self.compute.device
@@ -277,7 +277,7 @@ class Loop:
 
 
 def worker_count(asked: int, device: str) -> int:
-    """`train.workers`: -1 means none on a CPU (it has better things to do), else up to 8, one per core but one."""
+    """`train.workers`: -1 means none on a CPU, which is busy training, else up to 8, one per core but one."""
     if asked >= 0:
         return asked
     return 0 if device == "cpu" else max(0, min(8, (os.cpu_count() or 1) - 1))
@@ -300,7 +300,7 @@ def cosine(train: Train, step: float, steps_an_epoch: int) -> float:
 class EarlyStopping:
     """The best epoch, early stopping and the plateau schedule: functions of the inner RMSEs in their order.
 
-    A resumed fit therefore shows a new EarlyStopping the old history. Without an inner split the last epoch is the best, and
+    So a resumed fit replays its history into a new EarlyStopping. Without an inner split the last epoch is the best, and
     nothing stops early.
     """
 
@@ -314,8 +314,8 @@ class EarlyStopping:
         """Whether the best epoch is too long ago."""
         return self.epochs - self.best >= self.train.stop_patience
 
-    def see(self, inner_rmse: float) -> bool:
-        """Note an epoch, and set the rate of the next one; returns whether it is the best so far."""
+    def update(self, inner_rmse: float) -> bool:
+        """Record an epoch, and set the rate of the next one; returns whether it is the best so far."""
         self.epochs += 1
         if not self.watching:
             self.best = self.epochs

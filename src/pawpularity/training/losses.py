@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, ms
 from pawpularity.config import Train
 
 Loss = Callable[[Tensor, Tensor, Tensor, Train], Tensor]
-"""loss(raw, points, target, train): the mean loss of a batch, a scalar, all of them float32 and differentiable.
+"""loss(raw, points, target, train): the mean loss of a batch, a scalar, float32 and differentiable.
 
 `raw` (B,) are the network's raw numbers, `points` (B,) its score points behind `model.output`, `target` (B,) the true scores in
 points (with mixup also between whole ones).

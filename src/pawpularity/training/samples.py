@@ -1,4 +1,4 @@
-"""What is trained on: samples, where a photo and each of its copies is one, and the batches they make.
+"""Training samples (a photo, or a copy of one) and their batches.
 
 `honest`: the samples of a fold are its training rows and their copies. `leaky` repeats the paper's mistake on purpose, to show
 what it does: copies are split like photos of their own, so that a photo may be scored while its mirror image, with the very
@@ -70,7 +70,7 @@ class TrainingData:
 
     @cached_property
     def pixels(self) -> PixelInputs:
-        """The photos as a network's input."""
+        """The photos as inputs of a network."""
         return PixelInputs(self.photos, self.photo_rows)
 
     def inputs(self, network: Network, compute: Compute, pairs: Pairs) -> Inputs:
@@ -146,7 +146,7 @@ def random_tenth(samples: int, seed: int = 42) -> NDArray[np.bool_]:
 def paper_split(config: Config, data: TrainingData, rows: Rows) -> tuple[Samples, Samples]:
     """The paper's split of the photos `rows` and their copies: (training, validation) samples, copies on both sides."""
     samples = samples_of(config, data.scores, rows)
-    # The paper's list, and so its random tenth, goes by the table; rows are sorted by Id here.
+    # The paper's list, and so its random tenth, is in table order; rows are sorted by Id here.
     samples = samples.take(np.lexsort((samples.copies, data.photo_rows[samples.rows])))
     chosen = random_tenth(len(samples))
     return samples.take(~chosen), samples.take(chosen)
@@ -158,7 +158,7 @@ def augmented(config: Config, samples: Samples, seed: int = 0) -> Pairs:
     return samples.rows[at], views
 
 
-def required_views(*parts: Pairs) -> Pairs:
+def joined_pairs(*parts: Pairs) -> Pairs:
     """Several lists of (rows, views) as one."""
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([views for _, views in parts])
 
@@ -166,7 +166,7 @@ def required_views(*parts: Pairs) -> Pairs:
 class EpochBatches:
     """Shuffled batches of equal size, give or take one: a function of (seed, epoch) alone.
 
-    A last batch of one photo would have no variance for BatchNorm, and a short one a loud gradient.
+    BatchNorm would fail on a last batch of one photo, and a short batch has a noisy gradient.
     """
 
     def __init__(self, samples: int, batch_size: int, seed: int) -> None:

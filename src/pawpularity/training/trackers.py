@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from pawpularity.training.checkpoint import Epoch
 
 PROJECT = "pawpularity"
-LOOK = {
+VIEWERS = {
     "tensorboard": "tensorboard --logdir oof",
     "wandb": "wandb sync wandb/offline-run-*  (only after WANDB_MODE=offline)",
     "mlflow": "mlflow ui",
     "trackio": f"trackio show --project {PROJECT}",
 }
-"""What shows the curves."""
+"""The commands that show the curves."""
 
 
 def require_tracker(name: str) -> None:
@@ -34,12 +34,12 @@ def require_tracker(name: str) -> None:
 
 @contextmanager
 def tracker(run: Run, fold: int) -> Iterator[Callable[["Epoch"], None]]:
-    """Open the tracker that the run asks for, hand it the settings, and yield what takes an epoch's figures."""
+    """Open the tracker that the run asks for, hand it the settings, and yield the function that logs an epoch's figures."""
     name = run.config.train.log
     if name == "none":
         yield lambda epoch: None
         return
-    log(f"curves  {LOOK[name]}")
+    log(f"curves  {VIEWERS[name]}")
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     title = f"{run.name}-fold{fold}"
@@ -50,7 +50,7 @@ def tracker(run: Run, fold: int) -> Iterator[Callable[["Epoch"], None]]:
         "trackio": {"run_name": PROJECT, "name": title},
     }
     found = LOGGER_TYPE_TO_CLASS[name](**words[name])
-    found.start() if hasattr(found, "start") else None  # since accelerate 1.7 a tracker opens in a step of its own
+    found.start() if hasattr(found, "start") else None  # accelerate >= 1.7 opens a tracker in a separate step
     found.store_init_configuration(_flat(run.record["config"]))
 
     def on_epoch(epoch: "Epoch") -> None:
@@ -69,7 +69,7 @@ def tracker(run: Run, fold: int) -> Iterator[Callable[["Epoch"], None]]:
 
 
 def _flat(tree: dict[str, Any]) -> dict[str, Any]:
-    """`{"train.lr": 1e-4, ...}`; what is no number, word or yes/no becomes text, as TensorBoard wants it."""
+    """`{"train.lr": 1e-4, ...}`; values that are no number, string or boolean become text, as TensorBoard needs."""
     pairs = [
         (f"{section}.{key}" if key else section, value)
         for section, part in tree.items()

@@ -22,7 +22,7 @@ from pawpularity.features.build import run_blocks
 from pawpularity.files import size_text
 from pawpularity.models.backbone import unfrozen_tensors
 from pawpularity.models.network import build_network
-from pawpularity.training.fit import look_at
+from pawpularity.training.fit import required_pairs
 from pawpularity.training.samples import TrainingData, samples_of
 
 DEPTH = "model.unfrozen"
@@ -191,7 +191,7 @@ def _depths(low: int, high: int, config: Config, rows: TrainingData, compute: Co
 def _pairs(config: Config, rows: TrainingData) -> int:
     """(photo, view) pairs that training on the whole table needs: the rows of a file of cached features."""
     every = np.arange(len(rows.scores))
-    pairs = look_at(config, samples_of(config, rows.scores, every), every)
+    pairs = required_pairs(config, samples_of(config, rows.scores, every), every)
     return len(np.unique(np.stack(pairs, axis=1), axis=0))
 
 
