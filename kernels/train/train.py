@@ -97,7 +97,7 @@ def resume(run: str, place: Path) -> None:
 def version_numbers(version: str) -> tuple[int, ...]:
     """The first three numbers of a version, for comparing."""
     numbers = [int(part) for part in re.findall(r"\d+", version.split("+")[0])]
-    return tuple((numbers + [0, 0, 0])[:3])
+    return tuple([*numbers, 0, 0, 0][:3])
 
 
 def installed(name: str) -> str | None:

@@ -712,6 +712,8 @@ def _os_error_line(error: OSError) -> str:
     where, why = error.filename or "the output", os.strerror(error.errno).lower()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{where}: no disk space left; free some, and run the same command again"
+    if error.errno == errno.ENOENT:
+        return f"{where}: {why}; check the name"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}: {why}; make it accessible, or work in another folder"
     return f"{where}: {why}; move it away, or choose another place"

@@ -100,7 +100,9 @@ class Run:
     def require_networks(self) -> None:
         """Raise UserError for a kind of run that has no networks to predict with."""
         if self.kind != "run":
-            raise UserError(f"{self.folder}: is {KINDS[self.kind]} and keeps no network; name a run made by: make train")
+            raise UserError(
+                f"{self.folder}: is {KINDS[self.kind]} and keeps no network; name a run made by: make train"
+            )
 
     def remedy(self, fold: int | None = None) -> str:
         """The command that makes the run's folds (or `fold`) again."""

@@ -43,7 +43,7 @@ def train(
         _launch(processes or 1, ["train", *words])
         return
     if (jobs or 1) > 1:
-        _side_by_side(context, jobs or 1)
+        _side_by_side(context, jobs or 1, fresh=fresh)
     from pawpularity.evaluation.oof import floor_line, fold_line
     from pawpularity.runs import Run
     from pawpularity.training.fold import train_run
@@ -97,13 +97,13 @@ def _launch(processes: int, words: Sequence[str]) -> None:
         sys.exit(code if code in (2, 130, 143) else 1)
 
 
-def _side_by_side(context: Context, jobs: int) -> None:
+def _side_by_side(context: Context, jobs: int, *, fresh: bool) -> None:
     """Train the missing folds, `jobs` processes at once, each with its share of the cores."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     environment = os.environ | {"OMP_NUM_THREADS": threads}
 
     def failed(fold: int) -> bool:
-        command = fold_command(context, fold)
+        command = fold_command(context, fold, fresh=fresh)
         return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode != 0
 
     with ThreadPoolExecutor(jobs) as pool:
