@@ -79,7 +79,7 @@ def refuses(work, refused, unharmed):
         (b"Subject Focus", b"subject_focus", 'rename column "subject_focus"'),
         (b"Pawpularity", b"popularity", 'rename column "popularity"'),
         (b"Blur", b"xyz", '"Blur" is missing'),
-        (b"Blur", b"Eyes", 'Eyes'),
+        (b"Blur", b"Eyes", "Eyes"),
         (b"p01", "pé".encode("latin-1"), "UTF-8"),
     ],
 )

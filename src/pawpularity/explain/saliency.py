@@ -88,13 +88,17 @@ class Results:
     def __init__(self, folder: Path, fingerprint: Mapping[str, Any], files: Sequence[str]) -> None:
         self.folder, self.files = folder, files
         self.fingerprint = json.loads(json.dumps(fingerprint))
-        record = folder / "fingerprint.json"
         foreign = [name for name in ("config.json", "maps", *files) if (folder / name).exists()]
-        if foreign and not record.is_file():
+        if foreign and not (folder / "fingerprint.json").is_file():
             raise UserError(
                 f"{folder}: holds {foreign[0]}, which explain did not write; name another folder with --out"
             )
-        self.current = record.is_file() and read_json(record, "explain") == self.fingerprint
+        self.current = self._matches()
+
+    def _matches(self) -> bool:
+        """Whether the results in the folder have this fingerprint."""
+        record = self.folder / "fingerprint.json"
+        return record.is_file() and bool(read_json(record, "explain") == self.fingerprint)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -102,6 +106,7 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
+                self.current = self._matches()  # another command may have finished since
                 yield
         except Timeout:
             raise UserError(f"{self.folder}: another command is writing here; wait for it, or use --out") from None
