@@ -43,6 +43,7 @@ def tune(
 
 def study(*, study: str, storage: str | None, json: str | None) -> None:
     """Print a study's best trials, importances and the cost of each depth; draw its plots. Raises UserError if there is none."""
+    log(f"study   {study}")  # loading Optuna and its plots takes seconds
     from pawpularity.config import CONFIGS
     from pawpularity.tuning.storage import STUDIES, VARIABLE, Store, study_folder
     from pawpularity.tuning.study import RECORD, load_studies

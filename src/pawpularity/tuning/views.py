@@ -11,7 +11,7 @@ import pandas as pd
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
-from pawpularity.console import table
+from pawpularity.console import table, track
 from pawpularity.files import atomic_file, plain
 from pawpularity.tuning.objective import settings_text, values_of
 from pawpularity.tuning.rescore import best_trials
@@ -107,7 +107,7 @@ def draw(study: optuna.Study, folder: Path) -> None:
     from matplotlib.ticker import NullFormatter
 
     matplotlib.use("Agg")
-    for name, (plot, arguments) in _plots(study).items():
+    for name, (plot, arguments) in track(_plots(study).items(), "drawing plots", unit="plot"):
         # Optuna sets a style for all of matplotlib; the context restores it for later plots.
         with matplotlib.rc_context(), warnings.catch_warnings(), atomic_file(folder / f"{name}.png") as png:
             warnings.simplefilter("ignore")  # its matplotlib plots are called experimental
