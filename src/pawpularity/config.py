@@ -304,11 +304,6 @@ def resolve(configs: str, overrides: Sequence[str] = ()) -> Config:
     return _validated(tree, layers)
 
 
-def from_dict(value: Mapping[str, Any], where: str) -> Config:
-    """The Config that `to_dict` wrote. Raises UserError naming `where` and the key."""
-    return _validated(value, [(f"{where}: ", value)])
-
-
 def run_name(configs: str) -> str:
     """The run's default name for a `--config` word: `small/vgg,paper` -> `small-vgg-paper`."""
     words = (re.sub(r"\.ya?ml$", "", part.strip()) for part in configs.split(","))

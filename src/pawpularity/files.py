@@ -10,8 +10,6 @@ import math
 import shutil
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,9 +19,6 @@ from pawpularity.errors import UserError
 
 OTHER_CACHE = ", or set cache.folder to another disk"
 """`remedy` of `require_space` for files in the cache."""
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
-"""What `zipfile` raises for archives whose bytes were changed: a wrong sum, a cut stream, a method it does not know, a flag that
-says encrypted (RuntimeError), an offset before the start (ValueError)."""
 
 
 @contextmanager

@@ -97,14 +97,14 @@ def test_a_folder_gives_a_ranked_csv_and_what_is_no_photo_is_named(coach, drawn,
     assert not rows[4]["beats_next"]
 
 
-def test_what_is_hardly_a_photo_is_doubted_and_equal_photos_are_not_told_apart(coach, photo):
+def test_what_is_hardly_a_photo_is_doubted_and_equal_photos_are_too_close_to_call(coach, photo):
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     Image.fromarray(noise).save("noise.png")
     Image.new("RGB", (160, 120), (200, 30, 30)).save("red.png")
     _, found = coach(photo, "noise.png", "red.png")
     assert [bool(report["doubt"]) for report in found["photos"]] == [False, True, True]
     done, _ = coach(photo, shutil.copy(photo, "copy.jpg"))
-    assert "told apart" in done.out
+    assert "too close" in done.out
 
 
 def test_the_rule_of_the_drawn_score_pays_what_the_pairs_say(bench):
@@ -178,7 +178,7 @@ def test_without_the_extra_the_app_says_how_to_get_it(monkeypatch, refused):
     assert "pawpularity[app]" in refused("app")
 
 
-def test_an_order_says_whether_its_first_two_can_be_told_apart():
+def test_an_order_says_whether_it_is_clear():
     def known(n):
         """A calibration whose residuals are skewed and grow with the prediction."""
         random = np.random.default_rng(0)
@@ -187,7 +187,7 @@ def test_an_order_says_whether_its_first_two_can_be_told_apart():
 
     rows = ranked([30.0, 55.0, 30.5], known(600))
     assert [(row["rank"], row["place"]) for row in rows] == [(1, 1), (2, 2), (3, 0)]
-    assert rows[0]["told_apart"]
+    assert rows[0]["clear"]
     assert (rows[2]["reliability"], rows[2]["behind_best"]) == (None, 25.0)
-    assert not ranked([30.0, 30.0], known(600))[0]["told_apart"], "equal scores are never told apart"
-    assert not ranked([30.0, 30.4], known(6000))[0]["told_apart"], "52 % is no advice"
+    assert not ranked([30.0, 30.0], known(600))[0]["clear"], "the order of equal scores is never clear"
+    assert not ranked([30.0, 30.4], known(6000))[0]["clear"], "52 % is no advice"

@@ -18,7 +18,7 @@ def test_real_files_compared(real, work, paw):
     v44, v1 = found["others"]
     assert v44["difference"] == pytest.approx(0.026, abs=5e-4)
     assert (v44["low"], v44["high"]) == pytest.approx((-0.085, 0.135), abs=0.03)
-    assert (v44["verdict"], v1["verdict"]) == ("not told apart", "worse")
+    assert (v44["verdict"], v1["verdict"]) == ("no clear difference", "worse")
     assert (found["n"], found["constant_rmse"]) == (9912, pytest.approx(20.591, abs=1e-3))
     for words in ("+0.026", "20.591", "9,912"):
         assert words in done.out
@@ -35,7 +35,7 @@ def test_a_known_shift_is_found():
     assert worse.difference == pytest.approx(np.hypot(s, 4) - s)
     assert better.difference == pytest.approx(-s / 2)
     assert worse.low > 0 > better.high
-    assert [one.verdict for one in (worse, better, same)] == ["worse", "better", "not told apart"]
+    assert [one.verdict for one in (worse, better, same)] == ["worse", "better", "no clear difference"]
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
     # By the delta method, from the spread of the two squared errors.
     e = np.stack([(first - target) ** 2, (first + 4 - target) ** 2])
@@ -53,7 +53,7 @@ def test_several_questions_are_corrected():
     (alone,) = compare(target, first, others[1:2], draws=1000)
     assert (alone.p, alone.difference) == (found[1].p, found[1].difference)
     assert alone.p < 0.05 < found[1].p_holm
-    assert [alone.verdict, found[1].verdict] == ["worse", "not told apart"]
+    assert [alone.verdict, found[1].verdict] == ["worse", "no clear difference"]
 
 
 def false_positives(grouped, copies):
@@ -70,8 +70,8 @@ def false_positives(grouped, copies):
     return found
 
 
-def test_one_in_twenty_is_falsely_told_apart_also_with_near_duplicates():
-    """Binomial(200, .05) lies in 3..20 in 99.5 % of cases; triples as rows of their own are told apart far more often."""
+def test_one_in_twenty_is_falsely_different_also_with_near_duplicates():
+    """Binomial(200, .05) lies in 3..20 in 99.5 % of cases; triples counted as separate rows differ far more often."""
     assert 3 <= false_positives(True, 3) <= 20
     assert false_positives(False, 3) > 35
 

@@ -118,7 +118,7 @@ def test_hc3_and_f_are_the_textbooks():
     assert fit.f_p == pytest.approx(stats.f.sf(fit.f, 3, 76))
 
 
-def test_columns_that_cannot_be_told_apart_have_no_coefficient_and_spare_the_others():
+def test_collinear_columns_have_no_coefficient_and_spare_the_others():
     random = np.random.default_rng(6)
     x = (random.random((60, 3)) < 0.4).astype(float)
     y = random.normal(size=60) + x[:, 0]

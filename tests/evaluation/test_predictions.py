@@ -78,7 +78,7 @@ def test_only_the_same_rows_are_compared(csv, refused, change, word):
     assert word in refused("compare", csv("a.csv"), csv("b.csv", change(table(seed=1))))
 
 
-def test_files_of_one_name_are_told_apart_by_their_folder(csv, refused):
+def test_files_of_one_name_are_named_by_their_folder(csv, refused):
     names = [csv(f"{folder}/oof.csv", table(seed=seed)) for seed, folder in enumerate(("a", "b"))]
     assert [one.name for one in open_several([*names, csv("c.csv", table(seed=2))])] == ["a-oof", "b-oof", "c"]
     deep = [csv(f"{folder}/same/oof.csv", table(seed=seed)) for seed, folder in enumerate(("a", "b"))]

@@ -389,7 +389,7 @@ def test_public_models_on_the_contests_rows(real, work, paw):
     v44, knows = value["paired"][0]["others"]
     assert v44["difference"] == pytest.approx(0.026, abs=0.001)
     assert (v44["low"], v44["high"]) == pytest.approx((-0.085, 0.135), abs=0.03)
-    assert v44["verdict"] == "not told apart"
+    assert v44["verdict"] == "no clear difference"
     assert knows["flag"]
     assert next(rows for key, rows in page.tables if key == "paired")[2][-1] == "means nothing"
     line = next(rows for key, rows in page.tables if key == "bands")

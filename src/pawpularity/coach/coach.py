@@ -205,21 +205,21 @@ def doubt_of(upload: Upload) -> str:
 def ranked(scores: Sequence[float], known: Calibration) -> list[dict[str, Any]]:
     """Photos from the highest score down: their `place` in `scores`, and how reliably each one truly beats the next.
 
-    The last one has no next. Two photos are told apart if the reliability is at least .6 and significantly above a half (95 %).
-    Equal scores keep their order and are never told apart.
+    The last one has no next. An order is `clear` if its reliability is at least .6 and significantly above a half (95 %). Equal
+    scores keep their order, which is never clear.
     """
     order = sorted(range(len(scores)), key=lambda place: -scores[place])
     rows: list[dict[str, Any]] = []
     for rank, (place, after) in enumerate(zip(order, [*order[1:], None], strict=True), start=1):
         behind = scores[order[0]] - scores[place]
         row: dict[str, Any] = {"rank": rank, "place": place, "behind_best": behind, "gap": None, "reliability": None,
-                               "told_apart": None, "best_is_better": None}  # fmt: skip
+                               "clear": None, "best_is_better": None}  # fmt: skip
         if rank > 1:
             row["best_is_better"] = known.order.reliability(behind)
         if after is not None:
             gap = scores[place] - scores[after]
             band = known.order.band(gap)
             sure = gap > 0 and band.share >= MIN_RELIABILITY and band.share - 1.96 * band.error > 0.5
-            row |= {"gap": gap, "reliability": band.share, "told_apart": sure}
+            row |= {"gap": gap, "reliability": band.share, "clear": sure}
         rows.append(row)
     return rows

@@ -55,7 +55,7 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
         write_text(Path(out), text)
         log(f"wrote   {out}")
     if not folder:
-        text = _one(found[0], about) if len(found) == 1 else _several(rows, bool(order[0]["told_apart"]), ONE_PET)
+        text = _one(found[0], about) if len(found) == 1 else _several(rows, bool(order[0]["clear"]), ONE_PET)
     value = {"about": about, "photos": found, "faults": faults, "order": order, "order_note": ONE_PET}
     emit(value, text.rstrip("\n"), json)
     next_step(f"make app {make_word('RUN', opened.run.name)}")
@@ -111,7 +111,7 @@ def _row(photo: Row, order: Row) -> dict[str, Any]:
 
 def _several(rows: Sequence[Row], sure: bool, note: str) -> str:
     """Which photo to use first, and the photos in order."""
-    lead = f"Use {rows[0]['photo']} first." if sure else "The first two cannot be told apart."
+    lead = f"Use {rows[0]['photo']} first." if sure else "The first two are too close to call."
     if sure and "means nothing" in rows[0]["note"]:
         lead = "The first one may not be a photo of a pet."
     shown = ("rank", "photo", "score", "half_low", "half_high", "beats_median", "beats_next", "advice", "note")

@@ -27,7 +27,6 @@ from pawpularity.errors import UserError
 from pawpularity.files import write_text
 
 DECODER = "pillow-bicubic-draft2x-white-1"
-FITS = ("squash", "crop")
 # An allow-list, so that a photo from outside never starts a plugin with side effects (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_BYTES = 1_000_000_000  # a file is read whole

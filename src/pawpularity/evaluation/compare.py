@@ -38,7 +38,7 @@ class Comparison:
     def verdict(self) -> str:
         """In words, by Holm's p."""
         if self.p_holm >= 0.05:
-            return "not told apart"
+            return "no clear difference"
         return "better" if self.difference < 0 else "worse"
 
     def to_dict(self) -> dict[str, Any]:

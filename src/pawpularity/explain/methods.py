@@ -1,6 +1,6 @@
 """The methods of making a map, by the names that `explain.methods` takes. A new one is a function here and its line in METHODS.
 
-Whoever shows maps imports this module for names and titles, so everything that computes is imported inside the functions.
+Pages import this module for names and titles only, so the functions import torch and the rest when they run.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,6 +6,7 @@ that exists is complete.
 
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from pawpularity.console import log, next_step, track
@@ -13,11 +14,14 @@ from pawpularity.data import CONTEST
 from pawpularity.data.dataset import Dataset, load_test
 from pawpularity.data.tables import read_sample_submission
 from pawpularity.errors import UserError
-from pawpularity.files import DAMAGED_ZIP, require_space
+from pawpularity.files import require_space
 from pawpularity.kaggle.api import COMPETITION, RULES, Kaggle
 
 NEEDED = 2_200_000_000
 """Bytes: the archive (1.04 GB) and the same again unpacked."""
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What zipfile raises for a changed archive: a wrong checksum, a cut stream, an unknown method, a flag that says encrypted
+(RuntimeError), an offset before the start (ValueError)."""
 
 
 def data(*, into: str | None) -> None:
@@ -90,5 +94,5 @@ def unpack(archive: Path, into: Path, what: str) -> None:
             require_space(archive.parent, sum(member.file_size for member in members), what)
             for member in track(members, "unpacking", unit="file"):
                 zipped.extract(member, into)
-    except DAMAGED_ZIP as error:
+    except DAMAGED as error:
         raise UserError(f"{archive.name}: is damaged ({error}); fetch it again") from None

@@ -232,7 +232,7 @@
       list.append(line);
       box.append(item.card);
     }
-    document.getElementById("order-head").textContent = !found.order[0].told_apart ? "The first two cannot be told apart"
+    document.getElementById("order-head").textContent = !found.order[0].clear ? "The first two are too close to call"
       : items[found.order[0].place].found.doubt ? "The first one may not be a photo of a pet" : "Use this one first";
     document.getElementById("order").hidden = false;
   };
