@@ -33,7 +33,7 @@ def test_a_copy_is_no_second_run_and_a_name_may_hold_a_space(at, paw):
     shutil.copytree("oof/a", "oof/a again")
     page, value, text = made(paw, "--runs", "a", "a again", "b")
     assert {row["run"] for row in value["runs"]} == {"a", "a again", "b"}
-    assert ", the best of 2 on these very rows" in page.sections["runs"]
+    assert ", the lowest of 2 on these rows" in page.sections["runs"]
     assert [[row["name"] for row in pair["others"]] for pair in value["paired"]] == [["b"]]
     assert value["copies"] == [{"run": "a again", "of": "a"}]
     for key in ("runs", "paired"):
@@ -59,7 +59,7 @@ def test_a_blend_of_files_names_them_and_what_they_are_of(at, paw):
     page, _, text = made(paw, "--runs", "of-files")
     assert "path/to/one.csv path/to/two.csv" in page.sections["ensemble"]
     assert "Made of CSVs whose paths are not kept (one, two): put yours into the command." in page.sections["ensemble"]
-    assert "where we stand on CSVs whose data are not known here</title>" in text
+    assert "results on CSVs whose data are not known here</title>" in text
     page, value, text = made(paw, "--runs", "of-files", *files)
     assert "paths are not kept" not in page.sections["ensemble"]
     (command,) = commands_on(text, "ensemble")

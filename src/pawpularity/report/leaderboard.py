@@ -124,7 +124,7 @@ def _key_figures(some: Sequence[Entry], floor: float | None) -> KeyFigures:
     figures.append(("photos", f"{s['n']:,}", f"{len(some)} run{'s' if len(some) > 1 else ''}"))
     line = f"The lowest honest RMSE is that of {best.name}"
     many = len(distinct(whole)[0])  # a copy does not count as another candidate
-    line += f", the best of {many} on these very rows, which flatters it." if many > 1 else "."
+    line += f", the lowest of {many} on these rows, so it looks a little too good." if many > 1 else "."
     if best.source is not None and not best.source.complete:
         line += f" Only folds {best.row['folds']} are there."
     if s["r2_low"] is not None and s["r2_low"] <= 0:

@@ -109,7 +109,7 @@ def summary(value: dict[str, Any]) -> str:
 
 
 def _title(entries: Sequence[Entry]) -> str:
-    return f"Pawpularity: where we stand on {' and '.join(by_data(entries))}"
+    return f"Pawpularity: results on {' and '.join(by_data(entries))}"
 
 
 def _foot(entries: Sequence[Entry]) -> list[str]:
