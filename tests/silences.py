@@ -33,7 +33,7 @@ def listen(command: str) -> tuple[int, float, float, list[tuple[float, str]]]:
     if pid == 0:
         fcntl.ioctl(
             1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0)
-        )  # on a terminal of no size tqdm is silent
+        )  # a terminal of no size has no room for a bar
         os.execv(words[0], words)
     started = heard = time.perf_counter()
     longest, silences, tail = 0.0, [], ""

@@ -23,14 +23,19 @@ def test_a_table_is_aligned_and_plain_where_no_terminal_reads_it():
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize("columns", [40, 80])
-def test_a_table_fits_a_terminal(columns):
-    """In a pseudo-terminal of that width."""
-    code = "from pawpularity import console; print(console.table(('run', 'what it is'), [('r' * 30, 'w ' * 60)]))"
+def at_a_terminal(code, columns):
+    """What Python code writes to a pseudo-terminal of that width."""
     script = f"import pty, sys; sys.exit(pty.spawn([sys.executable, '-c', {code!r}]))"
     environment = {"COLUMNS": str(columns), "TERM": "xterm", "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    plain = [line.split("\x1b[0m")[-1] for line in done.stdout.splitlines()]
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, check=True
+    ).stdout.decode()
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_table_fits_a_terminal(columns):
+    code = "from pawpularity import console; print(console.table(('run', 'what it is'), [('r' * 30, 'w ' * 60)]))"
+    plain = [line.split("\x1b[0m")[-1] for line in at_a_terminal(code, columns).splitlines()]
     assert len(plain) > 2
     assert all(len(line.rstrip()) <= columns for line in plain)
 
@@ -45,6 +50,24 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
     assert "left" in line
     assert "half way" in line
     assert list(console.track("abc", "letters")) == ["a", "b", "c"]
+
+
+def test_nested_bars_and_lines_share_a_terminal():
+    code = """if True:
+        from pawpularity.console import Progress, log
+        with Progress(None, "outer", "steps") as outer:
+            with Progress(2, "inner", "views") as inner:
+                inner.add()
+                log("a [line] between")
+            outer.start(3)
+            outer.add(2)
+        log("after")
+    """
+    out = at_a_terminal(code, 80)
+    assert "a [line] between\r\n" in out
+    assert "inner: 0 of 2 views" in out
+    assert out.index("outer, ") < out.index("inner: ")
+    assert out.endswith("after\r\n")
 
 
 def test_only_the_first_of_several_processes_speaks(capsys, monkeypatch):

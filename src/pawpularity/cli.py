@@ -27,6 +27,7 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.exceptions import TyperException
 
 from pawpularity import __version__
+from pawpularity.console import Progress
 from pawpularity.errors import UserError, nearest
 from pawpularity.signals import Stopped, terminable
 
@@ -96,7 +97,8 @@ def command(
         def run(**options: Any) -> None:
             module, _, attribute = target.rpartition(".")
             options |= {key: [] for key in lists if options[key] is None}
-            work = getattr(importlib.import_module(f"pawpularity.{module}"), attribute)
+            with Progress(None, "loading"):
+                work = getattr(importlib.import_module(f"pawpularity.{module}"), attribute)
             parameters = inspect.signature(work).parameters
             if "context" not in parameters:
                 work(**options)

@@ -9,13 +9,15 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from functools import cache
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 Item = TypeVar("Item")
 LOG_EVERY_S = 30.0
@@ -27,7 +29,10 @@ PIPED_WIDTH = 200
 def log(line: str) -> None:
     """Print one line on standard error. Of several processes that train together only the first prints."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        if _bars.cache_info().currsize:
+            _bars().console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
 
 def next_step(command: str) -> None:
@@ -104,57 +109,87 @@ def make_word(key: str, *values: str) -> str:
 
 
 class Progress:
-    """A progress bar with the time left; without a terminal a log line every half minute. Use it in a `with` block."""
+    """A progress bar with the time left; without a terminal a log line every half minute. Use it in a `with` block.
 
-    def __init__(self, total: int | None, what: str, unit: str = "photo") -> None:
+    The bar is redrawn by a thread of its own, so that its clock also goes on during a long step. Blocks may be nested.
+    """
+
+    def __init__(self, total: int | None, what: str, unit: str = "photos") -> None:
         self.total, self.what, self.unit = total, what, unit
         self.done, self.extra = 0, ""
         self.started = self.logged = time.perf_counter()
-        self._bar: tqdm[Any] | None = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self.total, desc=self.what, unit=self.unit, leave=False, dynamic_ncols=True)
+            self._task = _bars().add_task("", total=self.total, line=self.line)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self._task is not None:
+            bars = _bars()
+            bars.remove_task(self._task)
+            if not bars.task_ids:
+                bars.stop()
+                _bars.cache_clear()
 
     def start(self, total: int) -> None:
         """Set a total that was not known at the start."""
-        self.total = total
-        if self._bar is not None:
-            self._bar.total = total
+        self.total, self.started = total, time.perf_counter()
+        self._show()
 
     def add(self, count: int = 1) -> None:
         """`count` more are done."""
         self.done += count
-        if self._bar is not None:
-            self._bar.update(count)
-        elif time.perf_counter() - self.logged > LOG_EVERY_S:
+        self._show()
+        if self._task is None and time.perf_counter() - self.logged > LOG_EVERY_S:
             self.logged = time.perf_counter()
-            log(self._line())
+            log(self.line())
 
     def note(self, text: str) -> None:
         """Show `text` behind the bar, for example the last epoch's RMSE."""
         self.extra = text
-        if self._bar is not None:
-            self._bar.set_postfix_str(text)
 
-    def _line(self) -> str:
-        line = f"{self.what}: {self.done:,}{'' if self.total is None else f' of {self.total:,}'}"
-        if self.total and self.done:
-            left = (time.perf_counter() - self.started) / self.done * (self.total - self.done)
-            line += f", {duration(left)} left"
-        return f"{line}, {self.extra}" if self.extra else line
+    def line(self) -> str:
+        """`what: 12 of 40 photos, 5 s left, note`; the time that has passed where there is no total."""
+        passed = time.perf_counter() - self.started
+        if self.total is None:
+            parts = [self.what, duration(passed)]
+        else:
+            parts = [f"{self.what}: {self.done:,} of {self.total:,} {self.unit}"]
+        if self.total and 0 < self.done < self.total:
+            parts.append(f"{duration(passed / self.done * (self.total - self.done))} left")
+        return ", ".join([*parts, self.extra] if self.extra else parts)
+
+    def _show(self) -> None:
+        if self._task is not None:
+            _bars().update(self._task, total=self.total, completed=self.done)
 
 
-def track(items: Iterable[Item], what: str, *, total: int | None = None, unit: str = "photo") -> Iterator[Item]:
+@cache
+def _bars() -> "RichProgress":
+    """The one display of all bars that are open. The last bar to close stops it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, Task
+    from rich.progress import Progress as RichProgress
+    from rich.table import Column
+    from rich.text import Text
+
+    class Line(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["line"](), no_wrap=True, overflow="ellipsis")
+
+    bars = RichProgress(
+        BarColumn(20), Line(Column(no_wrap=True)), console=Console(stderr=True), transient=True, redirect_stdout=False,
+        redirect_stderr=False, refresh_per_second=4,
+    )  # fmt: skip
+    bars.start()
+    return bars
+
+
+def track(items: Iterable[Item], what: str, *, total: int | None = None, unit: str = "photos") -> Iterator[Item]:
     """Yield `items` under a progress bar."""
     if total is None and isinstance(items, Sized):
         total = len(items)

@@ -36,7 +36,7 @@ def evaluate_tips(coach: "Coach") -> list[dict[str, Any]]:
     with Image.open(coach.dataset.paths[0]) as image:
         size = max(image.size)
     traits = [trait for trait in TRAITS if trait.key in _TRIED]
-    results = [_try(coach, trait, size) for trait in track(traits, "evaluating tips", unit="tip")]
+    results = [_try(coach, trait, size) for trait in track(traits, "evaluating tips", unit="tips")]
     crops = [coach.crop(_upload(counterfactual_pair(SEED, "pose", pair)[1], size)) for pair in range(min(PAIRS, CROPS))]
     worth = [crop.worth for crop in crops]
     results.append(_result("crop", worth, worth, [(crop.gain, 0.0, crop.gain) for crop in crops if crop.worth]))

@@ -56,7 +56,7 @@ def explain_photos(settings: Explain, predictor: Predictor, photos: Sequence[Pho
     passes = passes_to_judge(len(settings.methods), with_road=settings.road)
     if "rise" in settings.methods:
         passes += settings.budget if settings.masks == "auto" else settings.masks
-    with Progress(len(todo) * passes, "explain", "pass") as progress:
+    with Progress(len(todo) * passes, "explain", "passes") as progress:
         for number, photo in enumerate(todo, start=1):
             try:
                 record, maps = _explain(settings, predictor, photo, progress)
@@ -174,7 +174,7 @@ def _cascades(
         return map_of
 
     total = len(methods) * maps_in_cascade(len(chosen), len(predictor.networks[fold].split.blocks))
-    with Progress(total, f"maps with random weights, fold {fold}", "map") as progress:
+    with Progress(total, f"maps with random weights, fold {fold}", "maps") as progress:
         return [
             cascade(scores, xs, maps_by(name), method=name, seed=settings.seed, groups=groups, on_map=progress.add)
             for name in methods

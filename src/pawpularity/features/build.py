@@ -144,7 +144,7 @@ class FeatureCache:
             f"{len(np.unique(pairs[:, 0])):,} photos, {size_text(file.row_bytes)} each, {known.sum():,} of them from a shallower "
             f"block; {size_text(len(pairs) * file.row_bytes)} in {file.folder}"
         )
-        with Progress(len(pairs), "caching features", "view") as progress:
+        with Progress(len(pairs), "caching features", "views") as progress:
             if shallow is not None and known.any():
                 part, blocks = pairs[known], shallow.about["blocks"]
                 _fill(file, network, compute, part, _shallow_rows(shallow, part), blocks, progress)

@@ -51,7 +51,7 @@ def out_of_fold(
 ) -> tuple[Floats, list[Fitted]]:
     """Predictions (n,) of every row by a head fitted on the other folds, not clipped, and the head of each fold 0..k-1."""
     prediction, fitted = np.empty(len(target)), []
-    for fold in track(range(int(folds.max()) + 1), f"fit {method}", unit="fold"):
+    for fold in track(range(int(folds.max()) + 1), f"fit {method}", unit="folds"):
         known, scored = folds != fold, folds == fold
         fitted.append(fit_head(method, features[known], target[known], groups[known], seed=seed))
         prediction[scored] = fitted[-1].head.predict(features[scored])

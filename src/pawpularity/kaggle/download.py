@@ -92,7 +92,7 @@ def unpack(archive: Path, into: Path, what: str) -> None:
         with zipfile.ZipFile(archive) as zipped:
             members = zipped.infolist()
             require_space(archive.parent, sum(member.file_size for member in members), what)
-            for member in track(members, "unpacking", unit="file"):
+            for member in track(members, "unpacking", unit="files"):
                 zipped.extract(member, into)
     except DAMAGED as error:
         raise UserError(f"{archive.name}: is damaged ({error}); fetch it again") from None

@@ -166,7 +166,7 @@ def _write_run(into: Path, run: Run, held: dict[tuple[str, str], str], *, half: 
 
     folds: dict[str, dict[str, str]] = {}
     first = None
-    for fold in track(run.trained_folds(), f"bundle {run.name}", unit="fold"):
+    for fold in track(run.trained_folds(), f"bundle {run.name}", unit="folds"):
         first = load_network(run, fold, frozen_of=first)
         file, head = into / f"{run.name}.fold{fold}.head.safetensors", read_tensors(run.head_file(fold))
         if half:

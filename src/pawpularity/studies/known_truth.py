@@ -266,7 +266,7 @@ def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, A
     prints = {one.name: photo_hash(one.path) for pair in pairs for one in (pair.shown, pair.removed)}
     results = Results(folder, data.fingerprint("pairs", predictor, prints), ("pairs.csv", "pairs.json"))
     with results.locked():
-        for pair in track(pairs, "counterfactual pairs", unit="pair"):
+        for pair in track(pairs, "counterfactual pairs", unit="pairs"):
             if results.done(pair.shown.name):
                 continue
             score = pair.shown.score(predictor)

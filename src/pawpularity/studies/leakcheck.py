@@ -156,7 +156,7 @@ def nearest_photos(paths: list[Path], fold: Rows, config: Config) -> tuple[Neigh
     near, threshold = nearest_across_folds(unit, fold), copy_threshold(own, unit, features)
     # Features say what a photo shows: two kittens on one blanket are as similar as copies. So the pictures decide.
     copy = near.similarity >= threshold
-    for row in track(np.flatnonzero(copy), "comparing pictures", unit="pair"):
+    for row in track(np.flatnonzero(copy), "comparing pictures", unit="pairs"):
         copy[row] = is_copy(paths[row], paths[near.at[row]])
     return near, threshold, copy
 

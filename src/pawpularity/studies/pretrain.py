@@ -200,7 +200,7 @@ def fit(network: Labelling, photos: Tensor, labels: Labels, *, epochs: int, seed
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
     network.train()
-    for _ in track(range(epochs), "training", unit="epoch"):
+    for _ in track(range(epochs), "training", unit="epochs"):
         for rows in torch.randperm(len(photos), generator=generator).tensor_split(steps):
             views, true = augment(photos[rows], Labels(*(part[rows] for part in labels)), generator)
             optimiser.zero_grad()

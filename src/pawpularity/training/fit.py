@@ -166,7 +166,7 @@ def progress_hooks(
 ) -> Iterator[Hooks]:
     """Hooks that show a progress bar over a fit's steps, with the last epoch's figures. `after_epoch` gets each epoch."""
     train, constants = config.train, [math.nan]
-    with Progress(None, what, "step") as progress:
+    with Progress(None, what, "steps") as progress:
 
         def on_step(steps_an_epoch: int) -> None:
             if progress.total is None:

@@ -107,7 +107,7 @@ def draw(study: optuna.Study, folder: Path) -> None:
     from matplotlib.ticker import NullFormatter
 
     matplotlib.use("Agg")
-    for name, (plot, arguments) in track(_plots(study).items(), "drawing plots", unit="plot"):
+    for name, (plot, arguments) in track(_plots(study).items(), "drawing plots", unit="plots"):
         # Optuna sets a style for all of matplotlib; the context restores it for later plots.
         with matplotlib.rc_context(), warnings.catch_warnings(), atomic_file(folder / f"{name}.png") as png:
             warnings.simplefilter("ignore")  # its matplotlib plots are called experimental
