@@ -1,4 +1,7 @@
-"""How long does a command say nothing? Runs commands at a terminal of its own and prints their longest silences.
+"""How long does a command say nothing, and how much does it say at its end?
+
+Runs commands at a terminal of its own (100 columns), and prints their longest silences, and the number of lines after the last bar
+and the widest of them.
 
     .venv/bin/python tests/silences.py "train --fold 0" "explain --n 2"    (without words: every command that the sample can run)
 
@@ -26,8 +29,8 @@ ALL = (
 )  # fmt: skip
 
 
-def listen(command: str) -> tuple[int, float, float, list[tuple[float, str]]]:
-    """Exit status, seconds, the longest silence, and each silence over the limit with the last words before it."""
+def listen(command: str) -> tuple[int, float, float, list[tuple[float, str]], list[str]]:
+    """Exit status, seconds, the longest silence, each silence over the limit with the last words before it, and the final lines."""
     words = [sys.executable, "-m", "pawpularity", *shlex.split(command)]
     pid, terminal = pty.fork()
     if pid == 0:
@@ -36,7 +39,7 @@ def listen(command: str) -> tuple[int, float, float, list[tuple[float, str]]]:
         )  # a terminal of no size has no room for a bar
         os.execv(words[0], words)
     started = heard = time.perf_counter()
-    longest, silences, tail = 0.0, [], ""
+    longest, silences, tail, whole = 0.0, [], "", b""
     while True:
         select.select([terminal], [], [])
         try:
@@ -50,17 +53,22 @@ def listen(command: str) -> tuple[int, float, float, list[tuple[float, str]]]:
             silences.append((gap, tail))
         if not said:
             break
+        whole += said
         text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode(errors="replace"))
         tail = ([tail, *(line.strip() for line in re.split(r"[\r\n]+", text) if line.strip())])[-1][-70:]
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return status, now - started, longest, silences
+    final = re.sub(
+        r"\x1b\[[0-9;?]*[A-Za-z]", "", whole.decode(errors="replace").replace("\r\n", "\n").rpartition("\r")[2]
+    )
+    return status, now - started, longest, silences, final.strip("\n").splitlines()
 
 
 def main() -> None:
     """Print a line for every command and one for each of its silences."""
     for command in sys.argv[1:] or ALL:
-        status, seconds, longest, silences = listen(command)
-        print(f"{command:60} exit {status}  {seconds:6.1f} s  longest silence {longest:5.1f} s", flush=True)
+        status, seconds, longest, silences, final = listen(command)
+        end = f"{len(final):3} lines of {max(map(len, final), default=0):3} columns"
+        print(f"{command:60} exit {status}  {seconds:6.1f} s  longest silence {longest:5.1f} s  {end}", flush=True)
         for gap, tail in silences:
             print(f"    {gap:5.1f} s after: {tail}", flush=True)
 

@@ -40,6 +40,45 @@ def test_a_table_fits_a_terminal(columns):
     assert all(len(line.rstrip()) <= columns for line in plain)
 
 
+def test_no_digit_of_a_table_is_cut_off(monkeypatch):
+    row = [
+        "a run with a long name",
+        *(f"{number}.{number} [{number}, {number}]" for number in range(11_111, 99_999, 11_111)),
+    ]
+    for columns in (40, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = console.table(["run", *"abcdefgh"], [row]).splitlines()
+        assert all(len(line) <= columns for line in lines)
+        assert sorted(filter(str.isdigit, "".join(lines))) == sorted(filter(str.isdigit, "".join(row)))
+
+
+def test_a_result_is_shortened_and_full_is_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    text, more = "\n".join([*map(str, range(20)), "word " * 12]), "the rest"
+    monkeypatch.setattr(console, "_full", True)
+    console.emit({}, text, None, more=more)
+    whole = capsys.readouterr().out.splitlines()
+    assert [*whole[:20], whole[-1]] == [*map(str, range(20)), more]
+    assert whole[20:-1] == ["word " * 7 + "word", "  " + "word " * 3 + "word"]
+    monkeypatch.setattr(console, "_full", False)
+    console.emit({}, text, None, more=more)
+    short = capsys.readouterr().out.splitlines()
+    assert short[:-1] == whole[: console.MOST_LINES]
+    assert short[-1].startswith(f"{len(whole) - console.MOST_LINES} more lines: --full")
+    console.emit({}, "one", None, more="two")
+    assert capsys.readouterr().out == "one\ntwo\n", "a line that says that a line is left out saves nothing"
+
+
+def test_the_next_step_has_the_words_with_a_value(capsys):
+    console.next_step("make errors", RUN="my run", DATA=None, FOLDS="", SCALE=100.0, MEMBERS=["a", "b"])
+    assert capsys.readouterr().err == """next: make errors RUN="'my run'" SCALE=100 MEMBERS="a b"\n"""
+
+
+@pytest.mark.parametrize(("value", "text"), [(-0.518, "-0.52"), (0.0031, "+0.003"), (0.0, "+0.000"), (1.0, "+1.00")])
+def test_a_small_difference_has_three_decimals(value, text):
+    assert console.points(value) == text
+
+
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
     monkeypatch.setattr(console, "LOG_EVERY_S", -1)
     with console.Progress(4, "counting") as progress:

@@ -1,12 +1,17 @@
-"""Every command, run twice with sockets forbidden: it needs no network, tells no path of this machine, and repeats its bytes."""
+"""Every command, run twice with sockets forbidden: it needs no network, tells no path of this machine, repeats its bytes, and ends
+with what fits a screen and the next command.
+"""
 
+import io
 import os
 import re
+import shlex
 import shutil
 import socket
 from pathlib import Path
 
 import pytest
+import typer
 from tests.conftest import ROOT
 
 from pawpularity import cli
@@ -68,21 +73,54 @@ def forbid(*arguments, **named):
     raise AssertionError(f"a connection was tried: {arguments}")
 
 
+class Screen(io.StringIO):
+    """One of the two streams that write on the same terminal; `written` has (is a result, text) in their order."""
+
+    def __init__(self, written, result):
+        super().__init__()
+        self.written, self.result = written, result
+
+    def write(self, text):
+        self.written.append((self.result, text))
+        return len(text)
+
+    def isatty(self):
+        return True
+
+
+def final_lines(written):
+    """What stands after the last bar, from the first line of the result on."""
+    after = max((place + 1 for place, (_, text) in enumerate(written) if "\r" in text), default=0)
+    start = next((place for place, (result, _) in enumerate(written) if result and place >= after), after)
+    return "".join(text for _, text in written[start:]).strip("\n").splitlines()
+
+
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory):
-    """Two folders in which every command was run."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("one", "other")]
-    for folder in folders:
+def screens(tmp_path_factory):
+    """Two folders in which every command was run, on terminals of 80 and 100 columns: folder, columns, final lines by command."""
+    found = [(tmp_path_factory.mktemp(name), columns, {}) for name, columns in (("one", 80), ("other", 100))]
+    for folder, columns, ends in found:
         shutil.copytree(ROOT / "configs", folder / "configs")  # tune writes there
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            patch.setenv("COLUMNS", str(columns))
             for name in ("connect", "connect_ex", "sendto", "bind"):
                 patch.setattr(socket.socket, name, forbid)
             for name in ("create_connection", "getaddrinfo", "gethostbyname"):
                 patch.setattr(socket, name, forbid)
             for line in LINES:
-                assert cli.main([str(word) for word in line]) == 0, line
-    return folders
+                written = []
+                patch.setattr("sys.stdout", Screen(written, True))
+                patch.setattr("sys.stderr", Screen(written, False))
+                assert cli.main([str(word) for word in line]) == 0, (line, written[-3:])
+                ends[" ".join(map(str, line))] = final_lines(written)
+    return found
+
+
+@pytest.fixture(scope="module")
+def twice(screens):
+    """The two folders."""
+    return [folder for folder, _, _ in screens]
 
 
 def files_in(folder):
@@ -109,6 +147,29 @@ def test_no_path_of_this_machine_stands_in_what_is_shown_or_sent(twice):
         content = (twice[0] / name).read_bytes()
         assert str(twice[0]).encode() not in content, name
         assert os.fsencode(Path.home()) + b"/" not in content, name
+
+
+@pytest.mark.slow
+def test_what_a_command_ends_with_fits_a_screen(screens):
+    for _, columns, ends in screens:
+        for line, lines in ends.items():
+            assert len(lines) <= 20, (line, lines)
+            text = [one for one in lines[:-1] if line.split()[0] != "jobs"]  # its lines are for a shell
+            assert all(len(one) <= columns for one in text), (line, text)
+
+
+@pytest.mark.slow
+def test_every_command_ends_with_one_command_that_can_be_typed(screens):
+    root = typer.main.get_command(cli.app)
+    for line, lines in screens[0][2].items():
+        assert [one for one in lines if one.startswith("next: ")] == lines[-1:], (line, lines)
+        first, *words = shlex.split(lines[-1].removeprefix("next: ").removesuffix(" | sh"))
+        if first == "make":
+            flags = " -- " + " ".join(re.sub(r"([\\ ])", r"\\\1", word) for word in reversed(words[1:]))
+            goal, *options = cli.make_words(root, words[0], flags)
+            root.commands[goal].make_context(goal, cli.spread(root.commands[goal], options))
+        else:
+            assert shutil.which(first) or first in ("open", "xdg-open"), lines[-1]
 
 
 def test_every_command_is_run_here_or_elsewhere():

@@ -27,7 +27,7 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.exceptions import TyperException
 
 from pawpularity import __version__
-from pawpularity.console import Progress
+from pawpularity.console import Progress, show_full
 from pawpularity.errors import UserError, nearest
 from pawpularity.signals import Stopped, terminable
 
@@ -59,6 +59,7 @@ Data = Annotated[str | None, Option(metavar="DIR", help="A folder in Kaggle's la
 Run = Annotated[str | None, Option(metavar="NAME", help="The run's folder below oof/ (default: the config's name).")]
 Settings = Annotated[list[str] | None, Option("--set", metavar="key=value", help="A setting; --set may be left out.")]
 Json = Annotated[str | None, Option(metavar="FILE", help="Also write the result as JSON (- prints only that).")]
+Full = Annotated[bool, Option("--full", help="Print the whole result, not the first lines.")]
 Folds = Annotated[Path | None, Option(metavar="FILE", help="A folds file: which rows of CSVs are near-duplicates.")]
 Scale = Annotated[float | None, Option(metavar="100", help="Multiply predictions that lie in 0..1.")]
 Yes = Annotated[bool, Option("--yes", help="Do not ask.")]
@@ -95,6 +96,7 @@ def command(
 
         @functools.wraps(function)
         def run(**options: Any) -> None:
+            show_full(options.pop("full", True))
             module, _, attribute = target.rpartition(".")
             options |= {key: [] for key in lists if options[key] is None}
             with Progress(None, "loading"):
@@ -125,7 +127,12 @@ def Flag(name: str, about: str) -> Any:
 
 @command(START, "pipeline.compete.compete", "make all YES=1", name="all")
 def all_(
-    yes: Yes = False, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None
+    yes: Yes = False,
+    config: Config = None,
+    data: Data = None,
+    settings: Settings = None,
+    full: Full = False,
+    json: Json = None,
 ) -> None:
     """Data, folds, four backbones, mean blend, submission; first estimates the time and asks."""
 
@@ -159,7 +166,7 @@ def train(
     processes: Annotated[int | None, Option(metavar="N", min=1, help="Share every fold among N GPUs or CPU processes.")] = None,
     fresh: Annotated[bool, Flag("--fresh", "Ignore checkpoints of folds that were stopped half way.")] = False,
     skip_taken: Annotated[bool, Flag("--skip-taken", "Skip folds that are trained or being trained elsewhere.")] = False,
-    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Train a fold, or all that are missing, and print the out-of-fold RMSE beside the constant."""
 
@@ -170,14 +177,17 @@ def tune(
     workers: Annotated[int, Option(metavar="N", help="Processes on this machine.")] = 1,
     storage: Storage = None,
     search_only: Annotated[bool, Flag("--search-only", "Run trials, and leave the rescoring to another worker.")] = False,
-    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Search settings on one fold's inner split, then score the best on all folds, cross-fitted."""
 
 
 @command(TRAIN, "tuning.command.study", "make study RUN=densenet161")
 def study(
-    study: Annotated[str, Argument(metavar="RUN", help="The study's name.")], storage: Storage = None, json: Json = None
+    study: Annotated[str, Argument(metavar="RUN", help="The study's name.")],
+    storage: Storage = None,
+    full: Full = False,
+    json: Json = None,
 ) -> None:
     """Show a search: best trials, importances, what depth costs; plots as PNG and HTML."""
 
@@ -188,7 +198,7 @@ def probe(
     features: Annotated[str, Option(metavar="KIND", help="pooled = before the classifier; logits = its answers.")] = "pooled",
     head: Annotated[str, Option(metavar="HEAD", help="ridge, svr or both.")] = "ridge",
     metadata: Annotated[str, Option(metavar="USE", help="The twelve columns beside the features: use, none or both.")] = "both",
-    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Ridge or SVR on the frozen features of any timm networks, out of fold."""
 
@@ -216,7 +226,7 @@ def jobs(
 def oof(
     runs: Annotated[list[str] | None, Argument(metavar="RUN", help="Runs or out-of-fold CSVs; a single one in detail.")] = None,
     data: Annotated[Path | None, Option(metavar="DIR", help="Data of the CSVs (default: found by their Ids).")] = None,
-    folds: Folds = None, scale: Scale = None, json: Json = None,
+    folds: Folds = None, scale: Scale = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Every run's out-of-fold RMSE, interval, constant and n; one run or CSV in detail."""
 
@@ -225,7 +235,7 @@ def oof(
 def compare(
     runs: Annotated[list[str] | None, Argument(metavar="RUN", help="Runs or CSVs of the same rows, the reference first.")] = None,
     draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Resamples and sign flips.")] = 10_000,
-    folds: Folds = None, scale: Scale = None, json: Json = None,
+    folds: Folds = None, scale: Scale = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Compare runs or CSVs with the first, paired on the same rows: difference, interval, p."""
 
@@ -239,7 +249,7 @@ def ensemble(
     run: Annotated[str, Option(metavar="NAME", help="The blend's folder below oof/.")] = "ensemble",
     seed: Annotated[int, Option(metavar="N", min=0, help="Seed of the resamples.")] = 0,
     draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Bootstrap resamples.")] = 10_000,
-    folds: Folds = None, scale: Scale = None, json: Json = None,
+    folds: Folds = None, scale: Scale = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Blend runs and CSVs: the cross-fitted RMSE of every method, and weights for new photos."""
 
@@ -251,7 +261,7 @@ def errors(
     draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Resamples and permutations.")] = 10_000,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/errors/RUN).")] = None,
     config: Config = None, data: Data = None, settings: Settings = None,
-    folds: Folds = None, scale: Scale = None, json: Json = None,
+    folds: Folds = None, scale: Scale = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """The largest errors, what they share, and how much label noise explains."""
 
@@ -262,7 +272,7 @@ def leakcheck(
     photos: Annotated[str | None, Option(metavar="DIR", help="Folder of ID.jpg, to look for near-duplicates.")] = None,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/leakcheck/NAME).")] = None,
     config: Config = None, data: Data = None, settings: Settings = None,
-    folds: Folds = None, scale: Scale = None, json: Json = None,
+    folds: Folds = None, scale: Scale = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Look for signs of leakage in out-of-fold predictions."""
 
@@ -277,7 +287,7 @@ def explain(
     photo: Annotated[list[str] | None, Option(metavar="PHOTO", help="Explain these: photo files, or Ids.")] = None,
     group: Annotated[list[str] | None, Option(metavar="GROUP", help="Mean maps of groups: scores, eyes, face, ...; all.")] = None,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/RUN/explain).")] = None,
-    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Maps of where scores come from, tested for faithfulness; a gallery."""
 
@@ -286,7 +296,7 @@ def explain(
 def coach(
     photos: Annotated[list[str], Argument(metavar="PHOTO", help="Photo files, or a folder, which gives a CSV.")],
     out: Annotated[str | None, Option(metavar="FILE", help="Also write the CSV there.")] = None,
-    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """How well a photo will do, how sure that is, and what to change."""
 
@@ -305,7 +315,7 @@ def robustness(
     runs: Annotated[list[str] | None, Option(metavar="NAME", help="Several runs of the same data, side by side.")] = None,
     photos: Annotated[int, Option(metavar="N", min=0, help="Photos drawn at random; 0 = all.")] = 50,
     seed: Annotated[int, Option(metavar="N", min=0, help="Seed of the drawn photos, the noise and the resamples.")] = 0,
-    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """How far attacks and harmless changes move the scores."""
 
@@ -342,6 +352,7 @@ def kernel_check(
     python: Annotated[
         str | None, Option(metavar="PATH", help="Run the script with this Python and its libraries.")
     ] = None,
+    full: Full = False,
     json: Json = None,
 ) -> None:
     """Run the built kernel as Kaggle would: no network, its libraries only, broken photos."""
@@ -405,7 +416,7 @@ def kernel_fetch(
 def report(
     runs: Annotated[list[str] | None, Option(metavar="RUN", help="Runs or CSVs, the reference first (default: all).")] = None,
     out: Annotated[str | None, Option(metavar="FILE", help="The page (default: oof/report.html).")] = None,
-    data: Data = None, folds: Folds = None, scale: Scale = None, json: Json = None,
+    data: Data = None, folds: Folds = None, scale: Scale = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Write the results of all runs and commands to one page that works offline: oof/report.html."""
 
@@ -413,6 +424,7 @@ def report(
 @command(SHARE, "studies.checklist.checklist", "make checklist")
 def checklist(
     runs: Annotated[list[str] | None, Option(metavar="RUN", help="Runs below oof/ (default: all).")] = None,
+    full: Full = False,
     json: Json = None,
 ) -> None:
     """The reproducibility checklist of runs, every answer with its file: oof/checklist.md."""
@@ -427,7 +439,7 @@ def leakage(
     copies: Annotated[str, Option(metavar="RULE", help="authors (their code), paper (their text) or none.")] = "authors",
     replay_only: Annotated[bool, Flag("--replay-only", "Train no network, even where there are photos.")] = False,
     answers: Annotated[str | None, Option(metavar="CSV", help="Also write the predictions made from labels alone.")] = None,
-    config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+    config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Replay the paper's leak from labels, then train a network the leaky and the honest way."""
 
@@ -436,7 +448,7 @@ def leakage(
 def table1(
     backbones: Annotated[list[str] | None, Option(metavar="NAME", help="Some of the four (default: all).")] = None,
     copies: Annotated[list[str] | None, Option(metavar="RULE", help="Some of none, paper, authors (default: all).")] = None,
-    data: Data = None, settings: Settings = None, json: Json = None,
+    data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """The paper's Table 1: four backbones x copies x honest and leaky splits; resumable."""
 
@@ -447,7 +459,7 @@ def hypotheses(
     draws: Annotated[int, Option(metavar="N", min=100, max=1_000_000, help="Bootstrap resamples and permutations.")] = 10_000,
     margin: Annotated[float | None, Option(metavar="POINTS", help="Effects within +-POINTS are too small to matter.")] = None,
     out: Annotated[str | None, Option(metavar="DIR", help="Where to write (default: oof/hypotheses/DATA).")] = None,
-    config: Config = None, data: Data = None, settings: Settings = None, scale: Scale = None, json: Json = None,
+    config: Config = None, data: Data = None, settings: Settings = None, scale: Scale = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """The paper's five hypotheses on the true scores: effect, interval, Holm p, verdict."""
 
@@ -457,7 +469,7 @@ def known_truth(
     pairs: Annotated[str | None, Option(metavar="DIR", help="Counterfactual pairs drawn by: pawpularity sample --pairs.")] = None,
     masks: Annotated[str | None, Option(metavar="auto", help="RISE's masks a photo: a count, or auto.")] = None,
     out: Annotated[str | None, Option(metavar="DIR", help="Folder of the maps (default: oof/RUN/explain).")] = None,
-    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Drawn photos: do maps find the parts that are known to change the score?"""
 
@@ -481,6 +493,7 @@ def bench(
     weights: Annotated[str | None, Option(metavar="DIR", help="rise: weights of mobilenetv2_100.")] = None,
     maps: Annotated[int, Option(metavar="N", min=1, help="rise: photos to explain.")] = 16,
     out: Annotated[str | None, Option(metavar="DIR", help="Also write DIR/WHAT-DEVICE.csv.")] = None,
+    full: Full = False,
     json: Json = None,
 ) -> None:
     """Time this project against plain implementations, on this machine."""

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from functools import cache
@@ -22,34 +23,90 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 LOG_EVERY_S = 30.0
 """Without a terminal there is no bar; a log line appears this often instead."""
-PIPED_WIDTH = 200
-"""Width of a table in characters where there is no terminal."""
+MOST_LINES = 15
+"""Lines of a result without --full; remarks and the next step add up to five."""
+NARROWEST = 12
+"""Characters that a column of words keeps at least."""
+_full = True
 
 
 def log(line: str) -> None:
     """Print one line on standard error. Of several processes that train together only the first prints."""
     if os.environ.get("RANK", "0") == "0":
         if _bars.cache_info().currsize:
-            _bars().console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+            _bars().console.print("\n".join(fitted(line)), markup=False, highlight=False, soft_wrap=True)
+        else:  # a log file keeps a line whole
+            print("\n".join(fitted(line)) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
-def next_step(command: str) -> None:
-    """Print the command that usually follows."""
-    log(f"next: {command}")
+def next_step(command: str, **words: object) -> None:
+    """Print the command that usually follows, as `make_line` writes it. It is never wrapped, so that it can be copied."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"next: {make_line(command, **words)}", file=sys.stderr, flush=True)
 
 
-def emit(value: Any, text: str, destination: str | None) -> None:
-    """Print the result `text`, and write `value` as JSON to the file `destination`; with `-` the JSON is printed instead."""
+def make_line(command: str, **words: object) -> str:
+    """`command` with the words that have a value: `RUN=a MEMBERS="a b"`."""
+    some = {key: value if isinstance(value, list | tuple) else [value] for key, value in words.items() if value}
+    texts = {
+        key: [f"{one:g}" if isinstance(one, float) else str(one) for one in values] for key, values in some.items()
+    }
+    return " ".join([command, *(make_word(key, *values) for key, values in texts.items())])
+
+
+def show_full(full: bool) -> None:
+    """Whether results are printed whole from now on, or the first lines of each (option --full)."""
+    global _full  # as the terminal's width, it is the same for all that one command prints
+    _full = full
+
+
+def emit(value: Any, text: str, destination: str | None, *, more: str = "") -> None:
+    """Print the result `text`, and write `value` as JSON to the file `destination`; with `-` the JSON is printed instead.
+
+    Without --full it prints the first lines of `text`, nothing of `more`, and how many lines that leaves out.
+    """
     from pawpularity.files import write_json
 
     if destination == "-":
         print(json.dumps(value, indent=2, allow_nan=False))
         return
-    print(text)
+    lines, rest = fitted(text), fitted(more)
+    if not _full:
+        lines, rest = lines[:MOST_LINES], lines[MOST_LINES:] + rest
+        if len(rest) > 1:
+            rest = [f"{len(rest)} more lines: --full (make: FULL=1)"]
+    print(*lines, *rest, sep="\n")
     if destination:
         write_json(Path(destination), value)
+
+
+def fitted(text: str) -> list[str]:
+    """The lines of `text`, those wider than the terminal wrapped at blanks. Tables fit already."""
+    width = terminal_width()
+    return [
+        part
+        for line in text.splitlines()
+        for part in (
+            [line]
+            if len(line) <= width
+            else textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        )
+    ]
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 80 if unknown."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def points(value: float) -> str:
+    """A difference in score points: two decimals with its sign, three where two would be 0.00."""
+    return f"{value:+.3f}" if abs(value) < 0.005 else f"{value:+.2f}"
+
+
+def span(value: float, low: float, high: float) -> str:
+    """A difference and its interval: `-0.52 [-0.71, -0.33]`."""
+    return f"{points(value)} [{points(low)}, {points(high)}]"
 
 
 def confirm(question: str) -> bool:
@@ -77,7 +134,8 @@ def duration(seconds: float) -> str:
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, left: Iterable[int] = (0,)) -> str:
     """An aligned table as text, no wider than the terminal. Columns `left` are left-aligned, the others right-aligned.
 
-    A cell that does not fit is wrapped. None is an empty cell; numbers should come formatted.
+    Where it does not fit, left-aligned cells are wrapped, and numbers only if that is not enough. None is an empty cell; numbers
+    should come formatted.
     """
     from io import StringIO
 
@@ -85,15 +143,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, left: Iter
     from rich.table import Table
     from rich.text import Text
 
-    left = set(left)
-    shown = Table(box=None, pad_edge=False, header_style="bold")
+    left, cells = set(left), [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widest = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    least = [min(NARROWEST, width) if number in left else width for number, width in enumerate(widest)]
+    whole = sum(least) + 2 * (len(least) - 1) <= terminal_width()  # else numbers are wrapped too, never cut off
+    shown = Table(box=None, pad_edge=False, show_header=any(header), header_style="")
     for number, name in enumerate(header):
-        shown.add_column(name, justify="left" if number in left else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*("" if cell is None else Text(str(cell)) for cell in row))
-    terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else PIPED_WIDTH
-    console = Console(file=StringIO(), width=width, force_terminal=terminal, highlight=False, legacy_windows=False)
+        words = number in left
+        shown.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=whole and not words,
+                         min_width=least[number] if whole else None)  # fmt: skip
+    for row in cells:
+        shown.add_row(*map(Text, row))
+    console = Console(file=StringIO(), width=terminal_width(), highlight=False, legacy_windows=False)
     console.print(shown)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 

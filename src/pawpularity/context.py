@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pawpularity.config import Config, resolve, run_name
-from pawpularity.console import log, make_word
+from pawpularity.console import log, make_word, next_step
 from pawpularity.data import CONTEST, is_drawn
 from pawpularity.errors import UserError
 from pawpularity.runs import OOF, check_name
@@ -105,6 +105,7 @@ def folds(context: Context, *, json: str | None = None) -> None:
     from pawpularity.data.folds import show_folds
 
     show_folds(context.folds, context.dataset, json=json)
+    next_step(context.make_line("train FOLD=0") if context.dataset.has_photos else "make data")
 
 
 def choose_data(named: str | None) -> Path:

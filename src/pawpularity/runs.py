@@ -26,6 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from pawpularity.console import make_line
 from pawpularity.errors import UserError
 from pawpularity.files import read_json, write_json
 
@@ -106,9 +107,14 @@ class Run:
 
     def remedy(self, fold: int | None = None) -> str:
         """The command that makes the run's folds (or `fold`) again."""
-        if self.kind == "head":
-            return "make probe, with the same options as before"
-        return f"make train {'' if fold is None else f'FOLD={fold} '}RUN={self.name}"
+        return (
+            "make probe, with the same options as before" if self.kind == "head" else self.train_line(self.name, fold)
+        )
+
+    def train_line(self, name: str, fold: int | None = None) -> str:
+        """The command that trains `fold` (default: all) of a run `name` with this one's config and data."""
+        config, data = self.record["config"].get("name"), self.record["data"].get("folder")
+        return make_line("make train", FOLD=None if fold is None else str(fold), RUN=name, CONFIG=config, DATA=data)
 
     @property
     def frozen_file(self) -> Path:

@@ -52,7 +52,7 @@ def test_a_new_photo_is_scored_by_all_folds_and_calibrated_on_their_unseen_rows(
     assert found["about"]["indicative"]
     assert report["crop"]["tried"] > 80
     assert "drawn pets" in done.err
-    assert len(done.out.splitlines()) <= 26
+    assert len(done.out.splitlines()) <= 16
 
 
 def test_a_photo_of_the_runs_own_table_is_scored_by_the_fold_that_never_saw_it(coach, drawn):

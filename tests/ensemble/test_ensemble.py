@@ -76,10 +76,10 @@ def test_groups_of_a_folds_file(files, paw):
     words, table, predictions = files
     pairs = table[["Id"]].assign(group=np.arange(240) // 2, fold=np.arange(240) // 2 % 3)
     pairs.to_csv("pairs.csv", index=False)
-    assert "120 span" in paw("ensemble", *words, *QUICK, "--folds", "pairs.csv").out
+    assert "120 span" in paw("ensemble", *words, *QUICK, "--folds", "pairs.csv", "--full").out
     assert paw("oof", "ensemble").code == 0
     save("m2.csv", table.assign(fold=np.arange(240) % 7), predictions[:, 2])
-    done = paw("ensemble", *words, *QUICK, "--folds", "pairs.csv")
+    done = paw("ensemble", *words, *QUICK, "--folds", "pairs.csv", "--full")
     assert "m0 and m2 have different folds" in done.out
     folds = read_folds(BLEND / "folds.csv").frame
     assert folds["group"].nunique() == 120

@@ -59,7 +59,7 @@ def test_the_table_says_what_its_json_holds(paw, figures):
 
 
 def test_details_say_what_their_json_holds(more, paw):
-    done = paw("oof", "b", "--json", "found.json")
+    done = paw("oof", "b", "--full", "--json", "found.json")
     (found,) = json.loads(Path("found.json").read_text())["runs"]
     s, b, source = found["score"], found["breakdown"], open_predictions("b")
     assert s["rmse"] == pytest.approx(rmse(source.target, source.prediction))

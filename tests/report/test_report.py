@@ -212,7 +212,7 @@ def test_what_was_not_run_says_so_and_how(at, paw):
     told = paw("report").out
     assert "not made: The paper's Table 1, honest and leaky (make table1)" in told
     assert re.search(
-        r"^half: RMSE \d+\.\d{3} \[[\d.]+, [\d.]+\] indicative, constant \d+\.\d{3}, n = \d+$", told, re.MULTILINE
+        r"^half: RMSE \d+\.\d{2} \[[\d.]+, [\d.]+\] indicative, constant \d+\.\d{2}, n = \d+$", told, re.MULTILINE
     )
     for key, state in states(value).items():
         if state == "not made":

@@ -138,7 +138,7 @@ def test_the_command(drawn, work, paw, refused):
         assert paw("train", *toy, *words).code == 0
     done = paw("robustness", "--runs", "one", "two", "--photos", 5, "--data", drawn)
     assert done.code == 0, done.err
-    assert len(done.out.splitlines()) <= 40, "two runs"
+    assert len(done.out.splitlines()) <= 16, "two runs"
     rows, figures = pd.read_csv("oof/one/robustness.csv"), json.loads(Path("oof/one/robustness.json").read_text())
     assert len(rows) == 5 * len(figures["moves"]) == 5 * 16
     oof = read_oof(Path("oof/one/oof.csv")).set_index("Id")

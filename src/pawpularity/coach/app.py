@@ -5,7 +5,7 @@ import ipaddress
 import socket
 import time
 
-from pawpularity.console import duration, log
+from pawpularity.console import duration, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 
@@ -38,6 +38,7 @@ def app(context: Context, *, host: str = "127.0.0.1", port: int = 8501) -> None:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
             log("page    closed")
+            next_step("make report", RUNS=coach.run.name)
         finally:
             site.network.shutdown(wait=False, cancel_futures=True)
 

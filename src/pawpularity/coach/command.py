@@ -1,18 +1,19 @@
 """`pawpularity coach`: score photo files, or a folder of them, with a trained run.
 
-One photo gets a full report, several are put in order, and a folder gives a CSV from the best photo down. Photos that cannot be
-used are named at the end; the others are still scored.
+One photo gets a full report, several are put in order. Of a folder another program gets a CSV, from the best photo down, which
+--out keeps too. Photos that cannot be used are named at the end; the others are still scored.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawpularity.console import emit, log, make_word, next_step, table, track
+from pawpularity.console import emit, log, next_step, table, track
 from pawpularity.context import Context
 from pawpularity.errors import UserError
-from pawpularity.files import write_text
+from pawpularity.files import write_json, write_text
 
 if TYPE_CHECKING:
     from pawpularity.coach.coach import Coach
@@ -54,11 +55,16 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
     if out:
         write_text(Path(out), text)
         log(f"wrote   {out}")
-    if not folder:
-        text = _one(found[0], about) if len(found) == 1 else _several(rows, bool(order[0]["clear"]), ONE_PET)
     value = {"about": about, "photos": found, "faults": faults, "order": order, "order_note": ONE_PET}
-    emit(value, text.rstrip("\n"), json)
-    next_step(f"make app {make_word('RUN', opened.run.name)}")
+    if folder and json != "-" and not sys.stdout.isatty():  # another program reads it
+        print(text, end="")
+        if json:
+            write_json(Path(json), value)
+    elif len(found) == 1:
+        emit(value, _one(found[0], about), json)
+    else:
+        emit(value, _several(rows, bool(order[0]["clear"]), ONE_PET), json, more=_chances(rows))
+    next_step(context.make_line("app", settings=False))
     if faults:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(faults.items())[:20])
         raise UserError(f"{len(faults)} of {len(files)} photos cannot be used ({some}); the others are above")
@@ -114,11 +120,17 @@ def _several(rows: Sequence[Row], sure: bool, note: str) -> str:
     lead = f"Use {rows[0]['photo']} first." if sure else "The first two are too close to call."
     if sure and "means nothing" in rows[0]["note"]:
         lead = "The first one may not be a photo of a pet."
-    shown = ("rank", "photo", "score", "half_low", "half_high", "beats_median", "beats_next", "advice", "note")
-    text = table(
-        [name.replace("_", " ") for name in shown], [[row[name] for name in shown] for row in rows], left=(1, 7, 8)
-    )
-    return f"{lead}\n{text}\nThe reliability of the order was {note}."
+    cells = [(row["rank"], Path(row["photo"]).name, row["score"], f"{row['half_low']} to {row['half_high']}", row["advice"])
+             for row in rows]  # fmt: skip
+    text = table(("rank", "photo", "score", "half between", "advice"), cells, left=(1, 4))
+    notes = [f"{Path(row['photo']).name}: {row['note']}" for row in rows if row["note"]]
+    return "\n".join([lead, text, *notes, f"The reliability of the order was {note}."])
+
+
+def _chances(rows: Sequence[Row]) -> str:
+    """The photos' chances, in the same order."""
+    cells = [(row["rank"], row["beats_median"], row["beats_top_quarter"], row["beats_next"]) for row in rows]
+    return table(("rank", "beats median", "beats top quarter", "beats next"), cells, left=())
 
 
 def _one(photo: Row, about: Row) -> str:

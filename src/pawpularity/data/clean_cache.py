@@ -19,6 +19,7 @@ def clean_cache(folder: Path = Path(".cache"), *, yes: bool = False) -> None:
     """
     if not folder.is_dir():
         log(f"{folder}: nothing is cached")
+        next_step("make train FOLD=0")
         return
     parts = sorted(folder.iterdir())
     foreign = next(
@@ -34,6 +35,7 @@ def clean_cache(folder: Path = Path(".cache"), *, yes: bool = False) -> None:
         raise UserError("clean-cache: add --yes (make clean-cache YES=1) to delete these")
     if not yes and not confirm("delete?"):
         log("nothing was deleted")
+        next_step("make clean-cache YES=1")
         return
     _refuse_locked(folder)
     shutil.rmtree(folder)

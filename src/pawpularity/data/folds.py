@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pawpularity.console import emit, make_word, next_step, table
-from pawpularity.data import CONTEST, DUPLICATES
+from pawpularity.console import emit, table
+from pawpularity.data import DUPLICATES
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.tables import ID, TARGET, Cells, read_cells
 from pawpularity.errors import UserError
@@ -97,8 +97,6 @@ def show_folds(folds: Folds, dataset: Dataset, *, json: str | None = None) -> No
     text = table(("fold", "photos", "groups", "mean", "sd"), cells, left=())
     text += f"\n{len(folds.frame)} photos, {several} groups of near-duplicates, hash {folds.hash}"
     emit({"file": str(folds.path), "hash": folds.hash, "note": folds.note, "folds": parts}, text, json)
-    data = "" if dataset.folder == CONTEST else f" {make_word('DATA', str(dataset.folder))}"
-    next_step(f"make train FOLD=0{data}" if dataset.has_photos else "make data")
 
 
 def make_folds(

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pawpularity.console import emit, log, make_word, next_step, table
+from pawpularity.console import emit, log, make_line, next_step, span, table
 from pawpularity.ensemble.blend import cross_fit, figures, open_members, partition_of
 from pawpularity.ensemble.methods import NAMES, default_method
 from pawpularity.ensemble.record import check_free, write_blend
@@ -41,6 +41,10 @@ def ensemble(
         raise UserError(f"--method {method}: is not known{nearest(str(method), NAMES)}")
     folder = OOF / check_name(run)
     check_free(folder)
+    if len(members) == 1:
+        raise UserError(
+            f"ensemble: a blend needs two members or more, {members[0]} alone is none; run: {_cure(members)}"
+        )
     if not members:
         members = finished_runs()
         log(f"members {' '.join(members)}: all finished runs below {OOF}/")
@@ -54,13 +58,13 @@ def ensemble(
     result = read_json(folder / "weights.json", f"blend {run}")
     result |= {"run": run, "declared": DECLARED, "indicative": result["n"] < INDICATIVE_BELOW, "methods": rows,
                "constant_rmse": result["rmse"]["constant"], "method_asked": method is not None}  # fmt: skip
-    emit(result, _text(result), json)
-    log(f"wrote {folder}/: weights.json for new photos, oof.csv with the cross-fitted predictions of {kept}")
+    emit(result, _text(result), json, more=_more(result))
+    log(f"wrote {folder}/: weights.json, and the cross-fitted predictions of {kept} in oof.csv")
     used = zip(sources, blends[kept].weights.members, strict=True)
     without_networks = [s.name for s, weight in used if s.run is None or (s.run.kind != "run" and weight)]
     if without_networks:
         log(f"make predict cannot score photos with it: no networks are saved for {', '.join(without_networks)}")
-    next_step(f"make {'oof' if without_networks else 'predict'} {make_word('RUN', run)}")
+    next_step(f"make {'oof' if without_networks else 'predict'}", RUN=run)
 
 
 def finished_runs() -> list[str]:
@@ -75,39 +79,62 @@ def finished_runs() -> list[str]:
     sets = [names for names in found.values() if len(names) > 1]
     if len(sets) == 1:
         return sets[0]
-    finished = "; ".join(" ".join(names) for names in found.values()) or "none"
-    raise UserError(
-        f"ensemble: needs two or more finished runs of one data set; name those to blend, or CSVs (finished: {finished})"
-    )
+    finished = [names for names in found.values() if names]
+    if len(sets) > 1:
+        cure = " or ".join(make_line("make ensemble", MEMBERS=names) for names in sets)
+    else:
+        cure = _cure(finished[0] if finished else [])
+    known = "; ".join(" ".join(names) for names in finished) or "none"
+    raise UserError(f"ensemble: needs two or more finished runs of one data set (finished: {known}); run: {cure}")
+
+
+def _cure(names: Sequence[str]) -> str:
+    """The command that trains a second member: the first one's config with another seed."""
+    if names and (OOF / names[0] / "config.json").is_file():
+        return f"{Run.open(OOF / names[0]).train_line(f'{names[0]}-seed1')} train.seed=1"
+    return "make train"
 
 
 def _text(result: dict[str, Any]) -> str:
-    partition, method = result["partition"], result["method"]
-    methods = [
-        [f"{'*' if row['method'] == method else ' '} {row['method']}",
-         f"{row['rmse']:.4f}", f"[{row['low']:.3f}, {row['high']:.3f}]",
-         f"{row['difference']:+.4f}", f"[{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]",
-         f"{row['same_rows_rmse']:.4f}"]
-        for row in result["methods"]
-    ]  # fmt: skip
-    methods[0][3:5] = ["-", ""]
-    members = [[one["name"], f"{one['rmse']:.3f}", f"{one['weight']:.3f}"] for one in result["members"]]
-    few = "; intervals indicative (n < 50)" if result["indicative"] else ""
-    why = "chosen with METHOD" if result["method_asked"] else f"the default for {result['n']} rows"
+    method, rows = result["method"], {row["method"]: row for row in result["methods"]}
+    kept, few = rows[method], "; intervals indicative (n < 50)" if result["indicative"] else ""
+    why = "chosen with METHOD" if result["method_asked"] else f"the default for {result['n']:,} rows"
+    weights = ", ".join(f"{one['name']} {one['weight']:.2f}" for one in result["members"])
     return "\n".join([
-        result["declared"],
+        f"{method} ({why}): RMSE {kept['rmse']:.2f} [{kept['low']:.2f}, {kept['high']:.2f}], cross-fitted; n = {result['n']:,}; "
+        f"constant {result['constant_rmse']:.2f}{few}",
+        f"weights: {weights}; intercept {result['intercept']:.2f}",
+        _methods([row for name, row in rows.items() if not name.endswith("+affine")], method),
+        f"Choosing the best of the {len(rows)} methods by this table would flatter it.",
+    ])  # fmt: skip
+
+
+def _more(result: dict[str, Any]) -> str:
+    """The other methods, and how all of them were scored."""
+    partition, method, rows = result["partition"], result["method"], result["methods"]
+    alone = ", ".join(f"{one['name']} {one['rmse']:.2f}" for one in result["members"])
+    fitted = ", ".join(f"{row['method']} {row['same_rows_rmse']:.2f}" for row in rows)
+    return "\n".join([
+        _methods([row for row in rows if row["method"].endswith("+affine")], method),
+        "",
+        f"members alone: {alone}",
+        f"weights fitted and scored on the same rows (optimistic): {fitted}",
+        "best: the member with the lowest RMSE on the other folds.",
         f"Weights are fitted without a row's fold and its near-duplicates: {partition['k']} folds, {partition['why']}.",
         _duplicates(partition),
-        f"n = {result['n']}; constant (the other folds' mean) {result['constant_rmse']:.3f}{few}",
-        "",
-        table(["  method", "RMSE", "95 %", "to best member", "95 % paired", "same rows (optimistic)"], methods),
-        "",
-        table(["member", "RMSE", f"weight in {method}"], members),
-        f"weights fitted on all rows; intercept {result['intercept']:.3f}",
-        "",
-        f"* {method}: {why}. Choosing the best of {len(methods)} methods by this table would flatter it.",
-        "best: the member with the lowest RMSE on the other folds. same rows: weights fitted and scored on the same rows.",
+        result["declared"],
     ])  # fmt: skip
+
+
+def _methods(rows: Sequence[dict[str, Any]], kept: str) -> str:
+    """A line per method; * marks the one that is kept."""
+    cells = [
+        [f"{'*' if row['method'] == kept else ' '} {row['method']}", f"{row['rmse']:.2f}",
+         f"[{row['low']:.2f}, {row['high']:.2f}]",
+         "" if row["method"] == "best" else span(row["difference"], row["difference_low"], row["difference_high"])]
+        for row in rows
+    ]  # fmt: skip
+    return table(["  method", "RMSE", "95 %", "to best, paired 95 %"], cells)
 
 
 def _duplicates(partition: dict[str, Any]) -> str:

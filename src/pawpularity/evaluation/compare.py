@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pawpularity.console import emit, log, make_word, next_step, table
+from pawpularity.console import emit, log, next_step, span, table
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import DRAWS, Floats, Groups, bootstrap_sums, holm, interval, sign_flip_p
 from pawpularity.evaluation.metrics import Metrics, evaluate, rmse
@@ -92,20 +92,22 @@ def compare_runs(
     emit(value, comparison_text(first.name, own, found, first.constant_words), json)
     if len(found) > 2:
         log("choosing the best of several on these rows flatters it; Holm corrects the p values, not the figure")
-    next_step(f"make ensemble {make_word('MEMBERS', *runs)}")
+    blendable = [
+        word
+        for word, one in zip(runs, several, strict=True)
+        if one.run is None or (one.run.kind != "ensemble" and not one.run.leaky)
+    ]
+    if len(blendable) > 1:
+        next_step("make ensemble", MEMBERS=blendable, FOLDS=folds, SCALE=scale)
+    else:
+        next_step("make errors", RUN=runs[0], FOLDS=folds, SCALE=scale)
 
 
 def comparison_text(first: str, own: Metrics, rows: Sequence[Comparison], constant: str) -> str:
-    """The comparisons as a table; the p without Holm's correction is in the JSON."""
-
-    def span(value: float, low: float, high: float) -> str:
-        return f"{value:.3f} [{low:.2f}, {high:.2f}]"
-
-    shown = [(first, span(own.rmse, own.low, own.high), "compared with", "", "")]
-    for row in rows:
-        difference = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-        alone = span(row.rmse, row.rmse_low, row.rmse_high)
-        shown.append((row.name, alone, difference, f"{row.p_holm:.4f}", row.verdict))
+    """The comparisons as a table; each RMSE's interval and the p without Holm's correction are in the JSON."""
+    shown = [(first, f"{own.rmse:.2f}", "compared with", "", "")]
+    shown += [(r.name, f"{r.rmse:.2f}", span(r.difference, r.low, r.high), f"{r.p_holm:.4f}", r.verdict) for r in rows]
     few = "; intervals are indicative (fewer than 50 rows or groups)" if own.indicative else ""
-    text = table(("run", "RMSE, 95 %", "difference, 95 %", "p (Holm)", "verdict"), shown, left=(0, 4))
-    return f"{text}\nn = {own.n:,}; constant {own.constant_rmse:.3f} ({constant}); sd of these rows {own.sd:.3f}{few}"
+    text = table(("run", "RMSE", "difference, 95 %", "p (Holm)", "verdict"), shown, left=(0, 4))
+    return (f"{text}\n{first}: RMSE {own.rmse:.2f} [{own.low:.2f}, {own.high:.2f}]; n = {own.n:,}; "
+            f"constant {own.constant_rmse:.2f} ({constant}); sd of these rows {own.sd:.2f}{few}")  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pawpularity.console import duration, emit, log, make_word, next_step, table
+from pawpularity.console import duration, emit, log, next_step, table
 from pawpularity.errors import UserError
 from pawpularity.evaluation.label_noise import explainable, noise_for
 from pawpularity.evaluation.leak_detection import FEWEST_ROWS, leak_signs, origin_of
@@ -20,7 +20,6 @@ LEAKY = "LEAKY BY DESIGN (train.split=leaky): copies of the scored photos were t
 FLATTERED = (
     "choosing the best on these rows flatters it: of five equal runs by about 0.5 points at 120 photos, 0.06 at 9,912"
 )
-MOST_ROWS = 20
 
 
 def oof(
@@ -37,30 +36,37 @@ def oof(
         raise UserError("oof/ holds no run yet; run: make train FOLD=0")
     if len(runs) == 1:
         found = details(open_predictions(names[0], scale=scale, folds=folds, partly=True), data)
-        emit({"runs": [found]}, details_text(found), json)
-        next_step(f"make errors {make_word('RUN', names[0])}")
+        emit({"runs": [found]}, details_text(found), json, more=more_text(found))
+        next_step("make errors", RUN=names[0], DATA=data, FOLDS=folds, SCALE=scale)
         return
-    rows = []
+    rows, words = [], {}
     for name in names:
         try:
             if is_file_word(name):
                 rows.append(predictions_row(open_predictions(name, scale=scale, folds=folds), data))
             else:
                 rows.append(run_row(Run.open(OOF / name)))
+            words[rows[-1]["run"]] = name
         except UserError as error:
             if runs or len(names) == 1:
                 raise
             log(f"left out {name}: {error}")  # one damaged run must not hide the others
     rows.sort(key=_rank)
-    shown = rows if runs else rows[:MOST_ROWS]
-    by_data = {row["data"]: [other for other in shown if other["data"] == row["data"]] for row in shown}
+    by_data = {row["data"]: [other for other in rows if other["data"] == row["data"]] for row in rows}
     blocks = [f"data: {name}\n{table_text(some)}" for name, some in by_data.items()]
-    emit({"runs": rows}, "\n\n".join([*blocks, *seed_lines(rows)]), json)
-    if len(rows) > len(shown):
-        log(f"{len(rows) - len(shown)} more runs: name them, or --json FILE lists all")
+    emit({"runs": rows}, "\n".join([*blocks, *seed_lines(rows)]), json)
     if len(rows) > 2:
         log(FLATTERED)
-    next_step('make compare RUNS="a b"' if len(rows) > 1 else f"make oof {make_word('RUN', *names)}")
+    pair = next((some[:2] for data_ in by_data if len(some := _complete(by_data[data_])) > 1), None)
+    if pair is None:
+        next_step("make oof", RUN=names[0], DATA=data, FOLDS=folds, SCALE=scale)
+    else:
+        next_step("make compare", RUNS=[words[row["run"]] for row in pair], FOLDS=folds, SCALE=scale)
+
+
+def _complete(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that can be compared: all folds are scored."""
+    return [row for row in rows if row["score"] and len(set(row["folds"].split("/"))) == 1]
 
 
 def _rank(row: dict[str, Any]) -> tuple[str, bool, float]:
@@ -101,29 +107,26 @@ def predictions_row(predictions: Predictions, data: Path | None = None) -> dict[
 
 
 def table_text(rows: Sequence[dict[str, Any]]) -> str:
-    """The leaderboard as a table."""
-    header = ["run", "folds", "n", "RMSE", "95 %", "constant", "sd", "R2", "time", "note"]
+    """The leaderboard as a table. How long training took is in `details`."""
+    header = ["run", "folds", "n", "RMSE", "95 %", "constant", "sd", "R2"]
     lines = []
     for row in rows:
-        if (s := row["score"]) is None:
-            lines.append([row["run"], row["folds"], *[""] * 7, "no fold is trained yet"])
-            continue
-        lines.append(
-            [row["run"], row["folds"], f"{s['n']:,}", f"{s['rmse']:.2f}", f"[{s['low']:.2f}, {s['high']:.2f}]",
-             f"{s['constant_rmse']:.2f}", f"{s['sd']:.2f}", _number(s["r2"]),
-             "" if row["seconds"] is None else duration(row["seconds"]), _note(row)]
-        )  # fmt: skip
-    return table(header, lines, left=(0, 9))
+        line = [row["run"], row["folds"], *[""] * (len(header) - 2)]
+        if s := row["score"]:
+            line[2:] = [f"{s['n']:,}", f"{s['rmse']:.2f}", f"[{s['low']:.2f}, {s['high']:.2f}]", f"{s['constant_rmse']:.2f}",
+                        f"{s['sd']:.2f}", _number(s["r2"])]  # fmt: skip
+        lines.append([*line, _note(row)])
+    if any(line[-1] for line in lines):
+        return table([*header, "note"], lines, left=(0, len(header)))
+    return table(header, [line[:-1] for line in lines])
 
 
 def _note(row: dict[str, Any]) -> str:
-    notes = ["interval indicative"] if row["score"]["indicative"] else []
-    notes += [f"{word} ({n} folds)" for word, n in Counter(row.get("chosen", ())).most_common()]
+    if row["score"] is None:
+        return "no fold yet"
     if row["leaky"]:
-        notes.append(LEAKY.split(":")[0])
-    elif row["alarms"]:
-        notes.append(f"LEAK ALARM ({', '.join(row['alarms'])})")
-    return "; ".join(notes)
+        return LEAKY.split(":")[0]
+    return "LEAK ALARM" if row["alarms"] else "indicative" if row["score"]["indicative"] else ""
 
 
 def details(predictions: Predictions, data: Path | None = None) -> dict[str, Any]:
@@ -164,52 +167,77 @@ def breakdown(predictions: Predictions) -> dict[str, Any]:
 
 
 def details_text(d: dict[str, Any]) -> str:
-    """`details` as three tables: figures, errors by band of true score, signs of leaks."""
+    """The figures of `details`, and whether there is an alarm."""
+    head = f"{d['run']}: folds {d['folds']}; {d['kind_of_data']} data: {d['origin']}"
+    return f"{head}\n{table(('', ''), _detail_lines(d), left=(0, 1))}"
+
+
+def more_text(d: dict[str, Any]) -> str:
+    """The rest of `details`: errors by band of true score, and signs of leaks."""
     bands = [(band["name"], band["n"], f"{band['rmse']:.2f}", f"{100 * band['share']:.1f} %", f"{band['bias']:+.1f}")
              for band in d["breakdown"]["bands"]]  # fmt: skip
-    signs = [("LEAK ALARM" if sign["raised"] else "no alarm", sign["name"], sign["text"]) for sign in d["signs"]]
-    if not signs:
-        n = d["score"]["n"]
-        why = d["origin"] if n >= FEWEST_ROWS else f"{n} rows are too few ({FEWEST_ROWS} at least)"
-        signs = [("no alarm possible", "", why)]
-    head = (d["run"], f"folds {d['folds']}; {d['kind_of_data']} data: {d['origin']}")
-    tables = [
-        table(head, _detail_lines(d), left=(0, 1)),
-        table(("true score", "n", "RMSE", "of squared error", "bias"), bands),
-        table(("leak", "sign", ""), signs, left=(0, 1, 2)),
-    ]
-    return "\n\n".join(tables)
+    blocks = [table(("true score", "n", "RMSE", "of squared error", "bias"), bands)]
+    if d["signs"]:
+        signs = [("LEAK ALARM" if sign["raised"] else "no alarm", sign["name"], sign["text"]) for sign in d["signs"]]
+        blocks.append(table(("leak", "sign", ""), signs, left=(0, 1, 2)))
+    if d["explainable"] is not None:
+        blocks.append(f"label noise: {d['explainable']['noise']['how']}")
+    blocks += [f"chosen: {word} ({count} folds)" for word, count in Counter(d.get("chosen", ())).most_common()]
+    return "\n" + "\n\n".join(blocks)
 
 
 def _detail_lines(d: dict[str, Any]) -> list[tuple[str, str]]:
-    s, b, e = d["score"], d["breakdown"], d["explainable"]
+    s, b = d["score"], d["breakdown"]
     few = " (indicative: fewer than 50 rows or groups)" if s["indicative"] else ""
     values = [one["rmse"] for one in b["folds"]]
     folds = " ".join(f"{v:.2f}" for v in values) if len(values) <= 10 else f"{min(values):.2f} to {max(values):.2f}"
     line = "none, predictions do not vary"
     if b["slope"] is not None:
-        line = f"target = {b['intercept']:.2f} + {b['slope']:.3f} x prediction (above 1: too timid, below 1: too bold)"
-    mean = f"sd {_number(b['fold_sd'], 2)}, mean {b['mean_of_folds']:.2f} (often quoted instead of the RMSE)"
+        bold = "timid" if b["slope"] > 1 else "bold"
+        line = f"target = {b['intercept']:.2f} + {b['slope']:.2f} x prediction (the predictions are too {bold})"
     lines = [("warning", LEAKY)] if d["leaky"] else []
     lines += [
         ("RMSE", f"{s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{few}; n = {s['n']:,}"),
         ("constant", f"{s['constant_rmse']:.2f} ({d['constant_words']}); sd of these rows {s['sd']:.2f}"),
         ("R2", f"{_number(s['r2'])}, 95 % [{_number(s['r2_low'])}, {_number(s['r2_high'])}]"),
-        ("folds", f"{folds}; {mean}"),
+        ("folds", f"{folds}; sd {_number(b['fold_sd'])}"),
         ("correlation", f"{_number(b['correlation'])}; predictions {b['lowest']:.1f} to {b['highest']:.1f}"),
         ("calibration", line),
+        *_floor_lines(d),
     ]
+    if d["seconds"] is not None:
+        lines.append(("training", duration(d["seconds"])))
+    return [*lines, ("leak", _alarm(d))]
+
+
+def _floor_lines(d: dict[str, Any]) -> list[tuple[str, str]]:
+    """What noise in the scores allows, where it is known."""
+    lines, e = [], d["explainable"]
     if d["floor"] is not None:
         lines.append(("noise floor", f"{d['floor']:.2f}: no predictor of this drawn sample can be expected below it"))
     if e is not None and e["share"] is not None:
         share, low, high = (_number(e[key], 0, 100) for key in ("share", "share_low", "share_high"))
-        noise = "{} points [{}, {}]".format(*(_number(e["noise"][key], 1) for key in ("sd", "low", "high")))
-        lines.append(("explainable", f"{share} % [{low}, {high}] of the R2 {e['ceiling']:.2f} that label noise of {noise} allows "
-                      f"({e['noise']['how']})"))  # fmt: skip
+        noise = "{} [{}, {}]".format(*(_number(e["noise"][key], 1) for key in ("sd", "low", "high")))
+        lines.append(
+            (
+                "explainable",
+                f"{share} % [{low}, {high}] of R2 {e['ceiling']:.2f}: noise of {noise} points allows no more",
+            )
+        )
     return lines
 
 
-def _number(value: float | None, digits: int = 3, times: int = 1) -> str:
+def _alarm(d: dict[str, Any]) -> str:
+    """The alarms by name, or why there is none."""
+    if d["alarms"]:
+        return f"LEAK ALARM: {', '.join(d['alarms'])}"
+    if d["signs"]:
+        return f"no alarm ({', '.join(sign['name'] for sign in d['signs'])})"
+    n = d["score"]["n"]
+    return f"no alarm possible: {d['origin'] if n >= FEWEST_ROWS else f'{n} rows are too few ({FEWEST_ROWS} at least)'}"
+
+
+def _number(value: float | None, digits: int = 2, times: int = 1) -> str:
     return "-" if value is None else f"{times * value:.{digits}f}"
 
 

@@ -114,8 +114,8 @@ def fold_line(run: Run, fold: int) -> str:
     m = run.metrics(fold)
     few = " (indicative)" if m["indicative"] else ""
     return (
-        f"fold {fold}: out-of-fold RMSE {m['rmse']:.2f}, 95 % [{m['low']:.2f}, {m['high']:.2f}]{few}; constant "
-        f"{m['constant_rmse']:.2f}; n = {m['n']}; {m['epochs']} epochs; {duration(m['seconds'])}"
+        f"fold {fold}: RMSE {m['rmse']:.2f} [{m['low']:.2f}, {m['high']:.2f}]{few}; constant {m['constant_rmse']:.2f}; "
+        f"n = {m['n']:,}; {m['epochs']} epochs; {duration(m['seconds'])}"
     )
 
 

@@ -16,7 +16,7 @@ Writes to oof/RUN/explain/ (the extremes), or below it to photos/ (PHOTO=...) or
 from collections.abc import Sequence
 from pathlib import Path
 
-from pawpularity.console import emit, log, make_word, next_step
+from pawpularity.console import emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 from pawpularity.explain.photos import RunData, extremes, listed, named_photos, photo_hash, photo_of
@@ -85,12 +85,15 @@ def explain(
         found = [one for one in photos if results.done(one.name)]
         if not found:
             raise UserError(listed(faults))
-        value, text = finish(data, predictor, found, results, what)
-    emit(value, text, json)
+        value, text, more = finish(data, predictor, found, results, what)
+    emit(value, text, json, more=more)
     log(f"wrote   {results.folder / 'index.html'} ({len(found)} panels; raw maps and explain.csv beside it)")
-    run = make_word("RUN", data.run.name)
-    on_drawn = f"make known-truth {run}" if data.dataset.is_drawn else f"make explain {run} GROUP=scores"
-    next_step(on_drawn if what == "extremes" else "make report")
+    if what != "extremes":
+        next_step("make report")
+    elif data.dataset.is_drawn:
+        next_step(context.make_line("known-truth", settings=False))
+    else:
+        next_step(context.make_line("explain", settings=False), GROUP="scores")
     if faults:
         of = f"{len(faults)} of {len(found) + len(faults)} photos"
         raise UserError(f"{of} cannot be explained ({listed(faults)}); the others are in {results.folder}")

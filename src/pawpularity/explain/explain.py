@@ -25,7 +25,7 @@ from pawpularity.explain.rise import constant_score
 from pawpularity.explain.saliency import Results, Saliency
 from pawpularity.explain.sanity import Sanity, cascade, maps_in_cascade
 from pawpularity.explain.scored import FoldsMean, PhotoScore
-from pawpularity.explain.summary import summarise, summary_text
+from pawpularity.explain.summary import more_text, summarise, summary_text
 from pawpularity.files import write_json, write_text
 from pawpularity.models.network import HIGHEST, LOWEST
 from pawpularity.predictor import Predictor
@@ -112,8 +112,8 @@ def maps_of(score: PhotoScore | FoldsMean, x: Tensor, settings: Explain) -> tupl
 
 def finish(
     data: RunData, predictor: Predictor, photos: Sequence[Photo], results: Results, what: str
-) -> tuple[dict[str, Any], str]:
-    """Write everything that needs all photos: scales, pictures, tables, the gallery. Returns the JSON and the text."""
+) -> tuple[dict[str, Any], str, str]:
+    """Write everything that needs all photos: scales, pictures, tables, the gallery. Returns the JSON, the text, and its rest."""
     folder, settings = results.folder, data.settings
     explained = [Explained(results.record(one.name), results.maps(one.name)) for one in photos]
     methods = dict.fromkeys(name for one in explained for name in one.maps)
@@ -144,7 +144,8 @@ def finish(
     }  # fmt: skip
     write_text(folder / "index.html", page(explained, scales, summaries, sanity, about))
     verdicts = "; ".join(f"{TITLES[one.method]} {one.verdict}" for one in sanity)
-    return value, summary_text(summaries) + (f"\n\nwith random weights: {verdicts}" if sanity else "")
+    text = summary_text(summaries) + (f"\nwith random weights: {verdicts}" if sanity else "")
+    return value, text, more_text(summaries)
 
 
 def _cascades(

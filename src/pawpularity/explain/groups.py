@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.console import Progress, emit, log, make_word, next_step, table
+from pawpularity.console import Progress, emit, log, next_step, table
 from pawpularity.data.photos import Pixels
 from pawpularity.data.subject import LEAST, MOST, SUBJECT, measure, share, subject_map
 from pawpularity.data.tables import ID, METADATA
@@ -91,7 +91,7 @@ def explain_groups(data: RunData, names: Sequence[str], n: int, out: Path, desti
         adjusted = ", ".join(f"{value['group']} {p_words(value['p_anywhere_holm'])}" for value in tested)
         texts.append(f"do the two sides' maps differ anywhere, adjusted by Holm over {len(tested)} groups: {adjusted}")
     emit({"run": data.run.name, "groups": values}, "\n\n".join(texts), destination)
-    next_step(f"make report {make_word('RUNS', data.run.name)}")
+    next_step("make report", RUNS=data.run.name)
     if refusals:
         raise UserError(f"{'; '.join(refusals)}; the other groups are in {out}")
 
@@ -296,9 +296,9 @@ def _rows(group: str, found: GroupFindings) -> list[dict[str, Any]]:
 def _text(group: str, found: GroupFindings) -> str:
     cells = [[name, str(side.photos), f"{side.mean_score:.1f}", *(figure.text() for figure in side.figures.values())]
              for name, side in found.sides.items()]  # fmt: skip
-    about = [f"{key}: {words}" for key, words in FIGURES.items()]
-    verdict = f"[95 % over photos]; do the maps of {found.name} differ anywhere: {p_words(found.p)}"
-    return "\n".join([group, table(["", "photos", "mean score", *FIGURES], cells), *about, verdict])
+    shown = table(["", "photos", "mean score", *(f"map {key}" for key in FIGURES)], cells)
+    return f"{group}: mean of the map inside and outside the subject, score points [95 %]\n{shown}\n" \
+           f"do they differ anywhere: {p_words(found.p)}"  # fmt: skip
 
 
 def _draw(path: Path, title: str, found: GroupFindings, backdrop: Pixels) -> None:

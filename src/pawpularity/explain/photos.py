@@ -25,6 +25,7 @@ from pawpularity.data.photo_cache import fingerprint
 from pawpularity.data.photos import PhotoError, Pixels, decode, read_photo
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
+from pawpularity.evaluation.oof import run_folds
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.explain.methods import require_methods
 from pawpularity.runs import Run, versions
@@ -218,7 +219,9 @@ def named_photos(data: RunData, words: Sequence[str]) -> tuple[list[Photo], list
             stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.")[:80] or "photo"
             photos[f"{stem}-{content[:6]}"] = Photo(f"{stem}-{content[:6]}", path)
         elif known not in data.rows:
-            faults.append(f"{word}: is a photo of a fold that is not trained yet; all other folds saw it")
+            frame = run_folds(data.run).frame
+            fold = int(frame.loc[frame[ID] == known, "fold"].iloc[0])
+            faults.append(f"{word}: fold {fold} is not trained yet, all others saw it; run: {data.run.remedy(fold)}")
         else:
             photos[known] = photo_of(data, known)
             if known != word:

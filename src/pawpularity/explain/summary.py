@@ -81,10 +81,17 @@ def summary_rows(rows: Sequence[Summary], titles: Mapping[str, str]) -> tuple[li
 
 
 def summary_text(rows: Sequence[Summary]) -> str:
-    """The summaries as aligned text."""
-    header, cells = summary_rows(rows, {})
-    judged = (
-        "; gradient: judged as gradient x (photo - mean colour)" if any(r["method"] == "gradient" for r in rows) else ""
-    )
-    shown = table(header, cells, left=(0, 1, len(header) - 1))
-    return f"{shown}\nscore points, mean over photos [95 %]{judged}\n{USELESS}"
+    """A line per method and baseline: insertion - deletion, and the verdict."""
+    cells = [(row["method"], row["baseline"], row["insertion_minus_deletion"].text(2), row["verdict"]) for row in rows]
+    photos = max(row["photos"] for row in rows)
+    return f"{table(('', 'hidden by', 'insertion - deletion', ''), cells, left=(0, 1, 3))}\n" \
+           f"score points, mean over {photos} photos [95 %]"  # fmt: skip
+
+
+def more_text(rows: Sequence[Summary]) -> str:
+    """The other figures of each method."""
+    header = ("", "hidden by", "over centre", "ROAD", "beats random")
+    cells = [(row["method"], row["baseline"], row["over_centre"].text(2), row["road"].text(2),
+              f"{100 * row['beats_random'].mean:.0f} %") for row in rows]  # fmt: skip
+    judged = ["gradient: judged as gradient x (photo - mean colour)"] * any(r["method"] == "gradient" for r in rows)
+    return "\n".join([table(header, cells, left=(0, 1)), *judged, USELESS])

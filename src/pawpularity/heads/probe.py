@@ -1,8 +1,9 @@
 """`pawpularity probe`: score heads on frozen features of any timm networks, out of fold."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from pawpularity.console import emit, log, make_word, next_step
+from pawpularity.console import emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.leaderboard import FLATTERED, run_row, table_text
@@ -52,11 +53,18 @@ def probe(
     log(f"device  {compute}")
     runs = make_runs(context, names, features, HEADS[head], METADATA[metadata], word, compute)
     rows = [run_row(run) for run in runs]
-    emit({"runs": rows}, table_text(rows), json)
+    chosen = [
+        f"{row['run']}: {', '.join(f'{word} ({n} folds)' for word, n in Counter(row['chosen']).items())}"
+        for row in rows
+    ]
+    emit({"runs": rows}, "\n".join([table_text(rows), *chosen]), json)
     if any("(edge)" in chosen for row in rows for chosen in row["chosen"]):
         log("(edge): the smallest or largest value tried; a better one may lie beyond it")
     if len(rows) > 1:
         log(FLATTERED)
     if (line := floor_line(context.data)) is not None:
         log(line)
-    next_step(f"make ensemble {make_word('MEMBERS', *(run.name for run in runs))}" if len(runs) > 1 else "make oof")
+    if len(runs) > 1:
+        next_step("make ensemble", MEMBERS=[run.name for run in runs])
+    else:
+        next_step("make oof", RUN=runs[0].name)

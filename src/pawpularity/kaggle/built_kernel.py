@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pawpularity.console import make_word
 from pawpularity.errors import UserError
 from pawpularity.files import read_json, text_hash, write_json
 from pawpularity.kaggle import wheel
@@ -52,8 +53,10 @@ class BuiltKernel:
 
     @property
     def make_word(self) -> str:
-        """The word that a make line needs for this kernel."""
-        return "" if self.inference else f" NAME={self.name}"
+        """The words that a make line needs for this kernel."""
+        build = self.dataset.parents[0 if self.inference else 2]
+        folder = "" if build == BUILD else f" {make_word('BUILD', str(build))}"
+        return folder if self.inference else f" NAME={self.name}{folder}"
 
     @cached_property
     def about(self) -> dict[str, Any]:

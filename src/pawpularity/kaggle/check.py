@@ -57,7 +57,7 @@ def kernel_check(*, build: str, photos: int, threads: int | None, python: str | 
         log(
             f"at this speed the kernel would leave out mirror images, folds or runs: the contest gives {CONTEST_HOURS:.0f} h"
         )
-    next_step("make kernel-push")
+    next_step(f"make kernel-push{built.make_word}")
 
 
 class _Check:

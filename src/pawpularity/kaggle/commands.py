@@ -24,6 +24,7 @@ def kernel_push(*, name: str, user: str | None, build: str, go: bool, wait: floa
     if not go:
         print(push.plan(built))
         log(SHOWN)
+        next_step(f"make kernel-push{built.make_word} GO=1")
         return
     kaggle = Kaggle.sign_in()
     record = push.push(kaggle, built)
@@ -71,6 +72,7 @@ def submit(*, user: str | None, build: str, go: bool, message: str | None, again
     if not go:
         print(f"check the output of {which}, and submit it to the contest as: {message}")
         log(f"it is {record['status']}; {SHOWN}{', with ARGS=--anyway' if other_data else ''}")
+        next_step(f"make submit{built.make_word} GO=1", ARGS="--anyway" if other_data else None)
         return
     if other_data:
         raise UserError(f"{which}: {bundle.trained_on}, so its score would mean nothing in the contest; train on the contest's "
@@ -91,6 +93,7 @@ def submit(*, user: str | None, build: str, go: bool, message: str | None, again
     built.keep(record)
     print(f"submitted {which}; Kaggle calls it submission {record['submission']}")
     log(f"it now runs on the hidden photos, which takes hours; the score will be at {SUBMISSIONS}")
+    next_step("make report")
 
 
 def pushed_kernel(name: str, build: str, user: str | None) -> tuple[BuiltKernel, dict[str, Any]]:
@@ -112,7 +115,7 @@ def _wait_and_check(pushed: Pushed, record: dict[str, Any], minutes: float) -> N
         rows = pushed.check_output()
         built.keep(record | {"status": "checked", "rows": rows})
         print(f"{pushed}: complete, submission.csv with {rows} rows is sound")
-        next_step("make submit")
+        next_step(f"make submit{built.make_word}")
     else:
         print(f"{pushed}: complete")
         next_step(f"make kernel-fetch{built.make_word} GO=1")

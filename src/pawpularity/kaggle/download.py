@@ -27,7 +27,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 def data(*, into: str | None) -> None:
     """Download the contest's data into the folder `into` (default: input/petfinder-pawpularity-score)."""
     download(Path(into) if into else CONTEST)
-    next_step("make all, or make train FOLD=0 CONFIG=densenet161")
+    next_step("make all", DATA=into)
 
 
 def download(folder: Path) -> None:

@@ -26,7 +26,7 @@ def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str 
     """Download the run of the training kernel `name`, or take the archive `zip`. Without `go` print what would be downloaded."""
     if zip:
         print(bring_home(Path(zip)))
-        next_step("make oof")
+        next_step("make oof", RUN=Path(zip).stem.removeprefix("run-"))
         return
     if name == "inference":
         raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
@@ -34,6 +34,7 @@ def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str 
     if not go:
         print(f"download the run that {built.id} version {record['kernel_version']} trained, and add its folds to oof/")
         log(SHOWN)
+        next_step(f"make kernel-fetch{built.make_word} GO=1")
         return
     pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
     pushed.require_complete()
@@ -43,7 +44,7 @@ def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str 
             raise UserError(f"{pushed}: left {len(files)} archives of a run, not one; look at {built.url}")
         print(bring_home(files[0], name.removeprefix("train-")))
     built.keep(record | {"status": "fetched"})
-    next_step("make oof")
+    next_step("make oof", RUN=name.removeprefix("train-"))
 
 
 def bring_home(archive: Path, run: str | None = None) -> str:

@@ -19,7 +19,7 @@ from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import read_oof, run_folds
 from pawpularity.files import atomic_folder, read_json, require_space, size_text, text_hash, write_json
 from pawpularity.kaggle import wheel
-from pawpularity.kaggle.built_kernel import KERNEL, USER, check_user, kernel_source, sources
+from pawpularity.kaggle.built_kernel import BUILD, KERNEL, USER, check_user, kernel_source, sources
 from pawpularity.kaggle.bundle import BUNDLE, FORMAT, METADATA, Bundle, open_bundle, write_sums
 from pawpularity.kaggle.inference import HOURS
 from pawpularity.kaggle.submission import members_of
@@ -73,6 +73,7 @@ def kernel(
         write_json(script / KERNEL, metadata | sources(f"{user or USER}/{SLUG}", carrier))
         shutil.copyfile(source / "inference.py", script / "inference.py")
     _show(open_bundle(folder / "dataset"), user)
+    next_step("make kernel-check", BUILD=into if folder != BUILD else None)
 
 
 def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
@@ -214,4 +215,3 @@ def _show(bundle: Bundle, user: str | None) -> None:
         log("make submit refuses this without ARGS=--anyway; make data fetches the contest's photos")
     if not user:
         log("built without a user name; to push it, build with KAGGLE_USER=you")
-    next_step("make kernel-check, then make kernel-push")

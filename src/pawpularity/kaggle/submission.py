@@ -45,7 +45,8 @@ def predict(*, out: str | None, run: str | None, config: str | None, data: str |
     path = Path(out) if out else SUBMISSIONS / f"{found.name}.csv"
     scores = predict_test(found, load_test(folder, Path(chosen.cache.folder)), path, flip)
     print(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
-    next_step(f"make kernel RUNS={found.name} (the contest takes no files: Kaggle runs a kernel)")
+    log("the contest takes no files: Kaggle runs a kernel")
+    next_step("make kernel", RUNS=found.name, DATA=data)
 
 
 def _own_data(run: Run, chosen: Path) -> Path:

@@ -112,7 +112,7 @@ def kernel_train(
     print(f"{built.dataset.parent}: fold {', '.join(map(str, numbers))} of run {name}, at most {hours:g} h; {total}")
     if not user:
         log("built without a user name; to push it, build with KAGGLE_USER=you")
-    next_step(f"make kernel-push NAME={built.name} (GO=1 does it)")
+    next_step(f"make kernel-push{built.make_word}")
 
 
 def needed_packages() -> list[str]:

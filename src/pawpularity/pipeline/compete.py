@@ -162,4 +162,4 @@ def _run(configs: dict[str, Config], context: Context, suffix: str, json: str | 
     else:
         log("the data has no test.csv, so no submission was written")
     emit({"runs": rows}, table_text(rows), json)
-    next_step(f"make kernel RUNS={blend.name}")
+    next_step("make kernel", RUNS=blend.name)

@@ -8,7 +8,7 @@ import itertools
 import re
 import shlex
 
-from pawpularity.console import log
+from pawpularity.console import log, make_line, next_step
 from pawpularity.context import Context, choose_data, context, default_config, default_run
 from pawpularity.errors import UserError
 from pawpularity.training.command import fold_command, missing_folds
@@ -55,6 +55,10 @@ def jobs(
         done += len(set(selected) - set(missing))
     log(f"jobs    {len(lines)} to do, {done} done already; run the lines in this folder, in any order or at once")
     print(*lines, sep="\n", end="\n" * bool(lines))
+    words = make_line(
+        "make jobs", CONFIGS=configs, SEEDS=seeds, FOLDS=folds, FRESH=int(fresh), RUN=run, CONFIG=config, DATA=data
+    )
+    next_step(f"{' '.join([words, *map(shlex.quote, settings)])} | sh" if lines else "make oof")
 
 
 def _context(name: str, seed: int | None, run: str | None, data: str | None, settings: list[str]) -> Context:

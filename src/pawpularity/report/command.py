@@ -1,7 +1,9 @@
 """`pawpularity report`: the results of runs and commands, on one page that opens anywhere."""
 
 import re
+import sys
 from pathlib import Path
+from shlex import quote
 
 from pawpularity.console import emit, log, make_word, next_step
 from pawpularity.errors import UserError
@@ -26,7 +28,7 @@ def report(
     command = f"make report {make_word('RUNS', *names)}" if names else "make report"
     value = make_report(entries, notes, path, command, first=names[0] if names else None)
     emit(value, summary(value), json)
-    next_step(f"open {path}")
+    next_step(f"{'open' if sys.platform == 'darwin' else 'xdg-open'} {quote(str(path))}")
 
 
 def _is_one(word: str) -> bool:

@@ -93,11 +93,11 @@ def summary(value: dict[str, Any]) -> str:
         flag = f"; {row['flag'].upper()}" if row["flag"] else ""
         interval = f"[{s['low']:.2f}, {s['high']:.2f}]{' indicative' if s['indicative'] else ''}"
         lines.append(
-            f"{row['run']}: RMSE {s['rmse']:.3f} {interval}, constant {s['constant_rmse']:.3f}, n = {s['n']}{flag}"
+            f"{row['run']}: RMSE {s['rmse']:.2f} {interval}, constant {s['constant_rmse']:.2f}, n = {s['n']:,}{flag}"
         )
     lines += [f"{copy['run']} holds the same predictions as {copy['of']}" for copy in value["copies"]]
     made = [s["title"] for s in value["sections"] if s["state"] == MADE]
-    lines += ["", f"on the page: {'; '.join(made)}"]
+    lines.append(f"on the page: {'; '.join(made)}")
     for s in value["sections"]:
         if s["state"] != MADE and not s["faults"]:
             lines.append(f"not made: {s['title']} ({s['command']})")

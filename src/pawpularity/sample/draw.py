@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from pawpularity.console import log, make_word, next_step, track
+from pawpularity.console import log, next_step, track
 from pawpularity.data.tables import ID, TARGET
 from pawpularity.errors import UserError
 from pawpularity.files import atomic_folder, require_space, write_json, write_text
@@ -52,8 +52,10 @@ def sample(*, photos: int, test_photos: int, size: int, seed: int, pairs: int, i
     folder = Path(into)
     draw_sample(folder, photos=photos, test_photos=test_photos, size=size, seed=seed, pairs=pairs)
     log(f"drew    {photos} photos into {into}; {folder / 'truth' / 'README.md'} explains their scores")
-    data = [] if folder == SAMPLE else [make_word("DATA", into)]
-    next_step(" ".join(["make train FOLD=0", *data]) if not pairs else f"make known-truth {make_word('PAIRS', into)}")
+    if pairs:
+        next_step("make known-truth", PAIRS=into)
+    else:
+        next_step("make train FOLD=0", DATA=into if folder != SAMPLE else None)
 
 
 def draw_sample(

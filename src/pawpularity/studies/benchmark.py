@@ -17,7 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pawpularity.config import Config, resolve
-from pawpularity.console import emit, log, next_step, table
+from pawpularity.console import emit, log, next_step, table, terminal_width
 from pawpularity.errors import UserError, nearest
 from pawpularity.files import plain, write_text
 
@@ -57,7 +57,13 @@ def bench(
         tables = _loops(what, configs, photos or 64, repeats or 3)
     for name, rows in tables.items() if out else ():
         write_text(Path(out or "") / f"{name}-{rows[0]['device']}.csv", as_csv(rows))
-    emit(plain(tables), "\n\n".join(as_table(name, rows) for name, rows in tables.items()), json)
+    shown = [as_tables(name, rows) for name, rows in tables.items()]
+    emit(
+        plain(tables),
+        "\n".join(one[0] for one in shown),
+        json,
+        more="\n".join(part for one in shown for part in one[1:]),
+    )
     next_step('make bench BENCH=all ARGS="--out docs/benchmarks"')
 
 
@@ -137,12 +143,23 @@ def spread(seconds: Seconds) -> float:
     return (max(seconds) - min(seconds)) / median(seconds)
 
 
-def as_table(what: str, rows: Rows) -> str:
-    """A title and one line a row."""
+def as_tables(what: str, rows: Rows) -> list[str]:
+    """A line a row, in as many tables as the columns need to fit the terminal; what is a word stands in each."""
     columns = [key for key in rows[0] if key not in ("device", "dtype", "repeats")]
-    left = [number for number, key in enumerate(columns) if any(isinstance(row[key], str) for row in rows)]
-    cells = [[f"{row[key]:.4g}" if isinstance(row[key], float) else row[key] for key in columns] for row in rows]
-    return f"{TITLES[what]}\n{table(columns, cells, left=left)}"
+    cells = {
+        key: [key, *(f"{v:.4g}" if isinstance(v, float) else str(v) for v in (row[key] for row in rows))]
+        for key in columns
+    }
+    widths = {key: max(map(len, values)) + 2 for key, values in cells.items()}
+    words = [key for key in columns if any(isinstance(row[key], str) for row in rows)]
+    parts: list[list[str]] = [[]]
+    for key in (key for key in columns if key not in words):
+        if parts[-1] and sum(widths[one] for one in (*words, *parts[-1], key)) > terminal_width():
+            parts.append([])
+        parts[-1].append(key)
+    shown = [zip(*(cells[key] for key in (*words, *part)), strict=True) for part in parts]
+    tables = [table(next(lines), lines, left=range(len(words))) for lines in shown]
+    return [f"{TITLES[what]}\n{tables[0]}", *tables[1:]]
 
 
 def as_csv(rows: Rows) -> str:

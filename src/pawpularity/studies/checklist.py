@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pawpularity.console import emit, log, make_word, next_step
+from pawpularity.console import emit, next_step
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import DRAWS, evaluate, rmse
 from pawpularity.evaluation.predictions import open_predictions
@@ -39,12 +39,10 @@ def checklist(*, runs: Sequence[str] = (), json: str | None = None) -> None:
     write_json(JSON, value)
     write_text(MARKDOWN, markdown(found))
     words = f"{len(asked) - len(gaps)} of {len(asked)} answers of {len(names)} runs are backed or do not apply"
-    emit(value, f"{MARKDOWN} and {JSON}: {words}", json)
-    for gap in gaps:
-        log(gap)
+    emit(value, "\n".join([f"{MARKDOWN} and {JSON}: {words}", *gaps]), json)
     if gaps:
-        raise UserError(f"checklist: {len(gaps)} of {len(asked)} answers are not backed (listed above)")
-    next_step(f"make report {make_word('RUNS', *names)}")
+        raise UserError(f"checklist: {len(gaps)} of {len(asked)} answers are not backed (--full lists all)")
+    next_step("make report", RUNS=names)
 
 
 def _about(run: Run) -> dict[str, Any]:

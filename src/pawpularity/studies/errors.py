@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.config import resolve
-from pawpularity.console import emit, log, make_word, next_step, table
+from pawpularity.console import emit, log, next_step, span, table
 from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.duplicates import duplicate_groups
@@ -73,11 +73,14 @@ def errors(
         log(f"only {len(found.run.trained_folds())} of {found.run.k} folds are trained")
     value, rows = analyse(found, Path(data) if data else None, cache, top=top, draws=draws)
     folder = Path(out) if out else FOLDER / found.folder_name
-    text = summary(value, found.constant_words)
-    write_report(value, rows, top, text, folder)
-    emit(value, text, json)
+    text, more = summary(value), more_text(value, found.constant_words)
+    write_report(value, rows, top, f"{text}\n{more}", folder)
+    emit(value, text, json, more=more)
     log(f"wrote {folder}/ (report.txt holds all tables)")
-    next_step(f"make {'explain' if found.run else 'leakcheck'} {make_word('RUN' if found.run else 'OOF', word)}")
+    if found.run is not None and found.run.kind == "run":
+        next_step("make explain", RUN=word, DATA=data)
+    else:
+        next_step("make leakcheck", OOF=word, DATA=data, FOLDS=folds, SCALE=scale)
 
 
 def analyse(
@@ -232,34 +235,37 @@ def noise_share(
 # --- Text and files ---------------------------------------------------------------------------------------------------
 
 
-def summary(v: dict[str, Any], constant_words: str) -> str:
-    """The findings in about twenty lines."""
-    s, c = v["score"], v["calibration"]
+def summary(v: dict[str, Any]) -> str:
+    """The findings in about fifteen lines."""
+    s = v["score"]
     few = " (indicative)" if s["indicative"] else ""
-    data = "no table with these rows was found; name it with --data DIR"
-    if v["known"]:
-        data = f"{v['data']}: metadata of {v['known']:,} rows, photos of {v['photos']:,}"
     bands = [(band["name"], f"{band['n']:,}", f"{band['rmse']:.2f}", f"{band['share']:.1%}", f"{band['bias']:+.2f}")
              for band in v["bands"]]  # fmt: skip
-    line = "the predictions do not vary"
-    if c["slope"] is not None:
-        line = f"target = {c['intercept']:.3f} + {c['slope']:.4f} x prediction"
-    if c["gain"] is not None:
-        line += f"; fitted on other folds it lowers RMSE by {c['gain']:.3f} [{c['gain_low']:.3f}, {c['gain_high']:.3f}]"
     lines = [
-        f"errors of {v['run']}: {s['n']:,} rows, RMSE {s['rmse']:.3f} [{s['low']:.2f}, {s['high']:.2f}]{few}, constant "
-        f"{s['constant_rmse']:.3f} ({constant_words})",
-        f"data: {data}; {v['why']}",
-        "",
+        f"{v['run']}: RMSE {s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{few}; n = {s['n']:,}; "
+        f"constant {s['constant_rmse']:.2f}",
         table(("true score", "n", "RMSE", "of the squared error", "mean error"), bands),
-        f"label noise: {_noise(v['noise'])}",
-        f"calibration: {line}",
     ]
     for side in SIDES:
-        worst = [row for row in v["worst"] if row["side"] == side][:3]
-        named = ", ".join(f"{row[ID][:16]} {row['error']:+.1f} (true {row['target']:g})" for row in worst)
+        worst = [row for row in v["worst"] if row["side"] == side][:2]
+        named = ", ".join(f"{row[ID][:16]} {row['error']:+.1f} at {row['target']:g}" for row in worst)
         lines.append(f"most {side}: {named or 'none'}")
-    return "\n".join([*lines, *(_shared(v) if v["known"] else [])])
+    return "\n".join(
+        [*lines, *(_shared(v) if v["known"] else ["no table with these rows was found; name it with DATA=DIR"])]
+    )
+
+
+def more_text(v: dict[str, Any], constant_words: str) -> str:
+    """The rest of the findings: data, label noise, calibration."""
+    c, line = v["calibration"], "the predictions do not vary"
+    if c["slope"] is not None:
+        line = f"target = {c['intercept']:.2f} + {c['slope']:.2f} x prediction"
+    if c["gain"] is not None:
+        line += f"; fitted on other folds it changes RMSE by {span(-c['gain'], -c['gain_high'], -c['gain_low'])}"
+    lines = [f"constant: {constant_words}", f"label noise: {_noise(v['noise'])}", f"calibration: {line}"]
+    if v["known"]:
+        lines.append(f"data: {v['data']}: metadata of {v['known']:,} rows, photos of {v['photos']:,}; {v['why']}")
+    return "\n".join(lines)
 
 
 def _noise(noise: dict[str, Any] | None) -> str:
@@ -274,15 +280,13 @@ def _noise(noise: dict[str, Any] | None) -> str:
 def _shared(v: dict[str, Any]) -> list[str]:
     if not v["compared"]:
         return ["what the worst share: too few rows are known"]
-    few = "; intervals are too narrow, use p" if v["compared"] < FEW else ""
-    lines = [
-        f"the worst {WORST_SHARE:.0%} ({v['compared']} rows a side{few}) against rows of similar true score (Holm p < .05):"
-    ]
+    few = ", few: use p" if v["compared"] < FEW else ""
+    lines = [f"shared by the worst {WORST_SHARE:.0%} ({v['compared']} rows a side{few}), at similar true scores:"]
     for side in SIDES:
         significant = [row for row in v["shares"] if row["side"] == side and row["p_holm"] < 0.05]
         differences = [f"{row['column']} {100 * row['difference']:+.1f} %" if row["column"] in METADATA
                        else f"{row['column']} {row['difference']:+.2f} sd" for row in significant]  # fmt: skip
-        lines.append(f"  {side}: {', '.join(differences) or 'nothing'}")
+        lines.append(f"  {side}: {', '.join(differences) or 'nothing'} (Holm p < .05)")
     return lines
 
 

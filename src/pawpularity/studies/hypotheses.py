@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pawpularity.console import emit, log, make_word, next_step, table
+from pawpularity.console import emit, log, next_step, table
 from pawpularity.context import Context, context
 from pawpularity.data import is_drawn
 from pawpularity.data.subject import measure
@@ -78,9 +78,12 @@ def hypotheses(
     write_text(folder / "hypotheses.csv", as_csv(value))
     write_json(folder / "hypotheses.json", value)
     draw_forest(value, folder / "forest.png")
-    emit(value, findings_text(value), json)
-    log(f"wrote {folder}/hypotheses.csv, hypotheses.json, forest.png")
-    next_step(f"make errors {make_word('RUN', run)}" if run else "make hypotheses RUN=name (what a model believes)")
+    emit(value, findings_text(value), json, more=more_text(value))
+    log(f"wrote {folder}/hypotheses.csv, .json and forest.png")
+    if run:
+        next_step("make errors", RUN=run, DATA=data, SCALE=scale)
+    else:
+        next_step(work.make_line("train FOLD=0") if work.dataset.has_photos else "make data")
 
 
 def test_claims(work: Context, source: Predictions | None, draws: int, margin: float) -> dict[str, Any]:
@@ -255,14 +258,45 @@ def adjusted_otherwise(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def findings_text(v: Mapping[str, Any]) -> str:
-    """The verdicts in a table, what they mean, and the notes."""
-    joint = v["joint"]
+    """The verdicts in a table, and whether a model contradicts them."""
     lines = [
         f"{v['data']}: {v['photos']:,} photos, mean score {v['mean']:.2f}, sd {v['sd']:.2f}",
-        "",
         verdict_table(v),
-        f"effect: mean score with it less without it, {v['draws']:,} draws; adjusted: for all other columns (HC3);",
-        "MDE: the smallest effect detected with 80 % power",
+        f"effect: mean score with it less without it; {TOO_SMALL}: within +-{v['margin']:g} points",
+    ]
+    if odd := [row["column"] for row in v["tested"] if row["residual"] and row["residual"]["corrected_p"] < ALPHA]:
+        lines.append(f"the true scores contradict what {v['run']} believes about {', '.join(odd)} (Holm p < {ALPHA:g})")
+    elif v["run"] is not None:
+        lines.append(f"no disagreement: the true scores do not contradict what {v['run']} believes")
+    return "\n".join(lines)
+
+
+def verdict_table(v: Mapping[str, Any]) -> str:
+    """A line per claim: its effect and verdict, with a model also what it believes."""
+    model = v["run"] is not None
+    head = ["", "claim", "effect, 95 %", "believed" if model else "p (Holm)", "verdict"]
+    tested, lines = {row["column"]: row for row in v["tested"]}, []
+    for claim in CLAIMS:
+        first = [str(claim.hypothesis), f"{claim.column} {'raises' if claim.sign > 0 else 'lowers'}"]
+        if (row := tested.get(claim.column)) is None:
+            lines.append([*first, "", "", NOT_TESTABLE])
+            continue
+        third = f"{row['believed']['effect']:+.2f}" if model else f"{row['corrected_p']:.4f}"
+        lines.append([*first, _span(row), third, row["verdict"]])
+    return table(head, lines, left=(0, 1, 4))
+
+
+def more_text(v: Mapping[str, Any]) -> str:
+    """The rest: precision, effects adjusted for the other columns, on a drawn sample the rule's effect, and the notes."""
+    known, joint = any(row["true_effect"] is not None for row in v["tested"]), v["joint"]
+    cells = []
+    for row in v["tested"]:
+        shown = [row["adjusted"] and row["adjusted"]["effect"], row["smallest"], *[row["true_effect"]] * known]
+        numbers = ["-" if number is None else f"{number:+.2f}" for number in shown]
+        cells.append([row["column"], f"{row['with']:,}", f"{row['corrected_p']:.4f}", *numbers])
+    lines = [
+        table(["column", "with", "p (Holm)", "adjusted", "MDE", *["rule"] * known], cells),
+        f"effect: {v['draws']:,} draws; adjusted: for all other columns (HC3); MDE: the smallest effect detected with 80 % power",
         f"{TOO_SMALL}: not significant, interval inside +-{v['margin']:g} points ({v['margin_words']})",
         f"{NOT_TESTABLE}: " + "; ".join(f"{column}, {why}" for column, why in v["not_testable"].items()),
     ]
@@ -271,28 +305,7 @@ def findings_text(v: Mapping[str, Any]) -> str:
     if joint["f"] is not None:
         f = f"F({', '.join(map(str, joint['f_degrees']))}) = {joint['f']:.2f}"
         lines.append(f"all {joint['f_degrees'][0]} columns: {f}, p {joint['f_p']:.4f}, R2 {joint['r2']:.4f}")
-    lines += [*v["notes"], *v["disagreements"]]
-    if v["run"] is not None and not v["disagreements"]:
-        lines.append(f"no disagreement: the true scores do not contradict what {v['run']} believes")
-    return "\n".join(lines)
-
-
-def verdict_table(v: Mapping[str, Any]) -> str:
-    """A line per claim: with a model also what it believes, on a drawn sample also the rule's effect."""
-    known = any(row["true_effect"] is not None for row in v["tested"])
-    head = ["", "claim", "with", "effect, 95 %", "p (Holm)", "adjusted", "MDE", *["rule"] * known,
-            *["believed"] * (v["run"] is not None), "verdict"]  # fmt: skip
-    tested, lines = {row["column"]: row for row in v["tested"]}, []
-    for claim in CLAIMS:
-        first = [str(claim.hypothesis), f"{claim.column} {'raises' if claim.sign > 0 else 'lowers'}"]
-        if (row := tested.get(claim.column)) is None:
-            lines.append([*first, *[""] * (len(head) - 3), NOT_TESTABLE])
-            continue
-        shown = [row["adjusted"] and row["adjusted"]["effect"], row["smallest"], *[row["true_effect"]] * known]
-        shown += [row["believed"]["effect"]] if row["believed"] else []
-        cells = ["-" if number is None else f"{number:+.2f}" for number in shown]
-        lines.append([*first, f"{row['with']:,}", _span(row), f"{row['corrected_p']:.4f}", *cells, row["verdict"]])
-    return table(head, lines, left=(0, 1, len(head) - 1))
+    return "\n".join([*lines, *v["notes"], *v["disagreements"]])
 
 
 def _span(effect: Mapping[str, float]) -> str:

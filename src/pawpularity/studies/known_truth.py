@@ -67,11 +67,11 @@ def known_truth(
     data = RunData.open(context, masks)
     if pairs is None:
         folder = Path(out) if out else data.folder
-        value, text = _judge_parts(data, folder)
+        value, text, more = _judge_parts(data, folder)
     else:
         folder = Path(out) if out else data.folder / "pairs"
-        value, text = _judge_pairs(data, Path(pairs), folder)
-    emit(value, text, json)
+        value, text, more = _judge_pairs(data, Path(pairs), folder)
+    emit(value, text, json, more=more)
     log(f"wrote   {folder}")
     next_step(DRAW_PAIRS if pairs is None else "make report")
 
@@ -86,7 +86,7 @@ class Part(NamedTuple):
     points: float  # what the part adds to the score
 
 
-def _judge_parts(data: RunData, folder: Path) -> tuple[dict[str, Any], str]:
+def _judge_parts(data: RunData, folder: Path) -> tuple[dict[str, Any], str, str]:
     """How well the maps in `folder`, written by explain, find the parts of their photos."""
     if not data.dataset.is_drawn:
         raise UserError(
@@ -101,16 +101,18 @@ def _judge_parts(data: RunData, folder: Path) -> tuple[dict[str, Any], str]:
     parts = read_parts(data.dataset.folder, [photo["name"] for photo in photos], size=config.size, fit=config.fit)
     maps = [read_maps(folder / "maps" / f"{photo['name']}.npz", photo["methods"]) for photo in photos]
     groups = np.array([photo["group"] for photo in photos])
-    found, texts = {}, []
+    found: dict[str, list[Summary]] = {}
     for method in dict.fromkeys(name for one in maps for name in one):
         mapped = [i for i, one in enumerate(maps) if method in one]
-        rows = summarise_parts([maps[i][method].judged for i in mapped], [parts[i] for i in mapped], groups[mapped])
-        found[method] = [as_json(row) for row in rows]
-        texts.append(f"{TITLES.get(method, method)}\n{parts_text(rows)}")
-    texts.append('mean over photos [95 %]; by chance "points at it" and "energy in it" equal "share of picture"')
-    value = {"run": data.run.name, "photos": len(photos), "methods": found}
+        found[method] = summarise_parts(
+            [maps[i][method].judged for i in mapped], [parts[i] for i in mapped], groups[mapped]
+        )
+    value = {"run": data.run.name, "photos": len(photos),
+             "methods": {method: [as_json(row) for row in rows] for method, rows in found.items()}}  # fmt: skip
     write_json(folder / "known_truth.json", value)
-    return value, "\n\n".join(texts)
+    more = "\n".join(f"{TITLES.get(method, method)}\n{parts_text(rows)}" for method, rows in found.items())
+    note = 'mean over photos [95 %]; by chance "points at it" and "energy in it" equal "share"'
+    return value, verdicts_text(found), f"{more}\n{note}"
 
 
 def read_parts(data: Path, names: Sequence[str], *, size: int, fit: str) -> list[dict[str, Part]]:
@@ -209,21 +211,27 @@ def _by_others(maps: Sequence[AnyMap], own: int, part: Part, groups: Groups) -> 
     return float(np.nanmean(energies)) if np.isfinite(energies).any() else float("nan")
 
 
+def verdicts_text(found: Mapping[str, Sequence[Summary]]) -> str:
+    """A line per part: what it is worth, and whether each method's maps find it."""
+    by_part: dict[str, dict[str, Summary]] = {}
+    for method, rows in found.items():
+        for row in rows:
+            by_part.setdefault(row["part"], {})[method] = row
+    cells = []
+    for part, by_method in by_part.items():
+        first = next(iter(by_method.values()))
+        verdicts = [by_method[method]["verdict"] if method in by_method else "" for method in found]
+        cells.append([part, f"{first['points']:+.1f}", first["share"].n, *verdicts])
+    titles = [TITLES.get(method, method) for method in found]
+    return table(["part", "points", "photos", *titles], cells, left=(0, *range(3, 3 + len(titles))))
+
+
 def parts_text(rows: Sequence[Summary]) -> str:
-    """The rows as a table."""
-    header = (
-        "part",
-        "points",
-        "photos",
-        "points at it",
-        "energy in it",
-        "share of picture",
-        "over other photos' maps",
-        "",
-    )
-    cells = [[row["part"], f"{row['points']:+.1f}", row["share"].n, row["pointing"].text(2, False), row["energy"].text(2, False),
-              f"{row['share'].mean:.2f}", row["over_others"].text(), row["verdict"]] for row in rows]  # fmt: skip
-    return table(header, cells, left=(0, len(header) - 1))
+    """The figures of one method as a table."""
+    header = ("part", "points at it", "energy in it", "share", "over other maps")
+    cells = [[row["part"], row["pointing"].text(2, False), row["energy"].text(2, False), f"{row['share'].mean:.2f}",
+              row["over_others"].text()] for row in rows]  # fmt: skip
+    return table(header, cells)
 
 
 # --- Counterfactual pairs ---------------------------------------------------------------------------------------------
@@ -255,7 +263,7 @@ def read_pairs(data: Path, *, size: int, fit: str) -> list[Pair]:
     return pairs
 
 
-def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, Any], str]:
+def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, Any], str, str]:
     """Map the photos that show the part of a pair, and compare the maps with what removing the part does."""
     from pawpularity.explain.explain import maps_of, predictor_for
 
@@ -277,7 +285,7 @@ def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, A
             record = {"with": float(score(x[None])[0]), "without": float(score(without[None])[0])}
             results.add(pair.shown.name, record | {"methods": {name: one.about() for name, one in maps.items()}}, maps)
         records = [results.record(pair.shown.name) for pair in pairs]
-        found, texts, tables = {}, [], []
+        found, texts, more, tables = {}, [], [], []
         for method in dict.fromkeys(name for record in records for name in record["methods"]):
             mapped = [i for i, record in enumerate(records) if method in record["methods"]]
             scores = np.array([[records[i]["with"], records[i]["without"]] for i in mapped])
@@ -285,18 +293,19 @@ def _judge_pairs(data: RunData, source: Path, folder: Path) -> tuple[dict[str, A
             rows = judge_pairs([pairs[i] for i in mapped], scores, method_maps)
             summary = summarise_pairs(rows, seed=data.settings.seed)
             found[method] = [as_json(row) for row in summary]
-            texts.append(f"{TITLES.get(method, method)}\n{pairs_text(summary)}")
+            texts.append(f"{TITLES.get(method, method)}: {all_pairs_text(summary[-1])}")
+            more.append(f"{TITLES.get(method, method)}\n{pairs_text(summary)}")
             tables.append(rows.assign(method=method))
         write_text(folder / "pairs.csv", pd.concat(tables).to_csv(index=False, lineterminator="\n"))
         value = {"run": data.run.name, "pairs": len(pairs), "methods": found, "settings": data.settings.model_dump(),
                  "versions": versions()}  # fmt: skip
         write_json(folder / "pairs.json", value)
-    texts.append(
-        "effect: score with the part less without it, in points; map on it: its mean over the part; sign: share of pairs whose map "
-        "has the effect's sign there; balanced: the mean of that share where the part raises and where it lowers the score; rank: "
-        "Spearman's correlation of map x size with the effect [95 %]"
+    more.append(
+        "effect: score with the part less without it, in points; sign: share of pairs whose map has the effect's sign on the part; "
+        "balanced: the mean of that share where the part raises and where it lowers the score; rank: Spearman's correlation of "
+        "map x size with the effect [95 %]"
     )
-    return value, "\n\n".join(texts)
+    return value, "\n".join(texts), "\n".join(more)
 
 
 def judge_pairs(pairs: Sequence[Pair], scores: AnyMap, maps: Sequence[AnyMap]) -> pd.DataFrame:
@@ -359,11 +368,15 @@ def _rank_correlation(x: "pd.Series[float]", y: "pd.Series[float]", seed: int) -
 
 
 def pairs_text(rows: Sequence[Summary]) -> str:
-    """The rows as a table, and a sentence about all pairs."""
-    *parts, last = rows
-    header = ("part", "pairs", "true effect", "network's effect", "map on it", "sign as network", "as truth")
-    cells = [[row["part"], row["pairs"], f"{row['effect']:+.1f}", row["effect_network"].text(1), row["map_mean"].text(),
-              row["as_network"].text(2, False), row["as_truth"].text(2, False)] for row in parts]  # fmt: skip
-    return (f"{table(header, cells)}\nall {last['pairs']} pairs: sign as the network's {last['as_network'].text(2, False)}, "
+    """A line per part."""
+    header = ("part", "truth", "network's effect", "sign as network", "as truth")
+    cells = [[row["part"], f"{row['effect']:+.1f}", row["effect_network"].text(1), row["as_network"].text(2, False),
+              row["as_truth"].text(2, False)] for row in rows]  # fmt: skip
+    return table(header, cells)
+
+
+def all_pairs_text(last: Summary) -> str:
+    """A sentence about all pairs."""
+    return (f"{last['verdict']}; of {last['pairs']} pairs sign as the network's {last['as_network'].text(2, False)}, "
             f"balanced {last['balanced']:.2f} (chance 0.5), as the truth's {last['as_truth'].text(2, False)}; "
-            f"rank with the network's effect {last['rank_network'].text()}: {last['verdict']}")  # fmt: skip
+            f"rank with the network's effect {last['rank_network'].text()}")  # fmt: skip

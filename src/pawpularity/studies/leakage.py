@@ -27,7 +27,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.config import Config, resolve
-from pawpularity.console import duration, emit, log, make_word, next_step, table
+from pawpularity.console import duration, emit, log, next_step, span, table
 from pawpularity.context import Context, choose_data, context, default_config, draw_if_missing
 from pawpularity.data.augment import AUGMENTATIONS
 from pawpularity.data.augment import copies as copies_under
@@ -77,16 +77,21 @@ def leakage(
     if trains and copies == "none":
         raise UserError("--copies none leaks nothing, so there is nothing to train; add --replay-only")
     value = replay(scores, copies) | {"copies": copies, "seed": SEED, "over_seeds": over_seeds(scores, copies)}
-    text = replay_text(place, value)
+    text, more = replay_text(place, value), ""
     if answers:
         write_oof(Path(answers), answers_table(frame[ID].tolist(), scores, copies))
         log(f"wrote {answers}: answers from labels alone")
     if trains:
         value["experiment"], folder = run_experiment(context(config, data, None, settings), copies)
-        text += f"\n\n{experiment_text(value['experiment'])}"
+        text += f"\n{experiment_text(value['experiment'])}"
+        more = more_text(value["experiment"])
+    emit(value, text, json, more=more)
+    if trains:
         log(f"wrote {folder}/")
-    emit(value, text, json)
-    next_step(f"make leakcheck {make_word('OOF', answers or 'your-predictions.csv')}")
+    if answers:
+        next_step("make leakcheck", OOF=answers)
+    else:
+        next_step("make table1" if trains else "make hypotheses", DATA=labels or data)
 
 
 # --- The replay -------------------------------------------------------------------------------------------------------
@@ -150,18 +155,17 @@ def answers_table(ids: list[str], scores: Floats, rule: str = "authors") -> pd.D
 
 
 def replay_text(place: Path, v: dict[str, Any]) -> str:
-    """The replay in seven lines."""
+    """The replay in six lines."""
     seeds = v["over_seeds"]
     share = seeds["sibling_share"]
-    lines = [
-        f"The paper's split of {place}, from labels only (copies: {v['copies']}, seed {v['seed']}):",
-        f"{v['photos']:,} photos, {v['samples']:,} samples; {v['validation']:,} in validation, {v['siblings']:,} "
-        f"({v['sibling_share']:.1%}) with a copy in training",
-        f"(seeds 0 to {SEEDS - 1}: {share['mean']:.2%} +- {share['sd']:.2%}).",
-    ]
     answers = (("lookup_rmse", "the copy's score, else the mean"), ("constant_rmse", "the training samples' mean"))
-    rows = [(words, f"{v[key]:.3f}", f"{seeds[key]['mean']:.3f} +- {seeds[key]['sd']:.3f}") for key, words in answers]
-    return "\n".join([*lines, "", table(("answer, from labels only", "RMSE", f"{SEEDS} seeds"), rows)])
+    rows = [(words, f"{v[key]:.2f}", f"{seeds[key]['mean']:.2f} +- {seeds[key]['sd']:.2f}") for key, words in answers]
+    return "\n".join([
+        f"The paper's split of {place}, from labels only (copies: {v['copies']}, seed {v['seed']}):",
+        f"{v['samples']:,} samples of {v['photos']:,} photos; of {v['validation']:,} in validation {v['siblings']:,} "
+        f"({v['sibling_share']:.1%}) have a copy in training ({share['mean']:.1%} +- {share['sd']:.1%} over {SEEDS} seeds)",
+        table(("answer, from labels only", "RMSE", f"{SEEDS} seeds"), rows),
+    ])  # fmt: skip
 
 
 # --- The experiment ---------------------------------------------------------------------------------------------------
@@ -262,23 +266,28 @@ def _inner(config: Config, data: "TrainingData", samples: "Samples") -> tuple["S
 
 def experiment_text(value: dict[str, Any]) -> str:
     """The experiment as a table: both networks, scored both ways."""
-    scored = {"leaky": "the tenth: photos and copies", "honest": "fold 0: photos never trained on"}
+    scored = {"leaky": "tenth with copies", "honest": "unseen photos"}
     ways = sorted(value["ways"], key=lambda way: list(scored).index(way["scored"]))
     rows: list[tuple[object, ...]] = [
-        (scored[w["scored"]], f"trained the {w['trained']} way", f"{w['samples']:,}", w["n"],
-         f"{w['rmse']:.3f} [{w['low']:.2f}, {w['high']:.2f}]", f"{w['constant_rmse']:.2f}") for w in ways
+        (scored[w["scored"]], f"trained {w['trained']}", w["n"], f"{w['rmse']:.2f} [{w['low']:.2f}, {w['high']:.2f}]",
+         f"{w['constant_rmse']:.2f}") for w in ways
     ]  # fmt: skip
     for at, way in ((2, "leaky"), (5, "honest")):
         c = value["honest_minus_leaky"][way]
-        difference = f"{c['difference']:+.3f} [{c['low']:+.2f}, {c['high']:+.2f}]"
-        rows.insert(at, ("", "honest - leaky, paired", "", "", difference, f"p {c['p']:.4f}"))
-    rows.insert(0, (scored["leaky"], "lookup, from labels only", "", "", f"{value['lookup_rmse']:.3f}", ""))
+        difference = span(c["difference"], c["low"], c["high"])
+        rows.insert(at, ("", "honest - leaky", "", difference, f"p {c['p']:.3f}"))
+    rows.insert(0, (scored["leaky"], "labels only", "", f"{value['lookup_rmse']:.2f}", ""))
+    return table(("scored on", "network", "n", "RMSE, 95 %", "constant"), rows, left=(0, 1))
+
+
+def more_text(value: dict[str, Any]) -> str:
+    """What the copies are worth, and what was trained."""
     parts = {word: value[f"leaky_rmse_{word}_sibling"] for word in ("with", "without")}
-    figures = " and ".join(f"{rmse:.3f} {word}" for word, rmse in parts.items() if rmse is not None)
-    return (f"{table(('scored on', 'network', 'samples', 'n', 'RMSE, 95 %', 'constant'), rows, left=(0, 1))}\n"
-            f"On the tenth the leaky network's RMSE is {figures} a copy in training ({value['siblings']} of "
+    figures = " and ".join(f"{rmse:.2f} {word}" for word, rmse in parts.items() if rmse is not None)
+    samples = ", ".join(f"{w['trained']} {w['samples']:,}" for w in value["ways"] if w["scored"] == "honest")
+    return (f"On the tenth the leaky network's RMSE is {figures} a copy in training ({value['siblings']} of "
             f"{value['validation']} samples have one).\n"
-            f"{value['config']['model']['backbone']}, {duration(value['seconds'])}.")  # fmt: skip
+            f"{value['config']['model']['backbone']}, {duration(value['seconds'])}; samples trained on: {samples}.")  # fmt: skip
 
 
 def draw_experiment(path: Path, value: dict[str, Any], predictions: pd.DataFrame) -> None:

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.config import Config, resolve
-from pawpularity.console import emit, log, make_word, next_step, table, track
+from pawpularity.console import emit, log, next_step, table, track
 from pawpularity.context import choose_data, default_config
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
@@ -75,9 +75,9 @@ def leakcheck(
     value, neighbours = check(source, origin, files, resolved)
     folder = Path(out) if out else FOLDER / source.folder_name
     write_check(value, neighbours, files, folder)
-    emit(value, check_text(value, source.constant_words), json)
+    emit(value, check_text(value, source.constant_words), json, more="\n".join(_notes(value)))
     log(f"wrote {folder}/")
-    next_step(f"make errors {make_word('RUN', oof)}")
+    next_step("make errors", RUN=oof, DATA=data, FOLDS=folds, SCALE=scale)
 
 
 def find_photos(source: Predictions, named: str | None, data: Path | None) -> dict[int, Path]:
@@ -189,23 +189,29 @@ def with_weights(config: Config) -> Config:
 
 
 def check_text(v: dict[str, Any], constant_words: str) -> str:
-    """The findings as text: verdict, figures, a line per sign and remark."""
-    s, c, notes = v["score"], v["copies"], list(v["remarks"])
-    lines = [
+    """The findings as text: verdict, figures, a line per sign."""
+    s = v["score"]
+    few = " (indicative)" if s["indicative"] else ""
+    rows = [("ALARM" if sign["raised"] else "ok", sign["name"], sign["text"]) for sign in v["signs"]]
+    return "\n".join([
         f"{v['name']}: {VERDICTS[v['verdict']]}",
-        f"RMSE {s['rmse']:.3f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{' (indicative)' if s['indicative'] else ''}; n = {s['n']}; "
-        f"constant {s['constant_rmse']:.3f} ({constant_words}); sd of these rows {s['sd']:.3f}",
+        f"RMSE {s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{few}; n = {s['n']:,}; "
+        f"constant {s['constant_rmse']:.2f} ({constant_words}); sd of these rows {s['sd']:.2f}",
         f"{v['kind_of_data']} data: {v['why']}",
-    ]  # fmt: skip
+        *([table(("", "sign", "finding"), rows, left=(0, 1, 2))] if rows else []),
+    ])  # fmt: skip
+
+
+def _notes(v: dict[str, Any]) -> list[str]:
+    """A line per remark, which no verdict depends on."""
+    c, notes = v["copies"], list(v["remarks"])
     for name, d in zip(("least", "most"), v["deciles"][:1] + v["deciles"][-1:], strict=False):
         notes.append(f"the tenth with the {name} similar neighbour by {v['network']} ({d['similarity']:.2f}): "
                      f"RMSE {d['rmse']:.1f}, copying {d['copying_rmse']:.1f}, constant {d['constant_rmse']:.1f}")  # fmt: skip
     if c and c["rows"]:
         notes.append(f"the {c['rows']} rows with a copy in another fold: RMSE {c['rmse']:.2f}, copying its score "
                      f"{c['copying_rmse']:.2f}")  # fmt: skip
-    rows = [("ALARM" if sign["raised"] else "ok", sign["name"], sign["text"]) for sign in v["signs"]]
-    rows += [("note", "", note) for note in notes]
-    return "\n".join([*lines, table(("", "sign", "finding"), rows, left=(0, 1, 2))])
+    return [f"note: {note}" for note in notes]
 
 
 def write_check(v: dict[str, Any], neighbours: pd.DataFrame | None, files: dict[int, Path], folder: Path) -> None:

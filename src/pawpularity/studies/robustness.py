@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pawpularity.config import Photos as PhotoSettings
 from pawpularity.config import resolve
-from pawpularity.console import Progress, emit, log, make_word, next_step, table
+from pawpularity.console import Progress, emit, log, next_step, table
 from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
@@ -53,6 +53,7 @@ JPEG_QUALITIES = (90, 70, 50, 30)
 KEPT = 0.95  # share of a side that a crop keeps
 BRIGHTNESS = (0.9, 1.1)
 DRAWS = 2000
+LARGEST = 8  # moves that are printed without --full
 BATCH = 16  # fixed: another batch size may change a score's last digits, and with them an attack's steps
 
 Pixels = NDArray[np.uint8]
@@ -91,9 +92,9 @@ def robustness(
         write_text(one.folder / "robustness.csv", rows.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
         write_json(one.folder / "robustness.json", figures)
         found.append(figures)
-    emit({"runs": found}, "\n\n".join(map(robustness_text, found)), json)
-    log(f"wrote {', '.join(f'{one.folder}/robustness.csv' for one, _ in opened)} and .json")
-    next_step(f"make report {make_word('RUNS', *(one.name for one, _ in opened))}")
+    emit({"runs": found}, "\n".join(map(robustness_text, found)), json, more="\n\n".join(map(more_text, found)))
+    log(f"wrote robustness.csv and .json in {', '.join(str(one.folder) for one, _ in opened)}")
+    next_step("make report", RUNS=[one.name for one, _ in opened])
 
 
 def _open(name: str) -> tuple[Run, Predictions]:
@@ -270,13 +271,22 @@ def summary(table: pd.DataFrame, groups: NDArray[np.int64] | None, *, seed: int 
 
 
 def robustness_text(v: Mapping[str, Any]) -> str:
-    """A run's figures and its table of moves."""
+    """A run's figures and its largest moves."""
     s, few = v["score"], "; intervals are indicative (n < 50)" if v["photos"] < 50 else ""
-    rows = [(m["name"], f"{m['mean']:+.2f}", f"{m['size']:.2f} [{m['size_low']:.2f}, {m['size_high']:.2f}]", f"{m['largest']:.2f}")
-            for m in v["moves"]]  # fmt: skip
+    rows = sorted(v["moves"], key=lambda move: -move["size"])[:LARGEST]
     return "\n".join([
         f"{v['run']}: {v['backbone']} at {v['size']} px; out-of-fold RMSE {s['rmse']:.2f} [{s['low']:.2f}, {s['high']:.2f}], "
-        f"constant {s['constant_rmse']:.2f}, n = {s['n']};",
-        f"{v['photos']} photos, sd of their scores {v['sd_of_scores']:.2f}{few}",
-        table(("move of the score, points", "mean", "size, 95 %", "largest"), rows),
+        f"constant {s['constant_rmse']:.2f}, n = {s['n']:,}; {v['photos']} photos, sd of their scores {v['sd_of_scores']:.2f}{few}",
+        _moves("largest moves of the score, points", rows),
     ])  # fmt: skip
+
+
+def more_text(v: Mapping[str, Any]) -> str:
+    """All moves of a run."""
+    return f"{v['run']}\n{_moves('move of the score, points', v['moves'])}"
+
+
+def _moves(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [(m["name"], f"{m['mean']:+.2f}", f"{m['size']:.2f} [{m['size_low']:.2f}, {m['size_high']:.2f}]", f"{m['largest']:.2f}")
+             for m in rows]  # fmt: skip
+    return table((title, "mean", "size, 95 %", "largest"), cells)

@@ -72,7 +72,7 @@ def table1(
     log(f"data    {place}: {len(work.dataset.train)} photos; backbones {' '.join(configs)}; copies {' '.join(rules)}")
     rows = make_cells(work, configs, rules)
     files = write_table(rows, place, whole=len(rows) == 2 * len(COPIES) * len(PAPER))
-    emit({"cells": rows}, table_text(rows), json)
+    emit({"cells": rows}, table_text(rows), json, more=more_text(rows))
     log(f"wrote {' and '.join(map(str, files))}")
     next_step("make report")
 
@@ -166,8 +166,17 @@ def write_table(rows: Sequence[dict[str, Any]], place: Path, *, whole: bool = Fa
 
 def table_text(rows: Sequence[dict[str, Any]]) -> str:
     """The table for the terminal: a line per backbone and copies, with the honest and the leaky figures."""
+    return _columns(rows, (0, 1, 2, 5, 8))
+
+
+def more_text(rows: Sequence[dict[str, Any]]) -> str:
+    """The constants and numbers of rows, and how it was made."""
+    return f"{_columns(rows, (0, 1, 3, 4, 6, 7))}\n{_note(rows)}"
+
+
+def _columns(rows: Sequence[dict[str, Any]], shown: Sequence[int]) -> str:
     head, lines = _cells(rows)
-    return f"{table(head, lines, left=(0, 1))}\n{_note(rows)}"
+    return table([head[at] for at in shown], [[line[at] for at in shown] for line in lines], left=(0, 1))
 
 
 def _cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -52,7 +52,7 @@ def train(
 
     def on_fold(run: Run, trained: int) -> None:
         line = fold_line(run, trained)
-        print(line) if first and json != "-" else log(line)
+        emit(None, line, None) if first and json != "-" else log(line)
 
     again, wanted = fold is not None and not skip_taken, None if fold is None else [fold]
     run = train_run(context, wanted=wanted, again=again, fresh=fresh, skip_taken=skip_taken, on_fold=on_fold)

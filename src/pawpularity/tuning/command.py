@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pawpularity.console import emit, log, make_word, next_step
+from pawpularity.console import emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 
@@ -37,8 +37,9 @@ def tune(
     if search_only:
         log(f"study   {context.run.name}: all trials are done; make tune without --search-only trains the best of them")
     else:
-        emit(*score(context, studies, rows), json)
-    next_step(f"make study {make_word('RUN', context.run.name)}")
+        value, text, more = score(context, studies, rows)
+        emit(value, text, json, more=more)
+    next_step("make study", RUN=context.run.name)
 
 
 def study(*, study: str, storage: str | None, json: str | None) -> None:
@@ -47,7 +48,7 @@ def study(*, study: str, storage: str | None, json: str | None) -> None:
     from pawpularity.config import CONFIGS
     from pawpularity.tuning.storage import STUDIES, VARIABLE, Store, study_folder
     from pawpularity.tuning.study import RECORD, load_studies
-    from pawpularity.tuning.views import draw, summary, summary_text
+    from pawpularity.tuning.views import draw, more_text, summary, summary_text
 
     folder = study_folder(study)
     url = storage or os.environ.get(VARIABLE) or None
@@ -63,5 +64,5 @@ def study(*, study: str, storage: str | None, json: str | None) -> None:
     live = store.shown.replace("postgresql://", "postgresql+pg8000://", 1)
     extra = " pg8000" if url else ""
     log(f"live    optuna-dashboard {live} (pip install optuna-dashboard{extra})")
-    emit({"studies": found}, "\n\n".join(map(summary_text, found)), json)
+    emit({"studies": found}, "\n\n".join(map(summary_text, found)), json, more="\n\n".join(map(more_text, found)))
     next_step(noted["train" if Path(CONFIGS, "tuned", f"{study}.yaml").is_file() else "tune"])

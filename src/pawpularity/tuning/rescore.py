@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from pawpularity.config import CONFIGS, Config, resolve
-from pawpularity.console import log, table
+from pawpularity.console import log, span, table
 from pawpularity.context import Context, default_run
 from pawpularity.errors import UserError
 from pawpularity.evaluation.compare import compare
@@ -172,8 +172,8 @@ def write_winner(name: str, configs: str, winner: Candidate) -> Path:
     return path
 
 
-def report(found: Mapping[str, Any], where: str) -> str:
-    """The figures as text. `where`: what was searched."""
+def report(found: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """The figures as text, and the candidates they were chosen from. `where`: what was searched."""
     crossed = "each fold scored by the candidate that is best on the other folds"
     nested = "each fold scored by the winner of a search that never saw it"
     figures = [
@@ -182,21 +182,20 @@ def report(found: Mapping[str, Any], where: str) -> str:
         (f"fold {found['unseen_fold']} alone", found["unseen"], "no trial used its scored rows"),
         ("default", found["default"], f"{found['default']['run']}: the config as it was"),
     ]
+    figures = [figure for figure in figures if figure[1] is not None]
     runs = [
-        [c["run"], f"{c['inner_rmse']:.3f}", "-" if c["rmse"] is None else f"{c['rmse']:.3f}",
+        [c["run"], f"{c['inner_rmse']:.2f}", "-" if c["rmse"] is None else f"{c['rmse']:.2f}",
          " ".join(map(str, c["scores_folds"])) or "-"] for c in found["candidates"]
     ]  # fmt: skip
-    scores = [
-        [name, f"{s['rmse']:.3f}", f"[{s['low']:.2f}, {s['high']:.2f}]", f"{s['constant_rmse']:.3f}", s["n"],
-         note + (" (indicative: n < 50)" if s["indicative"] else "")] for name, s, note in figures if s is not None
-    ]  # fmt: skip
-    paired = [
-        [row["name"], f"{row['difference']:+.3f}", f"[{row['low']:+.3f}, {row['high']:+.3f}]", f"{row['p_holm']:.4f}",
-         row["verdict"]] for row in found["against_default"]
-    ]  # fmt: skip
-    return "\n\n".join([
+    scores = [[name, f"{s['rmse']:.2f}", f"[{s['low']:.2f}, {s['high']:.2f}]", f"{s['constant_rmse']:.2f}", f"{s['n']:,}",
+               "indicative" if s["indicative"] else ""] for name, s, _ in figures]  # fmt: skip
+    paired = [[row["name"], span(row["difference"], row["low"], row["high"]), f"{row['p_holm']:.4f}", row["verdict"]]
+              for row in found["against_default"]]  # fmt: skip
+    return "\n".join([
         f"{counts_text(found['counts'])}; {where}",
+        table(["figure", "RMSE", "95 %", "constant", "n", ""], scores, left=(0, 5)),
+        table(["less the default", "paired 95 %", "p (Holm)", "verdict"], paired, left=(0, 3)),
+    ]), "\n".join([
+        *(f"{name}: {note}" for name, _, note in figures),
         table(["candidate", "inner RMSE", "all folds", "scores fold"], runs),
-        table(["figure", "RMSE", "95 %", "constant", "n", "what it is"], scores, left=(0, 5)),
-        table(["less the default", "RMSE", "paired 95 %", "p (Holm)", "verdict"], paired, left=(0, 4)),
     ])  # fmt: skip

@@ -95,8 +95,8 @@ def _helpers(context: Context, workers: int, url: str | None) -> Iterator[None]:
         log("a worker failed (see above); other workers ran its trials")
 
 
-def score(context: Context, studies: Mapping[int, optuna.Study], rows: TrainingData) -> tuple[dict[str, Any], str]:
-    """Train the best trials and the default, write the winner's config: the figures and their text.
+def score(context: Context, studies: Mapping[int, optuna.Study], rows: TrainingData) -> tuple[dict[str, Any], str, str]:
+    """Train the best trials and the default, write the winner's config: the figures, their text, and its rest.
 
     Raises UserError if no trial was finished.
     """
@@ -121,6 +121,6 @@ def score(context: Context, studies: Mapping[int, optuna.Study], rows: TrainingD
     log(f"winner  {written}: {settings_text(winner.values)}")
     log(f"        {train_line(context)}; the headline's predictions: {folder / 'crossfitted.csv'}")
     where = "a search per fold" if nested else f"searched on fold {config.search.fold}"
-    text = report(found, f"{where}, scored on {100 * config.search.inner_share:.0f} % of its training rows")
-    write_text(folder / "report.txt", text + "\n")
-    return found, text
+    text, more = report(found, f"{where}, scored on {100 * config.search.inner_share:.0f} % of its training rows")
+    write_text(folder / "report.txt", f"{text}\n\n{more}\n")
+    return found, text, more

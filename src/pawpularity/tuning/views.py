@@ -67,31 +67,34 @@ def _seconds(trial: FrozenTrial) -> float:
     return float(trial.user_attrs.get("seconds", math.nan))
 
 
-def summary_text(found: dict[str, Any]) -> str:
-    """`summary` as text."""
-    best = [
-        [t["trial"], _number(t["inner_rmse"], 3), t["epochs"], _number(t["seconds"], 1), settings_text(t["values"])]
-        for t in found["best"]
-    ]
-    parts = [
+def summary_text(found: dict[str, Any], most: int = 5) -> str:
+    """A study's best trials and the importance of its settings."""
+    weights = ", ".join(f"{key} {value:.2f}" for key, value in (found["importances"] or {}).items())
+    return "\n".join([
         f"study {found['study']}: {counts_text(found['counts'])}",
-        table(["trial", "inner RMSE", "epochs", "seconds", "settings"], best, left=(4,)),
-    ]
-    if found["importances"] is None:
-        parts.append(f"importances: {FEWEST_FOR_IMPORTANCE} finished trials that differ are needed")
-    else:
-        rows = [[key, f"{value:.2f}"] for key, value in found["importances"].items()]
-        parts.append(table(["setting", "importance (fANOVA: share of the inner RMSE's variance)"], rows))
+        _trials(found["best"][:most]),
+        *(f"best trial: {settings_text(t['values'])}" for t in found["best"][:1]),
+        f"importances (fANOVA): {weights or f'{FEWEST_FOR_IMPORTANCE} finished trials that differ are needed'}",
+        "Trials were chosen by inner RMSE, so it is optimistic; make tune ends with out-of-fold figures.",
+    ])  # fmt: skip
+
+
+def more_text(found: dict[str, Any]) -> str:
+    """The rest of `summary`: the listed trials with their settings, and what each depth costs."""
+    parts = [f"study {found['study']}", _trials(found["best"])]
+    parts += [f"trial {t['trial']}: {settings_text(t['values'])}" for t in found["best"]]
     if found["depths"]:
         lines = [
-            [d["unfrozen"], d["trials"], d["finished"], _number(d["best"], 3), _number(d["median"], 3),
+            [d["unfrozen"], d["trials"], d["finished"], _number(d["best"], 2), _number(d["median"], 2),
              _number(d["seconds_an_epoch"], 2)] for d in found["depths"]
         ]  # fmt: skip
         parts.append(table(["unfrozen", "trials", "finished", "best", "median", "seconds an epoch"], lines, left=()))
-    parts.append(
-        "The trials were chosen by these inner RMSEs, so they are optimistic; make tune ends with out-of-fold figures."
-    )
-    return "\n\n".join(parts)
+    return "\n".join(parts)
+
+
+def _trials(best: list[dict[str, Any]]) -> str:
+    rows = [[t["trial"], _number(t["inner_rmse"], 2), t["epochs"], _number(t["seconds"], 1)] for t in best]
+    return table(["trial", "inner RMSE", "epochs", "seconds"], rows, left=())
 
 
 def _number(value: float | None, digits: int) -> str:
