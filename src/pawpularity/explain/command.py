@@ -16,7 +16,7 @@ Writes to oof/RUN/explain/ (the extremes), or below it to photos/ (PHOTO=...) or
 from collections.abc import Sequence
 from pathlib import Path
 
-from pawpularity.console import emit, log, next_step
+from pawpularity.console import Progress, emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 from pawpularity.explain.photos import RunData, extremes, listed, named_photos, photo_hash, photo_of
@@ -56,7 +56,8 @@ def explain(
         raise UserError(f"--n {n}: must be {least} to {MOST}")
     data = RunData.open(context, masks)
     if group:
-        from pawpularity.explain.groups import explain_groups
+        with Progress(None, "loading torch"):
+            from pawpularity.explain.groups import explain_groups
 
         explain_groups(data, group, n or data.settings.group_photos, Path(out) if out else data.folder / "groups", json)
         return
@@ -69,11 +70,8 @@ def explain(
         what, folder = "extremes", data.folder
     if not photos:
         raise UserError(listed(faults))
-    from pawpularity.explain.explain import (  # late: it imports torch, and wrong options should answer at once
-        explain_photos,
-        finish,
-        predictor_for,
-    )
+    with Progress(None, "loading torch"):  # late, because wrong options should answer at once
+        from pawpularity.explain.explain import explain_photos, finish, predictor_for
 
     predictor = predictor_for(data, photos)
     if predictor.config.predict.flip:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pawpularity.console import emit, log, next_step
+from pawpularity.console import Progress, emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 from pawpularity.signals import Stopped
@@ -46,7 +46,9 @@ def train(
         _side_by_side(context, jobs or 1, fresh=fresh)
     from pawpularity.evaluation.oof import floor_line, fold_line
     from pawpularity.runs import Run
-    from pawpularity.training.fold import train_run
+
+    with Progress(None, "loading torch"):
+        from pawpularity.training.fold import train_run
 
     first = int(os.environ.get("RANK", "0")) == 0
 

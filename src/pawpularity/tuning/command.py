@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pawpularity.console import emit, log, next_step
+from pawpularity.console import Progress, emit, log, next_step
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 
@@ -44,11 +44,12 @@ def tune(
 
 def study(*, study: str, storage: str | None, json: str | None) -> None:
     """Print a study's best trials, importances and the cost of each depth; draw its plots. Raises UserError if there is none."""
-    log(f"study   {study}")  # loading Optuna and its plots takes seconds
-    from pawpularity.config import CONFIGS
-    from pawpularity.tuning.storage import STUDIES, VARIABLE, Store, study_folder
-    from pawpularity.tuning.study import RECORD, load_studies
-    from pawpularity.tuning.views import draw, more_text, summary, summary_text
+    log(f"study   {study}")
+    with Progress(None, "loading Optuna"):
+        from pawpularity.config import CONFIGS
+        from pawpularity.tuning.storage import STUDIES, VARIABLE, Store, study_folder
+        from pawpularity.tuning.study import RECORD, load_studies
+        from pawpularity.tuning.views import draw, more_text, summary, summary_text
 
     folder = study_folder(study)
     url = storage or os.environ.get(VARIABLE) or None

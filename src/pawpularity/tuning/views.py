@@ -11,7 +11,7 @@ import pandas as pd
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
-from pawpularity.console import table, track
+from pawpularity.console import Progress, table, track
 from pawpularity.files import atomic_file, plain
 from pawpularity.tuning.objective import settings_text, values_of
 from pawpularity.tuning.rescore import best_trials
@@ -103,11 +103,12 @@ def _number(value: float | None, digits: int) -> str:
 
 def draw(study: optuna.Study, folder: Path) -> None:
     """Write Optuna's plots below `folder` as PNG and HTML; plots that need more trials are left out."""
-    import matplotlib
-    import matplotlib.pyplot as plt
-    import optuna.visualization as plotly_plots
-    import optuna.visualization.matplotlib as matplotlib_plots
-    from matplotlib.ticker import NullFormatter
+    with Progress(None, "loading the plots"):
+        import matplotlib
+        import matplotlib.pyplot as plt
+        import optuna.visualization as plotly_plots
+        import optuna.visualization.matplotlib as matplotlib_plots
+        from matplotlib.ticker import NullFormatter
 
     matplotlib.use("Agg")
     for name, (plot, arguments) in track(_plots(study).items(), "drawing plots", unit="plots"):
