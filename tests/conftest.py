@@ -158,8 +158,8 @@ def make(tmp_path: Path):
     binaries.mkdir(parents=True)
     (binaries / "pawpularity").write_text(
         f"#!{sys.executable}\nimport json, os, sys\nimport typer\nfrom pathlib import Path\n"
-        "from pawpularity import cli\nfrom pawpularity.errors import UserError\n"
-        "try:\n    words = cli.make_words(typer.main.get_command(cli.app), sys.argv[2], os.environ.get('MAKEFLAGS', ''))\n"
+        "from pawpularity import cli, command_line\nfrom pawpularity.errors import UserError\n"
+        "try:\n    words = command_line.make_words(typer.main.get_command(cli.app), sys.argv[2], os.environ.get('MAKEFLAGS', ''))\n"
         "except UserError as error:\n    print(error, file=sys.stderr)\n    sys.exit(2)\n"
         "Path('told.json').write_text(json.dumps(words + [os.environ.get('PAWPULARITY_STORAGE', '')]))\n"
     )

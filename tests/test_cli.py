@@ -12,6 +12,7 @@ import typer
 from tests.conftest import ROOT
 
 from pawpularity import cli
+from pawpularity.command_line import make_words, spread
 from pawpularity.errors import UserError
 
 COMMANDS = typer.main.get_command(cli.app).commands
@@ -130,14 +131,14 @@ def test_misspelt_and_misplaced_words_end_it(make, words, key):
 
 
 def test_several_names_behind_one_option():
-    spread = cli.spread(COMMANDS["report"], ["--runs", "a", "b c", "--out", "x", "--json", "-"])
-    assert spread == ["--runs", "a", "--runs", "b c", "--out", "x", "--json", "-"]
-    assert cli.spread(COMMANDS["train"], ["train.lr=1", "--fold", "0"]) == ["--set", "train.lr=1", "--fold", "0"]
+    found = spread(COMMANDS["report"], ["--runs", "a", "b c", "--out", "x", "--json", "-"])
+    assert found == ["--runs", "a", "--runs", "b c", "--out", "x", "--json", "-"]
+    assert spread(COMMANDS["train"], ["train.lr=1", "--fold", "0"]) == ["--set", "train.lr=1", "--fold", "0"]
 
 
 def test_a_quote_left_open_is_refused():
     with pytest.raises(UserError, match="quote"):
-        cli._split("it's")
+        make_words(typer.main.get_command(cli.app), "train", " -- ARGS=it's")
 
 
 def test_importing_the_package_reaches_no_network_and_nothing_heavy():

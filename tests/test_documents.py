@@ -11,6 +11,7 @@ import yaml
 from tests.conftest import ROOT
 
 from pawpularity import cli
+from pawpularity.command_line import make_words, spread
 from pawpularity.config import resolve
 
 DOCUMENTS = [
@@ -41,7 +42,7 @@ def test_every_command_is_taken(document):
             if goal in HOUSE or goal.startswith("PYTHON="):
                 continue
             given = [f"{word}".replace("\\", "\\\\").replace(" ", "\\ ").replace("$", "$$") for word in reversed(words)]
-            take(cli.make_words(GROUP, goal, f" -- {' '.join(given)}"), line)
+            take(make_words(GROUP, goal, f" -- {' '.join(given)}"), line)
         found = re.match(r"(?:\.venv/bin/|accelerate launch .*-m )?pawpularity ([a-z].*)", line)
         if found and not pattern:
             take(shlex.split(found[1]), line)
@@ -49,7 +50,7 @@ def test_every_command_is_taken(document):
 
 def take(words, line):
     command = GROUP.commands[words[0]]
-    parsed = command.make_context(words[0], cli.spread(command, words[1:]))
+    parsed = command.make_context(words[0], spread(command, words[1:]))
     if parsed.params.get("settings"):
         resolve(parsed.params.get("config") or "sample", parsed.params["settings"])
     assert parsed, line

@@ -15,6 +15,7 @@ import typer
 from tests.conftest import ROOT
 
 from pawpularity import cli
+from pawpularity.command_line import make_words, spread
 
 SMALL = ("--config", "scratch", "--data", "input/toy", "photos.size=32", "train.epochs=1", "train.warmup_epochs=0",
          "train.batch_size=16", "folds.k=3")  # fmt: skip
@@ -166,8 +167,8 @@ def test_every_command_ends_with_one_command_that_can_be_typed(screens):
         first, *words = shlex.split(lines[-1].removeprefix("next: ").removesuffix(" | sh"))
         if first == "make":
             flags = " -- " + " ".join(re.sub(r"([\\ ])", r"\\\1", word) for word in reversed(words[1:]))
-            goal, *options = cli.make_words(root, words[0], flags)
-            root.commands[goal].make_context(goal, cli.spread(root.commands[goal], options))
+            goal, *options = make_words(root, words[0], flags)
+            root.commands[goal].make_context(goal, spread(root.commands[goal], options))
         else:
             assert shutil.which(first) or first in ("open", "xdg-open"), lines[-1]
 
