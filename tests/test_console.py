@@ -1,5 +1,6 @@
 """What a command prints: it fits the terminal, and shows how long things take."""
 
+import io
 import subprocess
 import sys
 
@@ -72,6 +73,21 @@ def test_the_next_step_has_the_words_with_a_value(capsys):
 @pytest.mark.parametrize(("value", "text"), [(-0.518, "-0.52"), (0.0031, "+0.003"), (0.0, "+0.000"), (1.0, "+1.00")])
 def test_a_small_difference_has_three_decimals(value, text):
     assert console.points(value) == text
+
+
+def test_the_bar_of_a_training_keeps_its_figures_on_80_columns(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with console.Progress(2400, "fold 0", "step") as progress:
+        progress.add(600)
+        progress.note("epoch 12/20, train 20.12, inner 19.30, constant 21.75, lr 0.00096")
+    (shown,) = [bar for bar in screen.getvalue().split("\r") if "constant 21.75" in bar]
+    assert " left, epoch 12/20, train 20.12, inner 19.30" in shown
+    assert len(shown.partition(", lr")[0]) - 10 < 80, "the ten characters of the bar itself shrink"
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):

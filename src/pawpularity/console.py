@@ -23,6 +23,8 @@ LOG_EVERY_S = 30.0
 """Without a terminal there is no bar; a log line appears this often instead."""
 MOST_LINES = 15
 """Lines of a result without --full; remarks and the next step add up to five."""
+WITH_NOTE = "{desc} {percentage:.0f}%|{bar}|{remaining} left{postfix}"
+"""A bar with a note; counts and rates would push the note off a terminal of 80 columns."""
 NARROWEST = 12
 """Characters that a column of words keeps at least."""
 _full = True
@@ -206,6 +208,7 @@ class Progress:
         """Show `text` behind the bar, for example the last epoch's RMSE."""
         self.extra = text
         if self._bar is not None:
+            self._bar.bar_format = WITH_NOTE
             self._bar.set_postfix_str(text)
 
     def _line(self) -> str:
