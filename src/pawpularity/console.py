@@ -78,6 +78,11 @@ def emit(value: Any, text: str, destination: str | None, *, more: str = "") -> N
         write_json(Path(destination), value)
 
 
+def say(text: str) -> None:
+    """Print a result that is words only."""
+    print(*fitted(text), sep="\n")
+
+
 def fitted(text: str) -> list[str]:
     """The lines of `text`, those wider than the terminal wrapped at blanks. Tables fit already."""
     width = terminal_width()
