@@ -79,6 +79,20 @@ def test_a_small_difference_has_three_decimals(value, text):
     assert console.points(value) == text
 
 
+def test_the_bar_of_a_training_keeps_its_figures_on_80_columns():
+    code = """if True:
+        from pawpularity.console import Progress
+        with Progress(2400, "fold 0", "steps") as progress:
+            progress.add(600)
+            progress.note("epoch 12/20, train 20.12, inner 19.30, constant 21.75, lr 0.00096")
+            print(progress.line())
+    """
+    (shown,) = [line for line in at_a_terminal(code, 80).splitlines() if "constant 21.75" in line]
+    shown = shown[shown.rindex("fold 0") :]
+    assert " left, epoch 12/20, train 20.12, inner 19.30" in shown
+    assert len(shown.partition(", lr")[0]) <= 80
+
+
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
     monkeypatch.setattr(console, "LOG_EVERY_S", -1)
     with console.Progress(4, "counting") as progress:

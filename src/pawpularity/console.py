@@ -80,6 +80,11 @@ def emit(value: Any, text: str, destination: str | None, *, more: str = "") -> N
         write_json(Path(destination), value)
 
 
+def say(text: str) -> None:
+    """Print a result that is words only."""
+    print(*fitted(text), sep="\n")
+
+
 def fitted(text: str) -> list[str]:
     """The lines of `text`, those wider than the terminal wrapped at blanks. Tables fit already."""
     width = terminal_width()
@@ -218,6 +223,8 @@ class Progress:
         passed = time.perf_counter() - self.started
         if self.total is None:
             parts = [self.what, duration(passed)]
+        elif self.extra and self._task is not None:  # counts would push the note off a terminal of 80 columns
+            parts = [f"{self.what}: {100 * self.done // max(1, self.total)} %"]
         else:
             parts = [f"{self.what}: {self.done:,} of {self.total:,} {self.unit}"]
         if self.total and 0 < self.done < self.total:

@@ -61,7 +61,7 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
         if json:
             write_json(Path(json), value)
     elif len(found) == 1:
-        emit(value, _one(found[0], about), json)
+        emit(value, _one(found[0], about), json, more=_evidence(found[0]))
     else:
         emit(value, _several(rows, bool(order[0]["clear"]), ONE_PET), json, more=_chances(rows))
     next_step(context.make_line("app", settings=False))
@@ -150,12 +150,22 @@ def _one(photo: Row, about: Row) -> str:
                 f"{crop['tried']}, which makes it optimistic"  # fmt: skip
         none = f"none of {crop['tried']} scores {crop['least']:.1f} points more than the whole photo"
         lines.append(f"crop: {found if crop['worth'] else none}")
-    rows = []
+    lines += [f"{tip['key']} {_gain(tip)} points: {tip['advice']}" for tip in photo["tips"] if tip["promise"]]
+    others: dict[str, list[str]] = {}
     for tip in photo["tips"]:
-        gain = f"{tip['gain']:+.0f} ({tip['gain_low']:+.0f} to {tip['gain_high']:+.0f})" if tip["promise"] else ""
-        rows.append((tip["key"], tip["kind"], gain, tip["seen"], tip["figures"]))
-    lines.append(table(("tip", "verdict", "points", "this photo", "true scores"), rows, left=(0, 1, 3, 4)))
-    lines += [f"{tip['key']}: {tip['advice']}" for tip in photo["tips"] if tip["promise"]]
+        if not tip["promise"]:
+            others.setdefault(tip["kind"], []).append(tip["key"])
+    lines += [f"{kind}: {', '.join(keys)}" for kind, keys in others.items()]
     lines.append(f"This is an estimate about the photo, not the pet. On {about['rows']:,} photos that it never saw the run is off "
-                 f"by {about['rmse']:.1f} points; always answering the mean is off by {about['constant_rmse']:.1f}.")  # fmt: skip
+                 f"by {about['rmse']:.2f} points; always answering the mean is off by {about['constant_rmse']:.2f}.")  # fmt: skip
     return "\n".join(lines)
+
+
+def _evidence(photo: Row) -> str:
+    """What each tip rests on."""
+    rows = [(tip["key"], tip["kind"], _gain(tip), tip["seen"], tip["figures"]) for tip in photo["tips"]]
+    return table(("tip", "verdict", "points", "this photo", "true scores"), rows, left=(0, 1, 3, 4))
+
+
+def _gain(tip: Row) -> str:
+    return f"{tip['gain']:+.0f} ({tip['gain_low']:+.0f} to {tip['gain_high']:+.0f})" if tip["promise"] else ""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pawpularity import __version__
-from pawpularity.console import log, next_step
+from pawpularity.console import log, next_step, say
 from pawpularity.errors import UserError
 from pawpularity.kaggle import push
 from pawpularity.kaggle.api import SUBMISSIONS, Kaggle, Uncertain
@@ -22,7 +22,7 @@ def kernel_push(*, name: str, user: str | None, build: str, go: bool, wait: floa
     built = built_kernel(name, Path(build))
     check_built(built, user)
     if not go:
-        print(push.plan(built))
+        say(push.plan(built))
         log(SHOWN)
         next_step(f"make kernel-push{built.make_word} GO=1")
         return
@@ -32,7 +32,7 @@ def kernel_push(*, name: str, user: str | None, build: str, go: bool, wait: floa
     log(f"pushed  {pushed}: {built.url}")
     minutes = wait if wait is not None else WAIT_MINUTES if built.inference else 0.0
     if minutes == 0:
-        print(f"{pushed} is running")
+        say(f"{pushed} is running")
         next_step(f"make kernel-status{built.make_word}")
         return
     _wait_and_check(pushed, record, minutes)
@@ -44,7 +44,7 @@ def kernel_status(*, name: str, user: str | None, build: str, wait: float | None
     pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
     now = pushed.kaggle.wait(pushed.status)
     if not over(now) and not wait:
-        print(f"{pushed}: {now}; {built.url}")
+        say(f"{pushed}: {now}; {built.url}")
         next_step(f"make kernel-status{built.make_word}")
         return
     _wait_and_check(pushed, record, wait or 0.0)
@@ -70,7 +70,7 @@ def submit(*, user: str | None, build: str, go: bool, message: str | None, again
     log(bundle.trained_on)
     other_data = not bundle.trained_on_contest and not anyway
     if not go:
-        print(f"check the output of {which}, and submit it to the contest as: {message}")
+        say(f"check the output of {which}, and submit it to the contest as: {message}")
         log(f"it is {record['status']}; {SHOWN}{', with ARGS=--anyway' if other_data else ''}")
         next_step(f"make submit{built.make_word} GO=1", ARGS="--anyway" if other_data else None)
         return
@@ -91,7 +91,7 @@ def submit(*, user: str | None, build: str, go: bool, message: str | None, again
         built.keep(record)
         raise
     built.keep(record)
-    print(f"submitted {which}; Kaggle calls it submission {record['submission']}")
+    say(f"submitted {which}; Kaggle calls it submission {record['submission']}")
     log(f"it now runs on the hidden photos, which takes hours; the score will be at {SUBMISSIONS}")
     next_step("make report")
 
@@ -114,8 +114,8 @@ def _wait_and_check(pushed: Pushed, record: dict[str, Any], minutes: float) -> N
     if built.inference:
         rows = pushed.check_output()
         built.keep(record | {"status": "checked", "rows": rows})
-        print(f"{pushed}: complete, submission.csv with {rows} rows is sound")
+        say(f"{pushed}: complete, submission.csv with {rows} rows is sound")
         next_step(f"make submit{built.make_word}")
     else:
-        print(f"{pushed}: complete")
+        say(f"{pushed}: complete")
         next_step(f"make kernel-fetch{built.make_word} GO=1")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pawpularity.console import log, next_step
+from pawpularity.console import log, next_step, say
 from pawpularity.context import FOLDS
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leaderboard import run_row, table_text
@@ -25,14 +25,14 @@ ARCHIVE = r"run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip"
 def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str | None) -> None:
     """Download the run of the training kernel `name`, or take the archive `zip`. Without `go` print what would be downloaded."""
     if zip:
-        print(bring_home(Path(zip)))
+        say(bring_home(Path(zip)))
         next_step("make oof", RUN=Path(zip).stem.removeprefix("run-"))
         return
     if name == "inference":
         raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
     built, record = pushed_kernel(name, build, user)
     if not go:
-        print(f"download the run that {built.id} version {record['kernel_version']} trained, and add its folds to oof/")
+        say(f"download the run that {built.id} version {record['kernel_version']} trained, and add its folds to oof/")
         log(SHOWN)
         next_step(f"make kernel-fetch{built.make_word} GO=1")
         return
@@ -42,7 +42,7 @@ def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str 
         files = pushed.fetch(Path(scratch), ARCHIVE)
         if len(files) != 1:
             raise UserError(f"{pushed}: left {len(files)} archives of a run, not one; look at {built.url}")
-        print(bring_home(files[0], name.removeprefix("train-")))
+        say(bring_home(files[0], name.removeprefix("train-")))
     built.keep(record | {"status": "fetched"})
     next_step("make oof", RUN=name.removeprefix("train-"))
 

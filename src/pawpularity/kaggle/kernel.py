@@ -12,7 +12,7 @@ import pandas as pd
 
 from pawpularity import __version__
 from pawpularity.config import resolve
-from pawpularity.console import log, next_step, track
+from pawpularity.console import log, next_step, say, track
 from pawpularity.data import is_drawn
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
@@ -205,12 +205,12 @@ def _show(bundle: Bundle, user: str | None) -> None:
     sizes = {path.name: path.stat().st_size for path in bundle.folder.iterdir() if path.name != METADATA}
     frozen = sum(size for name, size in sizes.items() if name.endswith(".frozen.safetensors"))
     networks = ", ".join(f"{run.name} ({len(run.trained_folds())} folds)" for run in bundle.runs)
-    print(f"{bundle.folder}: {networks}; {size_text(sum(sizes.values()))}, of it {size_text(frozen)} frozen backbones")
+    say(f"{bundle.folder}: {networks}; {size_text(sum(sizes.values()))}, of it {size_text(frozen)} frozen backbones")
     for name, loss in bundle.about["half"].items():
-        print(f"half precision moves {name} by {loss['largest_difference']:.4f} points at most, RMSE {loss['rmse']:.4f} -> "
+        say(f"half precision moves {name} by {loss['largest_difference']:.4f} points at most, RMSE {loss['rmse']:.4f} -> "
               f"{loss['rmse_half']:.4f} (constant {loss['constant_rmse']:.2f}; {loss['photos']} photos out of fold, "
               f"{loss['dtype']})")  # fmt: skip
-    print(bundle.trained_on)
+    say(bundle.trained_on)
     if not bundle.trained_on_contest:
         log("make submit refuses this without ARGS=--anyway; make data fetches the contest's photos")
     if not user:

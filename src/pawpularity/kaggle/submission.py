@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawpularity.config import resolve
-from pawpularity.console import Progress, log, next_step
+from pawpularity.console import Progress, log, next_step, say
 from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Rows, load_test
 from pawpularity.data.tables import ID, METADATA
@@ -44,7 +44,7 @@ def predict(*, out: str | None, run: str | None, config: str | None, data: str |
     flip = chosen.predict.flip if any(word.startswith("predict.flip") for word in settings) else None
     path = Path(out) if out else SUBMISSIONS / f"{found.name}.csv"
     scores = predict_test(found, load_test(folder, Path(chosen.cache.folder)), path, flip)
-    print(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
+    say(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
     log("the contest takes no files: Kaggle runs a kernel")
     next_step("make kernel", RUNS=found.name, DATA=data)
 

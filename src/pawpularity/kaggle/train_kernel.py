@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from pawpularity.config import Config, config_path, resolve
-from pawpularity.console import log, next_step
+from pawpularity.console import log, next_step, say
 from pawpularity.context import FOLDS, default_run
 from pawpularity.data import CONTEST
 from pawpularity.errors import UserError
@@ -109,7 +109,7 @@ def kernel_train(
         write_json(dataset / METADATA, {"title": f"{title} files", "id": f"{kernel_id}-files"})
     built = built_kernel(f"train-{name}", Path(build))
     total = size_text(sum(path.stat().st_size for path in built.files))
-    print(f"{built.dataset.parent}: fold {', '.join(map(str, numbers))} of run {name}, at most {hours:g} h; {total}")
+    say(f"{built.dataset.parent}: fold {', '.join(map(str, numbers))} of run {name}, at most {hours:g} h; {total}")
     if not user:
         log("built without a user name; to push it, build with KAGGLE_USER=you")
     next_step(f"make kernel-push{built.make_word}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pawpularity.console import Progress, emit, log, next_step
+from pawpularity.console import Progress, emit, log, next_step, say
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 from pawpularity.signals import Stopped
@@ -54,7 +54,7 @@ def train(
 
     def on_fold(run: Run, trained: int) -> None:
         line = fold_line(run, trained)
-        emit(None, line, None) if first and json != "-" else log(line)
+        say(line) if first and json != "-" else log(line)
 
     again, wanted = fold is not None and not skip_taken, None if fold is None else [fold]
     run = train_run(context, wanted=wanted, again=again, fresh=fresh, skip_taken=skip_taken, on_fold=on_fold)

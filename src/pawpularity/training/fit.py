@@ -103,8 +103,8 @@ def fit_fold(
         groups, scores = data.groups[training], data.scores[training]
         inner = training[inner_split(groups, scores, share=train.inner_share, seed=train.seed * 1009 + fold)[1]]
     fitting = samples.take(~np.isin(samples.rows, inner))
-    if len(inner):
-        hooks.on_inner(rmse(data.scores[inner], data.mean(np.setdiff1d(training, inner))))
+    measured = inner if len(inner) else training  # the epoch's figures beside which the constant stands
+    hooks.on_inner(rmse(data.scores[measured], data.mean(np.setdiff1d(training, inner))))
     found = hooks.checkpointer.find() if hooks.checkpointer is not None else None
     loop = Loop(config, data, network, inputs, compute, fold, hooks)
     if found is None or found.state["chosen"] is None:
@@ -178,13 +178,10 @@ def progress_hooks(
                 after_epoch(epoch)
             # A refit on all training rows, which nothing watches, continues the numbering of the watched epochs.
             refit = train.stop != "none" and math.isnan(epoch.inner_rmse)
-            figures = [
-                f"refit, epoch {epoch.epoch}" if refit else f"epoch {epoch.epoch}/{train.epochs}",
-                f"lr {epoch.lr:.2g}",
-            ]
+            figures = [f"refit, epoch {epoch.epoch}" if refit else f"epoch {epoch.epoch}/{train.epochs}"]
             constant = math.nan if refit else constants[-1]
             measured = (("train", epoch.train_rmse), ("inner", epoch.inner_rmse), ("constant", constant))
             figures += [f"{name} {value:.2f}" for name, value in measured if not math.isnan(value)]
-            progress.note(", ".join(figures))
+            progress.note(", ".join([*figures, f"lr {epoch.lr:.2g}"]))  # 80 columns end before lr
 
         yield Hooks(on_epoch, on_step, constants.append, checkpointer)
