@@ -26,8 +26,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from pawpularity.data import CONTEST
 from pawpularity.errors import UserError
-from pawpularity.files import read_json, write_json
+from pawpularity.files import read_json, text_hash, write_json
+from pawpularity.sample import SAMPLE
 
 if TYPE_CHECKING:
     from pawpularity.config import Config
@@ -57,6 +59,24 @@ def check_name(name: str) -> str:
             f'--run "{name[:100]}": must be up to 100 letters, digits, ".", "_", "-", and none of {", ".join(RESERVED)}'
         )
     return name
+
+
+def findings_name(path: Path) -> str:
+    """The folder name for what is found out about a file or data folder of the user's: another path never has the same.
+
+    Its own name if it lies in the current folder; else also its folder's, and 6 hex digits of its whole path. A file's ends in
+    `.csv`, so that it cannot be mistaken for a run's or a folder's.
+    """
+    place = path.resolve()
+    usual = (CONTEST, SAMPLE)
+    if place in [folder.resolve() for folder in usual]:
+        return place.name
+    end, taken = ("" if place.is_dir() else ".csv"), [folder.name for folder in usual]
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", place.name) and place.name not in taken
+    if plain and place.name.endswith(end) and place.parent == Path.cwd():
+        return place.name
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{place.parent.name}-{place.name.removesuffix(end)}").strip("-.")
+    return f"{words[:80]}-{text_hash(ascii(place))[:6]}{end}"  # ascii: a name may hold bytes that are no UTF-8
 
 
 @dataclass(frozen=True)
