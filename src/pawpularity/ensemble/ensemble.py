@@ -11,7 +11,9 @@ from pawpularity.ensemble.methods import NAMES, default_method
 from pawpularity.ensemble.record import check_free, write_blend
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.bootstrap import DRAWS
+from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW
+from pawpularity.evaluation.oof import constant_predictions
 from pawpularity.files import read_json
 from pawpularity.runs import OOF, Run, check_name, run_names
 
@@ -52,8 +54,14 @@ def ensemble(
     settings = {"seed": seed, "scale": scale, "folds": None if folds is None else folds.as_posix()}
     write_blend(folder, sources, partition, blends[kept], {k: v for k, v in settings.items() if v is not None})
     result = read_json(folder / "weights.json", f"blend {run}")
-    result |= {"run": run, "declared": DECLARED, "indicative": result["n"] < INDICATIVE_BELOW, "methods": rows,
+    independent = len(set(partition.groups.tolist()))
+    result |= {"run": run, "declared": DECLARED, "indicative": independent < INDICATIVE_BELOW, "methods": rows,
                "constant_rmse": result["rmse"]["constant"], "method_asked": method is not None}  # fmt: skip
+    constant = constant_predictions(sources[0].table.assign(fold=partition.fold))
+    (gain,) = compare(
+        sources[0].target, constant, [(kept, blends[kept].prediction)], partition.groups, draws=draws, seed=seed
+    )
+    result["to_constant"] = gain.to_dict() | {"better": gain.high < 0}
     emit(result, _text(result), json)
     log(f"wrote {folder}/: weights.json for new photos, oof.csv with the cross-fitted predictions of {kept}")
     used = zip(sources, blends[kept].weights.members, strict=True)
@@ -92,13 +100,14 @@ def _text(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     methods[0][3:5] = ["-", ""]
     members = [[one["name"], f"{one['rmse']:.3f}", f"{one['weight']:.3f}"] for one in result["members"]]
-    few = "; intervals indicative (n < 50)" if result["indicative"] else ""
+    few = "; intervals indicative (fewer than 50 rows or groups)" if result["indicative"] else ""
     why = "chosen with METHOD" if result["method_asked"] else f"the default for {result['n']} rows"
     return "\n".join([
         result["declared"],
         f"Weights are fitted without a row's fold and its near-duplicates: {partition['k']} folds, {partition['why']}.",
         _duplicates(partition),
         f"n = {result['n']}; constant (the other folds' mean) {result['constant_rmse']:.3f}{few}",
+        *_no_gain(result),
         "",
         table(["  method", "RMSE", "95 %", "to best member", "95 % paired", "same rows (optimistic)"], methods),
         "",
@@ -108,6 +117,13 @@ def _text(result: dict[str, Any]) -> str:
         f"* {method}: {why}. Choosing the best of {len(methods)} methods by this table would flatter it.",
         "best: the member with the lowest RMSE on the other folds. same rows: weights fitted and scored on the same rows.",
     ])  # fmt: skip
+
+
+def _no_gain(result: dict[str, Any]) -> list[str]:
+    """A line for a blend that is no better than the constant, whatever it gains over its members."""
+    c = result["to_constant"]
+    span = f"paired difference {c['difference']:+.3f} [{c['low']:+.3f}, {c['high']:+.3f}]"
+    return [] if c["better"] else [f"NO BETTER THAN THE CONSTANT: {c['name']} {c['rmse']:.3f}, {span}."]
 
 
 def _duplicates(partition: dict[str, Any]) -> str:

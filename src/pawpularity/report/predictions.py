@@ -10,6 +10,7 @@ from typing import Any
 
 from pawpularity.console import make_word
 from pawpularity.evaluation.compare import Comparison, compare
+from pawpularity.evaluation.metrics import indicative
 from pawpularity.evaluation.predictions import Predictions, groups_of_all
 from pawpularity.files import text_hash
 from pawpularity.report.components import (
@@ -109,7 +110,7 @@ def _paired(
             "the best on these rows. The interval of each RMSE is in the table of the runs.")  # fmt: skip
     return [
         Words([f"All on the same {score['n']:,} rows as {reference.label}: RMSE {score['rmse']:.3f} "
-               f"{span(score['low'], score['high'])}, constant {score['constant_rmse']:.3f}."]),
+               f"{span(score['low'], score['high'])}{indicative(score)}, constant {score['constant_rmse']:.3f}."]),
         Figure(drawn(tag, forest_height(rows), paint, alt), alt, f"Left of zero: better than {reference.name}", command),
         Table(f"Compared with {reference.label}, paired", head, lines, command, [note]),
     ]  # fmt: skip

@@ -33,7 +33,7 @@ from pawpularity.data.photos import decode
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
-from pawpularity.evaluation.metrics import evaluate
+from pawpularity.evaluation.metrics import evaluate, indicative
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import text_hash, write_json, write_text
 from pawpularity.runs import Run, check_name
@@ -275,8 +275,8 @@ def robustness_text(v: Mapping[str, Any]) -> str:
     rows = [(m["name"], f"{m['mean']:+.2f}", f"{m['size']:.2f} [{m['size_low']:.2f}, {m['size_high']:.2f}]", f"{m['largest']:.2f}")
             for m in v["moves"]]  # fmt: skip
     return "\n".join([
-        f"{v['run']}: {v['backbone']} at {v['size']} px; out-of-fold RMSE {s['rmse']:.2f} [{s['low']:.2f}, {s['high']:.2f}], "
-        f"constant {s['constant_rmse']:.2f}, n = {s['n']};",
+        f"{v['run']}: {v['backbone']} at {v['size']} px; out-of-fold RMSE {s['rmse']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
+        f"{indicative(s)}, constant {s['constant_rmse']:.2f}, n = {s['n']};",
         f"{v['photos']} photos, sd of their scores {v['sd_of_scores']:.2f}{few}",
         table(("move of the score, points", "mean", "size, 95 %", "largest"), rows),
     ])  # fmt: skip

@@ -28,7 +28,7 @@ from pawpularity.console import log, table
 from pawpularity.context import Context, default_run
 from pawpularity.errors import UserError
 from pawpularity.evaluation.compare import compare
-from pawpularity.evaluation.metrics import evaluate, rmse
+from pawpularity.evaluation.metrics import evaluate, indicative, rmse
 from pawpularity.evaluation.oof import read_fold
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import write_text
@@ -188,7 +188,7 @@ def report(found: Mapping[str, Any], where: str) -> str:
     ]  # fmt: skip
     scores = [
         [name, f"{s['rmse']:.3f}", f"[{s['low']:.2f}, {s['high']:.2f}]", f"{s['constant_rmse']:.3f}", s["n"],
-         note + (" (indicative: n < 50)" if s["indicative"] else "")] for name, s, note in figures if s is not None
+         note + indicative(s)] for name, s, note in figures if s is not None
     ]  # fmt: skip
     paired = [
         [row["name"], f"{row['difference']:+.3f}", f"[{row['low']:+.3f}, {row['high']:+.3f}]", f"{row['p_holm']:.4f}",
