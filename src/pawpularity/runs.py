@@ -27,7 +27,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from pawpularity.data import CONTEST
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.files import read_json, text_hash, write_json
 from pawpularity.sample import SAMPLE
 
@@ -168,7 +168,7 @@ class Run:
     def open(cls, folder: Path) -> "Run":
         """An existing run. Raises UserError when there is none or its config.json is damaged."""
         if not (folder / "config.json").is_file():
-            runs = ", ".join(run_names(folder.parent)) or "none yet"
+            runs = listed(run_names(folder.parent))
             raise UserError(f"{folder}: holds no run (config.json is missing); runs there: {runs}")
         record = read_json(folder / "config.json", f"run {folder.name}")
         with suppress(TypeError, KeyError, ValueError):

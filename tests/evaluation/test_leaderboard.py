@@ -125,6 +125,21 @@ def test_a_breakdown_by_hand(work):
     assert (found["lowest"], found["highest"]) == (20, 80)
 
 
+def test_no_line_grows_with_the_folds_or_the_runs(work, paw):
+    """As many folds as rows, and names of forty runs, none of which is asked for."""
+    for name, seed in (("a", 0), ("b", 1)):
+        prediction = odd(400)["prediction"] + np.random.default_rng(seed).normal(0, 1, 400)
+        odd(400, fold=range(400), prediction=prediction).to_csv(f"{name}.csv", index=False)
+    for i in range(40):
+        Path(f"oof/a-run-with-a-longer-name-{i}").mkdir(parents=True)
+        Path(f"oof/a-run-with-a-longer-name-{i}/config.json").write_text("{}")
+    for words in (("oof", "a.csv"), ("oof", "a.csv", "b.csv"), ("leakcheck", "a.csv"), ("errors", "a.csv", "--draws", 100),
+                  ("ensemble", "a.csv", "b.csv", "--draws", 100), ("oof", "nosuch"), ("ensemble",)):  # fmt: skip
+        done = paw(*words)
+        assert max(map(len, (done.out + done.err).splitlines())) <= 500, words
+    assert "31 more" in paw("oof", "nosuch").err
+
+
 def odd(n=60, **columns):
     random = np.random.default_rng(0)
     target = np.clip(np.rint(random.normal(40, 20, n)), 1, 100)

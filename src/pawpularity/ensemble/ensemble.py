@@ -9,7 +9,7 @@ from pawpularity.console import emit, log, make_word, next_step, table
 from pawpularity.ensemble.blend import cross_fit, figures, open_members, partition_of
 from pawpularity.ensemble.methods import NAMES, default_method
 from pawpularity.ensemble.record import check_free, write_blend
-from pawpularity.errors import UserError, nearest
+from pawpularity.errors import UserError, listed, nearest
 from pawpularity.evaluation.bootstrap import DRAWS
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW
@@ -45,7 +45,7 @@ def ensemble(
     check_free(folder)
     if not members:
         members = finished_runs()
-        log(f"members {' '.join(members)}: all finished runs below {OOF}/")
+        log(f"members {listed(members, ' ')}: all finished runs below {OOF}/")
     sources = open_members(members, scale, folds)
     partition = partition_of(sources, seed)
     kept = method or default_method(len(partition.fold))
@@ -67,7 +67,7 @@ def ensemble(
     used = zip(sources, blends[kept].weights.members, strict=True)
     without_networks = [s.name for s, weight in used if s.run is None or (s.run.kind != "run" and weight)]
     if without_networks:
-        log(f"make predict cannot score photos with it: no networks are saved for {', '.join(without_networks)}")
+        log(f"make predict cannot score photos with it: no networks are saved for {listed(without_networks)}")
     next_step(f"make {'oof' if without_networks else 'predict'} {make_word('RUN', run)}")
 
 
@@ -83,7 +83,7 @@ def finished_runs() -> list[str]:
     sets = [names for names in found.values() if len(names) > 1]
     if len(sets) == 1:
         return sets[0]
-    finished = "; ".join(" ".join(names) for names in found.values()) or "none"
+    finished = listed((listed(names, " ") for names in found.values()), "; ")
     raise UserError(
         f"ensemble: needs two or more finished runs of one data set; name those to blend, or CSVs (finished: {finished})"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pawpularity.console import duration, emit, log, make_word, next_step, table
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.label_noise import explainable, noise_for
 from pawpularity.evaluation.leak_detection import FEWEST_ROWS, leak_signs, origin_of
 from pawpularity.evaluation.metrics import bootstrap_metrics, calibration_line, error_by_band, evaluate, rmse
@@ -227,6 +227,6 @@ def seed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     for names in (list(by_seed.values()) for by_seed in by_recipe.values() if len(by_seed) > 1):
         values = [figures[name] for name in names]
         few = " (from two only)" if len(names) == 2 else ""
-        each = ", ".join(f"{name} {figures[name]:.2f}" for name in names)
+        each = listed(f"{name} {figures[name]:.2f}" for name in names)
         lines.append(f"seeds: mean {np.mean(values):.2f}, sd {np.std(values, ddof=1):.2f}{few}: {each}")
     return lines

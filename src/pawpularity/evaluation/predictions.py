@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pawpularity.data.folds import read_folds
 from pawpularity.data.tables import ID, scores_differ
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.foreign import read_foreign
 from pawpularity.evaluation.oof import constant_predictions, read_run, run_folds
 from pawpularity.files import text_hash
@@ -127,7 +127,7 @@ def open_several(words: Sequence[str], *, scale: float | None = None, folds: Pat
         if one.run is None and names.count(one.name) > 1:
             found[place] = replace(one, name=f"{one.path.resolve().parent.name}-{one.name}")
     if len({one.name for one in found}) < len(found):
-        raise UserError(f"two of {' '.join(words)} would have the same name; rename a file")
+        raise UserError(f"two of {listed(words, ' ')} would have the same name; rename a file")
     return found
 
 

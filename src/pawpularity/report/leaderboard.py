@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from pawpularity.ensemble.record import blend_command
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.leaderboard import LEAKY, seed_lines
 from pawpularity.evaluation.leak_detection import FEWEST_ROWS
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW, indicative
@@ -146,7 +146,7 @@ def leaks_section(entries: Sequence[Entry]) -> Section:
             rows.append([flagged(one.name, flags), sign["name"], raised, sign["text"]])
     lines = [f"{one.name}: {LEAKY}. It is flagged wherever it is shown." for one in entries if one.row["leaky"]]
     if raised_by := [one.name for one in entries if one.flag and not one.row["leaky"]]:
-        lines.append(f"Alarms are raised on {', '.join(raised_by)}: find the cause before you draw conclusions.")
+        lines.append(f"Alarms are raised on {listed(raised_by)}: find the cause before you draw conclusions.")
     if not lines:
         lines = ["No run here is leaky by design, and no alarm is raised."]
     caption = "Signs of leakage in the predictions alone"
@@ -199,9 +199,9 @@ def _blend(one: Entry, run: Run, entries: Sequence[Entry]) -> list[Block]:
             for name, digest in hashes.items()
             if (file := OOF / name / "oof.csv").is_file() and file_hash(file) != digest
         ]
-        lines += [f"Made of other predictions than {', '.join(changed)} hold now; make it again."] if changed else []
+        lines += [f"Made of other predictions than {listed(changed)} hold now; make it again."] if changed else []
         if lost:
-            lines.append(f"Made of CSVs whose paths are not kept ({', '.join(lost)}): put yours into the command.")
+            lines.append(f"Made of CSVs whose paths are not kept ({listed(lost)}): put yours into the command.")
     head = ["member", "from", "weight", "mean prediction", "RMSE alone (constant)"]
     return [
         Heading(f"{one.label}: {method} of {len(names)}, data: {one.data}"),

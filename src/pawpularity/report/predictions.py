@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from pawpularity.console import make_word
+from pawpularity.errors import listed
 from pawpularity.evaluation.compare import Comparison, compare
 from pawpularity.evaluation.metrics import indicative
 from pawpularity.evaluation.predictions import Predictions, groups_of_all
@@ -219,5 +220,6 @@ def _curves(name: str, one: Entry, run: Run) -> list[Block]:
 def _drawn(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     """The entries that get a figure, and a line about the others."""
     able = [s for s in entries if s.source is not None]
-    left = ", ".join(s.name for s in able[MOST_DRAWN:])
-    return able[:MOST_DRAWN], [f'Not drawn, to keep the page small: {left}; name them with RUNS="...".'] if left else []
+    left = [s.name for s in able[MOST_DRAWN:]]
+    line = f'Not drawn, to keep the page small: {listed(left)}; name them with RUNS="...".'
+    return able[:MOST_DRAWN], [line] if left else []

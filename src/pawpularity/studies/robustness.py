@@ -31,7 +31,7 @@ from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import ID, METADATA
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
 from pawpularity.evaluation.metrics import evaluate, indicative
 from pawpularity.evaluation.predictions import Predictions, open_predictions
@@ -104,7 +104,7 @@ def _open(name: str) -> tuple[Run, Predictions]:
     if run.leaky:
         log(f"{name} is leaky by design (train.split=leaky): its networks saw copies of these photos")
     if not source.complete:
-        log(f"{name}: only folds {', '.join(map(str, run.trained_folds()))} of {run.k} are trained")
+        log(f"{name}: only folds {listed(run.trained_folds())} of {run.k} are trained")
     return run, source
 
 

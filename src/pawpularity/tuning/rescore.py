@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pawpularity.config import CONFIGS, Config, resolve
 from pawpularity.console import log, table
 from pawpularity.context import Context, default_run
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import evaluate, indicative, rmse
 from pawpularity.evaluation.oof import read_fold
@@ -184,7 +184,7 @@ def report(found: Mapping[str, Any], where: str) -> str:
     ]
     runs = [
         [c["run"], f"{c['inner_rmse']:.3f}", "-" if c["rmse"] is None else f"{c['rmse']:.3f}",
-         " ".join(map(str, c["scores_folds"])) or "-"] for c in found["candidates"]
+         listed(c["scores_folds"], " ") if c["scores_folds"] else "-"] for c in found["candidates"]
     ]  # fmt: skip
     scores = [
         [name, f"{s['rmse']:.3f}", f"[{s['low']:.2f}, {s['high']:.2f}]", f"{s['constant_rmse']:.3f}", s["n"],
