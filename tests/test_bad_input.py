@@ -292,4 +292,6 @@ def test_a_test_part_however_saved_is_scored_alike_and_a_bad_photo_leaves_the_su
     photo = sorted(Path("toy/test").iterdir())[2]
     photo.write_bytes(photo.read_bytes()[:900])
     with unharmed(Path()):
-        assert f"1 of 5 photos cannot be used (test/{photo.name}: truncated)" in refused(*words, "odd.csv")
+        line = refused(*words, "odd.csv")
+    assert f"1 of 5 photos cannot be used (test/{photo.name}: truncated)" in line
+    assert "drop" not in line, "a submission needs every row"

@@ -107,6 +107,18 @@ class Run:
         return bool(self.record["config"].get("train", {}).get("split") == "leaky")
 
     @property
+    def searched(self) -> str:
+        """What a search had to do with its settings, in words; empty where they were chosen by hand.
+
+        The search trained and judged its trials on rows of the same data, so the run's figure is a little too good.
+        """
+        if re.fullmatch(r".+-trial\d+", self.name):
+            return "trial of a search"
+        # configs/tuned/NAME.yaml holds the winner of a search; the name of a config keeps its folder.
+        tuned = re.match(r"(.*configs-)?tuned-", str(self.record["config"].get("name", "")))
+        return "tuned by a search" if tuned else ""
+
+    @property
     def k(self) -> int:
         """Folds of the split."""
         return int(self.record["folds"]["k"])

@@ -84,6 +84,34 @@ def test_runs_that_differ_in_their_seed_alone_are_recognised(paw, figures):
     assert "seeds:" not in paw("oof", "a", "b.csv").out, "a file named as a run does not stand for it"
 
 
+def test_runs_of_a_search_are_marked_wherever_they_stand(runs, paw):
+    shutil.move("oof/a", "oof/found-trial3")
+    record = json.loads(Path("oof/b/config.json").read_text())
+    record["config"]["name"] = "tuned-found"  # --config tuned/found
+    Path("oof/b/config.json").write_text(json.dumps(record))
+    marks = {"found-trial3": "trial of a search", "b": "tuned by a search"}
+    listed = paw("oof").out
+    for name, mark in marks.items():
+        assert mark in line_of(listed, name)
+        assert mark in paw("oof", name).out
+        for words in (("compare", *marks, "--draws", 100), ("ensemble", *marks, "--draws", 100)):
+            assert f"{name} ({mark})" in paw(*words).err
+    assert paw("report", "--runs", "found-trial3", "--runs", "b").code == 0
+    page = Path("oof/report.html").read_text()
+    assert all(f"{name} ({mark})" in page for name, mark in marks.items())
+    shutil.copytree("oof/b", "oof/c")
+    shutil.rmtree("oof/ensemble")
+    assert "members b c" in paw("ensemble", "--draws", 100).err, "trials are no members unless they are named"
+
+
+def test_different_recipes_of_single_seeds_are_not_told_apart(runs, paw):
+    record = json.loads(Path("oof/b/config.json").read_text())
+    record["config"]["train"]["lr"] = 0.5
+    Path("oof/b/config.json").write_text(json.dumps(record))
+    assert "Fewer than 3 seeds: a, b" in paw("oof").out
+    assert "three seeds" in paw("compare", "a", "b", "--draws", 100).err
+
+
 def test_the_explained_share_of_a_real_file(real, work, paw):
     paw("oof", real / "oof-peers" / "v31.csv", "--json", "found.json")
     (found,) = json.loads(Path("found.json").read_text())["runs"]

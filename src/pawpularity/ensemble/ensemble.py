@@ -14,6 +14,7 @@ from pawpularity.evaluation.bootstrap import DRAWS
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW
 from pawpularity.evaluation.oof import constant_predictions
+from pawpularity.evaluation.predictions import search_note
 from pawpularity.files import read_json
 from pawpularity.runs import OOF, Run, check_name, run_names
 
@@ -47,6 +48,8 @@ def ensemble(
         members = finished_runs()
         log(f"members {listed(members, ' ')}: all finished runs below {OOF}/")
     sources = open_members(members, scale, folds)
+    if note := search_note(sources):
+        log(note)
     partition = partition_of(sources, seed)
     kept = method or default_method(len(partition.fold))
     blends = {name: cross_fit(name, sources, partition) for name in NAMES}
@@ -72,13 +75,17 @@ def ensemble(
 
 
 def finished_runs() -> list[str]:
-    """All finished runs below oof/ except blends and leaky runs. Raises UserError unless exactly one data set has two or more."""
+    """All finished runs below oof/ except blends, leaky runs, trials of a search and cells of Table 1.
+
+    Raises UserError unless exactly one data set has two or more.
+    """
     found: dict[str, list[str]] = {}
     for name in run_names():
         with suppress(UserError):  # `make oof` reports a damaged run
             run = Run.open(OOF / name)
-            # Cells of Table 1 are variants of one another, made to be compared.
-            if run.has_folds and not run.leaky and not name.startswith("table1-") and len(run.trained_folds()) == run.k:
+            # Cells of Table 1 and trials of a search are variants of one another, made to be compared.
+            variant = name.startswith("table1-") or run.searched.startswith("trial")
+            if run.has_folds and not run.leaky and not variant and len(run.trained_folds()) == run.k:
                 found.setdefault(run.record["data"]["hash"], []).append(name)
     sets = [names for names in found.values() if len(names) > 1]
     if len(sets) == 1:

@@ -12,7 +12,7 @@ from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.label_noise import explainable, noise_for
 from pawpularity.evaluation.leak_detection import FEWEST_ROWS, leak_signs, origin_of
 from pawpularity.evaluation.metrics import bootstrap_metrics, calibration_line, error_by_band, evaluate, rmse
-from pawpularity.evaluation.predictions import Predictions, is_file_word, open_predictions
+from pawpularity.evaluation.predictions import FEWEST_SEEDS, SEED_SPREAD, Predictions, is_file_word, open_predictions
 from pawpularity.files import plain
 from pawpularity.runs import OOF, Run, recipe, run_names
 
@@ -72,7 +72,8 @@ def run_row(run: Run) -> dict[str, Any]:
     """One row of the leaderboard: the pooled figures of the trained folds, and how long training took."""
     if run.has_folds and not run.trained_folds():
         data = run.record["data"]["name"]
-        return {"run": run.name, "data": data, "leaky": run.leaky, "folds": f"0/{run.k}", "score": None}
+        return {"run": run.name, "data": data, "leaky": run.leaky, "searched": run.searched, "folds": f"0/{run.k}",
+                "score": None}  # fmt: skip
     return predictions_row(open_predictions(run.name, partly=True))
 
 
@@ -88,6 +89,7 @@ def predictions_row(predictions: Predictions, data: Path | None = None) -> dict[
         "run": predictions.name,
         "data": f"files of {origin.kind} data" if run is None else run.record["data"]["name"],
         "leaky": None if run is None else run.leaky,
+        "searched": "" if run is None else run.searched,
         "folds": str(count) if run is None else f"{count}/{run.k}",
         "score": metrics.to_dict(),
         "seconds": sum(m["seconds"] for m in of_folds) if of_folds else None,
@@ -119,6 +121,7 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
 def _note(row: dict[str, Any]) -> str:
     notes = ["interval indicative"] if row["score"]["indicative"] else []
     notes += [f"{word} ({n} folds)" for word, n in Counter(row.get("chosen", ())).most_common()]
+    notes += [row["searched"]] if row["searched"] else []
     if row["leaky"]:
         notes.append(LEAKY.split(":")[0])
     elif row["alarms"]:
@@ -191,6 +194,7 @@ def _detail_lines(d: dict[str, Any]) -> list[tuple[str, str]]:
         line = f"target = {b['intercept']:.2f} + {b['slope']:.3f} x prediction (above 1: too timid, below 1: too bold)"
     mean = f"sd {_number(b['fold_sd'], 2)}, mean {b['mean_of_folds']:.2f} (often quoted instead of the RMSE)"
     lines = [("warning", LEAKY)] if d["leaky"] else []
+    lines += [("settings", f"{d['searched']}, which used rows of these data")] if d["searched"] else []
     lines += [
         ("RMSE", f"{s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{few}; n = {s['n']:,}"),
         ("constant", f"{s['constant_rmse']:.2f} ({d['constant_words']}); sd of these rows {s['sd']:.2f}"),
@@ -214,7 +218,7 @@ def _number(value: float | None, digits: int = 3, times: int = 1) -> str:
 
 
 def seed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """One line for every set of complete runs in the leaderboard that differ in `train.seed` alone.
+    """One line for every set of complete runs in the leaderboard that differ in `train.seed` alone, and one about single seeds.
 
     The bootstrap covers the choice of rows, not the training seed.
     """
@@ -224,6 +228,11 @@ def seed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
         if run.kind == "run" and len(run.trained_folds()) == run.k:
             by_recipe.setdefault(recipe(run.record), {}).setdefault(run.config.train.seed, run.name)
     lines = []
+    if len(by_recipe) > 1 and any(len(by_seed) < FEWEST_SEEDS for by_seed in by_recipe.values()):
+        single = sorted(
+            name for by_seed in by_recipe.values() if len(by_seed) < FEWEST_SEEDS for name in by_seed.values()
+        )
+        lines.append(f"{SEED_SPREAD} Fewer than {FEWEST_SEEDS} seeds: {listed(single)}.")
     for names in (list(by_seed.values()) for by_seed in by_recipe.values() if len(by_seed) > 1):
         values = [figures[name] for name in names]
         few = " (from two only)" if len(names) == 2 else ""

@@ -4,7 +4,7 @@ A word that ends in `.csv`, holds a slash or names a file is a file; any other i
 that its rows are out of fold; `leakcheck` looks for signs of a leak.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,12 @@ from pawpularity.evaluation.foreign import read_foreign
 from pawpularity.evaluation.oof import constant_predictions, read_run, run_folds
 from pawpularity.files import text_hash
 from pawpularity.runs import OOF, Run, findings_name
+
+FEWEST_SEEDS = 3
+SEED_SPREAD = (
+    "Another seed or machine moves the RMSE of 600 rows by .3 to .5 points where a network is trained from random weights (by .02 "
+    'where most of it is frozen): compare means of three seeds or more (make jobs SEEDS="0 1 2").'
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +146,12 @@ def _require_same_rows(first: Predictions, second: Predictions) -> None:
         row = int(unequal[0])
         raise UserError(f"{first.path} and {second.path} have different targets: {first.table[ID][row]} is {first.target[row]:g} "
                         f"and {second.target[row]:g} ({len(unequal)} rows differ); name predictions of the same data")  # fmt: skip
+
+
+def search_note(several: Iterable[Predictions]) -> str | None:
+    """A line that names those of `several` whose settings a search chose; None where there is none."""
+    found = [f"{one.name} ({one.run.searched})" for one in several if one.run is not None and one.run.searched]
+    return f"settings chosen on rows of these data: {listed(found)}" if found else None
 
 
 def groups_of_all(several: Sequence[Predictions]) -> NDArray[np.int64] | None:

@@ -27,6 +27,7 @@ from pawpularity.data.tables import ID
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.leaderboard import run_row
 from pawpularity.evaluation.metrics import evaluate, indicative
+from pawpularity.evaluation.predictions import SEED_SPREAD
 from pawpularity.files import read_json, write_json, write_text
 from pawpularity.runs import OOF, Run, fingerprint, machine, record_of
 from pawpularity.sample import SAMPLE
@@ -189,4 +190,5 @@ def _note(rows: Sequence[dict[str, Any]]) -> str:
     machines = sorted({f"{row['machine']}, {row['device']}, {row['dtype']}" for row in rows})
     epochs = ", ".join(str(count) for count in sorted({row["epochs"] for row in rows}))
     return (f"Honest: five folds, photos never seen. Leaky: a random tenth of photos and copies; leaked: with a copy in training.\n"
+            f"One seed a cell. {SEED_SPREAD}\n"
             f"Epochs: {epochs}. {sum(row['seconds'] for row in rows):.0f} s on {'; '.join(machines)}.")  # fmt: skip
