@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 
 from pawpularity.cli import main
 from pawpularity.data.tables import METADATA
+from pawpularity.evaluation.oof import read_oof
 
 LABELS, OOF = Path("labels/train.csv"), Path("theirs.csv")
 LONGEST = 400  # characters of a line that is still read
@@ -86,6 +87,30 @@ def refuses(work, refused, unharmed):
 def test_a_table_of_another_habit_is_told_its_cure(refuses, old, new, word):
     LABELS.write_bytes(LABELS.read_bytes().replace(old, new))
     refuses(LABELS, word, "folds", "--data", "labels")
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        "\n",
+        "sep=,\n",
+        ",,,\n\n",
+        "Out of fold, five folds\n",
+        '"My ""best"" model"\n# 2024\n\n',
+        "Id of each photo\nsep=,\n",
+    ],
+)
+def test_what_stands_above_a_header_is_passed_over(work, refused, above):
+    rows = predictions().to_csv(index=False)
+    OOF.write_text(rows)
+    expected = read_oof(OOF)
+    OOF.write_text(above + rows)
+    pd.testing.assert_frame_equal(read_oof(OOF), expected)
+    line = above.count("\n") + 4  # rows are still counted as a spreadsheet does
+    OOF.write_text(above + rows.replace("p02,2,", "p02,x,"))
+    assert f"row {line}," in refused("oof", OOF)
+    OOF.write_text(above.replace(",", ";") + rows.replace(",", ";"))
+    assert "semicolons" in refused("oof", OOF)
 
 
 def test_the_last_of_many_rows_is_named_as_a_spreadsheet_does(refuses):
@@ -267,4 +292,6 @@ def test_a_test_part_however_saved_is_scored_alike_and_a_bad_photo_leaves_the_su
     photo = sorted(Path("toy/test").iterdir())[2]
     photo.write_bytes(photo.read_bytes()[:900])
     with unharmed(Path()):
-        assert f"1 of 5 photos cannot be used (test/{photo.name}: truncated)" in refused(*words, "odd.csv")
+        line = refused(*words, "odd.csv")
+    assert f"1 of 5 photos cannot be used (test/{photo.name}: truncated)" in line
+    assert "drop" not in line, "a submission needs every row"

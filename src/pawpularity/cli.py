@@ -61,7 +61,7 @@ Settings = Annotated[list[str] | None, Option("--set", metavar="key=value", help
 Json = Annotated[str | None, Option(metavar="FILE", help="Also write the result as JSON (- prints only that).")]
 Full = Annotated[bool, Option("--full", help="Print the whole result, not the first lines.")]
 Folds = Annotated[Path | None, Option(metavar="FILE", help="A folds file: which rows of CSVs are near-duplicates.")]
-Scale = Annotated[float | None, Option(metavar="100", help="Multiply predictions that lie in 0..1.")]
+Scale = Annotated[float | None, Option(metavar="100", help="Multiply columns on another scale by it (0-1: 100).")]
 Yes = Annotated[bool, Option("--yes", help="Do not ask.")]
 Go = Annotated[bool, Option("--go", help="Do it; without this the steps are only shown.")]
 User = Annotated[str | None, Option(metavar="NAME", help="Your user name on Kaggle.")]

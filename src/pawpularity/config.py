@@ -106,7 +106,12 @@ class Train(Section):
     )
     split: Literal["honest", "leaky"] = _key("honest", "leaky = the paper's mistake: copies are split like photos")
     augment: Literal["none", "flip", "strong"] = _key("flip", "random, every epoch; strong = crop, flip, colour")
-    views: int = _key(0, "strong: random views a photo has, shown in turn; 0 = one an epoch", 0, 100_000)
+    views: int = _key(
+        0,
+        "strong: random views that seeds share; 0 = one an epoch, drawn by train.seed",
+        0,
+        100_000,
+    )
     mixup: float = _key(0.0, "Beta(a, a) mixing of pairs of photos before the network; 0 = off", 0, 100)
     manifold_mixup: float = _key(0.0, "the same for cached features, before the trained head", 0, 100)
     frozen_bn: bool = _key(False, "trained BatchNorms keep their statistics; the pretrained configs set it")

@@ -7,13 +7,16 @@ exception is a defect of ours: its traceback is printed, and the exit code is 1.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LONGEST = 2000  # characters of a message; of a longer one the middle is left out: the remedy stands at the end
+
 
 class UserError(Exception):
     """A fault in the input, the options or the machine that the user can fix. The message is one line."""
 
     def __init__(self, message: str) -> None:
         # Quoted parts may hold line ends: a file's name, a word of the command line, another library's message.
-        super().__init__(" ".join(message.splitlines()))
+        line = " ".join(message.splitlines())
+        super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 500]} ... {line[-450:]}")
 
 
 class Diverged(UserError):
@@ -24,4 +27,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """`; did you mean "size"?` for the valid name closest to `name`, or the list of valid names if none is close."""
     options = sorted(valid)
     close = get_close_matches(name, options, n=1, cutoff=0.5)
-    return f'; did you mean "{close[0]}"?' if close else f"; valid: {', '.join(options)}"
+    return f'; did you mean "{close[0]}"?' if close else f"; valid: {listed(options, most=30)}"
+
+
+def listed(items: Iterable[object], separator: str = ", ", *, most: int = 10) -> str:
+    """The first `most` items as text, and how many more there are; `none` for no item. A line must not grow with the input."""
+    words = [str(item) for item in items]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return separator.join(words[:most]) + more if words else "none"

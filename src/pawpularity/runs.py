@@ -27,8 +27,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from pawpularity.console import make_line
-from pawpularity.errors import UserError
-from pawpularity.files import read_json, write_json
+from pawpularity.data import CONTEST
+from pawpularity.errors import UserError, listed
+from pawpularity.files import read_json, text_hash, write_json
+from pawpularity.sample import SAMPLE
 
 if TYPE_CHECKING:
     from pawpularity.config import Config
@@ -60,6 +62,24 @@ def check_name(name: str) -> str:
     return name
 
 
+def findings_name(path: Path) -> str:
+    """The folder name for what is found out about a file or data folder of the user's: another path never has the same.
+
+    Its own name if it lies in the current folder; else also its folder's, and 6 hex digits of its whole path. A file's ends in
+    `.csv`, so that it cannot be mistaken for a run's or a folder's.
+    """
+    place = path.resolve()
+    usual = (CONTEST, SAMPLE)
+    if place in [folder.resolve() for folder in usual]:
+        return place.name
+    end, taken = ("" if place.is_dir() else ".csv"), [folder.name for folder in usual]
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", place.name) and place.name not in taken
+    if plain and place.name.endswith(end) and place.parent == Path.cwd():
+        return place.name
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{place.parent.name}-{place.name.removesuffix(end)}").strip("-.")
+    return f"{words[:80]}-{text_hash(ascii(place))[:6]}{end}"  # ascii: a name may hold bytes that are no UTF-8
+
+
 @dataclass(frozen=True)
 class Run:
     """A run's folder and the record kept in its config.json."""
@@ -86,6 +106,18 @@ class Run:
     def leaky(self) -> bool:
         """Whether it was trained on copies of the photos it is scored on, as in the paper (`train.split=leaky`)."""
         return bool(self.record["config"].get("train", {}).get("split") == "leaky")
+
+    @property
+    def searched(self) -> str:
+        """What a search had to do with its settings, in words; empty where they were chosen by hand.
+
+        The search trained and judged its trials on rows of the same data, so the run's figure is a little too good.
+        """
+        if re.fullmatch(r".+-trial\d+", self.name):
+            return "trial of a search"
+        # configs/tuned/NAME.yaml holds the winner of a search; the name of a config keeps its folder.
+        tuned = re.match(r"(.*configs-)?tuned-", str(self.record["config"].get("name", "")))
+        return "tuned by a search" if tuned else ""
 
     @property
     def k(self) -> int:
@@ -154,7 +186,7 @@ class Run:
     def open(cls, folder: Path) -> "Run":
         """An existing run. Raises UserError when there is none or its config.json is damaged."""
         if not (folder / "config.json").is_file():
-            runs = ", ".join(run_names(folder.parent)) or "none yet"
+            runs = listed(run_names(folder.parent))
             raise UserError(f"{folder}: holds no run (config.json is missing); runs there: {runs}")
         record = read_json(folder / "config.json", f"run {folder.name}")
         with suppress(TypeError, KeyError, ValueError):

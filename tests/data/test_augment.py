@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from pawpularity.config import Config
 from pawpularity.data import augment
 from pawpularity.data.augment import AUGMENTATIONS, COPIES, RANDOM, Augmenter, Schedule, copies
 from pawpularity.data.tables import read_train
 from pawpularity.errors import UserError
+from pawpularity.training.samples import originals
 
 ORIGINAL, FLIP, BLUR, CROP = range(COPIES)
 MIRROR = {ORIGINAL: FLIP, FLIP: ORIGINAL, BLUR: 4, CROP: 5}
@@ -93,6 +95,17 @@ def test_schedules_show_what_they_list(kind, views, each):
         assert 0.3 < (epochs == copy_of).mean() < 0.7
     else:
         assert (epochs == copy_of).all()
+
+
+def test_seeds_draw_their_own_views_unless_a_number_of_views_is_shared():
+    def views(seed, **train):
+        config = Config().with_values({"train.augment": "strong", "train.epochs": 4, "train.seed": seed, **train})
+        return set(originals(np.arange(6)).schedule(config, seed * 1009).all()[1].tolist())
+
+    assert len(views(0)) == 4
+    assert not views(0) & views(1)
+    assert views(0) == {RANDOM + COPIES * k for k in range(4)}, "as they were numbered before seeds had their own"
+    assert views(0, **{"train.views": 3}) == views(1, **{"train.views": 3})
 
 
 def test_another_albumentations_is_refused(photo, monkeypatch):

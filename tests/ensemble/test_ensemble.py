@@ -39,6 +39,30 @@ def weights_of():
     return json.loads((BLEND / "weights.json").read_text())
 
 
+def test_a_blend_at_the_constant_says_so_whatever_its_members_are(files, paw):
+    words, table, _ = files
+    noise = np.random.default_rng(1).normal(0, 12, (2, 240))
+    idle = [save(f"idle{j}.csv", table, table["target"].mean() + noise[j]) for j in range(2)]
+    for members, due in ((idle, True), (words, False)):
+        done = paw("ensemble", *members, *QUICK, "--method", "mean", "--json", "figures.json")
+        said = json.loads(Path("figures.json").read_text())
+        gain = next(row["difference"] for row in said["methods"] if row["method"] == "mean")
+        assert gain < 0, "it gains over its best member"
+        assert (said["to_constant"]["better"], "NO BETTER THAN THE CONSTANT" in done.out) == (not due, due)
+        assert said["to_constant"]["difference"] == pytest.approx(said["methods"][1]["rmse"] - said["constant_rmse"])
+
+
+def test_intervals_of_few_groups_are_indicative_however_many_rows_they_have(files, paw):
+    _, table, predictions = files
+    for size, due in ((4, False), (5, True)):  # 60 groups, 48
+        groups = np.arange(240) // size
+        words = [save(f"m{j}.csv", table.assign(fold=groups % 4), predictions[:, j]) for j in range(2)]
+        table[["Id"]].assign(group=groups, fold=groups % 4).to_csv("folds.csv", index=False)
+        done = paw("ensemble", *words, *QUICK, "--folds", "folds.csv", "--json", "figures.json")
+        assert json.loads(Path("figures.json").read_text())["indicative"] is due
+        assert ("indicative" in done.out) is due
+
+
 def test_files_leave_a_run_that_the_table_reads(files, paw):
     words, table, predictions = files
     done = paw("ensemble", *words, *QUICK, "--json", "figures.json")
@@ -46,7 +70,7 @@ def test_files_leave_a_run_that_the_table_reads(files, paw):
     assert "m0, m1" in done.err, "they score no photos"
     said, weights, run = json.loads(Path("figures.json").read_text()), weights_of(), Run.open(BLEND)
     assert [row["method"] for row in said["methods"]] == list(NAMES)
-    figure = next(row for row in said["methods"] if row["method"] == said["method"] == "simplex")
+    figure = next(row for row in said["methods"] if row["method"] == said["method"] == "mean")
     assert figure["low"] < figure["rmse"] < figure["high"]
     assert figure["difference_low"] < figure["difference"] < figure["difference_high"]
     own_constant = np.array([table["target"][table["fold"] != fold].mean() for fold in table["fold"]])

@@ -121,5 +121,5 @@ def test_odd_members_leave_finite_weights(method, case):
 
 def test_clipping_and_the_default():
     np.testing.assert_array_equal(Weights(0.0, np.array([2.0]))(np.array([[70.0], [0.2], [20.0]])), [100, 1, 40])
-    rows = {2: "mean", 199: "mean", 200: "simplex", 2999: "simplex", 3000: "nnls-intercept", 9912: "nnls-intercept"}
+    rows = {2: "mean", 999: "mean", 1000: "simplex", 2999: "simplex", 3000: "nnls-intercept", 9912: "nnls-intercept"}
     assert {n: default_method(n) for n in rows} == rows

@@ -84,6 +84,34 @@ def test_runs_that_differ_in_their_seed_alone_are_recognised(paw, figures):
     assert "seeds:" not in paw("oof", "a", "b.csv").out, "a file named as a run does not stand for it"
 
 
+def test_runs_of_a_search_are_marked_wherever_they_stand(runs, paw):
+    shutil.move("oof/a", "oof/found-trial3")
+    record = json.loads(Path("oof/b/config.json").read_text())
+    record["config"]["name"] = "tuned-found"  # --config tuned/found
+    Path("oof/b/config.json").write_text(json.dumps(record))
+    marks = {"found-trial3": "trial of a search", "b": "tuned by a search"}
+    listed = paw("oof").out
+    for name, mark in marks.items():
+        assert mark in line_of(listed, name)
+        assert mark in paw("oof", name).out
+        for words in (("compare", *marks, "--draws", 100), ("ensemble", *marks, "--draws", 100)):
+            assert f"{name} ({mark})" in paw(*words).err
+    assert paw("report", "--runs", "found-trial3", "--runs", "b").code == 0
+    page = Path("oof/report.html").read_text()
+    assert all(f"{name} ({mark})" in page for name, mark in marks.items())
+    shutil.copytree("oof/b", "oof/c")
+    shutil.rmtree("oof/ensemble")
+    assert "members b c" in paw("ensemble", "--draws", 100).err, "trials are no members unless they are named"
+
+
+def test_different_recipes_of_single_seeds_are_not_told_apart(runs, paw):
+    record = json.loads(Path("oof/b/config.json").read_text())
+    record["config"]["train"]["lr"] = 0.5
+    Path("oof/b/config.json").write_text(json.dumps(record))
+    assert "Fewer than 3 seeds: a, b" in paw("oof").out
+    assert "three seeds" in paw("compare", "a", "b", "--draws", 100).err
+
+
 def test_the_explained_share_of_a_real_file(real, work, paw):
     paw("oof", real / "oof-peers" / "v31.csv", "--json", "found.json")
     (found,) = json.loads(Path("found.json").read_text())["runs"]
@@ -123,6 +151,21 @@ def test_a_breakdown_by_hand(work):
     assert [fold["rmse"] for fold in found["folds"]] == pytest.approx([np.sqrt(50), np.sqrt(250)])
     assert [fold["constant_rmse"] for fold in found["folds"]] == pytest.approx([np.hypot(65, 5), np.hypot(65, 20)])
     assert (found["lowest"], found["highest"]) == (20, 80)
+
+
+def test_no_line_grows_with_the_folds_or_the_runs(work, paw):
+    """As many folds as rows, and names of forty runs, none of which is asked for."""
+    for name, seed in (("a", 0), ("b", 1)):
+        prediction = odd(400)["prediction"] + np.random.default_rng(seed).normal(0, 1, 400)
+        odd(400, fold=range(400), prediction=prediction).to_csv(f"{name}.csv", index=False)
+    for i in range(40):
+        Path(f"oof/a-run-with-a-longer-name-{i}").mkdir(parents=True)
+        Path(f"oof/a-run-with-a-longer-name-{i}/config.json").write_text("{}")
+    for words in (("oof", "a.csv"), ("oof", "a.csv", "b.csv"), ("leakcheck", "a.csv"), ("errors", "a.csv", "--draws", 100),
+                  ("ensemble", "a.csv", "b.csv", "--draws", 100), ("oof", "nosuch"), ("ensemble",)):  # fmt: skip
+        done = paw(*words)
+        assert max(map(len, (done.out + done.err).splitlines())) <= 500, words
+    assert "31 more" in paw("oof", "nosuch").err
 
 
 def odd(n=60, **columns):

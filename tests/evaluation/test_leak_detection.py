@@ -37,6 +37,63 @@ def test_below_twenty_rows_nothing_is_said(n):
     assert raised(answers, CONTEST) == ([] if n < leaks.FEWEST_ROWS else ["R2", "label noise"])
 
 
+def contest(n, seed=0, bold=1.0):
+    """Scores spread as the contest's, and a model of them with an R2 of .3, its predictions `bold` times as far from their mean."""
+    random = np.random.default_rng(seed)
+    known, noise = random.normal(0, 0.5, n), random.normal(0, 0.75, n)
+    score = 33 * np.exp(0.55 * (known + noise))
+    target = np.where(
+        score > np.quantile(score, 0.97), 100, np.clip(np.rint(score), 1, 100)
+    )  # 2.9 % of the contest's are 100
+    honest = 38 + bold * (38 * np.exp(0.4 * known) - 38) + random.normal(0, 3, n)
+    return target, np.clip(honest, 1, 100)
+
+
+def small_signs(target, prediction):
+    return [leaks.spike_sign(target, prediction).raised, leaks.top_sign(target, prediction).raised]
+
+
+@pytest.mark.parametrize(
+    ("share", "off", "due"), [(0.05, 0.0, [True, True]), (0.1, 0.0, [True, True]), (0.05, 5.0, [False, True])]
+)
+def test_a_few_known_answers_among_honest_ones(share, off, due):
+    for seed in range(5):
+        target, prediction = contest(9912, seed)
+        random = np.random.default_rng(seed)
+        rows = random.random(9912) < share
+        prediction[rows] = np.clip(target + random.uniform(-off, off, 9912), 1, 100)[rows]
+        assert small_signs(target, prediction) == due
+        assert raised(of([f"{i:032x}" for i in range(9912)], target, prediction), CONTEST), "it is looked for"
+
+
+@pytest.mark.parametrize("bold", [0.7, 1.0, 1.5, 2.5])
+@pytest.mark.parametrize("n", [25, 300, 9912])
+def test_honest_predictions_raise_no_small_sign(n, bold):
+    """Nor if they are rounded, clipped, bold or the constant."""
+    for seed in range(5):
+        target, prediction = contest(n, seed, bold)
+        for one in (
+            prediction,
+            prediction.round(),
+            prediction.astype(np.float16),
+            prediction.clip(20, 60),
+            target * 0 + 36,
+        ):
+            assert small_signs(target, np.asarray(one, dtype=float)) == [False, False]
+
+
+def test_public_files_raise_no_sign_and_leaks_in_them_do(real):
+    files = sorted((real / "oof-peers").glob("*.csv"))
+    for seed, file in enumerate(files):
+        table = pd.read_csv(file, dtype={"Id": str})
+        target, random = table["target"].to_numpy(dtype=float), np.random.default_rng(seed)
+        assert small_signs(target, table["prediction"].to_numpy()) == [False, False]
+        known = np.clip(target + random.uniform(-5, 5, len(table)), 1, 100)
+        for answers in (target, known):
+            leaked = np.where(random.random(len(table)) < 0.05, answers, table["prediction"])
+            assert any(small_signs(target, leaked))
+
+
 @cache
 def entries(seed=4):
     """600 photos of a drawn sample, described and scored but not drawn."""

@@ -1,5 +1,6 @@
 """Runs by name and anybody's CSVs."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,6 +84,29 @@ def test_files_of_one_name_are_named_by_their_folder(csv, refused):
     assert [one.name for one in open_several([*names, csv("c.csv", table(seed=2))])] == ["a-oof", "b-oof", "c"]
     deep = [csv(f"{folder}/same/oof.csv", table(seed=seed)) for seed, folder in enumerate(("a", "b"))]
     assert "rename" in refused("compare", *deep)
+
+
+def test_findings_about_one_file_do_not_replace_those_about_another(csv, paw):
+    """Files of one name, names that differ in what no folder may hold, and a name that a run or the sample could have."""
+    names = [
+        "x.csv",
+        "a/oof.csv",
+        "b/oof.csv",
+        "c/a/oof.csv",
+        "a b.csv",
+        "a-b.csv",
+        "a_b/oof.csv",
+        "a b/oof.csv",
+        "sample.csv",
+    ]
+    folders = [open_predictions(csv(name, table(seed=seed))).folder_name for seed, name in enumerate(names)]
+    assert len({name.casefold() for name in folders}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+\.csv", name) for name in folders)
+    assert folders[0] == "x.csv"
+    assert open_predictions(Path("a/../a/oof.csv").resolve().as_posix()).folder_name == folders[1], "the same file"
+    for name in names[1:3]:
+        assert paw("leakcheck", name).code == 0
+    assert len(list(Path("oof/leakcheck").glob("*/check.json"))) == 2
 
 
 def test_groups_of_a_folds_file(csv):

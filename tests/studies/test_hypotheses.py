@@ -107,6 +107,15 @@ def test_what_is_left_behind(labels, paw):
     assert json.loads(Path("table.json").read_text()) == found
 
 
+def test_two_label_files_of_one_folder_have_their_own_findings(labels, paw):
+    shutil.move("toy/train.csv", "first.csv")
+    Path("second.csv").write_text(Path("first.csv").read_text())
+    for data in ("first.csv", "second.csv"):
+        assert paw("hypotheses", "--data", data, "--draws", 100).code == 0
+    found = [json.loads(path.read_text())["data"] for path in Path("oof/hypotheses").glob("*/hypotheses.json")]
+    assert sorted(found) == ["first", "second"]
+
+
 def test_near_duplicates_count_once(work, drawn, paw, monkeypatch):
     """The same photos posted twice: the interval must not shrink, a plain bootstrap's would by a third."""
     nothing = Contrasts(np.full(48, np.nan), np.zeros(48))

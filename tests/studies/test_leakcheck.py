@@ -143,7 +143,8 @@ def test_which_signs_are_looked_for_where_and_the_verdict():
         kind: [s.name for s in signs_of(own, result, Origin(kind, ""), copies)]
         for kind in ("contest", "drawn", "other")
     }
-    assert names["contest"] == ["R2", "label noise", "near-duplicates", ACROSS, SPANNING]
+    alone = ["R2", "label noise", "exact answers among others", "top scores"]
+    assert names["contest"] == [*alone, "near-duplicates", ACROSS, SPANNING]
     assert names["drawn"] == ["near-duplicates", ACROSS, SPANNING]
     assert names["other"] == [ACROSS, SPANNING]
     for raised, others, verdict in (

@@ -88,7 +88,10 @@ class Dataset(Rows):
         table = read_train(folder)
         place = folder if folder.is_dir() else folder.parent
         has_photos = folder.is_dir() and _has_photos(place, "train", table, cache_folder)
-        return Dataset(place, "train", table, has_photos, cache_folder, place.resolve().name or "data")
+        named = place.resolve().name or "data"
+        if not folder.is_dir() and folder.name != "train.csv":  # several label files may lie in one folder
+            named = folder.stem
+        return Dataset(place, "train", table, has_photos, cache_folder, named)
 
     @property
     def train(self) -> pd.DataFrame:

@@ -25,10 +25,13 @@ TARGET = "Pawpularity"
 METADATA = ("Subject Focus", "Eyes", "Face", "Near", "Action", "Accessory", "Group", "Collage", "Human", "Occlusion", "Info",
             "Blur")  # fmt: skip
 
+Floats = npt.NDArray[np.float64]
+
 # Python's float() also accepts "1_000", "١" and "nan", which are no numbers in a contest table.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LONGEST_ID = 200
 _NAMED = 6  # most columns of a header that a message names
+_ABOVE = 10  # rows among which the header is looked for: a title or Excel's `sep=,` may stand above it
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,13 @@ class Cells:
 def read_cells(path: Path, columns: Sequence[str]) -> Cells:
     """Read the named columns of a comma-separated UTF-8 file as stripped text (`Id` is not stripped).
 
-    Empty rows are skipped; a file with only a header gives no rows. Raises UserError for a file that is missing, empty,
-    unreadable, not UTF-8 or separated otherwise, for a missing or repeated column, and for a row with another number of
-    cells than the header.
+    Empty rows are skipped, and so is what stands above the header; a file with only a header gives no rows. Raises UserError
+    for a file that is missing, empty, unreadable, not UTF-8 or separated otherwise, for a missing or repeated column, and for
+    a row with another number of cells than the header.
     """
     records = _records(path)
-    above = next((i for i, record in enumerate(records) if _holds_data(record)), len(records))
-    if above == len(records):
+    above = _header_row(records, columns)
+    if above is None:
         raise UserError(f"{path}: is empty; it must begin with a header row ({', '.join(columns)})")
     header = [name.strip() for name in records[above]]
     position = {name: _position(path, header, name, columns) for name in columns}
@@ -110,7 +113,7 @@ def read_train(path: Path) -> pd.DataFrame:
     """
     cells = _read(path, "train.csv", (ID, *METADATA, TARGET))
     frame = _frame(cells)
-    scores = cells.numbers(TARGET, "a score of 1 to 100")
+    scores = whole_scores(cells.numbers(TARGET, "a score of 1 to 100"))
     outside = np.flatnonzero((scores < 1) | (scores > 100))
     if outside.size:
         i = int(outside[0])
@@ -133,6 +136,22 @@ def read_sample_submission(path: Path) -> pd.DataFrame:
     Returns the one column [Id (str)]: the scores in a sample submission mean nothing. Raises UserError.
     """
     return pd.DataFrame({ID: _read(path, "sample_submission.csv", (ID,)).ids()})
+
+
+def whole_scores(values: Floats) -> Floats:
+    """`values` (n,) rounded where all lie a hair beside whole numbers, as after float32 or half precision; else as they are."""
+    nearest = np.rint(values)
+    off = np.abs(values - nearest)
+    # Shares of 100 in bfloat16 are up to 0.2 off, and then nearly all of them are. One value of many that is off is no rounding.
+    half = len(values) >= 20 and np.ptp(nearest) >= 10 and off.max() <= min(0.2, 10 * off.mean())
+    return nearest if (half or off.max() <= 1e-3) and np.abs(nearest).max() >= 1 else values
+
+
+def scores_differ(one: Floats, other: Floats) -> npt.NDArray[np.bool_]:
+    """(n,) where two columns of scores differ by more than rounding: a thousandth of their sd, and float32's last digits."""
+    tolerance = 1e-3 * float(np.std(one)) + 1e-6 * float(np.abs(one).max(initial=1.0))
+    different: npt.NDArray[np.bool_] = np.abs(one - other) > tolerance
+    return different
 
 
 def shown(cell: str) -> str:
@@ -196,6 +215,14 @@ def _text(path: Path) -> str:
     if "\0" in text:
         raise UserError(f"{path}: holds zero bytes, so it is no CSV file; save it as CSV UTF-8")
     return text
+
+
+def _header_row(records: Sequence[Sequence[str]], columns: Sequence[str]) -> int | None:
+    """The place of the header: of the first rows that hold anything, the one with most of `columns`. None for an empty file."""
+    first = [i for i, record in enumerate(records) if _holds_data(record)][:_ABOVE]
+    # Joined and cut at any separator, so that the header of a table with semicolons is found too, and then refused.
+    named = {i: len(set(columns) & set(map(str.strip, re.split(r"[,;\t|]", ",".join(records[i]))))) for i in first}
+    return max(named, key=named.__getitem__, default=None)
 
 
 def _holds_data(record: Sequence[str]) -> bool:

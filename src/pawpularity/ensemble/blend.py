@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pawpularity.data.duplicates import numbered
 from pawpularity.data.folds import BINS, deal
 from pawpularity.ensemble.methods import Floats, Weights, fit
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.bootstrap import DRAWS
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import rmse
@@ -80,7 +80,7 @@ def open_members(words: Sequence[str], scale: float | None = None, folds: Path |
     sources = open_several(words, scale=scale, folds=folds)
     for run in (source.run for source in sources if source.run is not None):
         if run.kind == "ensemble":
-            raise UserError(f"{run.folder}: is a blend; name its members instead: {' '.join(run.record['members'])}")
+            raise UserError(f"{run.folder}: is a blend; name its members instead: {listed(run.record['members'], ' ')}")
         if run.leaky:
             raise UserError(
                 f"{run.folder}: is leaky by design (train.split=leaky), it trained on the answers; leave it out"

@@ -17,7 +17,8 @@ from pawpularity.console import emit, log, next_step, span, table
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import DRAWS, Floats, Groups, bootstrap_sums, holm, interval, sign_flip_p
 from pawpularity.evaluation.metrics import Metrics, evaluate, rmse
-from pawpularity.evaluation.predictions import groups_of_all, open_several
+from pawpularity.evaluation.predictions import SEED_SPREAD, groups_of_all, open_several, search_note
+from pawpularity.runs import recipe
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ def compare_runs(
     for one in several:
         if one.run is not None and one.run.leaky:
             log(f"{one.name} is leaky by design (train.split=leaky): a better figure means nothing")
+    if note := search_note(several):
+        log(note)
+    trained = [one.run.record for one in several if one.run is not None and one.run.kind == "run"]
+    if len(trained) > 1 and len({recipe(record) for record in trained}) > 1:
+        log(SEED_SPREAD)
     first, *others = several
     groups = groups_of_all(several)
     found = compare(first.target, first.prediction, [(s.name, s.prediction) for s in others], groups, draws=draws)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from pawpularity.console import duration, emit, log, next_step, table
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.label_noise import explainable, noise_for
 from pawpularity.evaluation.leak_detection import FEWEST_ROWS, leak_signs, origin_of
 from pawpularity.evaluation.metrics import bootstrap_metrics, calibration_line, error_by_band, evaluate, rmse
-from pawpularity.evaluation.predictions import Predictions, is_file_word, open_predictions
+from pawpularity.evaluation.predictions import FEWEST_SEEDS, SEED_SPREAD, Predictions, is_file_word, open_predictions
 from pawpularity.files import plain
 from pawpularity.runs import OOF, Run, recipe, run_names
 
@@ -78,7 +78,8 @@ def run_row(run: Run) -> dict[str, Any]:
     """One row of the leaderboard: the pooled figures of the trained folds, and how long training took."""
     if run.has_folds and not run.trained_folds():
         data = run.record["data"]["name"]
-        return {"run": run.name, "data": data, "leaky": run.leaky, "folds": f"0/{run.k}", "score": None}
+        return {"run": run.name, "data": data, "leaky": run.leaky, "searched": run.searched, "folds": f"0/{run.k}",
+                "score": None}  # fmt: skip
     return predictions_row(open_predictions(run.name, partly=True))
 
 
@@ -94,6 +95,7 @@ def predictions_row(predictions: Predictions, data: Path | None = None) -> dict[
         "run": predictions.name,
         "data": f"files of {origin.kind} data" if run is None else run.record["data"]["name"],
         "leaky": None if run is None else run.leaky,
+        "searched": "" if run is None else run.searched,
         "folds": str(count) if run is None else f"{count}/{run.k}",
         "score": metrics.to_dict(),
         "seconds": sum(m["seconds"] for m in of_folds) if of_folds else None,
@@ -124,9 +126,14 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
 def _note(row: dict[str, Any]) -> str:
     if row["score"] is None:
         return "no fold yet"
+    notes = ["indicative"] if row["score"]["indicative"] else []
+    notes += [f"{word} ({n} folds)" for word, n in Counter(row.get("chosen", ())).most_common()]
+    notes += [row["searched"]] if row["searched"] else []
     if row["leaky"]:
-        return LEAKY.split(":")[0]
-    return "LEAK ALARM" if row["alarms"] else "indicative" if row["score"]["indicative"] else ""
+        notes.append(LEAKY.split(":")[0])
+    elif row["alarms"]:
+        notes.append("LEAK ALARM")
+    return "; ".join(notes)
 
 
 def details(predictions: Predictions, data: Path | None = None) -> dict[str, Any]:
@@ -196,6 +203,7 @@ def _detail_lines(d: dict[str, Any]) -> list[tuple[str, str]]:
         bold = "timid" if b["slope"] > 1 else "bold"
         line = f"target = {b['intercept']:.2f} + {b['slope']:.2f} x prediction (the predictions are too {bold})"
     lines = [("warning", LEAKY)] if d["leaky"] else []
+    lines += [("settings", f"{d['searched']}, which used rows of these data")] if d["searched"] else []
     lines += [
         ("RMSE", f"{s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{few}; n = {s['n']:,}"),
         ("constant", f"{s['constant_rmse']:.2f} ({d['constant_words']}); sd of these rows {s['sd']:.2f}"),
@@ -242,7 +250,7 @@ def _number(value: float | None, digits: int = 2, times: int = 1) -> str:
 
 
 def seed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """One line for every set of complete runs in the leaderboard that differ in `train.seed` alone.
+    """One line for every set of complete runs in the leaderboard that differ in `train.seed` alone, and one about single seeds.
 
     The bootstrap covers the choice of rows, not the training seed.
     """
@@ -252,9 +260,14 @@ def seed_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
         if run.kind == "run" and len(run.trained_folds()) == run.k:
             by_recipe.setdefault(recipe(run.record), {}).setdefault(run.config.train.seed, run.name)
     lines = []
+    if len(by_recipe) > 1 and any(len(by_seed) < FEWEST_SEEDS for by_seed in by_recipe.values()):
+        single = sorted(
+            name for by_seed in by_recipe.values() if len(by_seed) < FEWEST_SEEDS for name in by_seed.values()
+        )
+        lines.append(f"{SEED_SPREAD} Fewer than {FEWEST_SEEDS} seeds: {listed(single)}.")
     for names in (list(by_seed.values()) for by_seed in by_recipe.values() if len(by_seed) > 1):
         values = [figures[name] for name in names]
         few = " (from two only)" if len(names) == 2 else ""
-        each = ", ".join(f"{name} {figures[name]:.2f}" for name in names)
+        each = listed(f"{name} {figures[name]:.2f}" for name in names)
         lines.append(f"seeds: mean {np.mean(values):.2f}, sd {np.std(values, ddof=1):.2f}{few}: {each}")
     return lines

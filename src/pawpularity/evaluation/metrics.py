@@ -6,6 +6,7 @@ rows or groups (coverage .83 at n = 20, .94 at n = 120 on real errors). The cons
 training rows' mean, fold by fold. R2 = 1 - (RMSE / sd)^2 with the sd of the scored rows, also within each resample.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,6 +49,11 @@ class Metrics:
     def to_dict(self) -> dict[str, Any]:
         """For JSON; R2 is null where the rows do not vary."""
         return plain(asdict(self))
+
+
+def indicative(score: Mapping[str, Any]) -> str:
+    """` (indicative)`, for behind the interval of `Metrics.to_dict()`s of too few rows or groups; else nothing."""
+    return " (indicative)" if score.get("indicative") else ""
 
 
 def rmse(target: ArrayLike, prediction: ArrayLike) -> float:

@@ -43,7 +43,8 @@ def read_oof(path: Path) -> pd.DataFrame:
     if not cells.rows:
         raise UserError(f"{path}: has a header and no rows; add at least one")
     columns: dict[str, object] = {ID: cells.ids()}
-    for column, what in (("fold", "a whole number"), ("target", "a score"), ("prediction", "a score")):
+    unscored = "a score, or remove the rows that no model scored"
+    for column, what in (("fold", "a whole number"), ("target", "a score"), ("prediction", unscored)):
         values = cells.numbers(column, what)
         unfit = np.flatnonzero((np.abs(values) > _LARGEST) | ((values % 1 != 0) & (column == "fold")))
         if unfit.size:

@@ -4,8 +4,7 @@ A word that ends in `.csv`, holds a slash or names a file is a file; any other i
 that its rows are out of fold; `leakcheck` looks for signs of a leak.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +13,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data.folds import read_folds
-from pawpularity.data.tables import ID
-from pawpularity.errors import UserError
-from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run, run_folds
+from pawpularity.data.tables import ID, scores_differ
+from pawpularity.errors import UserError, listed
+from pawpularity.evaluation.foreign import read_foreign
+from pawpularity.evaluation.oof import constant_predictions, read_run, run_folds
 from pawpularity.files import text_hash
-from pawpularity.runs import OOF, Run
+from pawpularity.runs import OOF, Run, findings_name
+
+FEWEST_SEEDS = 3
+SEED_SPREAD = (
+    "Another seed or machine moves the RMSE of 600 rows by .3 to .5 points where a network is trained from random weights (by .02 "
+    'where most of it is frozen): compare means of three seeds or more (make jobs SEEDS="0 1 2").'
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +63,8 @@ class Predictions:
 
     @property
     def folder_name(self) -> str:
-        """The name of a folder of results; a file's keeps `.csv`, so that it cannot be mistaken for a run's."""
-        if self.run is not None:
-            return self.name
-        return (re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-.") or "file") + ".csv"
+        """The name of a folder of results: the run's, or one that only this file has."""
+        return self.name if self.run is not None else findings_name(self.path)
 
     @property
     def constant_words(self) -> str:
@@ -84,8 +88,8 @@ def open_predictions(
 ) -> Predictions:
     """The predictions that `word` names, checked.
 
-    `scale` multiplies columns of a file that lie in 0..1; `folds` is a folds file with the groups of its rows; `partly`
-    accepts a run with missing folds.
+    `scale` brings columns of a file that are on another scale to score points; `folds` is a folds file with the groups of its
+    rows; `partly` accepts a run with missing folds.
     """
     if scale is not None and not 0 < scale <= 1000:
         raise UserError(f"--scale {scale:g}: must be above 0 and 1000 at most; 100 turns 0-1 into score points")
@@ -97,14 +101,7 @@ def _open_file(word: str, scale: float | None, folds: Path | None) -> Prediction
     if not path.exists() or path.is_dir():
         fault = "is a folder" if path.is_dir() else "there is no such file"
         raise UserError(f"{word}: {fault}; name a CSV with Id,fold,target,prediction, or a run by its name alone")
-    table = read_oof(path)
-    for column in ("prediction", "target"):
-        # Scores are 1..100, so a column that never leaves 0..1 is on another scale.
-        if table[column].between(0, 1).all():
-            if scale is None:
-                raise UserError(f"{word}: every {column} lies in 0..1, scores are 1-100; add --scale 100")
-            # 0.07 x 100 is 7.000000000000001, and a whole score must stay one.
-            table[column] = (table[column] * scale).round(6)
+    table = read_foreign(path, word, scale)
     groups = None if folds is None else read_folds(folds).groups_of(table[ID])
     return Predictions(path.stem, table, groups, constant_predictions(table), None, path)
 
@@ -128,7 +125,7 @@ def open_several(words: Sequence[str], *, scale: float | None = None, folds: Pat
             if one.path.resolve() == other.path.resolve():
                 raise UserError(f"{word}: is named twice; name each once")
             _require_same_rows(other, one)
-            if np.array_equal(other.prediction, one.prediction):
+            if np.allclose(other.prediction, one.prediction, rtol=0.0, atol=1e-5):
                 raise UserError(f"{other.path} and {one.path} hold the same predictions; name only one of them")
         found.append(one)
     names = [one.name for one in found]
@@ -136,7 +133,7 @@ def open_several(words: Sequence[str], *, scale: float | None = None, folds: Pat
         if one.run is None and names.count(one.name) > 1:
             found[place] = replace(one, name=f"{one.path.resolve().parent.name}-{one.name}")
     if len({one.name for one in found}) < len(found):
-        raise UserError(f"two of {' '.join(words)} would have the same name; rename a file")
+        raise UserError(f"two of {listed(words, ' ')} would have the same name; rename a file")
     return found
 
 
@@ -144,11 +141,17 @@ def _require_same_rows(first: Predictions, second: Predictions) -> None:
     if differing := set(first.table[ID]) ^ set(second.table[ID]):
         raise UserError(f"{first.path} and {second.path} score different photos: {min(differing)} is in only one of them; "
                         "name predictions of the same rows")  # fmt: skip
-    unequal = np.flatnonzero(np.abs(first.target - second.target) > 1e-6)
+    unequal = np.flatnonzero(scores_differ(first.target, second.target))
     if len(unequal):
         row = int(unequal[0])
         raise UserError(f"{first.path} and {second.path} have different targets: {first.table[ID][row]} is {first.target[row]:g} "
                         f"and {second.target[row]:g} ({len(unequal)} rows differ); name predictions of the same data")  # fmt: skip
+
+
+def search_note(several: Iterable[Predictions]) -> str | None:
+    """A line that names those of `several` whose settings a search chose; None where there is none."""
+    found = [f"{one.name} ({one.run.searched})" for one in several if one.run is not None and one.run.searched]
+    return f"settings chosen on rows of these data: {listed(found)}" if found else None
 
 
 def groups_of_all(several: Sequence[Predictions]) -> NDArray[np.int64] | None:

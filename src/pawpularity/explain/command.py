@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pawpularity.console import Progress, emit, log, next_step
 from pawpularity.context import Context
-from pawpularity.errors import UserError
-from pawpularity.explain.photos import RunData, extremes, listed, named_photos, photo_hash, photo_of
+from pawpularity.errors import UserError, listed
+from pawpularity.explain.photos import RunData, extremes, named_photos, photo_hash, photo_of
 from pawpularity.explain.saliency import Results
 
 N, MOST = 8, 1000
@@ -69,7 +69,7 @@ def explain(
         photos = [photo_of(data, name, kinds) for name, kinds in extremes(data.table, n or N).items()]
         what, folder = "extremes", data.folder
     if not photos:
-        raise UserError(listed(faults))
+        raise UserError(listed(faults, "; ", most=5))
     with Progress(None, "loading torch"):  # late, because wrong options should answer at once
         from pawpularity.explain.explain import explain_photos, finish, predictor_for
 
@@ -82,7 +82,7 @@ def explain(
         faults += explain_photos(data.settings, predictor, photos, results)
         found = [one for one in photos if results.done(one.name)]
         if not found:
-            raise UserError(listed(faults))
+            raise UserError(listed(faults, "; ", most=5))
         value, text, more = finish(data, predictor, found, results, what)
     emit(value, text, json, more=more)
     log(f"wrote   {results.folder / 'index.html'} ({len(found)} panels; raw maps and explain.csv beside it)")
@@ -94,4 +94,6 @@ def explain(
         next_step(context.make_line("explain", settings=False), GROUP="scores")
     if faults:
         of = f"{len(faults)} of {len(found) + len(faults)} photos"
-        raise UserError(f"{of} cannot be explained ({listed(faults)}); the others are in {results.folder}")
+        raise UserError(
+            f"{of} cannot be explained ({listed(faults, '; ', most=5)}); the others are in {results.folder}"
+        )

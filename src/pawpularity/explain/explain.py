@@ -13,7 +13,7 @@ from torch import Tensor
 from pawpularity.config import Explain
 from pawpularity.console import Progress, log, track
 from pawpularity.data.photos import PhotoError
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.explain.estimates import as_json
 from pawpularity.explain.faithfulness import judge, passes_to_judge
 from pawpularity.explain.gallery import Explained, csv_text, page, write_pictures
@@ -42,7 +42,7 @@ def predictor_for(data: RunData, photos: Sequence[Photo]) -> Predictor:
     predictor = Predictor.load(data.run.folder, folds=None if None in folds else known)
     log(f"device  {predictor.compute}")
     if None in folds:
-        trained = ", ".join(map(str, sorted(predictor.networks)))
+        trained = listed(sorted(predictor.networks))
         log(f"pictures outside {data.dataset.name} are explained by the mean of folds {trained}, without metadata")
     return predictor
 

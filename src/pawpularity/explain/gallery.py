@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pawpularity.data.photos import Pixels
+from pawpularity.errors import listed
 from pawpularity.explain.faithfulness import NO_BETTER
 from pawpularity.explain.methods import ERROR, METHODS, TITLES
 from pawpularity.explain.panel import Column, differs_from_zero, draw_panel, tiles, tiles_of, write_strip
@@ -56,7 +57,7 @@ class Explained:
         """The photo's scores in a line."""
         target, prediction = self.record["target"], self.record["prediction"]
         if target is None:
-            folds = ", ".join(map(str, self.record["folds"]))
+            folds = listed(self.record["folds"])
             return f"predicted {prediction:.1f}, mean of folds {folds}; true score and metadata are not known"
         return (
             f"true {target:g}, predicted {prediction:.1f} ({prediction - target:+.1f}) by fold {self.record['fold']}, which never "

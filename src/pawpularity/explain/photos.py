@@ -24,7 +24,7 @@ from pawpularity.data.dataset import Dataset
 from pawpularity.data.photo_cache import fingerprint
 from pawpularity.data.photos import PhotoError, Pixels, decode, read_photo
 from pawpularity.data.tables import ID, METADATA
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.explain.methods import require_methods
@@ -42,7 +42,6 @@ KINDS = {
     OVER: "largest over-estimates",
     UNDER: "largest under-estimates",
 }
-_NAMED = 5  # messages that `listed` shows in full
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +136,7 @@ class RunData:
 def trained_words(run: Run) -> str:
     """`only fold 0 of 5 is trained`."""
     folds = run.trained_folds()
-    which = f"fold {folds[0]}" if len(folds) == 1 else f"folds {', '.join(map(str, folds))}"
+    which = f"fold {folds[0]}" if len(folds) == 1 else f"folds {listed(folds)}"
     return f"only {which} of {run.k} {'is' if len(folds) == 1 else 'are'} trained"
 
 
@@ -234,9 +233,3 @@ def named_photos(data: RunData, words: Sequence[str]) -> tuple[list[Photo], list
 def photo_hash(path: Path) -> str:
     """The hash of a photo file's bytes. Raises PhotoError where it cannot be read."""
     return fingerprint(read_photo(path))
-
-
-def listed(lines: Sequence[str]) -> str:
-    """The first few of `lines` in one line, and the number of the others."""
-    rest = len(lines) - _NAMED
-    return "; ".join([*lines[:_NAMED], *([f"and {rest} more"] if rest > 0 else [])])

@@ -1,5 +1,6 @@
 """The entries of a report: runs below `oof/` and any CSVs of predictions, each with the figures of `pawpularity oof`."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,8 +57,9 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """Its name with its warning, for figures."""
-        return f"{self.name} ({self.flag})" if self.flag else self.name
+        """Its name with its warning, and what a search had to do with it, for figures."""
+        words = [word for word in (self.flag, self.row["searched"]) if word]
+        return f"{self.name} ({'; '.join(words)})" if words else self.name
 
     @property
     def kind(self) -> str:
@@ -68,7 +70,8 @@ class Entry:
             return "blend, cross-fitted"
         if self.run.kind == "head":
             return "head on frozen features"
-        return str(self.run.record["config"].get("model", {}).get("backbone", "network"))
+        backbone = str(self.run.record["config"].get("model", {}).get("backbone", "network"))
+        return f"{backbone}, {self.run.searched}" if self.run.searched else backbone
 
     def holds(self, predictions: Iterable[tuple[str, float, float]]) -> bool:
         """Whether (Id, target, prediction) rows that a command saved are rows of the present predictions."""
@@ -168,9 +171,8 @@ def _all_runs() -> tuple[list[str], list[str]]:
     every = run_names()
     if not every:
         raise UserError(f"{OOF}/ holds no run yet; run: make train FOLD=0")
-    studies = [path.name for path in STUDIES.glob("*") if path.is_dir()]
     cells = [name for name in every if name.startswith(CELLS)]
-    trials = [name for name in every if any(name.startswith((f"{s}-trial", f"{s}-fold")) for s in studies)]
+    trials = [name for name in every if re.fullmatch(r".+-trial\d+", name)]
     kept = [name for name in every if name not in cells and name not in trials]
     if not kept:
         return every, []

@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 from pawpularity.ensemble.record import blend_command
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.leaderboard import LEAKY, seed_lines
 from pawpularity.evaluation.leak_detection import FEWEST_ROWS
-from pawpularity.evaluation.metrics import INDICATIVE_BELOW
+from pawpularity.evaluation.metrics import INDICATIVE_BELOW, indicative
 from pawpularity.files import file_hash, read_json
 from pawpularity.report.components import (
     Block,
@@ -43,7 +43,7 @@ def runs_section(entries: Sequence[Entry], notes: Sequence[str]) -> Section:
             blocks.append(_runs_figure(f"rmse{place}", data, some, floor))
     lines = [
         "RMSE is pooled over all rows, each scored by networks that never saw it; its interval is the 95 % bootstrap over groups "
-        f"of near-duplicates (indicative below {INDICATIVE_BELOW} rows).",
+        f"of near-duplicates (indicative below {INDICATIVE_BELOW} rows or groups).",
         "The constant is the RMSE of answering with the training rows' mean. Of the explainable: R2 as a share of the R2 that "
         "label noise allows.",
     ]
@@ -58,7 +58,7 @@ def _runs_figure(name: str, data: str, some: Sequence[Entry], floor: float | Non
     for one in shown:
         s = one.row["score"]
         mark = Mark(s["rmse"], s["low"], s["high"], ORANGE if one.flag else BLUE, bool(one.flag))
-        words = f"{s['rmse']:.2f} {span(s['low'], s['high'])}"
+        words = f"{s['rmse']:.2f} {span(s['low'], s['high'])}{indicative(s)}"
         rows.append(Row(one.label, words, [mark], [*ticks, (s["constant_rmse"], SOFT)], bool(one.flag)))
     keys = [("out-of-fold RMSE, 95 % interval", "o", BLUE), ("constant: answering with the training mean", "|", SOFT)]
     keys += [("noise floor of the drawn sample", "|", GREEN)] if floor is not None else []
@@ -81,10 +81,9 @@ def _runs_table(data: str, some: Sequence[Entry], flags: dict[str, str], floor: 
         if s is None:
             rows.append([flagged(one.name, flags), one.kind, one.row["folds"], "no fold is trained yet", *["-"] * 6])
             continue
-        few = " indicative" if s["indicative"] else ""
         rows.append([
             flagged(one.name, flags), one.kind, one.row["folds"], f"{s['n']:,}", Cell(f"{s['rmse']:.3f}", "strong"),
-            span(s["low"], s["high"]) + few, f"{s['constant_rmse']:.3f}", number(s["r2"], 3), _share(e),
+            span(s["low"], s["high"]) + indicative(s), f"{s['constant_rmse']:.3f}", number(s["r2"], 3), _share(e),
             duration(one.row["seconds"]),
         ])  # fmt: skip
     caption = f"{data}: out-of-fold RMSE, score points"
@@ -147,7 +146,7 @@ def leaks_section(entries: Sequence[Entry]) -> Section:
             rows.append([flagged(one.name, flags), sign["name"], raised, sign["text"]])
     lines = [f"{one.name}: {LEAKY}. It is flagged wherever it is shown." for one in entries if one.row["leaky"]]
     if raised_by := [one.name for one in entries if one.flag and not one.row["leaky"]]:
-        lines.append(f"Alarms are raised on {', '.join(raised_by)}: find the cause before you draw conclusions.")
+        lines.append(f"Alarms are raised on {listed(raised_by)}: find the cause before you draw conclusions.")
     if not lines:
         lines = ["No run here is leaky by design, and no alarm is raised."]
     caption = "Signs of leakage in the predictions alone"
@@ -186,10 +185,13 @@ def _blend(one: Entry, run: Run, entries: Sequence[Entry]) -> list[Block]:
             rows.append([flagged(member["name"], flags), member["source"], weight, mean, alone])
         rows.append(["intercept", "", f"{w['intercept']:.3f}", "", ""])
         lines = [
-            f"Cross-fitted RMSE {r['cross_fitted']:.3f} {span(score['low'], score['high'])}, constant {r['constant']:.3f}, n = "
-            f"{w['n']:,}. Fitted and scored on the same rows it would be {r['same_rows']:.3f}, which is optimistic.",
+            f"Cross-fitted RMSE {r['cross_fitted']:.3f} {span(score['low'], score['high'])}{indicative(score)}, constant "
+            f"{r['constant']:.3f}, n = {w['n']:,}. Fitted and scored on the same rows it would be {r['same_rows']:.3f}, which is "
+            "optimistic.",
             f"The weights for a row never saw its fold: {w['partition']['k']} folds, {w['partition']['why']}.",
         ]
+        if score["r2_low"] is not None and score["r2_low"] <= 0:
+            lines.append("It is no better than the constant, whatever it gains over its members.")
         # A member run may have changed since the blend was made.
         hashes = {member["name"]: member["hash"] for member in w["members"] if member["source"] == "run"}
         changed = [
@@ -197,9 +199,9 @@ def _blend(one: Entry, run: Run, entries: Sequence[Entry]) -> list[Block]:
             for name, digest in hashes.items()
             if (file := OOF / name / "oof.csv").is_file() and file_hash(file) != digest
         ]
-        lines += [f"Made of other predictions than {', '.join(changed)} hold now; make it again."] if changed else []
+        lines += [f"Made of other predictions than {listed(changed)} hold now; make it again."] if changed else []
         if lost:
-            lines.append(f"Made of CSVs whose paths are not kept ({', '.join(lost)}): put yours into the command.")
+            lines.append(f"Made of CSVs whose paths are not kept ({listed(lost)}): put yours into the command.")
     head = ["member", "from", "weight", "mean prediction", "RMSE alone (constant)"]
     return [
         Heading(f"{one.label}: {method} of {len(names)}, data: {one.data}"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pawpularity.console import make_word
 from pawpularity.errors import UserError
+from pawpularity.evaluation.metrics import indicative
 from pawpularity.files import read_json
 from pawpularity.report.components import (
     Block,
@@ -86,7 +87,8 @@ def _robustness(one: Entry, path: Path) -> list[Block]:
         few = "; intervals indicative (n < 50)" if photos < 50 else ""
         words = [
             f"{photos} photos, whose scores have a standard deviation of {found['sd_of_scores']:.1f} points{few}.",
-            f"Out of fold: RMSE {s['rmse']:.2f} {span(s['low'], s['high'])}, constant {s['constant_rmse']:.2f}, n = {s['n']:,}.",
+            f"Out of fold: RMSE {s['rmse']:.2f} {span(s['low'], s['high'])}{indicative(s)}, constant {s['constant_rmse']:.2f}, "
+            f"n = {s['n']:,}.",
         ]
         rows: list[list[str | Cell]] = [
             [m["name"], f"{m['mean']:+.2f}", f"{m['size']:.2f}", span(m["size_low"], m["size_high"]), f"{m['largest']:.1f}"]

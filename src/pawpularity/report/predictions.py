@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any
 
 from pawpularity.console import make_word
+from pawpularity.errors import listed
 from pawpularity.evaluation.compare import Comparison, compare
+from pawpularity.evaluation.metrics import indicative
 from pawpularity.evaluation.predictions import Predictions, groups_of_all
 from pawpularity.files import text_hash
 from pawpularity.report.components import (
@@ -109,7 +111,7 @@ def _paired(
             "the best on these rows. The interval of each RMSE is in the table of the runs.")  # fmt: skip
     return [
         Words([f"All on the same {score['n']:,} rows as {reference.label}: RMSE {score['rmse']:.3f} "
-               f"{span(score['low'], score['high'])}, constant {score['constant_rmse']:.3f}."]),
+               f"{span(score['low'], score['high'])}{indicative(score)}, constant {score['constant_rmse']:.3f}."]),
         Figure(drawn(tag, forest_height(rows), paint, alt), alt, f"Left of zero: better than {reference.name}", command),
         Table(f"Compared with {reference.label}, paired", head, lines, command, [note]),
     ]  # fmt: skip
@@ -218,5 +220,6 @@ def _curves(name: str, one: Entry, run: Run) -> list[Block]:
 def _drawn(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     """The entries that get a figure, and a line about the others."""
     able = [s for s in entries if s.source is not None]
-    left = ", ".join(s.name for s in able[MOST_DRAWN:])
-    return able[:MOST_DRAWN], [f'Not drawn, to keep the page small: {left}; name them with RUNS="...".'] if left else []
+    left = [s.name for s in able[MOST_DRAWN:]]
+    line = f'Not drawn, to keep the page small: {listed(left)}; name them with RUNS="...".'
+    return able[:MOST_DRAWN], [line] if left else []

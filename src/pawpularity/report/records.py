@@ -10,6 +10,7 @@ from pawpularity.console import make_word
 from pawpularity.context import data_suffix
 from pawpularity.data.tables import read_cells
 from pawpularity.errors import UserError
+from pawpularity.evaluation.metrics import indicative
 from pawpularity.files import read_json
 from pawpularity.report.components import (
     Block,
@@ -103,7 +104,8 @@ def _table1_line(name: str, ways: Mapping[str, Mapping[str, str]]) -> tuple[Row,
         ticks.append((constant, SOFT if split == "honest" else ORANGE))
         words.append(f"{split} {rmse:.1f}")
         kind = "strong" if split == "honest" else "bad"
-        line += [Cell(f"{rmse:.2f}", kind), span(low, high), f"{constant:.2f}, {int(way['n']):,}"]
+        few = indicative({"indicative": way.get("indicative") == "True"})
+        line += [Cell(f"{rmse:.2f}", kind), span(low, high) + few, f"{constant:.2f}, {int(way['n']):,}"]
     if (leaky := ways.get("leaky")) is None:
         line += ["-", "-"]
     else:

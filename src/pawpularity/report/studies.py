@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pawpularity.evaluation.metrics import indicative
 from pawpularity.files import read_json
 from pawpularity.report.components import (
     Block,
@@ -68,7 +69,11 @@ def _figures(path: Path, name: str) -> list[Block]:
         lines.append(("default", found["default"], f"{found['default']['run']}: the config as it was"))
         against = {row["name"]: row for row in found["against_default"]}
         for figure, s, note in lines:
-            row: list[str | Cell] = [figure, Cell(f"{s['rmse']:.3f}", "strong"), span(s["low"], s["high"])]
+            row: list[str | Cell] = [
+                figure,
+                Cell(f"{s['rmse']:.3f}", "strong"),
+                span(s["low"], s["high"]) + indicative(s),
+            ]
             row += [f"{s['constant_rmse']:.3f}", f"{s['n']:,}"]
             if (c := against.get(figure)) is None:
                 row += ["-", "-", note]

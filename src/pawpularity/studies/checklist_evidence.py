@@ -13,7 +13,7 @@ from pawpularity.config import resolve
 from pawpularity.console import make_word
 from pawpularity.data.folds import Folds
 from pawpularity.ensemble.record import blend_command
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import read_json
@@ -39,7 +39,7 @@ def flat(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {flat(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return flat(value[0]) if len(value) == 1 else "[" + ", ".join(flat(item) for item in value) + "]"
+        return flat(value[0]) if len(value) == 1 else f"[{listed(map(flat, value), most=20)}]"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -28,7 +28,7 @@ from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.duplicates import duplicate_groups
 from pawpularity.data.photo_facts import PROPERTIES, photo_facts
-from pawpularity.data.tables import ID, METADATA
+from pawpularity.data.tables import ID, METADATA, scores_differ
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import holm, interval
 from pawpularity.evaluation.compare import compare
@@ -91,7 +91,7 @@ def analyse(
     Raises UserError for `data` with other rows, and for predictions that equal their targets.
     """
     target, prediction = source.target, source.prediction
-    if np.array_equal(prediction, target):
+    if not scores_differ(target, prediction).any():
         raise UserError(
             f"{source.path}: every prediction equals its target, so there is no error; name other predictions"
         )

@@ -43,7 +43,7 @@ from pawpularity.evaluation.effects import (
 from pawpularity.evaluation.leak_detection import rows_known
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import atomic_file, write_json, write_text
-from pawpularity.runs import OOF
+from pawpularity.runs import OOF, findings_name
 from pawpularity.sample import spec
 
 FOLDER = OOF / "hypotheses"
@@ -73,7 +73,7 @@ def hypotheses(
     value = test_claims(work, source, draws, margin)
     if not value["tested"]:
         raise UserError(f"{work.data}: no claim can be tested: every column of the claims is the same on all photos")
-    usual = FOLDER / work.dataset.name
+    usual = FOLDER / findings_name(work.data)
     folder = Path(out) if out else usual if source is None else usual / source.folder_name
     write_text(folder / "hypotheses.csv", as_csv(value))
     write_json(folder / "hypotheses.json", value)

@@ -7,7 +7,8 @@ Command:
     make known-truth PAIRS=input/pairs      # counterfactual pairs: does a map say what removing a part does?
 
 Result: oof/RUN/explain/known_truth.json, or in oof/RUN/explain/pairs/: pairs.csv (a row per pair and method), pairs.json,
-maps/ID.npz. On the sample RISE points at the tongue in 19 of 19 photos. Over 35 pairs, RISE's sign on the part is that of the
+maps/ID.npz. On the sample RISE points at the tongue in 19 of 19 photos, finds eyes no better than another photo's map,
+and gives the contrast the opposite sign. Over 35 pairs, RISE's sign on the part is that of the
 network's change in 77 % [63, 89], the sign of gradient x photo in 71 %; Grad-CAM says nothing about the changes.
 
 Parts are judged on the maps that `make explain` wrote. Signs count. For a part that raises the score (tongue, eyes) the map's

@@ -34,7 +34,7 @@ from pawpularity.data.augment import copies as copies_under
 from pawpularity.data.tables import ID, TARGET, read_train
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.compare import compare
-from pawpularity.evaluation.metrics import evaluate, rmse
+from pawpularity.evaluation.metrics import evaluate, indicative, rmse
 from pawpularity.evaluation.oof import write_oof
 from pawpularity.files import atomic_file, plain, write_json, write_text
 from pawpularity.runs import OOF, record_of
@@ -269,8 +269,8 @@ def experiment_text(value: dict[str, Any]) -> str:
     scored = {"leaky": "tenth with copies", "honest": "unseen photos"}
     ways = sorted(value["ways"], key=lambda way: list(scored).index(way["scored"]))
     rows: list[tuple[object, ...]] = [
-        (scored[w["scored"]], f"trained {w['trained']}", w["n"], f"{w['rmse']:.2f} [{w['low']:.2f}, {w['high']:.2f}]",
-         f"{w['constant_rmse']:.2f}") for w in ways
+        (scored[w["scored"]], f"trained {w['trained']}", w["n"],
+         f"{w['rmse']:.2f} [{w['low']:.2f}, {w['high']:.2f}]{indicative(w)}", f"{w['constant_rmse']:.2f}") for w in ways
     ]  # fmt: skip
     for at, way in ((2, "leaky"), (5, "honest")):
         c = value["honest_minus_leaky"][way]
@@ -309,7 +309,9 @@ def draw_experiment(path: Path, value: dict[str, Any], predictions: pd.DataFrame
             ax.scatter(x[mask], rows[w["trained"]][mask], s=9, alpha=0.5, c=colour, linewidths=0, label=label)
         ax.plot([0, 100], [0, 100], color="#333333", linewidth=0.8)
         ax.set(xlim=(0, 102), ylim=(0, 102))
-        figures = f"RMSE {w['rmse']:.2f} [{w['low']:.2f}, {w['high']:.2f}]   constant {w['constant_rmse']:.2f}"
+        figures = (
+            f"RMSE {w['rmse']:.2f} [{w['low']:.2f}, {w['high']:.2f}]{indicative(w)}   constant {w['constant_rmse']:.2f}"
+        )
         way = f"trained the {w['trained']} way, scored the {w['scored']} way {titles[w['scored']]}"
         ax.set_title(f"{way}\n{figures}", fontsize=8.5)
     axes[0, 0].legend(fontsize=8, loc="upper left", frameon=False)

@@ -104,7 +104,7 @@ def check(
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
     """The findings for JSON, and for each of `files` the nearest photo of another fold (None if none were compared)."""
     result = evaluate(source.target, source.prediction, source.constant, source.groups)
-    remarks = [extremes_remark(source, origin.kind), blind_remark(result.n)]
+    remarks = [extremes_remark(source, origin.kind), blind_remark(result.n, origin.kind)]
     rows, copies, parts, neighbours = np.array(list(files), dtype=np.int64), None, [], None
     compared = len(np.unique(source.fold[rows])) > 1
     if compared:

@@ -31,9 +31,9 @@ from pawpularity.context import choose_data, default_config, default_run
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
 from pawpularity.data.tables import ID, METADATA
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.bootstrap import bootstrap_sums, interval
-from pawpularity.evaluation.metrics import evaluate
+from pawpularity.evaluation.metrics import evaluate, indicative
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import text_hash, write_json, write_text
 from pawpularity.runs import Run, check_name
@@ -105,7 +105,7 @@ def _open(name: str) -> tuple[Run, Predictions]:
     if run.leaky:
         log(f"{name} is leaky by design (train.split=leaky): its networks saw copies of these photos")
     if not source.complete:
-        log(f"{name}: only folds {', '.join(map(str, run.trained_folds()))} of {run.k} are trained")
+        log(f"{name}: only folds {listed(run.trained_folds())} of {run.k} are trained")
     return run, source
 
 
@@ -275,8 +275,9 @@ def robustness_text(v: Mapping[str, Any]) -> str:
     s, few = v["score"], "; intervals are indicative (n < 50)" if v["photos"] < 50 else ""
     rows = sorted(v["moves"], key=lambda move: -move["size"])[:LARGEST]
     return "\n".join([
-        f"{v['run']}: {v['backbone']} at {v['size']} px; out-of-fold RMSE {s['rmse']:.2f} [{s['low']:.2f}, {s['high']:.2f}], "
-        f"constant {s['constant_rmse']:.2f}, n = {s['n']:,}; {v['photos']} photos, sd of their scores {v['sd_of_scores']:.2f}{few}",
+        f"{v['run']}: {v['backbone']} at {v['size']} px; out-of-fold RMSE {s['rmse']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
+        f"{indicative(s)}, constant {s['constant_rmse']:.2f}, n = {s['n']:,}; {v['photos']} photos, sd of their scores "
+        f"{v['sd_of_scores']:.2f}{few}",
         _moves("largest moves of the score, points", rows),
     ])  # fmt: skip
 

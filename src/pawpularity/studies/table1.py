@@ -26,7 +26,8 @@ from pawpularity.data.augment import AUGMENTATIONS
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError, nearest
 from pawpularity.evaluation.leaderboard import run_row
-from pawpularity.evaluation.metrics import evaluate
+from pawpularity.evaluation.metrics import evaluate, indicative
+from pawpularity.evaluation.predictions import SEED_SPREAD
 from pawpularity.files import read_json, write_json, write_text
 from pawpularity.runs import OOF, Run, fingerprint, machine, record_of
 from pawpularity.sample import SAMPLE
@@ -43,7 +44,7 @@ PAPER = {
     "densenet161": {"authors": 9.3, "none": 18.7},
     "efficientnet_b7": {"authors": 10.4, "none": 20.0},
 }
-FIGURES = ("rmse", "low", "high", "constant_rmse", "sd", "r2", "n")
+FIGURES = ("rmse", "low", "high", "constant_rmse", "sd", "r2", "n", "indicative")
 COLUMNS = (
     *("backbone", "copies", "split", *FIGURES, "photos", "with_copy_in_training"),
     *("epochs", "seconds", "device", "dtype", "machine", "paper_rmse"),
@@ -185,7 +186,7 @@ def _cells(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     for row in rows:  # the honest cell comes first
         line = lines.setdefault((row["backbone"], row["copies"]), [row["backbone"], row["copies"]])
         line += [
-            f"{row['rmse']:.2f} [{row['low']:.2f}, {row['high']:.2f}]",
+            f"{row['rmse']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{indicative(row)}",
             f"{row['constant_rmse']:.2f}",
             str(row["n"]),
         ]
@@ -198,4 +199,5 @@ def _note(rows: Sequence[dict[str, Any]]) -> str:
     machines = sorted({f"{row['machine']}, {row['device']}, {row['dtype']}" for row in rows})
     epochs = ", ".join(str(count) for count in sorted({row["epochs"] for row in rows}))
     return (f"Honest: five folds, photos never seen. Leaky: a random tenth of photos and copies; leaked: with a copy in training.\n"
+            f"One seed a cell. {SEED_SPREAD}\n"
             f"Epochs: {epochs}. {sum(row['seconds'] for row in rows):.0f} s on {'; '.join(machines)}.")  # fmt: skip

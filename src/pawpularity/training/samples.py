@@ -96,7 +96,8 @@ class Samples:
     def schedule(self, config: Config, seed: int) -> Schedule:
         """Which augmentation of each sample is shown in which epoch."""
         train = config.train
-        return Schedule(train.augment, self.copies, epochs=train.epochs, views=train.views, seed=seed)
+        draw = 0 if train.views else train.seed  # a number of views is asked for to share their cached features
+        return Schedule(train.augment, self.copies, epochs=train.epochs, views=train.views, seed=seed, draw=draw)
 
     def take(self, chosen: NDArray[np.bool_] | Rows) -> "Samples":
         """Some of them."""

@@ -26,9 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 from pawpularity.config import CONFIGS, Config, resolve
 from pawpularity.console import log, span, table
 from pawpularity.context import Context, default_run
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.compare import compare
-from pawpularity.evaluation.metrics import evaluate, rmse
+from pawpularity.evaluation.metrics import evaluate, indicative, rmse
 from pawpularity.evaluation.oof import read_fold
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import write_text
@@ -185,15 +185,15 @@ def report(found: Mapping[str, Any], where: str) -> tuple[str, str]:
     figures = [figure for figure in figures if figure[1] is not None]
     runs = [
         [c["run"], f"{c['inner_rmse']:.2f}", "-" if c["rmse"] is None else f"{c['rmse']:.2f}",
-         " ".join(map(str, c["scores_folds"])) or "-"] for c in found["candidates"]
+         listed(c["scores_folds"], " ") if c["scores_folds"] else "-"] for c in found["candidates"]
     ]  # fmt: skip
-    scores = [[name, f"{s['rmse']:.2f}", f"[{s['low']:.2f}, {s['high']:.2f}]", f"{s['constant_rmse']:.2f}", f"{s['n']:,}",
-               "indicative" if s["indicative"] else ""] for name, s, _ in figures]  # fmt: skip
+    scores = [[name, f"{s['rmse']:.2f}", f"[{s['low']:.2f}, {s['high']:.2f}]{indicative(s)}", f"{s['constant_rmse']:.2f}",
+               f"{s['n']:,}"] for name, s, _ in figures]  # fmt: skip
     paired = [[row["name"], span(row["difference"], row["low"], row["high"]), f"{row['p_holm']:.4f}", row["verdict"]]
               for row in found["against_default"]]  # fmt: skip
     return "\n".join([
         f"{counts_text(found['counts'])}; {where}",
-        table(["figure", "RMSE", "95 %", "constant", "n", ""], scores, left=(0, 5)),
+        table(["figure", "RMSE", "95 %", "constant", "n"], scores),
         table(["less the default", "paired 95 %", "p (Holm)", "verdict"], paired, left=(0, 3)),
     ]), "\n".join([
         *(f"{name}: {note}" for name, _, note in figures),

@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from pawpularity.console import log
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.runs import OOF, check_name
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def was_repeated(trials: list[FrozenTrial], number: int) -> bool:
 
 def _journal(path: Path, create: bool) -> JournalStorage:
     if not create and not path.is_file():
-        names = ", ".join(sorted(other.parent.name for other in STUDIES.glob("*/study.journal"))) or "none yet"
+        names = listed(sorted(other.parent.name for other in STUDIES.glob("*/study.journal")))
         raise UserError(f"{path}: there is no such study; studies there: {names} (--storage URL for a database)")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

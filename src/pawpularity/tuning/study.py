@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pawpularity.config import Config
 from pawpularity.console import log
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, listed
 from pawpularity.runs import differences, fingerprint
 from pawpularity.tuning.storage import WORKER, Store, was_repeated
 
@@ -71,7 +71,7 @@ def load_studies(store: Store, name: str) -> list[optuna.Study]:
         names = sorted(optuna.get_all_study_names(store.storage))
         found = [one for one in names if re.fullmatch(rf"{re.escape(name)}(-fold\d+)?", one)]
         if not found:
-            raise UserError(f"{store.shown}: holds no study {name}; it holds {', '.join(names) or 'none'}")
+            raise UserError(f"{store.shown}: holds no study {name}; it holds {listed(names)}")
         return [optuna.load_study(study_name=one, storage=store.storage) for one in found]
 
 

@@ -1,0 +1,114 @@
+"""A CSV of predictions from outside: rows that no model scored, the scale of its columns, scores that went through float32.
+
+What is assumed is logged. What cannot be known is refused in one line.
+"""
+
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pawpularity.console import log
+from pawpularity.data.tables import ID, Floats, whole_scores
+from pawpularity.errors import UserError
+from pawpularity.evaluation.oof import read_oof
+
+Marks = NDArray[np.bool_]
+_TYPICAL = 35.0  # score points: the median of true scores and of any predictor's answers is about that
+_FOLD = 10  # fewest rows of a fold that may be called constant
+_NORMAL = NormalDist()
+
+
+def read_foreign(path: Path, word: str, scale: float | None) -> pd.DataFrame:
+    """`read_oof` of the file that the user called `word`, in score points.
+
+    Raises UserError where rows were never scored, and where a column is on another scale and `scale` is not given.
+    """
+    table = read_oof(path)
+    require_scored(table, word)
+    if scale is None:
+        for column in ("prediction", "target"):
+            low, high = np.quantile(table[column], [0.05, 0.95])
+            if low >= -0.5 and high <= 1.5:  # scores are 1..100
+                raise UserError(
+                    f"{word}: nine of ten {column}s lie in {low:.3g} to {high:.3g}, scores are 1-100; add --scale 100"
+                )
+    else:
+        table = rescaled(table, word, scale)
+    target = table["target"].to_numpy(dtype=np.float64)
+    whole = whole_scores(target)
+    if (off := float(np.abs(whole - target).max())) > 0:
+        log(f"{word}: targets are up to {off:.1g} beside whole scores, as after float32; read as whole scores")
+    return table.assign(target=whole)
+
+
+def rescaled(table: pd.DataFrame, word: str, scale: float) -> pd.DataFrame:
+    """`table` with those columns times `scale` that this brings nearer to scores; says which.
+
+    Their medians decide, so a few stray values change nothing. Raises UserError if it would be the targets alone.
+    """
+    medians = {column: float(np.median(np.abs(table[column]))) for column in ("prediction", "target")}
+    # Nearer by ratio: 0.4 x 100 is nearer to 35 than 0.4 is, and 40 x 100 is farther than 40.
+    middle = _TYPICAL / np.sqrt(scale)
+    chosen = [column for column, median in medians.items() if (median < middle if scale > 1 else median > middle)]
+    if chosen == ["target"]:
+        raise UserError(
+            f"{word}: targets (median {medians['target']:.3g}) are on another scale than predictions (median "
+            f"{medians['prediction']:.3g}), and --scale {scale:g} would fit the targets alone; bring both to one scale"
+        )
+    said = {True: f"times {scale:g}", False: "scores already"}
+    log(f"{word}: " + ", ".join(f"{c}s {said[c in chosen]} (median {median:.3g})" for c, median in medians.items()))
+    # 0.07 x 100 is 7.000000000000001, and a whole score must stay one.
+    return table.assign(**{column: (table[column] * scale).round(6) for column in chosen})
+
+
+def require_scored(table: pd.DataFrame, word: str) -> None:
+    """Raise UserError if rows of `table` were never scored: their fold is below 0, or their prediction is a filler."""
+    prediction, fold = table["prediction"].to_numpy(dtype=np.float64), table["fold"].to_numpy(dtype=np.int64)
+    found = {
+        "a fold below 0": fold < 0,
+        "a prediction that is the same in the whole fold": constant_folds(prediction, fold),
+        "the same prediction": filler(prediction),
+    }
+    for what, rows in found.items():
+        if rows.any():
+            at = int(rows.argmax())
+            first = f"first {table[ID].iloc[at]}: fold {fold[at]}, prediction {prediction[at]:g}"
+            count = f"{int(rows.sum()):,} of {len(rows):,} rows"
+            raise UserError(f"{word}: {count} have {what} ({first}), as rows that no model scored; remove them")
+
+
+def constant_folds(prediction: Floats, fold: NDArray[np.int64]) -> Marks:
+    """(n,) rows of folds in which every prediction is the same, where those of other folds are not."""
+    folds = pd.Series(prediction).groupby(fold)
+    rows: Marks = ((folds.transform("size") >= _FOLD) & (folds.transform("nunique") == 1)).to_numpy()
+    rest = np.unique(prediction[~rows], return_counts=True)[1]
+    # A constant in every fold is the constant's own score, and a tree of two leaves may give one answer to a whole fold.
+    return rows if len(rest) and rest.max() <= rest.sum() / 2 else np.zeros_like(rows)
+
+
+def filler(prediction: Floats) -> Marks:
+    """(n,) rows of the commonest prediction, if nothing that predicts could give it so often; else none.
+
+    Inside the range of the others it must be far commoner than any other. Outside it may be where answers were clipped; but then
+    others come close: where a clip cuts c values from a normal tail, the gap beside it is about sd / (c x hazard).
+    """
+    values, place, counts = np.unique(prediction, return_inverse=True, return_counts=True)
+    none = np.zeros(len(prediction), dtype=bool)
+    if len(values) < 3:
+        return none
+    top, n = int(counts.argmax()), len(prediction)
+    value, count, others = values[top], int(counts[top]), np.delete(values, top)
+    rows: Marks = place == top
+    rest = prediction[~rows]
+    if others[0] < value < others[-1]:
+        often = count >= max(5, 0.02 * n) and count >= 5 * np.delete(counts, top).max()
+        return rows if often and len(others) >= 20 else none
+    # Below 0 is no score, so 2 are enough; a model may answer a few times with the same legal score.
+    if count < (2 if value <= 0 else max(5, 0.02 * n)) or (value > 0 and len(others) < 20):
+        return none
+    tail = count / n
+    hazard = _NORMAL.pdf(_NORMAL.inv_cdf(tail)) / tail if value < others[0] else 1.0
+    return rows if count * hazard * np.abs(others - value).min() > 9 * rest.std() else none
