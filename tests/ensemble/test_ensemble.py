@@ -112,7 +112,7 @@ def test_groups_of_a_folds_file(files, paw):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("m0.csv",), "two members"), (("m0.csv", "m1.csv", "--method", "simplx"), '"simplex"'),
+    [(("m0.csv",), "run: make train"), (("m0.csv", "m1.csv", "--method", "simplx"), '"simplex"'),
      (("m0.csv", "m1.csv", "--method", "best+affine"), "--method"), (("m0.csv", "m1.csv", "--run", "../x"), "--run"),
      (("m0.csv", "m1.csv", "--draws", 5), "--draws"), (("m0.csv", "m1.csv", "--seed", -1), "--seed"),
      (("m0.csv", "m1.csv", "--folds", "nowhere.csv"), "nowhere.csv"), ((), "two or more finished runs")],

@@ -148,7 +148,7 @@ def test_only_trained_folds_are_looked_at(at, paw, refused):
     assert paw(*COMMAND, "--n", "1", *words).code == 0
     assert set(pd.read_csv(FOLDER / "explain.csv")["fold"]) == {0}
     assert "Only fold 0 of 2 is trained" in (FOLDER / "index.html").read_text(encoding="utf-8")
-    assert "all other folds saw it" in refused(*COMMAND, "--photo", unseen, *words)
+    assert "run: make train FOLD=1 RUN=toy" in refused(*COMMAND, "--photo", unseen, *words)
     assert f"1 of 2 photos cannot be explained ({unseen}" in refused(*COMMAND, "--photo", seen, unseen, *words)
 
 

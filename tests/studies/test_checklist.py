@@ -140,7 +140,7 @@ def test_gaps_are_told_beside_answers(place, paw):
     assert paw("ensemble", "a.csv", "b.csv", "--method", "mean", "--run", "files").code == 0
     done = paw("checklist")
     assert done.code == 2
-    assert "b: statistical tests: not backed" in done.err
+    assert "b: statistical tests: not backed" in done.out
     assert "of one fold: no sd" in told("a")["result and spread"]["text"]
     assert missing("b") == {"trials and choice", "statistical tests"}
     assert "not known" in told("files")["statistics"]["text"]
