@@ -194,7 +194,7 @@ def _detail_lines(d: dict[str, Any]) -> list[tuple[str, str]]:
         line = f"target = {b['intercept']:.2f} + {b['slope']:.3f} x prediction (above 1: too timid, below 1: too bold)"
     mean = f"sd {_number(b['fold_sd'], 2)}, mean {b['mean_of_folds']:.2f} (often quoted instead of the RMSE)"
     lines = [("warning", LEAKY)] if d["leaky"] else []
-    lines += [("settings", f"{d['searched']}, which used rows of these data")] if d["searched"] else []
+    lines += [("settings", f"{d['searched']}: a little too good on the rows that it used")] if d["searched"] else []
     lines += [
         ("RMSE", f"{s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{few}; n = {s['n']:,}"),
         ("constant", f"{s['constant_rmse']:.2f} ({d['constant_words']}); sd of these rows {s['sd']:.2f}"),
