@@ -152,6 +152,7 @@ LEGAL = {
     "half precision": lambda t: t["prediction"].astype(np.float16),
     "two leaves": lambda t: np.where(t["prediction"] > 60, 70.0, 35.0),
     "ten leaves": lambda t: (t["prediction"] // 10) * 10 + 5,
+    "a table of answers": lambda t: t["target"].where(t.index % 2 > 0, 38.04),
     "a fold each": lambda t: t["prediction"],
 }
 

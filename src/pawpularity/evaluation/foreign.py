@@ -100,9 +100,11 @@ def filler(prediction: Floats) -> Marks:
         return np.zeros(len(prediction), dtype=bool)
     for at in {0, len(values) - 1, int(counts.argmax())}:
         value, count, rest = values[at], int(counts[at]), prediction[place != at]
-        many = count >= max(5, 0.02 * len(prediction)) and count >= 5 * np.delete(counts, at).max() and len(values) > 20
+        # Few values altogether, as of a tree or a table of answers, may well be given often.
+        second, n = int(np.delete(counts, at).max()), len(prediction)
+        many = count >= max(5, 0.02 * n, 5 * second) and second <= max(2, 0.01 * n)
         inside = values[0] < value < values[-1]
-        gap, tail = float(np.abs(np.delete(values, at) - value).min()), count / len(prediction)
+        gap, tail = float(np.abs(np.delete(values, at) - value).min()), count / n
         # An upper tail may be long, and a few answers alone there. Below 0 is no score, nor is what lies far from all others.
         hazard = _NORMAL.pdf(_NORMAL.inv_cdf(tail)) / tail if at == 0 else 1.0
         few = count > 1 and (value <= 0 or gap > 3 * rest.std())
