@@ -111,8 +111,10 @@ class Run:
     def searched(self) -> str:
         """What a search had to do with its settings, in words; empty where they were chosen by hand.
 
-        The search trained and judged its trials on rows of the same data, so the run's figure is a little too good.
+        The search trained and judged its trials on rows of its data, so the run's figure is a little too good there.
         """
+        if self.record.get("searched"):
+            return "blend of runs of a search"
         if re.fullmatch(r".+-trial\d+", self.name):
             return "trial of a search"
         # configs/tuned/NAME.yaml holds the winner of a search; the name of a config keeps its folder.

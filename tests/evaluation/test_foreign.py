@@ -119,6 +119,7 @@ UNSCORED = {
     "rounded, a fold of zeros": lambda t: t["prediction"].round().where(t["fold"] < 4, 0.0),
     "zeros here and there": lambda t: t["prediction"].where(t.index % 11 > 0, 0.0),
     "the mean here and there": lambda t: t["prediction"].where(t.index % 11 > 0, 38.04),
+    "999 twice, among many ties": lambda t: t["prediction"].round().where(t.index > 1, 999.0),
     "-999 twice": lambda t: t["prediction"].where(t.index > 1, -999.0),
     "shares, -1 here and there": lambda t: (t["prediction"] / 100).where(t.index % 30 > 0, -1.0),
 }
@@ -129,7 +130,7 @@ def test_rows_that_no_model_scored_are_named(work, how):
     value = table().assign(prediction=UNSCORED[how])
     with pytest.raises(UserError, match="no model scored") as error:
         read(value, 100)
-    count = sum(value["prediction"] != table()["prediction"].round() if "rounded" in how else
+    count = sum(value["prediction"] != table()["prediction"].round() if "rounded" in how or "ties" in how else
                 value["prediction"] != table()["prediction"] / (100 if "shares" in how else 1))  # fmt: skip
     assert how == "shares, -1 here and there" or f"{count} of 300" in str(error.value)
 
@@ -151,6 +152,7 @@ LEGAL = {
     "half precision": lambda t: t["prediction"].astype(np.float16),
     "two leaves": lambda t: np.where(t["prediction"] > 60, 70.0, 35.0),
     "ten leaves": lambda t: (t["prediction"] // 10) * 10 + 5,
+    "a table of answers": lambda t: t["target"].where(t.index % 2 > 0, 38.04),
     "a fold each": lambda t: t["prediction"],
 }
 

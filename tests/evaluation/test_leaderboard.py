@@ -99,6 +99,7 @@ def test_runs_of_a_search_are_marked_wherever_they_stand(runs, paw):
     assert paw("report", "--runs", "found-trial3", "--runs", "b").code == 0
     page = Path("oof/report.html").read_text()
     assert all(f"{name} ({mark})" in page for name, mark in marks.items())
+    assert "blend of runs of a search" in line_of(paw("oof").out, "ensemble")
     shutil.copytree("oof/b", "oof/c")
     shutil.rmtree("oof/ensemble")
     assert "members b c" in paw("ensemble", "--draws", 100).err, "trials are no members unless they are named"

@@ -130,6 +130,7 @@ def test_near_duplicates_count_once(work, drawn, paw, monkeypatch):
     words = ("--draws", 1500, "--json", "-")
     found = [json.loads(paw("hypotheses", "--data", place, *words).out) for place in ("one", "two")]
     alone, twice = (next(row for row in part["tested"] if row["column"] == "Eyes") for part in found)
+    assert all(any("24 groups" in note for note in part["notes"]) for part in found), "indicative, of 48 photos too"
     assert twice["effect"] == pytest.approx(alone["effect"])
     assert twice["high"] - twice["low"] == pytest.approx(alone["high"] - alone["low"], rel=0.1)
     assert twice["p"] == pytest.approx(alone["p"], abs=0.05)

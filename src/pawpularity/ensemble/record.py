@@ -54,6 +54,7 @@ def write_blend(
         "config": {"name": folder.name, **(settings or {})},
         "members": {member["name"]: member["hash"] for member in weights["members"]},
         "files": [source.name for source in sources if source.run is None],
+        "searched": [source.name for source in sources if source.run is not None and source.run.searched],
         "method": blend.method,
         "oof_hash": file_hash(folder / "oof.csv"),
         "weights_hash": file_hash(folder / "weights.json"),

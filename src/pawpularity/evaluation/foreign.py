@@ -90,25 +90,24 @@ def constant_folds(prediction: Floats, fold: NDArray[np.int64]) -> Marks:
 
 
 def filler(prediction: Floats) -> Marks:
-    """(n,) rows of the commonest prediction, if nothing that predicts could give it so often; else none.
+    """(n,) rows with a prediction that nothing which predicts could give so often; else none.
 
-    Inside the range of the others it must be far commoner than any other. Outside it may be where answers were clipped; but then
+    Inside the range of the others it must be far commoner than any other. At an end it may be where answers were clipped; but then
     others come close: where a clip cuts c values from a normal tail, the gap beside it is about sd / (c x hazard).
     """
     values, place, counts = np.unique(prediction, return_inverse=True, return_counts=True)
-    none = np.zeros(len(prediction), dtype=bool)
     if len(values) < 3:
-        return none
-    top, n = int(counts.argmax()), len(prediction)
-    value, count, others = values[top], int(counts[top]), np.delete(values, top)
-    rows: Marks = place == top
-    rest = prediction[~rows]
-    if others[0] < value < others[-1]:
-        often = count >= max(5, 0.02 * n) and count >= 5 * np.delete(counts, top).max()
-        return rows if often and len(others) >= 20 else none
-    # Below 0 is no score, so 2 are enough; a model may answer a few times with the same legal score.
-    if count < (2 if value <= 0 else max(5, 0.02 * n)) or (value > 0 and len(others) < 20):
-        return none
-    tail = count / n
-    hazard = _NORMAL.pdf(_NORMAL.inv_cdf(tail)) / tail if value < others[0] else 1.0
-    return rows if count * hazard * np.abs(others - value).min() > 9 * rest.std() else none
+        return np.zeros(len(prediction), dtype=bool)
+    for at in {0, len(values) - 1, int(counts.argmax())}:
+        value, count, rest = values[at], int(counts[at]), prediction[place != at]
+        # Few values altogether, as of a tree or a table of answers, may well be given often.
+        second, n = int(np.delete(counts, at).max()), len(prediction)
+        many = count >= max(5, 0.02 * n, 5 * second) and second <= max(2, 0.01 * n)
+        inside = values[0] < value < values[-1]
+        gap, tail = float(np.abs(np.delete(values, at) - value).min()), count / n
+        # An upper tail may be long, and a few answers alone there. Below 0 is no score, nor is what lies far from all others.
+        hazard = _NORMAL.pdf(_NORMAL.inv_cdf(tail)) / tail if at == 0 else 1.0
+        few = count > 1 and (value <= 0 or gap > 3 * rest.std())
+        if many if inside else (many or few) and count * hazard * gap > 9 * rest.std():
+            return np.asarray(place == at)
+    return np.zeros(len(prediction), dtype=bool)

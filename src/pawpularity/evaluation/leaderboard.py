@@ -203,7 +203,7 @@ def _detail_lines(d: dict[str, Any]) -> list[tuple[str, str]]:
         bold = "timid" if b["slope"] > 1 else "bold"
         line = f"target = {b['intercept']:.2f} + {b['slope']:.2f} x prediction (the predictions are too {bold})"
     lines = [("warning", LEAKY)] if d["leaky"] else []
-    lines += [("settings", f"{d['searched']}, which used rows of these data")] if d["searched"] else []
+    lines += [("settings", f"{d['searched']}: a little too good on the rows that it used")] if d["searched"] else []
     lines += [
         ("RMSE", f"{s['rmse']:.2f}, 95 % [{s['low']:.2f}, {s['high']:.2f}]{few}; n = {s['n']:,}"),
         ("constant", f"{s['constant_rmse']:.2f} ({d['constant_words']}); sd of these rows {s['sd']:.2f}"),

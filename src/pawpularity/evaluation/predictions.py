@@ -151,7 +151,11 @@ def _require_same_rows(first: Predictions, second: Predictions) -> None:
 def search_note(several: Iterable[Predictions]) -> str | None:
     """A line that names those of `several` whose settings a search chose; None where there is none."""
     found = [f"{one.name} ({one.run.searched})" for one in several if one.run is not None and one.run.searched]
-    return f"settings chosen on rows of these data: {listed(found)}" if found else None
+    return (
+        f"settings chosen by a search, so a little too good on the rows that it used: {listed(found)}"
+        if found
+        else None
+    )
 
 
 def groups_of_all(several: Sequence[Predictions]) -> NDArray[np.int64] | None:

@@ -41,6 +41,7 @@ from pawpularity.evaluation.effects import (
     verdict,
 )
 from pawpularity.evaluation.leak_detection import rows_known
+from pawpularity.evaluation.metrics import INDICATIVE_BELOW
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import atomic_file, write_json, write_text
 from pawpularity.runs import OOF, findings_name
@@ -97,6 +98,10 @@ def test_claims(work: Context, source: Predictions | None, draws: int, margin: f
         contrast = measure(work.dataset).levels[order]
         notes.append(_contrast_note(work.data, rows[ID].tolist(), contrast, known))
     scores, groups = rows[TARGET].to_numpy(dtype=np.float64), work.folds.groups_of(rows[ID])
+    if (independent := len(np.unique(groups))) < INDICATIVE_BELOW:
+        notes.append(
+            f"intervals are indicative: {len(rows)} photos in {independent} groups, fewer than {INDICATIVE_BELOW}"
+        )
     found = find(rows, groups, contrast=contrast, prediction=prediction, draws=draws, margin=margin)
     for row in found["tested"]:
         row["true_effect"] = known.get(row["column"])
