@@ -375,9 +375,9 @@ def checklist(at: Path, *names: str):
     return code, found, at / "oof" / "checklist.md"
 
 
-def build_kernel(at: Path, names, data: Path) -> Path:
+def build_kernel(at: Path, names) -> Path:
     """The folder that goes up to Kaggle for the runs `names`."""
-    done("kernel", "--runs", *names, "--data", data, "--user", "anna", at=at)
+    done("kernel", "--runs", *names, "--user", "anna", at=at)
     return at / "kernels" / "build"
 
 

@@ -47,17 +47,6 @@ ANSWER_MINUTES = 5.0
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True)
-class Clock:
-    """The current time and sleeping; tests replace both."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-CLOCK = Clock()
-
-
 class Refused(UserError):
     """Kaggle refused. `code`: the HTTP code; 200 if a field of the answer names an error."""
 
@@ -91,7 +80,6 @@ class Kaggle:
 
     api: Any
     """kaggle.api.kaggle_api_extended.KaggleApi"""
-    clock: Clock
 
     @classmethod
     def sign_in(cls) -> "Kaggle":
@@ -101,13 +89,20 @@ class Kaggle:
                 from kaggle.api.kaggle_api_extended import KaggleApi
         except ModuleNotFoundError as error:
             raise UserError(f"the kaggle package is not here ({error}); run: {sys.executable} -m {INSTALL}") from None
-        kaggle = cls(KaggleApi(), CLOCK)
-        kaggle.api.build_kaggle_client = kaggle.client
+        kaggle = cls(KaggleApi())
+        build = kaggle.api.build_kaggle_client
+
+        def with_timeout() -> Any:
+            with build() as client:  # without a timeout a silent connection would block for ever
+                session = client.http_client()._session
+                session.send = partial(session.send, timeout=TIMEOUT_S)
+            return client
 
         def authenticate() -> None:
             with kaggle.asking("signing in"), redirect_stdout(io.StringIO()):  # hides its long help text
                 kaggle.api.authenticate()
 
+        kaggle.api.build_kaggle_client = with_timeout
         kaggle.wait(authenticate)
         return kaggle
 
@@ -116,25 +111,12 @@ class Kaggle:
         """The user name of the credentials in use."""
         return str(self.api.config_values.get("username", "")).lower()
 
-    def client(self) -> Any:
-        """A client of kagglesdk. With KAGGLE_API_ENVIRONMENT=TEST it reaches localhost:7777, which KaggleApi's own does not."""
-        from kagglesdk.kaggle_client import KaggleClient
-
-        values = self.api.config_values
-        client = KaggleClient(
-            username=values.get("username"), password=values.get("key"), api_token=values.get("token")
-        )
-        with client:  # without a timeout a silent connection would block for ever
-            session = client.http_client()._session
-            session.send = partial(session.send, timeout=TIMEOUT_S)
-        return client
-
     def ask(self, doing: str, service: str, what: str, *, hint: str = FORBIDDEN, **fields: Any) -> Any:
         """The typed answer to one request, sent once: `what` is asked of `service`, such as GetDataset of datasets.dataset."""
         room, _, part = service.partition(".")
         method = f"{room}.{part}_api_client.{re.sub('(?<!^)(?=[A-Z])', '_', what).lower()}"
         message = request(service, f"{what}Request", **fields)
-        with self.asking(doing, hint), self.client() as client:
+        with self.asking(doing, hint), self.api.build_kaggle_client() as client:
             answer = attrgetter(method)(client)(message)
         if error := getattr(answer, "error", None):
             raise Refused(doing, 200, self.scrub(error), hint if "not found" in error.lower() else "")
@@ -168,7 +150,7 @@ class Kaggle:
 
         An uncertain answer is no failure: the request is repeated, at growing intervals.
         """
-        deadline, pause = self.clock.now() + 60 * minutes, POLL_S
+        deadline, pause = time.monotonic() + 60 * minutes, POLL_S
         while True:
             missed = None
             try:
@@ -179,13 +161,13 @@ class Kaggle:
             except Uncertain as error:
                 missed = error
                 pause = max(min(2 * pause, LONGEST_S), error.retry_after)
-            if self.clock.now() + pause > deadline:
+            if time.monotonic() + pause > deadline:
                 if missed:
                     raise missed
                 return found
             if missed:
                 log(f"{missed}; asking again in {duration(pause)}")
-            self.clock.sleep(pause)
+            time.sleep(pause)
 
     def upload(self, doing: str, folder: Path, kind: str, count: int, send: Callable[[list[Any]], Any]) -> None:
         """Upload the `count` files of `folder`, and `send` the request that makes a version of them.
@@ -211,18 +193,11 @@ class Kaggle:
                 lost = error  # Kaggle may have used the files, so leave the context without an error: it then forgets them.
         raise lost
 
-    def download(self, doing: str, response: Any, path: Path) -> None:
-        """Stream a response of the client, or of requests, into a file, and check its announced size."""
-        with self.asking(doing):
-            response.raise_for_status()
-            self.api.download_file(response, str(path), None, quiet=False, resume=False)
-
     def scrub(self, text: str) -> str:
-        """`text` without the credentials in use and anything that looks like one."""
-        secrets = {self.api.config_values.get(name) for name in ("token", "key", "api_token")}
-        for secret in sorted((s for s in secrets if s and len(s) >= 6), key=len, reverse=True):
+        """`text` without the credentials in use."""
+        for secret in filter(None, (self.api.config_values.get(name) for name in ("token", "key"))):
             text = text.replace(secret, "***")
-        return re.sub(r"KGAT_\w+|(?i:(?<=bearer )\S+)|(?i:(?<=signature=)[^&\s]+)", "***", text)
+        return text
 
 
 def _answer(error: Any) -> tuple[int, str, float]:

@@ -1,13 +1,12 @@
 """`pawpularity kernel-push`, `kernel-status` and `submit`. Push and submit only print their steps unless --go is given."""
 
-from pathlib import Path
 from typing import Any
 
 from pawpularity import __version__
 from pawpularity.console import log, next_step
 from pawpularity.errors import UserError
 from pawpularity.kaggle import push
-from pawpularity.kaggle.api import SUBMISSIONS, Kaggle, Uncertain
+from pawpularity.kaggle.api import SUBMISSIONS, Kaggle, Refused
 from pawpularity.kaggle.built_kernel import BuiltKernel, built_kernel, check_built
 from pawpularity.kaggle.bundle import open_bundle
 from pawpularity.kaggle.watch import Pushed, over
@@ -17,75 +16,68 @@ WAIT_MINUTES = 60.0
 """For an inference kernel; a push does not wait for a training kernel."""
 
 
-def kernel_push(*, name: str, user: str | None, build: str, go: bool, wait: float | None) -> None:
+def kernel_push(*, name: str, user: str | None, go: bool, wait: float | None) -> None:
     """Upload the files if they changed, push the kernel, and wait for its end, at most `wait` minutes."""
-    built = built_kernel(name, Path(build))
-    check_built(built, user)
+    built = built_kernel(name, user)
+    check_built(built)
     if not go:
         print(push.plan(built))
         log(SHOWN)
         return
     kaggle = Kaggle.sign_in()
-    record = push.push(kaggle, built)
-    pushed = Pushed(kaggle, built, record["kernel_version"])
+    pushed = Pushed(kaggle, built, push.push(kaggle, built))
     log(f"pushed  {pushed}: {built.url}")
     minutes = wait if wait is not None else WAIT_MINUTES if built.inference else 0.0
     if minutes == 0:
         print(f"{pushed} is running")
         next_step(f"make kernel-status{built.make_word}")
         return
-    _wait_and_check(pushed, record, minutes)
+    _wait_and_check(pushed, minutes)
 
 
-def kernel_status(*, name: str, user: str | None, build: str, wait: float | None) -> None:
+def kernel_status(*, name: str, user: str | None, wait: float | None) -> None:
     """Print the status of a pushed kernel; the end of its log if it failed. Wait at most `wait` minutes for its end."""
-    built, record = pushed_kernel(name, build, user)
+    built, record = pushed_kernel(name, user)
     pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
-    now = pushed.kaggle.wait(pushed.status)
+    now, _ = pushed.kaggle.wait(pushed.status)
     if not over(now) and not wait:
         print(f"{pushed}: {now}; {built.url}")
         next_step(f"make kernel-status{built.make_word}")
         return
-    _wait_and_check(pushed, record, wait or 0.0)
+    _wait_and_check(pushed, wait or 0.0)
 
 
-def submit(*, user: str | None, build: str, go: bool, message: str | None, again: bool, anyway: bool) -> None:
+def submit(*, user: str | None, go: bool, again: bool, anyway: bool) -> None:
     """Submit the pushed kernel to the contest.
 
     Raises UserError if the files changed since the push, if the version was or may have been submitted before (without `again`),
     and if its runs were not trained on the contest's photos (without `anyway`).
     """
-    built, record = pushed_kernel("inference", build, user)
+    built, record = pushed_kernel("inference", user)
     which, hashes = f"{built.id} version {record['kernel_version']}", built.hashes()
     if hashes.items() - record.items():
-        raise UserError(f"{build}: was changed since {which} was pushed; run: make kernel-push GO=1")
+        raise UserError(f"{built.root}: was changed since {which} was pushed; run: make kernel-push GO=1")
     if record.get("submission") and not again:
         what = "was submitted already" if record["submission"] != "sent" else "was sent, and Kaggle's answer was lost"
         raise UserError(f"{which}: {what}; look at {SUBMISSIONS}, and if it must be sent again, add ARGS=--again")
-    message = message or f"pawpularity {__version__}, files {hashes['files_hash']}"
-    if not message.isprintable() or len(message) > 500:
-        raise UserError("--message: must be one line of at most 500 characters")
     bundle = open_bundle(built.dataset, check_files=False)
     log(bundle.trained_on)
-    other_data = not bundle.trained_on_contest and not anyway
+    other_data = not bundle.about["trained_on"]["contest"] and not anyway
     if not go:
-        print(f"check the output of {which}, and submit it to the contest as: {message}")
-        log(f"it is {record['status']}; {SHOWN}{', with ARGS=--anyway' if other_data else ''}")
+        print(f"check the output of {which}, and submit it to the contest")
+        log(f"{SHOWN}{', with ARGS=--anyway' if other_data else ''}")
         return
     if other_data:
         raise UserError(f"{which}: {bundle.trained_on}, so its score would mean nothing in the contest; train on the contest's "
                         "data (make data), or add ARGS=--anyway")  # fmt: skip
     pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
-    if record["status"] != "checked":
-        pushed.require_complete()
-        record |= {"status": "checked", "rows": pushed.check_output()}
+    pushed.require_complete()
+    pushed.check_output()
     # Recorded before sending: if the answer is lost, the next call must not submit a second time by mistake.
     built.keep(record | {"submission": "sent"})
     try:
-        record["submission"] = pushed.submit(message)
-    except Uncertain:
-        raise
-    except UserError:
+        record["submission"] = pushed.submit(f"pawpularity {__version__}, files {hashes['files_hash']}")
+    except Refused:
         built.keep(record)
         raise
     built.keep(record)
@@ -93,26 +85,22 @@ def submit(*, user: str | None, build: str, go: bool, message: str | None, again
     log(f"it now runs on the hidden photos, which takes hours; the score will be at {SUBMISSIONS}")
 
 
-def pushed_kernel(name: str, build: str, user: str | None) -> tuple[BuiltKernel, dict[str, Any]]:
+def pushed_kernel(name: str, user: str | None) -> tuple[BuiltKernel, dict[str, Any]]:
     """The built kernel and the record of its push. Raises UserError if it was never pushed."""
-    built = built_kernel(name, Path(build))
-    check_built(built, user)
+    built = built_kernel(name, user)
     record = built.record()
-    if not isinstance(record.get("kernel_version"), int) or record.get("kernel") != built.id:
+    if record.get("kernel_version") is None or record["kernel"] != built.id:
         raise UserError(f"{built.id}: was not pushed from here yet; run: make kernel-push{built.make_word} GO=1")
     return built, record
 
 
-def _wait_and_check(pushed: Pushed, record: dict[str, Any], minutes: float) -> None:
-    """Wait for the version to end; record and print its outcome."""
-    built = pushed.built
-    built.keep(record | {"status": pushed.wait(minutes)})
+def _wait_and_check(pushed: Pushed, minutes: float) -> None:
+    """Wait for the version to end, and print its outcome."""
+    pushed.wait(minutes)
     pushed.require_complete()
-    if built.inference:
-        rows = pushed.check_output()
-        built.keep(record | {"status": "checked", "rows": rows})
-        print(f"{pushed}: complete, submission.csv with {rows} rows is sound")
+    if pushed.built.inference:
+        print(f"{pushed}: complete, submission.csv with {pushed.check_output()} rows is sound")
         next_step("make submit")
     else:
         print(f"{pushed}: complete")
-        next_step(f"make kernel-fetch{built.make_word} GO=1")
+        next_step(f"make kernel-fetch{pushed.built.make_word} GO=1")

@@ -22,7 +22,7 @@ from pawpularity.runs import OOF, Run
 ARCHIVE = r"run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip"
 
 
-def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str | None) -> None:
+def kernel_fetch(*, name: str, user: str | None, go: bool, zip: str | None) -> None:
     """Download the run of the training kernel `name`, or take the archive `zip`. Without `go` print what would be downloaded."""
     if zip:
         print(bring_home(Path(zip)))
@@ -30,7 +30,7 @@ def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str 
         return
     if name == "inference":
         raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
-    built, record = pushed_kernel(name, build, user)
+    built, record = pushed_kernel(name, user)
     if not go:
         print(f"download the run that {built.id} version {record['kernel_version']} trained, and add its folds to oof/")
         log(SHOWN)
@@ -42,7 +42,6 @@ def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str 
         if len(files) != 1:
             raise UserError(f"{pushed}: left {len(files)} archives of a run, not one; look at {built.url}")
         print(bring_home(files[0], name.removeprefix("train-")))
-    built.keep(record | {"status": "fetched"})
     next_step("make oof")
 
 

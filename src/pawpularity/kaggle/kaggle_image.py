@@ -1,12 +1,13 @@
-"""Kaggle's libraries, and a guard that runs a script with them alone: `python -I kaggle_image.py FOLDER SCRIPT [WORDS]`.
+"""Kaggle's libraries, and a guard that runs a script with them alone: `python -I kaggle_image.py FOLDER SCRIPT`.
 
 Kaggle publishes how its image is built, not what is in it: github.com/Kaggle/docker-python builds on Google Colab's image (pull
 request 1444, November 2024) and adds kaggle_requirements.txt; torch and its like stay Colab's, whose versions are published
 (github.com/googlecolab/backend-info, pip-freeze.gpu.txt). Scikit-learn, scipy, OpenCV, albumentations, matplotlib and others are
 in it too, some pinned to old versions; prediction does not use them.
 
-The guard hides every other module, imports this package from FOLDER only, and refuses connections. It writes the modules it hid
-and the connections it refused to FOLDER/guard.json. It uses the standard library alone, so that any Python can run it.
+The guard hides every module that prediction must not use, imports this package from FOLDER only, and refuses connections. It
+writes the libraries' versions and the refused connections to FOLDER/guard.json. It uses the standard library alone, so that any
+Python can run it.
 """
 
 import importlib.abc
@@ -23,15 +24,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-RELIED = {
-    "torch": "2.9.0+cu128",
-    "timm": "1.0.24",
-    "safetensors": "0.7.0",
-    "numpy": "2.0.2",
-    "pandas": "2.2.2",
-    "pillow": "11.3.0",
-}
-"""Distributions that prediction imports, with their versions in an image of February 2026 (commit 66982a1, Python 3.12)."""
+RELIED = ("torch", "timm", "safetensors", "numpy", "pandas", "pillow")
+"""Distributions that prediction imports; docs/kaggle.md has their versions in Kaggle's image."""
 OWN = "pawpularity"
 
 
@@ -64,7 +58,6 @@ class Guard(importlib.abc.MetaPathFinder):
         self.allowed, self.folder = allowed, folder
         # An editable installation adds a finder, which would find the checkout.
         self.finders = [finder for finder in finders if "editable" not in repr(finder)]
-        self.hidden: dict[str, None] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -74,10 +67,8 @@ class Guard(importlib.abc.MetaPathFinder):
         if top == OWN:
             inside = [place for place in (path or sys.path) if Path(place).is_relative_to(self.folder)]
             return importlib.machinery.PathFinder.find_spec(name, inside, target)
-        if top not in self.allowed and not top.startswith(
-            "_sysconfigdata_"
-        ):  # of the standard library, named after the machine
-            self.hidden[top] = None
+        # _sysconfigdata_ is of the standard library, and named after the machine.
+        if top not in self.allowed and not top.startswith("_sysconfigdata_"):
             return None
         found = (finder.find_spec(name, path, target) for finder in self.finders)
         return next((spec for spec in found if spec is not None), None)
@@ -97,25 +88,20 @@ def _refuse_connections(tried: list[str]) -> None:
     sys.addaudithook(hook)
 
 
-def main(folder: Path, script: str, words: Sequence[str]) -> None:
+def main(folder: Path, script: str) -> None:
     """Run `script` under the guard."""
     versions = {"Python": platform.python_version()}
-    for name in RELIED:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            sys.exit(f"this Python has no {name}, which Kaggle's image has; install it into this Python")
+    versions |= {name: importlib.metadata.version(name) for name in RELIED}
     tried: list[str] = []
-    guard = Guard(promised_imports(), folder, sys.meta_path)
-    sys.meta_path[:] = [guard]
+    sys.meta_path[:] = [Guard(promised_imports(), folder, sys.meta_path)]
     _refuse_connections(tried)
-    sys.argv = [script, *words]
+    sys.argv = [script]
     try:
         runpy.run_path(script, run_name="__main__")
     finally:
-        log = {"versions": versions, "hidden": list(guard.hidden), "connections": tried}
+        log = {"versions": versions, "connections": tried}
         (folder / "guard.json").write_text(json.dumps(log), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2])

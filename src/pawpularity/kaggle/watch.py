@@ -3,7 +3,6 @@
 import json
 import re
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 
 from pawpularity.console import log
 from pawpularity.errors import UserError
-from pawpularity.files import read_json
 from pawpularity.kaggle.api import COMPETITION, Kaggle, Refused, Uncertain
 from pawpularity.kaggle.built_kernel import BuiltKernel
-from pawpularity.kaggle.submission_file import VISIBLE, check_submission, require_answers
+from pawpularity.kaggle.submission_file import check_submission
 
-TRIAL = r"submission\.csv|inference\.json"
-"""The output files of the inference kernel."""
+VISIBLE = 8
+"""Visible test photos, all of noise: the rows of a kernel's trial run."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,11 @@ class Pushed:
         name = {"user_name": owner, "kernel_slug": slug, "version_label": f"v{self.version}"}
         return self.kaggle.ask(f"asking for {self}", "kernels.kernels", what, **name, **fields)
 
-    def status(self) -> str:
-        """Kaggle's status in small letters, such as queued; `waiting` for a version that Kaggle does not list yet. Asks once."""
-        return self._session()[0]
+    def status(self) -> tuple[str, str]:
+        """Kaggle's status in small letters, such as queued, and its reason for a failure. Asks once.
 
-    def _session(self) -> tuple[str, str]:
-        """The status, and Kaggle's reason for a failure."""
+        The status is `waiting` for a version that Kaggle does not list yet.
+        """
         try:
             answer = self._ask("GetKernelSessionStatus")
         except Refused as error:
@@ -55,7 +52,7 @@ class Pushed:
         last = [""]
 
         def ask() -> str:
-            now = self.status()
+            now, _ = self.status()
             if now != last[0]:
                 log(f"{self}: {now}")
                 last[0] = now
@@ -65,7 +62,7 @@ class Pushed:
 
     def require_complete(self) -> None:
         """Raise UserError unless it completed; if it failed, log the end of its log first."""
-        status, reason = self.kaggle.wait(self._session)
+        status, reason = self.kaggle.wait(self.status)
         if status == "complete":
             return
         if not over(status):
@@ -99,11 +96,12 @@ class Pushed:
             page = self._listing(page_size=100, **({"page_token": token} if token else {}))
             for file in page.files or []:
                 if re.fullmatch(pattern, file.file_name):
-                    doing = f"downloading {file.file_name} of {self}"
-                    with self.kaggle.asking(doing):
+                    with self.kaggle.asking(f"downloading {file.file_name} of {self}"):
                         response = requests.get(file.url, stream=True, timeout=300)
-                    self.kaggle.download(doing, response, into / file.file_name)
-                    found.append(into / file.file_name)
+                        response.raise_for_status()
+                        path = into / file.file_name
+                        self.kaggle.api.download_file(response, str(path), None, quiet=False)
+                    found.append(path)
             token = page.next_page_token
             if not token:
                 return found
@@ -111,37 +109,23 @@ class Pushed:
     def check_output(self) -> int:
         """The number of rows of its submission.csv for the visible photos.
 
-        Raises UserError if there is none, if the contest would refuse it, and if no network scored the photos.
+        Raises UserError if there is none, and if the contest would refuse it.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            files = {path.name: path for path in self.fetch(Path(scratch), TRIAL)}
-            if "submission.csv" not in files:
+            files = self.fetch(Path(scratch), r"submission\.csv")
+            if not files:
                 raise UserError(f"{self}: completed without a submission.csv; its log: {self.built.url}/log")
-            scores = check_submission(files["submission.csv"], str(self), rows=VISIBLE)
-            if "inference.json" in files:
-                self._check_report(read_json(files["inference.json"], str(self)), len(scores))
-            require_answers(scores, str(self))
-            return len(scores)
-
-    def _check_report(self, report: Mapping[str, Any], rows: int) -> None:
-        """Raise UserError if the script reports that it could use no photo, or lost a network."""
-        failed = [line for line in report["left_out"] if "(failed)" in line]
-        if len(report["photos_unusable"]) >= rows:
-            failed = [f"photos: it could read none of {rows}"]
-        if failed:
-            raise UserError(f"{self}: answered without {failed[0]}; its log says why: {self.built.url}/log")
+            return len(check_submission(files[0], str(self), rows=VISIBLE))
 
     def submit(self, message: str) -> int:
         """Submit it to the contest, once; returns Kaggle's number of the submission.
 
         Raises Refused, and Uncertain if Kaggle may have taken it.
         """
-        owner, _, slug = self.built.id.partition("/")
         doing = f"submitting {self}"
-        answer = self.kaggle.ask(
-            doing, "competitions.competition", "CreateCodeSubmission", competition_name=COMPETITION, kernel_owner=owner,
-            kernel_slug=slug, kernel_version=self.version, file_name="submission.csv", submission_description=message,
-        )  # fmt: skip
+        with self.kaggle.asking(doing):
+            send = self.kaggle.api.competition_submit_code
+            answer = send("submission.csv", message, COMPETITION, self.built.id, self.version)
         if not answer.ref:
             raise Uncertain(doing, f'its answer names no submission and says "{self.kaggle.scrub(answer.message)}"')
         return int(answer.ref)
