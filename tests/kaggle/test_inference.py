@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 from pawpularity.errors import UserError
-from pawpularity.kaggle import inference, kaggle_image, sandbox
+from pawpularity.kaggle import check, inference, kaggle_image
 from pawpularity.kaggle.check import FAULTS, break_photos
 from pawpularity.sample.draw import draw_sample
 
@@ -150,16 +150,16 @@ print(sorted(os.environ))
 @pytest.mark.parametrize("namespaces", [True, False])
 def test_the_sandbox_hides_what_is_not_promised_and_the_network(contest, tmp_path, monkeypatch, capfd, namespaces):
     if not namespaces:
-        monkeypatch.setattr(sandbox, "network_namespace", lambda: ())
+        monkeypatch.setattr(check, "network_namespace", lambda: ())
     probe = tmp_path / "probe.py"
     probe.write_text(PROBE)
-    session = sandbox.run(tmp_path / "a", probe, {"competition": contest})
+    session = check.run_script(tmp_path / "a", probe, {"competition": contest})
     printed = capfd.readouterr().err
     assert session.code == 0, printed
     assert session.guard["connections"] == ["('127.0.0.1', 9)", "kaggle.com"]
     assert "PYTHONPATH" not in printed
-    assert ("['lo']" in printed) >= bool(sandbox.network_namespace())
-    assert ("sockets blocked" in sandbox.isolation()) is not bool(sandbox.network_namespace())
+    assert ("['lo']" in printed) >= bool(check.network_namespace())
+    assert ("sockets blocked" in check.isolation()) is not bool(check.network_namespace())
     assert {"torch", "timm", "PIL", "pandas", "numpy", "safetensors", "json"} <= kaggle_image.promised_imports()
 
 

@@ -26,10 +26,9 @@ def test_the_folders_hold_what_kaggle_needs(built, checkout):
     checked = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=dataset, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
     listed = {line.split("  ")[1] for line in (dataset / "SHA256SUMS").read_text().splitlines()}
-    assert listed == {path.name for path in dataset.iterdir()} - {"SHA256SUMS", "dataset-metadata.json"}
+    assert listed == {path.name for path in dataset.iterdir()} - {"SHA256SUMS"}
     about = json.loads((script / "kernel-metadata.json").read_text())
     assert (about["enable_internet"], about["enable_gpu"], about["machine_shape"]) == (False, True, "NvidiaTeslaT4")
-    assert about["dataset_sources"] == [json.loads((dataset / "dataset-metadata.json").read_text())["id"]]
     assert about["dataset_sources"] == ["someone/pawpularity-bundle"]
     assert about["competition_sources"] == ["petfinder-pawpularity-score"]
     assert sorted(path.name for path in script.iterdir()) == ["inference.py", "kernel-metadata.json"]

@@ -53,7 +53,6 @@ def bundle(build, head=b"head", trained_on=CONTEST):
     about = {"format": FORMAT, "trained_on": trained_on}
     (dataset / "bundle.json").write_text(json.dumps(about))
     write_sums(dataset)
-    (dataset / "dataset-metadata.json").write_text(json.dumps({"id": DATA, "title": "pawpularity bundle"}))
 
 
 def write_kernel(folder, **changes):
@@ -389,9 +388,7 @@ def test_nothing_is_uploaded_that_was_not_built(kaggle, built, paw, refused, nam
     odd.write_text(TOKEN)
     assert ".env: was not built" in refused("kernel-push", "--name", name, "--go")
     odd.unlink()
-    file = next(
-        path for path in (place / "dataset").iterdir() if path.name not in ("SHA256SUMS", "dataset-metadata.json")
-    )
+    file = next(path for path in (place / "dataset").iterdir() if path.name != "SHA256SUMS")
     file.write_bytes(b"changed")
     assert file.name in refused("kernel-push", "--name", name, "--go")
     assert not kaggle.asked
@@ -421,17 +418,17 @@ def test_slugs_are_kaggles(kaggle):
 
 def test_a_training_kernel_is_pushed_and_left_to_itself(kaggle, work, paw, refused):
     assert paw("kernel-train", "--run", "toy", "--user", "anna", "kernel.carrier=model").code == 0
-    kaggle.sessions = ["RUNNING", "RUNNING", "COMPLETE"]
+    kaggle.sessions = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
     outcome = paw("kernel-push", "--name", "train-toy", "--go")
     assert outcome.code == 0, outcome.err
-    assert kaggle.asked["GetKernelSessionStatus"] == 0, "nobody waits eleven hours"
+    assert kaggle.asked["GetKernelSessionStatus"] == 1, "nobody waits eleven hours"
     assert kaggle.requests["SaveKernel"][0].enable_internet
     assert kaggle.requests["SaveKernel"][0].model_data_sources == ["anna/pawpularity-train-toy-files/pyTorch/default/1"]
     assert "running" in paw("kernel-status", "--name", "train-toy").out
     assert "still running" in refused("kernel-fetch", "--name", "train-toy", "--go")
     assert "anna/pawpularity-train-toy version 1" in paw("kernel-fetch", "--name", "train-toy").out
     assert "make kernel-fetch NAME=train-toy GO=1" in paw("kernel-status", "--name", "train-toy").err
-    assert "left 0 archives" in refused("kernel-fetch", "--name", "train-toy", "--go")
+    assert "left no archive" in refused("kernel-fetch", "--name", "train-toy", "--go")
     kaggle.output["run-toy.zip"] = b"no zip"
     assert "is damaged" in refused("kernel-fetch", "--name", "train-toy", "--go")
     assert "NAME=train-RUN" in refused("kernel-fetch", "--go"), "not the inference kernel"

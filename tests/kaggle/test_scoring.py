@@ -67,7 +67,7 @@ def test_with_time_enough_the_blend_is_exact_and_nothing_is_left_out():
 @given(st.floats(0.0, 1.2), st.integers(1, 2500))
 def test_less_time_leaves_things_out_in_order_and_keeps_every_row_and_the_hour(share, photos):
     allowed = share * photos * FULL
-    outcome, blend, spent, due = run(photos, allowed)
+    outcome, _, spent, due = run(photos, allowed)
     assert spent <= max(allowed, SCORED_AT_ONCE * FULL), "one batch is always scored"
     kinds = ["flip" if word == "mirror images" else word.split()[0] for word in outcome.left_out]
     order = ["flip", "fold", "c", "b"]  # runs by their weight

@@ -388,8 +388,7 @@ def check_kernel(at: Path, photos: int):
 
 def run_kernel(build: Path, contest: Path, root: Path, before=()):
     """(code, submission.csv or None, what was printed) of the built script in a copy of Kaggle's folders at `root`."""
-    shutil.copytree(build / "dataset", root / "input" / "datasets" / "anna" / "bundle",
-                    ignore=shutil.ignore_patterns("dataset-metadata.json"))  # fmt: skip
+    shutil.copytree(build / "dataset", root / "input" / "datasets" / "anna" / "bundle")
     shutil.copytree(contest, root / "input" / "competitions" / CONTEST, symlinks=True)
     (root / "working").mkdir()
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -20,7 +20,7 @@ import pawpularity
 from pawpularity import __version__
 from pawpularity.errors import UserError
 from pawpularity.files import atomic_file, read_json, text_hash, write_json
-from pawpularity.kaggle.bundle import BUNDLE, METADATA, SUMS, check_sums
+from pawpularity.kaggle.bundle import BUNDLE, SUMS, check_sums
 
 BUILD = Path("kernels/build")
 USER = "KAGGLE_USER"
@@ -72,15 +72,16 @@ class BuiltKernel:
         """kernel-metadata.json."""
         return dict(read_json(self.kernel / KERNEL, "kernel"))
 
-    @cached_property
-    def files_about(self) -> dict[str, Any]:
-        """dataset-metadata.json: id (USER/SLUG) and title of the data set or the model."""
-        return dict(read_json(self.dataset / METADATA, "kernel"))
-
     @property
     def id(self) -> str:
         """USER/SLUG of the kernel."""
         return str(self.about["id"])
+
+    @property
+    def files_id(self) -> str:
+        """USER/SLUG of the data set or the model."""
+        (source,) = self.about["dataset_sources"] or self.about["model_sources"]
+        return str(source).removesuffix(f"/{VARIATION}")
 
     @property
     def url(self) -> str:
@@ -90,7 +91,7 @@ class BuiltKernel:
     @property
     def files(self) -> list[Path]:
         """The files that are uploaded, in name order."""
-        return sorted(path for path in self.dataset.iterdir() if path.name != METADATA)
+        return sorted(self.dataset.iterdir())
 
     def record(self) -> dict[str, Any]:
         """What Kaggle confirmed about it; {} if it was never pushed."""
@@ -113,13 +114,11 @@ def built_kernel(name: str, user: str | None = None) -> BuiltKernel:
 
     Raises UserError where it is not built, or was built for another user than `user`.
     """
-    run = name.removeprefix("train-")
-    if name != "inference" and (run == name or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run)):
+    if name != "inference" and not re.fullmatch(r"train-[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UserError(f'--name "{name[:80]}": must be inference, or train-RUN for a training kernel')
-    built = BuiltKernel(name, BUILD if name == "inference" else BUILD / "train" / run)
-    for file in (built.dataset / METADATA, built.kernel / KERNEL):
-        if not file.is_file():
-            raise UserError(f"{file}: is not built yet; run: {built.remedy}")
+    built = BuiltKernel(name, BUILD if name == "inference" else BUILD / "train" / name.removeprefix("train-"))
+    if not (built.kernel / KERNEL).is_file():
+        raise UserError(f"{built.kernel / KERNEL}: is not built yet; run: {built.remedy}")
     owner = built.id.partition("/")[0]
     if user is not None and check_user(user) != owner:
         raise UserError(f"{built.kernel}: was built for {owner}, not for {user}; run: {built.remedy}")
@@ -135,7 +134,7 @@ def check_built(built: BuiltKernel) -> None:
     if built.id.startswith(f"{USER}/"):
         raise UserError(f"{built.kernel / KERNEL}: {USER} is not known yet; run: {built.remedy}")
     listed = check_sums(built.dataset, BUNDLE if built.inference else ORDER, f"run: {built.remedy}")
-    if odd := sorted({path.name for path in built.dataset.iterdir()} - {*listed, SUMS, METADATA}):
+    if odd := sorted({path.name for path in built.dataset.iterdir()} - {*listed, SUMS}):
         raise UserError(f"{built.dataset / odd[0]}: was not built and would be uploaded; move it away")
 
 

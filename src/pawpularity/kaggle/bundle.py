@@ -4,7 +4,6 @@ bundle.json                            the runs and their weights, what they wer
 RUN.config.json, RUN.foldK.*, ...      the files of oof/RUN/ that prediction needs
 pawpularity-VERSION-py3-none-any.whl   the package
 SHA256SUMS                             for `sha256sum -c SHA256SUMS`
-dataset-metadata.json                  name and title on Kaggle; not uploaded
 
 All files lie in one folder because Kaggle's client skips subfolders. `places` maps each file's place below oof/ to its name here;
 runs with the same frozen backbone share its file.
@@ -21,7 +20,7 @@ from pawpularity.files import read_json, write_text
 
 FORMAT = 3
 """Version of the bundle's layout; increase it here and in kernels/inference/inference.py when old bundles become unreadable."""
-BUNDLE, SUMS, METADATA = "bundle.json", "SHA256SUMS", "dataset-metadata.json"
+BUNDLE, SUMS = "bundle.json", "SHA256SUMS"
 REBUILD = "build it again with make kernel, and push it"
 
 

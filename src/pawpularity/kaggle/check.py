@@ -1,12 +1,18 @@
-"""`pawpularity kernel-check`: run the built kernel as Kaggle would (see `sandbox`), and compare its scores with `predict`.
+"""`pawpularity kernel-check`: run the built kernel as Kaggle would, and compare its scores with `predict`.
 
-It scores a hidden test set of drawn photos, three in ten of them broken. The times it reports are this machine's.
+It scores a hidden test set of drawn photos, three in ten of them broken, in a sandbox: without network, with Kaggle's libraries
+alone (see `kaggle_image`). Where the machine allows it (`unshare`, as root or with user namespaces), that is a network namespace;
+sockets are blocked inside Python in any case. The times it reports are this machine's.
 """
 
 import json as json_text
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +24,7 @@ from pawpularity.console import emit, log, next_step, table
 from pawpularity.data.dataset import load_test
 from pawpularity.data.tables import ID, read_test
 from pawpularity.errors import UserError
-from pawpularity.kaggle import sandbox
+from pawpularity.kaggle import kaggle_image
 from pawpularity.kaggle.built_kernel import BuiltKernel, built_kernel
 from pawpularity.kaggle.bundle import Bundle, open_bundle
 from pawpularity.kaggle.submission import predict_test
@@ -36,6 +42,14 @@ BROKEN = 0.3
 FAULTS = ("missing", "empty", "text", "truncated", "huge", "a folder")
 CONTEST_PHOTOS, CONTEST_HOURS = 6800, 9.0
 """The contest's hidden photos, about, and its time limit."""
+
+
+MOUNTS = {
+    "dataset": "datasets/somebody/pawpularity-bundle",
+    "model": "models/somebody/pawpularity-bundle/pytorch/default/1",
+    "competition": "competitions/petfinder-pawpularity-score",
+}
+"""Where Kaggle mounts them below input/."""
 
 
 def kernel_check(*, photos: int, python: str | None, json: str | None) -> None:
@@ -67,10 +81,10 @@ def _check(built: BuiltKernel, bundle: Bundle, scratch: Path, photos: int, bound
     data = scratch / "contest"
     draw_sample(data, photos=1, size=SIZE, seed=SEED, test_photos=photos)
     expected, faults = _predicted(bundle, data, scratch), break_photos(data, BROKEN)
-    log(f"running the script on {photos} hidden photos, {len(faults)} of them broken; sandbox: {sandbox.isolation()}")
+    log(f"running the script on {photos} hidden photos, {len(faults)} of them broken; sandbox: {isolation()}")
     carrier = "model" if built.about["model_sources"] else "dataset"
     mounted = {carrier: built.dataset, "competition": data}
-    session = sandbox.run(scratch / "kaggle", built.kernel / "inference.py", mounted, python)
+    session = run_script(scratch / "kaggle", built.kernel / "inference.py", mounted, python)
     if session.code != 0 or not session.guard:
         raise UserError(
             f"kernel-check: the script ended with {session.code}, see above; a module that is missing is not in Kaggle's image"
@@ -93,7 +107,7 @@ def _check(built: BuiltKernel, bundle: Bundle, scratch: Path, photos: int, bound
     seconds_each = (report["seconds"] - report["seconds_to_first_photo"]) / photos
     return {
         "bundle": bundle.name,
-        "sandbox": sandbox.isolation(),
+        "sandbox": isolation(),
         "versions": session.guard["versions"],
         "photos": photos,
         "broken": len(faults),
@@ -112,6 +126,51 @@ def _predicted(bundle: Bundle, data: Path, scratch: Path) -> NDArray[np.float64]
     found = [predict_test(Run.open(OOF / name), test, scratch / "predicted.csv") for name in names]
     scores: NDArray[np.float64] = np.mean(found, axis=0)
     return scores
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a script did in the sandbox."""
+
+    code: int
+    guard: dict[str, Any]
+    """see `kaggle_image`; {} if the script never started"""
+    working: Path
+
+
+@cache
+def network_namespace() -> tuple[str, ...]:
+    """The words to put before a command so that it has no network; () if this machine does not allow it."""
+    for words in (("unshare", "-n"), ("unshare", "-r", "-n")):  # as root; as root of a user namespace
+        if shutil.which("unshare") and subprocess.run([*words, "true"], capture_output=True).returncode == 0:
+            return words
+    return ()
+
+
+def isolation() -> str:
+    """How the script is cut off from the network, in words."""
+    return "network namespace of its own" if network_namespace() else "sockets blocked in Python (no namespaces here)"
+
+
+def run_script(root: Path, script: Path, mounted: dict[str, Path], python: str = sys.executable) -> Session:
+    """Run `script` in a new sandbox at `root`; what it prints goes to standard error.
+
+    `mounted`: the folders to mount, by their key in `MOUNTS`. `python`: the interpreter, with its libraries.
+    """
+    root = root.resolve()
+    for key, source in mounted.items():
+        target = root / "input" / MOUNTS[key]
+        target.parent.mkdir(parents=True)
+        target.symlink_to(source.resolve())
+    working = root / "working"
+    working.mkdir()
+    # The link to Python is not resolved: Python finds its virtual environment through it.
+    command = [str(Path(python).absolute()), "-I", kaggle_image.__file__, str(root), str(script.resolve())]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(root), "LANG": "C.UTF-8", "PAWPULARITY_KAGGLE": str(root)}
+    environment |= {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
+    done = subprocess.run([*network_namespace(), *command], cwd=working, env=environment, stdout=sys.stderr)
+    log = root / "guard.json"
+    return Session(done.returncode, json_text.loads(log.read_text("utf-8")) if log.is_file() else {}, working)
 
 
 def break_photos(data: Path, share: float) -> dict[str, str]:

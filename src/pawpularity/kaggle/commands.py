@@ -27,24 +27,13 @@ def kernel_push(*, name: str, user: str | None, go: bool, wait: float | None) ->
     kaggle = Kaggle.sign_in()
     pushed = Pushed(kaggle, built, push.push(kaggle, built))
     log(f"pushed  {pushed}: {built.url}")
-    minutes = wait if wait is not None else WAIT_MINUTES if built.inference else 0.0
-    if minutes == 0:
-        print(f"{pushed} is running")
-        next_step(f"make kernel-status{built.make_word}")
-        return
-    _wait_and_check(pushed, minutes)
+    _finish(pushed, wait if wait is not None else WAIT_MINUTES if built.inference else 0.0)
 
 
 def kernel_status(*, name: str, user: str | None, wait: float | None) -> None:
     """Print the status of a pushed kernel; the end of its log if it failed. Wait at most `wait` minutes for its end."""
     built, record = pushed_kernel(name, user)
-    pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
-    now, _ = pushed.kaggle.wait(pushed.status)
-    if not over(now) and not wait:
-        print(f"{pushed}: {now}; {built.url}")
-        next_step(f"make kernel-status{built.make_word}")
-        return
-    _wait_and_check(pushed, wait or 0.0)
+    _finish(Pushed(Kaggle.sign_in(), built, record["kernel_version"]), wait or 0.0)
 
 
 def submit(*, user: str | None, go: bool, again: bool, anyway: bool) -> None:
@@ -94,9 +83,13 @@ def pushed_kernel(name: str, user: str | None) -> tuple[BuiltKernel, dict[str, A
     return built, record
 
 
-def _wait_and_check(pushed: Pushed, minutes: float) -> None:
-    """Wait for the version to end, and print its outcome."""
-    pushed.wait(minutes)
+def _finish(pushed: Pushed, minutes: float) -> None:
+    """Wait at most `minutes` for the end of the version, check its output, and print the outcome."""
+    status = pushed.wait(minutes)
+    if not over(status):
+        print(f"{pushed}: {status}; {pushed.built.url}")
+        next_step(f"make kernel-status{pushed.built.make_word}")
+        return
     pushed.require_complete()
     if pushed.built.inference:
         print(f"{pushed}: complete, submission.csv with {pushed.check_output()} rows is sound")

@@ -25,24 +25,26 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 
 
 def data(*, into: str | None) -> None:
-    """Download the contest's data into the folder `into` (default: input/petfinder-pawpularity-score)."""
-    download(Path(into) if into else CONTEST)
-    next_step("make all, or make train FOLD=0 CONFIG=densenet161")
-
-
-def download(folder: Path) -> None:
-    """Download the contest's data into `folder`, unless it is there already.
+    """Download the contest's data into the folder `into` (default: input/petfinder-pawpularity-score), unless it is there already.
 
     Raises UserError if the kaggle package, credentials, accepted rules, the network or disk space are missing, if the archive is
-    not the contest's, and if `folder` exists but is not complete (it is left unchanged).
+    not the contest's, and if the folder exists but is not complete (it is left unchanged).
     """
+    folder = Path(into) if into else CONTEST
     if folder.is_dir() and any(folder.iterdir()):
         try:
             rows = _check(folder)
         except UserError as error:
             raise UserError(f"{folder}: exists but is not complete ({error}); move it away and run again") from None
         log(f"{folder}: already complete ({rows} training photos)")
-        return
+    else:
+        rows = _download(folder)
+        log(f"{folder}: {rows} training photos")
+    next_step("make all, or make train FOLD=0 CONFIG=densenet161")
+
+
+def _download(folder: Path) -> int:
+    """Download and check the data; returns the number of training photos."""
     kaggle = Kaggle.sign_in()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as name:
@@ -52,7 +54,7 @@ def download(folder: Path) -> None:
         unpack(part / f"{COMPETITION}.zip", part / "unpacked", "the contest's data")
         rows = _check(part / "unpacked")
         (part / "unpacked").rename(folder)
-    log(f"{folder}: {rows} training photos")
+    return rows
 
 
 def _fetch(kaggle: Kaggle, into: Path) -> None:

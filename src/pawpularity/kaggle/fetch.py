@@ -19,8 +19,6 @@ from pawpularity.kaggle.download import unpack
 from pawpularity.kaggle.watch import Pushed
 from pawpularity.runs import OOF, Run
 
-ARCHIVE = r"run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip"
-
 
 def kernel_fetch(*, name: str, user: str | None, go: bool, zip: str | None) -> None:
     """Download the run of the training kernel `name`, or take the archive `zip`. Without `go` print what would be downloaded."""
@@ -38,22 +36,22 @@ def kernel_fetch(*, name: str, user: str | None, go: bool, zip: str | None) -> N
     pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
     pushed.require_complete()
     with tempfile.TemporaryDirectory() as scratch:
-        files = pushed.fetch(Path(scratch), ARCHIVE)
-        if len(files) != 1:
-            raise UserError(f"{pushed}: left {len(files)} archives of a run, not one; look at {built.url}")
-        print(bring_home(files[0], name.removeprefix("train-")))
+        archive = pushed.fetch(f"run-{name.removeprefix('train-')}.zip", Path(scratch))
+        if archive is None:
+            raise UserError(f"{pushed}: left no archive of its run; look at {built.url}")
+        print(bring_home(archive))
     next_step("make oof")
 
 
-def bring_home(archive: Path, run: str | None = None) -> str:
+def bring_home(archive: Path) -> str:
     """Add the trained folds in `archive` to oof/RUN/ and return the table of the run. Folds that are here, or in training, stay.
 
-    Raises UserError for an archive that is not a training kernel's, is damaged, holds another run than `run`, or differs from
-    oof/RUN/ in settings, data, folds or weights.
+    Raises UserError for an archive that is not a training kernel's, is damaged, or differs from oof/RUN/ in settings, data, folds
+    or weights.
     """
     found = re.fullmatch(r"run-([A-Za-z0-9][A-Za-z0-9._-]*)\.zip", archive.name)
-    if found is None or run not in (None, found[1]):
-        raise UserError(f"{archive}: must be called run-{run or 'NAME'}.zip, as the training kernel leaves it")
+    if found is None:
+        raise UserError(f"{archive}: must be called run-NAME.zip, as the training kernel leaves it")
     if not archive.is_file():
         raise UserError(f"{archive}: is missing; download it from the kernel's page, and give its path")
     OOF.mkdir(parents=True, exist_ok=True)
@@ -85,8 +83,7 @@ def bring_home(archive: Path, run: str | None = None) -> str:
 def _join(fetched: Run, home: Run, fold: int) -> None:
     """Move a fold into the run here; one that is trained here stays. The fold's lock must be held."""
     if fold in home.trained_folds():
-        same = file_hash(home.predictions_file(fold)) == file_hash(fetched.predictions_file(fold))
-        log(f"fold {fold} is trained here already{'' if same else ', with other predictions'}: that one is kept")
+        log(f"fold {fold} is trained here already: that one is kept")
         return
     if home.fold(fold).exists():  # left by a stopped training
         shutil.rmtree(home.fold(fold))

@@ -59,7 +59,6 @@ def _run(bundle_folder: Path, root: Path, started: float) -> None:
     write_text(path, submission_text(ids, outcome.scores))
     seconds, peak_mb = time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     report = {
-        "photos": len(ids),
         "device": computes[0].device.type,
         "dtypes": sorted({compute.dtype_name for compute in computes}),
         "seconds": round(seconds, 3),

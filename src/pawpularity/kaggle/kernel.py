@@ -17,8 +17,8 @@ from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import read_oof, run_folds
 from pawpularity.files import atomic_folder, read_json, size_text, text_hash, write_json
-from pawpularity.kaggle.built_kernel import BUILD, USER, WHEEL, check_user, kernel_source, write_kernel, write_wheel
-from pawpularity.kaggle.bundle import BUNDLE, FORMAT, METADATA, Bundle, open_bundle, write_sums
+from pawpularity.kaggle.built_kernel import BUILD, USER, WHEEL, check_user, write_kernel, write_wheel
+from pawpularity.kaggle.bundle import BUNDLE, FORMAT, Bundle, open_bundle, write_sums
 from pawpularity.kaggle.submission import members_of
 from pawpularity.runs import OOF, Run, check_name, git_commit
 
@@ -41,12 +41,10 @@ def kernel(*, runs: list[str], user: str | None, hours: float, settings: list[st
         raise UserError(f"--hours {hours:g}: must be 0.1 to 9; Kaggle stops the contest's kernels after 9")
     owner = check_user(user) if user else USER
     about, members = recipe_of(runs)
-    kernel_source("inference")  # refuses before networks are loaded
     with atomic_folder(BUILD / "dataset") as dataset, atomic_folder(BUILD / "kernel") as script:
+        about_kernel = {"id": f"{owner}/pawpularity-inference"}
+        write_kernel(script, "inference", about_kernel, f"{owner}/pawpularity-bundle", carrier)
         _write_bundle(dataset, about | {"hours": hours}, members)
-        write_json(dataset / METADATA, {"title": "Pawpularity bundle", "id": f"{owner}/pawpularity-bundle"})
-        about = {"id": f"{owner}/pawpularity-inference"}
-        write_kernel(script, "inference", about, f"{owner}/pawpularity-bundle", carrier)
     _show(open_bundle(BUILD / "dataset"), user)
 
 

@@ -46,8 +46,9 @@ class DataSet:
 
     def __init__(self, kaggle: Kaggle, built: BuiltKernel) -> None:
         self.kaggle, self.built = kaggle, built
-        self.id, self.title = str(built.files_about["id"]), str(built.files_about["title"])
+        self.id = built.files_id
         self.owner, _, self.slug = self.id.partition("/")
+        self.title = self.slug.replace("-", " ")
         self.name = {"owner_slug": self.owner, f"{self.kind}_slug": self.slug}
 
     def __str__(self) -> str:
@@ -132,7 +133,7 @@ def plan(built: BuiltKernel) -> str:
     if built.about["model_sources"]:
         what = "Kaggle Model"
     lines = [
-        f"1. upload {len(built.files)} files, {size}, to the private {what} {built.files_about['id']}, unless it has them; wait "
+        f"1. upload {len(built.files)} files, {size}, to the private {what} {built.files_id}, unless it has them; wait "
         "until they are ready",
         f"2. push the private kernel {built.id}, which Kaggle starts at once",
     ]
@@ -228,13 +229,10 @@ def _save_kernel(kaggle: Kaggle, built: BuiltKernel, version: int) -> int:
         model_data_sources=[f"{source}/{version}" for source in about["model_sources"]],
         **{key: about[key] for key in same},
     )  # fmt: skip
-    left_out = {
-        "the files": [*answer.invalid_dataset_sources, *answer.invalid_model_sources],
-        "the competition": answer.invalid_competition_sources,
-        "its last output (build without --resume)": answer.invalid_kernel_sources,
-    }
-    if missing := [f"{what}: {', '.join(found)}" for what, found in left_out.items() if found]:
-        raise UserError(f"{doing}: version {answer.version_number} lacks {missing[0]}, and will fail; are they there, "
+    missing = [*answer.invalid_dataset_sources, *answer.invalid_model_sources, *answer.invalid_competition_sources,
+               *answer.invalid_kernel_sources]  # fmt: skip
+    if missing:
+        raise UserError(f"{doing}: version {answer.version_number} lacks {', '.join(missing)}, and will fail; are they there, "
                         "and the contest's rules accepted? then push again")  # fmt: skip
     where = (answer.url or answer.ref or "").lower().rstrip("/")
     if not answer.version_number or not f"/{where}".endswith(f"/{built.id}"):

@@ -35,7 +35,7 @@ from pawpularity.kaggle.built_kernel import (
     write_kernel,
     write_wheel,
 )
-from pawpularity.kaggle.bundle import METADATA, write_sums
+from pawpularity.kaggle.bundle import write_sums
 from pawpularity.runs import check_name
 
 FORMAT = 2
@@ -97,7 +97,6 @@ def kernel_train(
         }
         write_json(dataset / ORDER, order)
         write_sums(dataset)
-        write_json(dataset / METADATA, {"title": f"{title} files", "id": f"{kernel_id}-files"})
     built = built_kernel(f"train-{name}")
     total = size_text(sum(path.stat().st_size for path in built.files))
     print(f"{built.root}: fold {', '.join(map(str, numbers))} of run {name}, at most {hours:g} h; {total}")

@@ -1,7 +1,6 @@
 """A pushed version of a kernel: its status, log, output and submission."""
 
 import json
-import re
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,32 +78,28 @@ class Pushed:
 
     def _log_tail(self, lines: int = 30) -> list[str]:
         """The last lines of the log, which is a JSON list of {stream_name, time, data}."""
-        try:
-            text = self._listing().log or ""
-        except (Refused, Uncertain) as error:
-            return [f"(no log: {error})"]
+        text = self._listing().log or ""
         with suppress(ValueError, AttributeError, TypeError):  # not JSON: shown as it is
             text = "".join(str(event.get("data", "")) for event in json.loads(text))
         return [line for line in self.kaggle.scrub(text).splitlines() if line.strip()][-lines:]
 
-    def fetch(self, into: Path, pattern: str) -> list[Path]:
-        """Download the output files whose full names match `pattern`."""
+    def fetch(self, name: str, into: Path) -> Path | None:
+        """Download the output file `name` into a folder; None if there is none."""
         import requests
 
-        found, token = [], ""
+        token = ""
         while True:
             page = self._listing(page_size=100, **({"page_token": token} if token else {}))
             for file in page.files or []:
-                if re.fullmatch(pattern, file.file_name):
-                    with self.kaggle.asking(f"downloading {file.file_name} of {self}"):
+                if file.file_name == name:
+                    with self.kaggle.asking(f"downloading {name} of {self}"):
                         response = requests.get(file.url, stream=True, timeout=300)
                         response.raise_for_status()
-                        path = into / file.file_name
-                        self.kaggle.api.download_file(response, str(path), None, quiet=False)
-                    found.append(path)
+                        self.kaggle.api.download_file(response, str(into / name), None, quiet=False)
+                    return into / name
             token = page.next_page_token
             if not token:
-                return found
+                return None
 
     def check_output(self) -> int:
         """The number of rows of its submission.csv for the visible photos.
@@ -112,10 +107,10 @@ class Pushed:
         Raises UserError if there is none, and if the contest would refuse it.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            files = self.fetch(Path(scratch), r"submission\.csv")
-            if not files:
+            file = self.fetch("submission.csv", Path(scratch))
+            if file is None:
                 raise UserError(f"{self}: completed without a submission.csv; its log: {self.built.url}/log")
-            return len(check_submission(files[0], str(self), rows=VISIBLE))
+            return len(check_submission(file, str(self), rows=VISIBLE))
 
     def submit(self, message: str) -> int:
         """Submit it to the contest, once; returns Kaggle's number of the submission.
