@@ -183,19 +183,6 @@ def test_a_refused_upload_is_never_remembered_as_done(kaggle, built, paw, refuse
     assert kept["files_hash"] in kaggle.versions[2]
 
 
-def test_somebody_elses_version_behind_ours_is_noticed(kaggle, built, refused):
-    kaggle.versions = ["old"]
-
-    def theirs(request):
-        answer = type(kaggle).create_dataset_version(kaggle, request)
-        kaggle.versions.append("by somebody else")
-        return answer
-
-    kaggle.create_dataset_version = theirs
-    assert "surely" in refused("kernel-push", "--go")
-    assert kaggle.kernel == 0
-
-
 @pytest.mark.parametrize("made", [True, False])
 def test_an_upload_whose_answer_was_lost_is_looked_for(kaggle, built, paw, made):
     kaggle.versions = ["old"]

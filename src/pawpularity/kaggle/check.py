@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -84,15 +83,16 @@ def _check(built: BuiltKernel, bundle: Bundle, scratch: Path, photos: int, bound
     log(f"running the script on {photos} hidden photos, {len(faults)} of them broken; sandbox: {isolation()}")
     carrier = "model" if built.about["model_sources"] else "dataset"
     mounted = {carrier: built.dataset, "competition": data}
-    session = run_script(scratch / "kaggle", built.kernel / "inference.py", mounted, python)
-    if session.code != 0 or not session.guard:
+    code, guard = run_script(scratch / "kaggle", built.kernel / "inference.py", mounted, python)
+    working = scratch / "kaggle" / "working"
+    if code != 0 or not guard:
         raise UserError(
-            f"kernel-check: the script ended with {session.code}, see above; a module that is missing is not in Kaggle's image"
+            f"kernel-check: the script ended with {code}, see above; a ModuleNotFoundError names a module that Kaggle's image lacks"
         )
-    if tried := session.guard["connections"]:
+    if tried := guard["connections"]:
         raise UserError(f"kernel-check: the script tried to reach {tried[0]}; on Kaggle there is no network")
-    scores = check_submission(session.working / "submission.csv", "kernel-check", data)
-    report = json_text.loads((session.working / "inference.json").read_text("utf-8"))
+    scores = check_submission(working / "submission.csv", "kernel-check", data)
+    report = json_text.loads((working / "inference.json").read_text("utf-8"))
     if wrong := report["photos_unusable"].keys() ^ faults.keys():
         name = min(wrong)
         did = f"used the broken photo {name} ({faults[name]})" if name in faults else f"refused the good photo {name}"
@@ -108,7 +108,7 @@ def _check(built: BuiltKernel, bundle: Bundle, scratch: Path, photos: int, bound
     return {
         "bundle": bundle.name,
         "sandbox": isolation(),
-        "versions": session.guard["versions"],
+        "versions": guard["versions"],
         "photos": photos,
         "broken": len(faults),
         "photos_per_s": 1 / seconds_each,
@@ -128,16 +128,6 @@ def _predicted(bundle: Bundle, data: Path, scratch: Path) -> NDArray[np.float64]
     return scores
 
 
-@dataclass(frozen=True)
-class Session:
-    """What a script did in the sandbox."""
-
-    code: int
-    guard: dict[str, Any]
-    """see `kaggle_image`; {} if the script never started"""
-    working: Path
-
-
 @cache
 def network_namespace() -> tuple[str, ...]:
     """The words to put before a command so that it has no network; () if this machine does not allow it."""
@@ -152,25 +142,27 @@ def isolation() -> str:
     return "network namespace of its own" if network_namespace() else "sockets blocked in Python (no namespaces here)"
 
 
-def run_script(root: Path, script: Path, mounted: dict[str, Path], python: str = sys.executable) -> Session:
+def run_script(
+    root: Path, script: Path, mounted: dict[str, Path], python: str = sys.executable
+) -> tuple[int, dict[str, Any]]:
     """Run `script` in a new sandbox at `root`; what it prints goes to standard error.
 
-    `mounted`: the folders to mount, by their key in `MOUNTS`. `python`: the interpreter, with its libraries.
+    `mounted`: the folders to mount, by their key in `MOUNTS`. `python`: the interpreter, with its libraries. Returns the exit code,
+    and what `kaggle_image` wrote ({} if the script never started).
     """
-    root = root.resolve()
     for key, source in mounted.items():
         target = root / "input" / MOUNTS[key]
         target.parent.mkdir(parents=True)
         target.symlink_to(source.resolve())
-    working = root / "working"
-    working.mkdir()
+    (root / "working").mkdir()
     # The link to Python is not resolved: Python finds its virtual environment through it.
     command = [str(Path(python).absolute()), "-I", kaggle_image.__file__, str(root), str(script.resolve())]
     environment = {"PATH": os.environ["PATH"], "HOME": str(root), "LANG": "C.UTF-8", "PAWPULARITY_KAGGLE": str(root)}
     environment |= {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
-    done = subprocess.run([*network_namespace(), *command], cwd=working, env=environment, stdout=sys.stderr)
+    words = [*network_namespace(), *command]
+    done = subprocess.run(words, cwd=root / "working", env=environment, stdout=sys.stderr, check=False)
     log = root / "guard.json"
-    return Session(done.returncode, json_text.loads(log.read_text("utf-8")) if log.is_file() else {}, working)
+    return done.returncode, json_text.loads(log.read_text("utf-8")) if log.is_file() else {}
 
 
 def break_photos(data: Path, share: float) -> dict[str, str]:

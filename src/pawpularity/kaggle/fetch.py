@@ -72,22 +72,16 @@ def bring_home(archive: Path) -> str:
         for fold in trained:
             try:
                 with FileLock(home.folder / f".fold{fold}.lock", timeout=0):  # training's own
-                    _join(fetched, home, fold)
+                    if fold in home.trained_folds():
+                        log(f"fold {fold} is trained here already: that one is kept")
+                        continue
+                    shutil.rmtree(home.fold(fold), ignore_errors=True)  # left by a stopped training
+                    fetched.fold(fold).rename(home.fold(fold))
             except Timeout:
                 log(f"fold {fold} is being trained here: that one is kept")
     with FileLock(home.folder / ".oof.lock"):
         read_run(home, partly=True)
     return "\n".join([*(fold_line(home, fold) for fold in home.trained_folds()), table_text([run_row(home)])])
-
-
-def _join(fetched: Run, home: Run, fold: int) -> None:
-    """Move a fold into the run here; one that is trained here stays. The fold's lock must be held."""
-    if fold in home.trained_folds():
-        log(f"fold {fold} is trained here already: that one is kept")
-        return
-    if home.fold(fold).exists():  # left by a stopped training
-        shutil.rmtree(home.fold(fold))
-    fetched.fold(fold).rename(home.fold(fold))
 
 
 def _bring_folds_file(place: Path, fetched: Run) -> None:

@@ -132,14 +132,14 @@ def plan(built: BuiltKernel) -> str:
     what, size = "data set", size_text(sum(path.stat().st_size for path in built.files))
     if built.about["model_sources"]:
         what = "Kaggle Model"
-    lines = [
-        f"1. upload {len(built.files)} files, {size}, to the private {what} {built.files_id}, unless it has them; wait "
-        "until they are ready",
-        f"2. push the private kernel {built.id}, which Kaggle starts at once",
+    steps = [
+        f"upload {len(built.files)} files, {size}, to the private {what} {built.files_id}, unless it has them",
+        "wait until they are ready",
+        f"push the private kernel {built.id}, which Kaggle starts at once",
     ]
-    return "\n".join(
-        [*lines, "3. wait for its end, fetch its submission.csv, and check it"] if built.inference else lines
-    )
+    if built.inference:
+        steps.append("wait for its end, fetch its submission.csv, and check it")
+    return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
 
 
 def push(kaggle: Kaggle, built: BuiltKernel) -> int:
