@@ -106,11 +106,6 @@ class Kaggle:
         kaggle.wait(authenticate)
         return kaggle
 
-    @property
-    def user(self) -> str:
-        """The user name of the credentials in use."""
-        return str(self.api.config_values.get("username", "")).lower()
-
     def ask(self, doing: str, service: str, what: str, *, hint: str = FORBIDDEN, **fields: Any) -> Any:
         """The typed answer to one request, sent once: `what` is asked of `service`, such as GetDataset of datasets.dataset."""
         room, _, part = service.partition(".")
@@ -132,11 +127,13 @@ class Kaggle:
             with redirect_stdout(sys.stderr):  # the client prints
                 yield
         except requests.HTTPError as error:
-            code, text, retry_after = _answer(error)
+            code, text = int(error.response.status_code), self.scrub(str(error))
+            with suppress(ValueError, AttributeError, TypeError):  # the code in Kaggle's JSON, if any, overrides HTTP's
+                code = int(error.response.json().get("code") or code)
             if code >= 500 or code in (408, 429):
-                raise Uncertain(doing, self.scrub(f"{code}: {text}"), retry_after) from None
-            advice = {401: LOGGED_OUT, 403: hint, 404: hint}.get(code, "")
-            raise Refused(doing, code, self.scrub(text), advice) from None
+                after = error.response.headers.get("Retry-After", "")
+                raise Uncertain(doing, f"{code}: {text}", float(after) if after.isdigit() else 0.0) from None
+            raise Refused(doing, code, text, {401: LOGGED_OUT, 403: hint, 404: hint}.get(code, "")) from None
         except SystemExit:
             raise UserError(f"{doing}: no credentials that Kaggle takes; {LOGGED_OUT}") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError) as error:
@@ -198,12 +195,3 @@ class Kaggle:
         for secret in filter(None, (self.api.config_values.get(name) for name in ("token", "key"))):
             text = text.replace(secret, "***")
         return text
-
-
-def _answer(error: Any) -> tuple[int, str, float]:
-    """Code, text and Retry-After of an HTTPError. The code in Kaggle's JSON, if any, overrides the HTTP status."""
-    response = error.response
-    code, after = int(response.status_code), str(response.headers.get("Retry-After", ""))
-    with suppress(ValueError, AttributeError, TypeError):
-        code = int(response.json().get("code") or code)
-    return code, str(error), float(after) if after.isdigit() else 0.0

@@ -147,17 +147,15 @@ def check_user(name: str) -> str:
     return name
 
 
-def kernel_source(name: str) -> Path:
-    """The folder kernels/NAME/, here or in the package's repository. Raises UserError if there is none."""
-    for root in (Path(), PACKAGE.parents[1]):
-        if (root / "kernels" / name / KERNEL).is_file():
-            return root / "kernels" / name
-    raise UserError(f"kernels/{name}/: is missing; run from the repository's top folder")
-
-
 def write_kernel(into: Path, name: str, about: Mapping[str, Any], files_id: str, carrier: str) -> None:
-    """Write the script of kernels/NAME/ and its metadata with `about`. The files are a data set or a model called `files_id`."""
-    source = kernel_source(name)
+    """Write the script of kernels/NAME/ and its metadata with `about`. The files are a data set or a model called `files_id`.
+
+    Raises UserError if kernels/NAME/ is neither here nor in the package's repository.
+    """
+    sources = [root / "kernels" / name for root in (Path(), PACKAGE.parents[1])]
+    source = next((folder for folder in sources if folder.is_dir()), None)
+    if source is None:
+        raise UserError(f"kernels/{name}/: is missing; run from the repository's top folder")
     metadata = read_json(source / KERNEL, name) | about
     metadata["dataset_sources"] = [files_id] if carrier == "dataset" else []
     metadata["model_sources"] = [f"{files_id}/{VARIATION}"] if carrier == "model" else []  # the push adds the version

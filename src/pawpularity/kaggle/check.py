@@ -41,8 +41,6 @@ BROKEN = 0.3
 FAULTS = ("missing", "empty", "text", "truncated", "huge", "a folder")
 CONTEST_PHOTOS, CONTEST_HOURS = 6800, 9.0
 """The contest's hidden photos, about, and its time limit."""
-
-
 MOUNTS = {
     "dataset": "datasets/somebody/pawpularity-bundle",
     "model": "models/somebody/pawpularity-bundle/pytorch/default/1",

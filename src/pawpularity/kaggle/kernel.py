@@ -49,7 +49,7 @@ def kernel(*, runs: list[str], user: str | None, hours: float, settings: list[st
 
 
 def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
-    """Name, intercept and blend for bundle.json, and the members with their weights, of one run, one blend or several runs' mean.
+    """Name, blend and intercept for bundle.json, and the members with their weights, of one run, one blend or several runs' mean.
 
     Raises UserError for runs that keep no networks, are not trained, or were trained on different data.
     """
@@ -112,8 +112,10 @@ def _write_bundle(into: Path, about: dict[str, Any], members: Members) -> None:
         "code": WHEEL,
         "mean_prediction": sum(run["weight"] * run["mean_prediction"] for run in runs.values()),
         "trained_on": trained_on(members[0][0]),
+        "runs": runs,
+        "places": places,
     }
-    write_json(into / BUNDLE, common | about | {"runs": runs, "places": places})
+    write_json(into / BUNDLE, common | about)
     write_sums(into)
 
 

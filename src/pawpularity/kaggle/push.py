@@ -145,9 +145,10 @@ def plan(built: BuiltKernel) -> str:
 def push(kaggle: Kaggle, built: BuiltKernel) -> int:
     """Upload the files if Kaggle does not have them, and push the kernel; records both and returns the kernel's version."""
     place = (Model if built.about["model_sources"] else DataSet)(kaggle, built)
-    if kaggle.user != place.owner:
+    user = str(kaggle.api.config_values["username"]).lower()
+    if user != place.owner:
         raise UserError(
-            f"the credentials are {kaggle.user}'s, the kernel was built for {place.owner}; build it with KAGGLE_USER={kaggle.user}"
+            f"the credentials are {user}'s, the kernel was built for {place.owner}; build it with KAGGLE_USER={user}"
         )
     # Recorded before the kernel is pushed: if that fails, the next push need not upload gigabytes again.
     files = _files_version(kaggle, built, place)

@@ -13,6 +13,8 @@ from pawpularity.kaggle.api import COMPETITION, Kaggle, Refused, Uncertain
 from pawpularity.kaggle.built_kernel import BuiltKernel
 from pawpularity.kaggle.submission_file import check_submission
 
+LOG_LINES = 30
+"""Lines of a failed version's log that are shown."""
 VISIBLE = 8
 """Visible test photos, all of noise: the rows of a kernel's trial run."""
 
@@ -66,7 +68,7 @@ class Pushed:
             return
         if not over(status):
             raise UserError(f"{self}: is still {status}; ask again later: make kernel-status{self.built.make_word}")
-        for line in self._log_tail():
+        for line in self._log()[-LOG_LINES:]:
             log(f"  {line}")
         reason = f" ({self.kaggle.scrub(reason)})" if reason else ""
         raise UserError(
@@ -76,12 +78,12 @@ class Pushed:
     def _listing(self, **page: Any) -> Any:
         return self.kaggle.wait(lambda: self._ask("ListKernelSessionOutput", **page))
 
-    def _log_tail(self, lines: int = 30) -> list[str]:
-        """The last lines of the log, which is a JSON list of {stream_name, time, data}."""
+    def _log(self) -> list[str]:
+        """The lines of the log, which is a JSON list of {stream_name, time, data}."""
         text = self._listing().log or ""
         with suppress(ValueError, AttributeError, TypeError):  # not JSON: shown as it is
             text = "".join(str(event.get("data", "")) for event in json.loads(text))
-        return [line for line in self.kaggle.scrub(text).splitlines() if line.strip()][-lines:]
+        return [line for line in self.kaggle.scrub(text).splitlines() if line.strip()]
 
     def fetch(self, name: str, into: Path) -> Path | None:
         """Download the output file `name` into a folder; None if there is none."""
