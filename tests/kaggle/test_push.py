@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -262,10 +263,8 @@ def test_what_kaggle_refuses_is_one_line_with_its_words(kaggle, built, paw, refu
 @pytest.mark.parametrize(
     "damage",
     [
-        "dataset",
-        "model",
-        "competition",
-        "kernel",
+        {"invalid_dataset_sources": [DATA]},
+        {"invalid_competition_sources": [DATA]},
         {"_version_number": None},
         {"url": "https://www.kaggle.com/code/anna/other"},
     ],
@@ -273,7 +272,7 @@ def test_what_kaggle_refuses_is_one_line_with_its_words(kaggle, built, paw, refu
 def test_a_kernel_without_a_source_a_number_or_its_name_is_no_push(kaggle, built, refused, damage):
     def other(request):
         answer = type(kaggle).save_kernel(kaggle, request)
-        for name, value in (damage if isinstance(damage, dict) else {f"invalid_{damage}_sources": [DATA]}).items():
+        for name, value in damage.items():
             setattr(answer, name, value)
         return answer
 
@@ -314,6 +313,7 @@ def test_a_failed_kernel_shows_its_log_without_secrets(kaggle, built, paw):
         (EIGHT.replace("38.1", "0.5"), "0.5"),
         (EIGHT.replace("38.1", "nan"), "row 3"),
         ("Id,Pawpularity\na,38\nb,41.5\n", "8 test photos"),
+        (re.sub(r"38\.\d", "37.27", EIGHT), "mean prediction"),
     ],
 )
 def test_an_output_that_must_not_be_submitted(kaggle, built, refused, text, part):

@@ -1,4 +1,4 @@
-"""Kaggle through the Python client of the `kaggle` package (an extra; imported late, because importing it signs in).
+"""Kaggle through the Python client of the `kaggle` package (an optional dependency, imported late).
 
 HTTP codes and typed fields decide what happened. The server's text is shown unchanged, and only selects a hint.
 
@@ -42,7 +42,7 @@ HINTS = {
 """Advice by pattern in the server's text; it decides nothing."""
 POLL_S, LONGEST_S, TIMEOUT_S = 20.0, 300.0, 300.0
 ANSWER_MINUTES = 5.0
-"""How long a request is retried that everything else depends on."""
+"""How long an unanswered request is repeated before the command gives up."""
 
 Found = TypeVar("Found")
 
@@ -169,8 +169,8 @@ class Kaggle:
     def upload(self, doing: str, folder: Path, kind: str, count: int, send: Callable[[list[Any]], Any]) -> None:
         """Upload the `count` files of `folder`, and `send` the request that makes a version of them.
 
-        A repeated call resumes an interrupted upload, and does not upload files again whose request was refused: the client
-        stores both in the temporary folder.
+        A second call resumes an interrupted upload, and does not upload files again whose request was refused: the client keeps
+        track of both in the temporary folder.
         """
         from kaggle.api.kaggle_api_extended import ResumableUploadContext
         from kagglesdk.blobs.types.blob_api_service import ApiBlobType

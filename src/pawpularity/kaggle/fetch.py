@@ -23,11 +23,11 @@ from pawpularity.runs import OOF, Run
 def kernel_fetch(*, name: str, user: str | None, go: bool, zip: str | None) -> None:
     """Download the run of the training kernel `name`, or take the archive `zip`. Without `go` print what would be downloaded."""
     if zip:
-        print(bring_home(Path(zip)))
+        print(add_folds(Path(zip)))
         next_step("make oof")
         return
     if name == "inference":
-        raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
+        raise UserError("kernel-fetch: fetches a trained run; name a training kernel: NAME=train-RUN")
     built, record = pushed_kernel(name, user)
     if not go:
         print(f"download the run that {built.id} version {record['kernel_version']} trained, and add its folds to oof/")
@@ -39,11 +39,11 @@ def kernel_fetch(*, name: str, user: str | None, go: bool, zip: str | None) -> N
         archive = pushed.fetch(f"run-{name.removeprefix('train-')}.zip", Path(scratch))
         if archive is None:
             raise UserError(f"{pushed}: left no archive of its run; look at {built.url}")
-        print(bring_home(archive))
+        print(add_folds(archive))
     next_step("make oof")
 
 
-def bring_home(archive: Path) -> str:
+def add_folds(archive: Path) -> str:
     """Add the trained folds in `archive` to oof/RUN/ and return the table of the run. Folds that are here, or in training, stay.
 
     Raises UserError for an archive that is not a training kernel's, is damaged, or differs from oof/RUN/ in settings, data, folds
@@ -58,7 +58,7 @@ def bring_home(archive: Path) -> str:
     with tempfile.TemporaryDirectory(prefix=".fetched.", suffix=".part", dir=OOF) as scratch:
         unpack(archive, Path(scratch), "the run")
         fetched = Run.open(Path(scratch) / "oof" / found[1])
-        _bring_folds_file(Path(scratch), fetched)
+        _keep_folds_file(Path(scratch), fetched)
         # Both runs now have the same folds file; predictions of other photos are refused here.
         folds = run_folds(fetched)
         trained = fetched.trained_folds()
@@ -66,25 +66,25 @@ def bring_home(archive: Path) -> str:
             raise UserError(f"{archive}: holds no trained fold; its log on Kaggle says why")
         for fold in trained:
             read_fold(fetched, fold, folds)
-        home = Run.start(OOF / found[1], fetched.record)
-        if fetched.frozen_file.is_file() and not home.frozen_file.is_file():
-            fetched.frozen_file.rename(home.frozen_file)
+        here = Run.start(OOF / found[1], fetched.record)
+        if fetched.frozen_file.is_file() and not here.frozen_file.is_file():
+            fetched.frozen_file.rename(here.frozen_file)
         for fold in trained:
             try:
-                with FileLock(home.folder / f".fold{fold}.lock", timeout=0):  # training's own
-                    if fold in home.trained_folds():
+                with FileLock(here.folder / f".fold{fold}.lock", timeout=0):  # training's own
+                    if fold in here.trained_folds():
                         log(f"fold {fold} is trained here already: that one is kept")
                         continue
-                    shutil.rmtree(home.fold(fold), ignore_errors=True)  # left by a stopped training
-                    fetched.fold(fold).rename(home.fold(fold))
+                    shutil.rmtree(here.fold(fold), ignore_errors=True)  # left by a stopped training
+                    fetched.fold(fold).rename(here.fold(fold))
             except Timeout:
                 log(f"fold {fold} is being trained here: that one is kept")
-    with FileLock(home.folder / ".oof.lock"):
-        read_run(home, partly=True)
-    return "\n".join([*(fold_line(home, fold) for fold in home.trained_folds()), table_text([run_row(home)])])
+    with FileLock(here.folder / ".oof.lock"):
+        read_run(here, partly=True)
+    return "\n".join([*(fold_line(here, fold) for fold in here.trained_folds()), table_text([run_row(here)])])
 
 
-def _bring_folds_file(place: Path, fetched: Run) -> None:
+def _keep_folds_file(place: Path, fetched: Run) -> None:
     """Keep the folds file that the run was trained with. Raises UserError if another file of that name is here."""
     name = Path(fetched.record["folds"]["file"]).name
     source, target = place / "oof" / "folds" / name, FOLDS / name

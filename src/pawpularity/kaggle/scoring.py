@@ -190,7 +190,7 @@ def score_photos(
     deadline: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Scores of all photos, ready before `clock` reads `deadline`: `blend` is shortened for that. A photo without one gets `mean`.
+    """Score all photos before `clock` reads `deadline`, for which `blend` is shortened. A photo without a score gets `mean`.
 
     `metadata` is (n, 12). A batch that fails gets the mean, except the first: Kaggle's trial run is one batch, and must show a
     fault.

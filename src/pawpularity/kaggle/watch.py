@@ -106,13 +106,18 @@ class Pushed:
     def check_output(self) -> int:
         """The number of rows of its submission.csv for the visible photos.
 
-        Raises UserError if there is none, and if the contest would refuse it.
+        Raises UserError if there is none, if the contest would refuse it, and if the script could read no photo.
         """
         with tempfile.TemporaryDirectory() as scratch:
             file = self.fetch("submission.csv", Path(scratch))
             if file is None:
                 raise UserError(f"{self}: completed without a submission.csv; its log: {self.built.url}/log")
-            return len(check_submission(file, str(self), rows=VISIBLE))
+            scores = check_submission(file, str(self), rows=VISIBLE)
+        if scores.nunique() == 1:
+            raise UserError(
+                f"{self}: gives every photo the mean prediction, {scores.iloc[0]:g}; its log says why: {self.built.url}/log"
+            )
+        return len(scores)
 
     def submit(self, message: str) -> int:
         """Submit it to the contest, once; returns Kaggle's number of the submission.
