@@ -339,17 +339,17 @@ def kernel_check(
     """Run the built kernel as Kaggle would: no network, its libraries only, broken photos."""
 
 
-@command(SUBMIT, "kaggle.commands.kernel_push", "make kernel-push GO=1")
+@command(SUBMIT, "kaggle.push.kernel_push", "make kernel-push GO=1")
 def kernel_push(name: Kernel = "inference", user: User = None, go: Go = False, wait: Wait = None) -> None:
     """Upload a built kernel and its data set, and wait for the trial run."""
 
 
-@command(SUBMIT, "kaggle.commands.kernel_status", "make kernel-status")
+@command(SUBMIT, "kaggle.watch.kernel_status", "make kernel-status")
 def kernel_status(name: Kernel = "inference", user: User = None, wait: Wait = 0.0) -> None:
     """Show the status of a pushed kernel, and the end of its log if it failed."""
 
 
-@command(SUBMIT, "kaggle.commands.submit", "make submit GO=1")
+@command(SUBMIT, "kaggle.watch.submit", "make submit GO=1")
 def submit(
     user: User = None,
     go: Go = False,

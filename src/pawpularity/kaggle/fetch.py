@@ -14,9 +14,8 @@ from pawpularity.evaluation.leaderboard import run_row, table_text
 from pawpularity.evaluation.oof import fold_line, read_fold, read_run, run_folds
 from pawpularity.files import file_hash
 from pawpularity.kaggle.api import Kaggle
-from pawpularity.kaggle.commands import SHOWN, pushed_kernel
 from pawpularity.kaggle.download import unpack
-from pawpularity.kaggle.watch import Pushed
+from pawpularity.kaggle.watch import SHOWN, Pushed, pushed_kernel
 from pawpularity.runs import OOF, Run
 
 

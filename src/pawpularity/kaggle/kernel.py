@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from pawpularity import __version__
 from pawpularity.config import resolve
 from pawpularity.console import log, next_step, track
 from pawpularity.data.tables import ID
@@ -107,7 +106,6 @@ def _write_bundle(into: Path, about: dict[str, Any], members: Members) -> None:
     write_wheel(into / WHEEL)
     common = {
         "format": FORMAT,
-        "package": __version__,
         "git_commit": git_commit(),
         "code": WHEEL,
         "mean_prediction": sum(run["weight"] * run["mean_prediction"] for run in runs.values()),

@@ -1,4 +1,4 @@
-"""Push a kernel and its files. Only what Kaggle confirmed is recorded, so a refused upload is repeated.
+"""`pawpularity kernel-push`: push a kernel and its files. Only what Kaggle confirmed is recorded, so a refused upload is repeated.
 
 The order matters: Kaggle mounts the newest version of a data set that is ready, so a kernel that is pushed earlier would run on the
 old files. A version is ours if Kaggle returns the note that we uploaded it with, or if it has the number that followed when Kaggle
@@ -14,14 +14,46 @@ from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import size_text
 from pawpularity.kaggle.api import Kaggle, Refused, Uncertain, request
-from pawpularity.kaggle.built_kernel import VARIATION, BuiltKernel
+from pawpularity.kaggle.built_kernel import VARIATION, BuiltKernel, built_kernel, check_built
+from pawpularity.kaggle.watch import SHOWN, Pushed, finish
 
 READY_MINUTES, LOST_MINUTES = 60.0, 5.0
 """How long to wait for a new version: after a confirmed upload, and after one whose answer was lost."""
+WAIT_MINUTES = 60.0
+"""For the end of an inference kernel; a push does not wait for a training kernel."""
 BROWSER = (
     "is KAGGLE_USER the token's account? if so, Kaggle may want the first version of a new name saved in the browser: make a "
     'notebook of that title on https://www.kaggle.com/code, press "Save Version", and push again'
 )
+
+
+def kernel_push(*, name: str, user: str | None, go: bool, wait: float | None) -> None:
+    """Upload the files if Kaggle lacks them, push the kernel, and wait for its end, at most `wait` minutes.
+
+    Without `go` only print the steps. Raises UserError for a kernel that was changed or built for another user.
+    """
+    built = built_kernel(name, user)
+    check_built(built)
+    if not go:
+        print(plan(built))
+        log(SHOWN)
+        return
+    kaggle = Kaggle.sign_in()
+    place = (Model if built.about["model_sources"] else DataSet)(kaggle, built)
+    owner = str(kaggle.api.config_values["username"]).lower()
+    if owner != place.owner:
+        raise UserError(
+            f"the credentials are {owner}'s, the kernel was built for {place.owner}; build it with KAGGLE_USER={owner}"
+        )
+    # Recorded before the kernel is pushed: if that fails, the next push need not upload gigabytes again.
+    files = _files_version(kaggle, built, place)
+    _keep(built, place, files)
+    log(f"pushing {built.id} ...")
+    version = _save_kernel(kaggle, built, files)
+    _keep(built, place, files, version)
+    pushed = Pushed(kaggle, built, version)
+    log(f"pushed  {pushed}: {built.url}")
+    finish(pushed, wait if wait is not None else WAIT_MINUTES if built.inference else 0.0)
 
 
 @dataclass(frozen=True)
@@ -140,23 +172,6 @@ def plan(built: BuiltKernel) -> str:
     if built.inference:
         steps.append("wait for its end, fetch its submission.csv, and check it")
     return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
-
-
-def push(kaggle: Kaggle, built: BuiltKernel) -> int:
-    """Upload the files if Kaggle does not have them, and push the kernel; records both and returns the kernel's version."""
-    place = (Model if built.about["model_sources"] else DataSet)(kaggle, built)
-    user = str(kaggle.api.config_values["username"]).lower()
-    if user != place.owner:
-        raise UserError(
-            f"the credentials are {user}'s, the kernel was built for {place.owner}; build it with KAGGLE_USER={user}"
-        )
-    # Recorded before the kernel is pushed: if that fails, the next push need not upload gigabytes again.
-    files = _files_version(kaggle, built, place)
-    _keep(built, place, files)
-    log(f"pushing {built.id} ...")
-    version = _save_kernel(kaggle, built, files)
-    _keep(built, place, files, version)
-    return version
 
 
 def _keep(built: BuiltKernel, place: DataSet, version: int, kernel: int | None = None) -> None:
