@@ -226,6 +226,8 @@ def test_no_answer_is_asked_again_less_and_less_often(kaggle, built, paw, clock)
     assert outcome.code == 0, outcome.err
     assert clock.waited[:5] == [40, 80, 400, 300, 300]
     assert (kaggle.asked["CreateDataset"], kaggle.kernel) == (1, 1)
+    kaggle.faults["GetKernelSessionStatus"] = [fault(503)]
+    assert paw("kernel-status").code == 0
     kaggle.faults["GetKernelSessionStatus"] = [fault(503)] * 200
     assert paw("kernel-status", "--wait", "60").code == 2
     assert clock.time < 3600 * 3

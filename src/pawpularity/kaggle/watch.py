@@ -62,7 +62,7 @@ class Pushed:
                 last[0] = now
             return now
 
-        return self.kaggle.wait(ask, minutes, over)
+        return self.kaggle.wait(ask, minutes, over) if minutes else self.kaggle.wait(ask)
 
     def require_complete(self) -> None:
         """Raise UserError unless it completed; if it failed, log the end of its log first."""
