@@ -73,11 +73,13 @@ def test_kernel_check_sees_a_kernel_that_answers_otherwise_and_one_that_needs_mo
     assert "ModuleNotFoundError" in done.err
 
 
-def test_too_little_time_and_broken_photos_still_give_every_id_once(root, contest, built, edit):
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_too_little_time_and_broken_photos_still_give_every_id_once(root, contest, built, edit, capfd):
     edit(built / "dataset", hours=0.00001)
     faults = break_photos(contest, 0.2)
     assert set(faults.values()) == set(FAULTS)
     assert inference.main(built / "dataset", root, time.monotonic()) == 0
+    assert f"such as {next(iter(faults))} (missing)" in capfd.readouterr().err
     written = pd.read_csv(root / "working" / "submission.csv")
     assert written["Id"].tolist() == pd.read_csv(contest / "test.csv")["Id"].tolist()
     assert written["Pawpularity"].between(1, 100).all()

@@ -130,7 +130,7 @@ def test_trained_there_goes_on_here(kaggle, home, contest, work, paw, refused):
     archive.rename(kaggle / "input" / "pawpularity-train-toy" / archive.name)
     again = run_script(kaggle, home)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "goes on from" in again.stdout
+    assert "continues from" in again.stdout
     with zipfile.ZipFile(archive) as zipped:
         assert {name.split("/")[2] for name in zipped.namelist() if "head" in name} == {"fold0", "fold2"}
 
