@@ -50,7 +50,7 @@ def kernel(*, runs: list[str], user: str | None, hours: float, settings: list[st
 def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
     """Name, blend and intercept for bundle.json, and the members with their weights, of one run, one blend or several runs' mean.
 
-    Raises UserError for runs that keep no networks, are not trained, or were trained on different data.
+    Raises UserError for a blend among others, and as `_check` does.
     """
     if not words:
         raise UserError('kernel: name what to bundle: make kernel RUNS="densenet161 resnet152", or a blend: RUNS=NAME')
@@ -69,7 +69,13 @@ def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
             raise UserError(f"{blends[0].folder}: all its weights are 0; make another blend")
     elif len(runs) > 1:
         log(f"bundling the plain mean of {len(runs)} runs; make ensemble MEMBERS=... fits weights and scores them")
-    for run, _ in members:
+    _check([run for run, _ in members])
+    return about, members
+
+
+def _check(runs: Sequence[Run]) -> None:
+    """Raise UserError for runs that keep no networks, are not trained, or were trained on different data."""
+    for run in runs:
         run.require_networks()
         folds = run.trained_folds()
         if not folds:
@@ -78,10 +84,9 @@ def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:
             log(f"{run.name}: only folds {folds} of {run.k} are trained; the bundle holds those")
         if run.leaky:
             log(f"{run.name} is leaky by design (train.split=leaky): its own figures say nothing about new photos")
-    hashes = {run.record["data"]["hash"]: run.name for run, _ in members}
+    hashes = {run.record["data"]["hash"]: run.name for run in runs}
     if len(hashes) > 1:
         raise UserError(f"kernel: {' and '.join(hashes.values())} were trained on different data; bundle runs of one")
-    return about, members
 
 
 def trained_on(run: Run) -> dict[str, Any]:

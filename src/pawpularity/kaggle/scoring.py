@@ -211,7 +211,9 @@ def score_photos(
                 outcome.faults[ids[row]], outcome.scores[row] = reason, mean
             if chunk.faults:
                 row, reason = next(iter(chunk.faults.items()))
-                log(f"{len(chunk.faults)} photos cannot be used and get the mean prediction, such as {ids[row]} ({reason})")
+                log(
+                    f"{len(chunk.faults)} photos cannot be used and get the mean prediction, such as {ids[row]} ({reason})"
+                )
             progress.add(chunk.stop - chunk.start)
             now, left = clock(), len(ids) - chunk.stop
             recent.append((now - started) / (chunk.stop - chunk.start))
