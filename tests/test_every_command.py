@@ -48,7 +48,7 @@ LINES = [
     ["checklist"],
     ["report"],
     ["coach", "input/toy/test", *OF_A, "--json", "coach.json"],
-    ["kernel", "--runs", "blend", "--data", "input/toy", "--user", "anna"],
+    ["kernel", "--runs", "blend", "--user", "anna"],
     ["kernel-push"],
     ["clean-cache", "--yes"],
 ]  # fmt: skip

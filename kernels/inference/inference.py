@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 STARTED = time.monotonic()
-FORMAT = 2  # the bundle format that this script reads
+FORMAT = 3  # the bundle format that this script reads
 ROOT = Path(os.environ.get("PAWPULARITY_KAGGLE", "/kaggle"))
 
 # Set before the imports that read them: there is no network, and threads that wait should sleep.
@@ -49,7 +49,7 @@ def start(bundle: Path) -> int:
     sys.path.insert(0, str(code))
     from pawpularity.kaggle.inference import main
 
-    return main(sys.argv[1:], bundle, ROOT, STARTED)
+    return main(bundle, ROOT, STARTED)
 
 
 if __name__ == "__main__":

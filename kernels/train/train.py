@@ -88,10 +88,10 @@ def resume(run: str, place: Path) -> None:
         if archive.is_file():
             with zipfile.ZipFile(archive) as zipped:
                 zipped.extractall(place)  # zipfile keeps members below `place`
-            say(f"goes on from {archive}")
+            say(f"continues from {archive}")
         elif (folder / "oof" / run).is_dir():  # Kaggle unpacked it
             shutil.copytree(folder / "oof", place / "oof", dirs_exist_ok=True)
-            say(f"goes on from {folder}")
+            say(f"continues from {folder}")
 
 
 def version_numbers(version: str) -> tuple[int, ...]:

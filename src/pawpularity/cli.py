@@ -65,7 +65,6 @@ Scale = Annotated[float | None, Option(metavar="100", help="Multiply columns on 
 Yes = Annotated[bool, Option("--yes", help="Do not ask.")]
 Go = Annotated[bool, Option("--go", help="Do it; without this the steps are only shown.")]
 User = Annotated[str | None, Option(metavar="NAME", help="Your user name on Kaggle.")]
-Build = Annotated[str, Option(metavar="DIR", help="Where the kernel was built.")]
 Kernel = Annotated[str, Option(metavar="NAME", help="inference, or train-RUN.")]
 Storage = Annotated[
     str | None, Option(metavar="URL", help="postgresql://USER:PASSWORD@HOST/DATABASE, for several machines.")
@@ -335,20 +334,15 @@ def predict(
 def kernel(
     runs: Annotated[list[str] | None, Option(metavar="NAME", help="Trained runs (their mean), or one blend.")] = None,
     user: User = None,
-    half: Annotated[bool, Flag("--half", "Trained heads in half precision: half the size; the loss is measured.")] = False,
-    photos: Annotated[int, Option(metavar="N", help="Photos to measure it on.")] = 200,
-    hours: Annotated[float | None, Option(metavar="H", help="The kernel's time limit (default: 8.5 of Kaggle's 9).")] = None,
-    into: Build = "kernels/build",
-    config: Config = None, data: Data = None, settings: Settings = None,
-) -> None:  # fmt: skip
+    hours: Annotated[float, Option(metavar="H", help="The kernel's time limit, of Kaggle's 9.")] = 8.5,
+    settings: Settings = None,
+) -> None:
     """Build the inference kernel and its data set from trained runs."""
 
 
-@command(SUBMIT, "kaggle.check.kernel_check", "make kernel-check PHOTOS=2000")
+@command(SUBMIT, "kaggle.check.kernel_check", "make kernel-check PHOTOS=200")
 def kernel_check(
-    build: Build = "kernels/build",
-    photos: Annotated[int, Option(metavar="N", help="Test photos to simulate.")] = 2000,
-    threads: Annotated[int | None, Option(metavar="N", help="Threads that decode (default: one per core).")] = None,
+    photos: Annotated[int, Option(metavar="N", help="Test photos to simulate.")] = 500,
     python: Annotated[
         str | None, Option(metavar="PATH", help="Run the script with this Python and its libraries.")
     ] = None,
@@ -358,26 +352,20 @@ def kernel_check(
     """Run the built kernel as Kaggle would: no network, its libraries only, broken photos."""
 
 
-@command(SUBMIT, "kaggle.commands.kernel_push", "make kernel-push GO=1")
-def kernel_push(
-    name: Kernel = "inference", user: User = None, build: Build = "kernels/build", go: Go = False, wait: Wait = None
-) -> None:
+@command(SUBMIT, "kaggle.push.kernel_push", "make kernel-push GO=1")
+def kernel_push(name: Kernel = "inference", user: User = None, go: Go = False, wait: Wait = None) -> None:
     """Upload a built kernel and its data set, and wait for the trial run."""
 
 
-@command(SUBMIT, "kaggle.commands.kernel_status", "make kernel-status")
-def kernel_status(
-    name: Kernel = "inference", user: User = None, build: Build = "kernels/build", wait: Wait = 0.0
-) -> None:
+@command(SUBMIT, "kaggle.watch.kernel_status", "make kernel-status")
+def kernel_status(name: Kernel = "inference", user: User = None, wait: Wait = 0.0) -> None:
     """Show the status of a pushed kernel, and the end of its log if it failed."""
 
 
-@command(SUBMIT, "kaggle.commands.submit", "make submit GO=1")
+@command(SUBMIT, "kaggle.watch.submit", "make submit GO=1")
 def submit(
     user: User = None,
-    build: Build = "kernels/build",
     go: Go = False,
-    message: Annotated[str | None, Option(metavar="TEXT", help="The submission's description.")] = None,
     again: Annotated[bool, Flag("--again", "Submit a version that was submitted already.")] = False,
     anyway: Annotated[bool, Flag("--anyway", "Submit runs that were not trained on the contest's photos.")] = False,
 ) -> None:
@@ -390,8 +378,7 @@ def kernel_train(
     hours: Annotated[float, Option(metavar="H", help="Stop and save after this time, of Kaggle's 12.")] = 11.0,
     resume: Annotated[bool, Flag("--resume", "Resume from the output of the kernel's last version.")] = False,
     offline: Annotated[bool, Flag("--offline", "Without internet: put the pretrained weights into the data set.")] = False,
-    user: User = None, build: Build = "kernels/build", run: Run = None, config: Config = None, data: Data = None,
-    settings: Settings = None,
+    user: User = None, run: Run = None, config: Config = None, settings: Settings = None,
 ) -> None:  # fmt: skip
     """Build a kernel that trains a run on Kaggle's GPUs."""
 
@@ -400,7 +387,6 @@ def kernel_train(
 def kernel_fetch(
     name: Kernel = "inference",
     user: User = None,
-    build: Build = "kernels/build",
     go: Go = False,
     zip: Annotated[
         str | None, Option(metavar="FILE", help="An archive downloaded by hand from the kernel's page.")

@@ -7,7 +7,7 @@ predictor.predict(["a.jpg"], metadata=[[0,1,1,1,0,0,0,0,0,0,0,0]])
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.photo_cache import Photos
@@ -64,7 +63,6 @@ def score_heads(
     compute: Compute,
     *,
     view: int | Rows = ORIGINAL,
-    batch_size: int = SCORED_AT_ONCE,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Clipped score points, (networks, len(rows)), by networks that share one frozen part, which runs once a photo.
@@ -76,9 +74,9 @@ def score_heads(
         network.eval()
     scores = torch.empty(len(networks), len(rows), dtype=torch.float32)
     views = np.broadcast_to(np.asarray(view, dtype=np.int64), rows.shape)
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        x = inputs.take(batch, views[start : start + batch_size]).to(compute.device, non_blocking=True)
+    for start in range(0, len(rows), SCORED_AT_ONCE):
+        batch = rows[start : start + SCORED_AT_ONCE]
+        x = inputs.take(batch, views[start : start + SCORED_AT_ONCE]).to(compute.device, non_blocking=True)
         columns = None if metadata is None else torch.tensor(metadata[start : start + len(batch)]).to(compute.device)
         with compute.autocast():
             features = inputs.features(networks[0], x)
@@ -202,15 +200,12 @@ class Predictor:
         return columns
 
 
-def load_network(
-    run: Run, fold: int, frozen_of: Network | None = None, frozen: Mapping[str, Tensor] | None = None
-) -> Network:
+def load_network(run: Run, fold: int, frozen_of: Network | None = None) -> Network:
     """The trained network of one fold, on the CPU, in evaluation mode.
 
     Raises UserError for other frozen tensors than it was trained with.
 
     `frozen_of`: a network of the same run whose frozen tensors are shared instead of being loaded again, on its device.
-    `frozen`: the frozen tensors, if they are loaded already.
     """
     config, weights = run.config, run.record["weights"]
     kept = weights["frozen"] == "kept"
@@ -218,11 +213,9 @@ def load_network(
         network = _sharing_frozen(frozen_of)
         frozen = network.frozen_state()
     else:
-        # Where the frozen tensors are in the run's folder or loaded already, the original weights are not needed.
-        named = weights["frozen"] == "named" and frozen is None
-        network = build_network(config, fold=fold, weights=None if named else "none")
-        if frozen is None:
-            frozen = read_tensors(run.frozen_file) if kept else network.frozen_state()
+        # The original weights are needed only where the frozen tensors are theirs and not in the run's folder.
+        network = build_network(config, fold=fold, weights=None if weights["frozen"] == "named" else "none")
+        frozen = read_tensors(run.frozen_file) if kept else network.frozen_state()
     if (found := tensors_hash(frozen)) != weights["frozen_hash"]:
         where = run.frozen_file if kept else f"model.weights={config.model.weights}"
         expected = weights["frozen_hash"]

@@ -61,11 +61,7 @@ def edit():
 def sign(dataset):
     """Write SHA256SUMS again."""
     (dataset / SUMS).unlink()
-    metadata = dataset / "dataset-metadata.json"
-    kept = metadata.read_text()
-    metadata.unlink()
     write_sums(dataset)
-    metadata.write_text(kept)
 
 
 class FakeClock:
@@ -74,7 +70,7 @@ class FakeClock:
     def __init__(self):
         self.time, self.waited = 0.0, []
 
-    def now(self):
+    def monotonic(self):
         return self.time
 
     def sleep(self, seconds):
@@ -87,7 +83,7 @@ def clock(monkeypatch):
     from pawpularity.kaggle import api
 
     fake = FakeClock()
-    monkeypatch.setattr(api, "CLOCK", api.Clock(fake.now, fake.sleep))
+    monkeypatch.setattr(api, "time", fake)
     return fake
 
 
@@ -105,7 +101,6 @@ def kaggle(tmp_path, monkeypatch, clock):
         monkeypatch.delenv(name)
     monkeypatch.setenv("KAGGLE_USERNAME", "anna")
     monkeypatch.setenv("KAGGLE_KEY", KEY)
-    monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "TEST")
     monkeypatch.setattr(tempfile, "tempdir", None)
     from kaggle.api.kaggle_api_extended import KaggleApi
     from kagglesdk import kaggle_env
@@ -113,6 +108,6 @@ def kaggle(tmp_path, monkeypatch, clock):
 
     monkeypatch.setattr(KaggleApi, "config", str(tmp_path / "home" / "kaggle.json"))
     server = FakeKaggle()
-    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.TEST, server.url)
+    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.url)
     yield server
     server.stop()

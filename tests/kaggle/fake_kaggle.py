@@ -32,7 +32,7 @@ def made(name, **fields):
 
 
 class Fault(Exception):
-    """An answer that is no answer: HTTP code, text (without one it is no JSON either), headers."""
+    """An error instead of an answer: HTTP code, text (without text it is not JSON), headers."""
 
     def __init__(self, code, text="", **headers):
         super().__init__(text)
@@ -40,13 +40,13 @@ class Fault(Exception):
 
 
 class FakeKaggle:
-    """What it has, what it was asked, and what is to go wrong."""
+    """The server's state, the requests that it got, and the faults that it plays out."""
 
     def __init__(self):
         self.lock = threading.Lock()
         self.asked, self.requests = Counter(), defaultdict(list)
         self.faults, self.after = defaultdict(list), defaultdict(list)
-        """by method: what the next calls get instead of an answer: a Fault, "cut", or None for none; `after` it was done"""
+        """by method, one a call: a Fault, "cut", or None for a good answer; those of `after` come when the request was done"""
         self.refusals = {}
         """by method: the `error` field of its answers"""
         self.versions = None

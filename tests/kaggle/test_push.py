@@ -11,14 +11,13 @@ import pytest
 from tests.conftest import ROOT
 from tests.kaggle.conftest import KEY
 
-from pawpularity import __version__
-from pawpularity.kaggle.built_kernel import slug_of
 from pawpularity.kaggle.bundle import FORMAT, write_sums
+from pawpularity.kaggle.train_kernel import slug_of
 
 KERNEL, DATA = "anna/pawpularity-inference", "anna/pawpularity-bundle"
 EIGHT = "Id,Pawpularity\n" + "".join(f"{name},38.{n}\n" for n, name in enumerate("abcdefgh"))
-CONTEST = {"name": "x", "photos": 9912, "drawn": False, "contest": True}
-DRAWN = {"name": "sample", "photos": 600, "drawn": True, "contest": False}
+CONTEST = {"name": "x", "photos": 9912, "contest": True}
+OTHER = {"name": "sample", "photos": 600, "contest": False}
 TOKEN = "KGAT_0123456789abcdef0123456789abcdef"
 
 
@@ -52,10 +51,9 @@ def bundle(build, head=b"head", trained_on=CONTEST):
     for path in dataset.iterdir():
         path.unlink()
     (dataset / "small.fold0.head.safetensors").write_bytes(head)
-    about = {"format": FORMAT, "package": __version__, "trained_on": trained_on}
+    about = {"format": FORMAT, "trained_on": trained_on}
     (dataset / "bundle.json").write_text(json.dumps(about))
     write_sums(dataset)
-    (dataset / "dataset-metadata.json").write_text(json.dumps({"id": DATA, "title": "pawpularity bundle"}))
 
 
 def write_kernel(folder, **changes):
@@ -65,7 +63,7 @@ def write_kernel(folder, **changes):
         "machine_shape": "NvidiaTeslaT4", "dataset_sources": [DATA], "competition_sources": ["petfinder-pawpularity-score"],
         "model_sources": [], "kernel_sources": [],
     } | changes  # fmt: skip
-    (folder / "kernel-metadata.json").write_text(json.dumps({k: v for k, v in metadata.items() if v is not None}))
+    (folder / "kernel-metadata.json").write_text(json.dumps(metadata))
 
 
 def record(built):
@@ -95,7 +93,7 @@ def test_first_push_next_push_and_submit(kaggle, built, paw, refused):
     assert (saved.dataset_data_sources, saved.competition_data_sources) == ([DATA], ["petfinder-pawpularity-score"])
     assert {request.version_label for request in kaggle.requests["GetKernelSessionStatus"]} == {"v1"}
     kept = record(built)
-    assert (kept["files_version"], kept["kernel_version"], kept["status"], kept["rows"]) == (1, 1, "checked", 8)
+    assert (kept["files_version"], kept["kernel_version"]) == (1, 1)
 
     # The same files again: nothing is uploaded twice, but the kernel is pushed.
     assert paw("kernel-push", "--go").code == 0
@@ -105,11 +103,12 @@ def test_first_push_next_push_and_submit(kaggle, built, paw, refused):
 
     assert "contest's 9912 photos" in paw("submit").err
     assert kaggle.submissions == 0
-    done = paw("submit", "--go", "--message", "it's mine; $(rm -rf /)")
+    done = paw("submit", "--go")
     assert done.code == 0, done.err
     assert "submission 1001" in done.out
     sent = kaggle.requests["CreateCodeSubmission"][0]
-    assert (sent.submission_description, sent.kernel_version) == ("it's mine; $(rm -rf /)", 2)
+    assert record(built)["files_hash"] in sent.submission_description
+    assert sent.kernel_version == 2
     assert (f"{sent.kernel_owner}/{sent.kernel_slug}", sent.file_name) == (KERNEL, "submission.csv")
     assert "ARGS=--again" in refused("submit", "--go")
     assert paw("submit", "--go", "--again").code == 0
@@ -185,19 +184,6 @@ def test_a_refused_upload_is_never_remembered_as_done(kaggle, built, paw, refuse
     assert kept["files_hash"] in kaggle.versions[2]
 
 
-def test_somebody_elses_version_behind_ours_is_noticed(kaggle, built, refused):
-    kaggle.versions = ["old"]
-
-    def theirs(request):
-        answer = type(kaggle).create_dataset_version(kaggle, request)
-        kaggle.versions.append("by somebody else")
-        return answer
-
-    kaggle.create_dataset_version = theirs
-    assert "surely" in refused("kernel-push", "--go")
-    assert kaggle.kernel == 0
-
-
 @pytest.mark.parametrize("made", [True, False])
 def test_an_upload_whose_answer_was_lost_is_looked_for(kaggle, built, paw, made):
     kaggle.versions = ["old"]
@@ -240,6 +226,8 @@ def test_no_answer_is_asked_again_less_and_less_often(kaggle, built, paw, clock)
     assert outcome.code == 0, outcome.err
     assert clock.waited[:5] == [40, 80, 400, 300, 300]
     assert (kaggle.asked["CreateDataset"], kaggle.kernel) == (1, 1)
+    kaggle.faults["GetKernelSessionStatus"] = [fault(503)]
+    assert paw("kernel-status").code == 0
     kaggle.faults["GetKernelSessionStatus"] = [fault(503)] * 200
     assert paw("kernel-status", "--wait", "60").code == 2
     assert clock.time < 3600 * 3
@@ -277,10 +265,8 @@ def test_what_kaggle_refuses_is_one_line_with_its_words(kaggle, built, paw, refu
 @pytest.mark.parametrize(
     "damage",
     [
-        "dataset",
-        "model",
-        "competition",
-        "kernel",
+        {"invalid_dataset_sources": [DATA]},
+        {"invalid_competition_sources": [DATA]},
         {"_version_number": None},
         {"url": "https://www.kaggle.com/code/anna/other"},
     ],
@@ -288,7 +274,7 @@ def test_what_kaggle_refuses_is_one_line_with_its_words(kaggle, built, paw, refu
 def test_a_kernel_without_a_source_a_number_or_its_name_is_no_push(kaggle, built, refused, damage):
     def other(request):
         answer = type(kaggle).save_kernel(kaggle, request)
-        for name, value in (damage if isinstance(damage, dict) else {f"invalid_{damage}_sources": [DATA]}).items():
+        for name, value in damage.items():
             setattr(answer, name, value)
         return answer
 
@@ -307,7 +293,7 @@ def test_data_that_fails_on_kaggle_is_said_and_uploaded_again(kaggle, built, paw
 
 
 def test_a_failed_kernel_shows_its_log_without_secrets(kaggle, built, paw):
-    lines = [f"line {n}" for n in range(50)] + [f"Authorization: Bearer {TOKEN}", f'{{"key":"{KEY}"}}']
+    lines = [f"line {n}" for n in range(50)] + [f'{{"key":"{KEY}"}}']
     kaggle.sessions, kaggle.failure = ["RUNNING", "ERROR"], f"Out of memory {KEY}"
     kaggle.log = json.dumps([{"stream_name": "stdout", "time": n, "data": f"{line}\n"} for n, line in enumerate(lines)])
     outcome = paw("kernel-push", "--go")
@@ -315,41 +301,34 @@ def test_a_failed_kernel_shows_its_log_without_secrets(kaggle, built, paw):
     assert "Out of memory" in outcome.err
     assert "  line 49" in outcome.err
     assert "  line 1\n" not in outcome.err
-    assert not [secret for secret in (TOKEN, KEY, TOKEN[5:]) if secret in outcome.err + outcome.out]
-    assert record(built)["status"] == "error"
+    assert KEY not in outcome.err + outcome.out
     assert paw("submit", "--go").code == 2
     assert kaggle.submissions == 0
 
 
 @pytest.mark.parametrize(
-    ("text", "report", "part"),
+    ("text", "part"),
     [
-        (None, {}, "without a submission.csv"),
-        ("", {}, "Id, Pawpularity"),
-        ("Id,Pawpularity\n", {}, "0 rows"),
-        (EIGHT.replace("b,", "a,"), {}, "row 3"),
-        (EIGHT.replace("38.1", "0.5"), {}, "0.5"),
-        (EIGHT.replace("38.1", "nan"), {}, "row 3"),
-        (re.sub(r"38\.\d", "37.27", EIGHT), {}, "no network answered"),
-        ("Id,Pawpularity\na,38\nb,41.5\n", {}, "8 test photos"),
-        (EIGHT, {"photos_unusable": dict.fromkeys("abcdefgh", "missing")}, "none of 8"),
-        (EIGHT, {"left_out": ["small (failed)"]}, "without small (failed)"),
+        (None, "without a submission.csv"),
+        ("", "Id, Pawpularity"),
+        (EIGHT.replace("b,", "a,"), "row 3"),
+        (EIGHT.replace("38.1", "0.5"), "0.5"),
+        (EIGHT.replace("38.1", "nan"), "row 3"),
+        ("Id,Pawpularity\na,38\nb,41.5\n", "8 test photos"),
+        (re.sub(r"38\.\d", "37.27", EIGHT), "mean prediction"),
     ],
 )
-def test_an_output_that_must_not_be_submitted(kaggle, built, refused, text, report, part):
-    report = {"photos_unusable": {}, "left_out": []} | report
-    kaggle.output = {"inference.json": json.dumps(report).encode()}
-    if text is not None:
-        kaggle.output["submission.csv"] = text.encode()
+def test_an_output_that_must_not_be_submitted(kaggle, built, refused, text, part):
+    kaggle.output = {"other.csv": b"x"} if text is None else {"submission.csv": text.encode()}
     assert part in refused("kernel-push", "--go")
     assert part in refused("submit", "--go")
     assert kaggle.submissions == 0
 
 
 def test_runs_of_other_photos_are_not_submitted(kaggle, built, paw, refused):
-    bundle(built, trained_on=DRAWN)
+    bundle(built, trained_on=OTHER)
     assert paw("kernel-push", "--go").code == 0
-    assert "600 drawn photos" in paw("submit").err
+    assert "600 photos" in paw("submit").err
     assert "ARGS=--anyway" in refused("submit", "--go")
     assert kaggle.submissions == 0
     assert paw("submit", "--go", "--anyway").code == 0
@@ -394,49 +373,28 @@ def test_nothing_is_uploaded_that_was_not_built(kaggle, built, paw, refused, nam
     assert paw("kernel-train", "--run", "toy", "--user", "anna").code == 0
     place = built if name == "inference" else built / "train" / "toy"
     assert paw("kernel-push", "--name", name).code == 0
-    for folder in ("dataset", "kernel"):
-        odd = place / folder / ".env"
-        for make in (lambda odd=odd: odd.write_text(TOKEN), lambda odd=odd: odd.symlink_to("/etc/passwd"), odd.mkdir):
-            make()
-            assert ".env: was not built" in refused("kernel-push", "--name", name, "--go")
-            odd.rmdir() if odd.is_dir() else odd.unlink()
-    file = next(
-        path for path in (place / "dataset").iterdir() if path.name not in ("SHA256SUMS", "dataset-metadata.json")
-    )
+    odd = place / "dataset" / ".env"
+    odd.write_text(TOKEN)
+    assert ".env: was not built" in refused("kernel-push", "--name", name, "--go")
+    odd.unlink()
+    file = next(path for path in (place / "dataset").iterdir() if path.name != "SHA256SUMS")
     file.write_bytes(b"changed")
     assert file.name in refused("kernel-push", "--name", name, "--go")
     assert not kaggle.asked
 
 
 @pytest.mark.parametrize(
-    ("changes", "part"),
-    [
-        ({"id": "KAGGLE_USER/pawpularity-inference"}, "KAGGLE_USER"),
-        ({"id": "anna/../../etc"}, "etc"),
-        ({"dataset_sources": []}, "dataset_sources"),
-        ({"competition_sources": []}, "competition_sources"),
-        ({"enable_internet": True}, "enable_internet"),
-        ({"is_private": False}, "is_private"),
-        ({"machine_shape": None}, "NvidiaTeslaT4"),
-        ({"code_file": "other.py"}, "script is missing"),
-    ],
-)
-def test_a_kernel_that_must_not_be_pushed(kaggle, built, refused, changes, part):
-    write_kernel(built / "kernel", **changes)
-    assert part in refused("kernel-push", "--go")
-    assert not kaggle.asked
-
-
-@pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("--user", "ben"), "was built for anna"),
+        ((), "KAGGLE_USER is not known"),
+        (("--user", "ben"), "was built for KAGGLE_USER"),
         (("--user", "anna;rm"), "KAGGLE_USER"),
         (("--name", "../x"), "must be inference"),
         (("--name", "train-x"), "make kernel-train"),
     ],
 )
 def test_words_that_must_not_be_pushed(built, refused, words, part):
+    write_kernel(built / "kernel", id="KAGGLE_USER/pawpularity-inference")
     assert part in refused("kernel-push", *words)
 
 
@@ -449,17 +407,17 @@ def test_slugs_are_kaggles(kaggle):
 
 def test_a_training_kernel_is_pushed_and_left_to_itself(kaggle, work, paw, refused):
     assert paw("kernel-train", "--run", "toy", "--user", "anna", "kernel.carrier=model").code == 0
-    kaggle.sessions = ["RUNNING", "RUNNING", "COMPLETE"]
+    kaggle.sessions = ["QUEUED", "RUNNING", "RUNNING", "COMPLETE"]
     outcome = paw("kernel-push", "--name", "train-toy", "--go")
     assert outcome.code == 0, outcome.err
-    assert kaggle.asked["GetKernelSessionStatus"] == 0, "nobody waits eleven hours"
+    assert kaggle.asked["GetKernelSessionStatus"] == 1, "nobody waits eleven hours"
     assert kaggle.requests["SaveKernel"][0].enable_internet
     assert kaggle.requests["SaveKernel"][0].model_data_sources == ["anna/pawpularity-train-toy-files/pyTorch/default/1"]
     assert "running" in paw("kernel-status", "--name", "train-toy").out
     assert "still running" in refused("kernel-fetch", "--name", "train-toy", "--go")
     assert "anna/pawpularity-train-toy version 1" in paw("kernel-fetch", "--name", "train-toy").out
     assert "make kernel-fetch NAME=train-toy GO=1" in paw("kernel-status", "--name", "train-toy").err
-    assert "left 0 archives" in refused("kernel-fetch", "--name", "train-toy", "--go")
+    assert "left no archive" in refused("kernel-fetch", "--name", "train-toy", "--go")
     kaggle.output["run-toy.zip"] = b"no zip"
     assert "is damaged" in refused("kernel-fetch", "--name", "train-toy", "--go")
     assert "NAME=train-RUN" in refused("kernel-fetch", "--go"), "not the inference kernel"

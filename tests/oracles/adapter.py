@@ -375,9 +375,9 @@ def checklist(at: Path, *names: str):
     return code, found, at / "oof" / "checklist.md"
 
 
-def build_kernel(at: Path, names, data: Path) -> Path:
+def build_kernel(at: Path, names) -> Path:
     """The folder that goes up to Kaggle for the runs `names`."""
-    done("kernel", "--runs", *names, "--data", data, "--user", "anna", at=at)
+    done("kernel", "--runs", *names, "--user", "anna", at=at)
     return at / "kernels" / "build"
 
 
@@ -388,8 +388,7 @@ def check_kernel(at: Path, photos: int):
 
 def run_kernel(build: Path, contest: Path, root: Path, before=()):
     """(code, submission.csv or None, what was printed) of the built script in a copy of Kaggle's folders at `root`."""
-    shutil.copytree(build / "dataset", root / "input" / "datasets" / "anna" / "bundle",
-                    ignore=shutil.ignore_patterns("dataset-metadata.json"))  # fmt: skip
+    shutil.copytree(build / "dataset", root / "input" / "datasets" / "anna" / "bundle")
     shutil.copytree(contest, root / "input" / "competitions" / CONTEST, symlinks=True)
     (root / "working").mkdir()
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

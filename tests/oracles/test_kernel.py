@@ -17,7 +17,7 @@ ALONE = ("unshare", "--map-root-user", "--net")
 def built(trained, sample):
     """The bundle of both runs, and their blend for predict."""
     adapter.blend(["whole", "frozen"], trained, "uploaded", "mean", draws=100)
-    return adapter.build_kernel(trained, ["uploaded"], sample)
+    return adapter.build_kernel(trained, ["uploaded"])
 
 
 def contest(folder, sample, damage):

@@ -1,4 +1,4 @@
-"""Kaggle through the Python client of the `kaggle` package (an extra; imported late, because importing it signs in).
+"""Kaggle through the Python client of the `kaggle` package (an optional dependency, imported late).
 
 HTTP codes and typed fields decide what happened. The server's text is shown unchanged, and only selects a hint.
 
@@ -42,20 +42,9 @@ HINTS = {
 """Advice by pattern in the server's text; it decides nothing."""
 POLL_S, LONGEST_S, TIMEOUT_S = 20.0, 300.0, 300.0
 ANSWER_MINUTES = 5.0
-"""How long a request is retried that everything else depends on."""
+"""How long an unanswered request is repeated before the command gives up."""
 
 Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The current time and sleeping; tests replace both."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-CLOCK = Clock()
 
 
 class Refused(UserError):
@@ -91,7 +80,6 @@ class Kaggle:
 
     api: Any
     """kaggle.api.kaggle_api_extended.KaggleApi"""
-    clock: Clock
 
     @classmethod
     def sign_in(cls) -> "Kaggle":
@@ -101,40 +89,29 @@ class Kaggle:
                 from kaggle.api.kaggle_api_extended import KaggleApi
         except ModuleNotFoundError as error:
             raise UserError(f"the kaggle package is not here ({error}); run: {sys.executable} -m {INSTALL}") from None
-        kaggle = cls(KaggleApi(), CLOCK)
-        kaggle.api.build_kaggle_client = kaggle.client
+        kaggle = cls(KaggleApi())
+        build = kaggle.api.build_kaggle_client
+
+        def with_timeout() -> Any:
+            with build() as client:  # without a timeout a silent connection would block for ever
+                session = client.http_client()._session
+                session.send = partial(session.send, timeout=TIMEOUT_S)
+            return client
 
         def authenticate() -> None:
             with kaggle.asking("signing in"), redirect_stdout(io.StringIO()):  # hides its long help text
                 kaggle.api.authenticate()
 
+        kaggle.api.build_kaggle_client = with_timeout
         kaggle.wait(authenticate)
         return kaggle
-
-    @property
-    def user(self) -> str:
-        """The user name of the credentials in use."""
-        return str(self.api.config_values.get("username", "")).lower()
-
-    def client(self) -> Any:
-        """A client of kagglesdk. With KAGGLE_API_ENVIRONMENT=TEST it reaches localhost:7777, which KaggleApi's own does not."""
-        from kagglesdk.kaggle_client import KaggleClient
-
-        values = self.api.config_values
-        client = KaggleClient(
-            username=values.get("username"), password=values.get("key"), api_token=values.get("token")
-        )
-        with client:  # without a timeout a silent connection would block for ever
-            session = client.http_client()._session
-            session.send = partial(session.send, timeout=TIMEOUT_S)
-        return client
 
     def ask(self, doing: str, service: str, what: str, *, hint: str = FORBIDDEN, **fields: Any) -> Any:
         """The typed answer to one request, sent once: `what` is asked of `service`, such as GetDataset of datasets.dataset."""
         room, _, part = service.partition(".")
         method = f"{room}.{part}_api_client.{re.sub('(?<!^)(?=[A-Z])', '_', what).lower()}"
         message = request(service, f"{what}Request", **fields)
-        with self.asking(doing, hint), self.client() as client:
+        with self.asking(doing, hint), self.api.build_kaggle_client() as client:
             answer = attrgetter(method)(client)(message)
         if error := getattr(answer, "error", None):
             raise Refused(doing, 200, self.scrub(error), hint if "not found" in error.lower() else "")
@@ -150,11 +127,13 @@ class Kaggle:
             with redirect_stdout(sys.stderr):  # the client prints
                 yield
         except requests.HTTPError as error:
-            code, text, retry_after = _answer(error)
+            code, text = int(error.response.status_code), self.scrub(str(error))
+            with suppress(ValueError, AttributeError, TypeError):  # the code in Kaggle's JSON, if any, overrides HTTP's
+                code = int(error.response.json().get("code") or code)
             if code >= 500 or code in (408, 429):
-                raise Uncertain(doing, self.scrub(f"{code}: {text}"), retry_after) from None
-            advice = {401: LOGGED_OUT, 403: hint, 404: hint}.get(code, "")
-            raise Refused(doing, code, self.scrub(text), advice) from None
+                after = error.response.headers.get("Retry-After", "")
+                raise Uncertain(doing, f"{code}: {text}", float(after) if after.isdigit() else 0.0) from None
+            raise Refused(doing, code, text, {401: LOGGED_OUT, 403: hint, 404: hint}.get(code, "")) from None
         except SystemExit:
             raise UserError(f"{doing}: no credentials that Kaggle takes; {LOGGED_OUT}") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError) as error:
@@ -168,7 +147,7 @@ class Kaggle:
 
         An uncertain answer is no failure: the request is repeated, at growing intervals.
         """
-        deadline, pause = self.clock.now() + 60 * minutes, POLL_S
+        deadline, pause = time.monotonic() + 60 * minutes, POLL_S
         while True:
             missed = None
             try:
@@ -179,19 +158,19 @@ class Kaggle:
             except Uncertain as error:
                 missed = error
                 pause = max(min(2 * pause, LONGEST_S), error.retry_after)
-            if self.clock.now() + pause > deadline:
+            if time.monotonic() + pause > deadline:
                 if missed:
                     raise missed
                 return found
             if missed:
                 log(f"{missed}; asking again in {duration(pause)}")
-            self.clock.sleep(pause)
+            time.sleep(pause)
 
     def upload(self, doing: str, folder: Path, kind: str, count: int, send: Callable[[list[Any]], Any]) -> None:
         """Upload the `count` files of `folder`, and `send` the request that makes a version of them.
 
-        A repeated call resumes an interrupted upload, and does not upload files again whose request was refused: the client
-        stores both in the temporary folder.
+        A second call resumes an interrupted upload, and does not upload files again whose request was refused: the client keeps
+        track of both in the temporary folder.
         """
         from kaggle.api.kaggle_api_extended import ResumableUploadContext
         from kagglesdk.blobs.types.blob_api_service import ApiBlobType
@@ -211,24 +190,8 @@ class Kaggle:
                 lost = error  # Kaggle may have used the files, so leave the context without an error: it then forgets them.
         raise lost
 
-    def download(self, doing: str, response: Any, path: Path) -> None:
-        """Stream a response of the client, or of requests, into a file, and check its announced size."""
-        with self.asking(doing):
-            response.raise_for_status()
-            self.api.download_file(response, str(path), None, quiet=False, resume=False)
-
     def scrub(self, text: str) -> str:
-        """`text` without the credentials in use and anything that looks like one."""
-        secrets = {self.api.config_values.get(name) for name in ("token", "key", "api_token")}
-        for secret in sorted((s for s in secrets if s and len(s) >= 6), key=len, reverse=True):
+        """`text` without the credentials in use."""
+        for secret in filter(None, (self.api.config_values.get(name) for name in ("token", "key"))):
             text = text.replace(secret, "***")
-        return re.sub(r"KGAT_\w+|(?i:(?<=bearer )\S+)|(?i:(?<=signature=)[^&\s]+)", "***", text)
-
-
-def _answer(error: Any) -> tuple[int, str, float]:
-    """Code, text and Retry-After of an HTTPError. The code in Kaggle's JSON, if any, overrides the HTTP status."""
-    response = error.response
-    code, after = int(response.status_code), str(response.headers.get("Retry-After", ""))
-    with suppress(ValueError, AttributeError, TypeError):
-        code = int(response.json().get("code") or code)
-    return code, str(error), float(after) if after.isdigit() else 0.0
+        return text

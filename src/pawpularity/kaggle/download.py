@@ -25,41 +25,44 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 
 
 def data(*, into: str | None) -> None:
-    """Download the contest's data into the folder `into` (default: input/petfinder-pawpularity-score)."""
-    download(Path(into) if into else CONTEST)
-    next_step("make all", DATA=into)
-
-
-def download(folder: Path) -> None:
-    """Download the contest's data into `folder`, unless it is there already.
+    """Download the contest's data into the folder `into` (default: input/petfinder-pawpularity-score), unless it is there already.
 
     Raises UserError if the kaggle package, credentials, accepted rules, the network or disk space are missing, if the archive is
-    not the contest's, and if `folder` exists but is not complete (it is left unchanged).
+    not the contest's, and if the folder exists but is not complete (it is left unchanged).
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    folder = Path(into) if into else CONTEST
+    if folder.is_dir() and any(folder.iterdir()):
         try:
             rows = _check(folder)
         except UserError as error:
             raise UserError(f"{folder}: exists but is not complete ({error}); move it away and run again") from None
         log(f"{folder}: already complete ({rows} training photos)")
-        return
+    else:
+        rows = _download(folder)
+        log(f"{folder}: {rows} training photos")
+    next_step("make all", DATA=into)
+
+
+def _download(folder: Path) -> int:
+    """Download and check the data; returns the number of training photos."""
     kaggle = Kaggle.sign_in()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as name:
-            part = Path(name)
-            require_space(part, NEEDED, "the contest's data")
-            unpacked = part / "unpacked"
-            unpack(_fetch(kaggle, part), unpacked, "the contest's data")
-            rows = _check(unpacked)
-            if folder.exists():  # it is empty
-                folder.rmdir()
-            unpacked.rename(folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror or error}); free disk space or check the permissions"
-        ) from None
-    log(f"{folder}: {rows} training photos")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as name:
+        part = Path(name)
+        require_space(part, NEEDED, "the contest's data")
+        kaggle.wait(lambda: _fetch(kaggle, part))
+        unpack(part / f"{COMPETITION}.zip", part / "unpacked", "the contest's data")
+        rows = _check(part / "unpacked")
+        (part / "unpacked").rename(folder)
+    return rows
+
+
+def _fetch(kaggle: Kaggle, into: Path) -> None:
+    """Download the archive; the client shows its progress."""
+    # Every account may download once it has accepted the rules.
+    hint = f"accept the contest's rules at {RULES} with this account, then run again"
+    with kaggle.asking("downloading the contest's data", hint):
+        kaggle.api.competition_download_files(COMPETITION, str(into), force=True, quiet=False)
 
 
 def _check(folder: Path) -> int:
@@ -73,17 +76,6 @@ def _check(folder: Path) -> int:
             raise UserError(f"the folder {part}/ is missing")
     read_sample_submission(folder)
     return len(dataset.train)
-
-
-def _fetch(kaggle: Kaggle, into: Path) -> Path:
-    """Download the archive; the client shows its progress."""
-    doing, archive = "downloading the contest's data", into / f"{COMPETITION}.zip"
-    what = {"service": "competitions.competition", "what": "DownloadDataFiles", "competition_name": COMPETITION}
-    # Every account may download once it has accepted the rules.
-    hint = f"accept the contest's rules at {RULES} with this account, then run again"
-    response = kaggle.wait(lambda: kaggle.ask(doing, hint=hint, **what))
-    kaggle.download(doing, response, archive)
-    return archive
 
 
 def unpack(archive: Path, into: Path, what: str) -> None:

@@ -14,23 +14,20 @@ from pawpularity.evaluation.leaderboard import run_row, table_text
 from pawpularity.evaluation.oof import fold_line, read_fold, read_run, run_folds
 from pawpularity.files import file_hash
 from pawpularity.kaggle.api import Kaggle
-from pawpularity.kaggle.commands import SHOWN, pushed_kernel
 from pawpularity.kaggle.download import unpack
-from pawpularity.kaggle.watch import Pushed
+from pawpularity.kaggle.watch import SHOWN, Pushed, pushed_kernel
 from pawpularity.runs import OOF, Run
 
-ARCHIVE = r"run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip"
 
-
-def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str | None) -> None:
+def kernel_fetch(*, name: str, user: str | None, go: bool, zip: str | None) -> None:
     """Download the run of the training kernel `name`, or take the archive `zip`. Without `go` print what would be downloaded."""
     if zip:
-        say(bring_home(Path(zip)))
+        say(add_folds(Path(zip)))
         next_step("make oof", RUN=Path(zip).stem.removeprefix("run-"))
         return
     if name == "inference":
-        raise UserError("kernel-fetch: brings trained runs home; name a training kernel: NAME=train-RUN")
-    built, record = pushed_kernel(name, build, user)
+        raise UserError("kernel-fetch: fetches a trained run; name a training kernel: NAME=train-RUN")
+    built, record = pushed_kernel(name, user)
     if not go:
         say(f"download the run that {built.id} version {record['kernel_version']} trained, and add its folds to oof/")
         log(SHOWN)
@@ -39,30 +36,29 @@ def kernel_fetch(*, name: str, user: str | None, build: str, go: bool, zip: str 
     pushed = Pushed(Kaggle.sign_in(), built, record["kernel_version"])
     pushed.require_complete()
     with tempfile.TemporaryDirectory() as scratch:
-        files = pushed.fetch(Path(scratch), ARCHIVE)
-        if len(files) != 1:
-            raise UserError(f"{pushed}: left {len(files)} archives of a run, not one; look at {built.url}")
-        say(bring_home(files[0], name.removeprefix("train-")))
-    built.keep(record | {"status": "fetched"})
+        archive = pushed.fetch(f"run-{name.removeprefix('train-')}.zip", Path(scratch))
+        if archive is None:
+            raise UserError(f"{pushed}: left no archive of its run; look at {built.url}")
+        say(add_folds(archive))
     next_step("make oof", RUN=name.removeprefix("train-"))
 
 
-def bring_home(archive: Path, run: str | None = None) -> str:
+def add_folds(archive: Path) -> str:
     """Add the trained folds in `archive` to oof/RUN/ and return the table of the run. Folds that are here, or in training, stay.
 
-    Raises UserError for an archive that is not a training kernel's, is damaged, holds another run than `run`, or differs from
-    oof/RUN/ in settings, data, folds or weights.
+    Raises UserError for an archive that is not a training kernel's, is damaged, or differs from oof/RUN/ in settings, data, folds
+    or weights.
     """
     found = re.fullmatch(r"run-([A-Za-z0-9][A-Za-z0-9._-]*)\.zip", archive.name)
-    if found is None or run not in (None, found[1]):
-        raise UserError(f"{archive}: must be called run-{run or 'NAME'}.zip, as the training kernel leaves it")
+    if found is None:
+        raise UserError(f"{archive}: must be called run-NAME.zip, as the training kernel leaves it")
     if not archive.is_file():
         raise UserError(f"{archive}: is missing; download it from the kernel's page, and give its path")
     OOF.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetched.", suffix=".part", dir=OOF) as scratch:
         unpack(archive, Path(scratch), "the run")
         fetched = Run.open(Path(scratch) / "oof" / found[1])
-        _bring_folds_file(Path(scratch), fetched)
+        _keep_folds_file(Path(scratch), fetched)
         # Both runs now have the same folds file; predictions of other photos are refused here.
         folds = run_folds(fetched)
         trained = fetched.trained_folds()
@@ -70,32 +66,25 @@ def bring_home(archive: Path, run: str | None = None) -> str:
             raise UserError(f"{archive}: holds no trained fold; its log on Kaggle says why")
         for fold in trained:
             read_fold(fetched, fold, folds)
-        home = Run.start(OOF / found[1], fetched.record)
-        if fetched.frozen_file.is_file() and not home.frozen_file.is_file():
-            fetched.frozen_file.rename(home.frozen_file)
+        here = Run.start(OOF / found[1], fetched.record)
+        if fetched.frozen_file.is_file() and not here.frozen_file.is_file():
+            fetched.frozen_file.rename(here.frozen_file)
         for fold in trained:
             try:
-                with FileLock(home.folder / f".fold{fold}.lock", timeout=0):  # training's own
-                    _join(fetched, home, fold)
+                with FileLock(here.folder / f".fold{fold}.lock", timeout=0):  # training's own
+                    if fold in here.trained_folds():
+                        log(f"fold {fold} is trained here already: that one is kept")
+                        continue
+                    shutil.rmtree(here.fold(fold), ignore_errors=True)  # left by a stopped training
+                    fetched.fold(fold).rename(here.fold(fold))
             except Timeout:
                 log(f"fold {fold} is being trained here: that one is kept")
-    with FileLock(home.folder / ".oof.lock"):
-        read_run(home, partly=True)
-    return "\n".join([*(fold_line(home, fold) for fold in home.trained_folds()), table_text([run_row(home)])])
+    with FileLock(here.folder / ".oof.lock"):
+        read_run(here, partly=True)
+    return "\n".join([*(fold_line(here, fold) for fold in here.trained_folds()), table_text([run_row(here)])])
 
 
-def _join(fetched: Run, home: Run, fold: int) -> None:
-    """Move a fold into the run here; one that is trained here stays. The fold's lock must be held."""
-    if fold in home.trained_folds():
-        same = file_hash(home.predictions_file(fold)) == file_hash(fetched.predictions_file(fold))
-        log(f"fold {fold} is trained here already{'' if same else ', with other predictions'}: that one is kept")
-        return
-    if home.fold(fold).exists():  # left by a stopped training
-        shutil.rmtree(home.fold(fold))
-    fetched.fold(fold).rename(home.fold(fold))
-
-
-def _bring_folds_file(place: Path, fetched: Run) -> None:
+def _keep_folds_file(place: Path, fetched: Run) -> None:
     """Keep the folds file that the run was trained with. Raises UserError if another file of that name is here."""
     name = Path(fetched.record["folds"]["file"]).name
     source, target = place / "oof" / "folds" / name, FOLDS / name

@@ -46,7 +46,7 @@ def predict(*, out: str | None, run: str | None, config: str | None, data: str |
     scores = predict_test(found, load_test(folder, Path(chosen.cache.folder)), path, flip)
     say(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
     log("the contest takes no files: Kaggle runs a kernel")
-    next_step("make kernel", RUNS=found.name, DATA=data)
+    next_step("make kernel", RUNS=found.name)
 
 
 def _own_data(run: Run, chosen: Path) -> Path:

@@ -11,9 +11,6 @@ from pawpularity.data import CONTEST
 from pawpularity.data.tables import ID, TARGET, read_cells, read_sample_submission
 from pawpularity.errors import UserError
 
-VISIBLE = 8
-"""Visible test photos, all of noise: the rows of a kernel's trial run."""
-
 
 def submission_text(ids: Sequence[str], scores: NDArray[np.float64]) -> str:
     """The text of a submission: `Id,Pawpularity`, six decimals, in the order of `ids`."""
@@ -36,7 +33,7 @@ def check_submission(path: Path, whose: str, data: Path = CONTEST, rows: int | N
         raise UserError(
             f"{what}: holds {len(scores)} rows, and the contest shows {rows} test photos; is its data attached?"
         )
-    if not len(scores) or not scores.between(1, 100).all():
+    if not scores.between(1, 100).all():
         raise UserError(f"{what}: must hold scores of 1-100, and holds {scores.min():g} to {scores.max():g}")
     check_ids(list(scores.index), what, data)
     return scores
@@ -48,12 +45,4 @@ def check_ids(ids: Sequence[str], what: str, data: Path) -> None:
     if sample.exists() and (differing := set(read_sample_submission(data)[ID]) ^ set(ids)):
         raise UserError(
             f"{what} and {sample} hold different Ids ({len(differing)} differ, first {min(differing)}); download both again"
-        )
-
-
-def require_answers(scores: pd.Series, whose: str) -> None:
-    """Raise UserError if several photos all have the same score: the mean prediction of a kernel without networks."""
-    if len(scores) > 1 and scores.nunique() == 1:
-        raise UserError(
-            f"submission.csv of {whose}: all {len(scores)} photos score {scores.iloc[0]:g}, so no network answered"
         )

@@ -24,19 +24,18 @@ from pawpularity.console import log, next_step, say
 from pawpularity.context import FOLDS, default_run
 from pawpularity.data import CONTEST
 from pawpularity.errors import UserError
-from pawpularity.files import atomic_folder, read_json, size_text, write_json, write_text
-from pawpularity.kaggle import wheel
+from pawpularity.files import atomic_folder, size_text, write_json, write_text
 from pawpularity.kaggle.built_kernel import (
-    KERNEL,
+    BUILD,
     ORDER,
     USER,
+    WHEEL,
     built_kernel,
     check_user,
-    kernel_source,
-    slug_of,
-    sources,
+    write_kernel,
+    write_wheel,
 )
-from pawpularity.kaggle.bundle import METADATA, write_sums
+from pawpularity.kaggle.bundle import write_sums
 from pawpularity.runs import check_name
 
 FORMAT = 2
@@ -54,18 +53,14 @@ def kernel_train(
     resume: bool,
     offline: bool,
     user: str | None,
-    build: str,
     run: str | None,
     config: str | None,
-    data: str | None,
     settings: list[str],
 ) -> None:
     """Build the kernel and its data set.
 
     Raises UserError for more hours than Kaggle allows, weights that Kaggle cannot fetch, and names that are too long.
     """
-    if data:
-        raise UserError("kernel-train: trains on the contest's data, which Kaggle has; leave out --data")
     configs = config or "densenet161"
     resolved = resolve(configs, settings)
     name = check_name(run or default_run(configs, CONTEST))
@@ -74,28 +69,24 @@ def kernel_train(
         raise UserError(
             f"--hours {hours:g}: must be 0.05 to {SESSION_HOURS - 0.25:g}; Kaggle ends a GPU session after 12"
         )
-    if user:
-        check_user(user)
-    slug, source, weights = _slug(name), kernel_source("train"), _weights(resolved, offline)
-    kernel_id, title = f"{user or USER}/pawpularity-train-{slug}", f"pawpularity train {slug.replace('-', ' ')}"
-    with atomic_folder(Path(build) / "train" / name) as fresh:
+    owner, slug, weights = check_user(user) if user else USER, _slug(name), _weights(resolved, offline)
+    kernel_id, title = f"{owner}/pawpularity-train-{slug}", f"pawpularity train {slug.replace('-', ' ')}"
+    about = {
+        "id": kernel_id,
+        "title": title,
+        # The kernel's own last output. Kaggle refuses it until a version has completed.
+        "kernel_sources": [kernel_id] if resume else [],
+        "enable_internet": not offline,
+    }
+    with atomic_folder(BUILD / "train" / name) as fresh:
         dataset, script = fresh / "dataset", fresh / "kernel"
         dataset.mkdir()
         script.mkdir()
-        about = {
-            "id": kernel_id,
-            "title": title,
-            # The kernel's own last output. Kaggle refuses it until a version has completed.
-            "kernel_sources": [kernel_id] if resume else [],
-            "enable_internet": not offline,
-        }
-        about |= sources(f"{kernel_id}-files", resolved.kernel.carrier)
-        write_json(script / KERNEL, read_json(source / KERNEL, "kernel-train") | about)
-        shutil.copyfile(source / "train.py", script / "train.py")
+        write_kernel(script, "train", about, f"{kernel_id}-files", resolved.kernel.carrier)
         config_name, places = _copy_inputs(dataset, resolved, weights)
         order = {
             "format": FORMAT,
-            "package": wheel.NAME,
+            "package": WHEEL,
             "run": name,
             "config": config_name,
             "folds": numbers,
@@ -106,10 +97,9 @@ def kernel_train(
         }
         write_json(dataset / ORDER, order)
         write_sums(dataset)
-        write_json(dataset / METADATA, {"title": f"{title} files", "id": f"{kernel_id}-files"})
-    built = built_kernel(f"train-{name}", Path(build))
+    built = built_kernel(f"train-{name}")
     total = size_text(sum(path.stat().st_size for path in built.files))
-    say(f"{built.dataset.parent}: fold {', '.join(map(str, numbers))} of run {name}, at most {hours:g} h; {total}")
+    say(f"{built.root}: fold {', '.join(map(str, numbers))} of run {name}, at most {hours:g} h; {total}")
     if not user:
         log("built without a user name; to push it, build with KAGGLE_USER=you")
     next_step(f"make kernel-push{built.make_word}")
@@ -126,6 +116,11 @@ def _fold_numbers(words: list[str], k: int) -> list[int]:
     if wrong := [word for word in words if not (word.isascii() and word.isdigit() and int(word) < k)]:
         raise UserError(f"--folds {wrong[0]}: is not a fold; write them like 0 1, each 0 to {k - 1} (folds.k is {k})")
     return list(dict.fromkeys(int(word) for word in words)) or list(range(k))
+
+
+def slug_of(title: str) -> str:
+    """The name that Kaggle makes of a title: small letters and digits, dashes for all else."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def _slug(run: str) -> str:
@@ -154,7 +149,7 @@ def _weights(config: Config, offline: bool) -> Path | None:
 
 def _copy_inputs(into: Path, config: Config, weights: Path | None) -> tuple[str, dict[str, str]]:
     """Copy package, configuration, folds files and weights; returns the configuration's name, and each file's place on Kaggle."""
-    wheel.write_wheel(into / wheel.NAME, pretrained=True)
+    write_wheel(into / WHEEL, pretrained=True)
     # The dash keeps a config named `default` from replacing the defaults. The run's record drops it (`run_name`).
     name = f"{config.name}-"
     files = {config_path("default"): "configs/default.yaml"}
