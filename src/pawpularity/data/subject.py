@@ -37,6 +37,7 @@ _BINS = 12  # of each channel of CIELAB
 _MIDDLE = (0.50, 0.55)  # x, y: subjects sit a little below the middle
 _SPREAD = (0.27, 0.36)  # sd of the place, shares of width and height
 _ROUNDS = 4
+_POSSIBLE, _MARGIN = 0.35, 0.1  # least chance of a pixel in the subject's box; the box's margin, share of the side
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -99,6 +100,23 @@ def subject_map(photo: Pixels) -> NDArray[np.uint8]:
     shape = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     out[top : size - bottom, left : size - right] = np.where(shape > 0, SUBJECT, BACKGROUND)
     return out
+
+
+def subject_box(photo: Pixels) -> tuple[float, float, float, float]:
+    """left, top, right, bottom, as shares of `photo` (s, s, 3): the box of all that may be subject, with a margin.
+
+    It holds the mask and every pixel whose colour and place leave a chance of a third. The mask's own box with the same margin
+    loses a part of the pet on every third of 200 drawn photos, this one on 1 of them.
+    """
+    size = len(photo)
+    guess = cv2.resize(_guess(photo), (size, size))
+    found = (subject_map(photo) == SUBJECT) | (guess > _POSSIBLE)
+    down, across = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
+    if not len(down):
+        return 0.0, 0.0, 1.0, 1.0
+    left, top = (max(places[0] / size - _MARGIN, 0.0) for places in (across, down))
+    right, bottom = (min((places[-1] + 1) / size + _MARGIN, 1.0) for places in (across, down))
+    return left, top, right, bottom
 
 
 def _subject(photo: Pixels) -> Mask:

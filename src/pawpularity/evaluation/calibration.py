@@ -54,10 +54,12 @@ class Calibration:
         self.n, self.indicative = len(y), len(y) < INDICATIVE_BELOW
         self.median, self.top_quarter = float(np.median(y)), float(np.quantile(y, 0.75))
         scores = np.unique(y)
-        self._scores = scores if len(scores) <= _MOST_SCORES else np.unique(np.quantile(y, np.linspace(0, 1, _MOST_SCORES)))
+        self._scores = (
+            scores if len(scores) <= _MOST_SCORES else np.unique(np.quantile(y, np.linspace(0, 1, _MOST_SCORES)))
+        )
         cells = np.searchsorted(self._scores, y)
         self._law = self._fit(cells, p)
-        self._ranks = np.sort(self._unseen_ranks(cells, _splits(self.n, groups)))
+        self._ranks = np.sort(self._unseen_ranks(cells))
 
     def interval(self, prediction: ArrayLike, level: float) -> tuple[Floats, Floats]:
         """(low, high), points in 1..100: `level` of the photos predicted so truly scored between them."""
@@ -108,12 +110,12 @@ class Calibration:
         part = (at - low)[:, None]
         return np.asarray(shares[low] * (1 - part) + shares[np.minimum(low + 1, len(shares) - 1)] * part)
 
-    def _unseen_ranks(self, cells: Cells, split: Cells) -> Floats:
+    def _unseen_ranks(self, cells: Cells) -> Floats:
         """(n,) where each true score lies in its distribution, 0 to 1, fitted on the other splits. Equal scores are spread."""
         ranks = np.empty(self.n)
         spread = (np.arange(self.n) * _GOLDEN) % 1.0  # even, and the same every time
-        for one in np.unique(split):
-            here = split == one
+        for split in range(_SPLITS):
+            here = np.arange(self.n) % _SPLITS == split
             shares = self._shares(self._fit(cells[~here], self.prediction[~here]), self.prediction[here])
             steps, row = np.column_stack([np.zeros(len(shares)), shares]), np.arange(len(shares))
             before, upto = steps[row, cells[here]], steps[row, cells[here] + 1]
@@ -135,12 +137,6 @@ def _rising(values: Floats, weights: ArrayLike) -> Floats:
     means[first, last] = (total[last + 1] - total[first]) / (weight[last + 1] - weight[first])[:, None]
     least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
     return np.asarray(np.maximum.accumulate(least, axis=0).diagonal().T)
-
-
-def _splits(n: int, groups: Groups) -> Cells:
-    """(n,) the split of every row; near-duplicates share one, unless that leaves fewer than two."""
-    _, number = np.unique(np.arange(n) if groups is None else groups, return_inverse=True)
-    return np.asarray((number if number.max() else np.arange(n)) % _SPLITS)
 
 
 def _whole_ends(shares: Floats, low: float, high: float) -> tuple[Floats, Floats]:
