@@ -13,7 +13,6 @@ from pawpularity.coach.upload import MAX_BYTES, Upload, cropped
 from pawpularity.config import Explain
 from pawpularity.data.photos import PhotoError
 
-
 ANYWHERE = (0.5, 0.5, 0.5, 0.5)
 
 

@@ -106,7 +106,7 @@ def _row(photo: Row, order: Row | None, about: Row) -> dict[str, Any]:
     digits = {"score": 2, "half_low": 1, "half_high": 1, "low": 1, "high": 1, "beats_median": 3, "beats_top_quarter": 3}
     numbers = {name: "" if order is None else f"{photo[name]:.{places}f}" for name, places in digits.items()}
     after = order is not None and order["gap"] is not None
-    worthless = "" if about["beats_constant"] or order is None else _NO_BETTER
+    worthless = "" if about["beats_constant"] or order is None else "the run is no better than the mean"
     return {
         "rank": order["rank"] if order else "", "photo": photo["photo"], **numbers,
         "gap_to_next": f"{order['gap']:.2f}" if order and after else "",
