@@ -16,7 +16,7 @@ _FLAT, _NOISE = 8.0, 0.5
 """Least sd of brightness over the photo, in levels, and least correlation of neighbouring pixels. Of 100 real and 300 drawn photos
 none is below 14 and .74; the contest's eight pictures of noise reach .14."""
 _AXES = 64  # directions whose own variance counts; the others share one
-_ACCEPTED = 0.98  # share of the run's own photos that are not doubted
+_ACCEPTED = 0.99  # share of the run's own photos that are not doubted
 _SPLITS = 5
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ class Typical:
     rest: float
     """variance along any other direction"""
     limit: float = 0.0
-    """the distance beyond which a photo is doubted: that of the farthest 2 % of the run's photos, by the others"""
+    """the distance beyond which a photo is doubted: that of the farthest 1 % of the run's photos, by the others"""
 
     @classmethod
     def fit(cls, features: Floats) -> "Typical":
