@@ -1,7 +1,7 @@
 """`pawpularity coach`: score photo files, or a folder of them, with a trained run.
 
-One photo gets a full report, several are put in order, and a folder gives a CSV from the best photo down. Photos that cannot be
-used are named at the end; the others are still scored.
+One photo gets a full report, several are put in order, and a folder gives a CSV from the best photo down. Photos that
+cannot be used are named at the end; the others are still scored. What may be no photo of a pet gets no number.
 """
 
 import sys
