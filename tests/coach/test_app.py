@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -167,8 +168,41 @@ def test_twenty_at_once_are_answered_or_asked_to_come_back(server, heavy, path, 
     assert server.post("/score", heavy)[0] == 200
 
 
+def test_half_sent_heads_keep_nobody_waiting(server):
+    lines = []
+    for _ in range(205):
+        lines.append(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        lines[-1].sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-a: ")
+    assert [server.ask("GET", "/")[0] for _ in range(3)] == [200] * 3
+    with suppress(ConnectionResetError):  # by what it had sent and nobody read
+        assert lines[0].recv(10) == b"", "the oldest is closed"
+    assert server.post("/order", b'{"scores": [3, 4]}')[0] == 200
+    for line in lines:
+        line.close()
+
+
+def test_more_than_500_photos_have_an_order(server):
+    scores = np.linspace(2, 99, 733).tolist()
+    status, answer = server.post("/order", json.dumps({"scores": scores}).encode())
+    assert (status, len(answer["order"]), answer["order"][0]["place"]) == (200, 733, 732)
+
+
+def test_a_photo_that_browsers_cannot_show_has_a_preview(server):
+    turned = np.zeros((60, 90, 3), dtype=np.uint8)
+    turned[:, 45:] = (250, 0, 0)
+    Image.fromarray(turned).save(file := io.BytesIO(), "TIFF")
+    status, headers, picture = server.ask("POST", "/preview", file.getvalue())
+    assert (status, headers["content-type"]) == (200, "image/jpeg")
+    with Image.open(io.BytesIO(picture)) as shown:
+        assert shown.width / shown.height == pytest.approx(1.5, abs=0.01)
+        assert shown.getpixel((shown.width - 9, 9))[0] > 230 > 30 > shown.getpixel((9, 9))[0]
+    assert server.post("/preview", b"hello")[0] == 422
+
+
 @pytest.mark.slow
 def test_slow_lines_keep_nobody_waiting_and_are_given_up(server, photo):
+    head = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    head.sendall(b"GET / HTTP/1.1\r\nHost: ")
     lines = [server.stalled(path, photo[:500]) for path in ("/score", "/map") for _ in range(10)]
     assert server.post("/score", photo)[0] == 200
     assert server.ask("POST", "/map", photo)[0] == 200
@@ -176,6 +210,8 @@ def test_slow_lines_keep_nobody_waiting_and_are_given_up(server, photo):
         line.close()
     assert b"408" in lines[0].recv(1000).split(b"\r\n")[0]
     lines[0].close()
+    assert head.recv(10) == b"", "a half-sent head is given up too"
+    head.close()
 
 
 def test_maps_end_when_nobody_looks_and_with_the_program(coached, drawn, photo, tmp_path):
@@ -271,3 +307,80 @@ def test_in_a_browser(server, drawn, photo, tmp_path, scheme, width):
         assert {re.match(r"\w+:(//[^/]+/)?", url).group() for url in asked} <= {server.url, "blob:", "data:"}
         assert all("422" in error for error in errors), "the browser notes the refused photo, and nothing else"
         browser.close()
+
+
+@pytest.fixture
+def tab(server):
+    """A new page of the server in chromium, and its address."""
+    if shutil.which("chromium") is None:
+        pytest.skip("needs chromium, to look at the page as people do")
+    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright, to drive chromium")
+    with sync.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.goto(server.url)
+        yield page
+        browser.close()
+
+
+def scored(page, *files, given=1):
+    """Choose files, and wait until all is done."""
+    page.set_input_files("#files", [str(file) for file in files])
+    page.wait_for_selector(f"body[data-done='{given}']", state="attached", timeout=120_000)
+
+
+@pytest.mark.slow
+def test_the_same_name_chosen_again_is_the_new_photo(tab, drawn, tmp_path):
+    first, second = sorted((drawn / "test").glob("*.jpg"))[:2]
+    numbers = []
+    for source in (first, second, first):
+        shutil.copyfile(source, tmp_path / "rex.jpg")
+        scored(tab, tmp_path / "rex.jpg")
+        assert tab.evaluate("document.getElementById('files').value") == "", "so that the same name is a change"
+        numbers.append(tab.inner_text(".chance") + tab.inner_text(".number"))
+    assert numbers[0] == numbers[2] != numbers[1]
+    tab.goto("about:blank")
+    tab.go_back()
+    scored(tab, tmp_path / "rex.jpg")
+    assert tab.inner_text(".chance") + tab.inner_text(".number") == numbers[0]
+
+
+@pytest.mark.slow
+def test_odd_files_in_a_browser(tab, drawn, tmp_path):
+    good = sorted((drawn / "test").glob("*.jpg"))[0]
+    with Image.open(good) as photo:
+        photo.save(tmp_path / "photo.tif")
+    Image.new("RGB", (99, 99), (9, 9, 200)).save(tmp_path / "blue.png")
+    scored(tab, tmp_path / "photo.tif", tmp_path / "blue.png", given=2)
+    assert tab.evaluate("document.querySelector('.shot').naturalWidth") > 90, "a TIFF is shown"
+    assert "No score" in tab.locator(".photo").nth(1).inner_text()
+    assert tab.locator(".photo").nth(1).locator(".number, .tip").count() == 0
+    assert "1 of 2" in tab.inner_text("#status")
+    # Saved again or removed between being chosen and being read, and a folder.
+    tab.evaluate("""() => {
+        const gone = new File(["x"], "rex.jpg");
+        gone.arrayBuffer = () => Promise.reject(new DOMException("", "NotReadableError"));
+        const items = [{ kind: "file", webkitGetAsEntry: () => ({ isDirectory: true, name: "holiday" }) },
+                       { kind: "file", webkitGetAsEntry: () => ({ isDirectory: false }), getAsFile: () => gone }];
+        const event = new Event("drop", { bubbles: true });
+        event.dataTransfer = { items };
+        document.dispatchEvent(event);
+    }""")
+    tab.wait_for_selector(".photo .fault:not([hidden])")
+    assert "changed" in tab.inner_text(".photo .fault")
+    assert "holiday" in tab.inner_text("#problems")
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_stays_in_sight(tab, drawn):
+    tab.route("**/order", lambda route: route.fulfill(status=500, json={"fault": "planted"}))
+    scored(tab, *sorted((drawn / "test").glob("*.jpg"))[:2], given=2)
+    assert "planted" in tab.inner_text("#problems")
+    assert "2 of 2" in tab.inner_text("#status")
+
+
+@pytest.mark.slow
+def test_without_scripts_the_page_says_why_nothing_happens(tab, server):
+    plain = tab.context.browser.new_context(java_script_enabled=False).new_page()
+    plain.goto(server.url)
+    assert "JavaScript" in plain.inner_text("main")

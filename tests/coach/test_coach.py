@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pawpularity.coach.coach import ranked
 from pawpularity.coach.evaluate_tips import pair_for
 from pawpularity.evaluation.calibration import Calibration
 from pawpularity.evaluation.oof import read_oof
+from pawpularity.evaluation.predictions import open_predictions
 from pawpularity.files import read_json, write_json
 
 
@@ -50,7 +52,7 @@ def test_a_new_photo_is_scored_by_all_folds_and_calibrated_on_their_unseen_rows(
     assert (kinds["pets"], kinds["blur"]) == ("left out", "left out"), "too few for a probe"
     assert found["about"]["median"] == np.median(table["target"])
     assert found["about"]["indicative"]
-    assert report["crop"]["tried"] > 80
+    assert not report["crop"]["worth"], "a drawn pet's true score does not depend on the crop"
     assert "drawn pets" in done.err
     assert len(done.out.splitlines()) <= 16
 
@@ -97,14 +99,51 @@ def test_a_folder_gives_a_ranked_csv_and_what_is_no_photo_is_named(coach, drawn,
     assert not rows[4]["beats_next"]
 
 
-def test_what_is_hardly_a_photo_is_doubted_and_equal_photos_are_too_close_to_call(coach, photo):
+def test_what_is_hardly_a_photo_gets_no_number_and_equal_photos_are_too_close_to_call(coach, photo):
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     Image.fromarray(noise).save("noise.png")
     Image.new("RGB", (160, 120), (200, 30, 30)).save("red.png")
-    _, found = coach(photo, "noise.png", "red.png")
-    assert [bool(report["doubt"]) for report in found["photos"]] == [False, True, True]
+    page = np.full((160, 120, 3), 255, dtype=np.uint8)
+    page[20:140:8, 10:110] = np.random.default_rng(1).integers(0, 2, (15, 100, 1), dtype=np.uint8) * 255
+    Image.fromarray(page).save("page.png")
+    doubtful = ["noise.png", "red.png", "page.png"]
+    done, found = coach("red.png", photo, "page.png", "noise.png")
+    assert [row["photo"] for row in found["order"]] == [str(photo)]
+    assert {report["photo"]: bool(report["doubt"]) for report in found["photos"]} == {
+        str(photo): False,
+        **dict.fromkeys(doubtful, True),
+    }
+    for report in found["photos"]:
+        if report["doubt"]:
+            numbers = [value for key, value in report.items() if key not in ("photo", "fold", "notes", "doubt", "tips")]
+            assert set(numbers) == {None}
+            assert report["tips"] == []
+    for name in doubtful:
+        done, _ = coach(name)
+        assert (done.code, "no score" in done.out, "points" in done.out.splitlines()[0]) == (0, True, False)
     done, _ = coach(photo, shutil.copy(photo, "copy.jpg"))
     assert "too close" in done.out
+
+
+def test_a_run_no_better_than_its_constant_gives_no_advice(bench, drawn, paw, photo, monkeypatch):
+    """The toy run with its predictions shuffled among the photos."""
+
+    def shuffled(*args, **options):
+        found = open_predictions(*args, **options)
+        mixed = np.random.default_rng(0).permutation(found.table["prediction"])
+        return replace(found, table=found.table.assign(prediction=mixed))
+
+    monkeypatch.setattr("pawpularity.explain.photos.open_predictions", shuffled)
+    other = sorted((drawn / "test").glob("*.jpg"))[1]
+    for photos in ([photo], [photo, other]):
+        done = paw("coach", *photos, "--run", "toy", "--data", drawn, "--json", "said.json")
+        assert done.code == 0, done.err
+        found = json.loads(Path("said.json").read_text())
+        assert not found["about"]["beats_constant"]
+        assert [(report["tips"], report["crop"]) for report in found["photos"]] == [([], None)] * len(photos)
+        assert not any(row["clear"] for row in found["order"])
+        assert "mean little" in done.out
+        assert "Use" not in done.out
 
 
 def test_the_rule_of_the_drawn_score_pays_what_the_pairs_say(bench):

@@ -13,6 +13,8 @@ from pawpularity.coach.upload import MAX_BYTES, Upload, cropped
 from pawpularity.config import Explain
 from pawpularity.data.photos import PhotoError
 
+ANYWHERE = (0.5, 0.5, 0.5, 0.5)
+
 
 def encoded(pixels, kind="PNG", **options):
     file = io.BytesIO()
@@ -63,7 +65,7 @@ def test_crops_are_cut_where_they_say():
 
 
 def test_the_search_finds_the_bright_place():
-    found = best_crop(Upload.of(encoded(spot())), brightness, 32, "squash")
+    found = best_crop(Upload.of(encoded(spot())), brightness, 32, "squash", ANYWHERE)
     left, top, right, bottom = found.box
     assert (left, top) <= (150 / 240, 10 / 160)
     assert right >= 0.85
@@ -76,10 +78,21 @@ def test_the_search_finds_the_bright_place():
 
 
 def test_nothing_is_cut_away_for_nothing_and_runs_that_see_squares_get_squares():
-    found = best_crop(Upload.of(encoded(spot())), lambda pixels: np.full(len(pixels), 40.0), 32, "squash")
+    found = best_crop(Upload.of(encoded(spot())), lambda pixels: np.full(len(pixels), 40.0), 32, "squash", ANYWHERE)
     assert (found.box, found.gain) == ((0.0, 0.0, 1.0, 1.0), 0.0)
-    left, top, right, bottom = best_crop(Upload.of(encoded(spot())), brightness, 32, "crop").box
+    left, top, right, bottom = best_crop(Upload.of(encoded(spot())), brightness, 32, "crop", ANYWHERE).box
     assert (right - left) * 240 == pytest.approx((bottom - top) * 160, rel=0.01)
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_no_crop_cuts_off_what_must_be_kept(fit):
+    """The bright place is at the top right, the subject at the lower left: no crop closer to the light may lose it."""
+    for keep in ((0.25, 0.3, 0.6, 0.9), (0.2, 0.4, 0.7, 0.95), (0.0, 0.0, 1.0, 1.0)):
+        found = best_crop(Upload.of(encoded(spot(160, 180))), brightness, 32, fit, keep)
+        left, top, right, bottom = found.box
+        whole = found.box == ((0.0, 0.0, 1.0, 1.0) if fit == "squash" else (0.0556, 0.0, 0.9444, 1.0))
+        assert whole or (left <= keep[0] and top <= keep[1] and right >= keep[2] and bottom >= keep[3])
+        assert whole == (keep[2] == 1.0)
 
 
 def test_colours_show_the_sign_and_zero_is_clear():

@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 from statsmodels.api import OLS, add_constant
 from statsmodels.stats.multitest import multipletests
 
+from pawpularity.coach.doubt import Typical
 from pawpularity.coach.evidence import Evidence, gather_evidence
 from pawpularity.coach.learned import Learned, read_learned, write_learned
 from pawpularity.coach.tips import ADVISED, FINE, LEFT_OUT, NOT_WORTH, PERHAPS, change, promise, tips_for
@@ -152,8 +153,25 @@ def test_a_probes_chance_is_a_chance(fitted):
         assert truth[here].mean() == pytest.approx(said[here].mean(), abs=0.09)
 
 
+def test_what_lies_off_the_directions_of_the_runs_photos_is_doubted():
+    """Features of any length that lie near one subspace, of few photos and of many; new ones near it, and ones off it."""
+    random = np.random.default_rng(0)
+    basis = random.standard_normal((6, 200))
+
+    def near(n):
+        rows = (3.0 + random.standard_normal((n, 6))) @ basis + 0.3 * random.standard_normal((n, 200))
+        return rows * random.uniform(0.2, 5.0, (n, 1))
+
+    for n in (60, 800):
+        typical = Typical.fit(near(n))
+        assert np.mean([typical.doubt(row[None]) == "" for row in near(200)]) > 0.9
+        off = 3.0 * basis.sum(axis=0) + 8.0 * random.standard_normal((50, 200))
+        assert all(typical.doubt(row[None]) for row in off)
+
+
 def test_what_was_learnt_is_read_back_the_same(fitted, tmp_path):
-    learned = Learned(ROWS, fitted[2], LEVELS, ["a note"], [{"tip": "crop", "promised": None}])
+    typical = Typical.fit(fitted[0])
+    learned = Learned(ROWS, fitted[2], LEVELS, ["a note"], [{"tip": "crop", "promised": None}], typical)
     write_learned(tmp_path / "coach.json", "key", learned)
     assert read_learned(tmp_path / "coach.json", "key") == learned
     assert read_learned(tmp_path / "coach.json", "another") is None

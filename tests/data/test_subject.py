@@ -9,7 +9,17 @@ from pawpularity.cli import main
 from pawpularity.data import photo_cache, subject
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import decode
-from pawpularity.data.subject import BACKGROUND, OUTSIDE, SIZE, SUBJECT, contrast, measure, share, subject_map
+from pawpularity.data.subject import (
+    BACKGROUND,
+    OUTSIDE,
+    SIZE,
+    SUBJECT,
+    contrast,
+    measure,
+    share,
+    subject_box,
+    subject_map,
+)
 
 PET, SECOND = (1, 2, 3, 5, 7), 6  # of the label maps: tongue, eyes, accessory, head, body; a second pet
 
@@ -61,6 +71,35 @@ def test_masks_are_the_drawn_pets(photos):
             kept.append((guess & true).sum() / (guess | true).sum())
     assert np.mean(overlap) > 0.62
     assert np.mean(turned) < np.mean(overlap) - 0.1
+
+
+@pytest.mark.parametrize("place", [(80, 80), (45, 110), (115, 50)])
+@pytest.mark.parametrize("slope", [0, 60])
+def test_the_box_holds_a_small_pet_before_smooth_background_with_its_odd_ear(place, slope):
+    photo = np.full((SIZE, SIZE, 3), 120, dtype=np.uint8) + np.linspace(0, slope, SIZE).astype(np.uint8)[:, None, None]
+    cv2.circle(photo, place, 24, (60, 40, 30), -1)
+    cv2.circle(photo, (place[0] - 20, place[1] - 24), 7, (240, 230, 220), -1)  # of another colour than the rest
+    left, top, right, bottom = np.array(subject_box(photo)) * SIZE
+    assert left <= place[0] - 27
+    assert top <= place[1] - 31
+    assert right >= place[0] + 24
+    assert bottom >= place[1] + 24
+    assert right - left < 0.95 * SIZE, "so that a crop is possible"
+
+
+def test_where_a_crop_is_possible_the_box_holds_the_whole_drawn_pet(photos):
+    for path in sorted((photos / "train").glob("*.jpg"))[:25]:
+        box = subject_box(decode(path, SIZE, "squash"))
+        if max(box[2] - box[0], box[3] - box[1]) > 0.95:
+            continue
+        pet = np.isin(
+            cv2.imread(str(photos / "truth" / "labels" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED), (*PET, SECOND)
+        )
+        rows, columns = (np.flatnonzero(pet.any(axis=axis)) / pet.shape[1 - axis] for axis in (1, 0))
+        assert box[0] <= columns[0] + 0.02
+        assert box[1] <= rows[0] + 0.02
+        assert box[2] >= columns[-1] - 0.02
+        assert box[3] >= rows[-1] - 0.02
 
 
 def test_a_contrast_is_measured_once_whatever_the_threads(shelter, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import expon, norm
 
 from pawpularity.errors import UserError
 from pawpularity.evaluation.calibration import Calibration, Order
@@ -14,6 +14,13 @@ def skewed(n, seed=0):
     random = np.random.default_rng(seed)
     prediction = random.uniform(20, 60, n)
     return prediction + 0.15 * prediction * (random.exponential(1.0, n) - 1.0), prediction
+
+
+def wide(n, seed=0):
+    """Predictions and true scores that are normal about them, cut at 1 and 100."""
+    random = np.random.default_rng(seed)
+    prediction = random.normal(40, 18, n).clip(5, 95)
+    return (prediction + 12 * random.standard_normal(n)).clip(1, 100), prediction
 
 
 def test_chances_are_those_of_real_photos(real):
@@ -28,12 +35,65 @@ def test_chances_are_those_of_real_photos(real):
             assert 100 * known.chance_above(here, score).mean() == pytest.approx(share, abs=2.5)
 
 
-def test_half_the_photos_and_the_size_of_residuals_of_a_known_law():
+def test_ranges_and_chances_hold_for_unseen_rows_of_every_real_file(real):
+    """Each half by the other one; ranges in every fifth and in the top 5 %, chances in every tenth."""
+    for file in (real / "oof-peers").glob("*.csv"):
+        table = read_oof(file).sort_values("prediction", kind="stable")
+        target, prediction, half = (table[name].to_numpy() for name in ("target", "prediction", "fold"))
+        bars = np.median(target), np.quantile(target, 0.75)
+        inside, chances = np.empty((2, len(table))), np.empty((2, len(table)))
+        for here in (half % 2 == 0, half % 2 == 1):
+            known = Calibration(target[~here], prediction[~here])
+            for row, level, bar in zip((0, 1), (0.5, 0.9), bars, strict=True):
+                low, high = known.interval(prediction[here], level)
+                inside[row, here] = (low <= target[here]) & (target[here] <= high)
+                chances[row, here] = known.chance_above(prediction[here], bar)
+        for row, level, bar in zip((0, 1), (0.5, 0.9), bars, strict=True):
+            parts = [*np.array_split(inside[row], 5), inside[row, int(0.95 * len(table)) :]]
+            assert [part.mean() for part in parts] == pytest.approx([level] * 6, abs=0.03), file.stem
+            for share, said in zip(np.array_split(target > bar, 10), np.array_split(chances[row], 10), strict=True):
+                error = np.sqrt(said.mean() * (1 - said.mean()) / len(said))
+                assert abs(share.mean() - said.mean()) < 3 * error, file.stem
+
+
+@pytest.mark.parametrize("n", [100, 600, 4000])
+@pytest.mark.parametrize("rounded", [True, False])
+def test_chances_agree_with_the_ranges_beside_them(n, rounded):
+    """One lucky photo at the low end, and a pile at 100; every prediction is looked at."""
+    target, prediction = wide(n)
+    target[np.argmin(prediction)] = 90.0
+    known = Calibration(np.round(target) if rounded else target, prediction)
+    at = np.linspace(0, 100, 400)
+    for level in (0.5, 0.9):
+        low, high = known.interval(at, level)
+        for bar in (known.median, known.top_quarter):
+            chance, tail = known.chance_above(at, bar), (1 - level) / 2
+            assert np.all(np.diff(chance) > -1e-9)
+            assert np.all((chance > 0) & (chance < 1))
+            assert np.all(chance[high < bar] <= tail + 1e-9)
+            assert np.all(chance[(low > bar) & (high < 100)] >= 1 - tail - 1e-9)
+
+
+def test_chances_are_those_of_a_known_law_at_both_ends():
+    """A run of 600 photos: the mean chance of the lowest tenth, over ten samples, is the true one."""
+    excess = []
+    for seed in range(10):
+        target, prediction = wide(600, seed)
+        known = Calibration(target, prediction)
+        ends = np.sort(prediction)[[range(60), range(540, 600)]]
+        excess.append((known.chance_above(ends) - norm.sf((known.median - ends) / 12)).mean(axis=1))
+    assert np.mean(excess, axis=0) == pytest.approx([0, 0], abs=0.02)
+
+
+def test_ranges_of_a_known_law():
     known, (target, prediction) = Calibration(*skewed(20_000)), skewed(20_000, seed=1)
     low, high = known.interval(prediction, 0.5)
     assert np.mean((low <= target) & (target <= high)) == pytest.approx(0.5, abs=0.01)
-    # E|residual| of this law is 0.15 p 2 / e, by integration.
-    assert known.size([25.0, 40.0, 55.0]) == pytest.approx(0.3 / np.e * np.array([25.0, 40.0, 55.0]), rel=0.12)
+    at = np.array([25.0, 40.0, 55.0])
+    for level in (0.5, 0.9):
+        ends = expon.ppf([(1 - level) / 2, (1 + level) / 2])
+        found = np.array(known.interval(at, level)).T
+        assert found == pytest.approx(at[:, None] * (1 + 0.15 * (ends - 1)), abs=1.5)
 
 
 def test_few_rows_widen_the_range_to_all_there_is():

@@ -20,6 +20,7 @@ def app(context: Context, *, host: str = "127.0.0.1", port: int = 8501) -> None:
         import uvicorn
 
         from pawpularity.coach.coach import Coach
+        from pawpularity.coach.connections import Connection
         from pawpularity.coach.site import HEADERS, Site
 
         coach = Coach.open(context)
@@ -32,8 +33,8 @@ def app(context: Context, *, host: str = "127.0.0.1", port: int = 8501) -> None:
         if not local:
             log("        anyone who can reach this machine can use the page; there is no password")
         config = uvicorn.Config(site.application(), log_level="critical", access_log=False, server_header=False, lifespan="off",
-                                ws="none", timeout_keep_alive=10, timeout_graceful_shutdown=1, limit_concurrency=200,
-                                headers=list(HEADERS.items()))  # fmt: skip
+                                http=Connection, ws="none", timeout_keep_alive=10, timeout_graceful_shutdown=1,
+                                limit_concurrency=200, headers=list(HEADERS.items()))  # fmt: skip
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:

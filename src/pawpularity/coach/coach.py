@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pawpularity.coach.crop import MIN_GAIN, Crop, best_crop
+from pawpularity.coach.doubt import plain_doubt
 from pawpularity.coach.evidence import SHARE
 from pawpularity.coach.learned import Learned, key_of, learn, read_learned, write_learned
 from pawpularity.coach.tips import Tip, tips_for
@@ -23,12 +24,13 @@ from pawpularity.console import log
 from pawpularity.context import Context
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photos import Pixels
-from pawpularity.data.subject import SIZE, contrast, share, subject_map
+from pawpularity.data.subject import SIZE, contrast, share, subject_box, subject_map
 from pawpularity.data.tables import ID
 from pawpularity.errors import UserError
 from pawpularity.evaluation.calibration import Calibration
+from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.effects import CONTRAST
-from pawpularity.evaluation.metrics import Metrics, evaluate
+from pawpularity.evaluation.metrics import DRAWS, Metrics, evaluate
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.explain.photos import RunData
 from pawpularity.explain.rise import Score as ScoreOf
@@ -41,26 +43,22 @@ Floats = NDArray[np.float64]
 
 ONE_PET = "measured between different pets; for several photos of one pet it is an extrapolation"
 MIN_RELIABILITY = 0.6  # an order that is right in 52 % of pairs is no advice, even if it is significantly above 50 %
-_CHECK_SIZE = 96  # pixels a side at which `doubt_of` checks a photo
-_FLAT, _NOISE = 8.0, 0.5
-"""Least sd of brightness over the photo, in levels, and least correlation of neighbouring pixels. Of 100 real and 300 drawn photos
-none is below 14 and .74; the contest's eight pictures of noise reach .14."""
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """One photo's score, 1..100, with ranges of the true score and chances, 0..1."""
+    """One photo's score, 1..100, with ranges of the true score and chances, 0..1. A doubtful photo gets no number."""
 
-    score: float
-    half_low: float
-    half_high: float
+    score: float | None = None
+    half_low: float | None = None
+    half_high: float | None = None
     """the range of half of the photos with this predicted score"""
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
     """the range of nine of ten of them"""
-    beats_median: float
-    beats_top_quarter: float
-    fold: int | None
+    beats_median: float | None = None
+    beats_top_quarter: float | None = None
+    fold: int | None = None
     """the fold whose network scored a photo of the run's table; None: the mean of all folds"""
     notes: tuple[str, ...] = ()
     doubt: str = ""
@@ -78,9 +76,11 @@ class Coach:
     calibration: Calibration
     metrics: Metrics
     """of the run, out of fold"""
+    beats_constant: bool
+    """whether its squared error is below the constant's by a paired 95 % interval"""
     learned: Learned
     encoder: Encoder | None
-    """None if no probe is usable"""
+    """None if the starting weights cannot be found"""
     folds: dict[str, int] = field(repr=False)
     """the folds of the run's photos, by the photos' fingerprints"""
 
@@ -99,14 +99,17 @@ class Coach:
             )
         calibration = Calibration(source.target, source.prediction, source.groups)
         metrics = evaluate(source.target, source.prediction, source.constant, source.groups)
+        pair = [(run.name, source.prediction)]
+        beside = compare(source.target, source.constant, pair, source.groups, draws=DRAWS)[0]
         predictor = Predictor.load(run.folder)
         log(f"device  {predictor.compute}")
         folds = dict(zip(dataset.fingerprints, run_folds(run).folds_of(dataset.train[ID]).tolist(), strict=True))
         path, key = run.folder / "coach.json", key_of(run, dataset)
         kept = read_learned(path, key)
         learned = kept or learn(run, dataset, predictor.compute)
-        encoder = Encoder(run.config, predictor.compute) if learned.usable else None
-        coach = cls(run, dataset, data.settings, predictor, calibration, metrics, learned, encoder, folds)
+        encoder = Encoder(run.config, predictor.compute) if learned.typical else None
+        coach = cls(run, dataset, data.settings, predictor, calibration, metrics, beside.high < 0, learned,
+                    encoder, folds)  # fmt: skip
         if kept is None:
             if dataset.is_drawn:
                 from pawpularity.coach.evaluate_tips import evaluate_tips
@@ -123,12 +126,23 @@ class Coach:
     def score(self, upload: Upload) -> ScoreReport:
         """One photo's score. Raises PhotoError if it cannot be decoded."""
         fold, notes = self._fold_of(upload)
-        value, known = float(self.scores(self._pixels(upload), fold)[0]), self.calibration
+        if doubt := self.doubt(upload):
+            return ScoreReport(fold=fold, notes=notes, doubt=doubt)
+        value, known = float(self.scores(self.pixels(upload), fold)[0]), self.calibration
         (half_low, half_high), (low, high) = (map(float, known.interval(value, level)) for level in (0.5, 0.9))
         beats_median, beats_top = (float(known.chance_above(value, bar)) for bar in (known.median, known.top_quarter))
-        return ScoreReport(
-            value, half_low, half_high, low, high, beats_median, beats_top, fold, notes, doubt_of(upload)
-        )
+        return ScoreReport(value, half_low, half_high, low, high, beats_median, beats_top, fold, notes)
+
+    def doubt(self, upload: Upload) -> str:
+        """Why an upload may not be a photo of a pet; "" if nothing speaks against it. Raises PhotoError."""
+        if (found := plain_doubt(upload)) or self.encoder is None or self.learned.typical is None:
+            return found
+        # The photos of the table are pets, as odd as they may look.
+        return "" if upload.fingerprint in self.folds else self.learned.typical.doubt(self.encoder(self.pixels(upload)))
+
+    def advises(self, upload: Upload) -> bool:
+        """Whether tips and crops are given: by a run that is better than its constant, on what seems to be a pet."""
+        return self.beats_constant and not self.doubt(upload)
 
     def measure(self, upload: Upload) -> dict[str, float]:
         """The measurements behind the tips: contrast, the subject's share (NaN without a subject), and the probes' chances."""
@@ -137,31 +151,41 @@ class Coach:
         level = contrast(photo, subject)
         measured = {CONTRAST: level, SHARE: share(subject) if np.isfinite(level) else float("nan")}
         if self.encoder is not None:
-            features = self.encoder(self._pixels(upload))
+            features = self.encoder(self.pixels(upload))
             measured |= {name: float(probe.chance(features)[0]) for name, probe in self.learned.usable.items()}
         return measured
 
     def tips(self, upload: Upload) -> list[Tip]:
-        """A tip for each trait, the best first. Raises PhotoError."""
-        return tips_for(self.measure(upload), self.learned)
+        """A tip for each trait, the best first; none where the coach does not advise. Raises PhotoError."""
+        return tips_for(self.measure(upload), self.learned) if self.advises(upload) else []
 
-    def crop(self, upload: Upload) -> Crop:
-        """The window that scores highest. Raises PhotoError."""
+    def crop(self, upload: Upload) -> Crop | None:
+        """The crop to try; None where the coach does not advise. On drawn pets no crop is worth anything. Raises PhotoError."""
+        if not self.advises(upload):
+            return None
+        found = self.search_crop(upload)
+        return replace(found, worth=found.gain >= MIN_GAIN and not self.dataset.is_drawn)
+
+    def search_crop(self, upload: Upload) -> Crop:
+        """The window that scores highest among those that keep the whole subject. Raises PhotoError."""
         photos, (fold, _) = self.predictor.config.photos, self._fold_of(upload)
-        found = best_crop(upload, lambda pixels: self.scores(pixels, fold), photos.size, photos.fit)
+        keep = subject_box(upload.pixels(SIZE, "squash"))
+        found = best_crop(upload, lambda pixels: self.scores(pixels, fold), photos.size, photos.fit, keep)
         # The search shrinks the photo in two steps, which changes its score a little. So only the gain is used.
-        whole = float(self.scores(self._pixels(upload), fold)[0])
-        # On a drawn sample a crop is worth nothing: the gain must be above what the networks promise there.
-        worthless = [row["promised"] or 0.0 for row in self.learned.tip_results if row["tip"] == "crop"]
-        least = max([MIN_GAIN, *worthless])
-        return replace(found, whole=whole, score=whole + found.gain, least=least, worth=found.gain >= least)
+        whole = float(self.scores(self.pixels(upload), fold)[0])
+        return replace(found, whole=whole, score=whole + found.gain)
+
+    def rank(self, scores: Sequence[float]) -> list[dict[str, Any]]:
+        """`ranked` by this run; no order is clear if the run is no better than its constant."""
+        rows = ranked(scores, self.calibration)
+        return [row | {"clear": row["clear"] and self.beats_constant} for row in rows]
 
     def saliency_input(self, upload: Upload) -> tuple[ScoreOf, torch.Tensor]:
         """(the score as a function of the network's input, the input) for a map. Raises PhotoError."""
         fold, _ = self._fold_of(upload)
         networks = self.predictor.networks.values() if fold is None else [self.predictor.networks[fold]]
         score_of = FoldsMean(tuple(PhotoScore(network, self.predictor.compute) for network in networks))
-        return score_of, score_of.input_of(self._pixels(upload)[0])
+        return score_of, score_of.input_of(self.pixels(upload)[0])
 
     @property
     def about(self) -> dict[str, Any]:
@@ -170,14 +194,15 @@ class Coach:
         return plain({
             "run": self.run.name, "data": self.dataset.name, "drawn": self.dataset.is_drawn, "rows": known.n,
             "indicative": known.indicative, "rmse": metrics.rmse, "constant_rmse": metrics.constant_rmse, "r2": metrics.r2,
-            "beats_constant": metrics.r2_low > 0, "median": known.median, "top_quarter": known.top_quarter,
+            "beats_constant": self.beats_constant, "median": known.median, "top_quarter": known.top_quarter,
             "fit": config.photos.fit, "flip": config.predict.flip, "metadata": config.model.metadata,
             "metadata_dropout": config.model.metadata_dropout, "folds": sorted(self.predictor.networks),
             "order": [{"words": band.words, **asdict(band)} for band in known.order.bands],
             "tip_results": self.learned.tip_results, "notes": self.learned.notes,
         })  # fmt: skip
 
-    def _pixels(self, upload: Upload) -> Pixels:
+    def pixels(self, upload: Upload) -> Pixels:
+        """(1, size, size, 3), as the networks see the photo. Raises PhotoError."""
         photos = self.predictor.config.photos
         return upload.pixels(photos.size, photos.fit)[None]
 
@@ -191,23 +216,14 @@ class Coach:
         return None, (f"{known}: fold {fold}, which never saw it, is not trained, so the score is too good to trust",)
 
 
-def doubt_of(upload: Upload) -> str:
-    """Why an upload may not be a photo of a pet; "" if nothing speaks against it. Raises PhotoError."""
-    levels = upload.pixels(_CHECK_SIZE, "squash").mean(axis=2)
-    if float(levels.std()) < _FLAT:
-        return "it is nearly one colour: it shows no pet, and its score means nothing"
-    neighbours = [np.corrcoef(levels[:, 1:].ravel(), levels[:, :-1].ravel())[0, 1],
-                  np.corrcoef(levels[1:].ravel(), levels[:-1].ravel())[0, 1]]  # fmt: skip
-    noisy = bool(np.nanmean(neighbours) < _NOISE)
-    return "it looks like noise: it shows no pet, and its score means nothing" if noisy else ""
-
-
 def ranked(scores: Sequence[float], known: Calibration) -> list[dict[str, Any]]:
     """Photos from the highest score down: their `place` in `scores`, and how reliably each one truly beats the next.
 
     The last one has no next. An order is `clear` if its reliability is at least .6 and significantly above a half (95 %). Equal
     scores keep their order, which is never clear.
     """
+    if not scores:
+        return []
     order = sorted(range(len(scores)), key=lambda place: -scores[place])
     rows: list[dict[str, Any]] = []
     for rank, (place, after) in enumerate(zip(order, [*order[1:], None], strict=True), start=1):

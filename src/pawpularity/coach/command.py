@@ -1,7 +1,8 @@
 """`pawpularity coach`: score photo files, or a folder of them, with a trained run.
 
 One photo gets a full report, several are put in order. Of a folder another program gets a CSV, from the best photo down, which
---out keeps too. Photos that cannot be used are named at the end; the others are still scored.
+--out keeps too. Photos that cannot be used are named at the end; the others are still scored. What may be no photo of a pet gets
+no number.
 """
 
 import sys
@@ -10,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawpularity.console import emit, log, next_step, table, track
+from pawpularity.console import Progress, emit, log, next_step, table, track
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 from pawpularity.files import write_json, write_text
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 COLUMNS = ("rank", "photo", "score", "half_low", "half_high", "low", "high", "beats_median", "beats_top_quarter", "gap_to_next",
            "beats_next", "advice", "note")  # fmt: skip
+
+_NO_BETTER = "not significantly better than always answering the mean, so these numbers mean little"
 
 Row = Mapping[str, Any]
 
@@ -33,7 +36,8 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
     folder = len(photos) == 1 and Path(photos[0]).is_dir()
     import pandas as pd
 
-    from pawpularity.coach.coach import ONE_PET, Coach, ranked
+    with Progress(None, "loading torch"):
+        from pawpularity.coach.coach import ONE_PET, Coach
 
     opened = Coach.open(context)
     about = opened.about
@@ -41,14 +45,14 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
         log(
             f"{about['run']} learned from drawn pets and knows nothing of real photographs: use it to try the coach only"
         )
-    if not about["beats_constant"]:
-        log(f"{about['run']} is not significantly better than a constant: use it to try the coach only")
     found, faults = _report(opened, files)
     if not found:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in faults.items()))
-    order = ranked([photo["score"] for photo in found], opened.calibration)
-    order = [{"photo": found[row["place"]]["photo"], **row} for row in order]
-    rows = [_row(found[row["place"]], row) for row in order]
+    scored = [photo for photo in found if not photo["doubt"]]
+    order = opened.rank([photo["score"] for photo in scored])
+    order = [{"photo": scored[row["place"]]["photo"], **row} for row in order]
+    rows = [_row(scored[row["place"]], row, about) for row in order]
+    rows += [_row(photo, None, about) for photo in found if photo["doubt"]]
     unusable = [{"photo": name, "note": reason} for name, reason in faults.items()]
     frame = pd.DataFrame([*rows, *unusable], columns=list(COLUMNS), dtype=object)
     text: str = frame.to_csv(index=False, lineterminator="\n")
@@ -63,7 +67,7 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
     elif len(found) == 1:
         emit(value, _one(found[0], about), json, more=_evidence(found[0]))
     else:
-        emit(value, _several(rows, bool(order[0]["clear"]), ONE_PET), json, more=_chances(rows))
+        emit(value, _several(rows, order, about, ONE_PET), json, more=_chances(rows))
     next_step(context.make_line("app", settings=False))
     if faults:
         some = "; ".join(f"{name}: {reason}" for name, reason in list(faults.items())[:20])
@@ -96,35 +100,42 @@ def _report(opened: "Coach", files: Sequence[Path]) -> tuple[list[dict[str, Any]
             upload = Upload.of(read_photo(path, MAX_BYTES))
             photo = {"photo": str(path), **asdict(opened.score(upload))}
             photo["tips"] = [asdict(tip) for tip in opened.tips(upload)]
-            photo["crop"] = asdict(opened.crop(upload)) if len(files) == 1 else None
+            crop = opened.crop(upload) if len(files) == 1 else None
+            photo["crop"] = crop and asdict(crop)
             found.append(photo)
         except PhotoError as error:
             faults[str(path)] = error.reason
     return found, faults
 
 
-def _row(photo: Row, order: Row) -> dict[str, Any]:
-    """One photo's row of the CSV, formatted."""
+def _row(photo: Row, order: Row | None, about: Row) -> dict[str, Any]:
+    """One photo's row of the CSV, formatted; `order` is None for a doubtful photo, which has no numbers."""
     digits = {"score": 2, "half_low": 1, "half_high": 1, "low": 1, "high": 1, "beats_median": 3, "beats_top_quarter": 3}
-    after = order["gap"] is not None
+    numbers = {name: "" if order is None else f"{photo[name]:.{places}f}" for name, places in digits.items()}
+    after = order is not None and order["gap"] is not None
+    worthless = "" if about["beats_constant"] or order is None else "the run is no better than the mean"
     return {
-        "rank": order["rank"], "photo": photo["photo"], **{name: f"{photo[name]:.{places}f}" for name, places in digits.items()},
-        "gap_to_next": f"{order['gap']:.2f}" if after else "", "beats_next": f"{order['reliability']:.3f}" if after else "",
+        "rank": order["rank"] if order else "", "photo": photo["photo"], **numbers,
+        "gap_to_next": f"{order['gap']:.2f}" if order and after else "",
+        "beats_next": f"{order['reliability']:.3f}" if order and after else "",
         "advice": " ".join(tip["key"] for tip in photo["tips"] if tip["kind"] == "advised"),
-        "note": "; ".join(note for note in (photo["doubt"], *photo["notes"]) if note),
+        "note": "; ".join(note for note in (photo["doubt"], worthless, *photo["notes"]) if note),
     }  # fmt: skip
 
 
-def _several(rows: Sequence[Row], sure: bool, note: str) -> str:
+def _several(rows: Sequence[Row], order: Sequence[Row], about: Row, note: str) -> str:
     """Which photo to use first, and the photos in order."""
-    lead = f"Use {rows[0]['photo']} first." if sure else "The first two are too close to call."
-    if sure and "means nothing" in rows[0]["note"]:
-        lead = "The first one may not be a photo of a pet."
-    cells = [(row["rank"], Path(row["photo"]).name, row["score"], f"{row['half_low']} to {row['half_high']}", row["advice"])
-             for row in rows]  # fmt: skip
+    """Which photo to use first, and the photos in order."""
+    lead = f"Use {rows[0]['photo']} first." if order and order[0]["clear"] else "The first two are too close to call."
+    if len(order) < 2:
+        lead = "Fewer than two of them have a score, so there is no order."
+    if not about["beats_constant"]:
+        lead = f"{about['run']} is {_NO_BETTER}."
+    cells = [(row["rank"], Path(row["photo"]).name, row["score"],
+              f"{row['half_low']} to {row['half_high']}" if row["rank"] else "", row["advice"]) for row in rows]  # fmt: skip
     text = table(("rank", "photo", "score", "half between", "advice"), cells, left=(1, 4))
     notes = [f"{Path(row['photo']).name}: {row['note']}" for row in rows if row["note"]]
-    return "\n".join([lead, text, *notes, f"The reliability of the order was {note}."])
+    return "\n".join([lead, _greyed(text, about), *notes, f"The reliability of the order was {note}."])
 
 
 def _chances(rows: Sequence[Row]) -> str:
@@ -134,22 +145,8 @@ def _chances(rows: Sequence[Row]) -> str:
 
 
 def _one(photo: Row, about: Row) -> str:
-    """The full report on one photo."""
-    few = f" (indicative: {about['rows']} rows)" if about["indicative"] else ""
-    lines = [
-        f"{photo['photo']}: score {photo['score']:.1f} of 100",
-        f"{100 * photo['beats_median']:.0f} % chance to beat the middle photo ({about['median']:g}), "
-        f"{100 * photo['beats_top_quarter']:.0f} % to reach the best quarter (over {about['top_quarter']:g})",
-        f"half of the photos with this prediction truly score {photo['half_low']:.0f} to {photo['half_high']:.0f}",
-        f"nine of ten of them {photo['low']:.0f} to {photo['high']:.0f}{few}",
-        *(note for note in (photo["doubt"], *photo["notes"]) if note),
-    ]  # fmt: skip
-    if crop := photo["crop"]:
-        left, top, right, bottom = (f"{100 * edge:.0f}" for edge in crop["box"])
-        found = f"{left} to {right} % from the left, {top} to {bottom} % from the top scores {crop['score']:.1f}, the best of " \
-                f"{crop['tried']}, which makes it optimistic"  # fmt: skip
-        none = f"none of {crop['tried']} scores {crop['least']:.1f} points more than the whole photo"
-        lines.append(f"crop: {found if crop['worth'] else none}")
+    """The report on one photo; _evidence has the rest."""
+    lines = _no_score(photo) if photo["doubt"] else _score(photo, about)
     lines += [f"{tip['key']} {_gain(tip)} points: {tip['advice']}" for tip in photo["tips"] if tip["promise"]]
     others: dict[str, list[str]] = {}
     for tip in photo["tips"]:
@@ -161,11 +158,52 @@ def _one(photo: Row, about: Row) -> str:
     return "\n".join(lines)
 
 
+def _no_score(photo: Row) -> list[str]:
+    return [f"{photo['photo']}: no score; {photo['doubt']}", *photo["notes"]]
+
+
+def _score(photo: Row, about: Row) -> list[str]:
+    """Score, chances, ranges and crop of one photo, in lines."""
+    few = f" (indicative: {about['rows']} rows)" if about["indicative"] else ""
+    lines = [
+        f"{photo['photo']}: score {photo['score']:.1f} of 100",
+        f"{100 * photo['beats_median']:.0f} % chance to beat the middle photo ({about['median']:g}), "
+        f"{100 * photo['beats_top_quarter']:.0f} % to reach the best quarter (over {about['top_quarter']:g})",
+        f"half of the photos with this prediction truly score {photo['half_low']:.0f} to {photo['half_high']:.0f}",
+        f"nine of ten of them {photo['low']:.0f} to {photo['high']:.0f}{few}",
+        *photo["notes"],
+    ]  # fmt: skip
+    if not about["beats_constant"]:
+        return [f"{about['run']} is {_NO_BETTER}; it gives no tips", _greyed("\n".join(lines), about)]
+    if crop := photo["crop"]:
+        lines.append(f"crop: {_crop(crop, about)}")
+    return lines
+
+
+def _crop(crop: Row, about: Row) -> str:
+    if crop["worth"]:
+        left, top, right, bottom = (f"{100 * edge:.0f}" for edge in crop["box"])
+        return f"{left} to {right} % from the left, {top} to {bottom} % from the top scores {crop['score']:.1f}, the best of " \
+               f"{crop['tried']}, which makes it optimistic"  # fmt: skip
+    if about["drawn"]:
+        return "none, because a drawn pet's true score does not depend on the crop"
+    if crop["tried"] == 1:
+        return "none, because no crop surely keeps the whole pet"
+    return f"none of {crop['tried']} that keep the whole pet scores a point more than the whole photo"
+
+
 def _evidence(photo: Row) -> str:
     """What each tip rests on."""
     rows = [(tip["key"], tip["kind"], _gain(tip), tip["seen"], tip["figures"]) for tip in photo["tips"]]
-    return table(("tip", "verdict", "points", "this photo", "true scores"), rows, left=(0, 1, 3, 4))
+    return table(("tip", "verdict", "points", "this photo", "true scores"), rows, left=(0, 1, 3, 4)) if rows else ""
 
 
 def _gain(tip: Row) -> str:
     return f"{tip['gain']:+.0f} ({tip['gain_low']:+.0f} to {tip['gain_high']:+.0f})" if tip["promise"] else ""
+
+
+def _greyed(text: str, about: Row) -> str:
+    """`text`, dim on a terminal if the run is no better than its constant."""
+    if about["beats_constant"] or not sys.stdout.isatty():
+        return text
+    return "\n".join(f"\x1b[2m{line}\x1b[0m" for line in text.splitlines())

@@ -1,8 +1,8 @@
 """The crop to try: the window of a photo that the networks score highest, searched from coarse to fine.
 
-Windows keep the photo's shape (or are squares, if the run crops squares) and are 55 to 95 % of its side. The score of the best of
-about a hundred windows is optimistic. `evaluate_tips` measures by how much, on drawn pets, whose true scores do not depend on the
-crop.
+Windows hold the whole subject, keep the photo's shape (or are squares, if the run crops squares) and are 55 to 95 % of its side.
+The score of the best of up to a hundred windows is optimistic. `evaluate_tips` measures by how much, on drawn pets, whose true
+scores do not depend on the crop.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,14 +31,15 @@ class Crop:
     score: float
     whole: float
     """the whole photo's score"""
-    least: float = MIN_GAIN
-    """least gain of a proposed crop"""
     worth: bool = False
-    """whether the gain reaches `least`, so that the crop is proposed"""
+    """whether the crop is proposed"""
 
 
-def best_crop(upload: Upload, score: Callable[[Pixels], NDArray[np.float64]], size: int, fit: str) -> Crop:
-    """Search the windows of one photo; `score` maps pixels (n, size, size, 3) to (n,) points. Raises PhotoError."""
+def best_crop(upload: Upload, score: Callable[[Pixels], NDArray[np.float64]], size: int, fit: str, keep: Box) -> Crop:
+    """Search the windows of one photo that hold all of `keep`; `score` maps pixels (n, size, size, 3) to (n,) points.
+
+    Raises PhotoError.
+    """
     detail = upload.pixels(_DETAIL * size, "squash")
     side = min(upload.width, upload.height)
     width, height = (side / upload.width, side / upload.height) if fit == "crop" else (1.0, 1.0)
@@ -46,7 +47,7 @@ def best_crop(upload: Upload, score: Callable[[Pixels], NDArray[np.float64]], si
     tried: dict[Box, float] = {}
 
     def best_with(boxes: Iterable[Box]) -> Box:
-        new = [box for box in dict.fromkeys(boxes) if box not in tried]
+        new = [box for box in dict.fromkeys(boxes) if box not in tried and (box == whole or _holds(box, keep))]
         if new:
             tried.update(zip(new, score(np.stack([cropped(detail, box, size) for box in new])).tolist(), strict=True))
         # Of equal scores the whole photo wins, then the larger window: a crop must gain something.
@@ -62,6 +63,10 @@ def best_crop(upload: Upload, score: Callable[[Pixels], NDArray[np.float64]], si
         sizes = [(w * scale, h * scale) for scale in (1 - step, 1 + step) if max(w, h) * scale <= 1]
         best = best_with([*near, *(_window(left + (w - a) / 2, top + (h - b) / 2, a, b) for a, b in sizes)])
     return Crop(best, tried[best] - tried[whole], len(tried), tried[best], tried[whole])
+
+
+def _holds(box: Box, keep: Box) -> bool:
+    return box[0] <= keep[0] and box[1] <= keep[1] and box[2] >= keep[2] and box[3] >= keep[3]
 
 
 def _window(left: float, top: float, width: float, height: float) -> Box:

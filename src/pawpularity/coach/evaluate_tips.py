@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from pawpularity.coach.crop import MIN_GAIN
 from pawpularity.coach.tips import ADVISED, NOT_WORTH, PERHAPS, TRAITS, Trait, change, tips_for
 from pawpularity.coach.upload import Upload
 from pawpularity.console import log, table, track
@@ -37,9 +38,10 @@ def evaluate_tips(coach: "Coach") -> list[dict[str, Any]]:
         size = max(image.size)
     traits = [trait for trait in TRAITS if trait.key in _TRIED]
     results = [_try(coach, trait, size) for trait in track(traits, "evaluating tips", unit="tips")]
-    crops = [coach.crop(_upload(counterfactual_pair(SEED, "pose", pair)[1], size)) for pair in range(min(PAIRS, CROPS))]
-    worth = [crop.worth for crop in crops]
-    results.append(_result("crop", worth, worth, [(crop.gain, 0.0, crop.gain) for crop in crops if crop.worth]))
+    plain = (counterfactual_pair(SEED, "pose", pair)[1] for pair in range(min(PAIRS, CROPS)))
+    gains = [coach.search_crop(_upload(photo, size)).gain for photo in plain]
+    worth = [gain >= MIN_GAIN for gain in gains]
+    results.append(_result("crop", worth, worth, [(gain, 0.0, gain) for gain in gains if gain >= MIN_GAIN]))
     shown = ("tip", "pairs", "noticed", "false_alarms", "promised", "true_gain", "network_gain")
     rows = [[f"{row[name]:.2f}" if isinstance(row[name], float) else row[name] for name in shown] for row in results]
     log(table([name.replace("_", " ") for name in shown], rows))
@@ -77,7 +79,7 @@ def _try(coach: "Coach", trait: Trait, size: int) -> dict[str, Any]:
             # The promise of a number depends on the step: use the step between the two photos.
             promised = change(coach.learned.evidence[trait.column], before[trait.column], after[trait.column])[0]
         if noticed[-1] and promised is not None and np.isfinite(promised):
-            lacks, has = (coach.score(upload).score for upload in uploads)
+            lacks, has = (float(coach.scores(coach.pixels(upload))[0]) for upload in uploads)
             true = expected_score(np.array([photo.mean_unclipped() for photo in photos]))
             gains.append((promised, float(true[1] - true[0]), has - lacks))
     return _result(trait.key, noticed, alarms, gains)

@@ -1,4 +1,5 @@
-"""What the coach learns from a run's photos, saved in oof/RUN/coach.json: evidence, probes, quantiles of contrast and framing.
+"""What the coach learns from a run's photos, saved in oof/RUN/coach.json: evidence, probes, quantiles of contrast and framing,
+and how the photos' features are spread.
 
 It learns again when the run, its data or these rules change.
 """
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pawpularity.coach.doubt import Typical
 from pawpularity.coach.evidence import SHARE, Evidence, gather_evidence
 from pawpularity.coach.traits import COLUMNS, Probe, fit_probes
 from pawpularity.console import log
@@ -24,7 +26,7 @@ from pawpularity.files import read_json, text_hash, write_json
 from pawpularity.heads.features import frozen_features
 from pawpularity.runs import Run, fingerprint
 
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Learned:
     notes: list[str]
     tip_results: list[dict[str, Any]] = field(default_factory=list)
     """on a drawn sample: the promised and the true gains of tips, see `evaluate_tips`"""
+    typical: Typical | None = None
+    """how the features of the photos are spread; None if the starting weights cannot be found"""
 
     @property
     def usable(self) -> dict[str, Probe]:
@@ -62,7 +66,8 @@ def read_learned(path: Path, key: str) -> Learned | None:
             return None
         evidence = {name: Evidence(**row) for name, row in kept.pop("evidence").items()}
         probes = {name: Probe(**row) for name, row in kept.pop("probes").items()}
-        return Learned(evidence, probes, **kept)
+        typical = kept.pop("typical")
+        return Learned(evidence, probes, typical=typical and Typical(**typical), **kept)
     except (KeyError, TypeError, AttributeError, UserError):
         return None
 
@@ -89,12 +94,14 @@ def learn(run: Run, dataset: Dataset, compute: Compute) -> Learned:
     photos, size = dataset.photos(config.photos.size, config.photos.fit), config.photos.size
     cache = FeatureCache(dataset.cache_folder / "features", photos, size, config.cache.budget_gb)
     probes: dict[str, Probe] = {}
+    typical = None
     try:
         features = frozen_features(
             photos, order, config.model, "pooled", size, compute, seed=config.train.seed, cache=cache
         )
         columns = {name: table[name].to_numpy(float) for name in COLUMNS}
-        probes = fit_probes(features.astype(np.float64), columns, split.folds_of(table[ID]))
+        doubles = features.astype(np.float64)
+        probes, typical = fit_probes(doubles, columns, split.folds_of(table[ID])), Typical.fit(doubles)
     except UserError as error:  # the starting weights cannot be found
-        notes.append(f"no probes of face, eyes, pets or blur: {error}")
-    return Learned(evidence, probes, quantiles, notes)
+        notes.append(f"no probes of face, eyes, pets or blur, and no check whether a photo is like these: {error}")
+    return Learned(evidence, probes, quantiles, notes, typical=typical)

@@ -2,6 +2,7 @@
 
     GET  /                     the page, its style and its script: no font, script or picture from anywhere else
     POST /score /tips /crop    a photo's bytes -> JSON
+    POST /preview              a photo's bytes -> a small JPEG, for formats that the browser cannot show
     POST /map                  a photo's bytes -> lines of JSON, coarse first
     POST /order                {"scores": [...]} -> which one first, and how sure that is
 
@@ -12,6 +13,7 @@ first served. A map submits one batch at a time, so that a score waits for a bat
 """
 
 import asyncio
+import io
 import json
 import threading
 import traceback
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -32,7 +35,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 from torch import Tensor
 
-from pawpularity.coach.coach import ONE_PET, Coach, ranked
+from pawpularity.coach.coach import ONE_PET, Coach
 from pawpularity.coach.saliency_stream import stream
 from pawpularity.coach.upload import MAX_BYTES, Upload
 from pawpularity.data.photos import PhotoError
@@ -41,6 +44,8 @@ from pawpularity.errors import UserError
 PLACES, MAPS = 8, 2
 MAX_HELD = PLACES * MAX_BYTES
 PATIENCE_S = 10.0  # longest wait for the next bytes of a body
+SLOWEST = 20_000  # bytes a second; a body that is slower on the whole is given up
+PREVIEW = 640  # pixels, the longer side of a preview
 BYTES = "application/octet-stream"
 PAGE = Path(__file__).parent / "page"
 FILES = {"coach.css": "text/css", "coach.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -68,9 +73,16 @@ class Site:
         photo_routes: dict[str, Callable[[Upload], Any]] = {
             "/score": lambda upload: asdict(self.coach.score(upload)),
             "/tips": lambda upload: [asdict(tip) for tip in self.coach.tips(upload)],
-            "/crop": lambda upload: asdict(self.coach.crop(upload)),
+            "/crop": lambda upload: (crop := self.coach.crop(upload)) and asdict(crop),
         }
         routes = [Route(path, self._photo(work), methods=["POST"]) for path, work in photo_routes.items()]
+        routes += [
+            Route(
+                "/preview",
+                self._photo(_preview, lambda found: Response(found, media_type="image/jpeg")),
+                methods=["POST"],
+            )
+        ]
         routes += [Route("/map", self._map, methods=["POST"]), Route("/order", self._order, methods=["POST"])]
         routes += [Route("/", self._index), Route("/{name}", _file)]
         faults: dict[Any, Any] = {
@@ -89,10 +101,12 @@ class Site:
         page = Environment(loader=FileSystemLoader(PAGE), autoescape=True).get_template("index.html.j2")
         return HTMLResponse(page.render(about=self.coach.about, most=MAX_BYTES, one_pet=ONE_PET))
 
-    def _photo(self, work: Callable[[Upload], Any]) -> Callable[[Request], Any]:
+    def _photo(
+        self, work: Callable[[Upload], Any], respond: Callable[[Any], Response] = JSONResponse
+    ) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
             async with self._body(request) as data, _place(self.places):
-                return JSONResponse(await self._in_turn(lambda: work(Upload.of(data))))
+                return respond(await self._in_turn(lambda: work(Upload.of(data))))
 
         return answer
 
@@ -104,7 +118,7 @@ class Site:
                 scores = []
         if not scores or not all(1 <= value <= 100 for value in scores):
             raise HTTPException(422, 'Send {"scores": [...]}: numbers from 1 to 100.')
-        return JSONResponse({"order": ranked(scores, self.coach.calibration), "note": ONE_PET})
+        return JSONResponse({"order": self.coach.rank(scores), "note": ONE_PET})
 
     async def _map(self, request: Request) -> Response:
         lines = self._map_lines(request)
@@ -166,10 +180,12 @@ class Site:
         if request.headers.get("content-type", "").split(";")[0].strip().lower() != BYTES:
             raise HTTPException(415, f"Send bytes, with content-type {BYTES}.")
         data, held, refusal, loop = bytearray(), 0, None, asyncio.get_running_loop()
+        start, received = loop.time(), 0
         try:
             async with asyncio.timeout(PATIENCE_S) as patience:
                 async for chunk in request.stream():
-                    patience.reschedule(loop.time() + PATIENCE_S)
+                    received += len(chunk)
+                    patience.reschedule(min(loop.time(), start + received / SLOWEST) + PATIENCE_S)
                     if held + len(chunk) > MAX_BYTES:
                         refusal = HTTPException(413, f"This is too large: {MAX_BYTES / 1e6:g} MB at most.")
                     elif self.held + len(chunk) > MAX_HELD:
@@ -199,6 +215,15 @@ async def _place(places: asyncio.Semaphore) -> AsyncIterator[None]:
 def _busy() -> HTTPException:
     words = "The coach is busy with other photos. Please try again in a moment."
     return HTTPException(503, words, {"retry-after": "2"})
+
+
+def _preview(upload: Upload) -> bytes:
+    """The upright photo as a JPEG."""
+    shrink = PREVIEW / max(upload.width, upload.height)
+    shape = [max(1, round(side * shrink)) for side in (upload.width, upload.height)]
+    file = io.BytesIO()
+    Image.fromarray(upload.pixels(PREVIEW, "squash")).resize((shape[0], shape[1])).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 async def _file(request: Request) -> Response:

@@ -1,32 +1,42 @@
 """What a predicted score means: ranges, chances and the order of two photos, measured on out-of-fold predictions.
 
     known = Calibration(target, prediction, groups)            # out-of-fold rows of one run
-    known.interval(41.0, 0.9)                                  # (12.3, 90.1): nine of ten such photos scored between
-    known.chance_above(41.0)                                   # 0.61: the share of such photos that beat the median one
-    known.order.reliability(7.0)                               # 0.66: how often 7 points more were truly more
+    known.interval(41.0, 0.9)                                  # (12.6, 75.5): nine of ten such photos scored between
+    known.chance_above(41.0)                                   # 0.63: the share of such photos that beat the median one
+    known.order.reliability(7.0)                               # 0.63: how often 7 points more were truly more
 
-Ranges are split conformal with a local scale (Lei et al. 2018, section 5.2): the size of the residuals is fitted as a rising
-function of the prediction, and quantiles of the residuals divided by it give the ends. On the contest's labels a constant +- range
-covers 99 % of the lowest fifth of the predictions and 63 % of the highest 5 %; this covers 90 % of each. No range
-covers 90 % at every TRUE score: a photo that scored 100 is rarely predicted near 100.
+Ranges and chances are read from one distribution of the true score given the prediction, so they agree:
+
+1. rows are binned by prediction, and each bin's counts of true scores are smoothed towards those of all rows;
+2. a higher prediction may not make a low score likelier: the bins' shares are made monotone, weighted by their rows
+   (isotonic distributional regression, Henzi, Ziegel and Gneiting 2021), and joined by lines;
+3. its levels are corrected by where it placed true scores that it was not fitted on (distributional conformal
+   prediction, Chernozhukov, Wuthrich and Zhu 2021), so that a 90 % range covers 90 %.
+
+No range covers 90 % at every TRUE score: a photo that scored 100 is rarely predicted near 100.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Floats, Groups, group_sums
+
+Cells = NDArray[np.int64]
 
 FEWEST = 20  # rows
 INDICATIVE_BELOW = 500  # rows: with 600 the true coverage of a nominal 90 % has an sd of 1.3 points
 EDGES = np.array([0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, np.inf])
 """Score points between two predictions: the bands [low, high) of an order."""
 FEWEST_PAIRS = 100
-_ROWS_A_BIN, _MOST_BINS = 25, 40
-_SMALLEST = 0.25  # of the mean |residual|: a few lucky rows at an end must not make a range of width 0
+_ROWS_A_BIN, _MOST_BINS = 10, 40
+_PRIOR = 0.25  # rows with the distribution of all rows that are added to each bin: no chance is 0 or 1
+_MOST_SCORES = 200  # distinct true scores that are told apart; the contest has 100
+_SPLITS = 10
+_GOLDEN = (np.sqrt(5) - 1) / 2
 
 
 class Calibration:
@@ -43,39 +53,74 @@ class Calibration:
         self.target, self.prediction, self.groups = y, p, groups
         self.n, self.indicative = len(y), len(y) < INDICATIVE_BELOW
         self.median, self.top_quarter = float(np.median(y)), float(np.quantile(y, 0.75))
-        error = np.abs(y - p)
-        # Means of neighbouring rows, made monotone; a fit row by row would be a step function.
-        bins = np.array_split(np.argsort(p, kind="stable"), min(_MOST_BINS, max(1, len(p) // _ROWS_A_BIN)))
-        self._knots, means = (np.array([values[rows].mean() for rows in bins]) for values in (p, error))
-        rising = _isotonic(np.arange(len(bins)), means, [len(rows) for rows in bins])
-        self._sizes = np.maximum(rising, max(_SMALLEST * float(error.mean()), 1e-6))
-        self._scaled = np.sort((y - p) / self.size(p))
-
-    def size(self, prediction: ArrayLike) -> Floats:
-        """E|residual| of such predictions, points; the shape of `prediction`."""
-        return np.asarray(np.interp(np.asarray(prediction, dtype=np.float64), self._knots, self._sizes))
+        scores = np.unique(y)
+        self._scores = (
+            scores if len(scores) <= _MOST_SCORES else np.unique(np.quantile(y, np.linspace(0, 1, _MOST_SCORES)))
+        )
+        cells = np.searchsorted(self._scores, y)
+        self._law = self._fit(cells, p)
+        self._ranks = np.sort(self._unseen_ranks(cells))
 
     def interval(self, prediction: ArrayLike, level: float) -> tuple[Floats, Floats]:
         """(low, high), points in 1..100: `level` of the photos predicted so truly scored between them."""
-        p, size = np.asarray(prediction, dtype=np.float64), self.size(prediction)
+        shares = self._shares(self._law, np.ravel(prediction))
         # The order statistics that make the coverage at least `level` for exchangeable rows, whatever their number.
         below = int(np.floor((self.n + 1) * (1 - level) / 2))
         above = int(np.ceil((self.n + 1) * (1 + level) / 2))
-        low = self._scaled[below - 1] if below >= 1 else -np.inf
-        high = self._scaled[above - 1] if above <= self.n else np.inf
-        return (p + size * low).clip(1, 100), (p + size * high).clip(1, 100)
+        low, high = np.full((2, len(shares)), [[1.0], [100.0]])
+        if below >= 1 and above <= self.n:
+            levels = _whole_ends(shares, self._ranks[below - 1], self._ranks[above - 1])
+            # Lines between scores; the lowest score is all of its step.
+            steps = np.column_stack([np.zeros(len(shares)), shares])
+            scores = np.concatenate([self._scores[:1], self._scores])
+            low, high = (np.array([np.interp(*row, scores) for row in zip(end, steps, strict=True)]) for end in levels)
+        shape = np.shape(prediction)
+        return low.clip(1, 100).reshape(shape), high.clip(1, 100).reshape(shape)
 
     def chance_above(self, prediction: ArrayLike, score: float | None = None) -> Floats:
-        """The share of photos predicted so whose true score is above `score` (default: the median).
+        """The share of photos predicted so whose true score is above `score` (default: the median), 0 to 1."""
+        bar = self.median if score is None else score
+        shares = self._shares(self._law, np.ravel(prediction))
+        if bar < self._scores[-1]:
+            shares = shares[:, :-1]  # the highest score is all of its step
+        scores = self._scores[: shares.shape[1]]
+        below = np.array([np.interp(bar, scores, row, left=0.0) if len(row) else 0.0 for row in shares])
+        ranks, levels = np.concatenate([[0.0], self._ranks, [1.0]]), np.arange(self.n + 2) / (self.n + 1)
+        return np.asarray(1.0 - np.interp(below, ranks, levels)).reshape(np.shape(prediction))
 
-        Isotonic, its steps joined at their centres (Oron and Flournoy 2017). A step of k in n counts as (k + 1) / (n + 2).
+    def _fit(self, cells: Cells, prediction: Floats) -> tuple[Floats, Floats]:
+        """The distribution of the true score, by bin: mean prediction (b,), share of rows at or below each score (b, s).
+
+        `cells` (n,) index the true scores; equal predictions share a bin.
         """
-        fitted = _isotonic(self.prediction, self.target > (self.median if score is None else score))
-        levels, step = np.unique(fitted, return_inverse=True)
-        count = np.bincount(step).astype(np.float64)
-        shares = np.maximum.accumulate((levels * count + 1.0) / (count + 2.0))
-        centres = np.bincount(step, self.prediction) / count
-        return np.asarray(np.interp(np.asarray(prediction, dtype=np.float64), centres, shares))
+        n, width = len(cells), len(self._scores)
+        ranks = np.searchsorted(np.sort(prediction), prediction)
+        _, bins = np.unique(ranks * min(_MOST_BINS, max(1, n // _ROWS_A_BIN)) // n, return_inverse=True)
+        rows = np.bincount(bins).astype(np.float64)
+        counts = np.bincount(bins * width + cells, minlength=len(rows) * width).reshape(-1, width).cumsum(axis=1)
+        everywhere = counts.sum(axis=0) / n
+        smooth = (counts + _PRIOR * everywhere) / (rows[:, None] + _PRIOR)
+        return np.bincount(bins, prediction) / rows, -_rising(-smooth, rows)
+
+    def _shares(self, law: tuple[Floats, Floats], prediction: Floats) -> Floats:
+        """The share of photos with each prediction (m,) at or below each score, (m, s): lines between the bins."""
+        centres, shares = law
+        at = np.interp(prediction, centres, np.arange(len(centres)))
+        low = np.floor(at).astype(np.int64)
+        part = (at - low)[:, None]
+        return np.asarray(shares[low] * (1 - part) + shares[np.minimum(low + 1, len(shares) - 1)] * part)
+
+    def _unseen_ranks(self, cells: Cells) -> Floats:
+        """(n,) where each true score lies in its distribution, 0 to 1, fitted on the other splits. Equal scores are spread."""
+        ranks = np.empty(self.n)
+        spread = (np.arange(self.n) * _GOLDEN) % 1.0  # even, and the same every time
+        for split in range(_SPLITS):
+            here = np.arange(self.n) % _SPLITS == split
+            shares = self._shares(self._fit(cells[~here], self.prediction[~here]), self.prediction[here])
+            steps, row = np.column_stack([np.zeros(len(shares)), shares]), np.arange(len(shares))
+            before, upto = steps[row, cells[here]], steps[row, cells[here] + 1]
+            ranks[here] = before + spread[here] * (upto - before)
+        return ranks
 
     @cached_property
     def order(self) -> "Order":
@@ -83,11 +128,33 @@ class Calibration:
         return Order.measure(self.target, self.prediction, self.groups)
 
 
-def _isotonic(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> Floats:
-    """The rising function of `x` nearest to `y` by weighted squares, at `x`."""
-    from sklearn.isotonic import IsotonicRegression
+def _rising(values: Floats, weights: ArrayLike) -> Floats:
+    """The rising sequence nearest to each column of `values` (b, c) by weighted squares: the max-min of block means."""
+    weight = np.concatenate([[0.0], np.cumsum(weights)])
+    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values * np.diff(weight)[:, None], axis=0)])
+    first, last = np.triu_indices(len(values))
+    means = np.full((len(values), *values.shape), np.inf)  # of the block first..last; inf where it is empty
+    means[first, last] = (total[last + 1] - total[first]) / (weight[last + 1] - weight[first])[:, None]
+    least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(np.maximum.accumulate(least, axis=0).diagonal().T)
 
-    return np.asarray(IsotonicRegression().fit_transform(x, np.asarray(y, dtype=np.float64), sample_weight=weights))
+
+def _whole_ends(shares: Floats, low: float, high: float) -> tuple[Floats, Floats]:
+    """The levels (low, high) of a range, by photo, moved so that the lowest and the highest score are in it whole or not at all.
+
+    Many photos score exactly 100. Where an end would cut them, the other end makes up for it: the range then reaches the
+    end of the scale and all that is outside lies on the other side.
+    """
+
+    def settled(low: Floats, high: Floats, top: Floats) -> tuple[Floats, Floats]:
+        whole = np.where((high >= (1 + top) / 2) | (high - top > low), 1.0, top)
+        cut = high > top
+        return np.where(cut, np.maximum(low + whole - high, 0.0), low), np.where(cut, whole, high)
+
+    last = shares[:, -2] if shares.shape[1] > 1 else np.zeros(len(shares))
+    lows, highs = settled(np.full(len(shares), low), np.full(len(shares), high), last)
+    below, above = settled(1 - highs, 1 - lows, 1 - shares[:, 0])
+    return 1 - above + 1e-9, 1 - below  # just above the lowest score if that is left out
 
 
 @dataclass(frozen=True)
@@ -131,9 +198,7 @@ class Order:
             else:
                 merged.append([number])
         bands = [_pair_band(numbers, won, met, groups) for numbers in merged]
-        shares = _isotonic(
-            np.arange(len(bands)), [band.share for band in bands], [max(band.pairs, 1) for band in bands]
-        )
+        shares = _rising(np.array([[band.share] for band in bands]), [max(band.pairs, 1) for band in bands])[:, 0]
         rising = tuple(replace(band, share=float(share)) for band, share in zip(bands, shares, strict=True))
         return cls(rising, _pair_band(list(range(len(EDGES) - 1)), won, met, groups))
 

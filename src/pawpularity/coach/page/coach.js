@@ -9,6 +9,18 @@
   const HEADS = { advised: "What to change", perhaps: "Might help; these photos cannot tell" };
   const REST = { fine: "fine as it is", "not worth it": "the true scores give no reason to change it", "left out": "not measured" };
   let shown = [], chosen = new AbortController();
+  document.body.classList.toggle("worthless", !about.beats_constant);
+
+  // Every problem keeps its line until other photos are chosen.
+  const problem = text => document.getElementById("problems").append(element("p", "fault", text));
+
+  const read = async file => {
+    try {
+      return await file.arrayBuffer();
+    } catch {
+      throw new Error(file.name + " cannot be read: it is a folder, or was changed or removed after you chose it. Please choose it again.");
+    }
+  };
 
   // A busy coach answers 503; the request is then repeated. `signal` ends requests and waiting for photos that are no longer shown.
   const LOST = "The coach does not answer. Is the program still running?";
@@ -27,6 +39,14 @@
       if (answer.status !== 503 || attempt >= 20) throw new Error(error.fault || "The coach refused the request (status " + answer.status + ").");
       await pause(1000 * Number(answer.headers.get("retry-after") || 2) * (0.5 + Math.random()));
     }
+  };
+
+  const showDoubt = (card, found) => {
+    one(card, ".result").replaceChildren(
+      element("p", "banner", "No score. Is this a photo of a pet? " + found.doubt[0].toUpperCase() + found.doubt.slice(1) + "."));
+    one(card, ".mapping").hidden = true;
+    one(card, ".waiting").remove();
+    one(card, ".result").hidden = false;
   };
 
   const showScore = (card, found) => {
@@ -49,7 +69,6 @@
     one(bar, ".dot").style.left = at(found.score);
     one(card, ".ends .median").style.left = Math.min(Math.max((100 * (about.median - 1)) / 99, 18), 82) + "%";
     one(card, ".ends .median").textContent = "middle photo " + about.median;
-    if (found.doubt) one(card, ".result").prepend(element("p", "banner", "Is this a photo of a pet? " + found.doubt[0].toUpperCase() + found.doubt.slice(1) + "."));
     for (const note of found.notes) one(card, ".notes").append(element("li", "", note));
     one(card, ".result").hidden = false;
   };
@@ -91,7 +110,9 @@
   const showCrop = (card, crop, shot) => {
     const place = one(card, ".crops");
     if (!crop.worth) {
-      place.replaceChildren(element("p", "soft", "Crop: none of " + crop.tried + " scores " + (crop.least || 1).toFixed(0) + " points more than the whole photo; a smaller gain is within the networks' own error."));
+      place.replaceChildren(element("p", "soft", about.drawn ? "Crop: none. A drawn pet's true score does not depend on the crop."
+        : crop.tried === 1 ? "Crop: none, because no crop surely keeps the whole pet."
+        : "Crop: none of " + crop.tried + " that keep the whole pet scores a point more than the whole photo; a smaller gain is within the networks' own error."));
     } else {
       const draw = (canvas, [left, top, right, bottom], text) => {
         const wide = shot.naturalWidth * (right - left), high = shot.naturalHeight * (bottom - top), shrink = Math.min(1, 480 / Math.max(wide, high));
@@ -103,11 +124,9 @@
       };
       draw(one(place, ".before"), [0, 0, 1, 1], "as it is: " + crop.whole.toFixed(1));
       draw(one(place, ".after"), crop.box, "cropped: " + crop.score.toFixed(1));
-      const known = about.tip_results.find(row => row.tip === "crop");
-      one(place, ".words").textContent = "By the networks' scores this is the best of " + crop.tried + " crops, about " + crop.gain.toFixed(0)
-        + (Math.round(crop.gain) === 1 ? " point" : " points") + " better than the whole photo. The gain is optimistic, because it is the best of many. Whether such crops truly do better was not measured."
-        + (known && known.promised !== null ? " On " + Math.round(known.noticed * known.pairs) + " of "
-          + known.pairs + " drawn pets, where a crop is worth nothing, the coach would also propose one and promise about " + known.promised.toFixed(0) + " points." : "");
+      one(place, ".words").textContent = "By the networks' scores this is the best of " + crop.tried + " crops that keep the whole pet, about "
+        + crop.gain.toFixed(0) + (Math.round(crop.gain) === 1 ? " point" : " points") + " better than the whole photo. The gain is optimistic, "
+        + "because it is the best of many. Whether such crops truly do better was not measured.";
     }
     place.hidden = false;
   };
@@ -132,7 +151,7 @@
     button.disabled = true;
     one(item.card, ".progress").textContent = "making the map ...";
     try {
-      const answer = await ask("map", item.file, item.signal);
+      const answer = await ask("map", await read(item.file), item.signal);
       const reader = answer.body.getReader(), decoder = new TextDecoder();
       let rest = "";
       for (;;) {
@@ -161,23 +180,34 @@
 
   const add = file => {
     const card = one(document.getElementById("card").content.cloneNode(true), "article");
-    const shot = one(card, ".shot"), url = URL.createObjectURL(file), slider = one(card, ".slider input");
-    const loaded = new Promise(done => {
-      shot.addEventListener("load", () => done(true));
-      shot.addEventListener("error", () => {
-        one(card, "figcaption").textContent = "This browser cannot show the file.";
+    const shot = one(card, ".shot"), slider = one(card, ".slider input"), { signal } = chosen;
+    const item = { file, card, url: URL.createObjectURL(file), found: null, signal };
+    // What the browser cannot show (a TIFF), the coach turns into a small JPEG.
+    const preview = async () => {
+      const picture = await (await ask("preview", await read(file), signal)).blob();
+      URL.revokeObjectURL(item.url);
+      item.url = URL.createObjectURL(picture);
+      shot.src = item.url;
+    };
+    item.loaded = new Promise(done => {
+      shot.addEventListener("load", () => { place(card, about.fit); done(true); });
+      let asked = false;
+      shot.addEventListener("error", async () => {
+        if (!asked) {
+          asked = true;
+          try { return await preview(); } catch { /* its score says why */ }
+        }
+        one(card, "figcaption").textContent = "This file cannot be shown.";
         shot.hidden = true;
         done(false);
       });
     });
     one(card, ".name").textContent = file.name;
     shot.alt = "The photo " + file.name;
-    shot.src = url;
-    const item = { file, card, url, found: null, signal: chosen.signal };
+    shot.src = item.url;
     slider.addEventListener("input", () => { one(card, ".saliency").style.opacity = slider.value / 100; });
     one(card, ".saliency").style.opacity = 0.75;
     one(card, ".ask").addEventListener("click", () => grow(item));
-    item.loaded = loaded.then(fine => { place(card, about.fit); return fine; });
     box.append(card);
     return item;
   };
@@ -186,9 +216,9 @@
     const waiting = one(item.card, ".waiting");
     try {
       waiting.textContent = "scoring ...";
-      const found = await (await ask("score", item.file, item.signal)).json();
-      item.found = found;
-      showScore(item.card, found);
+      const found = await (await ask("score", await read(item.file), item.signal)).json();
+      (found.doubt ? showDoubt : showScore)(item.card, found);
+      if (!found.doubt) item.found = found;
     } catch (error) {
       if (item.signal.aborted) return;
       one(item.card, ".fault").textContent = error.message;
@@ -200,11 +230,12 @@
 
   const advise = async item => {
     const waiting = one(item.card, ".waiting");
+    if (!about.beats_constant) return waiting.remove();
     try {
       waiting.textContent = "looking for improvements ...";
-      showTips(item.card, await (await ask("tips", item.file, item.signal)).json());
+      showTips(item.card, await (await ask("tips", await read(item.file), item.signal)).json());
       waiting.textContent = "trying crops ...";
-      const crop = await (await ask("crop", item.file, item.signal)).json();
+      const crop = await (await ask("crop", await read(item.file), item.signal)).json();
       if (await item.loaded) showCrop(item.card, crop, one(item.card, ".shot"));
       waiting.remove();
     } catch (error) {
@@ -216,6 +247,7 @@
   const rank = async items => {
     if (items.length < 2) return;
     const found = await (await ask("order", JSON.stringify({ scores: items.map(item => item.found.score) }), items[0].signal)).json();
+    await Promise.all(items.map(item => item.loaded));
     const list = document.getElementById("ranks");
     list.replaceChildren();
     for (const row of found.order) {
@@ -232,13 +264,12 @@
       list.append(line);
       box.append(item.card);
     }
-    document.getElementById("order-head").textContent = !found.order[0].clear ? "The first two are too close to call"
-      : items[found.order[0].place].found.doubt ? "The first one may not be a photo of a pet" : "Use this one first";
+    document.getElementById("order-head").textContent = !about.beats_constant ? "This run cannot tell which is better"
+      : found.order[0].clear ? "Use this one first" : "The first two are too close to call";
     document.getElementById("order").hidden = false;
   };
 
-  const take = async files => {
-    const own = [...files];
+  const take = async own => {
     if (!own.length) return;
     chosen.abort();
     chosen = new AbortController();
@@ -246,6 +277,7 @@
     for (const item of shown) URL.revokeObjectURL(item.url);
     delete document.body.dataset.done;
     box.replaceChildren();
+    document.getElementById("problems").replaceChildren();
     document.getElementById("order").hidden = true;
     const items = shown = own.map(add);
     status.textContent = own.length === 1 ? "Looking at one photo ..." : "Looking at " + own.length + " photos ...";
@@ -254,9 +286,9 @@
       if (signal.aborted) return;
     }
     const fine = items.filter(item => item.found);
-    try { await rank(fine); } catch (error) { if (!signal.aborted) status.textContent = error.message; }
+    try { await rank(fine); } catch (error) { if (!signal.aborted) problem("The photos are not in order. " + error.message); }
     if (signal.aborted) return;
-    for (const item of items) if (!item.found) box.append(item.card);  // photos that failed come last
+    for (const item of items) if (!item.found) box.append(item.card);  // photos without a score come last
     status.textContent = fine.length + " of " + own.length + (own.length === 1 ? " photo" : " photos") + " scored.";
     if (fine.length === 1) grow(fine[0]);
     for (const item of fine) {
@@ -266,13 +298,31 @@
     document.body.dataset.done = String(own.length);
   };
 
-  input.addEventListener("change", () => take(input.files));
+  const dropped = items => {
+    const files = [], folders = [];
+    for (const item of items.filter(item => item.kind === "file")) {
+      const entry = item.webkitGetAsEntry?.();
+      if (entry?.isDirectory) folders.push(entry.name);
+      else files.push(item.getAsFile());
+    }
+    document.getElementById("problems").replaceChildren();
+    take(files);
+    for (const name of folders) problem(name + " is a folder: open it and drop the photos in it.");
+  };
+
+  // An input that still names a file takes no notice when the same file is chosen again.
+  input.addEventListener("change", () => {
+    const files = [...input.files];
+    input.value = "";
+    take(files);
+  });
+  window.addEventListener("pageshow", () => { input.value = ""; });
   drop.addEventListener("submit", event => event.preventDefault());
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, event => {
       event.preventDefault();
       drop.classList.toggle("over", kind === "dragover");
-      if (kind === "drop") take(event.dataTransfer.files);
+      if (kind === "drop") dropped([...event.dataTransfer.items]);
     });
   }
 })();
