@@ -212,7 +212,7 @@ def load_network(
     `frozen_of`: a network of the same run whose frozen tensors are shared instead of being loaded again, on its device.
     `frozen`: the frozen tensors, if they are loaded already.
     """
-    config, weights = run.config, run.record["weights"]
+    config, weights, metrics = run.config, run.record["weights"], run.metrics(fold)
     kept = weights["frozen"] == "kept"
     if frozen_of is not None:
         network = _sharing_frozen(frozen_of)
@@ -231,7 +231,7 @@ def load_network(
         )
     head = read_tensors(run.head_file(fold))
     load_strictly(network, {**frozen, **head}, run.head_file(fold))
-    if tensors_hash(head) != run.metrics(fold).get("head_hash"):
+    if tensors_hash(head) != metrics.get("head_hash"):
         # Another fold's head would fit too, but it was trained on this fold's photos.
         raise UserError(f"{run.head_file(fold)}: is not what training fold {fold} wrote; run: {run.remedy(fold)}")
     return network.eval()

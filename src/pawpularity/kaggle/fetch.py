@@ -17,7 +17,7 @@ from pawpularity.kaggle.api import Kaggle
 from pawpularity.kaggle.commands import SHOWN, pushed_kernel
 from pawpularity.kaggle.download import unpack
 from pawpularity.kaggle.watch import Pushed
-from pawpularity.runs import OOF, Run
+from pawpularity.runs import OOF, Run, claimed
 
 ARCHIVE = r"run-[A-Za-z0-9][A-Za-z0-9._-]*\.zip"
 
@@ -69,15 +69,15 @@ def bring_home(archive: Path, run: str | None = None) -> str:
             raise UserError(f"{archive}: holds no trained fold; its log on Kaggle says why")
         for fold in trained:
             read_fold(fetched, fold, folds)
-        home = Run.start(OOF / found[1], fetched.record)
-        if fetched.frozen_file.is_file() and not home.frozen_file.is_file():
-            fetched.frozen_file.rename(home.frozen_file)
-        for fold in trained:
-            try:
-                with FileLock(home.folder / f".fold{fold}.lock", timeout=0):  # training's own
-                    _join(fetched, home, fold)
-            except Timeout:
-                log(f"fold {fold} is being trained here: that one is kept")
+        with claimed(OOF / found[1], fetched.record) as home:
+            if fetched.frozen_file.is_file() and not home.frozen_file.is_file():
+                fetched.frozen_file.rename(home.frozen_file)
+            for fold in trained:
+                try:
+                    with home.lock(fold):
+                        _join(fetched, home, fold)
+                except Timeout:
+                    log(f"fold {fold} is being trained here: that one is kept")
     with FileLock(home.folder / ".oof.lock"):
         read_run(home, partly=True)
     return "\n".join([*(fold_line(home, fold) for fold in home.trained_folds()), table_text([run_row(home)])])

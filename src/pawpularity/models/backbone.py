@@ -132,10 +132,10 @@ def freeze(net: nn.Module, unfrozen: int | None) -> str:
 
 
 def set_training(net: nn.Module, mode: bool, *, frozen_bn: bool = False) -> None:
-    """`net.train(mode)` that leaves every frozen module in evaluation mode, and with `frozen_bn` every BatchNorm.
+    """`net.train(mode)` that leaves every frozen module in evaluation mode, and with `frozen_bn` every one with statistics.
 
-    A module with parameters trains if any of them does; a normalisation layer only if all of its do (half a frozen
-    BatchNorm must not move its statistics). A module without parameters (dropout, stochastic depth) trains if a trained
+    A module with parameters trains if any of them does; one with statistics only if all of its do (half a frozen
+    BatchNorm must not move them). A module without parameters (dropout, stochastic depth) trains if a trained
     parameter was registered before it: until then there is nothing behind it to regularise.
     """
     net.train(mode)
@@ -145,26 +145,32 @@ def set_training(net: nn.Module, mode: bool, *, frozen_bn: bool = False) -> None
     for module in net.modules():
         own = list(module.parameters())
         reached = reached or any(p.requires_grad for p in module.parameters(recurse=False))
-        if not own:
-            module.training = reached
-        elif hasattr(module, "running_mean"):
-            module.training = not frozen_bn and all(p.requires_grad for p in own)
-        else:
-            module.training = any(p.requires_grad for p in own)
+        trained = [p.requires_grad for p in own] or [reached]
+        statistics = any(buffer.is_floating_point() for buffer in _saved_buffers(module).values())
+        module.training = (all(trained) and not frozen_bn) if statistics else any(trained)
+
+
+def _saved_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The module's own buffers that `state_dict` holds."""
+    hidden = module._non_persistent_buffers_set
+    return {name: buffer for name, buffer in module.named_buffers(recurse=False) if name not in hidden}
 
 
 def trained_names(net: nn.Module, *, frozen_bn: bool = False) -> set[str]:
-    """Names in `net.state_dict()` that training can change: trained parameters, and statistics of trained BatchNorms."""
+    """Names in `net.state_dict()` that training can change: trained parameters, and the buffers of modules that train.
+
+    A tensor of a shared module has several names (CoaT).
+    """
     modes = {module: module.training for module in net.modules()}
     set_training(net, True, frozen_bn=frozen_bn)
-    names = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
-    for prefix, module in net.named_modules():
-        if hasattr(module, "running_mean") and module.training:
-            names |= {f"{prefix}.{buffer}" if prefix else buffer for buffer, _ in module.named_buffers(recurse=False)}
+    names = {name for name, parameter in net.named_parameters(remove_duplicate=False) if parameter.requires_grad}
+    for prefix, module in net.named_modules(remove_duplicate=False):
+        if module.training:
+            names |= {f"{prefix}.{buffer}" if prefix else buffer for buffer in _saved_buffers(module)}
     # A checkpoint within an epoch calls this too, so the training modes are restored.
     for module, mode in modes.items():
         module.training = mode
-    return names & net.state_dict().keys()
+    return names
 
 
 def count_parameters(net: nn.Module, *, trained_only: bool = False) -> int:

@@ -64,6 +64,7 @@ class Network(nn.Module):
 
     def train(self, mode: bool = True) -> "Network":
         """Like `nn.Module.train`, but frozen parts of the backbone stay in evaluation mode."""
+        super().train()  # LeViT's and TinyViT's cached attention biases are dropped by this alone, up to timm 1.0.24
         super().train(mode)
         set_training(self.backbone, mode, frozen_bn=self.frozen_bn)
         return self

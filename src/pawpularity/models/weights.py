@@ -164,9 +164,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     from safetensors.torch import save_file
 
     header = {"pawpularity": json.dumps(dict(about), sort_keys=True)}
+    held: dict[int, str] = {}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in whole.items():
+        if held.setdefault(tensor.untyped_storage().data_ptr(), name) != name:
+            whole[name] = tensor.clone()  # safetensors refuses tensors that share memory
     with atomic_file(path) as temporary:
         try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+            save_file(whole, temporary, header)
             temporary.chmod(0o644)  # safetensors makes files that only their owner can read
         except SafetensorError as error:  # raised for a full disk too
             raise UserError(f"{path}: cannot be written ({error}); free disk space, or check the folder") from None

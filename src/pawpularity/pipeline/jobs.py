@@ -48,7 +48,7 @@ def jobs(
         k = chosen.folds.k
         if wanted_folds and max(wanted_folds) >= k:
             raise UserError(f"--folds {max(wanted_folds)}: must be 0..{k - 1} (folds.k is {k})")
-        selected, missing = wanted_folds or list(range(k)), missing_folds(chosen)
+        selected, missing = wanted_folds or list(range(k)), missing_folds(chosen, fresh=fresh)
         for fold in selected:
             if fold in missing:
                 lines.append(shlex.join(fold_command(chosen, fold, fresh=fresh)))

@@ -107,15 +107,15 @@ def _side_by_side(context: Context, jobs: int, *, fresh: bool) -> None:
         return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode != 0
 
     with ThreadPoolExecutor(jobs) as pool:
-        faults = list(pool.map(failed, missing_folds(context)))
+        faults = list(pool.map(failed, missing_folds(context, fresh=fresh)))
     if any(faults):
         raise UserError(
             f"{sum(faults)} of {len(faults)} folds failed (see above); run the same command to train them again"
         )
 
 
-def missing_folds(context: Context) -> list[int]:
-    """Folds of the context's run that are not trained yet. Raises UserError if its folder holds another run."""
+def missing_folds(context: Context, *, fresh: bool = False) -> list[int]:
+    """Folds of the context's run that are not trained yet. Raises UserError if its folder holds another run (`Run.same`)."""
     from pawpularity.runs import Run, record_of
 
     if not (context.run / "config.json").is_file():
@@ -123,7 +123,8 @@ def missing_folds(context: Context) -> list[int]:
     there = Run.open(context.run)
     data, folds = {"hash": context.dataset.hash}, {"hash": context.folds.hash}
     weights = there.record.get("weights", {})  # not compared: that would need the network
-    run = Run.same(context.run, record_of(context.config, data=data, folds=folds, weights=weights))
+    record = record_of(context.config, data=data, folds=folds, weights=weights)
+    run = Run.same(context.run, record, fresh=fresh)
     trained = run.trained_folds() if run is not None else []
     return [fold for fold in range(context.folds.k) if fold not in trained]
 
