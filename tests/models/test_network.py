@@ -204,6 +204,18 @@ def test_channels_last_gives_the_same_answer():
 
 
 @pytest.mark.parametrize(
+    ("name", "stays"), [("repvgg_a0", False), ("mobileone_s0", False), ("fastvit_t8", False), ("test_resnet", True)]
+)
+def test_networks_that_crash_in_channels_last_run_in_the_plain_layout_on_a_cpu(name, stays):
+    """Their strided 1 x 1 convolutions of three channels end the process; here only the layout is looked at."""
+    network = build_network(toy(f"model.backbone={name}"), fold=0)
+    photos = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    network.place(torch.device("cpu"))
+    assert network.normalise(photos).is_contiguous(memory_format=torch.channels_last) is stays
+    assert torch.isfinite(network(photos)).all()
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["model.backbone=densnet161"], 'did you mean "densenet161"'),

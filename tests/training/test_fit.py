@@ -1,6 +1,7 @@
 import math
 import shutil
 from dataclasses import replace
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, setrlimit
 
 import numpy as np
 import pytest
@@ -183,6 +184,19 @@ def test_workers_do_not_change_the_network(data):
     runs = [fit_fold(toy(*words, f"train.workers={n}"), data, np.arange(60), fold=0, compute=CPU) for n in (0, 2)]
     pairs = zip(*(run.network.state_dict().values() for run in runs), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_little_shared_memory_does_not_matter(data, monkeypatch):
+    """A process that may write no file, not even one in /dev/shm, still prepares photos: they travel through a pipe."""
+    monkeypatch.setattr(
+        "pawpularity.features.load._start_worker", lambda _: setrlimit(RLIMIT_FSIZE, (0, RLIM_INFINITY))
+    )
+    rows = np.arange(40)
+    batches = [(rows[:32], np.ones(32, dtype=np.int64)), (rows[32:], np.zeros(8, dtype=np.int64))]
+    fed = list(replace(data.pixels, _loader=None).feed(rows, batches, 1, False))
+    for (x, positions), (at, views) in zip(fed, batches, strict=True):
+        assert torch.equal(x, data.pixels.take(rows[at], views))
+        assert positions is at
 
 
 @pytest.mark.parametrize(("items", "size"), [(5, 2), (3, 1), (17, 16), (2, 64)])

@@ -83,6 +83,9 @@ class Network(nn.Module):
 
     def place(self, device: torch.device) -> "Network":
         """Move to `device`, in the memory layout it computes in (`train.channels_last`)."""
+        self.channels_last = self.channels_last and not (
+            device.type == "cpu" and any(map(_fails_in_onednn, self.modules()))
+        )
         self.to(device)
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
@@ -147,6 +150,16 @@ class Network(nn.Module):
         for position, block in enumerate(self.split.blocks[: self.frozen_blocks if stop is None else stop]):
             tensors |= {f"{position}.{name}": tensor for name, tensor in block.tensors().items()}
         return tensors_hash(tensors)
+
+
+def _fails_in_onednn(module: nn.Module) -> bool:
+    """Whether torch's convolution on a CPU writes beyond its memory in channels_last: RepVGG, MobileOne, FastViT crash."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.in_channels < 16
+        and all(size == 1 for size in module.kernel_size)
+        and any(step != 1 for step in module.stride)
+    )
 
 
 def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:

@@ -199,11 +199,14 @@ def _train_fold(
         if live is not None:
             write_text(live, history_csv(history))
 
-    with stop_requests() as checkpointer.request, tracker(run, fold) as track_epoch:
-        with progress_hooks(config, f"fold {fold}", on_epoch, checkpointer) as hooks:
-            fitted = fit_fold(
-                config, data, training, fold=fold, compute=compute, samples=samples, network=network, inputs=inputs, hooks=hooks
-            )  # fmt: skip
+    with (
+        stop_requests() as checkpointer.request,
+        tracker(run, fold) as track_epoch,
+        progress_hooks(config, f"fold {fold}", on_epoch, checkpointer) as hooks,
+    ):
+        fitted = fit_fold(
+            config, data, training, fold=fold, compute=compute, samples=samples, network=network, inputs=inputs, hooks=hooks
+        )  # fmt: skip
     predicted, facts = _predict(config.predict.flip, data, fitted, scored, compute)
     if accelerator.is_main_process:
         found = evaluate(data.scores[scored], predicted, fitted.training_mean, data.groups[scored])
