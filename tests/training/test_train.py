@@ -151,6 +151,15 @@ def test_more_processes_than_cores_are_refused(work, drawn, refused):
 
 
 @pytest.mark.slow
+def test_two_processes_and_a_parameter_that_gets_no_gradient(work, drawn, paw, refused):
+    words = ("--run", "a", "--processes", 2, "--fold", 0, "model.backbone=efficientvim_m1", "photos.size=64")
+    done = train(paw, drawn, *words)
+    assert done.code == 0, done.err
+    assert "unused" not in done.err
+    assert "photos.size" in refused("train", "--data", drawn, *WORDS, *words[:-1])
+
+
+@pytest.mark.slow
 def test_folds_side_by_side(work, drawn, paw):
     assert train(paw, drawn, "--run", "a", "--jobs", 2, "train.epochs=1").code == 0
     assert train(paw, drawn, "--run", "b", "train.epochs=1").code == 0

@@ -38,6 +38,7 @@ def train(
     context.dataset.require_photos()
     _ = context.folds
     if (processes or 1) > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        missing_folds(context, fresh=fresh)  # other settings are refused here, in one line of one process
         words = [*(["--fold", str(fold)] if fold is not None else []), *(["--fresh"] if fresh else []),
                  *(["--skip-taken"] if skip_taken else []), *(["--json", json] if json else []), *context.words]  # fmt: skip
         _launch(processes or 1, ["train", *words])
@@ -84,7 +85,8 @@ def _launch(processes: int, words: Sequence[str]) -> None:
     threads = max(1, (os.cpu_count() or 1) // processes)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
                "-m", "--", "pawpularity", *words]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ({} if on_gpu else {"ACCELERATE_USE_CPU": "true"})
+    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment |= {} if on_gpu else {"ACCELERATE_USE_CPU": "true"}
     # A new session: Ctrl-C reaches only this process, which then stops the others once.
     child = subprocess.Popen(command, start_new_session=True, env=environment)
     try:
