@@ -64,7 +64,7 @@ class Model(Section):
     weights: str = _key(
         "imagenet",
         "imagenet = timm's for that tag (downloaded once); drawn = the packaged net, trained on drawings; none = random; "
-        "a file; a folder of NAME[.TAG].safetensors",
+        "a file (.safetensors, .pth); a folder of NAME[.TAG].safetensors",
     )
     unfrozen: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         82, description="parameter tensors trained, counted from the backbone's end (the authors froze 400 of 482)"

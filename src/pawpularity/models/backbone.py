@@ -5,18 +5,20 @@ densenet161 has 482 without its classifier, and the authors froze the first 400,
 Frozen parts get no gradient, and their BatchNorm, dropout and stochastic depth stay in evaluation mode.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
-from timm.models import register_model
+from timm.models import get_deprecated_models, register_model
 from timm.models.vgg import VGG
 from torch import Tensor, nn
 
 from pawpularity.errors import UserError, nearest
-from pawpularity.models.weights import find_weights, load_backbone
+from pawpularity.models.weights import Filter, find_weights, load_backbone
 
 if TYPE_CHECKING:
     from pawpularity.config import Model
@@ -67,31 +69,64 @@ def build_backbone(
     """
     name = model.backbone
     architecture, _, tag = name.partition(".")
+    if current := get_deprecated_models().get(architecture):
+        raise UserError(f"model.backbone={name}: is called {current} now")
     if not timm.is_model(architecture):
         known = nearest(architecture, timm.list_models())[:200]
         raise UserError(f"model.backbone={name}: timm {timm.__version__} has no such network{known}")
     if tag and name not in (published_tags := timm.list_pretrained(f"{architecture}.*")):
         raise UserError(f"model.backbone={name}: no such weights tag; timm has {', '.join(published_tags) or 'none'}")
     path = find_weights(name, model.weights if weights is None else weights)
-    net = _create(name, model.args, seed, classifier)
+    with _filter_of_timm() as filters:
+        net = _create(name, model.args, seed, classifier, pretrained=path is not None)
     published: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
     if path is not None:
-        load_backbone(net, path, None if classifier else published.get("classifier"))
+
+        def names_with_classifier() -> set[str]:
+            return set(_create(name, model.args, seed, classifier=True).state_dict())
+
+        load_backbone(net, path, None if classifier else published.get("classifier"), names_with_classifier, *filters)
     net.eval()
     try:
         with torch.inference_mode():
             features = net(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError, AttributeError, LookupError) as error:
-        wanted = (published.get("input_size") or (3, 0, 0))[-1]
-        cause = f"model.args={model.args}" if model.args else f"photos.size={size} (its own is {wanted})"
-        raise UserError(f"{name} cannot run with {cause}: {_first_line(error)}") from None
+        raise UserError(f"{name} cannot run with {_cause(model, size, published)}: {_first_line(error)}") from None
     if features.ndim != 2:
         raise UserError(f"model.backbone={name}: gives {tuple(features.shape)} instead of one row a photo")
     mean, std = published.get("mean") or (0.485, 0.456, 0.406), published.get("std") or (0.229, 0.224, 0.225)
     return Backbone(net, int(features.shape[1]), tuple(mean), tuple(std), path)
 
 
-def _create(name: str, args: dict[str, Any], seed: int, classifier: bool) -> nn.Module:
+def _cause(model: "Model", size: int, published: dict[str, Any]) -> str:
+    """What of the settings a network cannot run with, and the cure where it is built for one size."""
+    fixed, own = published.get("fixed_input_size"), (published.get("input_size") or (3, 0, 0))[-1]
+    built = model.args.get("img_size", own)
+    if fixed and built != size:
+        return f"photos.size={size} (its own is {own}); set model.args.img_size={size}, or photos.size={built}"
+    return f"model.args={model.args}" if model.args else f"photos.size={size} (its own is {own})"
+
+
+@contextmanager
+def _filter_of_timm() -> Iterator[list[Filter]]:
+    """Collects the filter that timm would pass a file's tensors through, for a network built inside with `pretrained`.
+
+    It differs from network to network (FlexiViT resamples in its own way), and timm hands it to its loader alone.
+    """
+    found: list[Filter] = []
+
+    def note(*_: Any, filter_fn: Filter | None = None, **__: Any) -> None:
+        found.extend([filter_fn] if filter_fn is not None else [])
+
+    builder = timm.models._builder
+    loader, builder.load_pretrained = builder.load_pretrained, note
+    try:
+        yield found
+    finally:
+        builder.load_pretrained = loader
+
+
+def _create(name: str, args: dict[str, Any], seed: int, classifier: bool, *, pretrained: bool = False) -> nn.Module:
     reserved = {
         "pretrained",
         "num_classes",
@@ -106,7 +141,8 @@ def _create(name: str, args: dict[str, Any], seed: int, classifier: bool) -> nn.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            net: nn.Module = timm.create_model(name, **({} if classifier else {"num_classes": 0}), **arguments)
+            classes = {} if classifier else {"num_classes": 0}
+            net: nn.Module = timm.create_model(name, pretrained=pretrained, **classes, **arguments)
             return net
         except Exception as error:  # timm's networks raise many kinds
             raise UserError(f"model.args={args}: timm cannot build {name} with them ({_first_line(error)})") from None

@@ -61,7 +61,7 @@ def _context(name: str, seed: int | None, run: str | None, data: str | None, set
     chosen = context(name, data, run, settings)
     if seed is None or seed == chosen.config.train.seed:
         return chosen
-    run_of_seed = run or f"{default_run(name, chosen.data)}-seed{seed}"
+    run_of_seed = run or f"{default_run(name, chosen.data, settings)}-seed{seed}"
     return context(name, data, run_of_seed, [*settings, f"train.seed={seed}"])
 
 

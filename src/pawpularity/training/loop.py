@@ -343,7 +343,9 @@ def accelerator_for(compute: Compute) -> tuple[Accelerator, Compute]:
         AcceleratorState._reset_state()
     if compute.device.type == "cuda" and compute.device.index is not None:
         torch.cuda.set_device(compute.device)
-    some_unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # efficientvim_m1 has parameters without a gradient
+    some_unused = DistributedDataParallelKwargs(
+        find_unused_parameters=True
+    )  # efficientvim_m1 has parameters without a gradient
     accelerator = Accelerator(
         mixed_precision=precision, cpu=compute.device.type == "cpu", kwargs_handlers=[some_unused]
     )

@@ -64,7 +64,8 @@ class Trainer:
 
     def default(self, study: str) -> Predictions:
         """The run of the config as it is, under its usual name, or as `STUDY-default` if another run has that name."""
-        config, name = self.context.config, default_run(self.context.words[1], self.context.data)
+        config, words = self.context.config, self.context.words
+        name = default_run(words[1], self.context.data, words[6:])
         try:
             run = self.train(name, config)
         except UserError as error:
