@@ -169,7 +169,8 @@ def test_a_value_that_is_no_number_is_found_in_its_file(published):
 @pytest.mark.parametrize(
     ("name", "weights", "said"),
     [("vit_tiny_patch16_224_in21k", "none", "vit_tiny_patch16_224.augreg_in21k"), ("legacy_senet154.in1k", "imagenet", "https://"),
-     ("vit_tiny_patch16_224", "none", "model.args.img_size=64"), ("swin_tiny_patch4_window7_224", "none", "model.args.img_size=64")],
+     ("vit_tiny_patch16_224", "none", "model.args.img_size=64"),
+     ("swin_tiny_patch4_window7_224", "none", "model.args.img_size=64")],
 )  # fmt: skip
 def test_a_name_or_a_size_that_does_not_do_tells_what_does(name, weights, said, work):
     with pytest.raises(UserError) as caught:

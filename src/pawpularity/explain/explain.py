@@ -116,6 +116,8 @@ def finish(
     """Write everything that needs all photos: scales, pictures, tables, the gallery. Returns the JSON and the text."""
     folder, settings = results.folder, data.settings
     explained = [Explained(results.record(one.name), results.maps(one.name)) for one in photos]
+    for refusal in dict.fromkeys(line for one in explained for line in one.record["refusals"]):
+        log(f"no map  {refusal}")
     methods = dict.fromkeys(name for one in explained for name in one.maps)
     scales = {name: scale_of([one.maps[name].map for one in explained if name in one.maps]) for name in methods}
     scales["error"] = error_scale([one.maps["rise"].standard_error for one in explained if "rise" in one.maps])
