@@ -118,7 +118,7 @@ def gradcam(score: PhotoScore, x: Tensor, layer_name: str = AUTO) -> Saliency:
 
 
 def _module(network: Network, name: str) -> nn.Module:
-    names = dict(network.backbone.named_modules())
+    names: dict[str, nn.Module] = dict(network.backbone.named_modules())
     if name not in names or not name:
         outer = [known for known in names if known.count(".") < 2]
         raise UserError(f"explain.layer={name}: {network.model.backbone} has no such layer{nearest(name, outer)}"[:600])
@@ -147,4 +147,5 @@ def planes(network: Network, output: Any) -> Tensor:
                 break
     if not shape or found.ndim != 4 or not 1 < found.shape[2] == found.shape[3]:
         raise UserError(f"Grad-CAM: the features of {network.model.backbone} have no places (shape {shape}); {CURE}")
-    return found.clone()
+    copied: Tensor = found.clone()
+    return copied
