@@ -191,6 +191,7 @@ def test_a_method_that_refuses_the_network_is_named_and_the_others_go_on(at, paw
 def test_wrong_words_and_folders_are_refused(at, refused):
     for words, said in (
         (("train.lr=1",), 'remove "train.lr=1"'),
+        (("explain.layer=layer9",), "layer"),
         (("explain.cellls=3",), 'did you mean "explain.cells"'),
         (("--n", "0"), "must be 1 to"),
         (("--photo", "x.jpg", "--n", "3"), "remove --n"),

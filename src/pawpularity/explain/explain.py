@@ -17,6 +17,7 @@ from pawpularity.errors import UserError
 from pawpularity.explain.estimates import as_json
 from pawpularity.explain.faithfulness import judge, passes_to_judge
 from pawpularity.explain.gallery import Explained, csv_text, page, write_pictures
+from pawpularity.explain.gradcam import AUTO, module_of
 from pawpularity.explain.methods import METHODS, TITLES
 from pawpularity.explain.panel import draw_convergence, draw_sanity, error_scale, scale_of
 from pawpularity.explain.photos import Photo, RunData, trained_words
@@ -40,6 +41,10 @@ def predictor_for(data: RunData, photos: Sequence[Photo]) -> Predictor:
     folds = {one.fold for one in photos}
     known = sorted(fold for fold in folds if fold is not None)
     predictor = Predictor.load(data.run.folder, folds=None if None in folds else known)
+    if data.settings.layer != AUTO and "gradcam" in data.settings.methods:
+        module_of(
+            next(iter(predictor.networks.values())), data.settings.layer
+        )  # a wrong name is refused before any map
     log(f"device  {predictor.compute}")
     if None in folds:
         trained = ", ".join(map(str, sorted(predictor.networks)))

@@ -71,7 +71,9 @@ def gradcam(score: PhotoScore, x: Tensor, layer_name: str = AUTO) -> Saliency:
         and getattr(net, "global_pool", None) == "token"
         and hasattr(getattr(net, "blocks", [None])[-1], "norm1")
     )
-    layer = net.blocks[-1].norm1 if by_token else split.features if layer_name == AUTO else _module(network, layer_name)
+    layer = (
+        net.blocks[-1].norm1 if by_token else split.features if layer_name == AUTO else module_of(network, layer_name)
+    )
     with at_rest(network):
         inputs = input_with_gradient(x[None])
         package = GradCAM(split, [layer], reshape_transform=lambda output: planes(network, output))
@@ -117,7 +119,8 @@ def gradcam(score: PhotoScore, x: Tensor, layer_name: str = AUTO) -> Saliency:
     )  # fmt: skip
 
 
-def _module(network: Network, name: str) -> nn.Module:
+def module_of(network: Network, name: str) -> nn.Module:
+    """The module of the backbone that `explain.layer` names. Raises UserError where there is none that can be mapped."""
     names: dict[str, nn.Module] = dict(network.backbone.named_modules())
     if name not in names or not name:
         outer = [known for known in names if known.count(".") < 2]
