@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import shlex
 import subprocess
 import sys
@@ -79,13 +80,20 @@ def test_a_defect_of_ours_keeps_its_traceback(monkeypatch, capfd):
         cli.main(["oof"])
 
 
-@pytest.mark.parametrize("error", [OSError(28, "x", "full"), PermissionError(13, "x", "locked"), MemoryError()])
-def test_what_the_machine_lacks_is_one_line(error, monkeypatch, refused):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError(28, "x", "full"), "full"), (PermissionError(13, "x", "locked"), "locked"), (MemoryError(), "memory"),
+     (OSError(24, os.strerror(24), "oof/a.csv"), "ulimit"), (OSError(23, os.strerror(23)), "ulimit"),
+     (RuntimeError("Too many open files. Communication with the workers is no longer possible."), "ulimit")],
+)  # fmt: skip
+def test_what_the_machine_lacks_is_one_line(error, said, monkeypatch, refused):
     def fail(*_):
         raise error
 
     monkeypatch.setattr("pawpularity.evaluation.leaderboard.run_names", fail)
-    assert (error.filename if isinstance(error, OSError) else "memory") in refused("oof")
+    line = refused("oof")
+    assert said in line
+    assert "another place" not in line
 
 
 HOSTILE = ["a;touch pwned", "a&&touch pwned", "$(touch pwned)", "`touch pwned`", "$(shell touch pwned)", "${file >pwned,x}",

@@ -115,7 +115,10 @@ def test_a_runs_name_is_one_folders(name):
 @pytest.mark.parametrize(
     ("config", "data", "words", "name"),
     [(None, "toy", [], "sample-toy"), ("scratch,paper", "toy", [], "scratch-paper-toy"), (None, "my pets é", [], "sample-my-pets"),
-     ("small/vgg19_bn", "toy", [], "small-vgg19_bn-toy"), (None, "toy", ["model.backbone=resnet18.a1_in1k"], "resnet18-toy")],
+     ("small/vgg19_bn", "toy", [], "small-vgg19_bn-toy"), (None, "toy", ["model.backbone=resnet18.a1_in1k"], "resnet18-toy"),
+     ("densenet161", "toy", ["model={backbone: mobilenetv2_100}"], "mobilenetv2_100-toy"),
+     ("densenet161", "toy", ["model.backbone=densenet161.tv_in1k"], "densenet161-toy"),
+     ("densenet161", "toy", ["model.backbone=resnet18", "model.backbone=mobilenetv2_100"], "mobilenetv2_100-toy")],
 )  # fmt: skip
 def test_a_run_is_named_after_what_it_is(config, data, words, name, work, drawn):
     shutil.copytree(drawn, data)

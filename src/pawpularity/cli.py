@@ -591,9 +591,11 @@ def _line(error: Exception) -> str:
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         return f"{error.format_message()} See: {context.command_path if context else 'pawpularity'} --help"
+    text = str(error)
+    if "Too many open files" in text:  # also as a RuntimeError of torch, and wrapped by a process that prepares photos
+        return "too many open files for this shell; raise its limit (ulimit -n 4096), or lower train.workers"
     if isinstance(error, OSError):
         return _os_error_line(error)
-    text = str(error)
     if text.startswith("DataLoader worker (pid"):
         return "a process that prepares photos was killed, most likely for lack of memory; lower train.workers, and run again"
     if isinstance(error, MemoryError) or NO_MEMORY.search(text):

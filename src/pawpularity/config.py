@@ -64,7 +64,7 @@ class Model(Section):
     weights: str = _key(
         "imagenet",
         "imagenet = timm's for that tag (downloaded once); drawn = the packaged net, trained on drawings; none = random; "
-        "a file; a folder of NAME[.TAG].safetensors",
+        "a file (.safetensors, .pth); a folder of NAME[.TAG].safetensors",
     )
     unfrozen: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         82, description="parameter tensors trained, counted from the backbone's end (the authors froze 400 of 482)"
@@ -212,6 +212,7 @@ class Explain(Section):
     """How maps of a photo's score are made and tested (make explain)."""
 
     methods: list[str] = _key(["gradient", "gradcam", "rise"], "maps to make", min_length=1)
+    layer: str = _key("auto", "Grad-CAM's layer: a module of the backbone, such as blocks.9; auto = its last features")
     masks: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = Field(
         "auto",
         description="RISE's masks a photo: a count, or auto = blocks of 128 until precision or budget is reached",

@@ -7,6 +7,7 @@ the command line changes it. Data other than those two add `-<data folder>` to i
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +43,8 @@ class Context:
         usual = default_config(self.data)
         words = [make_word("CONFIG", configs)] * (settings and configs != usual)
         words += [make_word("DATA", data)] * (self.data != choose_data(None))
-        words += [make_word("RUN", run)] * (run != default_run(configs if settings else usual, self.data))
+        named = default_run(configs, self.data, values) if settings else default_run(usual, self.data)
+        words += [make_word("RUN", run)] * (run != named)
         return " ".join([f"make {goal}", *words, *(values if settings else ())])
 
     def variant(self, config: Config, run: str) -> "Context":
@@ -71,8 +73,7 @@ def context(
     folder = choose_data(data)
     configs = config or default_config(folder)
     resolved = resolve(configs, settings)
-    backbone = next((word.partition("=")[2] for word in settings if word.startswith("model.backbone=")), None)
-    name = check_name(run or default_run(configs if backbone is None else backbone.partition(".")[0], folder))
+    name = check_name(run or default_run(configs, folder, settings))
     log(f"config  {configs} {' '.join(settings)}".rstrip())
     log(f"data    {folder}")
     words = ("--config", configs, "--data", str(folder), "--run", name, *settings)
@@ -140,6 +141,13 @@ def data_suffix(data: Path) -> str:
     return "-" + (re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "data")
 
 
-def default_run(configs: str, data: Path) -> str:
-    """The config's name, with the data folder's name for data other than the contest's and the sample."""
-    return (run_name(configs) or "run") + data_suffix(data)
+def default_run(configs: str, data: Path, settings: Sequence[str] = ()) -> str:
+    """The config's name, or the backbone's where `settings` change it; with the data folder's name for data other than the
+    contest's and the sample."""
+    name, own = run_name(configs) or "run", None
+    if any(word.startswith("model") for word in settings):
+        backbone = resolve(configs, settings).model.backbone
+        with suppress(UserError):  # the config may need its settings
+            own = resolve(configs).model.backbone
+        name = name if backbone == own else backbone.partition(".")[0]
+    return name + data_suffix(data)

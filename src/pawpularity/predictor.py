@@ -207,7 +207,7 @@ def load_network(run: Run, fold: int, frozen_of: Network | None = None) -> Netwo
 
     `frozen_of`: a network of the same run whose frozen tensors are shared instead of being loaded again, on its device.
     """
-    config, weights = run.config, run.record["weights"]
+    config, weights, metrics = run.config, run.record["weights"], run.metrics(fold)
     kept = weights["frozen"] == "kept"
     if frozen_of is not None:
         network = _sharing_frozen(frozen_of)
@@ -224,7 +224,7 @@ def load_network(run: Run, fold: int, frozen_of: Network | None = None) -> Netwo
         )
     head = read_tensors(run.head_file(fold))
     load_strictly(network, {**frozen, **head}, run.head_file(fold))
-    if tensors_hash(head) != run.metrics(fold).get("head_hash"):
+    if tensors_hash(head) != metrics.get("head_hash"):
         # Another fold's head would fit too, but it was trained on this fold's photos.
         raise UserError(f"{run.head_file(fold)}: is not what training fold {fold} wrote; run: {run.remedy(fold)}")
     return network.eval()

@@ -3,7 +3,7 @@
 oof/RUN/config.json               resolved config, data, folds, weights, git commit, versions, machine
 oof/RUN/frozen.safetensors        the frozen backbone, only if the run alone can restore it (random weights, a file)
 oof/RUN/foldK/predictions.csv     Id,fold,target,prediction of the photos that fold K's network never saw
-oof/RUN/foldK/metrics.json        rmse, constant_rmse, n, epochs, seconds, seed, device, dtype and why
+oof/RUN/foldK/metrics.json        rmse, constant_rmse, n, epochs, seconds, seed, device, dtype and why, settings
 oof/RUN/foldK/history.csv         epoch,train_rmse,inner_rmse,lr,seconds; grows with every epoch
 oof/RUN/foldK/head.safetensors    the trained tensors
 oof/RUN/oof.csv                   all folds, once all are trained
@@ -18,13 +18,15 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
+
+from filelock import FileLock, Timeout
 
 from pawpularity.console import make_line
 from pawpularity.data import CONTEST
@@ -172,12 +174,31 @@ class Run:
         """The trained tensors of one fold."""
         return self.fold(fold) / "head.safetensors"
 
+    def lock(self, fold: int) -> FileLock:
+        """Held by the process that trains or writes one fold."""
+        return FileLock(self.folder / f".fold{fold}.lock", timeout=0)
+
+    def checkpoint(self, fold: int) -> Path:
+        """Where a fold that was stopped half way is resumed from."""
+        return self.folder / f".fold{fold}.checkpoint.safetensors"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The run's fingerprint, which every fold records in its metrics.json."""
+        return fingerprint(self.record)
+
     def metrics(self, fold: int) -> dict[str, Any]:
-        """metrics.json of one fold. Raises UserError for a missing or damaged one."""
+        """metrics.json of one fold. Raises UserError for a missing or damaged one, and for a fold of other settings."""
         path = self.fold(fold) / "metrics.json"
         metrics = read_json(path, f"run {self.name}")
         if not isinstance(metrics, dict) or not {"n", "rmse", "constant_rmse", "predictions_hash"} <= metrics.keys():
             raise UserError(f"{path}: is damaged; run: {self.remedy(fold)}")
+        own = self.settings
+        if difference := differences(metrics.get("settings", own), own):
+            raise UserError(
+                f"{self.fold(fold)}: was trained with other settings than {self.folder / 'config.json'} holds: {difference}; "
+                f"delete {self.fold(fold)}, and run: {self.remedy(fold)}"
+            )
         return metrics
 
     def trained_folds(self) -> list[int]:
@@ -198,27 +219,60 @@ class Run:
         raise UserError(f"{folder / 'config.json'}: is damaged; delete {folder} and train again")
 
     @classmethod
-    def start(cls, folder: Path, record: dict[str, Any]) -> "Run":
-        """The run at `folder` if it is the same one, else a new one. Raises UserError as `same` does."""
-        old = cls.same(folder, record)
-        if old is not None:
-            return old
-        write_json(folder / "config.json", record)
-        return cls(folder, record)
+    def same(cls, folder: Path, record: dict[str, Any], *, fresh: bool = False) -> "Run | None":
+        """The run at `folder` if its fingerprint is that of `record`, None where it may be started, else UserError.
 
-    @classmethod
-    def same(cls, folder: Path, record: dict[str, Any]) -> "Run | None":
-        """The run at `folder` if its fingerprint is that of `record`, None where there is none, else UserError."""
+        A run of other settings may be replaced until one of its folds is trained, or stopped half way (`fresh`: also then).
+        """
         if not (folder / "config.json").is_file():
             return None
         old = cls.open(folder)
-        if difference := differences(fingerprint(old.record), fingerprint(record)):
-            if old.kind == record["kind"] and not old.trained_folds():
-                return None  # no fold was ever finished: it may be overwritten
+        difference = differences(old.settings, fingerprint(record))
+        if not difference:
+            return old
+        if old.kind != record["kind"] or old.trained_folds():
             raise UserError(
                 f"{folder} holds a run with other settings: {difference}; choose another name (RUN=...), or delete it"
             )
-        return old
+        if (stopped := [k for k in range(old.k) if old.checkpoint(k).exists()]) and not fresh:
+            raise UserError(
+                f"{folder}: fold {stopped[0]} was stopped half way with other settings: {difference}; resume it with those, "
+                "choose another name (RUN=...), or start afresh with --fresh (ARGS=--fresh)"
+            )
+        return None
+
+
+@contextmanager
+def claimed(folder: Path, record: dict[str, Any], *, fresh: bool = False) -> Iterator[Run]:
+    """The run at `folder`, started if there is none. Until the block ends no other process starts or replaces it.
+
+    What must not be mixed (a fold in training, frozen weights) is claimed inside the block. Raises UserError as `Run.same`,
+    and for a run of other settings that another process is training.
+    """
+    from pawpularity.data.photo_cache import one_builder
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with one_builder(folder / ".run.lock", str(folder)):
+        run = Run.same(folder, record, fresh=fresh)
+        if run is None:
+            run = Run(folder, record)
+            if (folder / "config.json").is_file():
+                _require_unused(Run.open(folder))
+            for left in (run.frozen_file, *folder.glob(".fold*.checkpoint.safetensors")):
+                left.unlink(missing_ok=True)  # of the run that was here
+            write_json(folder / "config.json", record)
+        yield run
+
+
+def _require_unused(run: Run) -> None:
+    for fold in range(run.k):
+        try:
+            with run.lock(fold):
+                pass
+        except Timeout:
+            raise UserError(
+                f"{run.folder}: another process is training fold {fold} with other settings; choose another name (RUN=...)"
+            ) from None
 
 
 def plain_config(tree: Mapping[str, Any]) -> "Config":

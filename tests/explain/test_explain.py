@@ -180,7 +180,10 @@ def test_a_method_that_refuses_the_network_is_named_and_the_others_go_on(at, paw
         raise UserError("Grad-CAM: this network has no places")
 
     monkeypatch.setattr("pawpularity.explain.gradcam.gradcam", refusing)
-    assert paw(*COMMAND, "--photo", photos_of_folds()[0], *QUICK).code == 0
+    for _ in range(2):  # the second time nothing is left to do
+        done = paw(*COMMAND, "--photo", photos_of_folds()[0], *QUICK)
+        assert done.code == 0
+        assert "this network has no places" in done.err
     assert set(pd.read_csv(FOLDER / "photos/explain.csv")["method"]) == {"gradient", "rise"}
     assert "this network has no places" in (FOLDER / "photos/index.html").read_text(encoding="utf-8")
 
@@ -188,6 +191,7 @@ def test_a_method_that_refuses_the_network_is_named_and_the_others_go_on(at, paw
 def test_wrong_words_and_folders_are_refused(at, refused):
     for words, said in (
         (("train.lr=1",), 'remove "train.lr=1"'),
+        (("explain.layer=layer9",), "layer"),
         (("explain.cellls=3",), 'did you mean "explain.cells"'),
         (("--n", "0"), "must be 1 to"),
         (("--photo", "x.jpg", "--n", "3"), "remove --n"),

@@ -8,7 +8,7 @@ from torch import nn
 
 from pawpularity.config import resolve
 from pawpularity.errors import UserError
-from pawpularity.explain.gradcam import gradcam
+from pawpularity.explain.gradcam import gradcam, planes
 from pawpularity.models.network import Network, build_network
 
 COLUMNS = np.array([1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0], dtype=np.float32)
@@ -161,11 +161,56 @@ def test_the_package_leaves_no_trace_and_autocast_changes_nothing():
     assert not any(m._forward_hooks or m._backward_hooks for m in network.modules())
 
 
-@pytest.mark.parametrize(("name", "size"), [("resnet18", 32), ("levit_128s", 224)])
-def test_features_without_places_and_unknown_layouts_are_refused(name, size):
-    score = score_of(backbone(name, size=size), COLUMNS)
-    with pytest.raises(UserError, match="no places"):
-        gradcam(score, score.input_of(any_pixels(size)))
+@pytest.mark.parametrize(
+    ("name", "size", "layer", "said"),
+    [("resnet18", 32, "auto", "no places"), ("resnet18", 64, "global_pool", "no places"), ("resnet18", 64, "layer5", "layer4"),
+     ("coat_lite_tiny {img_size: 64}", 64, "serial_blocks4", "inside"),
+     ("coat_lite_tiny {img_size: 64}", 64, "auto", "explain.layer"),
+     ("hiera_tiny_224 {img_size: [64, 64]}", 64, "blocks.0", "shuffles")],
+)  # fmt: skip
+def test_features_without_places_and_layers_that_do_not_do_are_refused(name, size, layer, said):
+    name, _, args = name.partition(" ")
+    score = score_of(backbone(name, f"model.args={args or {}}", size=size), COLUMNS)
+    with pytest.raises(UserError, match=said):
+        gradcam(score, score.input_of(any_pixels(size)), layer)
+
+
+def test_a_named_layer_against_autograd_by_hand():
+    network = backbone("test_resnet")
+    score = score_of(network.eval(), COLUMNS)
+    x = score.input_of(any_pixels(64))
+    kept: list[torch.Tensor] = []
+    hook = lambda layer, inputs, output: kept.append(output)  # noqa: E731
+    with network.backbone.layer2.register_forward_hook(hook):
+        pooled = network.backbone(x[None].clone().requires_grad_(True))
+    points = network.points(network.regress(pooled, torch.tensor(COLUMNS)[None]))
+    slope = torch.autograd.grad(points.sum(), kept[0])[0][0].double()
+    expected = torch.einsum("c,chw->hw", slope.mean(dim=(1, 2)), kept[0][0].detach().double()).numpy()
+    cells = gradcam(score, x, "layer2").arrays["cells"]
+    np.testing.assert_allclose(cells, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("hiera_tiny_224 {img_size: [128, 128]}", 4), ("vit_small_patch16_dinov3 {depth: 1}", 8), ("test_vit {}", 8),
+     ("cait_xxs24_224 {depth: 1, img_size: 128}", 8), ("xcit_nano_12_p16_224 {depth: 1}", 8),
+     ("levit_128s {img_size: 128, embed_dim: [16, 32, 48], num_heads: [2, 2, 2], depth: [1, 1, 1], key_dim: 8}", 2)],
+)  # fmt: skip
+def test_transformers_at_any_size_have_a_map_whose_places_are_the_photos(name, side):
+    """At 128 px, which is not their own size. A change in a quarter of the photo changes the features of that quarter most."""
+    name, _, args = name.partition(" ")
+    network = backbone(name, f"model.args={args}", size=128)
+    score = score_of(network, COLUMNS)
+    assert gradcam(score, score.input_of(any_pixels(128))).facts["cells"] == [side, side]
+    photo = any_pixels(128)
+    features = [planes(network, network.backbone.forward_features(score.input_of(photo)[None])).detach()]
+    for top, left in ((0, 0), (0, 64), (64, 0), (64, 64)):
+        changed = photo.copy()
+        changed[top : top + 64, left : left + 64] = 255 - changed[top : top + 64, left : left + 64]
+        with torch.no_grad():
+            now = planes(network, network.backbone.forward_features(score.input_of(changed)[None]))
+        moved = nn.functional.adaptive_avg_pool2d((now - features[0]).abs().sum(dim=1), 2)[0]
+        assert side == 2 or int(moved.argmax()) == top // 64 * 2 + left // 64, "LeViT's last stage mixes all places"
 
 
 def test_a_vision_transformer_that_pools_its_class_token():

@@ -110,6 +110,48 @@ def test_half_frozen_batchnorm_stays_in_evaluation_mode():
     assert all(m.training for m in net.modules())
 
 
+def test_frozen_bn_means_every_statistic_of_any_name():
+    class Moving(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("level", torch.zeros(1))
+            self.register_buffer("derived", torch.zeros(1), persistent=False)
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False), Moving())
+    for frozen_bn, trains in ((False, True), (True, False)):
+        set_training(net, True, frozen_bn=frozen_bn)
+        assert [module.training for module in net[1:]] == [trains, trains]
+        names = {"0.weight", "0.bias"} | (
+            {"1.running_mean", "1.running_var", "1.num_batches_tracked", "2.level"} if trains else set()
+        )
+        assert trained_names(net, frozen_bn=frozen_bn) == names
+
+
+@pytest.mark.parametrize(
+    "net",
+    ["levit_128s {img_size: 32, embed_dim: [16, 32, 48], num_heads: [2, 2, 2], depth: [1, 1, 1], key_dim: 8}",
+     "tiny_vit_5m_224 {embed_dims: [16, 16, 16, 16], depths: [1, 1, 1, 1], num_heads: [1, 2, 2, 2], window_sizes: [4, 4, 4, 2]}"],
+)  # fmt: skip
+def test_what_a_network_derives_from_its_weights_follows_them(net):
+    """Up to timm 1.0.24 these two keep attention biases of earlier weights (make test-oldest)."""
+    name, _, args = net.partition(" ")
+    config, random = toy(f"model.backbone={name}", f"model.args={args}"), torch.Generator().manual_seed(0)
+    photos = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    network, other = build_network(config, fold=0), build_network(config, fold=0)
+    state = {
+        name: torch.randn(tensor.shape, generator=random) * 50 if "attention_biases" in name else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    with torch.inference_mode():
+        before = network(photos)
+        network.load_state_dict(state)
+        other.train()
+        other.load_state_dict(state)
+        now = network.eval()(photos)
+        assert not torch.allclose(now, before, atol=1e-5)
+        torch.testing.assert_close(now, other.eval()(photos))
+
+
 def test_unfrozen_is_clipped():
     network = build_network(toy("model.unfrozen=9999"), fold=0)
     assert all(p.requires_grad for p in network.parameters())
@@ -159,6 +201,18 @@ def test_channels_last_gives_the_same_answer():
     other = build_network(toy("train.channels_last=true"), fold=0).to(memory_format=torch.channels_last)
     assert other.normalise(photos).is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(plain(photos), other(photos), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "stays"), [("repvgg_a0", False), ("mobileone_s0", False), ("fastvit_t8", False), ("test_resnet", True)]
+)
+def test_networks_that_crash_in_channels_last_run_in_the_plain_layout_on_a_cpu(name, stays):
+    """Their strided 1 x 1 convolutions of three channels end the process; here only the layout is looked at."""
+    network = build_network(toy(f"model.backbone={name}"), fold=0)
+    photos = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    network.place(torch.device("cpu"))
+    assert network.normalise(photos).is_contiguous(memory_format=torch.channels_last) is stays
+    assert torch.isfinite(network(photos)).all()
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,93 @@ def test_weights_of_another_net_are_refused_by_name(published, change):
         build_backbone(model(published), size=32, seed=0)
 
 
+LIKE_TIMM = {  # the network that is built, and the arguments of the one whose file it is where they differ
+    "repvit_m0_9 {}": None,
+    "levit_128s {img_size: 64, embed_dim: [16, 32, 48], num_heads: [2, 2, 2], depth: [1, 1, 1], key_dim: 8}": None,
+    "caformer_s18 {}": None,
+    "efficientvit_m0 {img_size: 64}": None,
+    "efficientvit_b0 {}": None,
+    "shvit_s1 {}": None,
+    "flexivit_small {depth: 1, img_size: 64}": {"depth": 1},
+    "vit_tiny_patch16_224 {depth: 1, img_size: 64, global_pool: avg}": {"depth": 1},
+    "vit_tiny_patch16_224 {depth: 1, img_size: 64}": {"depth": 1, "global_pool": "avg"},
+    "deit_tiny_patch16_224 {depth: 1, img_size: 64}": {"depth": 1},
+}
+
+
+@pytest.mark.parametrize("built", LIKE_TIMM)
+def test_weights_that_timm_loads_load_as_it_loads_them(built, tmp_path):
+    name, _, words = built.partition(" ")
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
+    args = resolve("scratch", [f"model.backbone={name}", f"model.args={words}"]).model.args
+    torch.manual_seed(5)
+    other = args if LIKE_TIMM[built] is None else LIKE_TIMM[built]
+    save_file(timm.create_model(name, **other).state_dict(), tmp_path / "w.safetensors")
+    overlay = {"file": str(tmp_path / "w.safetensors"), "custom_load": False}
+    theirs = timm.create_model(
+        name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **args
+    ).state_dict()
+    chosen = resolve(
+        "scratch", [f"model.backbone={name}", f"model.args={words}", f"model.weights={tmp_path / 'w.safetensors'}"]
+    )
+    ours = build_backbone(chosen.model, size=64, seed=0).net.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: state, lambda state: {"state_dict": {f"module.{name}": t for name, t in state.items()}, "epoch": 3},
+    lambda state: {"model": {name: t * 0 for name, t in state.items()}, "model_ema": state, "optimizer": {"state": {}}},
+])  # fmt: skip
+def test_the_tensors_of_a_pth_file_are_read_out_of_what_they_are_wrapped_in(wrap, published):
+    whole = build_backbone(model(published), size=32, seed=0).net.state_dict()
+    torch.save(wrap(read_tensors(published / f"{NAME}.safetensors")), published / "w.pth")
+    loaded = build_backbone(model(published / "w.pth"), size=32, seed=0).net.state_dict()
+    assert tensors_hash(loaded) == tensors_hash(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("w.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
+     ("w.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"), ("w.pth", b"PK\x03\x04", "state_dict"),
+     ("w.safetensors", b"\n<!DOCTYPE html><html>", "web page"), ("w.pth", b"", "damaged")],
+)  # fmt: skip
+def test_what_is_no_weights_file_is_recognised(name, content, said, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        build_backbone(model(tmp_path / name), size=32, seed=0)
+
+
+def test_a_pth_file_that_would_run_code_is_refused(tmp_path):
+    from tests.test_safety import Trap
+
+    torch.save({"state_dict": Trap(tmp_path / "sprung")}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth.*state_dict"):
+        build_backbone(model(tmp_path / "w.pth"), size=32, seed=0)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_value_that_is_no_number_is_found_in_its_file(published):
+    state = read_tensors(published / f"{NAME}.safetensors")
+    state["layer1.0.conv1.weight"][0, 0] = torch.nan
+    save_file(state, published / f"{NAME}.safetensors")
+    with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight"):
+        build_backbone(model(published), size=32, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "said"),
+    [("vit_tiny_patch16_224_in21k", "none", "vit_tiny_patch16_224.augreg_in21k"), ("legacy_senet154.in1k", "imagenet", "https://"),
+     ("vit_tiny_patch16_224", "none", "model.args.img_size=64"),
+     ("swin_tiny_patch4_window7_224", "none", "model.args.img_size=64")],
+)  # fmt: skip
+def test_a_name_or_a_size_that_does_not_do_tells_what_does(name, weights, said, work):
+    with pytest.raises(UserError) as caught:
+        build_backbone(model(weights, name), size=64, seed=0)
+    assert said in str(caught.value)
+
+
 def test_a_file_that_timms_own_filter_breaks_on_is_refused(published):
     """ConvNeXt's filter takes any file without its own names for one of Meta's and reads tensors that are not there."""
     with pytest.raises(

@@ -1,6 +1,7 @@
 import math
 import shutil
 from dataclasses import replace
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, setrlimit
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.models.network import build_network
+from pawpularity.models.weights import load_strictly, read_tensors, save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.loop import Hooks, Loop
@@ -117,6 +119,33 @@ def test_the_same_seed_gives_the_same_network_and_another_does_not(data, words):
     assert not torch.equal(first, run("train.seed=1"))
 
 
+ODD = {
+    "statistics of another name": "resnetv2_50d_gn {layers: [1, 1], channels: [16, 32], norm_layer: evonormb0}",
+    "shared modules": "coat_tiny {img_size: 32, embed_dims: [16, 16, 16, 16], serial_depths: [1, 1, 1, 1], parallel_depth: 1}",
+}
+
+
+@pytest.mark.parametrize(
+    "words", [("model.unfrozen=all",), ("model.unfrozen=12", "train.ema=0.5")], ids=["all", "half"]
+)
+@pytest.mark.parametrize("odd", ODD)
+def test_the_saved_tensors_are_the_whole_of_what_was_trained(odd, words, data, tmp_path, monkeypatch):
+    """Of the first epoch, which is kept here, while what is derived from weights is left over from the second."""
+    real, figures = Loop._inner_rmse, iter([1.0, 2.0])
+    monkeypatch.setattr(Loop, "_inner_rmse", lambda *given: (real(*given), next(figures))[1])
+    name, _, args = ODD[odd].partition(" ")
+    config = toy(*EARLY, "train.epochs=2", f"model.backbone={name}", f"model.args={args}", "train.lr=3e-2", *words)
+    start = build_network(config, fold=0)
+    before = tensors_hash(start.frozen_state())
+    fitted = fit_fold(config, data, np.arange(100), fold=0, compute=CPU).network
+    save_tensors(tmp_path / "head.safetensors", fitted.trained_state(), {})
+    load_strictly(start, start.frozen_state() | read_tensors(tmp_path / "head.safetensors"), "head")
+    assert before == tensors_hash(start.frozen_state()) == tensors_hash(fitted.frozen_state())
+    rows = np.arange(100, 120)
+    ours, theirs = (score_rows(net, data.pixels, rows, data.metadata[rows], CPU) for net in (start, fitted))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
 def loss_of(network, raw, target, train):
     return LOSSES[train.loss](raw, network.points(raw), target, train)
 
@@ -155,6 +184,19 @@ def test_workers_do_not_change_the_network(data):
     runs = [fit_fold(toy(*words, f"train.workers={n}"), data, np.arange(60), fold=0, compute=CPU) for n in (0, 2)]
     pairs = zip(*(run.network.state_dict().values() for run in runs), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_little_shared_memory_does_not_matter(data, monkeypatch):
+    """A process that may write no file, not even one in /dev/shm, still prepares photos: they travel through a pipe."""
+    monkeypatch.setattr(
+        "pawpularity.features.load._start_worker", lambda _: setrlimit(RLIMIT_FSIZE, (0, RLIM_INFINITY))
+    )
+    rows = np.arange(40)
+    batches = [(rows[:32], np.ones(32, dtype=np.int64)), (rows[32:], np.zeros(8, dtype=np.int64))]
+    fed = list(replace(data.pixels, _loader=None).feed(rows, batches, 1, False))
+    for (x, positions), (at, views) in zip(fed, batches, strict=True):
+        assert torch.equal(x, data.pixels.take(rows[at], views))
+        assert positions is at
 
 
 @pytest.mark.parametrize(("items", "size"), [(5, 2), (3, 1), (17, 16), (2, 64)])

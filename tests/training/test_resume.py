@@ -66,23 +66,38 @@ def test_a_stop_at_any_step_changes_nothing(way, steps, work, drawn, paw, monkey
     assert history["epoch"].tolist() == list(range(1, len(history) + 1))
 
 
-@pytest.mark.parametrize("change", ["damaged", "other settings", "fresh"])
-def test_a_checkpoint_that_does_not_fit_is_dropped_and_said(change, work, drawn, paw, monkeypatch):
+@pytest.fixture
+def stopped(work, drawn, paw, monkeypatch):
+    """A fold that was stopped half way: the command and the checkpoint."""
     words = ["train", "--data", drawn, *WORDS, "--run", "a"]
     with monkeypatch.context() as patch:
         Interrupt(patch, 5)
         assert paw(*words).code == 143
     (file,) = Path("oof/a").glob(".fold0.checkpoint.safetensors")
-    if change == "damaged":
-        file.write_bytes(file.read_bytes()[:-10])
-    elif change == "fresh":
-        words.append("--fresh")
-    else:
-        words.append("train.lr=0.001")
+    return words, file
+
+
+def test_a_damaged_checkpoint_is_dropped_and_said(stopped, paw):
+    words, file = stopped
+    file.write_bytes(file.read_bytes()[:-10])
     done = paw(*words)
-    assert done.code == 0
-    assert ("dropped" in done.err) == (change != "fresh")
-    assert "resuming" not in done.err
+    assert (done.code, "dropped" in done.err, "resuming" in done.err) == (0, True, False)
+
+
+@pytest.mark.parametrize(
+    "change", ["train.lr=0.001", "photos.size=40", "train.seed=4", "train.dtype=bfloat16", "torch"]
+)
+def test_hours_of_work_are_not_thrown_away_unasked(change, stopped, paw, refused, monkeypatch):
+    words, file = stopped
+    before = file.read_bytes(), Path("oof/a/config.json").read_bytes()
+    if change == "torch":
+        monkeypatch.setattr("pawpularity.training.checkpoint.version", lambda package: "0.0")
+    else:
+        words = [*words, change]
+    assert "--fresh" in refused(*words)
+    assert (file.read_bytes(), Path("oof/a/config.json").read_bytes()) == before
+    done = paw(*words, "--fresh")
+    assert (done.code, "resuming" in done.err) == (0, False)
 
 
 def test_a_full_disk_does_not_end_the_training(work, drawn, paw, monkeypatch):

@@ -11,6 +11,11 @@ import pytest
 from filelock import FileLock
 from tests.conftest import TOY
 
+from pawpularity import Predictor
+from pawpularity.cli import main
+from pawpularity.errors import UserError
+from pawpularity.training import fold as folds_module
+
 WORDS = ("--config", "scratch", *TOY, "train.warmup_epochs=0", "folds.k=3")
 
 
@@ -73,6 +78,59 @@ def test_a_fold_that_another_process_trains_is_left_to_it(work, drawn, paw, refu
     assert not Path("oof/a/fold1").exists()
 
 
+@pytest.mark.parametrize("fold", [0, 1])
+@pytest.mark.parametrize(
+    "other", [("model.output=linear", "train.loss=huber"), ("photos.size=40", "--fresh"), ("train.seed=1",)]
+)
+def test_a_run_in_training_cannot_become_another(other, fold, work, drawn, paw, monkeypatch):
+    """The second command starts while the first one is in its first epoch: nothing of the run is finished yet."""
+    real, codes = folds_module._train_fold, []
+    words = ("train", "--data", str(drawn), *WORDS, "--run", "a", "train.epochs=1")
+
+    def train_fold(*given, **more):
+        monkeypatch.setattr(folds_module, "_train_fold", real)
+        before = Path("oof/a/config.json").read_bytes()
+        codes.append(main([*words, *other, "--fold", str(fold)]))
+        assert Path("oof/a/config.json").read_bytes() == before
+        real(*given, **more)
+
+    monkeypatch.setattr(folds_module, "_train_fold", train_fold)
+    assert paw(*words, "--fold", 0).code == 0
+    assert codes == [2]
+    assert not Path("oof/a/fold1").exists()
+    rows = pd.read_csv("oof/a/fold0/predictions.csv", dtype={"Id": str})
+    columns = pd.read_csv(drawn / "train.csv", dtype={"Id": str}).set_index("Id").loc[rows["Id"]]
+    scores = Predictor.load("oof/a").predict([drawn / "train" / f"{name}.jpg" for name in rows["Id"]], columns)
+    np.testing.assert_allclose(scores, rows["prediction"], atol=1e-3)
+
+
+def test_a_run_that_never_finished_an_epoch_may_change_its_mind(work, drawn, paw, monkeypatch):
+    """Random frozen weights of another seed too: those of the first start are not used again."""
+    words = ("train", "--data", drawn, *WORDS, "--run", "a", "--fold", 0, "train.epochs=1", "model.unfrozen=9")
+
+    def fit_fold(*_, **__):
+        raise UserError("the loss is no longer finite")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folds_module, "fit_fold", fit_fold)
+        assert paw(*words).code == 2
+    assert Path("oof/a/frozen.safetensors").is_file()
+    assert paw(*words, "train.seed=1").code == 0
+    assert Predictor.load("oof/a").networks
+
+
+def test_folds_of_other_settings_are_never_mixed(work, drawn, paw, refused):
+    for run, fold, loss in (("a", 0, "bce"), ("b", 1, "mse")):
+        assert train(paw, drawn, "--run", run, "--fold", fold, "train.epochs=1", f"train.loss={loss}").code == 0
+    shutil.copytree("oof/b/fold1", "oof/a/fold1")
+    for words in (("oof", "a"), ("predict", "--run", "a", "--data", drawn), ("explain", "--run", "a", "--data", drawn),
+                  ("kernel", "--runs", "a"), ("train", "--data", drawn, *WORDS, "--run", "a", "train.epochs=1")):  # fmt: skip
+        assert "train.loss" in refused(*words)
+    assert not Path("oof/a/fold2").exists()
+    shutil.rmtree("oof/a/fold1")
+    assert paw("oof", "a").code == 0
+
+
 def test_labels_alone_cannot_be_trained_on(work, drawn, refused):
     shutil.copy(drawn / "train.csv", "labels.csv")
     assert "no photos" in refused("train", "--data", "labels.csv", *WORDS)
@@ -90,6 +148,15 @@ def test_a_batch_in_parts_trains_as_a_whole_one(work, drawn, paw):
 
 def test_more_processes_than_cores_are_refused(work, drawn, refused):
     assert "--processes 999" in refused("train", "--data", drawn, *WORDS, "--processes", 999)
+
+
+@pytest.mark.slow
+def test_two_processes_and_a_parameter_that_gets_no_gradient(work, drawn, paw, refused):
+    words = ("--run", "a", "--processes", 2, "--fold", 0, "model.backbone=efficientvim_m1", "photos.size=64")
+    done = train(paw, drawn, *words)
+    assert done.code == 0, done.err
+    assert "unused" not in done.err
+    assert "photos.size" in refused("train", "--data", drawn, *WORDS, *words[:-1])
 
 
 @pytest.mark.slow

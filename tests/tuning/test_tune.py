@@ -22,6 +22,7 @@ from pawpularity.context import folds_of
 from pawpularity.data.dataset import Dataset
 from pawpularity.device import choose
 from pawpularity.errors import Diverged, UserError
+from pawpularity.training import fold as folds_module
 from pawpularity.training.samples import TrainingData
 from pawpularity.tuning import objective
 from pawpularity.tuning import tune as search_tune
@@ -217,6 +218,29 @@ def test_a_search_in_which_all_diverge_ends_before_the_default_is_trained(own_co
     assert not list(Path("oof").glob("*/config.json")), "nothing was trained on all folds"
 
 
+def test_a_candidate_that_diverges_on_all_folds_is_left_out(own_configs, shelter, paw, refused, monkeypatch):
+    """And if all do, the default is not trained first."""
+    real, sick = folds_module.fit_fold, [0]
+
+    def fit_fold(config, *given, **more):
+        if len(sick) and config.train.lr in (rates[number] for number in sick):
+            raise Diverged("the loss is no longer finite")
+        return real(config, *given, **more)
+
+    assert paw(*words(shelter, "t", 2, "search.pruner=none"), "--search-only").code == 0
+    rates = [trial.params["train.lr"] for trial in trials_of("t")]
+    monkeypatch.setattr(folds_module, "fit_fold", fit_fold)
+    sick[:] = [0, 1]
+    line = refused(*words(shelter, "t", 2, "search.pruner=none"))
+    assert "t-trial0" in line
+    assert "t-trial1" in line
+    assert not Path("oof/sample-toy").exists()
+    sick[:] = [1]
+    done = paw(*words(shelter, "t", 2, "search.pruner=none"), "--json", "found.json")
+    assert done.code == 0, done.err
+    assert [one["run"] for one in json.loads(Path("found.json").read_text())["candidates"]] == ["t-trial0"]
+
+
 def test_helpers_end_with_the_search_that_started_them(own_configs, shelter, refused, monkeypatch):
     """Else they would go on with every trial that is left, and the reason be told after hours."""
     started = []
@@ -317,6 +341,8 @@ def test_a_database_of_another_version_of_optuna(postgres, work, refused, versio
     [
         ("postgresql://paw:hidden@127.0.0.1:1/paw", "paw:***@127.0.0.1:1/paw: connection refused"),
         ("postgresql://paw:hidden@127.0.0.1:1", "DATABASE"),
+        ("postgresql://paw:hid?den@127.0.0.1:1/paw?password=hidden", "connection refused"),
+        ("postgresql://paw@127.0.0.1:1/paw?password=hidden", "connection refused"),
         ("postgresql://paw:my@hidden@127.0.0.1:1/paw", "%40"),
         ("postgresql://paw:my@hid/den@127.0.0.1:1/paw", "%40"),
         ("mysql://paw:hidden@127.0.0.1/paw", "postgresql://"),

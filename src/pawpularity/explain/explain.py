@@ -17,6 +17,7 @@ from pawpularity.errors import UserError, listed
 from pawpularity.explain.estimates import as_json
 from pawpularity.explain.faithfulness import judge, passes_to_judge
 from pawpularity.explain.gallery import Explained, csv_text, page, write_pictures
+from pawpularity.explain.gradcam import AUTO, module_of
 from pawpularity.explain.methods import METHODS, TITLES
 from pawpularity.explain.panel import draw_convergence, draw_sanity, error_scale, scale_of
 from pawpularity.explain.photos import Photo, RunData, trained_words
@@ -40,6 +41,10 @@ def predictor_for(data: RunData, photos: Sequence[Photo]) -> Predictor:
     folds = {one.fold for one in photos}
     known = sorted(fold for fold in folds if fold is not None)
     predictor = Predictor.load(data.run.folder, folds=None if None in folds else known)
+    if data.settings.layer != AUTO and "gradcam" in data.settings.methods:
+        module_of(
+            next(iter(predictor.networks.values())), data.settings.layer
+        )  # a wrong name is refused before any map
     log(f"device  {predictor.compute}")
     if None in folds:
         trained = listed(sorted(predictor.networks))
@@ -116,6 +121,8 @@ def finish(
     """Write everything that needs all photos: scales, pictures, tables, the gallery. Returns the JSON, the text, and its rest."""
     folder, settings = results.folder, data.settings
     explained = [Explained(results.record(one.name), results.maps(one.name)) for one in photos]
+    for refusal in dict.fromkeys(line for one in explained for line in one.record["refusals"]):
+        log(f"no map  {refusal}")
     methods = dict.fromkeys(name for one in explained for name in one.maps)
     scales = {name: scale_of([one.maps[name].map for one in explained if name in one.maps]) for name in methods}
     scales["error"] = error_scale([one.maps["rise"].standard_error for one in explained if "rise" in one.maps])

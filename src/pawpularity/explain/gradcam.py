@@ -14,18 +14,21 @@ gradient (a frozen backbone gives none); activations are copied (on a CPU a late
 left unchanged; and there is no `with` block (it swallows an IndexError).
 """
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, nearest
 from pawpularity.explain.gradient import at_rest, input_with_gradient, why_flat
 from pawpularity.explain.saliency import Saliency
 from pawpularity.explain.scored import PhotoScore
 from pawpularity.models.network import Network
 
+AUTO = "auto"
+CURE = "name another layer (explain.layer=NAME), or use RISE"
 _APART = 0.1  # largest difference (RMS, as a share of activation x gradient) at which the cells count as score points
 
 
@@ -48,10 +51,11 @@ class _SplitAtFeatures(nn.Module):
         return network.points(network.regress(pooled, metadata))[:, None]
 
 
-def gradcam(score: PhotoScore, x: Tensor) -> Saliency:
+def gradcam(score: PhotoScore, x: Tensor, layer_name: str = AUTO) -> Saliency:
     """The map of one photo, `x` (3, H, W) from `PhotoScore.input_of`, upsampled (bilinear) from `arrays["cells"]`.
 
-    Raises UserError for a network whose last features have no places.
+    `layer_name`: a module of the backbone, in place of its last features. Raises UserError for features without places, and for
+    features that the score does not depend on.
     """
     # Imported here: it imports matplotlib and scikit-learn.
     from pytorch_grad_cam import GradCAM  # type: ignore[import-untyped]
@@ -62,22 +66,38 @@ def gradcam(score: PhotoScore, x: Tensor) -> Saliency:
     if not hasattr(net, "forward_head"):
         raise UserError(f"Grad-CAM: {network.model.backbone} does not say where its features end; use RISE")
     split, target = _SplitAtFeatures(score, x.device), RawScoresOutputTarget()
-    by_token = getattr(net, "global_pool", None) == "token" and hasattr(net, "blocks")
-    layer = net.blocks[-1].norm1 if by_token else split.features
+    by_token = (
+        layer_name == AUTO
+        and getattr(net, "global_pool", None) == "token"
+        and hasattr(getattr(net, "blocks", [None])[-1], "norm1")
+    )
+    layer = (
+        net.blocks[-1].norm1 if by_token else split.features if layer_name == AUTO else module_of(network, layer_name)
+    )
     with at_rest(network):
         inputs = input_with_gradient(x[None])
         package = GradCAM(split, [layer], reshape_transform=lambda output: planes(network, output))
+        held = package.activations_and_grads
         try:
             package(input_tensor=inputs, targets=[target])
-            held = package.activations_and_grads
             # In float64: the terms cancel.
             activation, slope = held.activations[0].double().numpy(), held.gradients[0].double().numpy()
             cells = package.get_cam_image(inputs, layer, [target], activation, slope)[0].astype(np.float32)
+        except (AttributeError, IndexError):  # the package found no features, or no gradient of theirs
+            if layer_name == AUTO:
+                raise
+            raise UserError(
+                f"explain.layer={layer_name}: is not run on the way to the score; name a module inside it"
+            ) from None
         finally:
-            package.activations_and_grads.release()
+            held.release()
             package.outputs = None  # it holds the graph
         if not np.isfinite(cells).all():
             raise UserError("Grad-CAM: the map is not a number (the training diverged); train with a lower train.lr")
+        if not slope.any() and inputs.grad is not None and inputs.grad.any():
+            raise UserError(
+                f"Grad-CAM: the score of {network.model.backbone} does not go through the places of this layer; {CURE}"
+            )
         empty = "" if cells.any() else why_flat(score, x)
     first_order = (activation * slope)[0].sum(axis=0)
     size = float(np.sqrt(np.mean(first_order**2)))
@@ -99,19 +119,36 @@ def gradcam(score: PhotoScore, x: Tensor) -> Saliency:
     )  # fmt: skip
 
 
-def planes(network: Network, output: Tensor) -> Tensor:
+def module_of(network: Network, name: str) -> nn.Module:
+    """The module of the backbone that `explain.layer` names. Raises UserError where there is none that can be mapped."""
+    names: dict[str, nn.Module] = dict(network.backbone.named_modules())
+    if name not in names or not name:
+        outer = [known for known in names if known.count(".") < 2]
+        raise UserError(f"explain.layer={name}: {network.model.backbone} has no such layer{nearest(name, outer)}"[:600])
+    if hasattr(network.backbone, "reroll"):
+        raise UserError(
+            f"explain.layer={name}: {network.model.backbone} shuffles the places of its inner layers; use auto or RISE"
+        )
+    return names[name]
+
+
+def planes(network: Network, output: Any) -> Tensor:
     """A copy of features as (B, C, h, w). They come as such, as (B, h, w, C) (Swin), or as tokens (B, prefix + h w, C) (ViT).
 
     Raises UserError for features without places, and for other layouts.
     """
-    net: Any = network.backbone
-    grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
+    shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
     found = output
-    if output.ndim == 4 and output.shape[1] == output.shape[2] != output.shape[3]:  # photos are square
+    if len(shape) == 3 and shape[0] == shape[1] != shape[2]:  # photos are square
         found = output.permute(0, 3, 1, 2)
-    elif output.ndim == 3 and grid and output.shape[1] == grid[0] * grid[1] + getattr(net, "num_prefix_tokens", 0):
-        found = output[:, -grid[0] * grid[1] :].mT.reshape(len(output), -1, *grid)
-    if found.ndim != 4 or not 1 < found.shape[2] == found.shape[3]:
-        shape = tuple(output.shape[1:])
-        raise UserError(f"Grad-CAM: the features of {network.model.backbone} have no places (shape {shape}); use RISE")
-    return found.clone()
+    elif len(shape) == 2:
+        known = int(getattr(network.backbone, "num_prefix_tokens", 0))
+        for prefix in (known, 0, 1, 2):
+            side = math.isqrt(max(0, shape[0] - prefix))
+            if side * side + prefix == shape[0]:
+                found = output[:, prefix:].mT.reshape(len(output), -1, side, side)
+                break
+    if not shape or found.ndim != 4 or not 1 < found.shape[2] == found.shape[3]:
+        raise UserError(f"Grad-CAM: the features of {network.model.backbone} have no places (shape {shape}); {CURE}")
+    copied: Tensor = found.clone()
+    return copied

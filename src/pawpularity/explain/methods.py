@@ -46,7 +46,7 @@ def _gradcam(score: "PhotoScore | FoldsMean", x: "Tensor", settings: Explain) ->
     from pawpularity.explain.gradcam import gradcam
     from pawpularity.explain.scored import over_folds
 
-    return over_folds(score, lambda fold: gradcam(fold, x))
+    return over_folds(score, lambda fold: gradcam(fold, x, settings.layer))
 
 
 def _rise(score: "PhotoScore | FoldsMean", x: "Tensor", settings: Explain) -> Saliency:

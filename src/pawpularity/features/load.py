@@ -52,11 +52,11 @@ class PixelInputs:
     photos: Photos
     photo_rows: Rows
     """(n,) where each row's photo is"""
-    _loader: "tuple[Rows, list[Batch], DataLoader[Tensor]] | None" = field(default=None, repr=False)
+    _loader: "tuple[Rows, list[Batch], DataLoader[NDArray[np.uint8]]] | None" = field(default=None, repr=False)
 
     def take(self, rows: Rows, views: Rows) -> Tensor:
         """(B, size, size, 3) uint8."""
-        return _augmented(self.photos.pixels, self.photos.seeds, self.photo_rows[rows], views)
+        return torch.from_numpy(_augmented(self.photos.pixels, self.photos.seeds, self.photo_rows[rows], views))
 
     def feed(self, rows: Rows, batches: Iterable[Batch], workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
         """As `Inputs.feed`; `workers` processes augment, 0 = this one."""
@@ -66,18 +66,20 @@ class PixelInputs:
                 _Batches(self.photos.pixels, self.photos.seeds, self.photo_rows[rows]),
                 batch_size=None,
                 sampler=due,
+                # Arrays, not tensors: those would travel through /dev/shm, which Docker limits to 64 MB, and hold open files.
+                collate_fn=lambda batch: batch,
                 num_workers=workers,
                 persistent_workers=workers > 0,
                 # Its own generator: else each pass takes a number from torch's global one, and dropout depends on workers.
                 generator=torch.Generator(),
-                pin_memory=pin,
                 worker_init_fn=_start_worker,
             )
             self._loader = (rows, due, loader)
         _, due, loader = self._loader
         due[:] = batches
-        for x, (positions, _) in zip(loader, due, strict=True):
-            yield x, positions
+        for pixels, (positions, _) in zip(loader, due, strict=True):
+            x = torch.from_numpy(pixels)
+            yield (x.pin_memory() if pin else x), positions
 
     def features(self, network: Network, x: Tensor) -> Tensor:
         """Runs the frozen blocks."""
@@ -124,23 +126,23 @@ def open_inputs(
     return PixelInputs(photos, photo_rows) if file is None else FeatureInputs(file, photo_rows)
 
 
-class _Batches(TorchDataset[Tensor]):
+class _Batches(TorchDataset[NDArray[np.uint8]]):
     """Item (positions, views): one batch of augmented photos."""
 
     def __init__(self, pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], photo_rows: Rows) -> None:
         self.pixels, self.seeds, self.photo_rows = pixels, seeds, photo_rows
 
-    def __getitem__(self, batch: Batch) -> Tensor:
+    def __getitem__(self, batch: Batch) -> NDArray[np.uint8]:
         positions, views = batch
         return _augmented(self.pixels, self.seeds, self.photo_rows[positions], views)
 
 
-def _augmented(pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], at: Rows, views: Rows) -> Tensor:
+def _augmented(pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], at: Rows, views: Rows) -> NDArray[np.uint8]:
     if not views.any():
-        return torch.from_numpy(np.array(pixels[at]))
+        return np.array(pixels[at])
     augmenter = _augmenter(pixels.shape[1])
     augmented = [augmenter.apply(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True)]
-    return torch.from_numpy(np.stack(augmented))
+    return np.stack(augmented)
 
 
 @cache

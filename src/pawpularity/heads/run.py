@@ -28,7 +28,7 @@ from pawpularity.heads.features import Encoder, frozen_features, open_encoder
 from pawpularity.heads.fit import ALPHAS, SVR_C, out_of_fold
 from pawpularity.heads.head import save_head
 from pawpularity.models.network import HIGHEST, LOWEST
-from pawpularity.runs import OOF, Run, check_name, git_commit, record_of, versions
+from pawpularity.runs import OOF, Run, check_name, claimed, git_commit, record_of, versions
 
 TRIED = {"ridge": list(ALPHAS), "svr": [f"{kernel} C {c:g}" for kernel, values in SVR_C.items() for c in values]}
 LONGEST = 60  # letters of several encoders' names in a run's name; beyond it they are counted and hashed
@@ -115,9 +115,8 @@ def make_runs(
     for recipe, place in zip(recipes, places, strict=True):
         parts = [computed[encoder.name] for encoder in recipe.encoders] + [columns] * recipe.metadata
         x, spent = np.concatenate([part for part, _ in parts], axis=1), sum(seconds for _, seconds in parts)
-        runs.append(
-            _make_run(recipe, Run.start(place, recipe.record(context)), x, table, context.folds, compute, spent)
-        )
+        with claimed(place, recipe.record(context)) as run:
+            runs.append(_make_run(recipe, run, x, table, context.folds, compute, spent))
     return runs
 
 
@@ -159,6 +158,7 @@ def _make_run(
             "dtype_reason": compute.reason,
             "training_mean": level,
             "training_rows": int((~scored).sum()),
+            "settings": run.settings,
             "predictions_hash": file_hash(file),
             "git_commit": git_commit(),
             "versions": versions(),

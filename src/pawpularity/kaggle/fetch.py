@@ -16,7 +16,7 @@ from pawpularity.files import file_hash
 from pawpularity.kaggle.api import Kaggle
 from pawpularity.kaggle.download import unpack
 from pawpularity.kaggle.watch import SHOWN, Pushed, pushed_kernel
-from pawpularity.runs import OOF, Run
+from pawpularity.runs import OOF, Run, claimed
 
 
 def kernel_fetch(*, name: str, user: str | None, go: bool, zip: str | None) -> None:
@@ -66,19 +66,19 @@ def add_folds(archive: Path) -> str:
             raise UserError(f"{archive}: holds no trained fold; its log on Kaggle says why")
         for fold in trained:
             read_fold(fetched, fold, folds)
-        here = Run.start(OOF / found[1], fetched.record)
-        if fetched.frozen_file.is_file() and not here.frozen_file.is_file():
-            fetched.frozen_file.rename(here.frozen_file)
-        for fold in trained:
-            try:
-                with FileLock(here.folder / f".fold{fold}.lock", timeout=0):  # training's own
-                    if fold in here.trained_folds():
-                        log(f"fold {fold} is trained here already: that one is kept")
-                        continue
-                    shutil.rmtree(here.fold(fold), ignore_errors=True)  # left by a stopped training
-                    fetched.fold(fold).rename(here.fold(fold))
-            except Timeout:
-                log(f"fold {fold} is being trained here: that one is kept")
+        with claimed(OOF / found[1], fetched.record) as here:
+            if fetched.frozen_file.is_file() and not here.frozen_file.is_file():
+                fetched.frozen_file.rename(here.frozen_file)
+            for fold in trained:
+                try:
+                    with here.lock(fold):
+                        if fold in here.trained_folds():
+                            log(f"fold {fold} is trained here already: that one is kept")
+                            continue
+                        shutil.rmtree(here.fold(fold), ignore_errors=True)  # left by a stopped training
+                        fetched.fold(fold).rename(here.fold(fold))
+                except Timeout:
+                    log(f"fold {fold} is being trained here: that one is kept")
     with FileLock(here.folder / ".oof.lock"):
         read_run(here, partly=True)
     return "\n".join([*(fold_line(here, fold) for fold in here.trained_folds()), table_text([run_row(here)])])

@@ -63,7 +63,7 @@ def kernel_train(
     """
     configs = config or "densenet161"
     resolved = resolve(configs, settings)
-    name = check_name(run or default_run(configs, CONTEST))
+    name = check_name(run or default_run(configs, CONTEST, settings))
     numbers = _fold_numbers(folds, resolved.folds.k)
     if not 0.05 <= hours <= SESSION_HOURS - 0.25:
         raise UserError(
@@ -159,7 +159,7 @@ def _copy_inputs(into: Path, config: Config, weights: Path | None) -> tuple[str,
         if folds.with_suffix(".json").is_file():
             files |= {file: f"oof/folds/{file.name}" for file in (folds, folds.with_suffix(".json"))}
     if weights is not None:
-        files[weights] = f"input/weights/{config.model.backbone}.safetensors"
+        files[weights] = f"input/weights/{config.model.backbone}{weights.suffix}"
     for file, place in files.items():
         shutil.copyfile(file, into / Path(place).name)
     places = [f"configs/{name}.yaml", *files.values()]

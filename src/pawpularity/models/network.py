@@ -64,6 +64,7 @@ class Network(nn.Module):
 
     def train(self, mode: bool = True) -> "Network":
         """Like `nn.Module.train`, but frozen parts of the backbone stay in evaluation mode."""
+        super().train()  # LeViT's and TinyViT's cached attention biases are dropped by this alone, up to timm 1.0.24
         super().train(mode)
         set_training(self.backbone, mode, frozen_bn=self.frozen_bn)
         return self
@@ -82,6 +83,9 @@ class Network(nn.Module):
 
     def place(self, device: torch.device) -> "Network":
         """Move to `device`, in the memory layout it computes in (`train.channels_last`)."""
+        self.channels_last = self.channels_last and not (
+            device.type == "cpu" and any(map(_fails_in_onednn, self.modules()))
+        )
         self.to(device)
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
@@ -146,6 +150,16 @@ class Network(nn.Module):
         for position, block in enumerate(self.split.blocks[: self.frozen_blocks if stop is None else stop]):
             tensors |= {f"{position}.{name}": tensor for name, tensor in block.tensors().items()}
         return tensors_hash(tensors)
+
+
+def _fails_in_onednn(module: nn.Module) -> bool:
+    """Whether torch's convolution on a CPU writes beyond its memory in channels_last: RepVGG, MobileOne, FastViT crash."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.in_channels < 16
+        and all(size == 1 for size in module.kernel_size)
+        and any(step != 1 for step in module.stride)
+    )
 
 
 def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:

@@ -2,29 +2,34 @@
 
 `model.weights` is `imagenet` (timm's file for the backbone's tag: `input/weights/`, else the Hugging Face cache, else a
 download), `drawn` (the packaged network, trained on drawings: `pretrained/NAME.drawn.safetensors`), `none` (random,
-seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors`.
-Only safetensors are read and written, never a pickle. A run keeps `head.safetensors` (the trained tensors) per fold. The frozen
+seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors` (or `.pth`).
+Only safetensors are written. Weights of others may also be `.pth` files, of which torch reads tensors alone (`weights_only`): what
+could run code is refused. A run keeps `head.safetensors` (the trained tensors) per fold. The frozen
 part is named by the hash of its tensors, and saved as `frozen.safetensors` only if the run alone can restore it.
 """
 
 import hashlib
+import inspect
 import json
+import re
 import socket
-import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
+from pawpularity.console import log
 from pawpularity.errors import UserError
 from pawpularity.files import atomic_file
 
 LOCAL_WEIGHTS = Path("input/weights")
 PACKAGED = Path(__file__).resolve().parent / "pretrained"
 _DRAWN = ".drawn.safetensors"
+Filter = Callable[..., dict[str, Tensor]]
+"""timm's adaptation of a file's tensors to a network: filter(state, net)"""
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -52,9 +57,7 @@ def find_weights(backbone: str, weights: str) -> Path | None:
     if path.is_dir():
         found = _in_folder(path, backbone)
         if found is None:
-            raise UserError(
-                f"model.weights={weights}: holds no {' and no '.join(_names(backbone))}; put the file there"
-            )
+            raise UserError(f"model.weights={weights}: holds no {_names(backbone)[0]}; put the file there")
         return found
     if weights == "drawn":
         available = ", ".join(sorted(file.name.removesuffix(_DRAWN) for file in PACKAGED.glob(f"*{_DRAWN}")))
@@ -75,7 +78,8 @@ def _in_folder(folder: Path, backbone: str) -> Path | None:
 
 
 def _names(backbone: str) -> list[str]:
-    return list(dict.fromkeys(f"{name}.safetensors" for name in (backbone, backbone.partition(".")[0])))
+    names = dict.fromkeys((backbone, backbone.partition(".")[0]))
+    return [f"{name}{ending}" for name in names for ending in (".safetensors", ".pth")]
 
 
 def _imagenet(backbone: str) -> Path:
@@ -85,8 +89,11 @@ def _imagenet(backbone: str) -> Path:
     if LOCAL_WEIGHTS.is_dir() and (local := _in_folder(LOCAL_WEIGHTS, backbone)) is not None:
         return local
     published = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
-    if published is None or not published.hf_hub_id:
+    if published is None or not (published.hf_hub_id or published.url):
         raise UserError(f"model.weights=imagenet: timm publishes no weights for {backbone}; take a file, or none")
+    if not published.hf_hub_id:
+        file = LOCAL_WEIGHTS / f"{backbone}{Path(urlsplit(published.url).path).suffix}"
+        raise UserError(f"weights of {backbone} are not downloaded from their own page: put {published.url} at {file}")
     cached = try_to_load_from_cache(published.hf_hub_id, "model.safetensors")
     if isinstance(cached, str):
         return Path(cached)
@@ -123,20 +130,88 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: is damaged, or no safetensors file ({error}); download or make it again") from None
 
 
-def load_backbone(net: nn.Module, path: Path, classifier: str | tuple[str, ...] | None) -> None:
-    """Load `path` into a timm net built with `num_classes=0`, strictly; the file may also hold a classifier."""
-    state = read_tensors(path)
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of somebody's weights: safetensors, or a `.pth` file, out of whatever it is wrapped in.
+
+    Raises UserError for what is something else: a page or a pointer in place of the file, a pickle that would run code.
+    """
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(
+            f"{path}: is a pointer of Git LFS, not the file; run git lfs pull there, or download the file itself"
+        )
+    if start[:1] == b"<":
+        raise UserError(
+            f"{path}: is a web page, not the file; download the file itself (on Hugging Face: resolve, not blob)"
+        )
+    if path.suffix not in (".pth", ".pt", ".bin", ".ckpt", ".tar"):
+        return read_tensors(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path}: is damaged, or holds more than tensors ({why}); save the network's state_dict()"
+        ) from None
+    while isinstance(found, Mapping) and (
+        inner := [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
+    ):
+        found = inner[0]
+    tensors = (
+        {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+        if isinstance(found, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise UserError(f"{path}: holds no tensors by name; save the network's state_dict()")
+    return {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in tensors.items()}
+
+
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # the order in which timm looks
+
+
+def load_backbone(
+    net: nn.Module,
+    path: Path,
+    classifier: str | tuple[str, ...] | None,
+    names: Callable[[], set[str]],
+    *filters: Filter,
+) -> None:
+    """Load `path` into a timm net built with `num_classes=0`, strictly; the file may also hold a classifier.
+
+    `names`: of the tensors that the net has with its classifier. `filters`: timm's own, which renames and resamples.
+    """
+    state = read_weights(path)
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
     state = {name: tensor for name, tensor in state.items() if not any(name.startswith(f"{head}.") for head in heads)}
-    # Older files hold buffers that the net computes itself, or other names; timm keeps a filter beside each architecture.
-    filter_fn = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
-    if filter_fn is not None:
+    for filter_fn in filters:
         try:
-            state = filter_fn(state, net)
+            several = len(inspect.signature(filter_fn).parameters) > 1
+            state = filter_fn(state, net) if several else filter_fn(state)
         except (LookupError, AttributeError, RuntimeError, ValueError, TypeError) as error:
             reason = f"timm's filter for its files fails ({type(error).__name__}: {error})"[:200]
             raise UserError(f"{path}: does not fit this network: {reason}; is it for another backbone?") from None
-    load_strictly(net, state, path)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} holds values that are not numbers; download or make the file again")
+    load_strictly(net, _as_timm_would(net, state, names), path)
+
+
+def _as_timm_would(net: nn.Module, state: dict[str, Tensor], names: Callable[[], set[str]]) -> dict[str, Tensor]:
+    """`state` without the rest of a classifier, and with the last norm of a net that pools otherwise than the file's."""
+    own = net.state_dict()
+    if foreign := state.keys() - own.keys():
+        rest = names() & foreign
+        state = {name: tensor for name, tensor in state.items() if name not in rest}
+    for ours, theirs in (("fc_norm.", "norm."), ("norm.", "fc_norm.")):
+        fresh = {name: tensor for name, tensor in own.items() if name.startswith(ours) and name not in state}
+        if fresh and any(name.startswith(theirs) and name not in own for name in state):
+            log(
+                f"note    {ours.rstrip('.')} starts untrained, as in timm: the weights are of a network that pools otherwise"
+            )
+            return {name: tensor for name, tensor in state.items() if not name.startswith(theirs)} | fresh
+    return state
 
 
 def load_strictly(net: nn.Module, state: Mapping[str, Tensor], where: Path | str) -> None:
@@ -164,9 +239,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     from safetensors.torch import save_file
 
     header = {"pawpularity": json.dumps(dict(about), sort_keys=True)}
+    held: dict[int, str] = {}
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in whole.items():
+        if held.setdefault(tensor.untyped_storage().data_ptr(), name) != name:
+            whole[name] = tensor.clone()  # safetensors refuses tensors that share memory
     with atomic_file(path) as temporary:
         try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+            save_file(whole, temporary, header)
             temporary.chmod(0o644)  # safetensors makes files that only their owner can read
         except SafetensorError as error:  # raised for a full disk too
             raise UserError(f"{path}: cannot be written ({error}); free disk space, or check the folder") from None

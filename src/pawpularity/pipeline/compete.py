@@ -40,7 +40,7 @@ def compete(*, yes: bool, config: str | None, data: str | None, settings: list[s
     """Train, blend and write a submission. Raises UserError for settings that replace the backbones, and for missing weights."""
     if config:
         raise UserError("all: trains four backbones, each from its own config; change them all with key=value words")
-    if fixed := [word for word in settings if word.startswith(("model.backbone", "model.args"))]:
+    if fixed := [word for word in settings if word.startswith(("model.backbone", "model.args", "model="))]:
         raise UserError(f'all: trains four backbones, and "{fixed[0]}" would make them the same; use make train')
     folder = choose_data(data)
     configs = {name: resolve(name, settings) for name in configs_for(folder)}
@@ -97,7 +97,7 @@ def _estimate(name: str, config: Config, context: Context) -> Estimate:
     from pawpularity.training.samples import samples_of
 
     compute = choose(config.train.dtype)
-    network = build_network(config, fold=0).to(compute.device)
+    network = build_network(config, fold=0).place(compute.device)
     size, batch = config.photos.size, min(config.train.batch_size, 8)
     pixels = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, device=compute.device)
     columns, target = torch.zeros(batch, 12, device=compute.device), torch.full((batch,), 38.0, device=compute.device)

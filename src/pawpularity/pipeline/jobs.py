@@ -48,7 +48,7 @@ def jobs(
         k = chosen.folds.k
         if wanted_folds and max(wanted_folds) >= k:
             raise UserError(f"--folds {max(wanted_folds)}: must be 0..{k - 1} (folds.k is {k})")
-        selected, missing = wanted_folds or list(range(k)), missing_folds(chosen)
+        selected, missing = wanted_folds or list(range(k)), missing_folds(chosen, fresh=fresh)
         for fold in selected:
             if fold in missing:
                 lines.append(shlex.join(fold_command(chosen, fold, fresh=fresh)))
@@ -65,7 +65,7 @@ def _context(name: str, seed: int | None, run: str | None, data: str | None, set
     chosen = context(name, data, run, settings)
     if seed is None or seed == chosen.config.train.seed:
         return chosen
-    run_of_seed = run or f"{default_run(name, chosen.data)}-seed{seed}"
+    run_of_seed = run or f"{default_run(name, chosen.data, settings)}-seed{seed}"
     return context(name, data, run_of_seed, [*settings, f"train.seed={seed}"])
 
 

@@ -3,7 +3,8 @@
 
 Tensors (weights, moving average, best epoch, optimiser, random states) are safetensors, everything else (epoch, step,
 history) JSON in their header; never a pickle. The same command resumes from it with the same order of data, and ends within
-float noise of an uninterrupted run. A checkpoint of other settings, data or package versions is dropped, and the log says so.
+float noise of an uninterrupted run. A checkpoint of another device, number of processes or package version is refused: hours of
+work are thrown away only by `--fresh`. A damaged one is dropped, and the log says so.
 """
 
 import json
@@ -114,9 +115,10 @@ class Checkpoint:
 class Checkpointer:
     """Writes the checkpoint of one fold, and finds it again. The fold's lock must be held."""
 
-    def __init__(self, run: Run, fold: int, compute: Compute, request: StopRequest, minutes: float) -> None:
-        self.path = run.folder / f".fold{fold}.checkpoint.safetensors"
-        self.fold, self.request, self.every = fold, request, 60 * minutes
+    def __init__(self, run: Run, fold: int, compute: Compute, minutes: float) -> None:
+        self.path = run.checkpoint(fold)
+        self.fold, self.every = fold, 60 * minutes
+        self.request = StopRequest()
         self.fingerprint = {
             "settings": recipe(run.record), "seed": run.record["config"]["train"]["seed"], "device": compute.device.type,
             "dtype": compute.dtype_name, "processes": int(os.environ.get("WORLD_SIZE", "1")),
@@ -126,21 +128,32 @@ class Checkpointer:
         self.spent = 0.0
         """Seconds that earlier processes spent on this fold."""
 
-    def find(self) -> Checkpoint | None:
-        """The checkpoint to resume from; None, with the reason logged, where there is none or it does not fit."""
+    def check(self) -> dict[str, Any] | None:
+        """What the checkpoint says; None where there is none or, which is logged, it is damaged. Raises UserError for one of
+        another device, number of processes or version."""
         if not self.path.exists():
             return None
         try:
             with safe_open(self.path, "pt") as file:
-                state = json.loads(json.loads((file.metadata() or {})["pawpularity"])["state"])
-            found = Checkpoint(read_tensors(self.path), state)
-            change = differences(found.state["fingerprint"], self.fingerprint)
-        except (SafetensorError, OSError, UserError, ValueError, KeyError, TypeError):
-            change = "it is damaged"
-        if change:
-            log(f"fold {self.fold}: checkpoint dropped: {change}; training starts from the beginning")
+                state: dict[str, Any] = json.loads(json.loads((file.metadata() or {})["pawpularity"])["state"])
+            change = differences(state["fingerprint"], self.fingerprint)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            log(f"fold {self.fold}: checkpoint dropped: it is damaged; training starts from the beginning")
             self.remove()
             return None
+        if change:
+            raise UserError(
+                f"{self.path}: fold {self.fold} was stopped half way in another setting: {change}; resume it there, or start it "
+                "afresh with --fresh (ARGS=--fresh)"
+            )
+        return state
+
+    def find(self) -> Checkpoint | None:
+        """The checkpoint to resume from; None as `check`."""
+        state = self.check()
+        if state is None:
+            return None
+        found = Checkpoint(read_tensors(self.path), state)
         self.spent = float(state["spent"])
         log(f"fold {self.fold}: resuming in epoch {state['epoch'] + 1}, step {state['step']}")
         return found

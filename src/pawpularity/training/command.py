@@ -38,6 +38,7 @@ def train(
     context.dataset.require_photos()
     _ = context.folds
     if (processes or 1) > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        missing_folds(context, fresh=fresh)  # other settings are refused here, in one line of one process
         words = [*(["--fold", str(fold)] if fold is not None else []), *(["--fresh"] if fresh else []),
                  *(["--skip-taken"] if skip_taken else []), *(["--json", json] if json else []), *context.words]  # fmt: skip
         _launch(processes or 1, ["train", *words])
@@ -86,7 +87,8 @@ def _launch(processes: int, words: Sequence[str]) -> None:
     threads = max(1, (os.cpu_count() or 1) // processes)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
                "-m", "--", "pawpularity", *words]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ({} if on_gpu else {"ACCELERATE_USE_CPU": "true"})
+    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment |= {} if on_gpu else {"ACCELERATE_USE_CPU": "true"}
     # A new session: Ctrl-C reaches only this process, which then stops the others once.
     child = subprocess.Popen(command, start_new_session=True, env=environment)
     try:
@@ -109,15 +111,15 @@ def _side_by_side(context: Context, jobs: int, *, fresh: bool) -> None:
         return subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode != 0
 
     with ThreadPoolExecutor(jobs) as pool:
-        faults = list(pool.map(failed, missing_folds(context)))
+        faults = list(pool.map(failed, missing_folds(context, fresh=fresh)))
     if any(faults):
         raise UserError(
             f"{sum(faults)} of {len(faults)} folds failed (see above); run the same command to train them again"
         )
 
 
-def missing_folds(context: Context) -> list[int]:
-    """Folds of the context's run that are not trained yet. Raises UserError if its folder holds another run."""
+def missing_folds(context: Context, *, fresh: bool = False) -> list[int]:
+    """Folds of the context's run that are not trained yet. Raises UserError if its folder holds another run (`Run.same`)."""
     from pawpularity.runs import Run, record_of
 
     if not (context.run / "config.json").is_file():
@@ -125,7 +127,8 @@ def missing_folds(context: Context) -> list[int]:
     there = Run.open(context.run)
     data, folds = {"hash": context.dataset.hash}, {"hash": context.folds.hash}
     weights = there.record.get("weights", {})  # not compared: that would need the network
-    run = Run.same(context.run, record_of(context.config, data=data, folds=folds, weights=weights))
+    record = record_of(context.config, data=data, folds=folds, weights=weights)
+    run = Run.same(context.run, record, fresh=fresh)
     trained = run.trained_folds() if run is not None else []
     return [fold for fold in range(context.folds.k) if fold not in trained]
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
@@ -29,7 +31,7 @@ from pawpularity.models.backbone import count_parameters
 from pawpularity.models.network import Network, build_network
 from pawpularity.models.weights import save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
-from pawpularity.runs import Run, record_of, versions
+from pawpularity.runs import Run, claimed, record_of, versions
 from pawpularity.signals import stop_requests
 from pawpularity.training.checkpoint import Checkpointer, Epoch
 from pawpularity.training.fit import Fitted, fit_fold, progress_hooks, training_inputs
@@ -72,57 +74,91 @@ def train_run(
     due = list(range(folds.k)) if wanted is None else list(wanted)
     log(f"device  {compute}{f'; {accelerator.num_processes} processes' if accelerator.num_processes > 1 else ''}")
     run: Run | None = None
+    record: dict[str, Any] = {}
     for fold in due:
         if run is not None and not again and fold in run.trained_folds():
             continue
         training, _ = folds.rows(ids, fold)
         with accelerator.main_process_first():
             network = build_network(config, fold=fold, training_mean=data.mean(training))
-            if run is None:
-                run = _open_run(context, network)
-        if not again and fold in run.trained_folds():
-            continue
-        accelerator.wait_for_everyone()
+        if not record:
+            record = _record(context, network)
+            _announce(context, network)
         try:
-            with _lock(run, fold, again=again) if accelerator.is_main_process else contextlib.nullcontext():
+            with _claimed(accelerator, context, record, network, fold, fresh=fresh) as run:
+                if fold in run.trained_folds() and not again:
+                    continue
                 several = len(set(due) - set(run.trained_folds())) > 1
                 _train_fold(context, run, fold, network, data, compute, fresh=fresh, all_features=several)
         except Taken as taken:
             if not skip_taken:
                 raise
             log(f"fold {fold} is skipped: {taken}")
+            run = Run.open(context.run)
             continue
         on_fold(run, fold)
     assert run is not None
     return run
 
 
-def _open_run(context: Context, network: Network) -> Run:
-    """Open or start the run at `context.run`. A frozen part that the run alone can restore is saved as frozen.safetensors."""
+def _record(context: Context, network: Network) -> dict[str, Any]:
+    """What the run's config.json holds."""
     config, dataset, folds = context.config, context.dataset, context.folds
-    random, frozen = config.model.weights == "none", network.frozen_state()
-    source = "none" if not frozen else "kept" if random or Path(config.model.weights).is_file() else "named"
+    frozen = network.frozen_state()
+    own = config.model.weights == "none" or Path(config.model.weights).is_file()
     folder = None if dataset.folder.is_absolute() else dataset.folder.as_posix()  # records carry no machine's paths
-    record = record_of(
+    return record_of(
         config,
         data={"name": dataset.name, "hash": dataset.hash, "photos": len(dataset.train), "folder": folder},
         folds={"file": folds.path.as_posix(), "hash": folds.hash, "k": folds.k},
         weights={
             "source": config.model.weights,
-            "frozen": source,
+            "frozen": "none" if not frozen else "kept" if own else "named",
             "frozen_hash": tensors_hash(frozen),
             "initial_hash": tensors_hash(network.backbone.state_dict()),
         },
     )
-    require_space(context.run, 4 * count_parameters(network), "a fold's weights")
-    run = Run.start(context.run, record)
-    if source == "kept" and not run.frozen_file.is_file():
-        save_tensors(run.frozen_file, frozen, {"backbone": config.model.backbone})
-    weights = "random weights" if random else f"weights {config.model.weights}"
-    log(f"run     {run.folder}: {config.model.backbone}, {weights}, {config.photos.size} px; {network.unfrozen_note}")
+
+
+@contextlib.contextmanager
+def _claimed(
+    accelerator: Accelerator, context: Context, record: dict[str, Any], network: Network, fold: int, *, fresh: bool
+) -> Iterator[Run]:
+    """The run at `context.run`, and the lock of one of its folds, which the main process holds until the block ends.
+
+    Raises, in all processes, UserError as `claimed`, for other folds of other settings, and Taken.
+    """
+    with contextlib.ExitStack() as held:
+        answer: list[Run | UserError | None] = [None]
+        if accelerator.is_main_process:
+            try:
+                require_space(context.run, 4 * count_parameters(network), "a fold's weights")
+                with claimed(context.run, record, fresh=fresh) as run:
+                    held.enter_context(_lock(run, fold))
+                    if record["weights"]["frozen"] == "kept" and not run.frozen_file.is_file():
+                        save_tensors(
+                            run.frozen_file, network.frozen_state(), {"backbone": context.config.model.backbone}
+                        )
+                for other in set(run.trained_folds()) - {fold}:
+                    run.metrics(other)
+                answer = [run]
+            except UserError as error:
+                answer = [error]
+        broadcast_object_list(answer)
+        if not isinstance(answer[0], Run):
+            assert answer[0] is not None
+            raise answer[0]
+        yield answer[0]
+
+
+def _announce(context: Context, network: Network) -> None:
+    """Log what the run is."""
+    config = context.config
+    random = config.model.weights == "none"
+    source = "random weights" if random else f"weights {config.model.weights}"
+    log(f"run     {context.run}: {config.model.backbone}, {source}, {config.photos.size} px; {network.unfrozen_note}")
     if config.train.frozen_bn and random:
         log("note    train.frozen_bn=true with random weights: no BatchNorm learns its statistics; false is better")
-    return run
 
 
 def _train_fold(
@@ -136,6 +172,10 @@ def _train_fold(
     """
     config, started = context.config, time.perf_counter()
     accelerator, compute = accelerator_for(compute)
+    checkpointer = Checkpointer(run, fold, compute, config.train.checkpoint_minutes)
+    if fresh:
+        checkpointer.remove()
+    checkpointer.check()  # before the features are computed
     ids = np.array(sorted(context.dataset.train["Id"]))
     training, scored = context.folds.rows(ids, fold)
     samples = fold_samples(config, data.scores, training, scored, fold, run.k)
@@ -159,14 +199,14 @@ def _train_fold(
         if live is not None:
             write_text(live, history_csv(history))
 
-    with stop_requests() as request, tracker(run, fold) as track_epoch:
-        checkpointer = Checkpointer(run, fold, compute, request, config.train.checkpoint_minutes)
-        if fresh:
-            checkpointer.remove()
-        with progress_hooks(config, f"fold {fold}", on_epoch, checkpointer) as hooks:
-            fitted = fit_fold(
-                config, data, training, fold=fold, compute=compute, samples=samples, network=network, inputs=inputs, hooks=hooks
-            )  # fmt: skip
+    with (
+        stop_requests() as checkpointer.request,
+        tracker(run, fold) as track_epoch,
+        progress_hooks(config, f"fold {fold}", on_epoch, checkpointer) as hooks,
+    ):
+        fitted = fit_fold(
+            config, data, training, fold=fold, compute=compute, samples=samples, network=network, inputs=inputs, hooks=hooks
+        )  # fmt: skip
     predicted, facts = _predict(config.predict.flip, data, fitted, scored, compute)
     if accelerator.is_main_process:
         found = evaluate(data.scores[scored], predicted, fitted.training_mean, data.groups[scored])
@@ -181,12 +221,9 @@ def _train_fold(
 
 
 @contextlib.contextmanager
-def _lock(run: Run, fold: int, *, again: bool) -> Iterator[None]:
+def _lock(run: Run, fold: int) -> Iterator[None]:
     try:
-        with FileLock(run.folder / f".fold{fold}.lock", timeout=0):
-            # Checked under the lock: another process may have trained it a moment ago.
-            if not again and fold in run.trained_folds():
-                raise Taken(f"{run.fold(fold)}: is trained already")
+        with run.lock(fold):
             yield
     except Timeout:
         raise Taken(f"{run.fold(fold)}: another process is training this fold; wait for it") from None
@@ -234,6 +271,7 @@ def _write(run: Run, fold: int, table: pd.DataFrame, fitted: Fitted, figures: di
             "inner_rows": fitted.inner_rows,
             "parameters": count_parameters(network),
             "trained_parameters": count_parameters(network, trained_only=True),
+            "settings": run.settings,
             "predictions_hash": file_hash(folder / "predictions.csv"),
             "head_hash": tensors_hash(network.trained_state()),
             "versions": versions(),

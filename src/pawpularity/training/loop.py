@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from numpy.typing import NDArray
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
@@ -343,7 +343,12 @@ def accelerator_for(compute: Compute) -> tuple[Accelerator, Compute]:
         AcceleratorState._reset_state()
     if compute.device.type == "cuda" and compute.device.index is not None:
         torch.cuda.set_device(compute.device)
-    accelerator = Accelerator(mixed_precision=precision, cpu=compute.device.type == "cpu")
+    some_unused = DistributedDataParallelKwargs(
+        find_unused_parameters=True
+    )  # efficientvim_m1 has parameters without a gradient
+    accelerator = Accelerator(
+        mixed_precision=precision, cpu=compute.device.type == "cpu", kwargs_handlers=[some_unused]
+    )
     return accelerator, replace(compute, device=accelerator.device) if accelerator.num_processes > 1 else compute
 
 

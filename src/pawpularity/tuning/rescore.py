@@ -26,13 +26,13 @@ from optuna.trial import FrozenTrial, TrialState
 from pawpularity.config import CONFIGS, Config, resolve
 from pawpularity.console import log, span, table
 from pawpularity.context import Context, default_run
-from pawpularity.errors import UserError, listed
+from pawpularity.errors import Diverged, UserError, listed
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.metrics import evaluate, indicative, rmse
 from pawpularity.evaluation.oof import read_fold
 from pawpularity.evaluation.predictions import Predictions, open_predictions
 from pawpularity.files import write_text
-from pawpularity.runs import Run
+from pawpularity.runs import OOF, Run
 from pawpularity.training.fold import train_run
 from pawpularity.training.samples import TrainingData
 from pawpularity.tuning.objective import values_of
@@ -62,11 +62,33 @@ class Trainer:
         """The run `name` with all folds (or those `wanted`). Raises UserError if a run with other settings has the name."""
         return train_run(self.context.variant(config, name), wanted=wanted, data=self.data)
 
+    def candidates(self, best: Sequence[Candidate]) -> list[Candidate]:
+        """Train them on all folds, in a nested search each on its own; those that diverge there are left out.
+
+        Raises UserError if none is left, or one of a nested search.
+        """
+        nested, kept = self.context.config.search.nested, []
+        for fold, candidate in enumerate(best):
+            try:
+                self.train(candidate.name, candidate.config, [fold] if nested else None)
+                kept.append(candidate)
+            except Diverged as error:
+                log(f"{candidate.name} is left out: {error}")
+        if not kept or (nested and len(kept) < len(best)):
+            raise UserError(
+                f"{', '.join(c.name for c in best if c not in kept)}: diverged on all folds, so there is nothing to score; take "
+                "another name (RUN=...) with a lower search.space.train.lr"
+            )
+        return kept
+
     def default(self, study: str) -> Predictions:
         """The run of the config as it is, under its usual name, or as `STUDY-default` if another run has that name."""
-        config, name = self.context.config, default_run(self.context.words[1], self.context.data)
+        config, words = self.context.config, self.context.words
+        name = default_run(words[1], self.context.data, words[6:])
         try:
             run = self.train(name, config)
+        except Diverged:
+            raise
         except UserError as error:
             log(f"the default is trained as {study}-default: {error}")
             run = self.train(f"{study}-default", config)
@@ -112,20 +134,20 @@ def cross_fit(target: Floats, fold: NDArray[np.int64], predictions: Sequence[Flo
     return answer, chosen
 
 
-def rescore(best: Sequence[Candidate], trainer: Trainer, default: Predictions) -> tuple[dict[str, Any], Floats]:
-    """Train the candidates: the figures, and the predictions (n,) behind the headline.
+def rescore(best: Sequence[Candidate], context: Context, default: Predictions) -> tuple[dict[str, Any], Floats]:
+    """Score the trained candidates: the figures, and the predictions (n,) behind the headline.
 
     `best`: of one search, trained on all folds; or the winner of each fold's own search, trained on that fold's training rows.
     """
-    search, folds = trainer.context.config.search, trainer.context.folds
+    search, folds = context.config.search, context.folds
     pooled: list[float | None] = [None] * len(best)
     if search.nested:
-        parts = [read_fold(trainer.train(c.name, c.config, [fold]), fold, folds) for fold, c in enumerate(best)]
+        parts = [read_fold(Run.open(OOF / c.name), fold, folds) for fold, c in enumerate(best)]
         prediction = pd.concat(parts).sort_values("Id")["prediction"].to_numpy(dtype=np.float64)
         kind, winner, chosen = "nested", search.fold, {fold: fold for fold in range(len(best))}
         figures = {kind: prediction}
     else:
-        sources = [open_predictions(trainer.train(c.name, c.config).name).prediction for c in best]
+        sources = [open_predictions(c.name).prediction for c in best]
         prediction, chosen = cross_fit(default.target, default.fold, sources)
         errors = [rmse(default.target, source) for source in sources]
         kind, winner, pooled = "cross-fitted", int(np.argmin(errors)), [*errors]

@@ -59,7 +59,8 @@ class Store:
             self.storage = _journal(folder / "study.journal", create)
         else:
             address = _address(url)
-            self.shown = address.set(drivername="postgresql").render_as_string()  # *** for the password
+            # *** for the password; the query may hold another one
+            self.shown = address.set(drivername="postgresql", query={}).render_as_string()
             try:
                 with self.reachable():
                     self.storage = _database(address, heartbeat)

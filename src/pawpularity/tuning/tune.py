@@ -104,8 +104,9 @@ def score(context: Context, studies: Mapping[int, optuna.Study], rows: TrainingD
     trainer, nested = Trainer(context, rows), config.search.nested
     top = 1 if nested else config.search.top
     best = [candidate for fold in sorted(studies) for candidate in candidates(studies[fold], config, top)]
+    best = trainer.candidates(best)
     default = trainer.default(name)
-    found, prediction = rescore(best, trainer, default)
+    found, prediction = rescore(best, context, default)
     winner = next(c for c in best if c.name == found["winner"])
     written = write_winner(name, configs, winner)
     folder = study_folder(name)
