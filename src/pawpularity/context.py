@@ -7,7 +7,6 @@ the command line changes it. Data other than those two add `-<data folder>` to i
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,12 +141,9 @@ def data_suffix(data: Path) -> str:
 
 
 def default_run(configs: str, data: Path, settings: Sequence[str] = ()) -> str:
-    """The config's name, or the backbone's where `settings` change it; with the data folder's name for data other than the
-    contest's and the sample."""
-    name, own = run_name(configs) or "run", None
-    if any(word.startswith("model") for word in settings):
-        backbone = resolve(configs, settings).model.backbone
-        with suppress(UserError):  # the config may need its settings
-            own = resolve(configs).model.backbone
-        name = name if backbone == own else backbone.partition(".")[0]
+    """The config's name, or the backbone's where one of `settings` names it; with the data folder's name for data other than
+    the contest's and the sample."""
+    name = run_name(configs) or "run"
+    if any(re.match(r"model(\.|=.*\b)backbone\b", word) for word in settings):
+        name = resolve(configs, settings).model.backbone.partition(".")[0]
     return name + data_suffix(data)

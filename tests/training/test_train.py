@@ -175,6 +175,14 @@ def test_jobs_that_make_no_sense(words, key, work, drawn, refused):
     assert key in refused("jobs", "--data", drawn, *TOY, "train.warmup_epochs=0", *words)
 
 
+def test_jobs_of_several_seeds_are_named_after_their_backbone(work, drawn, paw):
+    done = paw("jobs", "--config", "densenet161", "--data", drawn, *TOY, "train.warmup_epochs=0", "--seeds", "0 3")
+    assert {line.split("--run ")[1].split()[0] for line in done.out.splitlines()} == {
+        "test_resnet-toy",
+        "test_resnet-toy-seed3",
+    }
+
+
 def test_jobs_quote_every_word(work, drawn, paw):
     data = shutil.copytree(drawn, work / "my $(touch x); 'pets'")
     words = ("model.weights=a b'c", 'model.weights=$(touch x);"y"')
