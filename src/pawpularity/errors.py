@@ -16,6 +16,10 @@ class UserError(Exception):
         super().__init__(" ".join(message.splitlines()))
 
 
+class BadPhoto(Exception):
+    """Bytes that cannot be used as a photo; the message is the reason, in a few words. `data.photos` adds the file's name."""
+
+
 class Diverged(UserError):
     """A training whose loss or predictions are no longer finite."""
 

@@ -10,8 +10,7 @@ from PIL import Image
 
 from pawpularity.data import dataset as module
 from pawpularity.data.dataset import Dataset, fingerprints, load_test
-from pawpularity.data.photo_facts import displayed_size
-from pawpularity.data.photos import decode
+from pawpularity.data.photos import decode, photo_size
 from pawpularity.data.tables import ID, METADATA, TARGET
 from pawpularity.errors import UserError
 
@@ -158,4 +157,4 @@ def test_displayed_size_is_that_of_the_upright_photo(tmp_path: Path, kind: str, 
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture(0).save(tmp_path / "x.jpg", kind, exif=exif)
-    assert displayed_size(tmp_path / "x.jpg") == ((20, 30) if orientation > 4 else (30, 20))
+    assert photo_size(tmp_path / "x.jpg") == ((20, 30) if orientation > 4 else (30, 20))
