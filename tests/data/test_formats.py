@@ -12,7 +12,7 @@ from PIL import Image, features
 
 from pawpularity.coach.upload import Upload
 from pawpularity.data.formats import kind_of
-from pawpularity.data.photos import PhotoError, decode, photo_size
+from pawpularity.data.photos import PhotoError, decode, photo_size, photos_in
 
 SIZE = 48
 
@@ -283,3 +283,23 @@ def test_real_photos_keep_their_pixels(real: Path) -> None:
             image.draft("RGB", (2 * SIZE, 2 * SIZE))
             expected = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         np.testing.assert_array_equal(decode(path, SIZE, "squash"), np.asarray(expected))
+
+
+def test_photos_in_a_folder_are_told_by_content_or_ending(tmp_path: Path) -> None:
+    for name, kind in {
+        "a.JPG": "JPEG",
+        "b.jfif": "JPEG",
+        "c": "PNG",
+        "d.dat": "WEBP",
+        "raw.dng": "TIFF",
+        "e.TIF": "TIFF",
+    }.items():
+        (tmp_path / name).write_bytes(saved(blobs(), kind))
+    for name in ("f.HEIC", "g.avif", "h.jpe"):
+        (tmp_path / name).write_bytes(b"damaged")
+    (tmp_path / "below").mkdir()
+    for name in ("train.csv", "clip.mov", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"BM text")
+    photos, others = photos_in(tmp_path)
+    assert [path.name for path in photos] == ["a.JPG", "b.jfif", "c", "d.dat", "e.TIF", "f.HEIC", "g.avif", "h.jpe"]
+    assert [path.name for path in others] == ["clip.mov", "raw.dng", "train.csv"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-DUPLICATES = "apdw16-of-64-thumb16-1"
+DUPLICATES = "apdw16-of-64-thumb16-inside-2"
 """Version of the rule for near-duplicates (`duplicates`), in the names of caches and of folds files."""
 CONTEST = Path("input/petfinder-pawpularity-score")
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
-from pawpularity.data.formats import opened, orientation, upright_size
+from pawpularity.data.formats import ENDINGS, HEAD, kind_of, opened, orientation, upright_size
 from pawpularity.data.png import eight_bits, rescaled
 from pawpularity.errors import BadPhoto, UserError
 from pawpularity.files import write_text
@@ -109,6 +109,34 @@ def read_photo(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise PhotoError(path, fault(error)) from None
+
+
+def photos_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(photos, other files) directly in a folder, by name. A photo is told by its content or its ending; hidden files are neither.
+
+    Raw files of cameras, which begin as a TIFF does and hold a small picture first, are other files.
+    """
+    photos, others = [], []
+    for path in sorted(folder.iterdir()):
+        ending = path.suffix.lower()
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        kind = _kind_of_file(path)
+        if ending in ENDINGS or kind not in ("", "TIFF") or (kind == "TIFF" and not ending):
+            photos.append(path)
+        else:
+            others.append(path)
+    return photos, others
+
+
+def _kind_of_file(path: Path) -> str:
+    try:
+        if path.is_file():  # opening a pipe would hang
+            with path.open("rb") as file:
+                return kind_of(file.read(HEAD))
+    except OSError:
+        pass
+    return ""
 
 
 def photo_stat(path: Path, max_bytes: int = MAX_BYTES) -> os.stat_result:
