@@ -5,6 +5,7 @@ Results go to standard output, everything else to standard error, so that a resu
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -14,6 +15,8 @@ from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from pawpularity.errors import printable
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -22,12 +25,13 @@ LOG_EVERY_S = 30.0
 """Without a terminal there is no bar; a log line appears this often instead."""
 PIPED_WIDTH = 200
 """Width of a table in characters where there is no terminal."""
+_STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 def log(line: str) -> None:
     """Print one line on standard error. Of several processes that train together only the first prints."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line, "\n\t"), file=sys.stderr, flush=True)
 
 
 def next_step(command: str) -> None:
@@ -42,7 +46,8 @@ def emit(value: Any, text: str, destination: str | None) -> None:
     if destination == "-":
         print(json.dumps(value, indent=2, allow_nan=False))
         return
-    print(text)
+    # What our tables are made bold with may pass, no other command for the terminal.
+    print("".join(part if _STYLE.fullmatch(part) else printable(part, "\n\t") for part in _STYLE.split(text)))
     if destination:
         write_json(Path(destination), value)
 
@@ -85,7 +90,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, left: Iter
     for number, name in enumerate(header):
         shown.add_column(name, justify="left" if number in left else "right", overflow="fold")
     for row in rows:
-        shown.add_row(*("" if cell is None else Text(str(cell)) for cell in row))
+        shown.add_row(*("" if cell is None else Text(printable(str(cell), "\n")) for cell in row))
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else PIPED_WIDTH
     console = Console(file=StringIO(), width=width, force_terminal=terminal, highlight=False, legacy_windows=False)

@@ -109,7 +109,7 @@ def test_pets_in_one_layout_are_told_apart_and_their_copies_found(tmp_path: Path
     assert not any(is_copy(paths[0], other) for other in paths[1:16])
 
 
-@pytest.mark.parametrize("layout", (screen, pillars))
+@pytest.mark.parametrize("layout", [screen, pillars])
 def test_real_pets_in_one_layout(real: Path, tmp_path: Path, layout) -> None:
     photos = sorted((real / "pawpularity-100" / "train").glob("*.jpg"))
     paths = save(tmp_path / "p", [layout(Image.open(path).convert("RGB"), i) for i, path in enumerate(photos)])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pawpularity.console import emit, log, make_word, next_step, table, track
 from pawpularity.context import Context
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, printable
 from pawpularity.files import write_text
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ def _report(opened: "Coach", files: Sequence[Path]) -> tuple[list[dict[str, Any]
     for path in track(files, "scoring"):
         try:
             upload = Upload.of(read_photo(path, MAX_BYTES))
-            photo = {"photo": str(path), **asdict(opened.score(upload))}
+            photo = {"photo": printable(str(path)), **asdict(opened.score(upload))}
             photo["tips"] = [asdict(tip) for tip in opened.tips(upload)]
             photo["crop"] = asdict(opened.crop(upload)) if len(files) == 1 else None
             found.append(photo)
         except PhotoError as error:
-            faults[str(path)] = error.reason
+            faults[printable(str(path))] = error.reason
     return found, faults
 
 

@@ -24,7 +24,7 @@ from PIL import Image, ImageFile
 
 from pawpularity.data.formats import ENDINGS, HEAD, kind_of, opened, orientation, upright_size
 from pawpularity.data.png import eight_bits, rescaled
-from pawpularity.errors import BadPhoto, UserError
+from pawpularity.errors import BadPhoto, UserError, printable
 from pawpularity.files import write_text
 
 DECODER = "pillow-bicubic-draft2x-white-2"
@@ -177,7 +177,7 @@ def refuse(faults: Sequence[tuple[Path, str]], total: int, report: Path) -> None
     if len(faults) > _NAMED:
         named += f"; and {len(faults) - _NAMED} more"
         with suppress(OSError):
-            write_text(report, "".join(f"{path}\t{reason}\n" for path, reason in faults))
+            write_text(report, "".join(f"{printable(str(path))}\t{reason}\n" for path, reason in faults))
             named += f", listed in {report}"
     raise UserError(f"{len(faults)} of {total} photos cannot be used ({named}); replace them, or drop their rows")
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data.folds import read_folds
-from pawpularity.data.tables import ID
+from pawpularity.data.tables import ID, near_hint
 from pawpularity.errors import UserError
 from pawpularity.evaluation.oof import constant_predictions, read_oof, read_run, run_folds
 from pawpularity.files import text_hash
@@ -142,8 +142,10 @@ def open_several(words: Sequence[str], *, scale: float | None = None, folds: Pat
 
 def _require_same_rows(first: Predictions, second: Predictions) -> None:
     if differing := set(first.table[ID]) ^ set(second.table[ID]):
-        raise UserError(f"{first.path} and {second.path} score different photos: {min(differing)} is in only one of them; "
-                        "name predictions of the same rows")  # fmt: skip
+        hint = near_hint(second.table[ID], first.table[ID]) or "; name predictions of the same rows"
+        raise UserError(
+            f"{first.path} and {second.path} score different photos: {min(differing)} is in only one of them{hint}"
+        )
     unequal = np.flatnonzero(np.abs(first.target - second.target) > 1e-6)
     if len(unequal):
         row = int(unequal[0])

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from pawpularity.config import resolve
 from pawpularity.console import Progress, log, next_step
 from pawpularity.context import choose_data, default_config, default_run
+from pawpularity.data import data_name
 from pawpularity.data.dataset import Rows, load_test
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.ensemble.methods import Weights
 from pawpularity.ensemble.record import read_weights
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, printable
 from pawpularity.files import file_hash, write_json, write_text
 from pawpularity.kaggle.submission_file import check_ids, submission_text
 from pawpularity.runs import OOF, Run, check_name, git_commit, versions
@@ -44,14 +45,16 @@ def predict(*, out: str | None, run: str | None, config: str | None, data: str |
     flip = chosen.predict.flip if any(word.startswith("predict.flip") for word in settings) else None
     path = Path(out) if out else SUBMISSIONS / f"{found.name}.csv"
     scores = predict_test(found, load_test(folder, Path(chosen.cache.folder)), path, flip)
-    print(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
+    print(
+        f"{printable(str(path))}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}"
+    )
     next_step(f"make kernel RUNS={found.name} (the contest takes no files: Kaggle runs a kernel)")
 
 
 def _own_data(run: Run, chosen: Path) -> Path:
     """The folder of the data the run was trained on; `chosen` if the run does not record one but has its name."""
     trained_on = run.record["data"]
-    if trained_on.get("folder") is None and trained_on["name"] != chosen.resolve().name:
+    if trained_on.get("folder") is None and trained_on["name"] != data_name(chosen):
         raise UserError(
             f"{run.name} was trained on {trained_on['name']}, not on {chosen}; name the photos with DATA=DIR"
         )
@@ -89,7 +92,7 @@ def predict_test(run: Run, test: Rows, path: Path, flip: bool | None = None) -> 
         origin["blend"] = {"intercept": intercept, "weights": dict(zip(folds, weights.tolist(), strict=True))}
         scores = Weights(intercept, weights)(np.stack(parts, axis=1) if parts else np.empty((len(ids), 0)))
     origin |= {
-        "test": {"data": test.folder.resolve().name, "hash": test.hash},
+        "test": {"data": data_name(test.folder), "hash": test.hash},
         "trained_on": run.record["data"],
         "git_commit": git_commit(),
         "versions": versions(),
