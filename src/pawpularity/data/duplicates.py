@@ -76,7 +76,7 @@ def duplicate_groups(paths: Sequence[Path], *, threshold: float = THRESHOLD, cac
         return decode(paths[distinct[i]], _LARGER, "squash")
 
     same = [
-        (box := _inside(thumbs[i], thumbs[j])) is None or _same_inside(larger(i), larger(j), box)
+        all(_same_inside(larger(i), larger(j), box) for box in _insides(thumbs[i], thumbs[j]))
         for i, j in zip(a.tolist(), b.tolist(), strict=True)
     ]
     a, b = a[same], b[same]
@@ -96,7 +96,7 @@ def is_copy(one: Path, other: Path, threshold: float = THRESHOLD) -> bool:
     """
     pictures = [decode(path, _LARGER, "squash") for path in (one, other)]
     thumbs = [_signature(_resized(picture, _DECODED))[_BYTES:].reshape(_THUMB, _THUMB) for picture in pictures]
-    if box := _inside(thumbs[0], thumbs[1]):
+    for box in sorted(_insides(thumbs[0], thumbs[1]))[:1]:
         pictures = [_resized(_cut(picture, box), _LARGER) for picture in pictures]
     first, second = _variants(pictures[0], mirrored=True), _variants(pictures[1], mirrored=False)
     a, b = similar_pairs(np.stack([*first, *second]), threshold)
@@ -151,28 +151,38 @@ def _signature(pixels: Pixels) -> Signatures:
     return np.concatenate([np.packbits(bits), thumb.ravel()])
 
 
-def _inside(one: Pixels, other: Pixels) -> tuple[int, int, int, int] | None:
-    """(top, bottom, left, right), in cells of two thumbnails, of the part in which they differ; None without a shared border."""
+Box = tuple[int, int, int, int]
+"""top, bottom, left, right, in cells of a thumbnail"""
+
+
+def _insides(one: Pixels, other: Pixels) -> set[Box]:
+    """The parts in which two thumbnails that share a border differ: by rows first, and by columns first; none without a border.
+
+    Either may miss narrow pictures, or take in a clock in a bar.
+    """
     differs = np.abs(one.astype(np.int16) - other) > _EQUAL
+    by_rows, by_columns = _differing(differs), _differing(differs.T)
+    found = {by_rows, by_columns and (*by_columns[2:], *by_columns[:2])} - {None}
+    return {box for box in found if box and _SMALLEST <= (box[1] - box[0]) * (box[3] - box[2]) / _THUMB**2 <= _LARGEST}
+
+
+def _differing(differs: npt.NDArray[np.bool_]) -> Box | None:
+    """From the first to the last row in which many cells differ, and the same for the columns within these rows."""
     rows = np.flatnonzero(differs.mean(axis=1) >= _DIFFERING)
     if not rows.size:
         return None
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     columns = np.flatnonzero(differs[top:bottom].mean(axis=0) >= _DIFFERING)
-    if not columns.size:
-        return None
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    share = (bottom - top) * (right - left) / _THUMB**2
-    return (top, bottom, left, right) if _SMALLEST <= share <= _LARGEST else None
+    return (top, bottom, int(columns[0]), int(columns[-1]) + 1) if columns.size else None
 
 
-def _cut(picture: Pixels, box: tuple[int, int, int, int]) -> Pixels:
+def _cut(picture: Pixels, box: Box) -> Pixels:
     """The part of a picture (s, s, 3) within `box`."""
     top, bottom, left, right = (edge * len(picture) // _THUMB for edge in box)
     return picture[top:bottom, left:right]
 
 
-def _same_inside(one: Pixels, other: Pixels, box: tuple[int, int, int, int]) -> bool:
+def _same_inside(one: Pixels, other: Pixels, box: Box) -> bool:
     """Whether two pictures (s, s, 3) show the same within `box`, by their hashes."""
     first, second = (np.unpackbits(_signature(_resized(_cut(p, box), _DECODED))[:_BYTES]) for p in (one, other))
     return bool((first == second).mean() >= INSIDE)
