@@ -107,8 +107,7 @@ def test_hash_follows_content(folder: Path, change: str) -> None:
 
 @pytest.mark.parametrize("as_file", [True, False])
 def test_labels_alone(folder: Path, as_file: bool) -> None:
-    if not as_file:
-        shutil.rmtree(folder / "train")
+    shutil.rmtree(folder / "train")
     data = load(folder / "train.csv" if as_file else folder)
     assert (data.name, data.has_photos, len(data.train), data.folder) == ("contest", False, 5, folder)
     for ask in (data.require_photos, lambda: data.paths, lambda: data.photo_key, lambda: data.photos(8, "crop")):

@@ -119,7 +119,7 @@ def photos_in(folder: Path) -> tuple[list[Path], list[Path]]:
     photos, others = [], []
     for path in sorted(folder.iterdir()):
         ending = path.suffix.lower()
-        if path.name.startswith(".") or path.is_dir():
+        if path.name.startswith(".") or (path.is_dir() and ending not in ENDINGS):
             continue
         kind = _kind_of_file(path)
         if ending in ENDINGS or kind not in ("", "TIFF") or (kind == "TIFF" and not ending):
