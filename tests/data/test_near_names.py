@@ -66,9 +66,10 @@ def test_a_photo_under_a_near_name_is_named(shelter, work, refused, how):
 
 
 def test_near_names_and_no_others_are_found():
-    among = {near_name(name): name for name in ("abc", "00012", "120000000000", "Zoé")}
-    assert [find_near(word, among) for word in ("ABC.JPG", "12", "12.0", "1.2E+11", "Zoe\u0301.png", "abd", "1.3E+11", "1e5")] == [
-        "abc", "00012", "00012", "120000000000", "Zoé", None, None, None]  # fmt: skip
+    among = {near_name(name): name for name in ("abc", "00012", "120000000000", "Zoé", "0123e6")}
+    assert [find_near(word, among) for word in ("ABC.JPG", "12", "12.0", "1.2E+11", "Zoe\u0301.png", "abd", "1.3E+11", "1e5",
+                                                   "1.23E+08")] == [
+        "abc", "00012", "00012", "120000000000", "Zoé", None, None, None, "0123e6"]  # fmt: skip
 
 
 def test_a_table_beside_its_photos_has_them(shelter, tmp_path):

@@ -177,10 +177,11 @@ def _has_photos(folder: Path, part: str, table: pd.DataFrame, cache_folder: Path
         if f"{name}.jpg" in present:
             continue
         other = find_near(name, near)
-        rule = "the name must be exactly the Id and .jpg, in this folder"
-        reason = f'missing (found "{printable(other)}"; {rule})' if other else "missing"
-        faults.append((photos / f"{name}.jpg", reason))
-    refuse(faults, len(table), cache_folder / f"missing-{part}.txt")
+        faults.append((photos / f"{name}.jpg", f'missing (found "{printable(other)}")' if other else "missing"))
+    remedy = "replace them, or drop their rows"
+    if any("found" in reason for _, reason in faults):
+        remedy = f"rename them, or correct the Ids: a photo's name is exactly {photos}/, its Id, and .jpg"
+    refuse(faults, len(table), cache_folder / f"missing-{part}.txt", remedy)
     return True
 
 

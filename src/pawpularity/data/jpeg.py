@@ -16,6 +16,7 @@ from pawpularity.errors import BadPhoto
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 _SOS, _DHT, _DRI, _PROGRESSIVE = 0xDA, 0xC4, 0xDD, 0xC2
+_SEQUENTIAL = (0xC0, 0xC1)
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0-15, JPEG-LS
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF, 0xF7}
 _STOP = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # a marker that ends a scan; FF00 is data, FFD0-D7 are restarts
@@ -44,7 +45,7 @@ class Frame:
     @property
     def in_one_scan(self) -> bool:
         """Whether pixels come out while data go in."""
-        return self.marker != _PROGRESSIVE and bool(self.scans) and self.scans[0][0][0] == len(self.sampling)
+        return self.marker in _SEQUENTIAL and bool(self.scans) and self.scans[0][0][0] == len(self.sampling)
 
     @property
     def restarts(self) -> int:
@@ -63,8 +64,9 @@ def opened(data: bytes) -> JpegImagePlugin.JpegImageFile:
     frame = _frame_of(data)
     _require_readable(frame)
     # Not Image.open, which would read the index of all pictures.
-    if not (frame.scans and frame.in_one_scan):
-        _require_scans(data, frame)
+    if not frame.in_one_scan:
+        if frame.marker in (*_SEQUENTIAL, _PROGRESSIVE):  # the others are coded otherwise
+            _require_scans(data, frame)
         return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
     image = _OneScan(io.BytesIO(data))
     image.early, image.end = _early(data, frame), frame.scans[0][2]

@@ -169,7 +169,9 @@ def fault(error: Exception) -> str:
     return f"damaged ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:80]})"
 
 
-def refuse(faults: Sequence[tuple[Path, str]], total: int, report: Path) -> None:
+def refuse(
+    faults: Sequence[tuple[Path, str]], total: int, report: Path, remedy: str = "replace them, or drop their rows"
+) -> None:
     """Raise one UserError for all `faults` (photo, reason), if any. It names 20; with more, the file `report` lists all."""
     if not faults:
         return
@@ -179,7 +181,7 @@ def refuse(faults: Sequence[tuple[Path, str]], total: int, report: Path) -> None
         with suppress(OSError):
             write_text(report, "".join(f"{printable(str(path))}\t{reason}\n" for path, reason in faults))
             named += f", listed in {report}"
-    raise UserError(f"{len(faults)} of {total} photos cannot be used ({named}); replace them, or drop their rows")
+    raise UserError(f"{len(faults)} of {total} photos cannot be used ({named}); {remedy}")
 
 
 def thread_count() -> int:

@@ -151,7 +151,7 @@ def near_name(name: str) -> str:
 def find_near(name: str, among: Mapping[str, str]) -> str | None:
     """What `name` may be in truth; `among`: the true names by their `near_name`.
 
-    A spreadsheet also writes 123456789012345 as 1.23E+14.
+    A spreadsheet also writes 123456789012345 as 1.23E+14, and 123e6 as 1.23E+08.
     """
     if found := among.get(near_name(name)):
         return found
@@ -162,7 +162,7 @@ def find_near(name: str, among: Mapping[str, str]) -> str | None:
 
 
 def _rounded(text: str, digits: int) -> str:
-    return f"{int(text):.{digits}e}" if text.isdecimal() and len(text) < 300 else ""
+    return f"{float(text):.{digits}e}" if re.fullmatch(r"\d+(e\d+)?", text, re.ASCII) else ""
 
 
 def near_hint(others: Iterable[str], ids: Iterable[str]) -> str:
