@@ -28,7 +28,7 @@ from typer.exceptions import TyperException
 from pawpularity import __version__
 from pawpularity.command_line import make_words, spread
 from pawpularity.console import Progress, show_full
-from pawpularity.errors import UserError, nearest
+from pawpularity.errors import UserError, nearest, printable
 from pawpularity.signals import Stopped, terminable
 
 # Set before the imports that read them. Nothing connects to a network unless the user asks for it, and threads that wait
@@ -548,7 +548,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(words)
     except KeyboardInterrupt as stop:
         line = str(stop) or "Stopped. Finished work is saved; run the same command to resume."
-        print(f"pawpularity: {line}", file=sys.stderr)
+        print(f"pawpularity: {printable(line)}", file=sys.stderr)
         return stop.exit_code if isinstance(stop, Stopped) else 130
     except BrokenPipeError:  # the reader (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -556,7 +556,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line = _line(error)
         if not line:
             raise
-        print(f"pawpularity: {line}", file=sys.stderr)
+        print(f"pawpularity: {printable(line)}", file=sys.stderr)
         return 2
     return 0
 

@@ -5,6 +5,7 @@ Results go to standard output, everything else to standard error, so that a resu
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -15,6 +16,8 @@ from pathlib import Path
 from shlex import quote
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from pawpularity.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -27,12 +30,14 @@ MOST_LINES = 15
 """Lines of a result without --full; remarks and the next step add up to five."""
 NARROWEST = 12
 """Characters that a column of words keeps at least."""
+_STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
 _full = True
 
 
 def log(line: str) -> None:
     """Print one line on standard error. Of several processes that train together only the first prints."""
     if os.environ.get("RANK", "0") == "0":
+        line = printable(line, "\n\t")
         if _bars.cache_info().currsize:
             _bars().console.print("\n".join(fitted(line)), markup=False, highlight=False, soft_wrap=True)
         else:  # a log file keeps a line whole
@@ -42,7 +47,7 @@ def log(line: str) -> None:
 def next_step(command: str, **words: object) -> None:
     """Print the command that usually follows, as `make_line` writes it. It is never wrapped, so that it can be copied."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"next: {make_line(command, **words)}", file=sys.stderr, flush=True)
+        print(f"next: {printable(make_line(command, **words))}", file=sys.stderr, flush=True)
 
 
 def make_line(command: str, **words: object) -> str:
@@ -75,14 +80,19 @@ def emit(value: Any, text: str, destination: str | None, *, more: str = "") -> N
         lines, rest = lines[:MOST_LINES], lines[MOST_LINES:] + rest
         if len(rest) > 1:
             rest = [f"{len(rest)} more lines: --full (make: FULL=1)"]
-    print(*lines, *rest, sep="\n")
+    print(*map(_shown, [*lines, *rest]), sep="\n")
     if destination:
         write_json(Path(destination), value)
 
 
 def say(text: str) -> None:
     """Print a result that is words only."""
-    print(*fitted(text), sep="\n")
+    print(*map(_shown, fitted(text)), sep="\n")
+
+
+def _shown(line: str) -> str:
+    """`line` without commands for the terminal but those that make it dim."""
+    return "".join(part if _STYLE.fullmatch(part) else printable(part, "\t") for part in _STYLE.split(line))
 
 
 def fitted(text: str) -> list[str]:
@@ -148,7 +158,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, left: Iter
     from rich.table import Table
     from rich.text import Text
 
-    left, cells = set(left), [["" if cell is None else str(cell) for cell in row] for row in rows]
+    left = set(left)
+    cells = [["" if cell is None else printable(str(cell), "\n") for cell in row] for row in rows]
     widest = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     least = [min(NARROWEST, width) if number in left else width for number, width in enumerate(widest)]
     whole = sum(least) + 2 * (len(least) - 1) <= terminal_width()  # else numbers are wrapped too, never cut off

@@ -16,6 +16,7 @@ from pawpularity.config import Config, resolve, run_name
 from pawpularity.console import log, make_word, next_step
 from pawpularity.data import CONTEST, is_drawn
 from pawpularity.errors import UserError
+from pawpularity.files import short_name
 from pawpularity.runs import OOF, check_name
 from pawpularity.sample import SAMPLE
 
@@ -137,7 +138,7 @@ def data_suffix(data: Path) -> str:
     if data.resolve() in (CONTEST.resolve(), SAMPLE.resolve()):
         return ""
     name = data.resolve().stem if data.is_file() else data.resolve().name
-    return "-" + (re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "data")
+    return "-" + short_name(re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "data", 40)
 
 
 def default_run(configs: str, data: Path, settings: Sequence[str] = ()) -> str:

@@ -10,13 +10,32 @@ from difflib import get_close_matches
 _LONGEST = 2000  # characters of a message; of a longer one the middle is left out: the remedy stands at the end
 
 
+def printable(text: str, keep: str = "") -> str:
+    """`text` with everything that a terminal would obey or cannot show as an escape: `\\x1b`, `\\xe9`; characters in `keep` stay.
+
+    File names come from elsewhere. They may hold commands for the terminal, and bytes that are no UTF-8.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 class UserError(Exception):
     """A fault in the input, the options or the machine that the user can fix. The message is one line."""
 
     def __init__(self, message: str) -> None:
         # Quoted parts may hold line ends: a file's name, a word of the command line, another library's message.
-        line = " ".join(message.splitlines())
+        line = printable(" ".join(message.splitlines()))
         super().__init__(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 500]} ... {line[-450:]}")
+
+
+class BadPhoto(Exception):
+    """Bytes that cannot be used as a photo; the message is the reason, in a few words. `data.photos` adds the file's name."""
 
 
 class Diverged(UserError):

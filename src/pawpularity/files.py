@@ -17,6 +17,7 @@ from typing import Any, overload
 
 from pawpularity.errors import UserError
 
+_UNFIT = "backslashreplace"  # how a file name that is no UTF-8 is written into text
 OTHER_CACHE = ", or set cache.folder to another disk"
 """`remedy` of `require_space` for files in the cache."""
 
@@ -76,7 +77,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with Unix line ends, whole or not at all."""
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", errors=_UNFIT, newline="\n") as file:
         file.write(text)
 
 
@@ -109,6 +110,11 @@ def read_json(path: Path, what: str) -> Any:
         raise UserError(f"{what}: {path} cannot be read ({error}); delete it and make it again") from None
 
 
+def short_name(name: str, longest: int = 60) -> str:
+    """`name`, if longer than `longest` characters cut to that, with a hash at its end; for names of files made from it."""
+    return name if len(name) <= longest else f"{name[: longest - 7]}-{text_hash(name)[:6]}"
+
+
 def file_hash(path: Path) -> str:
     """BLAKE2b (128 bits, hex) of the file's bytes."""
     with path.open("rb") as file:
@@ -117,14 +123,14 @@ def file_hash(path: Path) -> str:
 
 def content_hash(text: str) -> str:
     """`file_hash` of a file that would hold `text` as UTF-8."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode(errors=_UNFIT), digest_size=16).hexdigest()
 
 
 def text_hash(*parts: str) -> str:
     """12 hex digits of BLAKE2b over the parts, each ended by a zero byte so that ("ab","c") and ("a","bc") differ."""
     digest = hashlib.blake2b(digest_size=6)
     for part in parts:
-        digest.update(part.encode())
+        digest.update(part.encode(errors=_UNFIT))
         digest.update(b"\0")
     return digest.hexdigest()
 

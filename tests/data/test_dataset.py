@@ -10,8 +10,7 @@ from PIL import Image
 
 from pawpularity.data import dataset as module
 from pawpularity.data.dataset import Dataset, fingerprints, load_test
-from pawpularity.data.photo_facts import displayed_size
-from pawpularity.data.photos import decode
+from pawpularity.data.photos import decode, photo_size
 from pawpularity.data.tables import ID, METADATA, TARGET
 from pawpularity.errors import UserError
 
@@ -108,8 +107,7 @@ def test_hash_follows_content(folder: Path, change: str) -> None:
 
 @pytest.mark.parametrize("as_file", [True, False])
 def test_labels_alone(folder: Path, as_file: bool) -> None:
-    if not as_file:
-        shutil.rmtree(folder / "train")
+    shutil.rmtree(folder / "train")
     data = load(folder / "train.csv" if as_file else folder)
     assert (data.name, data.has_photos, len(data.train), data.folder) == ("contest", False, 5, folder)
     for ask in (data.require_photos, lambda: data.paths, lambda: data.photo_key, lambda: data.photos(8, "crop")):
@@ -158,4 +156,4 @@ def test_displayed_size_is_that_of_the_upright_photo(tmp_path: Path, kind: str, 
     exif = Image.Exif()
     exif[0x0112] = orientation
     picture(0).save(tmp_path / "x.jpg", kind, exif=exif)
-    assert displayed_size(tmp_path / "x.jpg") == ((20, 30) if orientation > 4 else (30, 20))
+    assert photo_size(tmp_path / "x.jpg") == ((20, 30) if orientation > 4 else (30, 20))

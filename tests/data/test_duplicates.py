@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from pawpularity.data import duplicates as module
 from pawpularity.data.duplicates import THRESHOLD, components, duplicate_groups, is_copy, signature, similar_pairs
@@ -62,6 +62,58 @@ def test_mirrored_and_cropped_copies_are_found_pair_by_pair(tmp_path: Path) -> N
         tmp_path / "p", [picture(0), ImageOps.mirror(picture(0)), cropped(picture(0), 0.05), picture(1)]
     )
     assert [is_copy(one, path) for path in (one, mirrored, smaller, other)] == [True, True, True, False]
+
+
+def screen(image: Image.Image, clock: int) -> Image.Image:
+    """A phone's screen around a picture."""
+    shown = Image.new("RGB", (180, 390), "black")
+    shown.paste(image.resize((180, 135)), (0, 120))
+    draw = ImageDraw.Draw(shown)
+    draw.rectangle((0, 0, 180, 14), fill=(30, 30, 30))
+    draw.text((5, 2), f"{clock % 24:02d}:{7 * clock % 60:02d}", fill="white")
+    draw.ellipse((60, 350, 120, 385), fill="white")
+    return shown
+
+
+def letterbox(image: Image.Image, _: int) -> Image.Image:
+    shown = Image.new("RGB", (160, 284), "black")
+    shown.paste(image.resize((160, 90)), (0, 97))
+    return shown
+
+
+def pillars(image: Image.Image, _: int) -> Image.Image:
+    shown = Image.new("RGB", (284, 160), "white")
+    shown.paste(image.resize((90, 160)), (97, 0))
+    return shown
+
+
+def frame(image: Image.Image, _: int) -> Image.Image:
+    shown = Image.new("RGB", (300, 300), (120, 60, 20))
+    for edge in range(0, 60, 10):
+        ImageDraw.Draw(shown).rectangle((edge, edge, 300 - edge, 300 - edge), outline=(255, 220, 120), width=4)
+    shown.paste(image.resize((140, 140)), (80, 80))
+    return shown
+
+
+LAYOUTS = (screen, letterbox, pillars, frame)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pets_in_one_layout_are_told_apart_and_their_copies_found(tmp_path: Path, layout) -> None:
+    pets = [picture(i) for i in range(16)]
+    shown = [layout(pet, i) for i, pet in enumerate(pets)]
+    copies = [layout(cropped(pet, 0.01), i + 5) for i, pet in enumerate(pets[:4])]
+    paths = save(tmp_path / "p", [*shown, *copies], quality=80)
+    assert duplicate_groups(paths, cache_folder=tmp_path).tolist() == [*range(16), *range(4)]
+    assert is_copy(paths[0], paths[16])
+    assert not any(is_copy(paths[0], other) for other in paths[1:16])
+
+
+@pytest.mark.parametrize("layout", [screen, pillars])
+def test_real_pets_in_one_layout(real: Path, tmp_path: Path, layout) -> None:
+    photos = sorted((real / "pawpularity-100" / "train").glob("*.jpg"))
+    paths = save(tmp_path / "p", [layout(Image.open(path).convert("RGB"), i) for i, path in enumerate(photos)])
+    assert duplicate_groups(paths, cache_folder=tmp_path).tolist() == list(range(100))
 
 
 def test_flat_pictures_are_duplicates_of_identical_files_alone(tmp_path: Path) -> None:

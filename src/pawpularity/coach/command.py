@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from pawpularity.console import Progress, emit, log, next_step, table, track
 from pawpularity.context import Context
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, printable
 from pawpularity.files import write_json, write_text
 
 if TYPE_CHECKING:
     from pawpularity.coach.coach import Coach
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 COLUMNS = ("rank", "photo", "score", "half_low", "half_high", "low", "high", "beats_median", "beats_top_quarter", "gap_to_next",
            "beats_next", "advice", "note")  # fmt: skip
+_NAMED = 20  # files that are no photos, in a log line
 
 _NO_BETTER = "not significantly better than always answering the mean, so these numbers mean little"
 
@@ -75,16 +75,21 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
 
 
 def _files(words: Sequence[str]) -> list[Path]:
-    """The photos that `words` name: files, and photos directly inside folders, sorted by name."""
+    """The photos that `words` name: files, and photos directly inside folders, sorted by name. Other files there are logged."""
     if not words:
         raise UserError("coach: no photo is named; give photo files, or a folder of photos")
+    from pawpularity.data.photos import photos_in
+
     files: list[Path] = []
     for path in map(Path, words):
         if not path.exists():
             raise UserError(f"{path}: there is no such photo or folder")
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS) if path.is_dir() else [path]
+        inside, others = photos_in(path) if path.is_dir() else ([path], [])
+        if others:
+            more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+            log(f"{path}: passed over, no photos: {', '.join(file.name for file in others[:_NAMED])}{more}")
         if not inside:
-            raise UserError(f"{path}: holds no photo ({', '.join(ENDINGS)}); folders below it are not searched")
+            raise UserError(f"{path}: holds no photo; folders below it are not searched")
         files += inside
     return list(dict.fromkeys(files))
 
@@ -98,13 +103,13 @@ def _report(opened: "Coach", files: Sequence[Path]) -> tuple[list[dict[str, Any]
     for path in track(files, "scoring"):
         try:
             upload = Upload.of(read_photo(path, MAX_BYTES))
-            photo = {"photo": str(path), **asdict(opened.score(upload))}
+            photo = {"photo": printable(str(path)), **asdict(opened.score(upload))}
             photo["tips"] = [asdict(tip) for tip in opened.tips(upload)]
             crop = opened.crop(upload) if len(files) == 1 else None
             photo["crop"] = crop and asdict(crop)
             found.append(photo)
         except PhotoError as error:
-            faults[str(path)] = error.reason
+            faults[printable(str(path))] = error.reason
     return found, faults
 
 

@@ -1,19 +1,17 @@
 """An uploaded photo. Its header is checked before it is decoded, and it is never written to disk."""
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from pawpularity.data.photo_cache import fingerprint
-from pawpularity.data.photos import FORMATS, PhotoError, Pixels, decode, fault
+from pawpularity.data.photos import PhotoError, Pixels, decode, photo_size
 
 MAX_BYTES = 20_000_000
-MAX_PIXELS, MAX_PIXELS_JPEG = 25_000_000, 64_000_000
-"""JPEGs are shrunk while they are decoded; other formats are decoded at full size, four bytes a pixel."""
+MAX_PIXELS = {"JPEG": 64_000_000, "": 25_000_000}
+"""By format. JPEGs are shrunk while they are decoded; other formats are decoded at full size, four bytes a pixel."""
 MIN_SIDE = 32
-_ORIENTATION = 0x0112
 
 Box = tuple[float, float, float, float]
 """left, top, right, bottom, as shares of the upright photo"""
@@ -21,7 +19,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Upload:
-    """A photo's bytes, and the size in pixels of the upright photo (turned as its EXIF says)."""
+    """A photo's bytes, and the size in pixels of the upright photo (turned as its metadata say)."""
 
     data: bytes
     width: int
@@ -30,21 +28,12 @@ class Upload:
     @classmethod
     def of(cls, data: bytes) -> "Upload":
         """Read a photo's header. Raises PhotoError for files that are not photos, too small or too large."""
-        if not data:
-            raise PhotoError(data, "empty")
         if len(data) > MAX_BYTES:
             raise PhotoError(data, f"too large a file ({MAX_BYTES / 1e6:.0f} MB at most)")
-        try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                (width, height), limit = image.size, MAX_PIXELS_JPEG if image.format == "JPEG" else MAX_PIXELS
-                turned = _on_its_side(image)
-        except Exception as error:  # foreign input: Pillow's plugins raise dozens of types on broken files
-            raise PhotoError(data, fault(error, data)) from None
-        if width * height > limit:
-            raise PhotoError(data, f"too large ({width} x {height}; {limit / 1e6:.0f} Mpx at most); shrink it")
+        width, height = photo_size(data, MAX_PIXELS)
         if min(width, height) < MIN_SIDE:
             raise PhotoError(data, f"too small ({width} x {height}; {MIN_SIDE} px a side at least)")
-        return cls(data, height, width) if turned else cls(data, width, height)
+        return cls(data, width, height)
 
     @property
     def fingerprint(self) -> str:
@@ -54,13 +43,6 @@ class Upload:
     def pixels(self, size: int, fit: str) -> Pixels:
         """(size, size, 3), by the project's decoder. Raises PhotoError."""
         return decode(self.data, size, fit)
-
-
-def _on_its_side(image: Image.Image) -> bool:
-    try:
-        return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-    except Exception:  # broken metadata around good pixels is common
-        return False
 
 
 def cropped(pixels: Pixels, box: Box, size: int) -> Pixels:

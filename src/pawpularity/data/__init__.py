@@ -2,9 +2,17 @@
 
 from pathlib import Path
 
-DUPLICATES = "apdw16-of-64-thumb16-1"
+from pawpularity.errors import printable
+from pawpularity.files import short_name
+
+DUPLICATES = "apdw16-of-64-thumb16-inside-2"
 """Version of the rule for near-duplicates (`duplicates`), in the names of caches and of folds files."""
 CONTEST = Path("input/petfinder-pawpularity-score")
+
+
+def data_name(folder: Path) -> str:
+    """What a data folder is called in names of files and in texts: its own name, printable and not too long."""
+    return short_name(printable(folder.resolve().name or "data"))
 
 
 def is_drawn(folder: Path) -> bool:

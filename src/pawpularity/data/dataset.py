@@ -1,8 +1,9 @@
 """A data folder as one object: its table, its photo files, and hashes of their content.
 
 `Dataset.load(folder, cache_folder)` takes a folder in Kaggle's layout (`train.csv`, `train/ID.jpg`), or labels alone: a
-folder without `train/`, or a CSV file. `load_test` takes the test part (`test.csv`, `test/ID.jpg`). Hashes are computed
-when first needed. They depend on the rows and the photos' bytes, never on the folder's place, file times or row order.
+folder without `train/`, or a CSV file (which has photos where they are in `train/` beside it). `load_test` takes the test
+part (`test.csv`, `test/ID.jpg`). Hashes are computed when first needed. They depend on the rows and the photos' bytes,
+never on the folder's place, file times or row order.
 """
 
 import json
@@ -17,11 +18,11 @@ from typing import Any
 import pandas as pd
 
 from pawpularity.console import track
-from pawpularity.data import is_drawn
+from pawpularity.data import data_name, is_drawn
 from pawpularity.data.photo_cache import Photos, fingerprint, photos_of
 from pawpularity.data.photos import PhotoError, ordered_map, photo_stat, read_photo, refuse, thread_count
-from pawpularity.data.tables import ID, METADATA, TARGET, read_test, read_train, shown
-from pawpularity.errors import UserError
+from pawpularity.data.tables import ID, METADATA, TARGET, find_near, near_name, read_test, read_train
+from pawpularity.errors import UserError, printable
 from pawpularity.files import text_hash, write_text
 
 
@@ -84,14 +85,19 @@ class Dataset(Rows):
 
     @staticmethod
     def load(folder: Path, cache_folder: Path) -> "Dataset":
-        """Read `folder`, or a CSV file (labels only). Raises UserError for a bad table or listing missing photos."""
-        table = read_train(folder)
-        place = folder if folder.is_dir() else folder.parent
-        has_photos = folder.is_dir() and _has_photos(place, "train", table, cache_folder)
-        named = place.resolve().name or "data"
-        if not folder.is_dir() and folder.name != "train.csv":  # several label files may lie in one folder
-            named = folder.stem
-        return Dataset(place, "train", table, has_photos, cache_folder, named)
+        """Read `folder`, or a CSV file. Raises UserError for a bad table or listing missing photos.
+
+        A CSV file has photos if any of them is in `train/` beside it, else it is labels alone.
+        """
+        table, place = read_train(folder), _place(folder)
+        has_photos = (folder.is_dir() or _any_photo(place / "train", table)) and _has_photos(
+            place, "train", table, cache_folder
+        )
+        # Several label files may lie in one folder.
+        other = not folder.is_dir() and folder.name != "train.csv"
+        return Dataset(
+            place, "train", table, has_photos, cache_folder, data_name(folder.with_suffix("") if other else place)
+        )
 
     @property
     def train(self) -> pd.DataFrame:
@@ -105,9 +111,13 @@ class Dataset(Rows):
 
 
 def load_test(folder: Path, cache_folder: Path) -> Rows:
-    """Read the test part of a folder. Raises UserError for a bad table, or listing all photos missing from `test/`."""
-    table = read_test(folder)
-    return Rows(folder, "test", table, _has_photos(folder, "test", table, cache_folder), cache_folder)
+    """Read the test part of a folder, or of the folder of a CSV file: `test.csv` beside a `train.csv`, else the file itself.
+
+    Raises UserError for a bad table, or listing all photos missing from `test/`.
+    """
+    place = _place(folder)
+    table = read_test(place if folder.name == "train.csv" else folder)
+    return Rows(place, "test", table, _has_photos(place, "test", table, cache_folder), cache_folder)
 
 
 def fingerprints(paths: Sequence[Path], cache_folder: Path) -> list[str]:
@@ -141,6 +151,18 @@ def fingerprints(paths: Sequence[Path], cache_folder: Path) -> list[str]:
     return [str(entry[3]) for entry in entries]
 
 
+def _place(folder: Path) -> Path:
+    return folder if folder.is_dir() else folder.parent
+
+
+def _any_photo(photos: Path, table: pd.DataFrame) -> bool:
+    """Whether the folder `photos` holds one of the table's, by its name or a near one."""
+    if not photos.is_dir():
+        return False
+    near = _near_photos(photos)
+    return any(near_name(name) in near for name in table[ID])
+
+
 def _has_photos(folder: Path, part: str, table: pd.DataFrame, cache_folder: Path) -> bool:
     """Whether `folder/PART/` exists. Raises UserError if it is no folder, or lacks photos of the table."""
     photos = folder / part
@@ -151,13 +173,27 @@ def _has_photos(folder: Path, part: str, table: pd.DataFrame, cache_folder: Path
             f"{photos}: is no folder (or a broken link); put the photos into it, or remove it for labels alone"
         )
     present = {entry.name for entry in photos.iterdir()}
-    by_stem = {Path(name).stem.casefold(): name for name in sorted(present)}
+    if all(f"{name}.jpg" in present for name in table[ID]):
+        return True
+    near = _near_photos(photos)
     faults: list[tuple[Path, str]] = []
     for name in table[ID]:
         if f"{name}.jpg" in present:
             continue
-        other = by_stem.get(name.casefold().removesuffix(".jpg"))
-        reason = f"missing (found {shown(other)}; the name must be exactly the Id and .jpg)" if other else "missing"
-        faults.append((photos / f"{name}.jpg", reason))
-    refuse(faults, len(table), cache_folder / f"missing-{part}.txt")
+        other = find_near(name, near)
+        faults.append((photos / f"{name}.jpg", f'missing (found "{printable(other)}")' if other else "missing"))
+    remedy = "replace them, or drop their rows"
+    if any("found" in reason for _, reason in faults):
+        remedy = f"rename them, or correct the Ids: a photo's name is exactly {photos}/, its Id, and .jpg"
+    refuse(faults, len(table), cache_folder / f"missing-{part}.txt", remedy)
     return True
+
+
+def _near_photos(folder: Path) -> dict[str, str]:
+    """Files in `folder` and in folders directly inside it, by their `near_name`; of one such name the nearest place counts."""
+    found: dict[str, str] = {}
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    for path in [*sorted(folder.iterdir()), *(file for one in inner for file in sorted(one.iterdir()))]:
+        if not path.is_dir():
+            found.setdefault(near_name(path.name), str(path.relative_to(folder)))
+    return found

@@ -21,7 +21,7 @@ import pandas as pd
 from pawpularity.console import emit, table
 from pawpularity.data import DUPLICATES
 from pawpularity.data.dataset import Dataset
-from pawpularity.data.tables import ID, TARGET, Cells, read_cells
+from pawpularity.data.tables import ID, TARGET, Cells, near_hint, read_cells
 from pawpularity.errors import UserError
 from pawpularity.files import content_hash, file_hash, read_json, text_hash, write_json, write_text
 
@@ -79,7 +79,8 @@ class Folds:
         values: dict[str, int] = {}
         for name in ids:
             if name not in known:
-                raise UserError(f'{self.path}: has no Id "{name}"; use the folds of this data')
+                hint = near_hint([name], known) or "; use the folds of this data"
+                raise UserError(f'{self.path}: has no Id "{name}"{hint}')
             if name in values:
                 raise UserError(f'Id "{name}" is in the table twice; keep one')
             values[name] = known[name]

@@ -4,28 +4,21 @@ Each is a column, named with its unit. File size and sharpness span decades, so 
 measured at 256 x 256 pixels, or it would depend on the photo's size.
 """
 
-import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from pawpularity.data.dataset import Rows
 from pawpularity.data.photo_cache import CachedRows
-from pawpularity.data.photos import DECODER, FORMATS, PhotoError, decode, fault, orientation, read_photo
+from pawpularity.data.photos import DECODER, decode, photo_size, read_photo
 from pawpularity.files import text_hash
 
 PROPERTIES = ("width, px", "height, px", "width / height", "megapixels", "log file size", "log sharpness", "mean luma")
-_RULE = "facts-2"  # version of the rule, in the cache's name
+_RULE = "facts-3"  # version of the rule, in the cache's name
 _MEASURED_AT = 256
-
-
-def displayed_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels after the EXIF orientation is applied. Raises PhotoError."""
-    return _header(path, read_photo(path))
 
 
 def photo_facts(rows: Rows) -> pd.DataFrame:
@@ -43,19 +36,7 @@ def facts_of(path: Path) -> NDArray[np.float64]:
     """One photo's properties, in the order of `photo_facts`. Raises PhotoError."""
     data = read_photo(path)
     grey = cv2.cvtColor(decode(path, _MEASURED_AT, "squash"), cv2.COLOR_RGB2GRAY)
-    width, height = _header(path, data)
+    width, height = photo_size(data)
     sharpness = cv2.Laplacian(grey, cv2.CV_64F).var()
     values = (width, height, width / height, width * height / 1e6, np.log(len(data)), np.log1p(sharpness), grey.mean())
     return np.array(values, dtype=np.float64)
-
-
-def _header(path: Path, data: bytes) -> tuple[int, int]:
-    """The displayed size. The pixels of a JPEG are not decoded."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.format != "JPEG":  # a PNG may end with its EXIF, and Pillow turns a TIFF while it loads
-                image.load()
-            width, height = image.size
-            return (height, width) if 5 <= orientation(image) <= 8 else (width, height)
-    except Exception as error:  # Pillow's plugins raise dozens of types on broken files
-        raise PhotoError(path, fault(error, data)) from None

@@ -9,7 +9,8 @@ the column, and the remedy.
 import csv
 import io
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -158,6 +159,38 @@ def shown(cell: str) -> str:
     """The cell in quotes, on one line and short, for messages."""
     text = cell if len(cell) <= 40 else f"{cell[:37]}..."
     return '"' + "".join(c if c.isprintable() else "?" for c in text) + '"'
+
+
+def near_name(name: str) -> str:
+    """The same for all names that file systems and spreadsheets make of one Id: other case, Unicode form, ending, lost zeros."""
+    plain = re.sub(r"\.(jpe?g|jpe|jfif|png|webp|0)$", "", unicodedata.normalize("NFC", name).casefold())
+    return plain.lstrip("0") if plain.isdecimal() else plain
+
+
+def find_near(name: str, among: Mapping[str, str]) -> str | None:
+    """What `name` may be in truth; `among`: the true names by their `near_name`.
+
+    A spreadsheet also writes 123456789012345 as 1.23E+14, and 123e6 as 1.23E+08.
+    """
+    if found := among.get(near_name(name)):
+        return found
+    if rounded := re.fullmatch(r"\d(?:\.(\d+))?e\+\d+", name.casefold()):
+        digits = len(rounded[1] or "")
+        return next((true for near, true in among.items() if _rounded(near, digits) == name.casefold()), None)
+    return None
+
+
+def _rounded(text: str, digits: int) -> str:
+    return f"{float(text):.{digits}e}" if re.fullmatch(r"\d+(e\d+)?", text, re.ASCII) else ""
+
+
+def near_hint(others: Iterable[str], ids: Iterable[str]) -> str:
+    """`; "ABC.jpg" looks like "abc": write the Ids alike`, where one of `others` is near to one of `ids`; else empty."""
+    known = set(ids)
+    among = {near_name(name): name for name in known}
+    pairs = ((other, find_near(other, among)) for other in others if other not in known)
+    other, found = next((pair for pair in pairs if pair[1]), ("", None))
+    return f"; {shown(other)} looks like {shown(found)}: write the Ids alike" if found else ""
 
 
 def _read(path: Path, name: str, columns: Sequence[str]) -> Cells:

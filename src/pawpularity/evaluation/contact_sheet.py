@@ -5,8 +5,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
-from pawpularity.data.photo_facts import displayed_size
-from pawpularity.data.photos import decode, ordered_map, thread_count
+from pawpularity.data.photos import decode, ordered_map, photo_size, thread_count
 from pawpularity.files import atomic_file
 
 PER_LINE = 6
@@ -43,7 +42,7 @@ def contact_sheet(
     for (caption, tiles), places in zip(lines, axes, strict=True):
         places[0].set_title(caption, loc="left", fontsize=11)
         for ax, tile in zip(places, tiles, strict=False):
-            width, height = displayed_size(tile.photo)
+            width, height = photo_size(tile.photo)
             # The decoder makes squares; `aspect` gives the photo its shape back.
             ax.imshow(next(photos), aspect=height / width)
             words = "\n".join(fill(line, 25) for line in tile.lines)

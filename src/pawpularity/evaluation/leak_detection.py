@@ -16,6 +16,7 @@ of these neighbours are copies.
 """
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from pawpularity.console import log
 from pawpularity.data import CONTEST, is_drawn
-from pawpularity.data.tables import ID, TARGET, read_cells, read_train, scores_differ
+from pawpularity.data.tables import ID, TARGET, near_hint, read_cells, read_train, scores_differ
 from pawpularity.errors import UserError
 from pawpularity.evaluation.bootstrap import Floats, bootstrap_sums, interval
 from pawpularity.evaluation.metrics import BANDS, Metrics, error_by_band, rmse
@@ -89,7 +90,7 @@ def origin_of(predictions: Predictions, data: Path | None = None) -> Origin:
             expected = np.array([truth[name] for name in ids])
             return Origin(DRAWN_KIND, f"the sample drawn in {folder}", folder, floor_of(folder), expected)
         if data is not None and not set(ids) & set(read_train(data)[ID]):
-            raise _other_rows(predictions, data)
+            raise _other_rows(predictions, data, read_train(data)[ID])
     named = data if data is not None and data.is_dir() else None
     seeds = _first_photos()
     if (seed := next((seeds[name] for name in ids if name in seeds), None)) is not None:
@@ -119,7 +120,7 @@ def rows_known(predictions: Predictions, table: pd.DataFrame, where: str) -> tup
     place = pd.Index(table[ID]).get_indexer(predictions.table[ID]).astype(np.int64)
     rows = np.flatnonzero(place >= 0)
     if len(rows) == 0:
-        raise _other_rows(predictions, where)
+        raise _other_rows(predictions, where, table[ID])
     place, targets = place[rows], predictions.target[rows]
     scores = table[TARGET].to_numpy(dtype=np.float64)[place]
     unequal = np.flatnonzero(scores_differ(scores, targets))
@@ -135,11 +136,10 @@ def _usual_folders(predictions: Predictions) -> list[Path]:
     return [*([Path(folder)] if folder and Path(folder).is_dir() else []), CONTEST, SAMPLE]
 
 
-def _other_rows(predictions: Predictions, where: Path | str) -> UserError:
+def _other_rows(predictions: Predictions, where: Path | str, ids: Iterable[str]) -> UserError:
     n, first = len(predictions.table), predictions.table[ID].iloc[0]
-    return UserError(
-        f"--data {where}: holds none of the {n} rows of {predictions.path} ({first} ...); name their own data folder"
-    )
+    hint = near_hint(predictions.table[ID], ids) or "; name their own data folder"
+    return UserError(f"--data {where}: holds none of the {n} rows of {predictions.path} ({first} ...){hint}")
 
 
 def _expected_scores(folder: Path) -> dict[str, float]:

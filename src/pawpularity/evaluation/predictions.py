@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data.folds import read_folds
-from pawpularity.data.tables import ID, scores_differ
+from pawpularity.data.tables import ID, near_hint, scores_differ
 from pawpularity.errors import UserError, listed
 from pawpularity.evaluation.foreign import read_foreign
 from pawpularity.evaluation.oof import constant_predictions, read_run, run_folds
@@ -139,8 +139,10 @@ def open_several(words: Sequence[str], *, scale: float | None = None, folds: Pat
 
 def _require_same_rows(first: Predictions, second: Predictions) -> None:
     if differing := set(first.table[ID]) ^ set(second.table[ID]):
-        raise UserError(f"{first.path} and {second.path} score different photos: {min(differing)} is in only one of them; "
-                        "name predictions of the same rows")  # fmt: skip
+        hint = near_hint(second.table[ID], first.table[ID]) or "; name predictions of the same rows"
+        raise UserError(
+            f"{first.path} and {second.path} score different photos: {min(differing)} is in only one of them{hint}"
+        )
     unequal = np.flatnonzero(scores_differ(first.target, second.target))
     if len(unequal):
         row = int(unequal[0])

@@ -19,7 +19,7 @@ import pandas as pd
 from pawpularity.config import Explain
 from pawpularity.console import log
 from pawpularity.context import Context, load_dataset
-from pawpularity.data import CONTEST
+from pawpularity.data import CONTEST, data_name
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.photo_cache import fingerprint
 from pawpularity.data.photos import PhotoError, Pixels, decode, read_photo
@@ -75,7 +75,7 @@ class RunData:
         if run.leaky:
             log(f"{run.name} is leaky by design (train.split=leaky): its networks saw copies of the photos they score")
         trained_on, data = run.record["data"], context.data
-        if trained_on["name"] != data.resolve().name and data in (CONTEST, SAMPLE):
+        if trained_on["name"] != data_name(data) and data in (CONTEST, SAMPLE):
             if not trained_on.get("folder"):
                 raise UserError(f"{run.name}: was trained on {trained_on['name']}; name that folder with DATA=DIR")
             data = Path(trained_on["folder"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pawpularity.config import resolve
 from pawpularity.console import Progress, log, next_step, say
 from pawpularity.context import choose_data, default_config, default_run
+from pawpularity.data import data_name
 from pawpularity.data.dataset import Rows, load_test
 from pawpularity.data.tables import ID, METADATA
 from pawpularity.ensemble.methods import Weights
@@ -52,7 +53,7 @@ def predict(*, out: str | None, run: str | None, config: str | None, data: str |
 def _own_data(run: Run, chosen: Path) -> Path:
     """The folder of the data the run was trained on; `chosen` if the run does not record one but has its name."""
     trained_on = run.record["data"]
-    if trained_on.get("folder") is None and trained_on["name"] != chosen.resolve().name:
+    if trained_on.get("folder") is None and trained_on["name"] != data_name(chosen):
         raise UserError(
             f"{run.name} was trained on {trained_on['name']}, not on {chosen}; name the photos with DATA=DIR"
         )
@@ -90,7 +91,7 @@ def predict_test(run: Run, test: Rows, path: Path, flip: bool | None = None) -> 
         origin["blend"] = {"intercept": intercept, "weights": dict(zip(folds, weights.tolist(), strict=True))}
         scores = Weights(intercept, weights)(np.stack(parts, axis=1) if parts else np.empty((len(ids), 0)))
     origin |= {
-        "test": {"data": test.folder.resolve().name, "hash": test.hash},
+        "test": {"data": data_name(test.folder), "hash": test.hash},
         "trained_on": run.record["data"],
         "git_commit": git_commit(),
         "versions": versions(),

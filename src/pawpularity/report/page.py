@@ -49,7 +49,7 @@ def make_report(
     ]
     text = page(sections, _title(entries), command, _foot(entries))
     write_text(path, text)
-    size = len(text.encode())
+    size = len(text.encode(errors="replace"))
     return {
         "report": str(path),
         "bytes": size,

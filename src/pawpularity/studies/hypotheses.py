@@ -24,7 +24,7 @@ from pawpularity.console import emit, log, next_step, table
 from pawpularity.context import Context, context
 from pawpularity.data import is_drawn
 from pawpularity.data.subject import measure
-from pawpularity.data.tables import ID, METADATA, TARGET, read_cells
+from pawpularity.data.tables import ID, METADATA, TARGET, near_hint, read_cells
 from pawpularity.errors import UserError
 from pawpularity.evaluation.effects import (
     ALPHA,
@@ -120,7 +120,8 @@ def test_claims(work: Context, source: Predictions | None, draws: int, margin: f
 def _matched(source: Predictions, rows: pd.DataFrame, data: Path) -> Floats:
     """The predictions of `source` for `rows`; both are sorted by Id. Raises UserError if rows or scores differ."""
     if odd := set(rows[ID]) ^ set(source.table[ID]):
-        raise UserError(f"{source.path}: holds other rows than {data} ({min(odd)} is in one only); name its DATA=...")
+        hint = near_hint(source.table[ID], rows[ID]) or "; name its DATA=..."
+        raise UserError(f"{source.path}: holds other rows than {data} ({min(odd)} is in one only){hint}")
     rows_known(source, rows, str(data))
     return source.prediction
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pawpularity.config import Config, resolve
 from pawpularity.console import emit, log, next_step, table, track
 from pawpularity.context import choose_data, default_config
-from pawpularity.data.tables import ID
+from pawpularity.data.tables import ID, near_hint
 from pawpularity.errors import UserError
 from pawpularity.evaluation.leak_detection import (
     Neighbours,
@@ -95,7 +95,7 @@ def find_photos(source: Predictions, named: str | None, data: Path | None) -> di
         return found
     if named:
         raise UserError(f"--photos {folder}: holds {len(found)} of these {len(source.table)} photos as ID.jpg; "
-                        f"{FEWEST_PHOTOS} or more are needed")  # fmt: skip
+                        f"{FEWEST_PHOTOS} or more are needed{near_hint(source.table[ID], by_id)}")  # fmt: skip
     return {}
 
 
