@@ -26,3 +26,11 @@ def test_a_quoted_figure_is_the_results(document, result, quote):
     kept = json.loads((RESULTS / f"{result}.json").read_text())["result"]
     expected = re.sub(r"(?<=\d)%", " %", quote.format(r=kept))
     assert expected in " ".join((ROOT / document).read_text().split())
+
+
+def test_table_1_shows_every_cell():
+    cells = json.loads((RESULTS / "table1.json").read_text())["result"]["cells"]
+    table = (ROOT / "docs/table1-sample.md").read_text()
+    assert len(cells) == 24
+    for cell in cells:
+        assert f"**{cell['rmse']:.2f}** [{cell['low']:.2f}, {cell['high']:.2f}] | {cell['constant_rmse']:.2f}" in table

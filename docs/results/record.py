@@ -7,6 +7,7 @@ folder of this machine are written as they were typed, so type relative paths.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ def main(name: str, words: list[str]) -> int:
         ).returncode
         if code == 0:
             kept = {"command": " ".join(["pawpularity", *words]), "commit": commit(), "machine": machine(),
+                    "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
                     "seconds": round(time.perf_counter() - started), "result": json.loads(result.read_text())}  # fmt: skip
             (HERE / f"{name}.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     return code

@@ -182,29 +182,23 @@
     const card = one(document.getElementById("card").content.cloneNode(true), "article");
     const shot = one(card, ".shot"), slider = one(card, ".slider input"), { signal } = chosen;
     const item = { file, card, url: URL.createObjectURL(file), found: null, signal };
-    // What the browser cannot show (a TIFF), the coach turns into a small JPEG.
+    // The coach sends the picture that it scores: upright, which browsers do not do for every format, and also of a TIFF.
     const preview = async () => {
       const picture = await (await ask("preview", await read(file), signal)).blob();
       URL.revokeObjectURL(item.url);
       item.url = URL.createObjectURL(picture);
-      shot.src = item.url;
     };
     item.loaded = new Promise(done => {
       shot.addEventListener("load", () => { place(card, about.fit); done(true); });
-      let asked = false;
-      shot.addEventListener("error", async () => {
-        if (!asked) {
-          asked = true;
-          try { return await preview(); } catch { /* its score says why */ }
-        }
+      shot.addEventListener("error", () => {
         one(card, "figcaption").textContent = "This file cannot be shown.";
         shot.hidden = true;
         done(false);
       });
     });
+    preview().catch(() => { /* its score says why */ }).then(() => { shot.src = item.url; });
     one(card, ".name").textContent = file.name;
     shot.alt = "The photo " + file.name;
-    shot.src = item.url;
     slider.addEventListener("input", () => { one(card, ".saliency").style.opacity = slider.value / 100; });
     one(card, ".saliency").style.opacity = 0.75;
     one(card, ".ask").addEventListener("click", () => grow(item));
@@ -252,7 +246,7 @@
     list.replaceChildren();
     for (const row of found.order) {
       const item = items[row.place], line = element("li"), inner = element("div", "rank"), picture = element("img");
-      picture.src = item.url;
+      item.loaded.then(() => { picture.src = item.url; });
       picture.alt = "";
       const { beats_median, half_low, half_high, score } = item.found;
       const text = row.rank + ". " + item.file.name + ": " + percent(beats_median) + " chance to beat the middle photo, half of such photos got "
