@@ -237,7 +237,7 @@ def test_maps_end_when_nobody_looks_and_with_the_program(coached, drawn, photo, 
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(60) == 0
         said = running.log.read_text()
-        assert said[said.index("Ctrl-C ends it") :].splitlines()[1:] == ["page    closed"]
+        assert said[said.index("Ctrl-C ends it") :].splitlines()[1:] == ["page    closed", "next: make report RUNS=toy"]
         for one in (line, last[0]):
             one.close()
     finally:

@@ -61,10 +61,10 @@ def test_rounding_costs_no_alarm_no_comparison_and_no_metadata(drawn, work, paw)
         own.assign(prediction=own["target"] + random.normal(0, 9, 60)).to_csv(f"{name}.csv", index=False)
     pd.read_csv("b.csv").assign(target=ROUNDED["float32"](own["target"].to_numpy())).to_csv("b.csv", index=False)
     assert paw("compare", "a.csv", "b.csv", "--draws", 100).code == 0
-    assert "metadata of 60 rows" in paw("errors", "b.csv", "--data", "train.csv", "--draws", 100).out
+    assert "metadata of 60 rows" in paw("errors", "b.csv", "--data", "train.csv", "--draws", 100, "--full").out
     # Labels that were rounded are the same labels.
     labels.assign(Pawpularity=ROUNDED["float32"](own["target"].to_numpy())).to_csv("train.csv", index=False)
-    assert "metadata of 60 rows" in paw("errors", "a.csv", "--data", "train.csv", "--draws", 100).out
+    assert "metadata of 60 rows" in paw("errors", "a.csv", "--data", "train.csv", "--draws", 100, "--full").out
     leak = table().assign(prediction=table()["target"] + random.normal(0, 3, 300))
     leak.assign(target=ROUNDED["float32"](leak["target"].to_numpy())).to_csv("leak.csv", index=False)
     assert "LEAK" in paw("leakcheck", "leak.csv").out

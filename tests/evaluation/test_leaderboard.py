@@ -24,6 +24,7 @@ def more(runs):
     record = json.loads(file.read_text())
     record["config"]["train"]["split"] = "leaky"
     file.write_text(json.dumps(record))
+    _without_settings("leaky")
     shutil.rmtree("oof/half/fold1")
 
 
@@ -45,7 +46,7 @@ def line_of(text, name):
 
 
 def test_the_table_says_what_its_json_holds(paw, figures):
-    text, rows = paw("oof").out, {row["run"]: row for row in rows_of(paw)}
+    text, rows = paw("oof", "--full").out, {row["run"]: row for row in rows_of(paw)}
     assert {run: rows[run]["score"]["rmse"] for run in figures} == pytest.approx(figures)
     assert list(rows)[-1] == "leaky", "after everything honest, whatever its figure"
     honest = [row["score"]["rmse"] for row in list(rows.values())[:-1]]
@@ -84,11 +85,25 @@ def test_runs_that_differ_in_their_seed_alone_are_recognised(paw, figures):
     assert "seeds:" not in paw("oof", "a", "b.csv").out, "a file named as a run does not stand for it"
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """A terminal on which no note is wrapped."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+
+def _without_settings(run):
+    """As before folds recorded them: a changed config.json is no other training's."""
+    for path in Path("oof", run).glob("fold*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in metrics.items() if key != "settings"}))
+
+
 def test_runs_of_a_search_are_marked_wherever_they_stand(runs, paw):
     shutil.move("oof/a", "oof/found-trial3")
     record = json.loads(Path("oof/b/config.json").read_text())
     record["config"]["name"] = "tuned-found"  # --config tuned/found
     Path("oof/b/config.json").write_text(json.dumps(record))
+    _without_settings("b")
     marks = {"found-trial3": "trial of a search", "b": "tuned by a search"}
     listed = paw("oof").out
     for name, mark in marks.items():
@@ -109,6 +124,7 @@ def test_different_recipes_of_single_seeds_are_not_told_apart(runs, paw):
     record = json.loads(Path("oof/b/config.json").read_text())
     record["config"]["train"]["lr"] = 0.5
     Path("oof/b/config.json").write_text(json.dumps(record))
+    _without_settings("b")
     assert "Fewer than 3 seeds: a, b" in paw("oof").out
     assert "three seeds" in paw("compare", "a", "b", "--draws", 100).err
 
