@@ -82,7 +82,7 @@ def test_the_error_by_similarity_and_of_the_copies():
         assert [found.rmse, found.copying_rmse, found.constant_rmse] == pytest.approx(due)
     chosen = np.isin(np.arange(47), order[-12:-3])
     copies = copies_of(own, rows, near, float(near.similarity[order[-12]]), chosen)
-    assert (copies.looked_at, copies.suspected, copies.rows, copies.share) == (47, 12, 9, pytest.approx(9 / 47))
+    assert (copies.compared, copies.suspected, copies.rows, copies.share) == (47, 12, 9, pytest.approx(9 / 47))
     due = [rmse(target[m], a[m]) for m, a in ((chosen, answers[0]), (~chosen, answers[0]), (chosen, answers[1]))]
     assert [copies.rmse, copies.other_rmse, copies.copying_rmse] == pytest.approx(due)
     nobody = copies_of(own, rows, near, 2.0, np.zeros(47, dtype=bool)).to_dict()

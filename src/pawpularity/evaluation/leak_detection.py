@@ -294,7 +294,7 @@ class Copies:
 
     bar: float
     """similarity from which a neighbour is suspected to be a copy"""
-    looked_at: int
+    compared: int
     """rows with a photo"""
     suspected: int
     rows: int
@@ -322,7 +322,7 @@ def copies_sign(copies: Copies) -> Sign:
     """Raised where far more rows have a copy in another fold than photos are posted twice."""
     return Sign(
         ACROSS, copies.share >= COPIES_BAR and copies.rows >= COPIES_AT_LEAST,
-        f"{copies.rows} of {copies.looked_at} rows with a photo ({100 * copies.share:.1f} %) have a copy of it in another fold; "
+        f"{copies.rows} of {copies.compared} rows with a photo ({100 * copies.share:.1f} %) have a copy of it in another fold; "
         f"{copies.suspected} have a neighbour as similar as a mirror image or crop ({copies.bar:.3f}); alarm from "
         f"{100 * COPIES_BAR:.0f} % (0.8 % of the contest's photos were posted twice)",
     )  # fmt: skip

@@ -113,7 +113,7 @@ def test_claims(work: Context, source: Predictions | None, draws: int, margin: f
         "margin_words": f"{margin / max(sd, 1e-9):.2f} sd; from the median, {median:g}, it is {100 * share:.0f} percentiles",
         **found,
         "disagreements": disagreements(found["tested"], source.name) if source else [],
-        "notes": notes + adjusted_otherwise(found["tested"]),
+        "notes": notes + changed_by_adjusting(found["tested"]),
     }  # fmt: skip
 
 
@@ -254,10 +254,10 @@ def disagreements(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
     ]
 
 
-def adjusted_otherwise(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def changed_by_adjusting(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each column whose adjusted effect is significant and whose plain difference is not."""
     return [
-        f"adjusted otherwise: beside all other columns {row['column']} has {_span(row['adjusted'])}, alone {row['effect']:+.2f}"
+        f"adjusted for all other columns: {row['column']} {_span(row['adjusted'])}, unadjusted {row['effect']:+.2f}"
         for row in rows
         if row["adjusted"] and row["adjusted"]["low"] * row["adjusted"]["high"] > 0 >= row["low"] * row["high"]
     ]
