@@ -79,7 +79,10 @@ def findings_name(path: Path) -> str:
     if plain and place.name.endswith(end) and place.parent == Path.cwd():
         return place.name
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{place.parent.name}-{place.name.removesuffix(end)}").strip("-.")
-    return f"{words[:80]}-{text_hash(ascii(place))[:6]}{end}"  # ascii: a name may hold bytes that are no UTF-8
+    known_as = (
+        place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+    )  # a moved checkout keeps its names
+    return f"{words[:80]}-{text_hash(ascii(known_as))[:6]}{end}"  # ascii: a name may hold bytes that are no UTF-8
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def test_from_a_config_to_a_better_one(own_configs, shelter, work, paw, refused)
     assert all(
         word in text for word in ("cross-fitted", "selected", "fold 0 alone", "default", "constant", "paired 95 %")
     )
-    assert f"{headline['rmse']:.3f}" in text
+    assert f"{headline['rmse']:.2f}" in text
 
     # The winner's file repeats its run to the last digit.
     assert paw("train", "--config", "tuned/t", "--data", shelter, "--fold", "0", "--run", "again").code == 0

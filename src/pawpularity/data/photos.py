@@ -20,9 +20,9 @@ from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from pawpularity.data.formats import ENDINGS, HEAD, kind_of, opened, orientation, upright_size
+from pawpularity.data.formats import ENDINGS, HEAD, NAMES, kind_of, opened, orientation, upright_size
 from pawpularity.data.png import eight_bits, rescaled
 from pawpularity.errors import BadPhoto, UserError, printable
 from pawpularity.files import write_text
@@ -163,6 +163,8 @@ def fault(error: Exception) -> str:
         return f"too large ({MAX_PIXELS / 1e6:.0f} Mpx at most); shrink it"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
+    if isinstance(error, UnidentifiedImageError):
+        return f"not a {NAMES} image"
     text = str(error).lower()
     if any(word in text for word in ("truncated", "data stream", "not enough image data", "end of file")):
         return "truncated"

@@ -127,7 +127,6 @@ def _note(row: dict[str, Any]) -> str:
     if row["score"] is None:
         return "no fold yet"
     notes = ["indicative"] if row["score"]["indicative"] else []
-    notes += [f"{word} ({n} folds)" for word, n in Counter(row.get("chosen", ())).most_common()]
     notes += [row["searched"]] if row["searched"] else []
     if row["leaky"]:
         notes.append(LEAKY.split(":")[0])
