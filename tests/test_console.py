@@ -123,6 +123,16 @@ def test_nested_bars_and_lines_share_a_terminal():
     assert out.endswith("after\r\n")
 
 
+def test_without_rich_there_is_no_bar():
+    code = """if True:
+        import sys
+        sys.modules["rich"] = None
+        from pawpularity.console import log, track
+        log(str(list(track("ab", "letters"))))
+    """
+    assert "['a', 'b']" in at_a_terminal(code, 80)
+
+
 def test_only_the_first_of_several_processes_speaks(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     console.log("x")

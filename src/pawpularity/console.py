@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from shlex import quote
@@ -199,7 +200,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
-            self._task = _bars().add_task("", total=self.total, line=self.line)
+            with suppress(ModuleNotFoundError):  # Kaggle's image lacks rich
+                self._task = _bars().add_task("", total=self.total, line=self.line)
         return self
 
     def __exit__(

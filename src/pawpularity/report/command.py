@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from shlex import quote
 
-from pawpularity.console import emit, log, make_word, next_step
+from pawpularity.console import Progress, emit, log, make_word, next_step
 from pawpularity.errors import UserError
 from pawpularity.runs import OOF
 
@@ -26,7 +26,8 @@ def report(
     for note in notes:
         log(note)
     command = f"make report {make_word('RUNS', *names)}" if names else "make report"
-    value = make_report(entries, notes, path, command, first=names[0] if names else None)
+    with Progress(None, "drawing the page"):
+        value = make_report(entries, notes, path, command, first=names[0] if names else None)
     emit(value, summary(value), json)
     next_step(f"{'open' if sys.platform == 'darwin' else 'xdg-open'} {quote(str(path))}")
 

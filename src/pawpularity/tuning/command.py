@@ -31,7 +31,8 @@ def tune(
 
     read_space(context.config)
 
-    from pawpularity.tuning.tune import score, search
+    with Progress(None, "loading torch"):
+        from pawpularity.tuning.tune import score, search
 
     studies, rows = search(context, storage or os.environ.get(VARIABLE) or None, workers)
     if search_only:
