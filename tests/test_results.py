@@ -34,3 +34,13 @@ def test_table_1_shows_every_cell():
     assert len(cells) == 24
     for cell in cells:
         assert f"**{cell['rmse']:.2f}** [{cell['low']:.2f}, {cell['high']:.2f}] | {cell['constant_rmse']:.2f}" in table
+
+
+def test_the_table_of_speeds_is_the_benchmarks():
+    table = (ROOT / "docs/feature-cache.md").read_text()
+    with (ROOT / "docs/benchmarks/train-cpu.csv").open() as file:
+        warm = [row for row in csv.DictReader(file) if row["way"] == "features warm"]
+    assert len(warm) == 4
+    for row in warm:
+        ratios = f"| **{float(row['times_plain_float32']):.1f} x** | **{float(row['times_plain_half']):.1f} x** |"
+        assert f"{float(row['ms_per_image']):.1f} {ratios}" in table
