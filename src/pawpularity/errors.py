@@ -11,9 +11,9 @@ _LONGEST = 2000  # characters of a message; of a longer one the middle is left o
 
 
 def printable(text: str, keep: str = "") -> str:
-    """`text` with everything that a terminal would obey or cannot show as an escape: `\\x1b`, `\\xe9`; characters in `keep` stay.
+    """`text` with escapes (`\\x1b`, `\\xe9`) for what a terminal would obey or cannot show; characters in `keep` stay.
 
-    File names come from elsewhere. They may hold commands for the terminal, and bytes that are no UTF-8.
+    File names come from elsewhere. They may hold commands for the terminal, or bytes that are not UTF-8.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
 

@@ -65,10 +65,10 @@ def check_name(name: str) -> str:
 
 
 def findings_name(path: Path) -> str:
-    """The folder name for what is found out about a file or data folder of the user's: another path never has the same.
+    """The name of the results folder for a file or data folder of the user's. No two paths share one.
 
-    Its own name if it lies in the current folder; else also its folder's, and 6 hex digits of its whole path. A file's ends in
-    `.csv`, so that it cannot be mistaken for a run's or a folder's.
+    It is the file's own name if it lies in the current folder. Otherwise its folder's name stands before it, and 6 hex digits of
+    its path behind it. A file's ends in `.csv`, so that it is not taken for a run.
     """
     place = path.resolve()
     usual = (CONTEST, SAMPLE)
@@ -79,9 +79,8 @@ def findings_name(path: Path) -> str:
     if plain and place.name.endswith(end) and place.parent == Path.cwd():
         return place.name
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{place.parent.name}-{place.name.removesuffix(end)}").strip("-.")
-    known_as = (
-        place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
-    )  # a moved checkout keeps its names
+    # The path below the current folder, so that a moved checkout keeps its names.
+    known_as = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
     return f"{words[:80]}-{text_hash(ascii(known_as))[:6]}{end}"  # ascii: a name may hold bytes that are no UTF-8
 
 
@@ -367,7 +366,7 @@ def machine() -> dict[str, Any]:
     about: dict[str, Any] = {"system": platform.system(), "processor": model, "cores": os.cpu_count()}
     if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys():
         about["memory_gb"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    torch = sys.modules.get("torch")  # imported already by whoever computed
+    torch = sys.modules.get("torch")  # only a command that computed has imported it
     if torch is not None and torch.cuda.is_available():
         about["gpu"] = torch.cuda.get_device_name()
     return about

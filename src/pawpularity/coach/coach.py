@@ -137,7 +137,7 @@ class Coach:
         """Why an upload may not be a photo of a pet; "" if nothing speaks against it. Raises PhotoError."""
         if (found := plain_doubt(upload)) or self.encoder is None or self.learned.typical is None:
             return found
-        # The photos of the table are pets, as odd as they may look.
+        # The photos of the table are pets, however odd they look.
         return "" if upload.fingerprint in self.folds else self.learned.typical.doubt(self.encoder(self.pixels(upload)))
 
     def advises(self, upload: Upload) -> bool:

@@ -37,10 +37,8 @@ _BINS = 12  # of each channel of CIELAB
 _MIDDLE = (0.50, 0.55)  # x, y: subjects sit a little below the middle
 _SPREAD = (0.27, 0.36)  # sd of the place, shares of width and height
 _ROUNDS = 4
-_STEP, _MARGIN = (
-    3,
-    0.05,
-)  # levels between neighbours in smooth background; margin of the subject's box, share of the side
+_STEP = 3  # most levels between neighbours in a smooth background
+_MARGIN = 0.05  # of the subject's box, share of the side
 
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -140,10 +140,10 @@ def read_sample_submission(path: Path) -> pd.DataFrame:
 
 
 def whole_scores(values: Floats) -> Floats:
-    """`values` (n,) rounded where all lie a hair beside whole numbers, as after float32 or half precision; else as they are."""
+    """`values` (n,), rounded if all of them are nearly whole, as scores are after float32 or half precision; else unchanged."""
     nearest = np.rint(values)
     off = np.abs(values - nearest)
-    # Shares of 100 in bfloat16 are up to 0.2 off, and then nearly all of them are. One value of many that is off is no rounding.
+    # Shares of 100 in bfloat16 are up to 0.2 off, nearly all of them. If a single value is off, it was not rounding.
     half = len(values) >= 20 and np.ptp(nearest) >= 10 and off.max() <= min(0.2, 10 * off.mean())
     return nearest if (half or off.max() <= 1e-3) and np.abs(nearest).max() >= 1 else values
 

@@ -34,7 +34,7 @@ EDGES = np.array([0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, np.inf])
 FEWEST_PAIRS = 100
 _ROWS_A_BIN, _MOST_BINS = 10, 40
 _PRIOR = 0.25  # rows with the distribution of all rows that are added to each bin: no chance is 0 or 1
-_MOST_SCORES = 200  # distinct true scores that are told apart; the contest has 100
+_MOST_SCORES = 200  # distinct true scores; the contest has 100
 _SPLITS = 10
 _GOLDEN = (np.sqrt(5) - 1) / 2
 

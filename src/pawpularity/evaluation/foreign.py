@@ -90,10 +90,11 @@ def constant_folds(prediction: Floats, fold: NDArray[np.int64]) -> Marks:
 
 
 def filler(prediction: Floats) -> Marks:
-    """(n,) rows with a prediction that nothing which predicts could give so often; else none.
+    """(n,) rows that share one value too often for a model's predictions, so that it fills in for rows never scored; else none.
 
-    Inside the range of the others it must be far commoner than any other. At an end it may be where answers were clipped; but then
-    others come close: where a clip cuts c values from a normal tail, the gap beside it is about sd / (c x hazard).
+    Inside the range of the others a filler must be far more common than any other value. At an end of the range many equal values
+    may also come from clipping. Then others lie close: if clipping cuts c values from a normal tail, the gap beside it is about
+    sd / (c x hazard).
     """
     values, place, counts = np.unique(prediction, return_inverse=True, return_counts=True)
     if len(values) < 3:

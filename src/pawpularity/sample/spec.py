@@ -99,7 +99,7 @@ class Photo:
         return BASE + sum(self.points().values())
 
     def metadata(self) -> dict[str, int]:
-        """The contest's twelve columns, as they are drawn."""
+        """The contest's twelve columns for this drawing."""
         shown = (
             *(self.focus, self.eyes == "open", self.face, self.near, self.odd, bool(self.accessory)),
             *(self.second, self.collage, self.human, bool(self.occlusion), self.info, self.blur),

@@ -56,9 +56,9 @@ def train_run(
     data: TrainingData | None = None,
     on_fold: Callable[[Run, int], None] = lambda run, fold: None,
 ) -> Run:
-    """Train the folds `wanted` (default: all) of the run at `context.run`, as far as they are not trained yet.
+    """Train those of the folds `wanted` (default: all) of the run at `context.run` that are not trained yet.
 
-    `again`: also those that are. `fresh`: ignore checkpoints. `skip_taken`: leave out folds that another process is training.
+    `again`: also the trained ones. `fresh`: ignore checkpoints. `skip_taken`: leave out folds that another process is training.
     `data`: if it is loaded already. `on_fold` is called after each trained fold.
     Raises UserError if `context.run` holds a run with other settings, data or folds; Taken; Stopped when asked to stop.
     """
