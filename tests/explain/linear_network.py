@@ -17,7 +17,7 @@ def linear_network(scale: float = 0.002, bias: float = 40.0, size: int = SIZE) -
     """The network, and its weights per level (3, size, size): score = bias' + sum of weight x level."""
     random = torch.Generator().manual_seed(3)
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
-    net = Backbone(nn.Flatten(), 3 * size * size, mean, std, None)
+    net = Backbone(nn.Flatten(), 3 * size * size, mean, std, None, size)
     network = Network(net, Model(output="linear", metadata="none", image_width=3 * size * size, fusion_widths=[]))
     network.image = network.fusion = nn.Sequential()
     levels = scale * torch.randn(3, size, size, generator=random)

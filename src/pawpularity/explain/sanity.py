@@ -165,7 +165,8 @@ def _randomised(network: Network, xs: Sequence[Tensor], seed: int) -> Iterator[s
     groups = np.array_split(np.arange(len(blocks))[::-1], max(1, min(STAGES - len(heads), len(blocks))))
     for stage, group in enumerate(groups, start=len(heads)):
         some = [blocks[i] for i in group]
-        modules, own = ([part for block in some for part in getattr(block, kind)] for kind in ("modules", "own"))
+        modules = [module for block in some for module in block.modules]
+        own = [tensor for block in some for tensor in block.own if isinstance(tensor, nn.Parameter)]
         _reset(modules, own, seed + 1000 * stage)
         _renew_statistics(network, int(group[-1]), xs)
         yield some[-1].name

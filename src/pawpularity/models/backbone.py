@@ -56,6 +56,8 @@ class Backbone:
     std: tuple[float, ...]
     weights_file: Path | None
     """None = random weights."""
+    size: int
+    """Pixels a side of the photos it was built for."""
 
 
 def build_backbone(
@@ -95,7 +97,7 @@ def build_backbone(
     if features.ndim != 2:
         raise UserError(f"model.backbone={name}: gives {tuple(features.shape)} instead of one row a photo")
     mean, std = published.get("mean") or (0.485, 0.456, 0.406), published.get("std") or (0.229, 0.224, 0.225)
-    return Backbone(net, int(features.shape[1]), tuple(mean), tuple(std), path)
+    return Backbone(net, int(features.shape[1]), tuple(mean), tuple(std), path, size)
 
 
 def _cause(model: "Model", size: int, published: dict[str, Any]) -> str:

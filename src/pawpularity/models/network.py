@@ -48,7 +48,7 @@ class Network(nn.Module):
         self.model = model
         self.backbone = backbone.net
         self.channels_last, self.frozen_bn = channels_last, frozen_bn
-        self.split = Split(backbone.net)
+        self.split = Split(backbone.net, backbone.size)
         self.frozen_blocks = self.split.frozen_blocks(unfrozen_tensors(model))
         self.register_buffer("mean", as_tensor_stats(backbone.mean), persistent=False)
         self.register_buffer("std", as_tensor_stats(backbone.std), persistent=False)

@@ -1,34 +1,31 @@
 """A timm backbone as a list of blocks, so that it can be split between any two: run(run(x, 0, n), n) equals the backbone.
 
-The blocks are timm's own modules, called in timm's own order; nothing of timm is copied. On the same batch, in float32 and
-evaluation mode, a split backbone equals timm's own output to the last bit. (Another batch size may pick other convolution
-kernels and so differ in the last digits.)
+The network's skeleton is traced with torch.fx: the calls of its blocks, and what happens between them. A block (a residual
+block, a transformer layer) stays timm's own module, so its dropout and BatchNorm follow training as ever. The trace becomes one
+small module for the stretch between two *borders*. A border lies in front of a module with parameters, where one tensor holds all
+that is known of the photo. Several of equal size count as one (DenseNet's feature maps so far); they are joined by channel.
+On the same batch, in float32 and evaluation mode, the split network equals timm's own output to the last bit. (Another batch
+size may pick other kernels and so differ in the last digits.)
 
-- ResNet: stem, then every residual block, then pooling.
-- VGG: every convolution with its BatchNorm and ReLU (the ReLU works in place, so it stays with what it overwrites) and
-  every pooling; the two wide layers; pooling.
-- DenseNet: stem, then every dense layer (what passes between them is the features concatenated so far), every transition,
-  the last norm, pooling.
-- EfficientNet, MobileNet: stem, then every block of every stage, the last convolution, pooling.
-- ConvNeXt, Swin, ViT: stem, then every block (with a stage's reduction before its first), the norm, pooling.
-- Any other network is one block: it runs whole.
+Tracing computes with fake tensors, so that ordinary Python (`if x.shape[1] > 7`) works: sizes are plain numbers, as a
+network is built for one photo size. Only what depends on the batch size stays symbolic. A network that cannot be traced
+is one block: it runs whole.
 """
 
 import copy
-from collections.abc import Callable, Iterable
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models.convnext import ConvNeXt
-from timm.models.densenet import DenseNet
-from timm.models.efficientnet import EfficientNet
-from timm.models.mobilenetv3 import MobileNetV3
-from timm.models.resnet import ResNet
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.vgg import VGG
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch._subclasses import FakeTensorMode
+
+BATCH = 1009
+"""Photos in a trace: a prime, so that sizes that depend on it are seen. Fake tensors take no memory."""
+LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+LAYERS = (nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -36,18 +33,22 @@ class Block:
     """One step of the backbone: a function of the features before it, and the modules whose parameters it uses."""
 
     name: str
-    run: Callable[[Tensor], Tensor]
+    run: Callable[..., Any]
+    """One tensor in, one out; several where `widths` or the next block's are several."""
     modules: tuple[nn.Module, ...]
-    own: tuple[nn.Parameter, ...] = ()
-    """Parameters that belong to the network itself (a ViT's class token and position table)."""
+    own: tuple[Tensor, ...] = ()
+    """Parameters and buffers used outside of these modules (a ViT's class token and position table)."""
+    widths: tuple[int, ...] = ()
+    """Channels of the tensors before it, if they are several."""
 
     def parameters(self) -> list[nn.Parameter]:
-        """The block's parameter tensors, in timm's order."""
-        return [*self.own, *(parameter for module in self.modules for parameter in module.parameters())]
+        """The block's parameter tensors."""
+        own = [tensor for tensor in self.own if isinstance(tensor, nn.Parameter)]
+        return [*own, *(parameter for module in self.modules for parameter in module.parameters())]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything the block's answer depends on: parameters and buffers."""
-        found = {f"own.{number}": parameter.detach() for number, parameter in enumerate(self.own)}
+        found = {f"own.{number}": tensor.detach() for number, tensor in enumerate(self.own)}
         for number, module in enumerate(self.modules):
             found |= {f"{number}.{name}": tensor for name, tensor in module.state_dict().items()}
         return found
@@ -56,17 +57,24 @@ class Block:
 class Split:
     """The blocks of a backbone built with `num_classes=0`, from photo to pooled features."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, size: int) -> None:
+        """`size`: pixels a side of the photos."""
         self.net = net
-        self.blocks: list[Block] = list(_blocks(net))
-        # A split needs every parameter on one side of it, in the order in which unfrozen depth counts.
-        in_order = [id(p) for block in self.blocks for p in block.parameters()]
-        if in_order != [id(p) for p in net.parameters()]:
-            self.blocks = [_whole(net)]
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Split":
-        # The blocks hold the network's modules; a copy (a moving average) must hold the copied ones.
-        return Split(copy.deepcopy(self.net, memo))
+        self.whole = ""
+        """why the network runs whole; empty where it is split"""
+        try:
+            self.blocks = list(_blocks(net, size))
+        except Exception as error:  # a trace runs foreign code on proxies: it may raise anything
+            self.whole = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            self.blocks = [Block("its end", net, (net,))]
+        order = {id(parameter): position for position, parameter in enumerate(net.parameters())}
+        self.total = len(order)
+        last = -1
+        self._reached: list[int] = []
+        """by block: parameter tensors of the network up to the last one that is used in it or before it"""
+        for block in self.blocks:
+            last = max([last, *(order[id(parameter)] for parameter in block.parameters())])
+            self._reached.append(last + 1)
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -80,135 +88,232 @@ class Split:
 
         The features before block 0 are the normalised photo, (B, 3, H, W).
         """
-        for block in self.blocks[start:stop]:
-            features = block.run(features)
-        return features
+        blocks = self.blocks[start:stop]
+        parts: Any = torch.split(features, list(blocks[0].widths), 1) if blocks and blocks[0].widths else features
+        for block in blocks:
+            parts = block.run(*parts) if block.widths else block.run(parts)
+        return parts if isinstance(parts, Tensor) else torch.cat(parts, 1)
+
+    def behind(self, position: int) -> int:
+        """Parameter tensors that can be trained while the blocks before `position` are frozen, as `model.unfrozen` counts."""
+        return self.total - (self._reached[position - 1] if position else 0)
 
     def frozen_blocks(self, unfrozen: int | None) -> int:
         """Blocks that are wholly frozen when the last `unfrozen` parameter tensors are trained (None: all are)."""
-        total = sum(len(block.parameters()) for block in self.blocks)
-        frozen = 0 if unfrozen is None else max(0, total - unfrozen)
-        seen = 0
-        for position, block in enumerate(self.blocks):
-            seen += len(block.parameters())
-            if seen > frozen:
-                return position
-        # Nothing of the backbone is trained: its features are the pooled ones.
-        return len(self.blocks)
+        frozen = 0 if unfrozen is None else max(0, self.total - unfrozen)
+        return sum(reached <= frozen for reached in self._reached)
 
 
-def _whole(net: nn.Module) -> Block:
-    return Block("its end", net, (net,))
+def _blocks(net: nn.Module, size: int) -> Iterator[Block]:
+    # A copy that shares the tensors: what modules keep of a trace, such as tables of attention biases, goes with it.
+    traced = copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
+    graph = _Tracer(traced, size).trace(traced)
+    ends = next(node for node in graph.nodes if node.op == "output")
+    result = ends.args[0]
+    nodes = [node for node in graph.nodes if node is not ends and node.target is not torch._assert]
+    alive, start = nodes[:1], 1
+    for stop in [*_borders(traced, nodes, result), len(nodes)]:
+        after = _alive(nodes, stop, result)
+        yield _stretch(net, traced, nodes[start:stop], alive, after)
+        alive, start = after, stop
 
 
-def _sequence(name: str, modules: Iterable[nn.Module]) -> Block:
-    parts = tuple(modules)
+class _Tracer(fx.Tracer):
+    """Traces the skeleton, computing every value on the way with fake tensors."""
 
-    def run(x: Tensor) -> Tensor:
-        for part in parts:
-            x = part(x)
-        return x
+    proxy_buffer_attributes = True
 
-    return Block(name, run, parts)
+    def __init__(self, net: nn.Module, size: int) -> None:
+        super().__init__()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        device = next(net.parameters()).device
+        with self.fake:
+            self.photo = torch.empty(BATCH, 3, size, size, device=device)
+        self.computing = False
 
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """A module is looked into if a list of blocks lies in it."""
+        return not any(_lists_blocks(part) for part in m.modules())
 
-def _head(net: nn.Module, *modules: nn.Module) -> Block:
-    return Block("its pooled features", net.forward_head, modules)  # type: ignore[arg-type]
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Inside the computation of a value, modules run as they are."""
+        return forward(*args, **kwargs) if self.computing else super().call_module(m, forward, args, kwargs)
 
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Inside the computation of a value, parameters are what they are."""
+        return attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
-def _blocks(net: nn.Module) -> Iterable[Block]:
-    # Exact types: a subclass may do something else between the same modules.
-    if type(net) is ResNet:
-        return _resnet(net)
-    if type(net) is VGG:
-        return _vgg(net)
-    if type(net) is DenseNet:
-        return _densenet(net)
-    if type(net) in (EfficientNet, MobileNetV3):
-        return _efficientnet(net)
-    if type(net) is ConvNeXt:
-        return _staged(net, "stem", "stages", "norm_pre")
-    if type(net) is SwinTransformer:
-        return _staged(net, "patch_embed", "layers", "norm")
-    if type(net) is VisionTransformer:
-        return _vit(net)
-    return [_whole(net)]
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Proxies that know their value."""
+        return _Valued(node, self)
 
+    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+        """Every node knows its value."""
+        node = super().create_node(kind, *args, **kwargs)
+        if kind != "output":
+            self.computing = True
+            try:
+                with self.fake, torch.no_grad():
+                    node.meta["value"] = self._value(node)
+            finally:
+                self.computing = False
+        return node
 
-def _resnet(net: nn.Module) -> Iterable[Block]:
-    yield _sequence("stem", [net.conv1, net.bn1, net.act1, net.maxpool])  # type: ignore[list-item]
-    for stage in ("layer1", "layer2", "layer3", "layer4"):
-        for name, block in getattr(net, stage).named_children():
-            yield _sequence(f"{stage}.{name}", [block])
-    yield _head(net)
+    def create_proxy(self, *args: Any, **kwargs: Any) -> Any:
+        """A proxy where the value depends on the photo or on the batch size, else the plain value."""
+        proxy = super().create_proxy(*args, **kwargs)
+        value = proxy.node.meta.get("value")
+        sizes = value if isinstance(value, torch.Size) else (value,)
+        plain = all(
+            size is None
+            or isinstance(size, bool | float | str)
+            or (isinstance(size, int) and (size % BATCH or not size))
+            for size in sizes
+        )
+        return value if plain else proxy
 
-
-def _vgg(net: nn.Module) -> Iterable[Block]:
-    group: list[nn.Module] = []
-    first = 0
-    for position, module in enumerate(net.features):  # type: ignore[arg-type]
-        if isinstance(module, nn.Conv2d | nn.MaxPool2d) and group:
-            yield _sequence(f"features.{first}", group)
-            group, first = [], position
-        group.append(module)
-    yield _sequence(f"features.{first}", group)
-    yield _head(net, net.pre_logits)  # type: ignore[arg-type]
-
-
-def _densenet(net: nn.Module) -> Iterable[Block]:
-    stem: list[nn.Module] = []
-    for name, module in net.features.named_children():  # type: ignore[union-attr]
-        if name.startswith("denseblock"):
-            if stem:
-                yield _sequence("stem", stem)
-                stem = []
-            for layer_name, layer in module.named_children():
-                yield Block(f"{name}.{layer_name}", _dense(layer), (layer,))
-        elif name.startswith(("transition", "norm5")):
-            yield _sequence(name, [module])
-        else:
-            stem.append(module)
-    yield _head(net)
+    def _value(self, node: fx.Node) -> Any:
+        known: Any = fx.node.map_arg((node.args, node.kwargs), lambda one: one.meta["value"])
+        args, kwargs = known
+        if node.op == "placeholder":
+            return args[0] if args else self.photo  # other arguments have defaults
+        if node.op == "get_attr":
+            return _found(self.root, node)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        run: Any = _found(self.root, node) if node.op == "call_module" else node.target
+        return run(*args, **kwargs)
 
 
-def _dense(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda features: torch.cat([features, layer(features)], 1)
+class _Valued(fx.Proxy):
+    """A proxy of a known value, so that Python may look at it."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.node.meta["value"], name)
+        if callable(found):
+            return super().__getattr__(name)
+        return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+
+    def __iter__(self) -> Iterator[Any]:
+        return (operator.getitem(self, at) for at in range(len(self.node.meta["value"])))
+
+    def __len__(self) -> int:
+        return len(self.node.meta["value"])
+
+    def __bool__(self) -> bool:
+        return bool(self.node.meta["value"])
 
 
-def _efficientnet(net: nn.Module) -> Iterable[Block]:
-    yield _sequence("stem", [net.conv_stem, net.bn1])  # type: ignore[list-item]
-    for stage_name, stage in net.blocks.named_children():  # type: ignore[union-attr]
-        for name, block in stage.named_children():
-            yield _sequence(f"blocks.{stage_name}.{name}", [block])
-    if type(net) is MobileNetV3:
-        # Its last convolution comes after pooling and belongs to the head.
-        yield _head(net, net.conv_head, *([net.norm_head] if hasattr(net, "norm_head") else []))  # type: ignore[arg-type]
-        return
-    yield _sequence("conv_head", [net.conv_head, net.bn2])  # type: ignore[list-item]
-    yield _head(net)
+def _found(net: nn.Module, node: fx.Node) -> Any:
+    """The module or tensor that a node names."""
+    return operator.attrgetter(str(node.target))(net)
 
 
-def _staged(net: nn.Module, stem: str, stages: str, norm: str) -> Iterable[Block]:
-    yield _sequence(stem, [getattr(net, stem)])
-    for number, stage in enumerate(getattr(net, stages)):
-        yield _sequence(f"{stages}.{number}.downsample", [stage.downsample])
-        for name, block in stage.blocks.named_children():
-            yield _sequence(f"{stages}.{number}.{name}", [block])
-    yield _sequence(norm, [getattr(net, norm)])
-    yield _head(net, net.head)  # type: ignore[arg-type]
+def _lists_blocks(module: nn.Module) -> bool:
+    """Whether it has several children with parameters of one kind: two in a list, else all."""
+    kinds = [type(child) for child in module.children() if next(child.parameters(), None) is not None]
+    if isinstance(module, LISTS):
+        return len(kinds) > len(set(kinds))
+    return len(kinds) > len(set(kinds)) == 1 and not kinds[0].__module__.startswith("torch.")
 
 
-def _vit(net: nn.Module) -> Iterable[Block]:
-    vit: Any = net
+def _of_photo(node: fx.Node) -> bool:
+    """Whether its value holds something of the photo, not just of its size."""
+    if "of_photo" not in node.meta:
+        looks = node.target is getattr or (node.op == "call_method" and node.target in ("size", "dim", "numel"))
+        sizes = isinstance(node.meta["value"], int | torch.Size | torch.device | torch.dtype)
+        node.meta["of_photo"] = node.op == "placeholder" or (
+            not looks and not sizes and any(map(_of_photo, node.all_input_nodes))
+        )
+    return bool(node.meta["of_photo"])
 
-    def embed(x: Tensor) -> Tensor:
-        embedded: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(x))))
-        return embedded
 
-    own = tuple(net.parameters(recurse=False))
-    yield Block("embed", embed, (vit.patch_embed, vit.pos_drop, vit.patch_drop, vit.norm_pre), own)
-    for name, block in vit.blocks.named_children():
-        yield _sequence(f"blocks.{name}", [block])
-    yield _sequence("norm", [vit.norm])
-    # An attention pool has parameters of its own; the check above then keeps the network whole.
-    yield _head(net, vit.fc_norm, vit.head)
+def _alive(nodes: list[fx.Node], position: int, result: fx.Node) -> list[fx.Node]:
+    """The nodes before `position` of the photo that are needed behind it."""
+    if position == len(nodes):
+        return [result]
+    later = set(nodes[position:])
+    return [node for node in nodes[:position] if _of_photo(node) and (node is result or later & node.users.keys())]
+
+
+def _borders(net: nn.Module, nodes: list[fx.Node], result: fx.Node) -> Iterator[int]:
+    """Positions in `nodes` in front of which the network can be split."""
+    previous: nn.Module | None = None
+    for position, node in enumerate(nodes):
+        if node.op == "placeholder" or not (_of_photo(node) and (modules := _used(net, [node]))[0] | modules[1]):
+            continue
+        module = _found(net, node) if node.op == "call_module" else None
+        # A convolution keeps the norm that follows it.
+        joined = isinstance(previous, LAYERS) and "Norm" in type(module).__name__
+        if previous is not None and not joined and _one(_alive(nodes, position, result), node):
+            yield position
+        previous = module or net
+
+
+def _one(alive: list[fx.Node], node: fx.Node) -> bool:
+    """Whether `alive` are one tensor, or feature maps of one size that `node` takes together."""
+    values = [one.meta["value"] for one in alive]
+    if not all(isinstance(value, Tensor) and value.ndim > 1 and len(value) == BATCH for value in values):
+        return False
+    sizes = {(value.dtype, *value.shape[2:]) for value in values}
+    return len(alive) == 1 or (len(sizes) == 1 and set(alive) <= {*node.all_input_nodes})
+
+
+def _used(net: nn.Module, nodes: list[fx.Node]) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
+    """Modules with tensors, and tensors outside of these, that the nodes use, also for what the photo has no part in."""
+    modules: dict[str, nn.Module] = {}
+    own: dict[str, Tensor] = {}
+    todo = list(nodes)
+    for node in todo:  # it grows
+        if node.op == "call_module" and (module := _found(net, node)).state_dict():
+            modules[str(node.target)] = module
+        if node.op == "get_attr":
+            own[str(node.target)] = _found(net, node)
+        todo += [one for one in node.all_input_nodes if not _of_photo(one) and one not in todo]
+    return modules, own
+
+
+def _stretch(
+    net: nn.Module, traced: nn.Module, nodes: list[fx.Node], before: list[fx.Node], after: list[fx.Node]
+) -> Block:
+    """The block from the tensors `before` to the tensors `after`."""
+    graph, own = fx.Graph(), [node for node in nodes if _of_photo(node)]
+    known = {node: graph.placeholder(f"x{at}") for at, node in enumerate(before)}
+    x = known[before[0]]
+    widths = tuple(node.meta["value"].shape[1] for node in before) if len(before) > 1 else ()
+
+    def copied(node: fx.Node) -> fx.Node:
+        """`node` in the new graph; sizes and devices of what lies before the border are those of `x`."""
+        if node not in known:
+            value, inside = node.meta["value"], node in own
+            if isinstance(value, int) and not inside:
+                rows = graph.call_function(operator.getitem, (graph.call_function(getattr, (x, "shape")), 0))
+                known[node] = graph.call_function(operator.mul, (rows, value // BATCH))
+            elif isinstance(value, torch.device) and not inside:
+                known[node] = graph.call_function(getattr, (x, "device"))
+            elif _of_photo(node) and not inside:
+                raise ValueError(f"{node} is needed behind a border")
+            elif "training" in node.kwargs:  # the trace would keep it as it was
+                raise ValueError(f"{node} follows training outside of a module")
+            else:
+                known[node] = graph.node_copy(node, copied)
+        return known[node]
+
+    for node in own:
+        copied(node)
+    out = tuple(known[node] for node in after)
+    graph.output(out if len(out) > 1 else out[0])
+    targets = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
+    root = {target: _attribute(net, traced, target) for target in sorted(targets)}
+    modules, tensors = ({name: root[name] for name in used} for used in _used(traced, own))
+    inside = {id(tensor) for module in modules.values() for tensor in (*module.parameters(), *module.buffers())}
+    outside = tuple(tensor for tensor in tensors.values() if id(tensor) not in inside)
+    return Block(next(iter(modules), "its end"), fx.GraphModule(root, graph), tuple(modules.values()), outside, widths)
+
+
+def _attribute(net: nn.Module, traced: nn.Module, target: str) -> Any:
+    """The network's own module or tensor; constants of the trace are kept by its copy alone."""
+    try:
+        return operator.attrgetter(target)(net)
+    except AttributeError:
+        return operator.attrgetter(target)(traced)

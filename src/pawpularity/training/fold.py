@@ -157,6 +157,8 @@ def _announce(context: Context, network: Network) -> None:
     random = config.model.weights == "none"
     source = "random weights" if random else f"weights {config.model.weights}"
     log(f"run     {context.run}: {config.model.backbone}, {source}, {config.photos.size} px; {network.unfrozen_note}")
+    if network.split.whole and config.model.unfrozen != "all":
+        log(f"note    {config.model.backbone} runs whole in every epoch, as it cannot be split: {network.split.whole}")
     if config.train.frozen_bn and random:
         log("note    train.frozen_bn=true with random weights: no BatchNorm learns its statistics; false is better")
 

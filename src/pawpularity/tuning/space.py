@@ -141,13 +141,11 @@ def cuts_of(config: Config, compute: Compute) -> list[Cut]:
     """
     network = build_network(config, fold=0).place(compute.device)
     split, size = network.split, config.photos.size
-    behind = sum(len(block.parameters()) for block in split.blocks)
     features = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     found: dict[int, Cut] = {}
-    for position, block in enumerate(split.blocks):
+    for position in range(len(split)):
         features = run_blocks(network, compute, features, position, position + 1)
-        behind -= len(block.parameters())
-        if behind:
+        if behind := split.behind(position + 1):
             found[behind] = Cut(behind, position + 1, features.numel() * features.dtype.itemsize)
     return list(found.values())
 
