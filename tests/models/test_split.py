@@ -53,7 +53,7 @@ def test_the_four_are_split_where_the_authors_froze(name):
 
 SMALL = {
     "densenet121": {"block_config": (2, 3), "growth_rate": 8}, "test_vit3": {}, "test_convnext3": {}, "test_nfnet": {},
-    "test_efficientnet": {}, "test_mambaout": {}, "mobileone_s0": {}, "ghostnet_100": {}, "levit_128s": {},
+    "test_efficientnet": {}, "test_mambaout": {}, "mobileone_s0": {}, "ghostnet_100": {"drop_rate": 0.0}, "levit_128s": {},
     "regnety_002": {}, "vgg_bn": {"cfg": [8, "M", 16, "M"]}, "mobilenetv4_conv_small": {}, "xcit_nano_12_p16_224": {"depth": 2},
     "swin_tiny_patch4_window7_224": {"depths": (2, 2), "embed_dim": 24, "num_heads": (1, 2), "img_size": 56},
     "swinv2_tiny_window8_256": {"depths": (1, 1), "embed_dim": 24, "num_heads": (1, 2), "img_size": 64},
@@ -75,7 +75,7 @@ def test_families_are_exact_at_every_border(name):
 
 
 def size_of(net: nn.Module, name: str) -> int:
-    return SMALL[name].get("img_size") or net.pretrained_cfg.get("input_size", (3, 32, 32))[-1]
+    return SMALL[name].get("img_size") or getattr(net, "pretrained_cfg", {}).get("input_size", (3, 32, 32))[-1]
 
 
 @pytest.mark.parametrize("name", ["densenet121", "swin_tiny_patch4_window7_224", "vit_small_patch16_dinov3"])

@@ -246,14 +246,19 @@ def submission(at: Path, name: str, data: Path) -> pd.DataFrame:
     return pd.read_csv(at / "submission.csv", dtype={"Id": str})
 
 
+def _split(net: torch.nn.Module) -> Split:
+    size = getattr(getattr(net, "patch_embed", None), "img_size", None)
+    return Split(net, size[0] if size else 64)
+
+
 def split_count(net: torch.nn.Module) -> int:
     """In how many places a timm network (num_classes=0) can be split, its two ends not counted."""
-    return len(Split(net)) - 1
+    return len(_split(net)) - 1
 
 
 def split_at(net: torch.nn.Module, place: int):
     """(frozen part, rest): two functions of a tensor, the network split at `place` (1 .. split_count)."""
-    split = Split(net)
+    split = _split(net)
     return lambda x: split.run(x, 0, place), lambda x: split.run(x, place)
 
 

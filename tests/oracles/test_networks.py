@@ -15,7 +15,7 @@ SWIN = {"depths": [1, 1, 2, 1], "embed_dim": 24, "img_size": 64, "window_size": 
 NETS = {
     "densenet": ("densenet121", DENSE, 64, 16),
     "resnet": ("resnet50", NARROW, 64, 8),
-    "vgg": ("vgg_bn", VGG, 64, 12),
+    "vgg": ("vgg_bn", VGG, 64, 8),
     "efficientnet": ("tinynet_e", {}, 64, 10),
     "mobilenet v2": ("mobilenetv2_100", {}, 64, 15),
     "mobilenet v3": ("mobilenetv3_small_050", {}, 64, 10),

@@ -308,7 +308,8 @@ def _stretch(
     modules, tensors = ({name: root[name] for name in used} for used in _used(traced, own))
     inside = {id(tensor) for module in modules.values() for tensor in (*module.parameters(), *module.buffers())}
     outside = tuple(tensor for tensor in tensors.values() if id(tensor) not in inside)
-    return Block(next(iter(modules), "its end"), fx.GraphModule(root, graph), tuple(modules.values()), outside, widths)
+    name = "stem" if before[0].op == "placeholder" else next(iter(modules), "its end")
+    return Block(name, fx.GraphModule(root, graph), tuple(modules.values()), outside, widths)
 
 
 def _attribute(net: nn.Module, traced: nn.Module, target: str) -> Any:
