@@ -99,6 +99,21 @@ def test_ranges_of_a_known_law():
         assert found == pytest.approx(at[:, None] * (1 + 0.15 * (ends - 1)), abs=1.5)
 
 
+def test_near_duplicates_make_no_range_too_narrow():
+    """Sixty photos, each posted ten times with one score: a range fitted on nine of them would know the tenth."""
+    inside = []
+    for seed in range(10):
+        (target, prediction), groups = wide(60, seed), np.repeat(np.arange(60), 10)
+        known = Calibration(np.repeat(target, 10), np.repeat(prediction, 10), groups)
+        assert known.indicative
+        new, at = wide(2000, 99)
+        low, high = known.interval(at, 0.9)
+        inside.append(((low <= new) & (new <= high)).mean())
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.03)
+    with pytest.raises(UserError, match="too few"):
+        Calibration(target, prediction, np.arange(60) // 4)
+
+
 def test_few_rows_widen_the_range_to_all_there_is():
     """The smallest of 19 in 20 rows is no 5 % point: the range must say so and not guess."""
     known = Calibration(*skewed(20))

@@ -27,8 +27,8 @@ from pawpularity.evaluation.bootstrap import Floats, Groups, group_sums
 
 Cells = NDArray[np.int64]
 
-FEWEST = 20  # rows
-INDICATIVE_BELOW = 500  # rows: with 600 the true coverage of a nominal 90 % has an sd of 1.3 points
+FEWEST = 20  # rows or groups
+INDICATIVE_BELOW = 500  # rows or groups: with 600 the true coverage of a nominal 90 % has an sd of 1.3 points
 EDGES = np.array([0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, np.inf])
 """Score points between two predictions: the bands [low, high) of an order."""
 FEWEST_PAIRS = 100
@@ -41,18 +41,21 @@ _GOLDEN = (np.sqrt(5) - 1) / 2
 
 
 class Calibration:
-    """Fitted on true scores and out-of-fold predictions, (n,) each, points. Raises UserError below 20 rows.
+    """Fitted on true scores and out-of-fold predictions, (n,) each, points. Raises UserError below 20 rows or groups.
 
-    `groups` (n,) are near-duplicates; they count as one pet where two pets are compared. `median` and `top_quarter` are the
+    `groups` (n,) are near-duplicates; they count as one pet where two pets are compared, and ranges are tested on none of a group
+    that they were fitted on. `median` and `top_quarter` are the
     true scores that a half and a quarter of the photos reach.
     """
 
     def __init__(self, target: ArrayLike, prediction: ArrayLike, groups: Groups = None) -> None:
         y, p = (np.asarray(values, dtype=np.float64) for values in (target, prediction))
-        if len(y) < FEWEST:
-            raise UserError(f"{len(y)} out-of-fold rows are too few to say what a score is worth; {FEWEST} are needed")
+        pets = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        if (count := len(np.unique(pets))) < FEWEST:
+            raise UserError(f"{count} out-of-fold rows are too few to say what a score is worth; {FEWEST} are needed "
+                            "(near-duplicates count once)")  # fmt: skip
         self.target, self.prediction, self.groups = y, p, groups
-        self.n, self.indicative = len(y), len(y) < INDICATIVE_BELOW
+        self.n, self.indicative = len(y), count < INDICATIVE_BELOW
         self.median, self.top_quarter = float(np.median(y)), float(np.quantile(y, 0.75))
         scores = np.unique(y)
         self._scores = (
@@ -60,7 +63,7 @@ class Calibration:
         )
         cells = np.searchsorted(self._scores, y)
         self._law = self._fit(cells, p)
-        ranks = np.sort(self._unseen_ranks(cells))
+        ranks = np.sort(self._unseen_ranks(cells, pets))
         self._levels = np.concatenate([[0.0], ranks, [1.0]]), np.arange(self.n + 2) / (self.n + 1)
 
     def interval(self, prediction: ArrayLike, level: float) -> tuple[Floats, Floats]:
@@ -110,12 +113,12 @@ class Calibration:
         part = (at - low)[:, None]
         return np.asarray(shares[low] * (1 - part) + shares[np.minimum(low + 1, len(shares) - 1)] * part)
 
-    def _unseen_ranks(self, cells: Cells) -> Floats:
+    def _unseen_ranks(self, cells: Cells, pets: Cells) -> Floats:
         """(n,) where each true score lies in its distribution, 0 to 1, fitted on the other splits. Equal scores are spread."""
         ranks = np.empty(self.n)
         spread = (np.arange(self.n) * _GOLDEN) % 1.0  # even, and the same every time
         for split in range(_SPLITS):
-            here = np.arange(self.n) % _SPLITS == split
+            here = pets % _SPLITS == split
             shares = self._shares(self._fit(cells[~here], self.prediction[~here]), self.prediction[here])
             steps, row = np.column_stack([np.zeros(len(shares)), shares]), np.arange(len(shares))
             before, upto = steps[row, cells[here]], steps[row, cells[here] + 1]
