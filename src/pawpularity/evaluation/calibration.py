@@ -62,6 +62,7 @@ class Calibration:
             scores if len(scores) <= _MOST_SCORES else np.unique(np.quantile(y, np.linspace(0, 1, _MOST_SCORES)))
         )
         cells = np.searchsorted(self._scores, y)
+        self._piles = [(y == end).sum() > 1 for end in (y.min(), y.max())]  # one photo is no pile
         self._law = self._fit(cells, p)
         ranks = np.sort(self._unseen_ranks(cells, pets))
         self._levels = np.concatenate([[0.0], ranks, [1.0]]), np.arange(self.n + 2) / (self.n + 1)
@@ -70,8 +71,12 @@ class Calibration:
         """(low, high), points in 1..100: `level` of the photos predicted so truly scored between them."""
         shares = self._shares(self._law, np.ravel(prediction))
         low, high = np.full((2, len(shares)), [[1.0], [100.0]])
-        if (self.n + 1) * (1 - level) / 2 >= 1:
-            first, last = shares[:, 0], shares[:, -2] if shares.shape[1] > 1 else np.zeros(len(shares))
+        # The order statistics that make the coverage at least `level` for exchangeable rows, whatever their number.
+        if (outside := int((self.n + 1) * (1 - level) / 2 + 1e-9)) >= 1:
+            level = 1 - 2 * outside / (self.n + 1)
+            none = np.zeros(len(shares))
+            first = shares[:, 0] if self._piles[0] else none
+            last = 1 + none if not self._piles[1] else shares[:, -2] if shares.shape[1] > 1 else none
             ends = _whole_ends(level, *(np.interp(edge, *self._levels) for edge in (first, last)))
             levels = [np.interp(end, *self._levels[::-1]) for end in ends]
             # Lines between scores; the lowest score is all of its step.
