@@ -206,6 +206,7 @@ class Search(Section):
         },
         "KEY: {low, high, log, step} or {choices: [...]}, KEY from model and train; null = not searched",
     )
+    found_by: str = _key("", "the study that found these settings; make tune writes it, and their runs are marked")
 
 
 class Explain(Section):

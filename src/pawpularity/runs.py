@@ -119,11 +119,9 @@ class Run:
         """
         if self.record.get("searched"):
             return "blend of runs of a search"
-        if re.fullmatch(r".+-trial\d+", self.name):
-            return "trial of a search"
-        # configs/tuned/NAME.yaml holds the winner of a search; the name of a config keeps its folder.
-        tuned = re.match(r"(.*configs-)?tuned-", str(self.record["config"].get("name", "")))
-        return "tuned by a search" if tuned else ""
+        if not self.record["config"].get("search", {}).get("found_by"):
+            return ""
+        return "trial of a search" if re.fullmatch(r".+-trial\d+", self.name) else "tuned by a search"
 
     @property
     def k(self) -> int:

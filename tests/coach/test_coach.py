@@ -43,7 +43,9 @@ def test_a_new_photo_is_scored_by_all_folds_and_calibrated_on_their_unseen_rows(
     report, table = found["photos"][0], read_oof(Path("oof/toy/oof.csv"))
     assert report["score"] == pytest.approx(float(Predictor.load("oof/toy").predict(photo)[0]), abs=1e-4)
     assert report["fold"] is None
-    ends = Calibration(table["target"], table["prediction"]).interval(report["score"], 0.9)
+    ends = Calibration(table["target"], table["prediction"], open_predictions("toy").groups).interval(
+        report["score"], 0.9
+    )
     assert (report["low"], report["high"]) == pytest.approx([float(end) for end in ends], abs=1e-3)
     assert report["low"] <= report["half_low"] < report["half_high"] <= report["high"]
     assert 0 < report["beats_top_quarter"] <= report["beats_median"] < 1

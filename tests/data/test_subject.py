@@ -87,6 +87,20 @@ def test_the_box_holds_a_small_pet_before_smooth_background_with_its_odd_ear(pla
     assert right - left < 0.95 * SIZE, "so that a crop is possible"
 
 
+@pytest.mark.parametrize(
+    "dull", [lambda p: p * 0.12, lambda p: 255 - (255 - p) * 0.12, lambda p: 120 + (p - 120) * 0.1]
+)
+def test_the_box_holds_pets_in_the_dark_in_glaring_light_and_of_the_colour_of_the_wall(dull):
+    """The mask keeps the pet in the middle; few levels tell the other one from the wall."""
+    photo = np.full((SIZE, SIZE, 3), 120.0) + np.linspace(0, 30, SIZE)[:, None, None]
+    for place, radius, coat in (((80, 85), 28, (60, 40, 30)), ((22, 25), 13, (190, 180, 170))):
+        cv2.circle(photo, place, radius, coat, -1)
+    photo = cv2.GaussianBlur(dull(photo), (0, 0), 1.5) + np.random.default_rng(0).normal(0, 0.3, photo.shape)
+    left, top, right, bottom = np.array(subject_box(np.rint(photo.clip(0, 255)).astype(np.uint8))) * SIZE
+    assert max(left, top) <= 10
+    assert (right >= 108, bottom >= 113) == (True, True)
+
+
 def test_where_a_crop_is_possible_the_box_holds_the_whole_drawn_pet(photos):
     for path in sorted((photos / "train").glob("*.jpg"))[:25]:
         box = subject_box(decode(path, SIZE, "squash"))

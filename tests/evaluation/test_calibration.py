@@ -16,10 +16,10 @@ def skewed(n, seed=0):
     return prediction + 0.15 * prediction * (random.exponential(1.0, n) - 1.0), prediction
 
 
-def wide(n, seed=0):
+def wide(n, seed=0, middle=40):
     """Predictions and true scores that are normal about them, cut at 1 and 100."""
     random = np.random.default_rng(seed)
-    prediction = random.normal(40, 18, n).clip(5, 95)
+    prediction = random.normal(middle, 18, n).clip(5, 95)
     return (prediction + 12 * random.standard_normal(n)).clip(1, 100), prediction
 
 
@@ -58,20 +58,23 @@ def test_ranges_and_chances_hold_for_unseen_rows_of_every_real_file(real):
 
 @pytest.mark.parametrize("n", [100, 600, 4000])
 @pytest.mark.parametrize("rounded", [True, False])
-def test_chances_agree_with_the_ranges_beside_them(n, rounded):
-    """One lucky photo at the low end, and a pile at 100; every prediction is looked at."""
-    target, prediction = wide(n)
+@pytest.mark.parametrize("middle", [40, 60])
+def test_chances_agree_with_the_ranges_beside_them(n, rounded, middle):
+    """One lucky photo at the low end, and piles at 1 and 100, up to half of the photos with a prediction; at every prediction."""
+    target, prediction = wide(n, middle=middle)
     target[np.argmin(prediction)] = 90.0
     known = Calibration(np.round(target) if rounded else target, prediction)
     at = np.linspace(0, 100, 400)
-    for level in (0.5, 0.9):
-        low, high = known.interval(at, level)
+    (half_low, half_high), ends = known.interval(at, 0.5), known.interval(at, 0.9)
+    assert np.all((ends[0] <= half_low + 1e-6) & (half_high <= ends[1])), "half of the photos are among nine of ten"
+    for level, (low, high) in ((0.5, (half_low, half_high)), (0.9, ends)):
         for bar in (known.median, known.top_quarter):
             chance, tail = known.chance_above(at, bar), (1 - level) / 2
             assert np.all(np.diff(chance) > -1e-9)
             assert np.all((chance > 0) & (chance < 1))
-            assert np.all(chance[high < bar] <= tail + 1e-9)
-            assert np.all(chance[(low > bar) & (high < 100)] >= 1 - tail - 1e-9)
+            # Of a range that reaches an end of the scale all that is outside lies on the other side.
+            assert np.all((chance <= tail * np.where(low == 1, 2, 1) + 1e-9)[high < bar])
+            assert np.all((chance >= 1 - tail * np.where(high == 100, 2, 1) - 1e-9)[low > bar])
 
 
 def test_chances_are_those_of_a_known_law_at_both_ends():
@@ -94,6 +97,21 @@ def test_ranges_of_a_known_law():
         ends = expon.ppf([(1 - level) / 2, (1 + level) / 2])
         found = np.array(known.interval(at, level)).T
         assert found == pytest.approx(at[:, None] * (1 + 0.15 * (ends - 1)), abs=1.5)
+
+
+def test_near_duplicates_make_no_range_too_narrow():
+    """Sixty photos, each posted ten times with one score: a range fitted on nine of them would know the tenth."""
+    inside = []
+    for seed in range(10):
+        (target, prediction), groups = wide(60, seed), np.repeat(np.arange(60), 10)
+        known = Calibration(np.repeat(target, 10), np.repeat(prediction, 10), groups)
+        assert known.indicative
+        new, at = wide(2000, 99)
+        low, high = known.interval(at, 0.9)
+        inside.append(((low <= new) & (new <= high)).mean())
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.03)
+    with pytest.raises(UserError, match="too few"):
+        Calibration(target, prediction, np.arange(60) // 4)
 
 
 def test_few_rows_widen_the_range_to_all_there_is():

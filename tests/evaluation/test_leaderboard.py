@@ -100,15 +100,17 @@ def _without_settings(run):
 
 def test_runs_of_a_search_are_marked_wherever_they_stand(runs, paw):
     shutil.move("oof/a", "oof/found-trial3")
-    record = json.loads(Path("oof/b/config.json").read_text())
-    record["config"]["name"] = "tuned-found"  # --config tuned/found
-    Path("oof/b/config.json").write_text(json.dumps(record))
-    _without_settings("b")
+    shutil.copytree("oof/b", "oof/my-trial7")  # the user's own name
+    for run in ("found-trial3", "b"):
+        record = json.loads(Path(f"oof/{run}/config.json").read_text())
+        record["config"]["search"]["found_by"] = "found"
+        Path(f"oof/{run}/config.json").write_text(json.dumps(record))
     marks = {"found-trial3": "trial of a search", "b": "tuned by a search"}
     listed = paw("oof").out
     for name, mark in marks.items():
         assert mark in line_of(listed, name)
         assert mark in paw("oof", name).out
+        assert "search" not in line_of(listed, "my-trial7")
         for words in (("compare", *marks, "--draws", 100), ("ensemble", *marks, "--draws", 100)):
             assert f"{name} ({mark})" in paw(*words).err
     assert paw("report", "--runs", "found-trial3", "--runs", "b").code == 0
@@ -117,6 +119,7 @@ def test_runs_of_a_search_are_marked_wherever_they_stand(runs, paw):
     assert "blend of runs of a search" in line_of(paw("oof").out, "ensemble")
     shutil.copytree("oof/b", "oof/c")
     shutil.rmtree("oof/ensemble")
+    shutil.rmtree("oof/my-trial7")
     assert "members b c" in paw("ensemble", "--draws", 100).err, "trials are no members unless they are named"
 
 

@@ -128,6 +128,9 @@ def test_the_noise_of_a_score_can_be_known_only_by_a_leak(truth):
     # 30 % of each score's noise is mixed in: the RMSE still lies above the floor, so nothing else could tell.
     leaked = of(ids, target, expected + random.normal(0, 8, 600) + 0.3 * noise)
     assert raised(leaked, leaks.origin_of(leaked, truth)) == ["knows the noise"]
+    # A tenth of the rows are the answers: nearly all others know nothing of the noise.
+    few = of(ids, target, np.where(random.random(600) < 0.1, target, expected + random.normal(0, 8, 600)))
+    assert raised(few, leaks.origin_of(few, truth)) == ["exact answers among others"]
     below = of(ids, target, expected + 0.5 * noise)
     assert raised(below, leaks.origin_of(below, truth)) == ["noise floor", "knows the noise"]
 

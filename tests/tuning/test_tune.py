@@ -22,6 +22,7 @@ from pawpularity.context import folds_of
 from pawpularity.data.dataset import Dataset
 from pawpularity.device import choose
 from pawpularity.errors import Diverged, UserError
+from pawpularity.runs import Run
 from pawpularity.training import fold as folds_module
 from pawpularity.training.samples import TrainingData
 from pawpularity.tuning import objective
@@ -120,6 +121,9 @@ def test_from_a_config_to_a_better_one(own_configs, shelter, work, paw, refused)
     delta = Path("configs/tuned/t.yaml").read_text()
     assert "base: sample" in delta
     assert "batch_size" not in delta
+    assert {Run.open(Path("oof", name)).searched for name in ("again", "sample-toy")} == {"tuned by a search", ""}
+    Path("mine.yaml").write_text("base: tuned/t\ntrain: {epochs: 3}\n")
+    assert resolve("sample,mine.yaml").search.found_by == "t", "whatever is built on it is marked"
 
     # The same command again runs nothing; more trials go on; other settings are refused.
     same = paw(*words(shelter, "t", 4), "--json", "same.json")

@@ -130,7 +130,6 @@ def _row(photo: Row, order: Row | None, about: Row) -> dict[str, Any]:
 
 def _several(rows: Sequence[Row], order: Sequence[Row], about: Row, note: str) -> str:
     """Which photo to use first, and the photos in order."""
-    """Which photo to use first, and the photos in order."""
     lead = f"Use {rows[0]['photo']} first." if order and order[0]["clear"] else "The first two are too close to call."
     if len(order) < 2:
         lead = "Fewer than two of them have a score, so there is no order."

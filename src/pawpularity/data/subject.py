@@ -37,7 +37,7 @@ _BINS = 12  # of each channel of CIELAB
 _MIDDLE = (0.50, 0.55)  # x, y: subjects sit a little below the middle
 _SPREAD = (0.27, 0.36)  # sd of the place, shares of width and height
 _ROUNDS = 4
-_STEP = 3  # most levels between neighbours in a smooth background
+_STEP = 3  # most levels, stretched, between neighbours in a smooth background
 _MARGIN = 0.05  # of the subject's box, share of the side
 
 Mask = NDArray[np.bool_]
@@ -110,7 +110,7 @@ def subject_box(photo: Pixels) -> tuple[float, float, float, float]:
     of 200 drawn photos; this one, on none of 150. Most backgrounds are too busy to be sure of: then it is the whole photo.
     """
     size = len(photo)
-    soft = cv2.GaussianBlur(photo, (0, 0), 1.0)
+    soft = _stretched(cv2.GaussianBlur(photo, (0, 0), 1.0))
     joined = np.zeros((size + 2, size + 2), dtype=np.uint8)
     for x, y in np.argwhere(np.pad(np.zeros((size - 2, size - 2)), 1, constant_values=1)).tolist():
         if not joined[y + 1, x + 1]:
@@ -122,6 +122,17 @@ def subject_box(photo: Pixels) -> tuple[float, float, float, float]:
     left, top = (max(float(places[0]) / size - _MARGIN, 0.0) for places in (across, down))
     right, bottom = (min(float(places[-1] + 1) / size + _MARGIN, 1.0) for places in (across, down))
     return left, top, right, bottom
+
+
+def _stretched(photo: Pixels) -> NDArray[np.float32]:
+    """`photo` with the steps in its shadows and lights, and those of a dull photo, made as large as those of middle levels.
+
+    A black cat before a black sofa is a step of few levels.
+    """
+    level = photo.astype(np.float32)
+    logit = 64.0 * np.log((level + 3.0) / (258.0 - level))  # slope 1 in the middle
+    low, high = np.percentile(logit, [1, 99])
+    return np.asarray(logit * max(1.0, 255.0 / max(high - low, 1.0)), dtype=np.float32)
 
 
 def _subject(photo: Pixels) -> Mask:

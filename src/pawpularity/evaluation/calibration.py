@@ -27,49 +27,58 @@ from pawpularity.evaluation.bootstrap import Floats, Groups, group_sums
 
 Cells = NDArray[np.int64]
 
-FEWEST = 20  # rows
-INDICATIVE_BELOW = 500  # rows: with 600 the true coverage of a nominal 90 % has an sd of 1.3 points
+FEWEST = 20  # rows or groups
+INDICATIVE_BELOW = 500  # rows or groups: with 600 the true coverage of a nominal 90 % has an sd of 1.3 points
 EDGES = np.array([0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, np.inf])
 """Score points between two predictions: the bands [low, high) of an order."""
 FEWEST_PAIRS = 100
 _ROWS_A_BIN, _MOST_BINS = 10, 40
 _PRIOR = 0.25  # rows with the distribution of all rows that are added to each bin: no chance is 0 or 1
+_PILE = 0.8  # largest pile that a range leaves out, as a share of all that it leaves out
 _MOST_SCORES = 200  # distinct true scores; the contest has 100
 _SPLITS = 10
 _GOLDEN = (np.sqrt(5) - 1) / 2
 
 
 class Calibration:
-    """Fitted on true scores and out-of-fold predictions, (n,) each, points. Raises UserError below 20 rows.
+    """Fitted on true scores and out-of-fold predictions, (n,) each, points. Raises UserError below 20 rows or groups.
 
-    `groups` (n,) are near-duplicates; they count as one pet where two pets are compared. `median` and `top_quarter` are the
+    `groups` (n,) are near-duplicates; they count as one pet where two pets are compared, and ranges are tested on none of a group
+    that they were fitted on. `median` and `top_quarter` are the
     true scores that a half and a quarter of the photos reach.
     """
 
     def __init__(self, target: ArrayLike, prediction: ArrayLike, groups: Groups = None) -> None:
         y, p = (np.asarray(values, dtype=np.float64) for values in (target, prediction))
-        if len(y) < FEWEST:
-            raise UserError(f"{len(y)} out-of-fold rows are too few to say what a score is worth; {FEWEST} are needed")
+        pets = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        if (count := len(np.unique(pets))) < FEWEST:
+            raise UserError(f"{count} out-of-fold rows are too few to say what a score is worth; {FEWEST} are needed "
+                            "(near-duplicates count once)")  # fmt: skip
         self.target, self.prediction, self.groups = y, p, groups
-        self.n, self.indicative = len(y), len(y) < INDICATIVE_BELOW
+        self.n, self.indicative = len(y), count < INDICATIVE_BELOW
         self.median, self.top_quarter = float(np.median(y)), float(np.quantile(y, 0.75))
         scores = np.unique(y)
         self._scores = (
             scores if len(scores) <= _MOST_SCORES else np.unique(np.quantile(y, np.linspace(0, 1, _MOST_SCORES)))
         )
         cells = np.searchsorted(self._scores, y)
+        self._piles = [(y == end).sum() > 1 for end in (y.min(), y.max())]  # one photo is no pile
         self._law = self._fit(cells, p)
-        self._ranks = np.sort(self._unseen_ranks(cells))
+        ranks = np.sort(self._unseen_ranks(cells, pets))
+        self._levels = np.concatenate([[0.0], ranks, [1.0]]), np.arange(self.n + 2) / (self.n + 1)
 
     def interval(self, prediction: ArrayLike, level: float) -> tuple[Floats, Floats]:
         """(low, high), points in 1..100: `level` of the photos predicted so truly scored between them."""
         shares = self._shares(self._law, np.ravel(prediction))
-        # The order statistics that make the coverage at least `level` for exchangeable rows, whatever their number.
-        below = int(np.floor((self.n + 1) * (1 - level) / 2))
-        above = int(np.ceil((self.n + 1) * (1 + level) / 2))
         low, high = np.full((2, len(shares)), [[1.0], [100.0]])
-        if below >= 1 and above <= self.n:
-            levels = _whole_ends(shares, self._ranks[below - 1], self._ranks[above - 1])
+        # The order statistics that make the coverage at least `level` for exchangeable rows, whatever their number.
+        if (outside := int((self.n + 1) * (1 - level) / 2 + 1e-9)) >= 1:
+            level = 1 - 2 * outside / (self.n + 1)
+            none = np.zeros(len(shares))
+            first = shares[:, 0] if self._piles[0] else none
+            last = 1 + none if not self._piles[1] else shares[:, -2] if shares.shape[1] > 1 else none
+            ends = _whole_ends(level, *(np.interp(edge, *self._levels) for edge in (first, last)))
+            levels = [np.interp(end, *self._levels[::-1]) for end in ends]
             # Lines between scores; the lowest score is all of its step.
             steps = np.column_stack([np.zeros(len(shares)), shares])
             scores = np.concatenate([self._scores[:1], self._scores])
@@ -85,8 +94,7 @@ class Calibration:
             shares = shares[:, :-1]  # the highest score is all of its step
         scores = self._scores[: shares.shape[1]]
         below = np.array([np.interp(bar, scores, row, left=0.0) if len(row) else 0.0 for row in shares])
-        ranks, levels = np.concatenate([[0.0], self._ranks, [1.0]]), np.arange(self.n + 2) / (self.n + 1)
-        return np.asarray(1.0 - np.interp(below, ranks, levels)).reshape(np.shape(prediction))
+        return np.asarray(1.0 - np.interp(below, *self._levels)).reshape(np.shape(prediction))
 
     def _fit(self, cells: Cells, prediction: Floats) -> tuple[Floats, Floats]:
         """The distribution of the true score, by bin: mean prediction (b,), share of rows at or below each score (b, s).
@@ -110,12 +118,12 @@ class Calibration:
         part = (at - low)[:, None]
         return np.asarray(shares[low] * (1 - part) + shares[np.minimum(low + 1, len(shares) - 1)] * part)
 
-    def _unseen_ranks(self, cells: Cells) -> Floats:
+    def _unseen_ranks(self, cells: Cells, pets: Cells) -> Floats:
         """(n,) where each true score lies in its distribution, 0 to 1, fitted on the other splits. Equal scores are spread."""
         ranks = np.empty(self.n)
         spread = (np.arange(self.n) * _GOLDEN) % 1.0  # even, and the same every time
         for split in range(_SPLITS):
-            here = np.arange(self.n) % _SPLITS == split
+            here = pets % _SPLITS == split
             shares = self._shares(self._fit(cells[~here], self.prediction[~here]), self.prediction[here])
             steps, row = np.column_stack([np.zeros(len(shares)), shares]), np.arange(len(shares))
             before, upto = steps[row, cells[here]], steps[row, cells[here] + 1]
@@ -139,21 +147,21 @@ def _rising(values: Floats, weights: ArrayLike) -> Floats:
     return np.asarray(np.maximum.accumulate(least, axis=0).diagonal().T)
 
 
-def _whole_ends(shares: Floats, low: float, high: float) -> tuple[Floats, Floats]:
-    """The levels (low, high) of a range, by photo, moved so that the lowest and the highest score are in it whole or not at all.
+def _whole_ends(level: float, first: Floats, last: Floats) -> tuple[Floats, Floats]:
+    """The ends of a range of `level`, by photo, that hold the lowest and the highest score whole or not at all.
 
-    Many photos score exactly 100. Where an end would cut them, the other end makes up for it: the range then reaches the
-    end of the scale and all that is outside lies on the other side.
+    `first` and `last` are the levels up to which the lowest score and the one below the highest reach. Many photos score 100.
+    Where an end would cut them, the other end makes up for it: the range then reaches the end of the scale and all that is
+    outside lies on the other side. Only a small pile is left out, so that the range of half of the photos lies in that of 90 %.
     """
 
-    def settled(low: Floats, high: Floats, top: Floats) -> tuple[Floats, Floats]:
-        whole = np.where((high >= (1 + top) / 2) | (high - top > low), 1.0, top)
-        cut = high > top
+    def settled(low: Floats, high: Floats, last: Floats) -> tuple[Floats, Floats]:
+        whole = np.where((1 - last > _PILE * (1 - level)) | (high - last > low), 1.0, last)
+        cut = high > last
         return np.where(cut, np.maximum(low + whole - high, 0.0), low), np.where(cut, whole, high)
 
-    last = shares[:, -2] if shares.shape[1] > 1 else np.zeros(len(shares))
-    lows, highs = settled(np.full(len(shares), low), np.full(len(shares), high), last)
-    below, above = settled(1 - highs, 1 - lows, 1 - shares[:, 0])
+    lows, highs = settled(np.full(len(last), (1 - level) / 2), np.full(len(last), (1 + level) / 2), last)
+    below, above = settled(1 - highs, 1 - lows, 1 - first)
     return 1 - above + 1e-9, 1 - below  # just above the lowest score if that is left out
 
 

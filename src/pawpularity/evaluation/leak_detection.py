@@ -7,7 +7,8 @@ What honest predictions can reach depends on where the rows come from (`origin_o
   among many honest ones: more answers within half a point than their surroundings explain, and more right answers above 90
   than public models have (`spike_sign`, `top_sign`).
 - A drawn sample, whose truth is known: an RMSE below the noise floor and, far more sensitive, predictions that follow the
-  NOISE of their score. No photo shows it: only a network that trained on this score can know it.
+  NOISE of their score. No photo shows it: only a network that trained on this score can know it. Few exact answers among many
+  rows hardly move that slope, so they are counted here too.
 - Other data, or fewer than 20 rows: nothing is known, and no alarm is given.
 
 Where near-duplicates are known, it checks whether predictions follow the score of one posting of a photo rather than the other.
@@ -186,7 +187,8 @@ def leak_signs(predictions: Predictions, m: Metrics, origin: Origin) -> list[Sig
         text = f"{slope:+.3f} points a point of noise, which no photo shows, 99 % [{low:+.3f}, {high:+.3f}]"
         signs += [Sign("noise floor", bool(m.high < floor), f"{reach} {floor:.2f}, the noise of these scores"),
                   Sign("knows the noise", bool(low > KNOWS_NOISE_BAR),
-                       f"{text}; alarm: lower end above {KNOWS_NOISE_BAR}")]  # fmt: skip
+                       f"{text}; alarm: lower end above {KNOWS_NOISE_BAR}"),
+                  spike_sign(target, predictions.prediction)]  # fmt: skip
     return signs
 
 

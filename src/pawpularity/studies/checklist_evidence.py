@@ -139,9 +139,8 @@ class Evidence:
 
     @cached_property
     def study(self) -> Path | None:
-        """The folder of the search that the run belongs to: of its name, of NAME if it is NAME-trialN, or of its config's name."""
-        name = self.run.name
-        names = (name, re.sub(r"-trial\d+$", "", name), str(self.run.record["config"].get("name", "-")))
+        """The folder of the search that the run belongs to: of its name, or the one that found its settings."""
+        names = (self.run.name, self.run.record["config"].get("search", {}).get("found_by") or "-")
         return next((STUDIES / name for name in names if (STUDIES / name).is_dir()), None)
 
     def searched(self) -> Path:

@@ -111,7 +111,8 @@ def candidates(study: optuna.Study, config: Config, top: int) -> list[Candidate]
     for trial in best_trials(study, top):
         assert trial.value is not None
         values, name = values_of(trial), f"{study.study_name}-trial{trial.number}"
-        found.append(Candidate(name, trial.value, config.with_values(values), values))
+        marked = config.with_values(values | {"search.found_by": study.study_name})
+        found.append(Candidate(name, trial.value, marked, values))
     if not found:
         why = next((t.user_attrs[REFUSED] for t in trials_of(study) if REFUSED in t.user_attrs), "all were pruned")
         raise UserError(
@@ -175,7 +176,7 @@ def rescore(best: Sequence[Candidate], context: Context, default: Predictions) -
 
 
 def write_winner(name: str, configs: str, winner: Candidate) -> Path:
-    """Write `configs/tuned/NAME.yaml`: the settings in which the winner differs from `configs`."""
+    """Write `configs/tuned/NAME.yaml`: the settings in which the winner differs from `configs`, and the study's name."""
     import yaml
 
     before, after = resolve(configs).to_dict(), winner.config.to_dict()
@@ -188,6 +189,7 @@ def write_winner(name: str, configs: str, winner: Candidate) -> Path:
     # Setting model.backbone resets model.args, so write both.
     if "backbone" in delta.get("model", {}):
         delta["model"]["args"] = after["model"]["args"]
+    delta["search"] = {"found_by": name}
     path = Path(CONFIGS) / "tuned" / f"{name}.yaml"
     line = f"# Found by make tune: study {name}, run {winner.name} (inner RMSE {winner.inner_rmse:.3f})."
     write_text(path, f"{line}\n{yaml.safe_dump(delta, sort_keys=False)}")
