@@ -210,7 +210,7 @@ def png_of(levels: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_sixteen_bits_that_hold_fewer_are_seen_as_bright(mode: str, bits: int) -> None:
     image = blobs(60, 40, mode.rstrip("A") or "L")
     image.putpixel((0, 0), 255 if mode.startswith("L") else (255, 255, 255))

@@ -12,7 +12,8 @@ import pytest
 from pawpularity.cli import main
 from pawpularity.context import context
 from pawpularity.data.dataset import Dataset, load_test
-from pawpularity.data.tables import find_near, near_name
+from pawpularity.data.tables import METADATA, find_near, near_name, read_train
+from pawpularity.errors import UserError
 
 
 def renamed(folder: Path, change: Callable[[str], str]) -> None:
@@ -103,3 +104,10 @@ def test_a_folder_with_a_long_name(shelter, work, capfd):
     runs = {context("scratch", data=name).run.name for name in ("x" * 150, "y" * 250)}
     assert len(runs) == 2
     assert all(len(run) <= 100 for run in runs)
+
+
+def test_ids_that_a_spreadsheet_made_equal_are_not_called_doubled(tmp_path):
+    rows = "\n".join(["1.23E+14" + ",0" * 12 + ",30"] * 2)
+    (tmp_path / "train.csv").write_text(",".join(["Id", *METADATA, "Pawpularity"]) + "\n" + rows + "\n")
+    with pytest.raises(UserError, match="spreadsheet"):
+        read_train(tmp_path)

@@ -52,6 +52,17 @@ def test_other_targets_stay_what_they_are(work):
         np.testing.assert_allclose(read(table().assign(target=target))["target"], target)
 
 
+def test_hundredths_and_tens_are_told_from_scores(work, capsys):
+    rows = table()
+    with pytest.raises(UserError, match=r"predictions .*--scale 0\.01"):
+        read(rows.assign(prediction=rows["prediction"] * 100))
+    mended = read(rows.assign(prediction=rows["prediction"] * 100), 0.01)
+    np.testing.assert_allclose(mended["prediction"], rows["prediction"], atol=1e-5)
+    assert (mended["target"] == rows["target"]).all()
+    read(rows.assign(target=rows["target"] / 10, prediction=rows["prediction"] / 10))
+    assert "--scale 10" in capsys.readouterr().err
+
+
 def test_rounding_costs_no_alarm_no_comparison_and_no_metadata(drawn, work, paw):
     labels = pd.read_csv(drawn / "train.csv", dtype={"Id": str})
     labels.to_csv("train.csv", index=False)

@@ -1,4 +1,4 @@
-"""PNG files: the parts that make the picture, and colours of 16 bits that hold 8, 10 or 12.
+"""PNG files: the parts that make the picture, and colours of 16 bits that hold 8 to 14.
 
 Pillow refuses a whole PNG for a comment or a colour profile that is too large or damaged. As libpng does, `opened` leaves such
 parts out. It moves the orientation, which may stand at the end of the file, to the front, so that it can be read without decoding.
@@ -72,17 +72,17 @@ def _text_of(kind: bytes, body: bytes) -> bytes:
 
 
 def eight_bits(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
-    """The upper 8 bits of grey levels (0..65535) that fill 8, 10, 12 or 16 bits, by the largest of them.
+    """The upper 8 bits of grey levels (0..65535) that fill 8, 10, 12, 14 or 16 bits, by the largest of them.
 
-    Many programs store what a camera gave, 8 to 12 bits, in 16; by its high byte such a photo is black.
+    Many programs store what a camera gave, 8 to 14 bits, in 16; by its high byte such a photo is black.
     """
-    bits = next(bits for bits in (8, 10, 12, 16) if values.max() < 1 << bits)
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if values.max() < 1 << bits)
     return (values >> (bits - 8)).astype(np.uint8)
 
 
 def rescaled(image: Image.Image, rawmode: str, data: bytes) -> Image.Image:
     """`image`, loaded from `data`, with its colours by `eight_bits` if they are of 16 bits and do not fill them."""
-    if rawmode not in _LOW_BYTES or np.asarray(image)[..., :3].max() > 15:
+    if rawmode not in _LOW_BYTES or np.asarray(image)[..., :3].max() > 63:
         return image
     with opened(data) as again:
         again.tile = [(*again.tile[0][:3], _LOW_BYTES[rawmode])]  # type: ignore[list-item]

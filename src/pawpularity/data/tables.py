@@ -69,9 +69,11 @@ class Cells:
             if wrong := _id_fault(value):
                 raise UserError(f"{self.where(i, ID)}: {wrong}")
             if value in first:
+                shortened = re.fullmatch(r"\d(\.\d+)?E\+\d+", value)
+                remedy = "a spreadsheet shortened them: write Ids as text" if shortened else "keep one of them"
                 raise UserError(
                     f"{self.path}: Id {shown(value)} is in row {self.rows[first[value]]} and again in row "
-                    f"{self.rows[i]}; keep one of them"
+                    f"{self.rows[i]}; {remedy}"
                 )
             first[value] = i
         return ids

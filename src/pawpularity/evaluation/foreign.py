@@ -31,10 +31,13 @@ def read_foreign(path: Path, word: str, scale: float | None) -> pd.DataFrame:
     if scale is None:
         for column in ("prediction", "target"):
             low, high = np.quantile(table[column], [0.05, 0.95])
-            if low >= -0.5 and high <= 1.5:  # scores are 1..100
+            times = 100 if low >= -0.5 and high <= 1.5 else 0.01 if low > 100 else None  # scores are 1..100
+            if times is not None:
                 raise UserError(
-                    f"{word}: nine of ten {column}s lie in {low:.3g} to {high:.3g}, scores are 1-100; add --scale 100"
+                    f"{word}: nine of ten {column}s lie in {low:.3g} to {high:.3g}, scores are 1-100; add --scale {times}"
                 )
+            if column == "target" and 0 <= low and high <= 10:
+                log(f"{word}: nine of ten targets lie in {low:.3g} to {high:.3g}; scores of ten points need --scale 10")
     else:
         table = rescaled(table, word, scale)
     target = table["target"].to_numpy(dtype=np.float64)
