@@ -23,7 +23,7 @@ LIMIT_S = 3.0
 ALL = (
     "sample --into input/sample", "folds", "train", "train --config scratch --fold 0 train.epochs=3", "oof", "oof sample",
     "train --run other --config sample train.seed=1", "compare sample other", "ensemble sample other", "errors sample",
-    "leakcheck oof/sample/oof.csv", "probe", "predict --run sample", "explain --run sample --n 1", "robustness --runs sample",
+    "leakcheck oof/sample/oof.csv", "heads", "predict --run sample", "explain --run sample --n 1", "robustness --runs sample",
     "hypotheses --run sample", "coach input/sample/test --run sample", "kernel --runs sample", "kernel-check", "tune --trials 4",
     "study", "leakage", "checklist", "report", "jobs", "clean-cache --yes",
 )  # fmt: skip

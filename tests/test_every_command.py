@@ -37,7 +37,7 @@ LINES = [
     ["hypotheses", *OF_A, "--draws", 200],
     ["leakage", *SMALL],
     ["leakcheck", "a", *SMALL],
-    ["probe", "--data", "input/toy", "--backbones", "test_resnet", "model.weights=none", "photos.size=32", "folds.k=3"],
+    ["heads", "--data", "input/toy", "--encoders", "test_resnet", "model.weights=none", "photos.size=32", "folds.k=3"],
     ["table1", "--data", "input/toy", "--backbones", "densenet161", "--copies", "none", "photos.size=32", "train.epochs=1",
      "train.warmup_epochs=0"],
     ["tune", *PACKAGED, "--run", "searched", "--trials", 2, "search.top=1"],

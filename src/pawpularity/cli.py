@@ -191,15 +191,15 @@ def study(
     """Show a search: best trials, importances, what depth costs; plots as PNG and HTML."""
 
 
-@command(TRAIN, "heads.probe.probe", 'make probe BACKBONES="densenet161.tv_in1k resnet50.a1_in1k"')
-def probe(
-    backbones: Annotated[list[str] | None, Option(metavar="NAME", help="timm names, each scored alone and all together.")] = None,
+@command(TRAIN, "heads.command.heads", 'make heads ENCODERS="classic" HEADS="ridge svr"')
+def heads(
+    encoders: Annotated[list[str] | None, Option(metavar="NAME", help="Lists (configs/encoders) or timm names.")] = None,
     features: Annotated[str, Option(metavar="KIND", help="pooled = before the classifier; logits = its answers.")] = "pooled",
-    head: Annotated[str, Option(metavar="HEAD", help="ridge, svr or both.")] = "ridge",
+    heads: Annotated[list[str] | None, Option(metavar="HEAD", help="ridge, kernel-ridge, svr, boosting, tabpfn.")] = None,
     metadata: Annotated[str, Option(metavar="USE", help="The twelve columns beside the features: use, none or both.")] = "both",
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
-    """Ridge or SVR on the frozen features of any timm networks, out of fold."""
+    """Ridge, SVR and others on the frozen features of any timm networks: runs that predict and ship."""
 
 
 @command(TRAIN, "context.folds", "make folds DATA=input/mine")

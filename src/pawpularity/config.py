@@ -298,7 +298,7 @@ def resolve(configs: str, overrides: Sequence[str] = ()) -> Config:
 
     Raises UserError naming the file or word, the key, and the nearest valid key or the allowed range.
     """
-    layers = [(f"{path}: ", _read_yaml(path)) for path in _with_bases(configs)]
+    layers = [(f"{path}: ", read_yaml(path)) for path in _with_bases(configs)]
     layers += [("", _read_word(word)) for word in overrides]
     tree = Config().to_dict() | {"name": run_name(configs) or "default"}
     for _, layer in layers:
@@ -341,7 +341,7 @@ def _with_bases(configs: str, seen: tuple[str, ...] = ()) -> list[Path]:
         if name in seen:
             raise UserError(f"--config {name}: its `base` leads back to itself ({' -> '.join([*seen, name])})")
         path = config_path(name)
-        base = _read_yaml(path, keep_base=True).get("base")
+        base = read_yaml(path, keep_base=True).get("base")
         if base is not None:
             paths += _with_bases(str(base), (*seen, name))
         paths.append(path)
@@ -357,7 +357,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(path: Path, *, keep_base: bool = False) -> Tree:
+def read_yaml(path: Path, *, keep_base: bool = False) -> Tree:
+    """The keys and values of a YAML file, without `base`. Raises UserError for one that is not readable."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:

@@ -25,6 +25,7 @@ from pawpularity.device import Compute, choose
 from pawpularity.errors import Diverged, UserError
 from pawpularity.features.build import FeatureCache
 from pawpularity.features.load import FeatureInputs, Inputs, PixelInputs
+from pawpularity.heads.network import head_of, rebuilt
 from pawpularity.models.network import METADATA_COLUMNS, Network, build_network
 from pawpularity.models.weights import load_strictly, read_tensors, tensors_hash
 from pawpularity.runs import Run
@@ -208,13 +209,19 @@ def load_network(run: Run, fold: int, frozen_of: Network | None = None) -> Netwo
     `frozen_of`: a network of the same run whose frozen tensors are shared instead of being loaded again, on its device.
     """
     config, weights, metrics = run.config, run.record["weights"], run.metrics(fold)
-    kept = weights["frozen"] == "kept"
+    kept, head = weights["frozen"] == "kept", read_tensors(run.head_file(fold))
+    # The original weights are needed only where the frozen tensors are theirs and not in the run's folder.
+    source = None if weights["frozen"] == "named" else "none"
     if frozen_of is not None:
         network = _sharing_frozen(frozen_of)
+        if run.kind == "head":
+            network.fitted = head_of(head)
         frozen = network.frozen_state()
     else:
-        # The original weights are needed only where the frozen tensors are theirs and not in the run's folder.
-        network = build_network(config, fold=fold, weights=None if weights["frozen"] == "named" else "none")
+        if run.kind == "head":
+            network = rebuilt(run.record, head, config, source)
+        else:
+            network = build_network(config, fold=fold, weights=source)
         frozen = read_tensors(run.frozen_file) if kept else network.frozen_state()
     if (found := tensors_hash(frozen)) != weights["frozen_hash"]:
         where = run.frozen_file if kept else f"model.weights={config.model.weights}"
@@ -222,7 +229,6 @@ def load_network(run: Run, fold: int, frozen_of: Network | None = None) -> Netwo
         raise UserError(
             f"{where}: its frozen tensors are {found}, {run.name} was trained with {expected}; restore that file"
         )
-    head = read_tensors(run.head_file(fold))
     load_strictly(network, {**frozen, **head}, run.head_file(fold))
     if tensors_hash(head) != metrics.get("head_hash"):
         # Another fold's head would fit too, but it was trained on this fold's photos.

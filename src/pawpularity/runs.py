@@ -52,6 +52,8 @@ FREE = (
     "kernel.",
 )
 """Settings (or their prefixes) that do not change a run's figures, so they may differ between its folds."""
+KEPT_HEADS = ("ridge", "kernel-ridge", "svr")
+"""Heads on frozen features that are saved, so that such a run predicts like a trained one."""
 KINDS = {"run": "a trained run", "head": "a head on frozen features", "ensemble": "a blend of other runs"}
 
 
@@ -107,6 +109,11 @@ class Run:
         return self.kind != "ensemble"
 
     @property
+    def has_networks(self) -> bool:
+        """Whether it can predict by itself: all but blends and heads that only evaluate."""
+        return self.kind == "run" or (self.kind == "head" and self.record["head"]["method"] in KEPT_HEADS)
+
+    @property
     def leaky(self) -> bool:
         """Whether it was trained on copies of the photos it is scored on, as in the paper (`train.split=leaky`)."""
         return bool(self.record["config"].get("train", {}).get("split") == "leaky")
@@ -136,15 +143,18 @@ class Run:
 
     def require_networks(self) -> None:
         """Raise UserError for a kind of run that has no networks to predict with."""
-        if self.kind != "run":
-            raise UserError(
-                f"{self.folder}: is {KINDS[self.kind]} and keeps no network; name a run made by: make train"
+        if not self.has_networks:
+            what = (
+                KINDS[self.kind]
+                if self.kind == "ensemble"
+                else f"a {self.record['head']['method']} head, which only evaluates,"
             )
+            raise UserError(f"{self.folder}: is {what} and keeps no network; name a run made by: make train")
 
     def remedy(self, fold: int | None = None) -> str:
         """The command that makes the run's folds (or `fold`) again."""
         return (
-            "make probe, with the same options as before" if self.kind == "head" else self.train_line(self.name, fold)
+            "make heads, with the same options as before" if self.kind == "head" else self.train_line(self.name, fold)
         )
 
     def train_line(self, name: str, fold: int | None = None) -> str:

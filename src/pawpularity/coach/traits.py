@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pawpularity.config import Config
 from pawpularity.data.photos import Pixels
 from pawpularity.device import Compute
+from pawpularity.heads.encoders import Encoder as FrozenEncoder
 from pawpularity.heads.features import frozen_network
 
 COLUMNS = ("Face", "Eyes", "Group", "Blur")
@@ -89,7 +90,7 @@ class Encoder:
 
     def __init__(self, config: Config, compute: Compute) -> None:
         size, seed = config.photos.size, config.train.seed
-        self.network, self.compute = frozen_network(config.model, "pooled", compute, size=size, seed=seed), compute
+        self.network, self.compute = frozen_network(FrozenEncoder.of(config), compute, size=size, seed=seed), compute
 
     @torch.inference_mode()
     def __call__(self, pixels: Pixels) -> Floats:

@@ -72,7 +72,7 @@ def ensemble(
     emit(result, _text(result), json, more=_more(result))
     log(f"wrote {folder}/: weights.json, and the cross-fitted predictions of {kept} in oof.csv")
     used = zip(sources, blends[kept].weights.members, strict=True)
-    without_networks = [s.name for s, weight in used if s.run is None or (s.run.kind != "run" and weight)]
+    without_networks = [s.name for s, weight in used if s.run is None or (not s.run.has_networks and weight)]
     if without_networks:
         log(f"make predict cannot score photos with it: no networks are saved for {listed(without_networks)}")
     next_step(f"make {'oof' if without_networks else 'predict'}", RUN=run)

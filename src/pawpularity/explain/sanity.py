@@ -155,8 +155,7 @@ def _mean(rows: Sequence[tuple[float, float]]) -> dict[str, float]:
 def _randomised(network: Network, xs: Sequence[Tensor], seed: int) -> Iterator[str]:
     """Randomise `network` in place, one stage after the other; yields each stage's name when it is done."""
     yield "trained"
-    fusion = [network.fusion, network.metadata] if network.metadata is not None else [network.fusion]
-    heads: dict[str, list[nn.Module]] = {"score": [network.score], "fusion": [*fusion], "image": [network.image]}
+    heads = network.stages()
     for stage, (name, modules) in enumerate(heads.items()):
         _reset(modules, [], seed + 1000 * stage)
         yield name

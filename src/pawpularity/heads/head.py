@@ -1,68 +1,61 @@
-"""Fitted heads: frozen features (n, p) in, score points out. Saved as head.safetensors and head.json, without pickle.
+"""Fitted heads as modules: frozen features and metadata in, score points out, computed in float64.
 
-`heads.fit` fits them with scikit-learn. Predicting needs numpy alone.
+`heads.fit` fits them with scikit-learn. They are saved as plain tensors, without pickle.
 """
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-from pawpularity.errors import UserError
-from pawpularity.files import file_hash, read_json, write_json
-from pawpularity.models.weights import read_tensors, save_tensors
+from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
 Table = NDArray[np.float32] | NDArray[np.float64]
+METADATA_COLUMNS = 12
+ROWS = 1024
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
+class Head(nn.Module):
     """A linear head, `intercept + (x - mean) @ weights`; with `support` vectors a kernel one.
 
-    That is `intercept + sum of weights_i exp(-gamma |z - support_i|^2)`, z = (x - mean) / scale.
+    That is `intercept + sum of weights_i exp(-gamma |z - support_i|^2)`, z = (x - mean) / scale. Shapes: mean and scale (p,),
+    weights (p,) or (s,), support (s, p), the others ().
     """
 
-    mean: Floats
-    """(p,)"""
-    weights: Floats
-    """(p,), or (s,) with support vectors"""
-    intercept: Floats
-    """()"""
-    scale: Floats | None = None
-    """(p,)"""
-    support: NDArray[np.float32] | None = None
-    """(s, p), standardised"""
-    gamma: Floats | None = None
-    """()"""
+    mean: Tensor
+    weights: Tensor
+    intercept: Tensor
+    scale: Tensor | None
+    support: Tensor | None
+    gamma: Tensor | None
 
-    def predict(self, features: Table) -> Floats:
-        """Scores (n,) of `features` (n, p), in the unit of the targets, not clipped."""
-        z = features - self.mean
+    def __init__(self, **tensors: Table | Tensor | float) -> None:
+        super().__init__()
+        for name in ("mean", "weights", "intercept", "scale", "support", "gamma"):
+            value = tensors.get(name)
+            self.register_buffer(name, None if value is None else torch.as_tensor(value))
+
+    def forward(self, pooled: Tensor, metadata: Tensor | None) -> Tensor:
+        """Scores (B,), float64, from (B, q) features and (B, 12) metadata; absent metadata count as the training rows' mean."""
+        x = pooled.to(self.mean.dtype)
+        missing = len(self.mean) - x.shape[1]
+        if missing:
+            columns = self.mean[-missing:].expand(len(x), missing) if metadata is None else metadata.to(x.dtype)
+            x = torch.cat([x, columns], dim=1)
+        z = x - self.mean
         if self.support is not None and self.scale is not None and self.gamma is not None:
-            z, support = z / self.scale, self.support.astype(np.float64)
-            distances = np.square(z).sum(axis=1)[:, None] + np.square(support).sum(axis=1) - 2.0 * z @ support.T
-            z = np.exp(-self.gamma * distances.clip(0.0))
-        scores: Floats = z @ self.weights + self.intercept
+            z, support = z / self.scale, self.support.to(x.dtype)
+            distances = z.square().sum(1)[:, None] + support.square().sum(1) - 2.0 * z @ support.T
+            z = torch.exp(-self.gamma * distances.clamp(min=0.0))
+        scores: Tensor = z @ self.weights + self.intercept
         return scores
 
+    def reset_parameters(self) -> None:
+        """Shuffle the weights: how a head is randomised (explain's sanity test)."""
+        self.weights.copy_(self.weights[torch.randperm(len(self.weights)).to(self.weights.device)])
 
-def save_head(folder: Path, head: Head, about: Mapping[str, Any]) -> None:
-    """Write `head` into `folder`. `about` says in head.json what it is and which features it takes."""
-    file = folder / "head.safetensors"
-    tensors = {name: value for name, value in vars(head).items() if value is not None}
-    save_tensors(file, {name: torch.from_numpy(np.asarray(value)) for name, value in tensors.items()}, {})
-    write_json(folder / "head.json", {**about, "tensors_hash": file_hash(file)})
-
-
-def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
-    """The head in `folder` and its head.json. Raises UserError for files that are missing or damaged."""
-    about: dict[str, Any] = read_json(folder / "head.json", f"head {folder}")
-    tensors = {name: tensor.numpy() for name, tensor in read_tensors(folder / "head.safetensors").items()}
-    if file_hash(folder / "head.safetensors") != about.get("tensors_hash"):
-        raise UserError(f"{folder / 'head.safetensors'}: was changed since it was made; run make probe again")
-    return Head(**tensors), about
+    @torch.inference_mode()
+    def predict(self, features: Table) -> Floats:
+        """Scores (n,) of `features` (n, p), metadata among them, not clipped."""
+        parts = [self(torch.as_tensor(features[at : at + ROWS]), None) for at in range(0, len(features), ROWS)]
+        scores: Floats = torch.cat(parts).numpy()
+        return scores

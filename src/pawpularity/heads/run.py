@@ -1,7 +1,7 @@
-"""Runs of heads on frozen features: oof/probe-NAME[-logits][-svr][-meta]/.
+"""Runs of heads on frozen features: oof/heads-NAME[-logits][-HEAD][-meta]/.
 
-foldK/ holds predictions.csv, metrics.json, head.safetensors and head.json. The leaderboard and the blends read such a run
-like a trained one. It is recomputed as a whole every time.
+foldK/ holds predictions.csv, metrics.json, head.safetensors and head.json. Such a run predicts, blends and ships like a trained
+one. It is recomputed as a whole every time; its features come from the cache.
 """
 
 import time
@@ -13,24 +13,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from torch import nn
 
 from pawpularity.config import Config, Model, Train
 from pawpularity.console import duration, log
 from pawpularity.context import Context, data_suffix
-from pawpularity.data.folds import Folds
 from pawpularity.data.tables import ID, METADATA, TARGET
 from pawpularity.device import Compute
 from pawpularity.evaluation.metrics import evaluate
 from pawpularity.evaluation.oof import read_run, write_oof
 from pawpularity.features.build import FeatureCache
-from pawpularity.files import file_hash, text_hash, write_json
-from pawpularity.heads.features import Encoder, frozen_features, open_encoder
-from pawpularity.heads.fit import ALPHAS, SVR_C, out_of_fold
-from pawpularity.heads.head import save_head
-from pawpularity.models.network import HIGHEST, LOWEST
+from pawpularity.files import atomic_folder, file_hash, text_hash, write_json
+from pawpularity.heads.encoders import Encoder
+from pawpularity.heads.features import channels_last, frozen_features
+from pawpularity.heads.fit import Fitted, out_of_fold
+from pawpularity.heads.head import Head
+from pawpularity.heads.network import PREFIX, head_network
+from pawpularity.models.network import HIGHEST, LOWEST, Network
+from pawpularity.models.weights import save_tensors, tensors_hash
 from pawpularity.runs import OOF, Run, check_name, claimed, git_commit, record_of, versions
 
-TRIED = {"ridge": list(ALPHAS), "svr": [f"{kernel} C {c:g}" for kernel, values in SVR_C.items() for c in values]}
 LONGEST = 60  # letters of several encoders' names in a run's name; beyond it they are counted and hashed
 
 
@@ -49,37 +51,62 @@ class Recipe:
         joined = "-".join(names)
         if len(joined) > LONGEST and len(names) > 1:
             joined = f"{names[0][: LONGEST // 2]}-and-{len(names) - 1}-more-{text_hash(*names)[:6]}"
-        suffixes = {"logits": self.encoders[0].kind == "logits", "svr": self.head == "svr", "meta": self.metadata}
-        return check_name("-".join([word, joined, *(name for name, applies in suffixes.items() if applies)]) + suffix)
+        head = [] if self.head == "ridge" else [self.head]
+        return check_name("-".join([word, joined, *head, *(["meta"] if self.metadata else [])]) + suffix)
 
-    def record(self, context: Context) -> dict[str, Any]:
+    def record(self, plan: "_Plan", context: Context) -> dict[str, Any]:
         """What config.json holds. Settings that a head does not use are left at their defaults."""
-        config, dataset, folds = context.config, context.dataset, context.folds
-        model, kind = self.encoders[0].model, self.encoders[0].kind
-        names = [encoder.name for encoder in self.encoders]
-        used = Config(
-            name="-".join(names),
-            photos=config.photos,
-            folds=config.folds,
-            model=model.model_copy(update={"metadata": "use" if self.metadata else "none"}),
-            train=Train(seed=config.train.seed, dtype=config.train.dtype),
-            cache=config.cache,
+        dataset, folds, model = context.dataset, context.folds, plan.config.model
+        config = plan.config.model_copy(
+            update={"model": model.model_copy(update={"metadata": "use" if self.metadata else "none"})}
         )
         folder = None if dataset.folder.is_absolute() else dataset.folder.as_posix()
-        about = {"method": self.head, "features": kind, "backbones": names,
-                 "widths": [encoder.width for encoder in self.encoders], "tried": TRIED[self.head]}  # fmt: skip
+        weights = {"source": model.weights, "frozen": "kept" if plan.kept else "named",
+                   "frozen_hash": plan.frozen_hash, "initial_hash": plan.frozen_hash}  # fmt: skip
         return record_of(
-            used,
+            config,
             data={"name": dataset.name, "hash": dataset.hash, "photos": len(dataset.train), "folder": folder},
             folds={"file": folds.path.as_posix(), "hash": folds.hash, "k": folds.k},
-            weights={"source": model.weights, "initial_hash": text_hash(*(e.weights_hash for e in self.encoders))},
-        ) | {"kind": "head", "head": about}
+            weights=weights,
+        ) | {"kind": "head", "head": {"method": self.head, "encoders": [one.record() for one in plan.encoders]}}
+
+
+class _Plan:
+    """Encoders that stand side by side: they were built once, and their settings are known."""
+
+    def __init__(self, context: Context, encoders: tuple[Encoder, ...], size: int, compute: Compute) -> None:
+        config, first = context.config, encoders[0]
+        self.encoders = encoders
+        self.config = Config(
+            name="-".join(encoder.name for encoder in encoders),
+            photos=config.photos.model_copy(update={"size": size}),
+            folds=config.folds,
+            model=Model(backbone=first.backbone, args=first.args, weights=first.weights, unfrozen=0, output="linear"),
+            train=Train(
+                seed=config.train.seed, dtype=config.train.dtype, loss="mse", channels_last=channels_last(compute)
+            ),
+            cache=config.cache,
+        )
+        self.kept = any(one.weights == "none" or Path(one.weights).is_file() for one in encoders)
+        network = self.network()
+        self.width, self.frozen_hash = network.width, tensors_hash(network.frozen_state())
+
+    def network(self) -> Network:
+        """The encoders as a network, without a head."""
+        return head_network(self.encoders, nn.Identity(), self.config)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder gave for the rows of the table."""
+
+    values: NDArray[np.float32]
+    seconds: float
 
 
 def make_runs(
     context: Context,
-    backbones: Sequence[str],
-    features: str,
+    encoders: Sequence[Encoder],
     heads: Sequence[str],
     metadata: Sequence[bool],
     word: str,
@@ -87,82 +114,96 @@ def make_runs(
 ) -> list[Run]:
     """Score every encoder alone, and all together if there are several, under each head, with and without metadata.
 
-    Names, weights and places are checked before anything is computed. `config.model.args` go to its own backbone alone.
+    Names, weights and places are checked before anything is computed. The photos have the size of the largest encoder.
     """
-    config, dataset, own = context.config, context.dataset, context.config.model
-    size, seed, folder = config.photos.size, config.train.seed, Path(config.cache.folder)
-    args = {name: own.args if name == own.backbone else {} for name in backbones}
-    models = [Model(backbone=name, args=args[name], weights=own.weights) for name in backbones]
-    encoders = [open_encoder(model, features, size=size, seed=seed) for model in models]
+    size = max(encoder.size for encoder in encoders)
     sets = [(encoder,) for encoder in encoders] + ([tuple(encoders)] if len(encoders) > 1 else [])
-    recipes = [Recipe(members, head, with_) for members in sets for head in heads for with_ in metadata]
-    places = [OOF / recipe.name(word, data_suffix(context.data)) for recipe in recipes]
-    for recipe, place in zip(recipes, places, strict=True):
-        Run.same(place, recipe.record(context))
-    table = dataset.train.reset_index(drop=True).sort_values(ID)
-    photos = dataset.photos(size, config.photos.fit, folder)
-    cache = FeatureCache(folder / "features", photos, size, config.cache.budget_gb)
-    computed, rows = {}, table.index.to_numpy()
-    for encoder in encoders:
-        began = time.perf_counter()
-        x = frozen_features(photos, rows, encoder.model, features, size, compute, seed=seed, cache=cache)
-        computed[encoder.name] = x, (seconds := time.perf_counter() - began)
-        log(
-            f"encoder {encoder.name}: {encoder.width} {features} features of {len(table)} photos in {duration(seconds)}"
-        )
-    columns = table[list(METADATA)].to_numpy(dtype=np.float32), 0.0
+    plans = [_Plan(context, members, size, compute) for members in sets]
+    for encoder, plan in zip(encoders, plans, strict=False):
+        licence = f"; licence of the weights: {encoder.licence}" if encoder.licence else ""
+        log(f"encoder {encoder.name}: {plan.width} features of photos at {encoder.size} px{licence}")
+    recipes = [(plan, Recipe(plan.encoders, head, with_)) for plan in plans for head in heads for with_ in metadata]
+    places = [OOF / recipe.name(word, data_suffix(context.data)) for _, recipe in recipes]
+    records = [recipe.record(plan, context) for plan, recipe in recipes]
+    for place, record in zip(places, records, strict=True):
+        Run.same(place, record)
+    table = context.dataset.train.reset_index(drop=True).sort_values(ID)
+    found = _features(context, encoders, table, size, compute)
     runs = []
-    for recipe, place in zip(recipes, places, strict=True):
-        parts = [computed[encoder.name] for encoder in recipe.encoders] + [columns] * recipe.metadata
-        x, spent = np.concatenate([part for part, _ in parts], axis=1), sum(seconds for _, seconds in parts)
-        with claimed(place, recipe.record(context)) as run:
-            runs.append(_make_run(recipe, run, x, table, context.folds, compute, spent))
+    for place, record, (plan, recipe) in zip(places, records, recipes, strict=True):
+        with claimed(place, record) as run:
+            if plan.kept and not run.frozen_file.is_file():
+                save_tensors(run.frozen_file, plan.network().frozen_state(), {"backbone": plan.encoders[0].backbone})
+            _make_run(recipe, run, [found[encoder.name] for encoder in plan.encoders], table, context, compute)
+        runs.append(run)
     return runs
 
 
+def _features(
+    context: Context, encoders: Sequence[Encoder], table: pd.DataFrame, size: int, compute: Compute
+) -> dict[str, Features]:
+    """What every encoder gives for the rows of `table`, by its name."""
+    config, folder = context.config, Path(context.config.cache.folder)
+    photos = context.dataset.photos(size, config.photos.fit, folder)
+    cache = FeatureCache(folder / "features", photos, size, config.cache.budget_gb)
+    found, rows = {}, table.index.to_numpy()
+    for encoder in encoders:
+        began = time.perf_counter()
+        values = frozen_features(photos, rows, encoder, size, compute, seed=config.train.seed, cache=cache)
+        found[encoder.name] = Features(values, time.perf_counter() - began)
+        log(f"encoder {encoder.name}: {len(table)} photos in {duration(found[encoder.name].seconds)}")
+    return found
+
+
 def _make_run(
-    recipe: Recipe,
-    run: Run,
-    features: NDArray[np.float32],
-    table: pd.DataFrame,
-    folds: Folds,
-    compute: Compute,
-    seconds: float,
-) -> Run:
-    """Fit and write all folds. `seconds`: what the features took."""
+    recipe: Recipe, run: Run, features: Sequence[Features], table: pd.DataFrame, context: Context, compute: Compute
+) -> None:
+    """Fit and write all folds."""
     # A fold with metrics.json counts as finished, so remove the old ones: a run stopped from here on is unfinished.
     for fold in range(run.k):
         (run.fold(fold) / "metrics.json").unlink(missing_ok=True)
     run.oof_file.unlink(missing_ok=True)
-    target = table[TARGET].to_numpy(dtype=np.float64)
+    columns = [table[list(METADATA)].to_numpy(dtype=np.float32)] * recipe.metadata
+    x = np.concatenate([*(one.values for one in features), *columns], axis=1)
+    target, folds = table[TARGET].to_numpy(dtype=np.float64), context.folds
     fold_of, groups = folds.folds_of(table[ID]), folds.groups_of(table[ID])
-    seed, began = run.record["config"]["train"]["seed"], time.perf_counter()
-    prediction, fitted = out_of_fold(recipe.head, features, target, fold_of, groups, seed=seed)
-    prediction = prediction.clip(LOWEST, HIGHEST)
-    seconds = (time.perf_counter() - began + seconds) / run.k
-    oof = pd.DataFrame({"Id": table[ID], "fold": fold_of, "target": target, "prediction": prediction})
+    began = time.perf_counter()
+    prediction, fitted = out_of_fold(recipe.head, x, target, fold_of, groups, seed=context.config.train.seed)
+    seconds = (time.perf_counter() - began + sum(one.seconds for one in features)) / run.k
+    clipped = prediction.clip(LOWEST, HIGHEST)
+    oof = pd.DataFrame({"Id": table[ID], "fold": fold_of, "target": target, "prediction": clipped})
     for fold, one in enumerate(fitted):
         scored = fold_of == fold
-        file, level = run.predictions_file(fold), float(target[~scored].mean())
-        write_oof(file, oof[scored])
-        about = {**run.record["head"], "metadata": recipe.metadata, **one.chosen}
-        save_head(run.fold(fold), one.head, about)
-        result = evaluate(target[scored], prediction[scored], level, groups[scored]).to_dict() | {
+        level = float(target[~scored].mean())
+        figures = evaluate(target[scored], clipped[scored], level, groups[scored]).to_dict() | {
             "head": recipe.head,
             "chosen": one.words,
-            "features": features.shape[1],
+            "features": x.shape[1],
             "seconds": round(seconds, 3),
-            "seed": seed,
+            "seed": context.config.train.seed,
             "device": compute.device.type,
             "dtype": compute.dtype_name,
             "dtype_reason": compute.reason,
             "training_mean": level,
             "training_rows": int((~scored).sum()),
+        }
+        _write_fold(run, fold, oof[scored], one, figures)
+    read_run(run)
+
+
+def _write_fold(run: Run, fold: int, table: pd.DataFrame, fitted: Fitted, figures: dict[str, Any]) -> None:
+    """The fold's folder, whole. A head that only evaluates leaves no tensors."""
+    with atomic_folder(run.fold(fold)) as folder:
+        write_oof(folder / "predictions.csv", table)
+        if isinstance(fitted.head, Head):
+            tensors = {f"{PREFIX}{name}": tensor for name, tensor in fitted.head.state_dict().items()}
+            save_tensors(folder / "head.safetensors", tensors, {"run": run.name, "fold": str(fold)})
+            figures["head_hash"] = tensors_hash(tensors)
+        write_json(folder / "head.json", run.record["head"] | fitted.chosen)
+        about = {
             "settings": run.settings,
-            "predictions_hash": file_hash(file),
+            "predictions_hash": file_hash(folder / "predictions.csv"),
             "git_commit": git_commit(),
             "versions": versions(),
         }
-        write_json(run.fold(fold) / "metrics.json", result)
-    read_run(run)
-    return run
+        write_json(folder / "metrics.json", figures | about)

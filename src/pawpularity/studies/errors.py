@@ -77,7 +77,7 @@ def errors(
     write_report(value, rows, top, f"{text}\n{more}", folder)
     emit(value, text, json, more=more)
     log(f"wrote {folder}/ (report.txt holds all tables)")
-    if found.run is not None and found.run.kind == "run":
+    if found.run is not None and found.run.has_networks:
         next_step("make explain", RUN=word, DATA=data)
     else:
         next_step("make leakcheck", OOF=word, DATA=data, FOLDS=folds, SCALE=scale)

@@ -139,6 +139,7 @@ def nearest_photos(paths: list[Path], fold: Rows, config: Config) -> tuple[Neigh
     from pawpularity.data.photo_cache import photos_of
     from pawpularity.device import choose as choose_device
     from pawpularity.features.build import FeatureCache
+    from pawpularity.heads.encoders import Encoder
     from pawpularity.heads.features import frozen_features
 
     cache, size, compute = Path(config.cache.folder), config.photos.size, choose_device(config.train.dtype)
@@ -149,7 +150,7 @@ def nearest_photos(paths: list[Path], fold: Rows, config: Config) -> tuple[Neigh
     features_cache = FeatureCache(cache / "features", photos, size, config.cache.budget_gb)
 
     def features(at: Rows, view: int) -> Features:
-        return frozen_features(photos, at, config.model, "pooled", size, compute, cache=features_cache, view=view)
+        return frozen_features(photos, at, Encoder.of(config), size, compute, cache=features_cache, view=view)
 
     own = features(np.arange(len(paths)), ORIGINAL)
     unit = standardised(own)
