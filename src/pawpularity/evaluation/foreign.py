@@ -36,7 +36,7 @@ def read_foreign(path: Path, word: str, scale: float | None) -> pd.DataFrame:
                 raise UserError(
                     f"{word}: nine of ten {column}s lie in {low:.3g} to {high:.3g}, scores are 1-100; add --scale {times}"
                 )
-            if column == "target" and 0 <= low and high <= 10:
+            if column == "target" and low >= 0 and high <= 10:
                 log(f"{word}: nine of ten targets lie in {low:.3g} to {high:.3g}; scores of ten points need --scale 10")
     else:
         table = rescaled(table, word, scale)
