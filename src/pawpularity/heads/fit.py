@@ -3,25 +3,27 @@
 Features are standardised on the training rows. What a head chooses (a penalty; a kernel and C) it chooses on its training
 rows alone, so the scored rows are never used.
 
-- Ridge: the penalty of ALPHAS with the lowest leave-one-out error (`RidgeCV`: one decomposition a fit). A near-duplicate in the
-  training rows can lower that penalty a little; the scored rows stay unseen.
-- Kernel ridge (rbf): width and penalty by cross-validation, as for the SVR.
-- SVR: kernel and C by cross-validation over groups of near-duplicates, on a draw of about INNER_ROWS rows where there are more;
-  the final fit has all rows. Kernels are made by matrix products, because libsvm's own loops take many times as long.
-  C and EPSILON are in standard deviations of the targets; gamma = 1 / columns. The loss aims nearer to the median of the scores
-  than to their mean, which costs some RMSE where they are as skewed as the contest's.
+- Ridge: the penalty of ALPHAS with the lowest leave-one-out error (`RidgeCV`).
+- Kernel ridge (rbf): width and penalty by cross-validation over groups of near-duplicates.
+- SVR: kernel and C the same way; they and EPSILON are in standard deviations of the targets. The loss aims nearer to the median of
+  the scores than to their mean, which costs some RMSE where they are as skewed as the contest's.
+
+Choices are made on a draw of about INNER_ROWS training rows where there are more; the final fit has all rows. Kernels come from one
+matrix of products, in float32, because libsvm's own loops take many times as long.
+
 - Gradient boosting (scikit-learn's) and TabPFN (`pip install tabpfn`; its weights are for non-commercial use) only evaluate: they
   are not kept, so nothing can be predicted with them afterwards.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.console import track
+from pawpularity.console import Progress
 from pawpularity.errors import UserError
 from pawpularity.heads.head import Floats, Head, Table
 
@@ -36,6 +38,8 @@ INNER_ROWS = 2000
 INNER_FOLDS = 4
 
 Rows = NDArray[np.int64]
+Linear = tuple[Floats, float]
+"""weights (n,) of a kernel's columns, and an intercept"""
 
 
 class Scorer(Protocol):
@@ -56,115 +60,160 @@ class Fitted:
     """`alpha 316`, `rbf C 3 (edge)`; edge = the smallest or largest value tried"""
 
 
+class Training:
+    """The rows that a head is fitted on. What several heads need is computed once."""
+
+    def __init__(self, features: Table, target: Floats, groups: Rows, seed: int = 0) -> None:
+        """`features` (n, p), `target` (n,); `groups` (n,) of near-duplicates are kept whole."""
+        from sklearn.preprocessing import StandardScaler
+
+        scaler = StandardScaler()
+        self.features, self.target, self.groups, self.seed = features, target, groups, seed
+        self.z: NDArray[np.float32] = scaler.fit(features.astype(np.float64)).transform(features).astype(np.float32)
+        self.mean, self.scale = scaler.mean_, scaler.scale_
+        self.level, self.spread = float(target.mean()), float(target.std()) or 1.0
+        self.gamma = 1.0 / max(1, int(self.z.any(axis=0).sum()))
+        self.inner = draw_groups(groups, INNER_ROWS, seed)
+        """rows that choices are made on"""
+
+    @cached_property
+    def gram(self) -> NDArray[np.float32]:
+        """(n, n) products of standardised rows."""
+        products: NDArray[np.float32] = self.z @ self.z.T
+        return products
+
+    def kernel(self, name: str, gamma: float, rows: Rows | slice = slice(None)) -> Floats:
+        """(rows, rows) of the linear or the rbf kernel, in float64."""
+        gram = self.gram[rows][:, rows].astype(np.float64)
+        if name == "linear":
+            return np.multiply(gram, gamma, out=gram)
+        size = gram.diagonal().copy()
+        gram *= 2.0
+        gram -= size[:, None]
+        gram -= size
+        return np.exp(np.multiply(gram, gamma, out=gram), out=gram)
+
+    def errors(
+        self, kernel: Floats, target: Floats, values: Sequence[float], solve: Callable[[Floats, Floats, float], Linear]
+    ) -> dict[float, float]:
+        """Mean squared error on held-out groups of the inner rows, by value. `solve` fits one value on a kernel."""
+        from sklearn.model_selection import GroupKFold
+
+        groups, y = self.groups[self.inner], target[self.inner]
+        folds = list(GroupKFold(min(INNER_FOLDS, len(np.unique(groups)))).split(y, groups=groups))
+        found = dict.fromkeys(values, 0.0)
+        for known, held in folds:
+            for value in values:
+                weights, intercept = solve(kernel[known][:, known], y[known], value)
+                error = kernel[held][:, known] @ weights + intercept - y[held]
+                found[value] += float(np.mean(error**2)) / len(folds)
+        return found
+
+
 def fit_head(method: str, features: Table, target: Floats, groups: Rows, *, seed: int = 0) -> Fitted:
     """Fit a method of METHODS on `features` (n, p) and `target` (n,). `groups` (n,) of near-duplicates are kept whole."""
-    return METHODS[method](features, target, groups, seed)
+    return METHODS[method](Training(features, target, groups, seed))
 
 
 def out_of_fold(
-    method: str, features: Table, target: Floats, folds: Rows, groups: Rows, *, seed: int = 0
-) -> tuple[Floats, list[Fitted]]:
-    """Predictions (n,) of every row by a head fitted on the other folds, not clipped, and the head of each fold 0..k-1."""
-    prediction, fitted = np.empty(len(target)), []
-    for fold in track(range(int(folds.max()) + 1), f"fit {method}", unit="folds"):
-        known, scored = folds != fold, folds == fold
-        fitted.append(fit_head(method, features[known], target[known], groups[known], seed=seed))
-        prediction[scored] = fitted[-1].head.predict(features[scored])
-    return prediction, fitted
+    methods: Sequence[str], features: Table, target: Floats, folds: Rows, groups: Rows, *, seed: int = 0
+) -> dict[str, tuple[Floats, list[Fitted]]]:
+    """By method: predictions (n,) of every row by a head fitted on the other folds, not clipped, and the head of each fold."""
+    found: dict[str, tuple[Floats, list[Fitted]]] = {method: (np.empty(len(target)), []) for method in methods}
+    count = int(folds.max()) + 1
+    with Progress(count * len(methods), f"fit {', '.join(methods)}", "heads") as progress:
+        for fold in range(count):
+            known, scored = folds != fold, folds == fold
+            training = Training(features[known], target[known], groups[known], seed)
+            for method, (prediction, fitted) in found.items():
+                fitted.append(METHODS[method](training))
+                prediction[scored] = fitted[-1].head.predict(features[scored])
+                progress.add()
+    return found
 
 
-def fit_ridge(features: Table, target: Floats, groups: Rows | None = None, seed: int = 0) -> Fitted:
-    """Ridge regression with the penalty of ALPHAS that has the lowest leave-one-out error."""
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+def fit_ridge(rows: Training) -> Fitted:
+    """Ridge regression with the penalty of ALPHAS that has the lowest leave-one-out error on the inner rows."""
+    from sklearn.linear_model import Ridge, RidgeCV
 
-    scaler, ridge = make_pipeline(StandardScaler(copy=False), RidgeCV(ALPHAS)).fit(features.astype(np.float64), target)
-    head = Head(mean=scaler.mean_, weights=ridge.coef_ / scaler.scale_, intercept=np.asarray(ridge.intercept_))
-    alpha = float(ridge.alpha_)
+    z = (rows.features - rows.mean) / rows.scale
+    alpha = float(RidgeCV(ALPHAS).fit(z[rows.inner], rows.target[rows.inner]).alpha_)
+    ridge = Ridge(alpha, solver="cholesky").fit(z, rows.target)
+    head = Head(mean=rows.mean, weights=ridge.coef_ / rows.scale, intercept=np.asarray(ridge.intercept_))
     shown = np.format_float_positional(alpha, precision=3, fractional=False, trim="-")
-    return Fitted(head, {"alpha": alpha}, f"alpha {shown}{_edge(alpha, ALPHAS)}")
+    return Fitted(head, {"alpha": alpha, "inner_rows": len(rows.inner)}, f"alpha {shown}{_edge(alpha, ALPHAS)}")
 
 
-def fit_svr(features: Table, target: Floats, groups: Rows, seed: int = 0, inner_rows: int = INNER_ROWS) -> Fitted:
-    """Support vector regression with the kernel and C that predict held-out groups of about `inner_rows` rows best."""
-    from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
-    from sklearn.model_selection import GridSearchCV, GroupKFold
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVR
-
-    scaler = StandardScaler(copy=False)
-    z = scaler.fit_transform(features.astype(np.float64))
-    gamma = 1.0 / max(1, int(z.any(axis=0).sum()))
-
-    kernels = {"rbf": lambda rows: rbf_kernel(rows, gamma=gamma), "linear": lambda rows: gamma * linear_kernel(rows)}
-    level, spread = float(target.mean()), float(target.std()) or 1.0
-    y = (target - level) / spread
-    inner = draw_groups(groups, inner_rows, seed)
-    folds = GroupKFold(min(INNER_FOLDS, len(np.unique(groups[inner]))))
+def fit_svr(rows: Training) -> Fitted:
+    """Support vector regression with the kernel and C that predict held-out groups of the inner rows best."""
+    y = (rows.target - rows.level) / rows.spread
     errors: dict[tuple[str, float], float] = {}
     for name, values in SVR_C.items():
-        search = GridSearchCV(SVR(kernel="precomputed", epsilon=EPSILON), {"C": values}, cv=folds, refit=False,
-                              scoring="neg_mean_squared_error")  # fmt: skip
-        search.fit(kernels[name](z[inner]), y[inner], groups=groups[inner])
-        errors |= {(name, c): -float(e) for c, e in zip(values, search.cv_results_["mean_test_score"], strict=True)}
+        found = rows.errors(rows.kernel(name, rows.gamma, rows.inner), y, values, _svr)
+        errors |= {(name, c): error for c, error in found.items()}
     name, c = min(errors, key=errors.__getitem__)
-    svr = SVR(kernel="precomputed", C=c, epsilon=EPSILON, cache_size=500).fit(kernels[name](z), y)
-    support, weights = z[svr.support_], spread * svr.dual_coef_[0]
-    intercept = np.asarray(spread * svr.intercept_[0] + level)
+    weights, level = _svr(rows.kernel(name, rows.gamma), y, c)
+    support, weights = rows.z[weights != 0], rows.spread * weights[weights != 0]
+    intercept = np.asarray(rows.spread * level + rows.level)
     if name == "rbf":
-        head = Head(mean=scaler.mean_, weights=weights, intercept=intercept, scale=scaler.scale_,
-                    support=support.astype(np.float32), gamma=np.asarray(gamma))  # fmt: skip
+        head = Head(mean=rows.mean, weights=weights, intercept=intercept, scale=rows.scale, support=support,
+                    gamma=np.asarray(rows.gamma))  # fmt: skip
     else:
-        head = Head(mean=scaler.mean_, weights=gamma * (weights @ support) / scaler.scale_, intercept=intercept)
-    chosen = {"kernel": name, "c": c, "epsilon": EPSILON, "inner_rows": len(inner)}
+        linear = rows.gamma * (weights @ support.astype(np.float64)) / rows.scale
+        head = Head(mean=rows.mean, weights=linear, intercept=intercept)
+    chosen = {"kernel": name, "c": c, "epsilon": EPSILON, "inner_rows": len(rows.inner)}
     return Fitted(head, chosen, f"{name} C {c:g}{_edge(c, SVR_C[name])}")
 
 
-def fit_kernel_ridge(
-    features: Table, target: Floats, groups: Rows, seed: int = 0, inner_rows: int = INNER_ROWS
-) -> Fitted:
-    """Kernel ridge regression (rbf) with the width and penalty that predict held-out groups of about `inner_rows` rows best."""
-    from scipy.linalg import solve
-    from sklearn.kernel_ridge import KernelRidge
-    from sklearn.metrics.pairwise import rbf_kernel
-    from sklearn.model_selection import GridSearchCV, GroupKFold
-    from sklearn.preprocessing import StandardScaler
+def _svr(kernel: Floats, y: Floats, c: float) -> Linear:
+    from sklearn.svm import SVR
 
-    scaler = StandardScaler(copy=False)
-    z = scaler.fit_transform(features.astype(np.float64))
-    level, columns = float(target.mean()), max(1, int(z.any(axis=0).sum()))
-    inner = draw_groups(groups, inner_rows, seed)
-    folds = GroupKFold(min(INNER_FOLDS, len(np.unique(groups[inner]))))
+    svr = SVR(kernel="precomputed", C=c, epsilon=EPSILON, cache_size=500).fit(kernel, y)
+    weights = np.zeros(len(y))
+    weights[svr.support_] = svr.dual_coef_[0]
+    return weights, float(svr.intercept_[0])
+
+
+def _kernel_ridge(kernel: Floats, y: Floats, alpha: float) -> Linear:
+    from scipy.linalg import cho_factor, cho_solve
+
+    kernel[np.diag_indices_from(kernel)] += alpha
+    return cho_solve(cho_factor(kernel, overwrite_a=True, check_finite=False), y), 0.0
+
+
+def fit_kernel_ridge(rows: Training) -> Fitted:
+    """Kernel ridge regression (rbf) with the width and penalty that predict held-out groups of the inner rows best."""
+    centred = rows.target - rows.level
     errors: dict[tuple[float, float], float] = {}
     for times in GAMMAS:
-        search = GridSearchCV(KernelRidge(kernel="precomputed"), {"alpha": KERNEL_ALPHAS}, cv=folds, refit=False,
-                              scoring="neg_mean_squared_error")  # fmt: skip
-        search.fit(rbf_kernel(z[inner], gamma=times / columns), target[inner] - level, groups=groups[inner])
-        mean_errors = zip(KERNEL_ALPHAS, search.cv_results_["mean_test_score"], strict=True)
-        errors |= {(times, alpha): -float(error) for alpha, error in mean_errors}
+        kernel = rows.kernel("rbf", times * rows.gamma, rows.inner)
+        found = rows.errors(kernel, centred, KERNEL_ALPHAS, _kernel_ridge)
+        errors |= {(times, alpha): error for alpha, error in found.items()}
     times, alpha = min(errors, key=errors.__getitem__)
-    kernel = rbf_kernel(z, gamma=times / columns)
-    kernel[np.diag_indices_from(kernel)] += alpha
-    weights = solve(kernel, target - level, assume_a="pos", overwrite_a=True)
-    head = Head(mean=scaler.mean_, weights=weights, intercept=np.asarray(level), scale=scaler.scale_,
-                support=z.astype(np.float32), gamma=np.asarray(times / columns))  # fmt: skip
-    chosen = {"gamma": times, "alpha": alpha, "inner_rows": len(inner)}
+    weights, _ = _kernel_ridge(rows.kernel("rbf", times * rows.gamma), centred, alpha)
+    head = Head(mean=rows.mean, weights=weights, intercept=np.asarray(rows.level), scale=rows.scale, support=rows.z,
+                gamma=np.asarray(times * rows.gamma))  # fmt: skip
     edge = _edge(times, GAMMAS) or _edge(alpha, KERNEL_ALPHAS)
+    chosen = {"gamma": times, "alpha": alpha, "inner_rows": len(rows.inner)}
     return Fitted(head, chosen, f"gamma {times:g}, alpha {alpha:g}{edge}")
 
 
-def fit_boosting(features: Table, target: Floats, groups: Rows, seed: int = 0) -> Fitted:
+def fit_boosting(rows: Training) -> Fitted:
     """Gradient boosting over histograms, with scikit-learn's early stopping on training rows."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     trees = HistGradientBoostingRegressor(
-        learning_rate=0.05, max_iter=300, max_leaf_nodes=15, max_features=0.2, early_stopping=True, random_state=seed
-    ).fit(features, target)
+        learning_rate=0.05,
+        max_iter=300,
+        max_leaf_nodes=15,
+        max_features=0.2,
+        early_stopping=True,
+        random_state=rows.seed,
+    ).fit(rows.features, rows.target)
     return Fitted(trees, {"trees": int(trees.n_iter_)}, f"{trees.n_iter_} trees")
 
 
-def fit_tabpfn(features: Table, target: Floats, groups: Rows, seed: int = 0) -> Fitted:
+def fit_tabpfn(rows: Training) -> Fitted:
     """TabPFN on the first 500 principal components. Raises UserError where it is not installed."""
     try:
         from tabpfn import TabPFNRegressor  # type: ignore[import-not-found]
@@ -173,12 +222,13 @@ def fit_tabpfn(features: Table, target: Floats, groups: Rows, seed: int = 0) -> 
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
 
-    few = PCA(min(500, *features.shape), random_state=seed)
-    model = make_pipeline(few, TabPFNRegressor(random_state=seed, ignore_pretraining_limits=True)).fit(features, target)
+    few = PCA(min(500, *rows.features.shape), random_state=rows.seed)
+    model = make_pipeline(few, TabPFNRegressor(random_state=rows.seed, ignore_pretraining_limits=True))
+    model.fit(rows.features, rows.target)
     return Fitted(model, {}, "TabPFN")
 
 
-METHODS: dict[str, Callable[[Table, Floats, Rows, int], Fitted]] = {
+METHODS: dict[str, Callable[[Training], Fitted]] = {
     "ridge": fit_ridge,
     "kernel-ridge": fit_kernel_ridge,
     "svr": fit_svr,

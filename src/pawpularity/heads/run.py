@@ -5,7 +5,7 @@ one. It is recomputed as a whole every time; its features come from the cache.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import nn
 from pawpularity.config import Config, Model, Train
 from pawpularity.console import duration, log
 from pawpularity.context import Context, data_suffix
+from pawpularity.data.folds import Folds
 from pawpularity.data.tables import ID, METADATA, TARGET
 from pawpularity.device import Compute
 from pawpularity.evaluation.metrics import evaluate
@@ -122,21 +123,12 @@ def make_runs(
     for encoder, plan in zip(encoders, plans, strict=False):
         licence = f"; licence of the weights: {encoder.licence}" if encoder.licence else ""
         log(f"encoder {encoder.name}: {plan.width} features of photos at {encoder.size} px{licence}")
-    recipes = [(plan, Recipe(plan.encoders, head, with_)) for plan in plans for head in heads for with_ in metadata]
-    places = [OOF / recipe.name(word, data_suffix(context.data)) for _, recipe in recipes]
-    records = [recipe.record(plan, context) for plan, recipe in recipes]
-    for place, record in zip(places, records, strict=True):
+    rooms = [_Room(context, plan, heads, with_, word) for plan in plans for with_ in metadata]
+    for place, record in (pair for room in rooms for pair in zip(room.places, room.records, strict=True)):
         Run.same(place, record)
     table = context.dataset.train.reset_index(drop=True).sort_values(ID)
     found = _features(context, encoders, table, size, compute)
-    runs = []
-    for place, record, (plan, recipe) in zip(places, records, recipes, strict=True):
-        with claimed(place, record) as run:
-            if plan.kept and not run.frozen_file.is_file():
-                save_tensors(run.frozen_file, plan.network().frozen_state(), {"backbone": plan.encoders[0].backbone})
-            _make_run(recipe, run, [found[encoder.name] for encoder in plan.encoders], table, context, compute)
-        runs.append(run)
-    return runs
+    return [run for room in rooms for run in room.make([found[one.name] for one in room.plan.encoders], table, compute)]
 
 
 def _features(
@@ -155,39 +147,51 @@ def _features(
     return found
 
 
-def _make_run(
-    recipe: Recipe, run: Run, features: Sequence[Features], table: pd.DataFrame, context: Context, compute: Compute
-) -> None:
-    """Fit and write all folds."""
+class _Room:
+    """Runs on the same columns, one for each head."""
+
+    def __init__(self, context: Context, plan: _Plan, heads: Sequence[str], metadata: bool, word: str) -> None:
+        self.context, self.plan, self.metadata = context, plan, metadata
+        self.recipes = [Recipe(plan.encoders, head, metadata) for head in heads]
+        self.places = [OOF / recipe.name(word, data_suffix(context.data)) for recipe in self.recipes]
+        self.records = [recipe.record(plan, context) for recipe in self.recipes]
+
+    def make(self, features: Sequence[Features], table: pd.DataFrame, compute: Compute) -> Iterator[Run]:
+        """Fit all heads on all folds, and write their runs."""
+        folds, seed = self.context.folds, self.context.config.train.seed
+        columns = [table[list(METADATA)].to_numpy(dtype=np.float32)] * self.metadata
+        x = np.concatenate([*(one.values for one in features), *columns], axis=1)
+        target, fold_of = table[TARGET].to_numpy(dtype=np.float64), folds.folds_of(table[ID])
+        began = time.perf_counter()
+        heads = [recipe.head for recipe in self.recipes]
+        found = out_of_fold(heads, x, target, fold_of, folds.groups_of(table[ID]), seed=seed)
+        seconds = (time.perf_counter() - began) / len(heads) + sum(one.seconds for one in features)
+        about = {"features": x.shape[1], "seconds": round(seconds / self.context.folds.k, 3), "seed": seed,
+                 "device": compute.device.type, "dtype": compute.dtype_name, "dtype_reason": compute.reason}  # fmt: skip
+        frozen = self.plan.network().frozen_state() if self.plan.kept else {}
+        for place, record, (head, (prediction, fitted)) in zip(self.places, self.records, found.items(), strict=True):
+            oof = pd.DataFrame({"Id": table[ID], "fold": fold_of, "target": target, "prediction": prediction})
+            with claimed(place, record) as run:
+                if frozen and not run.frozen_file.is_file():
+                    save_tensors(run.frozen_file, frozen, {"backbone": self.plan.encoders[0].backbone})
+                _write_run(
+                    run, oof.assign(prediction=prediction.clip(LOWEST, HIGHEST)), fitted, folds, about | {"head": head}
+                )
+            yield run
+
+
+def _write_run(run: Run, oof: pd.DataFrame, fitted: Sequence[Fitted], folds: Folds, about: dict[str, Any]) -> None:
     # A fold with metrics.json counts as finished, so remove the old ones: a run stopped from here on is unfinished.
     for fold in range(run.k):
         (run.fold(fold) / "metrics.json").unlink(missing_ok=True)
     run.oof_file.unlink(missing_ok=True)
-    columns = [table[list(METADATA)].to_numpy(dtype=np.float32)] * recipe.metadata
-    x = np.concatenate([*(one.values for one in features), *columns], axis=1)
-    target, folds = table[TARGET].to_numpy(dtype=np.float64), context.folds
-    fold_of, groups = folds.folds_of(table[ID]), folds.groups_of(table[ID])
-    began = time.perf_counter()
-    prediction, fitted = out_of_fold(recipe.head, x, target, fold_of, groups, seed=context.config.train.seed)
-    seconds = (time.perf_counter() - began + sum(one.seconds for one in features)) / run.k
-    clipped = prediction.clip(LOWEST, HIGHEST)
-    oof = pd.DataFrame({"Id": table[ID], "fold": fold_of, "target": target, "prediction": clipped})
+    groups = folds.groups_of(oof["Id"])
     for fold, one in enumerate(fitted):
-        scored = fold_of == fold
-        level = float(target[~scored].mean())
-        figures = evaluate(target[scored], clipped[scored], level, groups[scored]).to_dict() | {
-            "head": recipe.head,
-            "chosen": one.words,
-            "features": x.shape[1],
-            "seconds": round(seconds, 3),
-            "seed": context.config.train.seed,
-            "device": compute.device.type,
-            "dtype": compute.dtype_name,
-            "dtype_reason": compute.reason,
-            "training_mean": level,
-            "training_rows": int((~scored).sum()),
-        }
-        _write_fold(run, fold, oof[scored], one, figures)
+        scored = (oof["fold"] == fold).to_numpy()
+        table, level = oof[scored], float(oof["target"][~scored].mean())
+        score = evaluate(table["target"].to_numpy(), table["prediction"].to_numpy(), level, groups[scored]).to_dict()
+        facts = {"chosen": one.words, "training_mean": level, "training_rows": int((~scored).sum())}
+        _write_fold(run, fold, table, one, score | about | facts)
     read_run(run)
 
 
