@@ -173,10 +173,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return read_tensors(path)
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds
-        why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    except Exception:  # torch raises many kinds, each with a page of advice
         raise UserError(
-            f"{path}: is damaged, or holds more than tensors ({why}); save the network's state_dict()"
+            f"{path}: is damaged, or holds more than tensors; save the network's state_dict() instead"
         ) from None
     while isinstance(found, Mapping) and (
         inner := [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
