@@ -9,7 +9,7 @@ OLDEST := $(VENV)-oldest
 
 COMMANDS := all data sample train tune study heads folds jobs oof compare ensemble errors leakcheck explain coach app robustness \
   predict kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit report checklist leakage table1 hypotheses \
-  known-truth bench pretrain clean-cache
+  known-truth mlebench bench pretrain clean-cache
 
 # Keep the variables of the command line out of the environment: make would run a `$(shell ...)` in them.
 unexport $(foreach word,$(.VARIABLES),$(if $(filter command,$(origin $(word))),$(word)))

@@ -450,6 +450,14 @@ def hypotheses(
     """The paper's five hypotheses on the true scores: effect, interval, Holm p, verdict."""
 
 
+@command(STUDY, "pipeline.mlebench.mlebench", "make mlebench CONFIG=densenet161")
+def mlebench(
+    submission: Annotated[Path | None, Option(metavar="FILE", help="Grade this file instead of training.")] = None,
+    run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, json: Json = None,
+) -> None:  # fmt: skip
+    """Train and grade on MLE-bench's split of the contest: 992 hidden photos, the medals' lines beside it."""
+
+
 @command(STUDY, "studies.known_truth.known_truth", "make known-truth RUN=sample")
 def known_truth(
     pairs: Annotated[str | None, Option(metavar="DIR", help="Counterfactual pairs drawn by: pawpularity sample --pairs.")] = None,
