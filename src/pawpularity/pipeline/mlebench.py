@@ -108,8 +108,10 @@ def _show(result: dict[str, Any], json: str | None) -> None:
         lines.append(
             f"{result['copies']} of the {result['n']} hidden photos have a near-duplicate among the training photos"
         )
-    lines.append(
-        f"by its figure: {place}; {result['n']} rows cannot tell it from {', '.join(inside) or 'no other line'}"
-    )
+    if result["rmse"] >= result["constant_rmse"]:
+        lines.append("no better than the constant: its place says nothing")
+    else:
+        others = ", ".join(name for name in inside if name != place) or "no other line"
+        lines.append(f"by its figure: {place}; {result['n']} rows cannot tell it from {others}")
     emit(result | {"place": place}, "\n".join(lines), json)
     next_step("make report")
