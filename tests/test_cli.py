@@ -31,6 +31,11 @@ def test_every_command_has_a_group_an_example_and_a_function_that_takes_its_opti
     assert set(takes) - resolved == options - resolved | ({"context"} if resolved else set())
 
 
+def test_a_renamed_command_answers_with_its_new_name(refused):
+    assert "heads" in refused("probe", "--backbones", "x")
+    assert "heads" in refused("--make", "probe")
+
+
 def test_make_help_and_the_makefile_name_every_command():
     assert (ROOT / "docs/commands.txt").read_text() == cli.commands_text()
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")

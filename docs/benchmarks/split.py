@@ -40,8 +40,9 @@ ROWS, BATCH, REPEATS = 64, 32, 5
 def measure(name: str) -> dict[str, object]:
     """One row of the table."""
     torch.manual_seed(0)
-    net = timm.create_model(name, num_classes=0, **({"img_size": 224} if "dinov2" in name else {})).eval()
-    size = 224 if "dinov2" in name else int(net.pretrained_cfg["input_size"][-1])
+    args = {"img_size": 224} if "dinov2" in name else {}
+    net = timm.create_model(name, num_classes=0, **args).eval()
+    size = min(int(net.pretrained_cfg["input_size"][-1]), 224 if args or "b7" in name else 1024)
     started = time.perf_counter()
     split = Split(net, size)
     seconds = time.perf_counter() - started

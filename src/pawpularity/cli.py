@@ -124,7 +124,7 @@ def Flag(name: str, about: str) -> Any:
 # --- Start here -------------------------------------------------------------------------------------------------------
 
 
-@command(START, "pipeline.compete.compete", "make all YES=1", name="all")
+@command(START, "pipeline.compete.paper", "make all YES=1", name="all")
 def all_(
     yes: Yes = False,
     config: Config = None,
@@ -133,7 +133,15 @@ def all_(
     full: Full = False,
     json: Json = None,
 ) -> None:
-    """Data, folds, four backbones, mean blend, submission; first estimates the time and asks."""
+    """The paper's four backbones, their blend, a submission and a checked kernel; estimates the time first and asks."""
+
+
+@command(START, "pipeline.compete.compete", "make compete PRESET=laptop")
+def compete(
+    preset: Annotated[str, Option(metavar="NAME", help="paper, laptop, gpu or kaggle.")] = "paper",
+    yes: Yes = False, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
+) -> None:  # fmt: skip
+    """Heads on encoders, fine-tuned networks, their blend, a submission and a checked kernel in one go."""
 
 
 @command(START, "kaggle.download.data", "make data")
@@ -577,6 +585,8 @@ def entry() -> NoReturn:
 def _run(words: list[str]) -> None:
     root = typer.main.get_command(app)
     assert isinstance(root, TyperGroup)
+    if "probe" in words[:2]:
+        raise UserError("probe: is called heads now: make heads ENCODERS=... HEADS=...")
     if words[:1] == ["--make"]:
         words = make_words(root, words[1], os.environ.get("MAKEFLAGS", ""))
     if words and words[0] in root.commands:

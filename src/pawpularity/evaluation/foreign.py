@@ -31,7 +31,7 @@ def read_foreign(path: Path, word: str, scale: float | None) -> pd.DataFrame:
     if scale is None:
         for column in ("prediction", "target"):
             low, high = np.quantile(table[column], [0.05, 0.95])
-            times = 100 if low >= -0.5 and high <= 1.5 else 0.01 if low > 100 else None  # scores are 1..100
+            times = 100 if low >= -0.5 and high <= 1.5 else 0.01 if low > 100 and high <= 15_000 else None
             if times is not None:
                 raise UserError(
                     f"{word}: nine of ten {column}s lie in {low:.3g} to {high:.3g}, scores are 1-100; add --scale {times}"

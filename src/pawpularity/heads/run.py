@@ -89,8 +89,7 @@ class _Plan:
             cache=config.cache,
         )
         self.kept = any(one.weights == "none" or Path(one.weights).is_file() for one in encoders)
-        network = self.network()
-        self.width, self.frozen_hash = network.width, tensors_hash(network.frozen_state())
+        self.frozen_hash = tensors_hash(self.network().frozen_state())
 
     def network(self) -> Network:
         """The encoders as a network, without a head."""
@@ -112,17 +111,20 @@ def make_runs(
     metadata: Sequence[bool],
     word: str,
     compute: Compute,
+    *,
+    alone: bool = True,
 ) -> list[Run]:
-    """Score every encoder alone, and all together if there are several, under each head, with and without metadata.
+    """Score every encoder `alone`, and all together if there are several, under each head, with and without metadata.
 
     Names, weights and places are checked before anything is computed. The photos have the size of the largest encoder.
     """
     size = max(encoder.size for encoder in encoders)
-    sets = [(encoder,) for encoder in encoders] + ([tuple(encoders)] if len(encoders) > 1 else [])
-    plans = [_Plan(context, members, size, compute) for members in sets]
-    for encoder, plan in zip(encoders, plans, strict=False):
+    sets: list[tuple[Encoder, ...]] = [(encoder,) for encoder in encoders] if alone or len(encoders) == 1 else []
+    sets += [tuple(encoders)] if len(encoders) > 1 else []
+    for encoder in encoders:
         licence = f"; licence of the weights: {encoder.licence}" if encoder.licence else ""
-        log(f"encoder {encoder.name}: {plan.width} features of photos at {encoder.size} px{licence}")
+        log(f"encoder {encoder.name}: sees photos at {encoder.size} px{licence}")
+    plans = [_Plan(context, members, size, compute) for members in sets]
     rooms = [_Room(context, plan, heads, with_, word) for plan in plans for with_ in metadata]
     for place, record in (pair for room in rooms for pair in zip(room.places, room.records, strict=True)):
         Run.same(place, record)

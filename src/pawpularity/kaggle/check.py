@@ -60,10 +60,7 @@ def kernel_check(*, photos: int, python: str | None, json: str | None) -> None:
     if program is None:
         raise UserError(f"--python {python}: is no program; give the path of a Python interpreter")
     built = built_kernel("inference")
-    bundle = open_bundle(built.dataset)
-    bound = VERSIONS_BOUND if python else FLOAT_BOUND
-    with tempfile.TemporaryDirectory(prefix="pawpularity-check-") as scratch:
-        report = _check(built, bundle, Path(scratch).resolve(), photos, bound, program)
+    report = check_kernel(built, photos, program, VERSIONS_BOUND if python else FLOAT_BOUND)
     rows = [(key.replace("_", " "), _shown(value)) for key, value in report.items()]
     emit(report, table(("kernel-check", "passed"), rows, left=(0, 1)), json)
     if report["hours_for_contest"] > CONTEST_HOURS:
@@ -71,6 +68,15 @@ def kernel_check(*, photos: int, python: str | None, json: str | None) -> None:
             f"at this speed the kernel would leave out mirror images, folds or runs: the contest gives {CONTEST_HOURS:.0f} h"
         )
     next_step(f"make kernel-push{built.make_word}")
+
+
+def check_kernel(
+    built: BuiltKernel, photos: int, program: str = sys.executable, bound: float = FLOAT_BOUND
+) -> dict[str, Any]:
+    """The report of a run on `photos` simulated photos. Raises UserError for the first fault."""
+    bundle = open_bundle(built.dataset)
+    with tempfile.TemporaryDirectory(prefix="pawpularity-check-") as scratch:
+        return _check(built, bundle, Path(scratch).resolve(), photos, bound, program)
 
 
 def _check(built: BuiltKernel, bundle: Bundle, scratch: Path, photos: int, bound: float, python: str) -> dict[str, Any]:

@@ -39,13 +39,18 @@ def kernel(*, runs: list[str], user: str | None, hours: float, settings: list[st
     if not 0.1 <= hours <= 9:
         raise UserError(f"--hours {hours:g}: must be 0.1 to 9; Kaggle stops the contest's kernels after 9")
     owner = check_user(user) if user else USER
+    _show(build(runs, owner, hours, carrier), user)
+    next_step("make kernel-check")
+
+
+def build(runs: list[str], owner: str, hours: float, carrier: str) -> Bundle:
+    """Write the kernel and its files below kernels/build/."""
     about, members = recipe_of(runs)
     with atomic_folder(BUILD / "dataset") as dataset, atomic_folder(BUILD / "kernel") as script:
         about_kernel = {"id": f"{owner}/pawpularity-inference"}
         write_kernel(script, "inference", about_kernel, f"{owner}/pawpularity-bundle", carrier)
         _write_bundle(dataset, about | {"hours": hours}, members)
-    _show(open_bundle(BUILD / "dataset"), user)
-    next_step("make kernel-check")
+    return open_bundle(BUILD / "dataset")
 
 
 def recipe_of(words: Sequence[str]) -> tuple[dict[str, Any], Members]:

@@ -53,7 +53,7 @@ class Network(nn.Module):
         """`fitted`: a head from pooled features and metadata to score points, in place of one that is trained."""
         super().__init__()
         self.model = model
-        self.backbone, self.width = backbone.net, backbone.width
+        self.backbone = backbone.net
         self.channels_last, self.frozen_bn = channels_last, frozen_bn
         self.split = Split(backbone.net, backbone.size)
         self.frozen_blocks = self.split.frozen_blocks(unfrozen_tensors(model))

@@ -1,10 +1,20 @@
-"""`make all`: folds, four backbones, their mean blend, a submission; an estimate and a question first."""
+"""`make compete PRESET=...`: everything from the data to a checked kernel in one go, after an estimate and a question.
+
+paper     the paper's four networks, fine-tuned, and their mean (also: make all)
+laptop    heads on three small encoders, and one of them fine-tuned
+gpu       heads on the contest's encoders, and three large transformers fine-tuned
+kaggle    heads on today's encoders, and two large networks, for two T4s
+
+Every step keeps what is finished, so the same command resumes. The blend is cross-fitted, by the method that `make ensemble` takes
+for so many rows.
+"""
 
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,45 +22,77 @@ from pawpularity.config import Config, resolve
 from pawpularity.console import confirm, duration, emit, log, next_step, table
 from pawpularity.context import Context, choose_data, data_suffix
 from pawpularity.data import is_drawn
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, nearest
 from pawpularity.files import OTHER_CACHE, require_space
-from pawpularity.runs import OOF
+from pawpularity.runs import OOF, Run
 from pawpularity.sample import SAMPLE
 
-FOUR = ("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7")
-SMALL = tuple(f"small/{name}" for name in FOUR)
+CHECKED_PHOTOS = 100
+"""of the kernel's check"""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is trained."""
+
+    configs: tuple[str, ...]
+    """networks to fine-tune"""
+    encoders: tuple[str, ...] = ()
+    """lists of encoders; their features are put side by side"""
+    heads: tuple[str, ...] = ("ridge", "svr")
+
+
+PRESETS = {
+    "paper": Preset(("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7")),
+    "laptop": Preset(("lite0",), ("laptop",)),
+    "gpu": Preset(("swin_large", "beit_large", "convnext_large"), ("contest",)),
+    "kaggle": Preset(("swin_large", "convnext_large"), ("modern",)),
+}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What training all folds of one config takes, at most (early stopping ends sooner)."""
+    """What a step takes, at most (early stopping ends sooner)."""
 
-    config: str
+    step: str
     seconds: float
     disk_bytes: int
-    trained_parameters: int
+    trained_parameters: int = 0
 
 
-def configs_for(data: Path) -> tuple[str, ...]:
-    """The four small networks for drawn data, the paper's four for any other."""
-    return SMALL if data == SAMPLE or is_drawn(data) else FOUR
+def preset_for(name: str, data: Path) -> Preset:
+    """The preset `name`; on drawn data the paper's four are small ones. Raises UserError for an unknown name."""
+    if name not in PRESETS:
+        raise UserError(f"--preset {name}: is not known{nearest(name, PRESETS)}")
+    drawn = name == "paper" and (data == SAMPLE or is_drawn(data))
+    return Preset(tuple(f"small/{config}" for config in PRESETS[name].configs)) if drawn else PRESETS[name]
 
 
-def compete(*, yes: bool, config: str | None, data: str | None, settings: list[str], json: str | None) -> None:
-    """Train, blend and write a submission. Raises UserError for settings that replace the backbones, and for missing weights."""
+def compete(
+    *, preset: str = "paper", yes: bool, config: str | None, data: str | None, settings: list[str], json: str | None
+) -> None:
+    """Train, blend, write a submission, build the kernel and check it.
+
+    Raises UserError for settings that replace the backbones, and for missing weights.
+    """
     if config:
-        raise UserError("all: trains four backbones, each from its own config; change them all with key=value words")
+        raise UserError("compete: trains its own configs; change them all with key=value words")
     if fixed := [word for word in settings if word.startswith(("model.backbone", "model.args", "model="))]:
-        raise UserError(f'all: trains four backbones, and "{fixed[0]}" would make them the same; use make train')
+        raise UserError(f'compete: "{fixed[0]}" would make all backbones the same; use make train')
     folder = choose_data(data)
-    configs = {name: resolve(name, settings) for name in configs_for(folder)}
-    suffix = data_suffix(folder)
-    context = Context(configs[configs_for(folder)[0]], folder, OOF / f"mean{suffix}")
+    chosen, suffix = preset_for(preset, folder), data_suffix(folder)
+    configs = {name: resolve(name, settings) for name in chosen.configs}
+    context = Context(configs[chosen.configs[0]], folder, OOF / f"{preset if chosen.encoders else 'mean'}{suffix}")
     require_weights(configs)
-    _plan(configs, context)
+    _plan(chosen, configs, context, settings)
     if not yes and not (sys.stdin.isatty() and confirm("go on?")):
-        raise UserError("all: nothing was trained; --yes (make all YES=1) agrees to the estimate")
-    _run(configs, context, suffix, json)
+        raise UserError("compete: nothing was trained; --yes (YES=1) agrees to the estimate")
+    _run(chosen, configs, context, settings, json)
+
+
+def paper(*, yes: bool, config: str | None, data: str | None, settings: list[str], json: str | None) -> None:
+    """`make all`: the paper's preset."""
+    compete(yes=yes, config=config, data=data, settings=settings, json=json)
 
 
 def require_weights(configs: dict[str, Config]) -> None:
@@ -67,24 +109,52 @@ def require_weights(configs: dict[str, Config]) -> None:
         raise UserError("; and ".join(faults))
 
 
-def _plan(configs: dict[str, Config], context: Context) -> None:
+def _plan(preset: Preset, configs: dict[str, Config], context: Context, settings: list[str]) -> None:
     """Print the time and disk space it takes. Raises UserError if the disk is too small."""
     photos = len(context.dataset.train)
-    log(f"data    {context.data}: {photos} photos; measuring a step of each backbone ...")
-    estimates = [_estimate(name, config, context) for name, config in configs.items()]
+    log(f"data    {context.data}: {photos} photos; measuring a step of each network ...")
+    estimates = [_encoding(encoder, context, settings) for encoder in _encoders(preset, settings)]
+    estimates += [_training(name, config, context) for name, config in configs.items()]
     sizes = {(config.photos.size, config.photos.fit) for config in configs.values()}
     cache_bytes = sum(3 * photos * size * size for size, _ in sizes)
     total = sum(e.disk_bytes for e in estimates) + cache_bytes
-    rows = [(e.config, f"{e.trained_parameters / 1e6:.2f} M", duration(e.seconds), f"{e.disk_bytes / 1e9:.2f} GB")
+    rows = [(e.step, f"{e.trained_parameters / 1e6:.2f} M", duration(e.seconds), f"{e.disk_bytes / 1e9:.2f} GB")
             for e in estimates]  # fmt: skip
     rows.append(
         ("in all, with decoded photos", "", duration(sum(e.seconds for e in estimates)), f"{total / 1e9:.2f} GB")
     )
-    log(table(("config", "trained parameters", "time at most", "disk"), rows))
+    log(table(("step", "trained parameters", "time at most", "disk"), rows))
     require_space(Path(), total, "all of this", OTHER_CACHE)
 
 
-def _estimate(name: str, config: Config, context: Context) -> Estimate:
+def _encoders(preset: Preset, settings: list[str]) -> "list[Any]":
+    if not preset.encoders:
+        return []
+    from pawpularity.heads.encoders import Encoder, read_encoders
+
+    return read_encoders(preset.encoders, Encoder.of(resolve("default", settings)))
+
+
+def _encoding(encoder: Any, context: Context, settings: list[str]) -> Estimate:
+    """Time an encoder on random pixels, and multiply. Heads on it take minutes, which is not measured."""
+    import torch
+
+    from pawpularity.device import choose
+    from pawpularity.heads.features import frozen_network
+
+    compute, photos = choose(resolve("default", settings).train.dtype), len(context.dataset.train)
+    network = frozen_network(encoder, compute, size=encoder.size, seed=0)
+    pixels = torch.randint(0, 256, (8, encoder.size, encoder.size, 3), dtype=torch.uint8, device=compute.device)
+
+    def run() -> None:
+        with torch.no_grad(), compute.autocast():
+            network.frozen_features(pixels)
+
+    each = _second_time(run, compute.synchronise) / len(pixels)
+    return Estimate(f"encode {encoder.name}", each * photos, photos * 4096 * 4)
+
+
+def _training(name: str, config: Config, context: Context) -> Estimate:
     """Time the frozen part and a training step, on random pixels, and multiply."""
     import torch
 
@@ -141,25 +211,73 @@ def _second_time(work: Callable[[], None], synchronise: Callable[[], None]) -> f
     return time.perf_counter() - started
 
 
-def _run(configs: dict[str, Config], context: Context, suffix: str, json: str | None) -> None:
-    from pawpularity.data.dataset import load_test
-    from pawpularity.ensemble.record import mean_blend
-    from pawpularity.evaluation.leaderboard import run_row, table_text
+def _run(preset: Preset, configs: dict[str, Config], context: Context, settings: list[str], json: str | None) -> None:
+    from pawpularity.kaggle.built_kernel import USER, built_kernel
+    from pawpularity.kaggle.check import check_kernel
+    from pawpularity.kaggle.kernel import build
+
+    suffix = data_suffix(context.data)
+    runs = _heads(preset, context, settings) if preset.encoders else []
+    runs += [_trained(context.variant(config, config.name + suffix)) for config in configs.values()]
+    blend = _blend(runs, context.run)
+    _submit(blend, context)
+    build([blend.name], USER, 8.5, context.config.kernel.carrier)
+    report = check_kernel(built_kernel("inference"), CHECKED_PHOTOS)
+    first = report["seconds_to_first_photo"]
+    log(f"kernel  checked: {report['difference']:.1e} points from predict, {first:.0f} s to the first photo")
+    _show([*runs, blend], json)
+    next_step("make kernel", RUNS=blend.name, KAGGLE_USER="you")
+
+
+def _heads(preset: Preset, context: Context, settings: list[str]) -> list[Run]:
+    from pawpularity.device import choose
+    from pawpularity.heads.run import make_runs
+
+    config = resolve("default", settings)
+    place = context.variant(config, "heads")
+    return make_runs(
+        place, _encoders(preset, settings), preset.heads, (False,), "heads", choose(config.train.dtype), alone=False
+    )
+
+
+def _trained(context: Context) -> Run:
     from pawpularity.evaluation.oof import fold_line
-    from pawpularity.kaggle.submission import SUBMISSIONS, predict_test
     from pawpularity.training.fold import train_run
 
-    runs = [
-        train_run(context.variant(config, config.name + suffix), on_fold=lambda run, fold: log(fold_line(run, fold)))
-        for config in configs.values()
-    ]
-    blend = mean_blend(runs, context.run)
-    rows = [run_row(run) for run in [*runs, blend]]
-    if (context.data / "test.csv").is_file():
-        path = SUBMISSIONS / f"{blend.name}.csv"
-        predict_test(blend, load_test(context.data, Path(context.config.cache.folder)), path)
-        log(f"wrote {path} and {path.with_suffix('.json')}")
-    else:
+    return train_run(context, on_fold=lambda run, fold: log(fold_line(run, fold)))
+
+
+def _blend(runs: list[Run], folder: Path) -> Run:
+    from pawpularity.ensemble.blend import cross_fit, open_members, partition_of
+    from pawpularity.ensemble.methods import default_method
+    from pawpularity.ensemble.record import write_blend
+
+    sources = open_members([run.name for run in runs])
+    partition = partition_of(sources)
+    return write_blend(folder, sources, partition, cross_fit(default_method(len(partition.fold)), sources, partition))
+
+
+def _submit(blend: Run, context: Context) -> None:
+    from pawpularity.data.dataset import load_test
+    from pawpularity.kaggle.submission import SUBMISSIONS, predict_test
+
+    if not (context.data / "test.csv").is_file():
         log("the data has no test.csv, so no submission was written")
-    emit({"runs": rows}, table_text(rows), json)
-    next_step("make kernel", RUNS=blend.name)
+        return
+    path = SUBMISSIONS / f"{blend.name}.csv"
+    predict_test(blend, load_test(context.data, Path(context.config.cache.folder)), path)
+    log(f"wrote {path} and {path.with_suffix('.json')}")
+
+
+def _show(runs: list[Run], json: str | None) -> None:
+    """What each step gave, and what it took."""
+    from pawpularity.evaluation.leaderboard import run_row
+
+    rows = [run_row(run) for run in runs]
+    lines = []
+    for row in rows:
+        score, seconds = row["score"], row.get("seconds")
+        interval = f"[{score['low']:.2f}, {score['high']:.2f}]"
+        took = duration(seconds) if seconds else ""
+        lines.append((row["run"], f"{score['rmse']:.2f}", interval, f"{score['constant_rmse']:.2f}", took))
+    emit({"runs": rows}, table(("run", "RMSE", "95 %", "constant", "time"), lines), json)
