@@ -55,6 +55,7 @@ LINES = [
 ELSEWHERE = {
     "all": "the commands above in a row; run by the whole check",
     "app": "tests/coach/test_app.py",
+    "compete": "tests/pipeline/test_compete.py and the whole check",
     "bench": "its figures are times; tests/studies/test_benchmark.py",
     "data": "tests/kaggle/test_download.py",
     "known-truth": "tests/studies/test_known_truth.py",
@@ -62,6 +63,7 @@ ELSEWHERE = {
     "kernel-fetch": "tests/kaggle/test_train_kernel.py",
     "kernel-status": "tests/kaggle/test_push.py",
     "kernel-train": "tests/kaggle/test_train_kernel.py",
+    "mlebench": "tests/pipeline/test_mlebench.py",
     "pretrain": "tests/studies/test_pretrain.py",
     "submit": "tests/kaggle/test_push.py",
 }

@@ -36,6 +36,14 @@ SVR_C = {"rbf": (0.1, 0.3, 1.0, 3.0, 10.0), "linear": (0.01, 0.1, 1.0)}
 EPSILON = 0.1
 INNER_ROWS = 2000
 INNER_FOLDS = 4
+TRIED: dict[str, list[str]] = {
+    "ridge": [f"alpha {alpha:g}" for alpha in ALPHAS],
+    "kernel-ridge": [f"gamma {times:g}, alpha {alpha:g}" for times in GAMMAS for alpha in KERNEL_ALPHAS],
+    "svr": [f"{kernel} C {c:g}" for kernel, values in SVR_C.items() for c in values],
+    "boosting": ["fixed settings"],
+    "tabpfn": ["fixed settings"],
+}
+"""What each head chooses among."""
 
 Rows = NDArray[np.int64]
 Linear = tuple[Floats, float]

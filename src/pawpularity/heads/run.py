@@ -27,7 +27,7 @@ from pawpularity.features.build import FeatureCache
 from pawpularity.files import atomic_folder, file_hash, text_hash, write_json
 from pawpularity.heads.encoders import Encoder
 from pawpularity.heads.features import channels_last, frozen_features
-from pawpularity.heads.fit import Fitted, out_of_fold
+from pawpularity.heads.fit import TRIED, Fitted, out_of_fold
 from pawpularity.heads.head import Head
 from pawpularity.heads.network import PREFIX, head_network
 from pawpularity.models.network import HIGHEST, LOWEST, Network
@@ -62,6 +62,7 @@ class Recipe:
             update={"model": model.model_copy(update={"metadata": "use" if self.metadata else "none"})}
         )
         folder = None if dataset.folder.is_absolute() else dataset.folder.as_posix()
+        head = {"method": self.head, "encoders": [one.record() for one in plan.encoders], "tried": TRIED[self.head]}
         weights = {"source": model.weights, "frozen": "kept" if plan.kept else "named",
                    "frozen_hash": plan.frozen_hash, "initial_hash": plan.frozen_hash}  # fmt: skip
         return record_of(
@@ -69,7 +70,7 @@ class Recipe:
             data={"name": dataset.name, "hash": dataset.hash, "photos": len(dataset.train), "folder": folder},
             folds={"file": folds.path.as_posix(), "hash": folds.hash, "k": folds.k},
             weights=weights,
-        ) | {"kind": "head", "head": {"method": self.head, "encoders": [one.record() for one in plan.encoders]}}
+        ) | {"kind": "head", "head": head}
 
 
 class _Plan:
