@@ -82,7 +82,7 @@ def compete(
     folder = choose_data(data)
     chosen, suffix = preset_for(preset, folder), data_suffix(folder)
     configs = {name: resolve(name, settings) for name in chosen.configs}
-    context = Context(configs[chosen.configs[0]], folder, OOF / f"{preset if chosen.encoders else 'mean'}{suffix}")
+    context = Context(configs[chosen.configs[0]], folder, OOF / f"{preset}-blend{suffix}")
     require_weights(configs)
     _plan(chosen, configs, context, settings)
     if not yes and not (sys.stdin.isatty() and confirm("go on?")):
