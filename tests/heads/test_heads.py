@@ -16,7 +16,6 @@ from tests.conftest import ROOT
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.tables import METADATA
 from pawpularity.device import choose
-from pawpularity.ensemble.record import mean_blend
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.oof import constant_predictions, read_run
@@ -62,7 +61,8 @@ def test_a_head_leaves_the_contract_and_can_be_blended(fitted, paw):
             assert metrics["rmse"] == pytest.approx(rmse(table["target"][rows], table["prediction"][rows]), abs=1e-6)
             assert metrics["training_mean"] == pytest.approx(constant[rows][0])
     assert [len(row["chosen"]) for row in json.loads(paw("oof", "--json", "-").out)["runs"]] == [3] * 6
-    mean_blend([run, Run.open(Path("oof") / names[0])], Path("oof/mean"))
+    done_blend = paw("ensemble", run.name, names[0], "--method", "mean", "--run", "mean", "--draws", 100)
+    assert done_blend.code == 0, done_blend.err
     tables = [read_run(Run.open(Path("oof") / name))["prediction"] for name in (names[0], run.name, "mean")]
     np.testing.assert_allclose(tables[2], (tables[0] + tables[1]) / 2, atol=1e-6)
     assert "flatters" in done.err

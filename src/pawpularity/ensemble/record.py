@@ -14,7 +14,7 @@ import numpy as np
 
 from pawpularity.console import make_word
 from pawpularity.data.duplicates import numbered
-from pawpularity.ensemble.blend import Blend, Partition, cross_fit, open_members, partition_of
+from pawpularity.ensemble.blend import Blend, Partition
 from pawpularity.ensemble.methods import HIGHEST, LOWEST
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
@@ -22,13 +22,6 @@ from pawpularity.evaluation.oof import constant_predictions, write_oof
 from pawpularity.evaluation.predictions import Predictions
 from pawpularity.files import file_hash, read_json, text_hash, write_json, write_text
 from pawpularity.runs import Run, git_commit, machine, versions
-
-
-def mean_blend(runs: Sequence[Run], folder: Path) -> Run:
-    """Average runs below oof/ into the run at `folder`. Raises UserError as `open_members` does."""
-    sources = open_members([run.name for run in runs])
-    partition = partition_of(sources)
-    return write_blend(folder, sources, partition, cross_fit("mean", sources, partition))
 
 
 def check_free(folder: Path) -> None:
