@@ -17,8 +17,14 @@ def test_a_data_folder_of_any_name(work, drawn, capfd):
     shutil.copy(drawn / "train.csv", labels)
     for line in (("train", *QUICK, "--run", "r", "--data", data), ("errors", "r", "--data", data, "--draws", "100"),
                  ("hypotheses", "--data", labels, "--draws", "100"), ("folds", "--data", labels),
-                 ("predict", "--run", "r", "--data", data, "--out", f"{data}.csv"), ("errors", f"{data}.csv")):  # fmt: skip
+                 ("predict", "--run", "r", "--data", data, "--out", f"{data}.csv"), ("errors", f"{data}.csv"),
+                 ("report", "--runs", "r", "--runs", f"oof {data}.csv"), ("jobs", "--data", data)):  # fmt: skip
+        if line[0] == "report":
+            text = Path("oof/r/oof.csv").read_text()
+            Path(f"oof {data}.csv").write_text(text.replace(".", ".1"))  # others than those of the run
         code = main([*line])
         shown = "".join(capfd.readouterr())
-        assert code == (2 if line == ("errors", f"{data}.csv") else 0), shown
+        assert code == (2 if line in (("errors", f"{data}.csv"), ("jobs", "--data", data)) else 0), shown
         assert shown.replace("\n", "").isprintable(), line
+    for file in Path("oof").rglob("*.txt"):
+        assert file.read_text().replace("\n", "").isprintable(), file

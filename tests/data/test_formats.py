@@ -1,11 +1,15 @@
 """Odd photo files: what they are is told by their content; damaged ones are refused, sound ones read, and all stand upright."""
 
 import io
+import shutil
+import struct
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, features
@@ -55,6 +59,13 @@ CARRIERS: dict[str, Callable[[Image.Image, int], bytes]] = {
     "JPEG, XMP": lambda image, turn: saved(image, "JPEG", xmp=xmp(turn)),
     "JPEG, XMP element": lambda image, turn: saved(
         image, "JPEG", xmp=xmp(turn, "><tiff:Orientation>{}</tiff:Orientation")
+    ),
+    "JPEG, XMP with spaces": lambda image, turn: saved(image, "JPEG", xmp=xmp(turn, "tiff:Orientation = '{}'")),
+    "WebP, XMP element over lines": lambda image, turn: saved(
+        image, "WEBP", xmp=xmp(turn, "><tiff:Orientation a:b='c'>\n {}\n</tiff:Orientation"), lossless=True
+    ),
+    "PNG, packed XMP": lambda image, turn: with_chunk(
+        saved(image, "PNG"), b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp(turn))
     ),
     "PNG, EXIF": lambda image, turn: saved(image, "PNG", exif=exif(turn)),
     "PNG, EXIF at the end": lambda image, turn: at_the_end(saved(image, "PNG", exif=exif(turn)), b"eXIf"),
@@ -110,7 +121,7 @@ def test_every_orientation_makes_one_upright_picture(carrier: str) -> None:
 
 KINDS_OF_JPEG: dict[str, dict[str, object]] = {
     "plain": {}, "own codes": {"optimize": True}, "progressive": {"progressive": True}, "restarts": {"restart_marker_rows": 1},
-    "full colour": {"subsampling": 0},
+    "full colour": {"subsampling": 0}, "few restarts": {"restart_marker_rows": 5},
 }  # fmt: skip
 
 
@@ -129,7 +140,7 @@ def damaged(data: bytes, start: float, stop: float, filling: bytes | None) -> by
 def test_a_jpeg_whose_data_are_missing_is_refused_though_it_ends_well(how: str) -> None:
     data = jpeg(how)
     for start, stop, filling in ((0.25, 1, None), (0.5, 1, None), (0.3, 0.6, b"\0"), (0.1, 0.3, b"\0"), (0.6, 0.9, b"\0"),
-                                 (0.4, 0.7, b"\xff"), (0.3, 0.6, None)):  # fmt: skip
+                                 (0.4, 0.7, b"\xff"), (0.3, 0.6, None), (0.85, 1, None), (0.45, 0.6, None)):  # fmt: skip
         assert refused(damaged(data, start, stop, filling)).startswith(("truncated", "damaged")), (start, stop, filling)
 
 
@@ -149,6 +160,18 @@ def test_sound_jpegs_are_not_refused() -> None:
             np.testing.assert_array_equal(
                 decode(data[:-2], 400, "squash"), np.asarray(expected)
             ) if how == "plain" else None
+
+
+@pytest.mark.skipif(shutil.which("cjpeg") is None, reason="needs cjpeg, which writes arithmetic JPEGs")
+def test_a_large_arithmetic_jpeg_is_read_whole() -> None:
+    """Its decoder takes all data at once or none; Pillow gives it 64 kB."""
+    image = blobs(600, 400)
+    cjpeg = subprocess.run(
+        ["cjpeg", "-arithmetic", "-quality", "97"], input=saved(image, "PPM"), capture_output=True, check=True
+    )
+    assert len(cjpeg.stdout) > 70_000
+    difference = decode(cjpeg.stdout, SIZE, "squash").astype(int) - decode(saved(image, "PNG"), SIZE, "squash")
+    assert np.abs(difference).mean() < 3
 
 
 def test_a_phones_jpeg_with_a_second_picture_is_a_jpeg() -> None:
@@ -221,6 +244,24 @@ def test_sixteen_bits_that_hold_fewer_are_seen_as_bright(mode: str, bits: int) -
     assert np.abs(seen.astype(int) - plain).max() <= 1
 
 
+@pytest.mark.parametrize("compression", [1, 5])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_sixteen_bit_tiffs_that_hold_fewer_are_seen_as_bright(bits: int, compression: int) -> None:
+    image = blobs(60, 40)
+    image.putpixel((0, 0), (255, 255, 255))
+    levels = np.asarray(image)[..., ::-1].astype(np.uint16) << (bits - 8)
+    _, data = cv2.imencode(".tiff", levels, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+    seen, plain = decode(data.tobytes(), SIZE, "squash"), decode(saved(image, "PNG"), SIZE, "squash")
+    assert np.abs(seen.astype(int) - plain).max() <= 1
+
+
+def test_a_tiff_that_pillow_reads_as_a_negative_is_refused() -> None:
+    data = saved(Image.fromarray(np.asarray(blobs(60, 40, "L")).astype(np.uint16) << 8), "TIFF")
+    photometric = struct.pack("<HHIH", 262, 3, 1, 1)
+    assert data.count(photometric) == 1
+    assert "16 bits" in refused(data.replace(photometric, photometric[:-2] + b"\0\0"))
+
+
 # --- By content -------------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +274,14 @@ def test_a_format_is_told_by_its_first_bytes() -> None:
         assert kind_of((8 + len(head)).to_bytes(4, "big") + b"ftyp" + head + b"\0\0\0\x10meta") == kind
     for other in (b"BM is a car maker, and this is text", b"%PDF-1.4", b"Id,Eyes\n", b"", b"\xff\xd8"):
         assert kind_of(other) == ""
+
+
+@avif
+def test_avif_is_turned_by_its_own_boxes_alone() -> None:
+    data = saved(blobs(96, 64), "AVIF", xmp=xmp(6))
+    assert photo_size(data) == (96, 64)
+    difference = decode(data, SIZE, "squash").astype(int) - decode(saved(blobs(96, 64), "PNG"), SIZE, "squash")
+    assert np.abs(difference).mean() < 6
 
 
 @avif

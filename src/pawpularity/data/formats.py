@@ -7,6 +7,8 @@ with Pillow 11.3 or newer, HEIC with the package pi-heif or pillow-heif (the ext
 import importlib
 import io
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -36,7 +38,7 @@ _STARTS = {b"\xff\xd8\xff": "JPEG", png.SIGNATURE: "PNG", b"GIF87a": "GIF", b"GI
            b"II+\0": "TIFF", b"MM\0+": "TIFF"}  # fmt: skip
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _ORIENTATION = ExifTags.Base.Orientation
-_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
+_XMP_ORIENTATION = re.compile(rb"""tiff:Orientation(?:\s*=\s*["']|[^<>]*>)\s*([1-8])\b""")
 
 
 def kind_of(head: bytes) -> str:
@@ -75,9 +77,21 @@ def opened(data: bytes) -> Image.Image:
     elif kind == "AVIF" and not _has_avif():
         raise BadPhoto("AVIF, which this Pillow cannot read; run: pip install --upgrade pillow")
     try:
-        return Image.open(io.BytesIO(data), formats=(kind,))
+        image = Image.open(io.BytesIO(data), formats=(kind,))
     except UnidentifiedImageError:
         raise BadPhoto(f"damaged, or cut short ({kind} by its first bytes)") from None
+    if kind in ("AVIF", "HEIF"):  # turned by boxes of their own, which the plugins say as EXIF
+        image.info.pop("xmp", None)
+    if kind == "TIFF":
+        _require_readable(image.tag_v2)  # type: ignore[attr-defined]
+    return image
+
+
+def _require_readable(tags: Mapping[int, Any]) -> None:
+    """Raise BadPhoto for kinds of TIFF that Pillow reads wrongly without a word."""
+    planes, white_is_zero = tags.get(284) == 2, tags.get(262) == 0
+    if 16 in tags.get(258, ()) and (planes or white_is_zero):
+        raise BadPhoto("a TIFF of 16 bits in planes or with white as 0, which cannot be read here; save it with 8 bits")
 
 
 def orientation(image: Image.Image) -> int:

@@ -3,7 +3,8 @@
 libjpeg fills missing data with grey and skips surplus data without an error, so a photo that lost three quarters of its bytes looks
 sound to every program that is built on it. `opened` finds out in the one pass that decodes: it withholds the end marker, so that
 the decoder asks for more data until the last row of pixels is out, and compares that place with the end of the data. A progressive
-JPEG yields no row before its end, so there the scans are counted.
+JPEG yields no row before its end, and a restart marker hides what is missing before it. Such a picture is decoded a second time,
+with surplus data in front of every marker: only a picture that lacks data changes. Arithmetic JPEGs are not checked.
 """
 
 import io
@@ -20,8 +21,9 @@ _SEQUENTIAL = (0xC0, 0xC1)
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0-15, JPEG-LS
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF, 0xF7}
 _STOP = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # a marker that ends a scan; FF00 is data, FFD0-D7 are restarts
-_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
+_RESTART = re.compile(rb"\xff+([\xd0-\xd7])")
 _PADDING = bytes(16)  # the decoder reads ahead up to 8 bytes; it takes missing bits for zeros
+_SURPLUS = b"\x35" * 16  # data behind the end of a scan, which whole pictures do not need
 _ZEROS = bytes(64)
 
 
@@ -47,38 +49,71 @@ class Frame:
         """Whether pixels come out while data go in."""
         return self.marker in _SEQUENTIAL and bool(self.scans) and self.scans[0][0][0] == len(self.sampling)
 
-    @property
-    def restarts(self) -> int:
-        """Restart markers that its one scan must have."""
-        factors = self.sampling.values() if len(self.sampling) > 1 else (0x11,)
-        across, down = 8 * max(f >> 4 for f in factors), 8 * max(f & 15 for f in factors)
-        blocks = -(-self.width // across) * -(-self.height // down)
-        return (blocks - 1) // self.restart if self.restart else 0
-
 
 def opened(data: bytes) -> JpegImagePlugin.JpegImageFile:
     """The file's first picture (a phone's file may hold several), not yet decoded.
 
-    Raises BadPhoto for a kind of JPEG that cannot be read, and for missing scans; `load` raises it where data are missing.
+    Raises BadPhoto for a kind of JPEG that cannot be read; `load` raises it where scans or data are missing.
     """
     frame = _frame_of(data)
     _require_readable(frame)
     # Not Image.open, which would read the index of all pictures.
-    if not frame.in_one_scan:
-        if frame.marker in (*_SEQUENTIAL, _PROGRESSIVE):  # the others are coded otherwise
-            _require_scans(data, frame)
-        return JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-    image = _OneScan(io.BytesIO(data))
-    image.early, image.end = _early(data, frame), frame.scans[0][2]
+    if frame.marker not in (*_SEQUENTIAL, _PROGRESSIVE):
+        other = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+        other.decodermaxblock = len(data)  # the arithmetic decoder needs all data at once
+        return other
+    image = (_OneScan if frame.in_one_scan else _Checked)(io.BytesIO(data))
+    image.data, image.frame = data, frame
     return image
 
 
-class _OneScan(JpegImagePlugin.JpegImageFile):
-    """A picture that checks, while it is decoded, that its pixels and its data end together."""
+class _Checked(JpegImagePlugin.JpegImageFile):
+    """A picture that checks, while it is decoded, that no scan and no restart interval lacks data."""
+
+    data: bytes
+    frame: Frame
+    _draft: tuple[str | None, tuple[int, int] | None] = (None, None)
+
+    def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, float, float]] | None:
+        """Decode at a smaller scale, and remember which."""
+        self._draft = mode, size
+        return super().draft(mode, size)
+
+    def load_prepare(self) -> None:
+        """Raise BadPhoto for what is missing or zeroed, as far as it shows without decoding."""
+        for _, start, end in self.frame.scans:
+            found = [marker[0] & 7 for marker in _RESTART.findall(self.data[start:end])] if self.frame.restart else []
+            if found != [i % 8 for i in range(len(found))]:
+                raise BadPhoto("damaged (parts of its data are missing or overwritten)")
+        self._require_scans()
+        super().load_prepare()
+
+    def _require_scans(self) -> None:
+        """Raise BadPhoto as the function of this name does."""
+        _require_scans(self.data, self.frame)
+
+    def load_end(self) -> None:
+        """Raise BadPhoto if surplus data change the picture."""
+        parts, at = list[bytes](), 0
+        for _, start, end in self.frame.scans:
+            parts += [self.data[at:start], _RESTART.sub(_SURPLUS + rb"\g<0>", self.data[start:end]), _SURPLUS]
+            at = end
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(b"".join([*parts, EOI]))) as again:
+            again.draft(*self._draft)
+            if again.tobytes() != self.tobytes():
+                raise BadPhoto("truncated")
+
+
+class _OneScan(_Checked):
+    """A picture that checks besides that its pixels and its data end together."""
 
     early = end = 0
     """Where the data begin without which the picture cannot be whole, and where they end."""
     _padded = False
+
+    def _require_scans(self) -> None:
+        """Raise BadPhoto as `_early` does."""
+        self.early, self.end = _early(self.data, self.frame), self.frame.scans[0][2]
 
     def load_read(self, read_bytes: int) -> bytes:
         """The next bytes for the decoder, which asks for more until the last row of pixels is out."""
@@ -96,18 +131,16 @@ class _OneScan(JpegImagePlugin.JpegImageFile):
         assert self.fp is not None
         if self.fp.tell() <= self.early:
             raise BadPhoto("damaged (its pixels end long before its data)")
+        if self.frame.restart:
+            super().load_end()
 
 
 def _early(data: bytes, frame: Frame) -> int:
     """The first byte of the only scan without which the picture cannot be whole; 0 for very short scans.
 
-    Raises BadPhoto where restart markers are missing, or a stretch of the data is zeroed.
+    Raises BadPhoto where a stretch of the data is zeroed.
     """
     _, start, end = frame.scans[0]
-    if frame.restart:
-        found = [marker[0] & 7 for marker in _RESTART.findall(data[start:end])]
-        if found[: frame.restarts] != [i % 8 for i in range(frame.restarts)]:
-            raise BadPhoto("damaged (parts of its data are missing or overwritten)")
     while end > start and data[end - 1] in (0x00, 0xFF):  # some cameras fill up their files
         end -= 1
     zeroed = data.find(_ZEROS, start, end) >= 0  # as flat areas may be, if the end of a block is coded in zeros
@@ -189,19 +222,17 @@ def _require_scans(data: bytes, frame: Frame) -> None:
             if component in left:
                 left[component][first : last + 1] = [low] * (last + 1 - first)
         # Only flat areas are coded in zeros; they take no bits in scans of details, and may fill the one of the last bits.
-        if _ZEROS in data[start:end].rstrip(b"\0\xff") and (first or (header[-1] < 16 and not _fits(data, end))):
+        if _ZEROS in data[start:end].rstrip(b"\0\xff") and (first or (header[-1] < 16 and not _needs_end(data, end))):
             raise BadPhoto("damaged (a part of its data is zeroed)")
     if any(map(any, left.values())):
         raise BadPhoto("truncated")
 
 
-def _fits(data: bytes, end: int) -> bool:
-    """Whether the data of the scan that ends at `end` and its pixels end together: more data change nothing, other data do."""
-    cut = [data[:end], data[:end] + b"\x35" * 16, data[: end - 16] + b"\x35" * 16]
+def _needs_end(data: bytes, end: int) -> bool:
+    """Whether the pixels change with the last data of the scan that ends at `end`, so that they do not end earlier."""
     pixels = []
-    for part in cut:
-        with JpegImagePlugin.JpegImageFile(io.BytesIO(part + EOI)) as image:
+    for last in (data[end - 16 : end], _SURPLUS):
+        with JpegImagePlugin.JpegImageFile(io.BytesIO(data[: end - 16] + last + EOI)) as image:
             image.draft(None, (1, 1))
             pixels.append(image.tobytes())
-    one_colour = len(set(pixels[0])) == 1  # where other data may mean the same
-    return pixels[0] == pixels[1] and (one_colour or pixels[0] != pixels[2])
+    return pixels[0] != pixels[1] or len(set(pixels[0])) == 1  # of one colour: other data may mean the same

@@ -27,7 +27,7 @@ from pawpularity.data.png import eight_bits, rescaled
 from pawpularity.errors import BadPhoto, UserError, printable
 from pawpularity.files import write_text
 
-DECODER = "pillow-bicubic-draft2x-white-2"
+DECODER = "pillow-bicubic-draft2x-white-3"
 MAX_BYTES = 1_000_000_000  # a file is read whole
 MAX_PIXELS = 89_478_485  # where Pillow warns of decompression bombs; we refuse
 _NAMED = 20  # bad photos in an error message
@@ -65,7 +65,7 @@ def decode(source: Path | bytes, size: int, fit: str) -> Pixels:
     with _reasons(source, data), opened(data) as image:
         _require_fewer(image.size, MAX_PIXELS)
         turn = None if image.format == "TIFF" else _TURNS.get(orientation(image))
-        rawmode = str(image.tile[0][3]) if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) else ""
+        rawmode = _rawmode(image)
         image.draft("RGB", (2 * size, 2 * size))
         image.load()
         rgb = _to_rgb(rescaled(image, rawmode, data))
@@ -232,6 +232,14 @@ def prefetch(items: Iterable[Item], ahead: int) -> Generator[Item, None, None]:
             # Closed in the thread that ran it: only that thread can release a lock that a generator holds.
             if close := getattr(source, "close", None):
                 pool.submit(close)
+
+
+def _rawmode(image: Image.Image) -> str:
+    """How Pillow unpacks the pixels of a PNG or TIFF that is not yet loaded; empty for others."""
+    if image.format not in ("PNG", "TIFF") or not isinstance(image, ImageFile.ImageFile):
+        return ""
+    args = image.tile[0][3]
+    return str(args[0] if isinstance(args, tuple) else args)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

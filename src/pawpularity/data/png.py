@@ -5,21 +5,30 @@ parts out. It moves the orientation, which may stand at the end of the file, to 
 """
 
 import io
+import sys
 import zlib
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from pawpularity.errors import BadPhoto
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _XMP, _RAW_EXIF = b"XML:com.adobe.xmp\0\0", b"Raw profile type exif\0"
+_PACKED_XMP = b"XML:com.adobe.xmp\0\1\0\0\0"
 _LONGEST = 1_000_000  # bytes of metadata that Pillow takes
-_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
+_LOW_BYTES = {
+    "RGB;16B": "RGB;16L",
+    "RGBA;16B": "RGBA;16L",
+    "LA;16B": "RGBA",
+    "RGB;16L": "RGB;16B",
+    "RGBA;16L": "RGBA;16B",
+}
+_LOW_BYTES |= {name[:-1] + "N": low for name, low in _LOW_BYTES.items() if name[-1] == sys.byteorder[0].upper()}
 """Pillow reads 16-bit colours by their high bytes; by these names of the same layout it reads the low ones."""
 
 
@@ -63,12 +72,19 @@ def _text_of(kind: bytes, body: bytes) -> bytes:
         return body
     if kind == b"tEXt" and body.startswith(_RAW_EXIF):
         return body
+    if kind == b"iTXt" and body.startswith(_PACKED_XMP):
+        return _unfolded(_XMP + bytes(3), body[len(_PACKED_XMP) :])
     if kind == b"zTXt" and body.startswith(_RAW_EXIF):
-        try:
-            return _RAW_EXIF + zlib.decompressobj().decompress(body[len(_RAW_EXIF) + 1 :], _LONGEST)
-        except zlib.error:
-            return b""
+        return _unfolded(_RAW_EXIF, body[len(_RAW_EXIF) + 1 :])
     return b""
+
+
+def _unfolded(start: bytes, packed: bytes) -> bytes:
+    """`start` and the unpacked text; empty if it is damaged."""
+    try:
+        return start + zlib.decompressobj().decompress(packed, _LONGEST)
+    except zlib.error:
+        return b""
 
 
 def eight_bits(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
@@ -80,12 +96,19 @@ def eight_bits(values: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
     return (values >> (bits - 8)).astype(np.uint8)
 
 
+def _of_low_bytes(args: Any) -> Any:
+    """What Pillow unpacks a part of a PNG (a name) or TIFF (a tuple) by, with the low bytes."""
+    return _LOW_BYTES[args] if isinstance(args, str) else (_LOW_BYTES[args[0]], *args[1:])
+
+
 def rescaled(image: Image.Image, rawmode: str, data: bytes) -> Image.Image:
     """`image`, loaded from `data`, with its colours by `eight_bits` if they are of 16 bits and do not fill them."""
     if rawmode not in _LOW_BYTES or np.asarray(image)[..., :3].max() > 63:
         return image
-    with opened(data) as again:
-        again.tile = [(*again.tile[0][:3], _LOW_BYTES[rawmode])]  # type: ignore[list-item]
+    with opened(data) if image.format == "PNG" else TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as again:
+        make = getattr(type(again.tile[0]), "_make", tuple)  # plain tuples before Pillow 11
+        tiles: list[Any] = [make((*tile[:3], _of_low_bytes(tile[3]))) for tile in again.tile]
+        again.tile = tiles
         low = np.asarray(again).astype(np.uint16)
     if rawmode == "LA;16B":  # read as four bytes: grey high, grey low, alpha high, alpha low
         low = low[..., [1, 1, 1, 3]]

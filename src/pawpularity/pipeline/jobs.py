@@ -53,6 +53,8 @@ def jobs(
             if fold in missing:
                 lines.append(shlex.join(fold_command(chosen, fold, fresh=fresh)))
         done += len(set(selected) - set(missing))
+    if not all(line.isprintable() for line in lines):
+        raise UserError(f"jobs: {data or settings} cannot be written in a line for a shell; give it a plain name")
     log(f"jobs    {len(lines)} to do, {done} done already; run the lines in this folder, in any order or at once")
     print(*lines, sep="\n", end="\n" * bool(lines))
     words = make_line(

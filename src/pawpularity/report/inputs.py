@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pawpularity.console import make_word
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, printable
 from pawpularity.evaluation.leaderboard import details, run_row
 from pawpularity.evaluation.leak_detection import CONTEST_KIND, DRAWN_KIND
 from pawpularity.evaluation.predictions import Predictions, is_file_word, open_predictions
@@ -38,7 +38,7 @@ class Entry:
     @property
     def name(self) -> str:
         """The run's or the file's name."""
-        return str(self.row["run"])
+        return printable(str(self.row["run"]))
 
     @property
     def data(self) -> str:

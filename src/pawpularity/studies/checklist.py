@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pawpularity.console import emit, next_step
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, printable
 from pawpularity.evaluation.metrics import DRAWS, evaluate, rmse
 from pawpularity.evaluation.predictions import open_predictions
 from pawpularity.files import write_json, write_text
@@ -37,7 +37,7 @@ def checklist(*, runs: Sequence[str] = (), json: str | None = None) -> None:
     ]
     value = {"runs": found, "not_backed": gaps}
     write_json(JSON, value)
-    write_text(MARKDOWN, markdown(found))
+    write_text(MARKDOWN, printable(markdown(found), "\n"))
     words = f"{len(asked) - len(gaps)} of {len(asked)} answers of {len(names)} runs are backed or do not apply"
     emit(value, "\n".join([f"{MARKDOWN} and {JSON}: {words}", *gaps]), json)
     if gaps:

@@ -29,7 +29,7 @@ from pawpularity.data.dataset import Dataset
 from pawpularity.data.duplicates import duplicate_groups
 from pawpularity.data.photo_facts import PROPERTIES, photo_facts
 from pawpularity.data.tables import ID, METADATA, scores_differ
-from pawpularity.errors import UserError
+from pawpularity.errors import UserError, printable
 from pawpularity.evaluation.bootstrap import holm, interval
 from pawpularity.evaluation.compare import compare
 from pawpularity.evaluation.effects import Column, effects
@@ -301,7 +301,7 @@ def write_report(v: dict[str, Any], rows: pd.DataFrame, top: int, text: str, fol
             # The wide columns are only in the CSV.
             shown = frame.drop(columns=[*PROPERTIES, "Subject Focus"], errors="ignore")
             sections.append(f"{name}.csv\n{shown.to_string(index=False, float_format='%.3f', na_rep='')}")
-    write_text(folder / "report.txt", "\n\n".join(sections) + "\n")
+    write_text(folder / "report.txt", printable("\n\n".join(sections), "\n") + "\n")
     if v["photos"]:
         write_sheet(rows, top, folder / "worst.png")
 
