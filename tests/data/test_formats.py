@@ -1,6 +1,8 @@
 """Odd photo files: what they are is told by their content; damaged ones are refused, sound ones read, and all stand upright."""
 
 import io
+import itertools
+import re
 import shutil
 import struct
 import subprocess
@@ -142,6 +144,20 @@ def test_a_jpeg_whose_data_are_missing_is_refused_though_it_ends_well(how: str) 
     for start, stop, filling in ((0.25, 1, None), (0.5, 1, None), (0.3, 0.6, b"\0"), (0.1, 0.3, b"\0"), (0.6, 0.9, b"\0"),
                                  (0.4, 0.7, b"\xff"), (0.3, 0.6, None), (0.85, 1, None), (0.45, 0.6, None)):  # fmt: skip
         assert refused(damaged(data, start, stop, filling)).startswith(("truncated", "damaged")), (start, stop, filling)
+
+
+def test_what_a_later_scan_hides_is_missed() -> None:
+    """A whole scan whose coefficients others refine, and restart intervals by eights, whose markers are numbered from 0 to 7."""
+    progressive = saved(blobs(320, 240), "JPEG", quality=90, progressive=True)
+    scans = [found.start() for found in re.finditer(rb"\xff\xda", progressive)]
+    for this, after in itertools.pairwise(scans):
+        assert refused(progressive[:this] + progressive[after:]).startswith(("truncated", "damaged")), scans.index(this)
+    every_four = saved(blobs(320, 240), "JPEG", quality=90, progressive=True, restart_marker_blocks=4)
+    marks = [
+        found.start()
+        for found in re.finditer(rb"\xff[\xd0-\xd7]", every_four[: every_four.index(b"\xff\xda", scans[1])])
+    ]
+    assert refused(every_four[: marks[3]] + every_four[marks[11] :]).startswith("damaged")
 
 
 def test_sound_jpegs_are_not_refused() -> None:

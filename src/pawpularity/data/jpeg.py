@@ -25,6 +25,7 @@ _RESTART = re.compile(rb"\xff+([\xd0-\xd7])")
 _PADDING = bytes(16)  # the decoder reads ahead up to 8 bytes; it takes missing bits for zeros
 _SURPLUS = b"\x35" * 16  # data behind the end of a scan, which whole pictures do not need
 _ZEROS = bytes(64)
+_NO_BITS = 16  # of a coefficient that no scan has held so far
 
 
 @dataclass
@@ -43,11 +44,24 @@ class Frame:
     """of each table of codes for details, the value whose code is zeros; 0 ends a block"""
     scans: list[tuple[bytes, int, int]] = field(default_factory=list)
     """header, first byte, and end of the data of each scan"""
+    restarts: list[int] = field(default_factory=list)
+    """restart markers that each scan has at least"""
 
     @property
     def in_one_scan(self) -> bool:
         """Whether pixels come out while data go in."""
         return self.marker in _SEQUENTIAL and bool(self.scans) and self.scans[0][0][0] == len(self.sampling)
+
+    def restarts_of(self, components: bytes) -> int:
+        """How many restart markers a scan of `components` has."""
+        across, down = 1, 1
+        if len(components) == 1 and (
+            own := self.sampling.get(components[0])
+        ):  # its blocks are its own, not the frame's
+            across, down = own >> 4, own & 15
+        widest, highest = max(f >> 4 for f in self.sampling.values()), max(f & 15 for f in self.sampling.values())
+        blocks = -(-self.width * across // (8 * widest)) * -(-self.height * down // (8 * highest))
+        return (blocks - 1) // self.restart if self.restart else 0
 
 
 def opened(data: bytes) -> JpegImagePlugin.JpegImageFile:
@@ -81,9 +95,9 @@ class _Checked(JpegImagePlugin.JpegImageFile):
 
     def load_prepare(self) -> None:
         """Raise BadPhoto for what is missing or zeroed, as far as it shows without decoding."""
-        for _, start, end in self.frame.scans:
-            found = [marker[0] & 7 for marker in _RESTART.findall(self.data[start:end])] if self.frame.restart else []
-            if found != [i % 8 for i in range(len(found))]:
+        for (_, start, end), restarts in zip(self.frame.scans, self.frame.restarts, strict=True):
+            found = [marker[0] & 7 for marker in _RESTART.findall(self.data[start:end])] if restarts else []
+            if len(found) < restarts or found != [i % 8 for i in range(len(found))]:
                 raise BadPhoto("damaged (parts of its data are missing or overwritten)")
         self._require_scans()
         super().load_prepare()
@@ -177,6 +191,7 @@ def _frame_of(data: bytes) -> Frame:
             frame.restart = int.from_bytes(body[:2], "big")
         elif marker == _SOS and body:
             frame.scans.append((body, end, end))
+            frame.restarts.append(frame.restarts_of(body[1:-3:2]))
             end = _end_of_scan(data, end, only=frame.in_one_scan)
             frame.scans[-1] = (*frame.scans[-1][:2], end)
         at = end
@@ -213,13 +228,15 @@ def _require_readable(frame: Frame) -> None:
 
 def _require_scans(data: bytes, frame: Frame) -> None:
     """Raise BadPhoto where a picture in several scans lacks one, or has lost a stretch of one to zeros."""
-    left = {
-        component: [1] * 64 for component in frame.sampling
-    }  # by coefficient, whether its last bit is still to come
+    left = {component: [_NO_BITS] * 64 for component in frame.sampling}  # by coefficient, the bits still to come
     for header, start, end in frame.scans:
-        first, last, low = (*header[-3:-1], header[-1] & 15) if frame.marker == _PROGRESSIVE else (0, 63, 0)
+        first, last, high, low = (
+            (*header[-3:-1], *divmod(header[-1], 16)) if frame.marker == _PROGRESSIVE else (0, 63, 0, 0)
+        )
         for component in header[1:-3:2]:
             if component in left:
+                if high and {high} != {*left[component][first : last + 1]}:
+                    raise BadPhoto("truncated")
                 left[component][first : last + 1] = [low] * (last + 1 - first)
         # Only flat areas are coded in zeros; they take no bits in scans of details, and may fill the one of the last bits.
         if _ZEROS in data[start:end].rstrip(b"\0\xff") and (first or (header[-1] < 16 and not _needs_end(data, end))):
