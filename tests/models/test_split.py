@@ -106,6 +106,27 @@ def test_dropout_and_statistics_follow_the_mode_of_the_network():
     assert not torch.equal(norms.bn1.running_mean, before)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("naflexvit_base_patch16_gap", {"depth": 2, "embed_dim": 32, "num_heads": 2}),
+     ("vit_small_patch16_rope_mixed_224", {"depth": 2, "img_size": 64}), ("vit_small_patch16_224", {"depth": 2, "img_size": 64}),
+     ("ghostnet_100", {"drop_rate": 0.5})],
+)  # fmt: skip
+def test_what_a_network_does_only_in_training_is_kept(name, arguments):
+    """Dropped patches and dropout between the blocks: with the same random numbers, the split trains as the network does."""
+    dropped = {} if "drop_rate" in arguments else {"patch_drop_rate": 0.5}
+    net = timm.create_model(name, num_classes=0, **arguments, **dropped)
+    split, x = Split(net.eval(), 64), torch.randn(4, 3, 64, 64)
+    net.train()
+
+    def answer(run):
+        torch.manual_seed(1)
+        return run(x)
+
+    assert torch.equal(answer(split), answer(net))
+    assert not torch.equal(split(x), split(x)), "it is random"
+
+
 def test_a_copied_split_is_of_the_copied_net():
     import copy
 

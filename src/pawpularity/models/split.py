@@ -1,8 +1,8 @@
 """A timm backbone as a list of blocks, so that it can be split between any two: run(run(x, 0, n), n) equals the backbone.
 
 The network's skeleton is traced with torch.fx: the calls of its blocks, and what happens between them. A block (a residual
-block, a transformer layer) stays timm's own module, so its dropout and BatchNorm follow training as ever. The trace becomes one
-small module for the stretch between two *borders*. A border lies in front of a module with parameters, where one tensor holds all
+block, a transformer layer) stays timm's own module, so its dropout and BatchNorm follow training as ever. What lies between the
+blocks is traced in both modes, and a network that does something else there in training is not split. The trace becomes one small module for the stretch between two *borders*. A border lies in front of a module with parameters, where one tensor holds all
 that is known of the photo. Several of equal size count as one (DenseNet's feature maps so far); they are joined by channel.
 On the same batch, in float32 and evaluation mode, the split network equals timm's own output to the last bit. (Another batch
 size may pick other kernels and so differ in the last digits.)
@@ -61,7 +61,7 @@ class Split:
         """`size`: pixels a side of the photos."""
         self.net = net
         self.whole = ""
-        """why the network runs whole; empty where it is split"""
+        """why the network cannot be split; empty where it is"""
         try:
             self.blocks = list(_blocks(net, size))
         except Exception as error:  # a trace runs foreign code on proxies: it may raise anything
@@ -105,9 +105,10 @@ class Split:
 
 
 def _blocks(net: nn.Module, size: int) -> Iterator[Block]:
-    # A copy that shares the tensors: what modules keep of a trace, such as tables of attention biases, goes with it.
-    traced = copy.deepcopy(net, {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())})
-    graph = _Tracer(traced, size).trace(traced)
+    _, in_training = _trace(net, size, training=True)
+    traced, graph = _trace(net, size, training=False)
+    if str(in_training) != str(graph):  # a trace keeps what the network did in its own mode
+        raise ValueError("it does something else in training between its blocks")
     ends = next(node for node in graph.nodes if node.op == "output")
     result = ends.args[0]
     nodes = [node for node in graph.nodes if node is not ends and node.target is not torch._assert]
@@ -116,6 +117,13 @@ def _blocks(net: nn.Module, size: int) -> Iterator[Block]:
         after = _alive(nodes, stop, result)
         yield _stretch(net, traced, nodes[start:stop], alive, after)
         alive, start = after, stop
+
+
+def _trace(net: nn.Module, size: int, *, training: bool) -> tuple[nn.Module, fx.Graph]:
+    """A copy of the network and its trace. What modules keep of a trace, such as tables of attention biases, stays in the copy."""
+    shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
+    traced = copy.deepcopy(net, shared).train(training)
+    return traced, _Tracer(traced, size).trace(traced)
 
 
 class _Tracer(fx.Tracer):
@@ -136,11 +144,11 @@ class _Tracer(fx.Tracer):
         return not any(_lists_blocks(part) for part in m.modules())
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        """Inside the computation of a value, modules run as they are."""
+        """Record the call of a module; while a value is computed, just run it."""
         return forward(*args, **kwargs) if self.computing else super().call_module(m, forward, args, kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """Inside the computation of a value, parameters are what they are."""
+        """Record the use of a parameter; while a value is computed, just return it."""
         return attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -293,8 +301,6 @@ def _stretch(
                 known[node] = graph.call_function(getattr, (x, "device"))
             elif _of_photo(node) and not inside:
                 raise ValueError(f"{node} is needed behind a border")
-            elif "training" in node.kwargs:  # the trace would keep it as it was
-                raise ValueError(f"{node} follows training outside of a module")
             else:
                 known[node] = graph.node_copy(node, copied)
         return known[node]
