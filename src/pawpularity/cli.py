@@ -98,6 +98,10 @@ def command(
             show_full(options.pop("full", True))
             module, _, attribute = target.rpartition(".")
             options |= {key: [] for key in lists if options[key] is None}
+            if not (options.get("json") or "-").endswith(("-", ".json")):
+                raise UserError(
+                    f"--json {options['json']}: must end in .json, so that it replaces no other file; - prints it"
+                )
             with Progress(None, "loading"):
                 work = getattr(importlib.import_module(f"pawpularity.{module}"), attribute)
             parameters = inspect.signature(work).parameters
@@ -585,7 +589,7 @@ def entry() -> NoReturn:
 def _run(words: list[str]) -> None:
     root = typer.main.get_command(app)
     assert isinstance(root, TyperGroup)
-    if "probe" in words[:2]:
+    if words[:1] == ["probe"] or words[:2] == ["--make", "probe"]:
         raise UserError("probe: is called heads now: make heads ENCODERS=... HEADS=...")
     if words[:1] == ["--make"]:
         words = make_words(root, words[1], os.environ.get("MAKEFLAGS", ""))

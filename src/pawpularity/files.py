@@ -55,6 +55,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         fresh.rename(path)
 
 
+def require_not_input(option: str, out: str | Path, *inputs: Path) -> None:
+    """Raise UserError if writing to the file or folder `out` could replace one of `inputs`, files or folders."""
+    place = Path(out).resolve()
+    if hit := next(
+        (one for one in inputs if place == one.resolve() or (one.is_file() and place == one.resolve().parent)), None
+    ):
+        raise UserError(f"{option} {out}: could replace {hit}, which is read; name another place")
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A scratch folder on the disk of `path`. What killed processes left there an hour ago or more is removed."""

@@ -25,7 +25,8 @@ from pawpularity.device import Compute, choose
 from pawpularity.errors import Diverged, UserError
 from pawpularity.features.build import FeatureCache
 from pawpularity.features.load import FeatureInputs, Inputs, PixelInputs
-from pawpularity.heads.network import head_of, rebuilt
+from pawpularity.heads.encoders import encoders_of
+from pawpularity.heads.network import head_network, head_of
 from pawpularity.models.network import METADATA_COLUMNS, Network, build_network
 from pawpularity.models.weights import load_strictly, read_tensors, tensors_hash
 from pawpularity.runs import Run
@@ -219,7 +220,7 @@ def load_network(run: Run, fold: int, frozen_of: Network | None = None) -> Netwo
         frozen = network.frozen_state()
     else:
         if run.kind == "head":
-            network = rebuilt(run.record, head, config, source)
+            network = head_network(encoders_of(run.record), head_of(head), config, source)
         else:
             network = build_network(config, fold=fold, weights=source)
         frozen = read_tensors(run.frozen_file) if kept else network.frozen_state()

@@ -8,7 +8,11 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from pawpularity.heads.fit import ALPHAS, draw_groups, fit_head, out_of_fold
+from pawpularity.heads.fit import ALPHAS, METHODS, Training, draw_groups, out_of_fold
+
+
+def fit_head(method, x, y, groups):
+    return METHODS[method](Training(x, y, groups))
 
 
 def made_up(n=90, p=20, k=4, seed=0):

@@ -22,7 +22,7 @@ from pawpularity.evaluation.oof import constant_predictions, read_run
 from pawpularity.features.build import FeatureCache
 from pawpularity.heads.encoders import Encoder, read_encoders
 from pawpularity.heads.features import frozen_features
-from pawpularity.heads.run import Recipe
+from pawpularity.heads.run import run_name
 from pawpularity.kaggle.bundle import open_bundle
 from pawpularity.kaggle.scoring import load_blend
 from pawpularity.predictor import Predictor
@@ -171,7 +171,7 @@ def test_a_list_gives_every_encoder_its_own_size_and_says_the_licence(work, shel
 
 def test_long_lists_get_a_short_name():
     def name(*names):
-        return Recipe(tuple(Encoder(name, 32) for name in names), "ridge", True).name("heads", "-x")
+        return run_name("heads", [Encoder(name, 32) for name in names], "ridge", True, "-x")
 
     assert name("a.b_c", "d") == "heads-a.b_c-d-meta-x"
     long = [f"a_rather_long_name_{i}.tag" for i in range(9)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pawpularity.console import Progress, emit, log, next_step, table, track
 from pawpularity.context import Context
 from pawpularity.errors import UserError, printable
-from pawpularity.files import write_json, write_text
+from pawpularity.files import require_not_input, write_json, write_text
 
 if TYPE_CHECKING:
     from pawpularity.coach.coach import Coach
@@ -33,6 +33,8 @@ def coach(context: Context, *, photos: Sequence[str], out: str | None = None, js
     if out and Path(out).is_dir():
         raise UserError(f"--out {out}: is a folder; name a file")
     files = _files(photos)
+    if out:
+        require_not_input("--out", out, *files)
     folder = len(photos) == 1 and Path(photos[0]).is_dir()
     import pandas as pd
 

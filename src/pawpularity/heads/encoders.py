@@ -1,14 +1,14 @@
-"""Encoders: timm networks that never saw the scores, and whose answers heads are fitted on.
+"""Encoders: timm networks that never saw the scores. Heads are fitted on their features.
 
-They are `pooled` (the output before the classifier) or `logits` (the classifier's own output, a thousand classes for ImageNet
-weights; the contest's winner found them better than the layer below). Several encoders form one backbone: they see the same
-photo, each at its own size and with its own statistics, and their answers stand side by side.
+Their features are `pooled` (the output before the classifier) or `logits` (the classifier's own output, a thousand classes for
+ImageNet weights; the contest's winner found them better than the layer below). Several encoders form one backbone: they see the
+same photo, each at its own size and normalised in its own way, and their features are concatenated.
 
 `configs/encoders/NAME.yaml` lists encoders by name, with the size of their photos and the licence of their weights.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,10 +52,6 @@ class Encoder:
         model = config.model
         return cls(model.backbone, config.photos.size, features, model.args, model.weights)
 
-    def record(self) -> dict[str, Any]:
-        """As it stands in config.json."""
-        return asdict(self)
-
 
 def read_encoders(words: Sequence[str], like: Encoder) -> list[Encoder]:
     """The encoders that `words` name: lists (configs/encoders/WORD.yaml), or timm's names with the other settings of `like`.
@@ -98,7 +94,7 @@ def _list(path: Path, like: Encoder) -> list[Encoder]:
 
 
 class Encoders(nn.Module):
-    """Several encoders as one network: the photo, normalised as the first one wants it, to all answers, (B, widths)."""
+    """Several encoders as one network: a photo, normalised for the first one, to the features of all, (B, sum of widths)."""
 
     def __init__(self, backbones: Sequence[Backbone]) -> None:
         super().__init__()
@@ -150,9 +146,8 @@ def _built(encoder: Encoder, seed: int, weights: str | None) -> Backbone:
     except UserError as error:
         if not logits:
             raise
-        build_backbone(
-            model, size=encoder.size, seed=seed, weights=weights
-        )  # raises what is wrong but for the classifier
+        # Raises what is wrong apart from the classifier.
+        build_backbone(model, size=encoder.size, seed=seed, weights=weights)
         raise UserError(f"--features logits needs the classifier too, pooled does not: {error}") from None
     if logits and not getattr(backbone.net, "num_classes", 0):
         raise UserError(f"--features logits: {encoder.backbone} has no classifier; take --features pooled")

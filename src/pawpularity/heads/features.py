@@ -27,6 +27,7 @@ def channels_last(compute: Compute) -> bool:
 def frozen_network(encoder: Encoder, compute: Compute, *, size: int, seed: int) -> Network:
     """The encoder as a network that is frozen as a whole, on its device, for photos of `size` pixels a side."""
     backbone = build_encoders([encoder], size=size, seed=seed)
+    # The size is no argument of timm's, but belongs into the key of the cached features.
     model = {
         "backbone": encoder.backbone,
         "args": encoder.args | {"seen at": encoder.size},

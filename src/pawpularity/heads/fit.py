@@ -1,4 +1,4 @@
-"""Fit heads on frozen features: a ridge, a kernel ridge, a support vector machine (SVR); to compare with, trees and TabPFN.
+"""Fit heads on frozen features: ridge, kernel ridge and SVR, which are kept; trees and TabPFN, which only show a score.
 
 Features are standardised on the training rows. What a head chooses (a penalty; a kernel and C) it chooses on its training
 rows alone, so the scored rows are never used.
@@ -11,8 +11,8 @@ rows alone, so the scored rows are never used.
 Choices are made on a draw of about INNER_ROWS training rows where there are more; the final fit has all rows. Kernels come from one
 matrix of products, in float32, because libsvm's own loops take many times as long.
 
-- Gradient boosting (scikit-learn's) and TabPFN (`pip install tabpfn`; its weights are for non-commercial use) only evaluate: they
-  are not kept, so nothing can be predicted with them afterwards.
+Gradient boosting (scikit-learn's) and TabPFN (`pip install tabpfn`; its weights are for non-commercial use) are not kept, so
+nothing can be predicted with them afterwards.
 """
 
 from collections.abc import Callable, Sequence
@@ -116,11 +116,6 @@ class Training:
                 error = kernel[held][:, known] @ weights + intercept - y[held]
                 found[value] += float(np.mean(error**2)) / len(folds)
         return found
-
-
-def fit_head(method: str, features: Table, target: Floats, groups: Rows, *, seed: int = 0) -> Fitted:
-    """Fit a method of METHODS on `features` (n, p) and `target` (n,). `groups` (n,) of near-duplicates are kept whole."""
-    return METHODS[method](Training(features, target, groups, seed))
 
 
 def out_of_fold(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
 Table = NDArray[np.float32] | NDArray[np.float64]
-METADATA_COLUMNS = 12
 ROWS = 1024
+"""predicted at once"""
 
 
 class Head(nn.Module):

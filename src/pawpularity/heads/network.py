@@ -1,11 +1,11 @@
 """A fitted head on its frozen encoders as a network, like any trained one: photo and metadata in, score points out."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from pawpularity.heads.encoders import Encoder, build_encoders, encoders_of
+from pawpularity.heads.encoders import Encoder, build_encoders
 from pawpularity.heads.head import Head
 from pawpularity.models.network import Network
 
@@ -25,8 +25,3 @@ def head_network(encoders: Sequence[Encoder], head: nn.Module, config: "Config",
 def head_of(tensors: Mapping[str, Tensor]) -> Head:
     """The head in a fold's head.safetensors."""
     return Head(**{name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()})
-
-
-def rebuilt(record: Mapping[str, Any], tensors: Mapping[str, Tensor], config: "Config", weights: str | None) -> Network:
-    """The network of a run's config.json and a fold's head.safetensors."""
-    return head_network(encoders_of(record), head_of(tensors), config, weights)

@@ -4,9 +4,10 @@ foldK/ holds predictions.csv, metrics.json, head.safetensors and head.json. Such
 one. It is recomputed as a whole every time; its features come from the cache.
 """
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,49 +37,18 @@ from pawpularity.runs import OOF, Run, check_name, claimed, git_commit, record_o
 
 LONGEST = 60  # letters of several encoders' names in a run's name; beyond it they are counted and hashed
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What one run is made of."""
-
-    encoders: tuple[Encoder, ...]
-    head: str
-    metadata: bool
-    """Whether the twelve metadata columns are added to the features."""
-
-    def name(self, word: str, suffix: str) -> str:
-        """The run's name. Raises UserError if that cannot name a folder."""
-        names = [encoder.name for encoder in self.encoders]
-        joined = "-".join(names)
-        if len(joined) > LONGEST and len(names) > 1:
-            joined = f"{names[0][: LONGEST // 2]}-and-{len(names) - 1}-more-{text_hash(*names)[:6]}"
-        head = [] if self.head == "ridge" else [self.head]
-        return check_name("-".join([word, joined, *head, *(["meta"] if self.metadata else [])]) + suffix)
-
-    def record(self, plan: "_Plan", context: Context) -> dict[str, Any]:
-        """What config.json holds. Settings that a head does not use are left at their defaults."""
-        dataset, folds, model = context.dataset, context.folds, plan.config.model
-        config = plan.config.model_copy(
-            update={"model": model.model_copy(update={"metadata": "use" if self.metadata else "none"})}
-        )
-        folder = None if dataset.folder.is_absolute() else dataset.folder.as_posix()
-        head = {"method": self.head, "encoders": [one.record() for one in plan.encoders], "tried": TRIED[self.head]}
-        weights = {"source": model.weights, "frozen": "kept" if plan.kept else "named",
-                   "frozen_hash": plan.frozen_hash, "initial_hash": plan.frozen_hash}  # fmt: skip
-        return record_of(
-            config,
-            data={"name": dataset.name, "hash": dataset.hash, "photos": len(dataset.train), "folder": folder},
-            folds={"file": folds.path.as_posix(), "hash": folds.hash, "k": folds.k},
-            weights=weights,
-        ) | {"kind": "head", "head": head}
+Due = Mapping[str, tuple[Path, dict[str, Any]]]
+"""By head: the folder of its run, and what its config.json will hold."""
 
 
-class _Plan:
-    """Encoders that stand side by side: they were built once, and their settings are known."""
+class EncoderSet:
+    """Encoders whose features are concatenated, and the settings of the runs on them."""
 
-    def __init__(self, context: Context, encoders: tuple[Encoder, ...], size: int, compute: Compute) -> None:
+    def __init__(self, context: Context, encoders: Sequence[Encoder], size: int, compute: Compute) -> None:
+        """`size`: pixels a side of the photos. Raises UserError for an encoder that cannot be built."""
         config, first = context.config, encoders[0]
         self.encoders = encoders
+        # Settings that a head does not use stay at their defaults.
         self.config = Config(
             name="-".join(encoder.name for encoder in encoders),
             photos=config.photos.model_copy(update={"size": size}),
@@ -90,11 +60,36 @@ class _Plan:
             cache=config.cache,
         )
         self.kept = any(one.weights == "none" or Path(one.weights).is_file() for one in encoders)
+        """whether the run must keep the encoders' tensors, because no weights of that name can restore them"""
         self.frozen_hash = tensors_hash(self.network().frozen_state())
 
     def network(self) -> Network:
         """The encoders as a network, without a head."""
         return head_network(self.encoders, nn.Identity(), self.config)
+
+    def record(self, context: Context, head: str, metadata: bool) -> dict[str, Any]:
+        """What the config.json of a run with `head` holds. `metadata`: whether the twelve columns are features too."""
+        dataset, folds, model = context.dataset, context.folds, self.config.model
+        model = model.model_copy(update={"metadata": "use" if metadata else "none"})
+        return record_of(
+            self.config.model_copy(update={"model": model}),
+            data={
+                "name": dataset.name,
+                "hash": dataset.hash,
+                "photos": len(dataset.train),
+                "folder": None if dataset.folder.is_absolute() else dataset.folder.as_posix(),
+            },
+            folds={"file": folds.path.as_posix(), "hash": folds.hash, "k": folds.k},
+            weights={
+                "source": model.weights,
+                "frozen": "kept" if self.kept else "named",
+                "frozen_hash": self.frozen_hash,
+                "initial_hash": self.frozen_hash,
+            },
+        ) | {
+            "kind": "head",
+            "head": {"method": head, "encoders": [asdict(one) for one in self.encoders], "tried": TRIED[head]},
+        }
 
 
 @dataclass(frozen=True)
@@ -103,6 +98,16 @@ class Features:
 
     values: NDArray[np.float32]
     seconds: float
+
+
+def run_name(word: str, encoders: Sequence[Encoder], head: str, metadata: bool, suffix: str) -> str:
+    """The name of a run. Raises UserError if it cannot name a folder."""
+    names = [encoder.name for encoder in encoders]
+    joined = "-".join(names)
+    if len(joined) > LONGEST and len(names) > 1:
+        joined = f"{names[0][: LONGEST // 2]}-and-{len(names) - 1}-more-{text_hash(*names)[:6]}"
+    marks = [*([] if head == "ridge" else [head]), *(["meta"] if metadata else [])]
+    return check_name("-".join([word, joined, *marks]) + suffix)
 
 
 def make_runs(
@@ -115,23 +120,31 @@ def make_runs(
     *,
     alone: bool = True,
 ) -> list[Run]:
-    """Score every encoder `alone`, and all together if there are several, under each head, with and without metadata.
+    """Fit `heads` on every encoder (unless `alone` is false) and on all together, with and without metadata: a run each.
 
-    Names, weights and places are checked before anything is computed. The photos have the size of the largest encoder.
+    Names, weights and folders are checked before anything is computed. The photos have the size of the largest encoder.
     """
-    size = max(encoder.size for encoder in encoders)
-    sets: list[tuple[Encoder, ...]] = [(encoder,) for encoder in encoders] if alone or len(encoders) == 1 else []
-    sets += [tuple(encoders)] if len(encoders) > 1 else []
+    size, suffix = max(encoder.size for encoder in encoders), data_suffix(context.data)
     for encoder in encoders:
         licence = f"; licence of the weights: {encoder.licence}" if encoder.licence else ""
         log(f"encoder {encoder.name}: sees photos at {encoder.size} px{licence}")
-    plans = [_Plan(context, members, size, compute) for members in sets]
-    rooms = [_Room(context, plan, heads, with_, word) for plan in plans for with_ in metadata]
-    for place, record in (pair for room in rooms for pair in zip(room.places, room.records, strict=True)):
-        Run.same(place, record)
+    together = [list(encoders)] if len(encoders) > 1 or not alone else []
+    sets = [EncoderSet(context, members, size, compute) for members in [[one] for one in encoders if alone] + together]
+    due: list[tuple[EncoderSet, bool, Due]] = []
+    for one, columns in itertools.product(sets, metadata):
+        names = {head: run_name(word, one.encoders, head, columns, suffix) for head in heads}
+        due.append((one, columns, {head: (OOF / names[head], one.record(context, head, columns)) for head in heads}))
+    for folder, record in (pair for _, _, runs in due for pair in runs.values()):
+        Run.same(folder, record)
     table = context.dataset.train.reset_index(drop=True).sort_values(ID)
-    found = _features(context, encoders, table, size, compute)
-    return [run for room in rooms for run in room.make([found[one.name] for one in room.plan.encoders], table, compute)]
+    features = _features(context, encoders, table, size, compute)
+    made: list[Run] = []
+    for one, columns, runs in due:
+        parts = [features[encoder.name] for encoder in one.encoders]
+        if columns:
+            parts.append(Features(table[list(METADATA)].to_numpy(dtype=np.float32), 0.0))
+        made += _fit(context, one, parts, table, runs, compute)
+    return made
 
 
 def _features(
@@ -150,37 +163,32 @@ def _features(
     return found
 
 
-class _Room:
-    """Runs on the same columns, one for each head."""
-
-    def __init__(self, context: Context, plan: _Plan, heads: Sequence[str], metadata: bool, word: str) -> None:
-        self.context, self.plan, self.metadata = context, plan, metadata
-        self.recipes = [Recipe(plan.encoders, head, metadata) for head in heads]
-        self.places = [OOF / recipe.name(word, data_suffix(context.data)) for recipe in self.recipes]
-        self.records = [recipe.record(plan, context) for recipe in self.recipes]
-
-    def make(self, features: Sequence[Features], table: pd.DataFrame, compute: Compute) -> Iterator[Run]:
-        """Fit all heads on all folds, and write their runs."""
-        folds, seed = self.context.folds, self.context.config.train.seed
-        columns = [table[list(METADATA)].to_numpy(dtype=np.float32)] * self.metadata
-        x = np.concatenate([*(one.values for one in features), *columns], axis=1)
-        target, fold_of = table[TARGET].to_numpy(dtype=np.float64), folds.folds_of(table[ID])
-        began = time.perf_counter()
-        heads = [recipe.head for recipe in self.recipes]
-        found = out_of_fold(heads, x, target, fold_of, folds.groups_of(table[ID]), seed=seed)
-        seconds = (time.perf_counter() - began) / len(heads) + sum(one.seconds for one in features)
-        about = {"features": x.shape[1], "seconds": round(seconds / self.context.folds.k, 3), "seed": seed,
-                 "device": compute.device.type, "dtype": compute.dtype_name, "dtype_reason": compute.reason}  # fmt: skip
-        frozen = self.plan.network().frozen_state() if self.plan.kept else {}
-        for place, record, (head, (prediction, fitted)) in zip(self.places, self.records, found.items(), strict=True):
-            oof = pd.DataFrame({"Id": table[ID], "fold": fold_of, "target": target, "prediction": prediction})
-            with claimed(place, record) as run:
-                if frozen and not run.frozen_file.is_file():
-                    save_tensors(run.frozen_file, frozen, {"backbone": self.plan.encoders[0].backbone})
-                _write_run(
-                    run, oof.assign(prediction=prediction.clip(LOWEST, HIGHEST)), fitted, folds, about | {"head": head}
-                )
-            yield run
+def _fit(
+    context: Context,
+    encoders: EncoderSet,
+    features: Sequence[Features],
+    table: pd.DataFrame,
+    due: Due,
+    compute: Compute,
+) -> Iterator[Run]:
+    """Fit all heads on all folds, and write their runs."""
+    folds, seed = context.folds, context.config.train.seed
+    x = np.concatenate([one.values for one in features], axis=1)
+    target, fold_of = table[TARGET].to_numpy(dtype=np.float64), folds.folds_of(table[ID])
+    began = time.perf_counter()
+    found = out_of_fold(list(due), x, target, fold_of, folds.groups_of(table[ID]), seed=seed)
+    seconds = (time.perf_counter() - began) / len(due) + sum(one.seconds for one in features)
+    about = {"features": x.shape[1], "seconds": round(seconds / folds.k, 3), "seed": seed, "device": compute.device.type,
+             "dtype": compute.dtype_name, "dtype_reason": compute.reason}  # fmt: skip
+    frozen = encoders.network().frozen_state() if encoders.kept else {}
+    for head, (prediction, fitted) in found.items():
+        clipped = prediction.clip(LOWEST, HIGHEST)
+        oof = pd.DataFrame({"Id": table[ID], "fold": fold_of, "target": target, "prediction": clipped})
+        with claimed(*due[head]) as run:
+            if frozen and not run.frozen_file.is_file():
+                save_tensors(run.frozen_file, frozen, {"backbone": encoders.encoders[0].backbone})
+            _write_run(run, oof, fitted, folds, about | {"head": head})
+        yield run
 
 
 def _write_run(run: Run, oof: pd.DataFrame, fitted: Sequence[Fitted], folds: Folds, about: dict[str, Any]) -> None:

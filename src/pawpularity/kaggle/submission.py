@@ -18,7 +18,7 @@ from pawpularity.data.tables import ID, METADATA
 from pawpularity.ensemble.methods import Weights
 from pawpularity.ensemble.record import read_weights
 from pawpularity.errors import UserError
-from pawpularity.files import file_hash, write_json, write_text
+from pawpularity.files import file_hash, require_not_input, write_json, write_text
 from pawpularity.kaggle.submission_file import check_ids, submission_text
 from pawpularity.runs import OOF, Run, check_name, git_commit, versions
 
@@ -44,6 +44,7 @@ def predict(*, out: str | None, run: str | None, config: str | None, data: str |
     log(f"data    {folder}")
     flip = chosen.predict.flip if any(word.startswith("predict.flip") for word in settings) else None
     path = Path(out) if out else SUBMISSIONS / f"{found.name}.csv"
+    require_not_input("--out", path, *(folder / f"{name}.csv" for name in ("train", "test", "sample_submission")))
     scores = predict_test(found, load_test(folder, Path(chosen.cache.folder)), path, flip)
     say(f"{path}: {len(scores)} photos, scores {scores.min():.1f} to {scores.max():.1f}, mean {scores.mean():.1f}")
     log("the contest takes no files: Kaggle runs a kernel")

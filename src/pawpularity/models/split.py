@@ -1,9 +1,12 @@
 """A timm backbone as a list of blocks, so that it can be split between any two: run(run(x, 0, n), n) equals the backbone.
 
-The network's skeleton is traced with torch.fx: the calls of its blocks, and what happens between them. A block (a residual
-block, a transformer layer) stays timm's own module, so its dropout and BatchNorm follow training as ever. What lies between the
-blocks is traced in both modes, and a network that does something else there in training is not split. The trace becomes one small module for the stretch between two *borders*. A border lies in front of a module with parameters, where one tensor holds all
-that is known of the photo. Several of equal size count as one (DenseNet's feature maps so far); they are joined by channel.
+torch.fx traces the network's skeleton: the calls of its blocks, and what happens between them. A block (a residual block, a
+transformer layer) stays timm's own module, so its dropout and BatchNorm follow training. The skeleton is traced in both modes. A
+network whose skeleton does something else in training is not split, because a trace keeps what it saw.
+
+The trace is cut at *borders* into one small module each. A border lies in front of a module with parameters, where one tensor
+holds all that is known of the photo. Several tensors of one size count as one (DenseNet's feature maps so far): they are joined
+by channel.
 On the same batch, in float32 and evaluation mode, the split network equals timm's own output to the last bit. (Another batch
 size may pick other kernels and so differ in the last digits.)
 

@@ -1,6 +1,6 @@
 """`make compete PRESET=...`: everything from the data to a checked kernel in one go, after an estimate and a question.
 
-paper     the paper's four networks, fine-tuned, and their mean (also: make all)
+paper     the paper's four networks, fine-tuned (also: make all)
 laptop    heads on three small encoders, and one of them fine-tuned
 gpu       heads on the contest's encoders, and three large transformers fine-tuned
 kaggle    heads on today's encoders, and two large networks, for two T4s
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from pawpularity.errors import UserError, nearest
 from pawpularity.files import OTHER_CACHE, require_space
 from pawpularity.runs import OOF, Run
 from pawpularity.sample import SAMPLE
+
+if TYPE_CHECKING:
+    from pawpularity.heads.encoders import Encoder
 
 CHECKED_PHOTOS = 100
 """of the kernel's check"""
@@ -113,9 +116,12 @@ def _plan(preset: Preset, configs: dict[str, Config], context: Context, settings
     """Print the time and disk space it takes. Raises UserError if the disk is too small."""
     photos = len(context.dataset.train)
     log(f"data    {context.data}: {photos} photos; measuring a step of each network ...")
-    estimates = [_encoding(encoder, context, settings) for encoder in _encoders(preset, settings)]
+    encoders = _encoders(preset, settings)
+    estimates = [_encoding(encoder, context, settings) for encoder in encoders]
     estimates += [_training(name, config, context) for name, config in configs.items()]
     sizes = {(config.photos.size, config.photos.fit) for config in configs.values()}
+    if encoders:
+        sizes.add((max(encoder.size for encoder in encoders), resolve("default", settings).photos.fit))
     cache_bytes = sum(3 * photos * size * size for size, _ in sizes)
     total = sum(e.disk_bytes for e in estimates) + cache_bytes
     rows = [(e.step, f"{e.trained_parameters / 1e6:.2f} M", duration(e.seconds), f"{e.disk_bytes / 1e9:.2f} GB")
@@ -127,7 +133,7 @@ def _plan(preset: Preset, configs: dict[str, Config], context: Context, settings
     require_space(Path(), total, "all of this", OTHER_CACHE)
 
 
-def _encoders(preset: Preset, settings: list[str]) -> "list[Any]":
+def _encoders(preset: Preset, settings: list[str]) -> "list[Encoder]":
     if not preset.encoders:
         return []
     from pawpularity.heads.encoders import Encoder, read_encoders
@@ -135,8 +141,8 @@ def _encoders(preset: Preset, settings: list[str]) -> "list[Any]":
     return read_encoders(preset.encoders, Encoder.of(resolve("default", settings)))
 
 
-def _encoding(encoder: Any, context: Context, settings: list[str]) -> Estimate:
-    """Time an encoder on random pixels, and multiply. Heads on it take minutes, which is not measured."""
+def _encoding(encoder: "Encoder", context: Context, settings: list[str]) -> Estimate:
+    """Time an encoder on random pixels, and multiply. Fitting heads on it comes on top."""
     import torch
 
     from pawpularity.device import choose
@@ -151,7 +157,7 @@ def _encoding(encoder: Any, context: Context, settings: list[str]) -> Estimate:
             network.frozen_features(pixels)
 
     each = _second_time(run, compute.synchronise) / len(pixels)
-    return Estimate(f"encode {encoder.name}", each * photos, photos * 4096 * 4)
+    return Estimate(f"encode {encoder.name}", each * photos, photos * network.backbone.width * 4)
 
 
 def _training(name: str, config: Config, context: Context) -> Estimate:

@@ -37,7 +37,7 @@ from pawpularity.evaluation.label_noise import LabelNoise, noise_for
 from pawpularity.evaluation.leak_detection import Origin, folder_of, origin_of, rows_known
 from pawpularity.evaluation.metrics import band_of, bootstrap_metrics, calibration_line, error_by_band, evaluate
 from pawpularity.evaluation.predictions import Predictions, open_predictions
-from pawpularity.files import plain, write_text
+from pawpularity.files import plain, require_not_input, write_text
 from pawpularity.runs import OOF, check_name
 
 FOLDER = OOF / "errors"
@@ -66,6 +66,8 @@ def errors(
     configs = config or default_config(chosen)
     cache = Path(resolve(configs, settings).cache.folder)
     word = source or check_name(default_run(configs, chosen))
+    if out:
+        require_not_input("--out", out, Path(word))
     found = open_predictions(word, scale=scale, folds=folds, partly=True)
     if found.run is not None and found.run.leaky:
         log(f"{found.name} is leaky by design (train.split=leaky): its networks saw copies of the photos they score")

@@ -43,7 +43,7 @@ from pawpularity.evaluation.effects import (
 from pawpularity.evaluation.leak_detection import rows_known
 from pawpularity.evaluation.metrics import INDICATIVE_BELOW
 from pawpularity.evaluation.predictions import Predictions, open_predictions
-from pawpularity.files import atomic_file, write_json, write_text
+from pawpularity.files import atomic_file, require_not_input, write_json, write_text
 from pawpularity.runs import OOF, findings_name
 from pawpularity.sample import spec
 
@@ -64,6 +64,8 @@ def hypotheses(
 ) -> None:  # fmt: skip
     """`pawpularity hypotheses`: test the claims, print and write the findings. `run`: a run or CSV whose beliefs are shown too."""
     work = context(config, data, None, settings)
+    if out:
+        require_not_input("--out", out, work.data, *([Path(run)] if run else []))
     if not 0 < (margin := work.config.hypotheses.margin if margin is None else margin) <= 100:
         raise UserError(f"--margin {margin:g}: must be above 0 and at most 100 score points")
     if (n := len(work.dataset.train)) < FEWEST_ROWS:

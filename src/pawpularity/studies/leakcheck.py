@@ -41,7 +41,7 @@ from pawpularity.evaluation.leak_detection import (
 )
 from pawpularity.evaluation.metrics import evaluate
 from pawpularity.evaluation.predictions import Predictions, open_predictions
-from pawpularity.files import text_hash, write_json, write_text
+from pawpularity.files import require_not_input, text_hash, write_json, write_text
 from pawpularity.runs import OOF
 
 FOLDER = OOF / "leakcheck"
@@ -67,6 +67,8 @@ def leakcheck(
     settings: Sequence[str] = (), folds: Path | None = None, scale: float | None = None, json: str | None = None,
 ) -> None:  # fmt: skip
     """`pawpularity leakcheck`: check every sign, print and write the findings."""
+    if out:
+        require_not_input("--out", out, Path(oof))
     source = open_predictions(oof, scale=scale, folds=folds)
     origin = origin_of(source, Path(data) if data else None)
     data_folder = origin.folder or folder_of(source, origin)
