@@ -110,6 +110,7 @@ def test_runs_of_a_search_are_marked_wherever_they_stand(runs, paw):
     for name, mark in marks.items():
         assert mark in line_of(listed, name)
         assert mark in paw("oof", name).out
+        assert mark in paw("oof", f"oof/{name}/oof.csv").out, "its file is no stranger's"
         assert "search" not in line_of(listed, "my-trial7")
         for words in (("compare", *marks, "--draws", 100), ("ensemble", *marks, "--draws", 100)):
             assert f"{name} ({mark})" in paw(*words).err
@@ -151,6 +152,7 @@ def test_unfinished_and_damaged_runs(more, paw, refused):
     assert (done.code, "left out b:" in done.err) == (0, True), "one damaged run does not hide the others"
     assert line_of(done.out, "a")
     assert "leaky" in paw("compare", "a", "leaky", "--draws", "100").err
+    assert "leaky" in refused("ensemble", "a", "oof/leaky/oof.csv")
 
 
 def test_without_any_run(work, refused):
