@@ -147,12 +147,12 @@ def test_unfinished_and_damaged_runs(more, paw, refused):
     assert "no fold" in line_of(paw("oof").out, "half")
     for words in (("oof", "half"), ("compare", "a", "half")):
         assert "0 of 2 folds" in refused(*words)
+    assert "leaky by design" in refused("ensemble", "b", "oof/leaky/oof.csv")
     Path("oof/b/fold1/metrics.json").write_text("{}")
     done = paw("oof")
     assert (done.code, "left out b:" in done.err) == (0, True), "one damaged run does not hide the others"
     assert line_of(done.out, "a")
     assert "leaky" in paw("compare", "a", "leaky", "--draws", "100").err
-    assert "leaky" in refused("ensemble", "a", "oof/leaky/oof.csv")
 
 
 def test_without_any_run(work, refused):
