@@ -108,7 +108,8 @@ def subject_box(photo: Pixels) -> tuple[float, float, float, float]:
     """left, top, right, bottom, as shares of `photo` (s, s, 3): the box of all but sure background, with a margin.
 
     Sure is what smooth colour joins to the rim, at two sizes, and the mask leaves out. The mask's own box loses a part of the pet
-    on every third of 200 drawn photos; this one, on none of 150. Most backgrounds are too busy to be sure of: then it is the whole photo.
+    on every third of 200 drawn photos; this one, on none of 150. Most backgrounds are too busy to be sure of: then it is the whole
+    photo.
     """
     size = len(photo)
     small = cv2.resize(photo, (size // _COARSER, size // _COARSER), interpolation=cv2.INTER_AREA)  # blur is steep there

@@ -94,8 +94,8 @@ def open_predictions(
     """
     if scale is not None and not 0 < scale <= 1000:
         raise UserError(f"--scale {scale:g}: must be above 0 and 1000 at most; 100 turns 0-1 into score points")
-    path = Path(word)
-    if path.name == "oof.csv" and path.absolute().parent.parent == OOF.absolute() and path.with_name("config.json").is_file():
+    path = Path(word).absolute()
+    if path.name == "oof.csv" and path.parent.parent == OOF.absolute() and path.with_name("config.json").is_file():
         return _open_run(path.parent.name, partly)
     return _open_file(word, scale, folds) if is_file_word(word) else _open_run(word, partly)
 
