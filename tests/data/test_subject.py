@@ -101,6 +101,17 @@ def test_the_box_holds_pets_in_the_dark_in_glaring_light_and_of_the_colour_of_th
     assert (right >= 108, bottom >= 113) == (True, True)
 
 
+@pytest.mark.parametrize("sigma", [4, 6])
+def test_the_box_holds_the_pets_of_a_blurred_photo(sigma):
+    """Blurred, the rim of a pet is many small steps. The mask keeps the one in the middle."""
+    photo = np.full((SIZE, SIZE, 3), 120.0) + np.linspace(0, 20, SIZE)[:, None, None]
+    cv2.circle(photo, (80, 85), 28, (60, 40, 30), -1)
+    cv2.circle(photo, (30, 32), 15, (140, 138, 136), -1)
+    left, top, right, bottom = np.array(subject_box(cv2.GaussianBlur(photo, (0, 0), sigma).astype(np.uint8))) * SIZE
+    assert (left <= 15, top <= 17) == (True, True)
+    assert max(right, bottom) < 140, "so that a crop is possible"
+
+
 def test_where_a_crop_is_possible_the_box_holds_the_whole_drawn_pet(photos):
     for path in sorted((photos / "train").glob("*.jpg"))[:25]:
         box = subject_box(decode(path, SIZE, "squash"))

@@ -114,6 +114,21 @@ def test_near_duplicates_make_no_range_too_narrow():
         Calibration(target, prediction, np.arange(60) // 4)
 
 
+@pytest.mark.parametrize("scores", [[20, 40, 60, 80, 100], [1, 100], [30] * 6 + list(range(1, 101, 10))])
+def test_ranges_do_not_cut_a_score_that_many_share(scores):
+    """Five classes, two, or a score of every third photo: a range holds it whole or ends before it, and covers its share."""
+    random = np.random.default_rng(5)
+    target, prediction = random.choice(scores, 4000).astype(float), random.normal(size=4000)
+    order = np.argsort(target + random.normal(0, 20, 4000))
+    prediction = np.sort(prediction)[np.argsort(order)]
+    known = Calibration(target[::2], prediction[::2])
+    (half_low, half_high), (low, high) = (known.interval(prediction[1::2], level) for level in (0.5, 0.9))
+    inside = [((a <= target[1::2]) & (target[1::2] <= b)).mean() for a, b in ((half_low, half_high), (low, high))]
+    assert inside[0] > 0.47
+    assert inside[1] > 0.87
+    assert np.all((low <= half_low + 1e-6) & (half_high <= high))
+
+
 def test_few_rows_widen_the_range_to_all_there_is():
     """The smallest of 19 in 20 rows is no 5 % point: the range must say so and not guess."""
     known = Calibration(*skewed(20))

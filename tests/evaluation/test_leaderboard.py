@@ -110,6 +110,7 @@ def test_runs_of_a_search_are_marked_wherever_they_stand(runs, paw):
     for name, mark in marks.items():
         assert mark in line_of(listed, name)
         assert mark in paw("oof", name).out
+        assert mark in paw("oof", f"oof/{name}/oof.csv").out, "its file is no stranger's"
         assert "search" not in line_of(listed, "my-trial7")
         for words in (("compare", *marks, "--draws", 100), ("ensemble", *marks, "--draws", 100)):
             assert f"{name} ({mark})" in paw(*words).err
@@ -146,6 +147,7 @@ def test_unfinished_and_damaged_runs(more, paw, refused):
     assert "no fold" in line_of(paw("oof").out, "half")
     for words in (("oof", "half"), ("compare", "a", "half")):
         assert "0 of 2 folds" in refused(*words)
+    assert "leaky by design" in refused("ensemble", "b", "oof/leaky/oof.csv")
     Path("oof/b/fold1/metrics.json").write_text("{}")
     done = paw("oof")
     assert (done.code, "left out b:" in done.err) == (0, True), "one damaged run does not hide the others"

@@ -35,6 +35,7 @@ FEWEST_PAIRS = 100
 _ROWS_A_BIN, _MOST_BINS = 10, 40
 _PRIOR = 0.25  # rows with the distribution of all rows that are added to each bin: no chance is 0 or 1
 _PILE = 0.8  # largest pile that a range leaves out, as a share of all that it leaves out
+_SHARED = 0.1  # a score that more photos than this share is not cut, as of scores in tens
 _MOST_SCORES = 200  # distinct true scores; the contest has 100
 _SPLITS = 10
 _GOLDEN = (np.sqrt(5) - 1) / 2
@@ -83,6 +84,9 @@ class Calibration:
             steps = np.column_stack([np.zeros(len(shares)), shares])
             scores = np.concatenate([self._scores[:1], self._scores])
             low, high = (np.array([np.interp(*row, scores) for row in zip(end, steps, strict=True)]) for end in levels)
+            cut = np.minimum((shares < levels[1][:, None] - 1e-9).sum(axis=1), len(self._scores) - 1)
+            whole = np.diff(steps)[np.arange(len(cut)), cut] > _SHARED
+            high = np.where(whole, np.maximum(high, self._scores[cut]), high)
         shape = np.shape(prediction)
         return low.clip(1, 100).reshape(shape), high.clip(1, 100).reshape(shape)
 

@@ -1,7 +1,8 @@
 """Predictions to evaluate: a run by its name, or any CSV with `Id,fold,target,prediction`.
 
-A word that ends in `.csv`, holds a slash or names a file is a file; any other is a run below `oof/`. Nothing in a file proves
-that its rows are out of fold; `leakcheck` looks for signs of a leak.
+A word that ends in `.csv`, holds a slash or names a file is a file; any other is a run below `oof/`. A run's own file,
+`oof/RUN/oof.csv`, is the run, so that a leaky or searched one stays marked. Nothing in a file proves that its rows are out of
+fold; `leakcheck` looks for signs of a leak.
 """
 
 from collections.abc import Iterable, Sequence
@@ -93,6 +94,9 @@ def open_predictions(
     """
     if scale is not None and not 0 < scale <= 1000:
         raise UserError(f"--scale {scale:g}: must be above 0 and 1000 at most; 100 turns 0-1 into score points")
+    path = Path(word).absolute()
+    if path.name == "oof.csv" and path.parent.parent == OOF.absolute() and path.with_name("config.json").is_file():
+        return _open_run(path.parent.name, partly)
     return _open_file(word, scale, folds) if is_file_word(word) else _open_run(word, partly)
 
 
