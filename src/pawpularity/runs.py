@@ -232,7 +232,8 @@ class Run:
     def same(cls, folder: Path, record: dict[str, Any], *, fresh: bool = False) -> "Run | None":
         """The run at `folder` if its fingerprint is that of `record`, None where it may be started, else UserError.
 
-        A run of other settings may be replaced until one of its folds is trained, or stopped half way (`fresh`: also then).
+        A run of other settings may be replaced until one of its folds is in training, trained, or stopped half way (`fresh`: also
+        in the last case).
         """
         if not (folder / "config.json").is_file():
             return None
@@ -244,6 +245,7 @@ class Run:
             raise UserError(
                 f"{folder} holds a run with other settings: {difference}; choose another name (RUN=...), or delete it"
             )
+        _require_unused(old)
         if (stopped := [k for k in range(old.k) if old.checkpoint(k).exists()]) and not fresh:
             raise UserError(
                 f"{folder}: fold {stopped[0]} was stopped half way with other settings: {difference}; resume it with those, "
@@ -256,8 +258,7 @@ class Run:
 def claimed(folder: Path, record: dict[str, Any], *, fresh: bool = False) -> Iterator[Run]:
     """The run at `folder`, started if there is none. Until the block ends no other process starts or replaces it.
 
-    What must not be mixed (a fold in training, frozen weights) is claimed inside the block. Raises UserError as `Run.same`,
-    and for a run of other settings that another process is training.
+    What must not be mixed (a fold in training, frozen weights) is claimed inside the block. Raises UserError as `Run.same`.
     """
     from pawpularity.data.photo_cache import one_builder
 
@@ -266,8 +267,6 @@ def claimed(folder: Path, record: dict[str, Any], *, fresh: bool = False) -> Ite
         run = Run.same(folder, record, fresh=fresh)
         if run is None:
             run = Run(folder, record)
-            if (folder / "config.json").is_file():
-                _require_unused(Run.open(folder))
             for left in (run.frozen_file, *folder.glob(".fold*.checkpoint.safetensors")):
                 left.unlink(missing_ok=True)  # of the run that was here
             write_json(folder / "config.json", record)

@@ -166,6 +166,7 @@ def test_the_package_leaves_no_trace_and_autocast_changes_nothing():
     [("resnet18", 32, "auto", "no places"), ("resnet18", 64, "global_pool", "no places"), ("resnet18", 64, "layer5", "layer4"),
      ("coat_lite_tiny {img_size: 64}", 64, "serial_blocks4", "inside"),
      ("coat_lite_tiny {img_size: 64}", 64, "auto", "explain.layer"),
+     ("cait_xxs24_224 {depth: 1, img_size: 64}", 64, "blocks_token_only.0", "no places"),
      ("hiera_tiny_224 {img_size: [64, 64]}", 64, "blocks.0", "shuffles")],
 )  # fmt: skip
 def test_features_without_places_and_layers_that_do_not_do_are_refused(name, size, layer, said):

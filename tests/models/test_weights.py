@@ -139,11 +139,27 @@ def test_the_tensors_of_a_pth_file_are_read_out_of_what_they_are_wrapped_in(wrap
     assert tensors_hash(loaded) == tensors_hash(whole)
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "W.PTH"])
+@pytest.mark.parametrize("of_torch", [True, False])
+def test_weights_are_read_by_what_they_are(of_torch, name, published):
+    """Under any name, with a wrapper's prefix, without BatchNorm's counters, with a header as long as " <" reads as a number."""
+    whole, path = build_backbone(model(published), size=32, seed=0).net.state_dict(), published / name
+    file = read_tensors(published / f"{NAME}.safetensors")
+    state = {f"module.{name}": tensor for name, tensor in file.items() if "num_batches" not in name}
+    if of_torch:
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+        end, content = 8 + int.from_bytes(path.read_bytes()[:8], "little"), path.read_bytes()
+        path.write_bytes(b" <".ljust(8, b"\0") + content[8:end].ljust(0x3C20) + content[end:])
+    assert tensors_hash(build_backbone(model(path), size=32, seed=0).net.state_dict()) == tensors_hash(whole)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [("w.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
      ("w.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"), ("w.pth", b"PK\x03\x04", "state_dict"),
-     ("w.safetensors", b"\n<!DOCTYPE html><html>", "web page"), ("w.pth", b"", "damaged")],
+     ("w.safetensors", b"\xef\xbb\xbf\n<!DOCTYPE html><html>", "web page"), ("w.pth", b"", "damaged")],
 )  # fmt: skip
 def test_what_is_no_weights_file_is_recognised(name, content, said, tmp_path):
     (tmp_path / name).write_bytes(content)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from safetensors import safe_open
 from tests.conftest import TOY
 
@@ -98,6 +99,12 @@ def test_hours_of_work_are_not_thrown_away_unasked(change, stopped, paw, refused
     assert (file.read_bytes(), Path("oof/a/config.json").read_bytes()) == before
     done = paw(*words, "--fresh")
     assert (done.code, "resuming" in done.err) == (0, False)
+
+
+def test_a_fold_in_training_is_not_called_stopped(stopped, refused):
+    words, _ = stopped
+    with FileLock("oof/a/.fold0.lock"):
+        assert "another process" in refused(*words, "train.lr=0.001")
 
 
 def test_a_full_disk_does_not_end_the_training(work, drawn, paw, monkeypatch):

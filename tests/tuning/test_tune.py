@@ -325,19 +325,27 @@ def test_a_database(postgres, own_configs, shelter, paw, refused):
     assert "holds no study q" in refused("study", "q", "--storage", postgres)
 
 
-@pytest.mark.parametrize(("version", "cure"), [("v3.0.0.d", "storage upgrade"), ("v9.0.0", "pip install -U optuna")])
-def test_a_database_of_another_version_of_optuna(postgres, work, refused, version, cure):
+@pytest.mark.parametrize(
+    ("change", "cure"),
+    [
+        ("UPDATE alembic_version SET version_num = 'v3.0.0.d'", "storage upgrade"),
+        ("UPDATE alembic_version SET version_num = 'v9.0.0'", "pip install -U optuna"),
+        ("INSERT INTO alembic_version VALUES ('8e1d3a7c2b10')", "a database of its own"),
+    ],
+)
+def test_a_database_of_another_version_of_optuna_or_another_program(postgres, work, refused, change, cure):
     from sqlalchemy import create_engine, text
 
     Store(work, postgres)
     with create_engine(postgres.replace("postgresql:", "postgresql+pg8000:")).begin() as connection:
         before = connection.scalar(text("SELECT version_num FROM alembic_version"))
-        connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": version})
+        connection.execute(text(change))
     try:
         assert cure in refused("study", "p", "--storage", postgres)
     finally:
         with create_engine(postgres.replace("postgresql:", "postgresql+pg8000:")).begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": before})
+            connection.execute(text("DELETE FROM alembic_version"))
+            connection.execute(text("INSERT INTO alembic_version VALUES (:now)"), {"now": before})
 
 
 @pytest.mark.parametrize(
@@ -353,6 +361,8 @@ def test_a_database_of_another_version_of_optuna(postgres, work, refused, versio
         ("sqlite:///hidden.db", "postgresql://"),
         ("hidden", "postgresql://"),
         ("postgresql://paw:hidden@127.0.0.1:port/paw", "postgresql://"),
+        ("postgresql://paw:hidden@127.0.0.1:1/paw?sslmode=hid", "sslmode"),
+        ("postgresql:///paw?host=127.0.0.1&password=hidden", "USER"),
     ],
 )
 def test_addresses_that_are_wrong(shelter, work, refused, url, said):

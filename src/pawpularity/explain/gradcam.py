@@ -145,7 +145,7 @@ def planes(network: Network, output: Any) -> Tensor:
         known = int(getattr(network.backbone, "num_prefix_tokens", 0))
         for prefix in (known, 0, 1, 2):
             side = math.isqrt(max(0, shape[0] - prefix))
-            if side * side + prefix == shape[0]:
+            if side and side * side + prefix == shape[0]:
                 found = output[:, prefix:].mT.reshape(len(output), -1, side, side)
                 break
     if not shape or found.ndim != 4 or not 1 < found.shape[2] == found.shape[3]:

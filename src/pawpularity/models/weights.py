@@ -3,8 +3,8 @@
 `model.weights` is `imagenet` (timm's file for the backbone's tag: `input/weights/`, else an installed package, else the Hugging
 Face cache, else a download), `drawn` (the packaged network, trained on drawings: `pretrained/NAME.drawn.safetensors`), `none`
 (random, seeded), a file, or a folder holding `NAME.TAG.safetensors` or `NAME.safetensors` (or `.pth`).
-Only safetensors are written. Weights of others may also be `.pth` files, of which torch reads tensors alone (`weights_only`): what
-could run code is refused. A run keeps `head.safetensors` (the trained tensors) per fold. The frozen
+Only safetensors are written. Weights of others may also be files of `torch.save`, of which torch reads tensors alone
+(`weights_only`): what could run code is refused. A run keeps `head.safetensors` (the trained tensors) per fold. The frozen
 part is named by the hash of its tensors, and saved as `frozen.safetensors` only if the run alone can restore it.
 """
 
@@ -155,12 +155,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of somebody's weights: safetensors, or a `.pth` file, out of whatever it is wrapped in.
+    """All tensors of somebody's weights: safetensors, or a file of torch's, whatever it is called and wrapped in.
 
     Raises UserError for what is something else: a page or a pointer in place of the file, a pickle that would run code.
     """
     with path.open("rb") as file:
-        start = file.read(64).lstrip()
+        start = file.read(64)
+    # A safetensors header stands behind its length, which may look like anything.
+    tensors = read_tensors(path) if start[8:9] == b"{" else _torch_tensors(path, start.lstrip(b"\xef\xbb\xbf \t\r\n"))
+    return {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in tensors.items()}
+
+
+def _torch_tensors(path: Path, start: bytes) -> dict[str, Tensor]:
     if start.startswith(b"version https://git-lfs"):
         raise UserError(
             f"{path}: is a pointer of Git LFS, not the file; run git lfs pull there, or download the file itself"
@@ -169,26 +175,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: is a web page, not the file; download the file itself (on Hugging Face: resolve, not blob)"
         )
-    if path.suffix not in (".pth", ".pt", ".bin", ".ckpt", ".tar"):
-        return read_tensors(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # of a path torch believes the ending
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds, each with a page of advice
         raise UserError(
-            f"{path}: is damaged, or holds more than tensors; save the network's state_dict() instead"
+            f"{path}: is damaged, or holds more than tensors; download it again, or save the network's state_dict() instead"
         ) from None
     while isinstance(found, Mapping) and (
         inner := [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
     ):
         found = inner[0]
-    tensors = (
-        {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
-        if isinstance(found, Mapping)
-        else {}
-    )
+    named = found if isinstance(found, Mapping) else {}
+    tensors = {str(key): value for key, value in named.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{path}: holds no tensors by name; save the network's state_dict()")
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # the order in which timm looks
@@ -222,8 +224,12 @@ def load_backbone(
 
 
 def _as_timm_would(net: nn.Module, state: dict[str, Tensor], names: Callable[[], set[str]]) -> dict[str, Tensor]:
-    """`state` without the rest of a classifier, and with the last norm of a net that pools otherwise than the file's."""
+    """`state` without the rest of a classifier, with the last norm of a net that pools otherwise than the file's.
+
+    Files from before torch 0.4.1, or from other frameworks, lack BatchNorm's counters, which decide nothing.
+    """
     own = net.state_dict()
+    state = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")} | state
     if foreign := state.keys() - own.keys():
         rest = names() & foreign
         state = {name: tensor for name, tensor in state.items() if name not in rest}

@@ -58,14 +58,22 @@ class Store:
             self.shown = str(folder / "study.journal")
             self.storage = _journal(folder / "study.journal", create)
         else:
+            from alembic.util import CommandError
+
             address = _address(url)
             # *** for the password; the query may hold another one
             self.shown = address.set(drivername="postgresql", query={}).render_as_string()
             try:
                 with self.reachable():
                     self.storage = _database(address, heartbeat)
-            except RuntimeError as error:  # the tables are of another version of Optuna
-                raise UserError(f"--storage: {error} (STORAGE_URL: postgresql+pg8000://...)") from None
+            except (
+                RuntimeError,
+                CommandError,
+            ) as error:  # the tables are of another version of Optuna, or another program
+                cure = "(STORAGE_URL: postgresql+pg8000://...), or take a database of its own"
+                raise UserError(f"--storage: {error} {cure}") from None
+            except TypeError as error:  # the driver lacks an option behind the "?", or needs a user
+                raise UserError(f"--storage: {error}; it must be {_FORM}") from None
 
     @contextmanager
     def reachable(self) -> Iterator[None]:
