@@ -147,6 +147,8 @@ def test_several_names_behind_one_option():
     found = spread(COMMANDS["report"], ["--runs", "a", "b c", "--out", "x", "--json", "-"])
     assert found == ["--runs", "a", "--runs", "b c", "--out", "x", "--json", "-"]
     assert spread(COMMANDS["train"], ["train.lr=1", "--fold", "0"]) == ["--set", "train.lr=1", "--fold", "0"]
+    longer_than_a_file_name = f"model.args={{{'a' * 300}: 1}}"
+    assert spread(COMMANDS["train"], [longer_than_a_file_name]) == ["--set", longer_than_a_file_name]
 
 
 def test_a_quote_left_open_is_refused():

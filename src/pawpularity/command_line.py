@@ -34,7 +34,7 @@ def spread(command: Any, words: Sequence[str]) -> list[str]:
             found.append(word)
             if option is not None and not option.is_flag and not value:
                 found += [following] if (following := next(rest, None)) is not None else []
-        elif takes_settings and SETTING.match(word) and not Path(word).exists():
+        elif takes_settings and SETTING.match(word) and not os.path.exists(word):  # noqa: PTH110 - False for a word too long for a path
             found += ["--set", word]
         elif repeated:
             found += [repeated, word]

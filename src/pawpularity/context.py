@@ -146,5 +146,5 @@ def default_run(configs: str, data: Path, settings: Sequence[str] = ()) -> str:
     the contest's and the sample."""
     name = run_name(configs) or "run"
     if any(re.match(r"model(\.|=.*\b)backbone\b", word) for word in settings):
-        name = resolve(configs, settings).model.backbone.partition(".")[0]
+        name = run_name(resolve(configs, settings).model.backbone.partition(".")[0]) or "run"
     return name + data_suffix(data)

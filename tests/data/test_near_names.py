@@ -69,8 +69,8 @@ def test_a_photo_under_a_near_name_is_named(shelter, work, refused, how):
 def test_near_names_and_no_others_are_found():
     among = {near_name(name): name for name in ("abc", "00012", "120000000000", "Zoé", "0123e6")}
     assert [find_near(word, among) for word in ("ABC.JPG", "12", "12.0", "1.2E+11", "Zoe\u0301.png", "abd", "1.3E+11", "1e5",
-                                                   "1.23E+08")] == [
-        "abc", "00012", "00012", "120000000000", "Zoé", None, None, None, "0123e6"]  # fmt: skip
+                                                   "1.23E+08", "abc.heic", "ABC.jpg.jpg", "b'abc'")] == [
+        "abc", "00012", "00012", "120000000000", "Zoé", None, None, None, "0123e6", "abc", "abc", "abc"]  # fmt: skip
 
 
 def test_a_table_beside_its_photos_has_them(shelter, tmp_path):
@@ -95,6 +95,14 @@ def test_predictions_whose_ids_are_written_otherwise_are_told_so(shelter, work, 
         line = refused(*words)
         assert "looks like" in line, words
         assert table["Id"][0] in line or table["Id"].min() in line
+
+
+def test_photos_of_another_ending_are_named_where_leaks_are_looked_for(shelter, work, refused):
+    renamed(shelter, lambda name: name.replace(".jpg", ".JPG"))
+    table = pd.read_csv(shelter / "train.csv", dtype=str)
+    own = pd.DataFrame({"Id": table["Id"], "fold": np.arange(60) % 4, "target": table["Pawpularity"]})
+    own.assign(prediction=np.linspace(20, 60, 60)).to_csv("own.csv", index=False)
+    assert '.JPG"' in refused("leakcheck", "own.csv", "--photos", shelter)
 
 
 def test_a_folder_with_a_long_name(shelter, work, capfd):

@@ -52,6 +52,22 @@ def test_other_targets_stay_what_they_are(work):
         np.testing.assert_allclose(read(table().assign(target=target))["target"], target)
 
 
+def test_targets_of_a_few_folds_may_be_rounded(work):
+    for how in ("float16", "bfloat16"):
+        target = table()["target"].where(table().index % 10 > 0, ROUNDED[how](table()["target"]))
+        assert (target != table()["target"]).any()
+        assert (read(table().assign(target=target))["target"] == table()["target"]).all()
+
+
+@pytest.mark.parametrize("unknown", [0.0, -1.0, 999.0])
+def test_rows_whose_score_is_not_known_are_named(work, unknown):
+    with pytest.raises(UserError, match=r"12 of 300 targets.*not known"):
+        read(table().assign(target=table()["target"].where(table().index % 25 > 0, unknown)))
+    ten = table().assign(target=(table()["target"] / 10).round())
+    assert ten["target"].min() == 0
+    assert read(ten)["target"].equals(ten["target"]), "another scale"
+
+
 def test_hundredths_and_tens_are_told_from_scores(work, capsys):
     rows = table()
     with pytest.raises(UserError, match=r"predictions .*--scale 0\.01"):
@@ -129,6 +145,7 @@ UNSCORED = {
     "two folds of their means": lambda t: t["prediction"].where(t["fold"] < 3, 37.0 + t["fold"]),
     "rounded, a fold of zeros": lambda t: t["prediction"].round().where(t["fold"] < 4, 0.0),
     "zeros here and there": lambda t: t["prediction"].where(t.index % 11 > 0, 0.0),
+    "each fold's mean here and there": lambda t: t["prediction"].where(t.index % 11 > 0, 38 + t["fold"] / 7),
     "the mean here and there": lambda t: t["prediction"].where(t.index % 11 > 0, 38.04),
     "999 twice, among many ties": lambda t: t["prediction"].round().where(t.index > 1, 999.0),
     "-999 twice": lambda t: t["prediction"].where(t.index > 1, -999.0),
@@ -159,6 +176,7 @@ LEGAL = {
     "clipped below": lambda t: t["prediction"].clip(30, 100),
     "clipped above": lambda t: t["prediction"].clip(1, 55),
     "clipped at nought": lambda t: (t["prediction"] - 30).clip(0),
+    "clipped fold by fold": lambda t: t["prediction"].clip(30 + t["fold"], 50 - t["fold"]),
     "whole numbers": lambda t: t["prediction"].round(),
     "half precision": lambda t: t["prediction"].astype(np.float16),
     "two leaves": lambda t: np.where(t["prediction"] > 60, 70.0, 35.0),

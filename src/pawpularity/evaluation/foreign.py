@@ -44,6 +44,7 @@ def read_foreign(path: Path, word: str, scale: float | None) -> pd.DataFrame:
     whole = whole_scores(target)
     if (off := float(np.abs(whole - target).max())) > 0:
         log(f"{word}: targets are up to {off:.1g} beside whole scores, as after float32; read as whole scores")
+    require_known(table.assign(target=whole), word)
     return table.assign(target=whole)
 
 
@@ -74,6 +75,7 @@ def require_scored(table: pd.DataFrame, word: str) -> None:
         "a fold below 0": fold < 0,
         "a prediction that is the same in the whole fold": constant_folds(prediction, fold),
         "the same prediction": filler(prediction),
+        "the same prediction as others of their fold": filler(with_common_joined(prediction, fold)),
     }
     for what, rows in found.items():
         if rows.any():
@@ -83,6 +85,19 @@ def require_scored(table: pd.DataFrame, word: str) -> None:
             raise UserError(f"{word}: {count} have {what} ({first}), as rows that no model scored; remove them")
 
 
+def require_known(table: pd.DataFrame, word: str) -> None:
+    """Raise UserError if targets are whole scores but for some outside 1 to 100, as rows have whose score is not known."""
+    target = table["target"].to_numpy(dtype=np.float64)
+    outside = (target < 1) | (target > 100)
+    # Targets of another scale are as they are.
+    if outside.any() and (target % 1 == 0).all() and np.median(target) > 10:
+        at = int(outside.argmax())
+        raise UserError(
+            f"{word}: {int(outside.sum()):,} of {len(target):,} targets are no score of 1 to 100 (first {table[ID].iloc[at]}: "
+            f"{target[at]:g}); remove rows whose score is not known, or bring all to scores with --scale"
+        )
+
+
 def constant_folds(prediction: Floats, fold: NDArray[np.int64]) -> Marks:
     """(n,) rows of folds in which every prediction is the same, where those of other folds are not."""
     folds = pd.Series(prediction).groupby(fold)
@@ -90,6 +105,18 @@ def constant_folds(prediction: Floats, fold: NDArray[np.int64]) -> Marks:
     rest = np.unique(prediction[~rows], return_counts=True)[1]
     # A constant in every fold is the constant's own score, and a tree of two leaves may give one answer to a whole fold.
     return rows if len(rest) and rest.max() <= rest.sum() / 2 else np.zeros_like(rows)
+
+
+def with_common_joined(prediction: Floats, fold: NDArray[np.int64]) -> Floats:
+    """`prediction` with each fold's most common value (of five rows or more, within the fold's range) put to one value for all.
+
+    So what every fold filled in by itself, as its training rows' mean, looks like one filler.
+    """
+    values = pd.Series(prediction)
+    folds, count = values.groupby(fold), values.groupby([fold, prediction]).transform("size")
+    inside = (values > folds.transform("min")) & (values < folds.transform("max"))
+    common = inside & (count >= 5) & (count == count.groupby(fold).transform("max"))
+    return np.asarray(values.where(~common, values[common].median()), dtype=np.float64)
 
 
 def filler(prediction: Floats) -> Marks:

@@ -96,8 +96,10 @@ def find_photos(source: Predictions, named: str | None, data: Path | None) -> di
     if len(found) >= FEWEST_PHOTOS:
         return found
     if named:
+        # Those under another ending are named with it.
+        names = by_id if by_id else [path.name for path in place.glob("*")]
         raise UserError(f"--photos {folder}: holds {len(found)} of these {len(source.table)} photos as ID.jpg; "
-                        f"{FEWEST_PHOTOS} or more are needed{near_hint(source.table[ID], by_id)}")  # fmt: skip
+                        f"{FEWEST_PHOTOS} or more are needed{near_hint(source.table[ID], names)}")  # fmt: skip
     return {}
 
 
