@@ -89,6 +89,12 @@ def test_a_table_of_another_habit_is_told_its_cure(refuses, old, new, word):
     refuses(LABELS, word, "folds", "--data", "labels")
 
 
+@pytest.mark.parametrize(("mark", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_quoted_table_of_another_separator_is_told_its_cure(work, refused, mark, word):
+    predictions().to_csv(OOF, index=False, sep=mark, quoting=1)
+    assert word in refused("oof", OOF)
+
+
 @pytest.mark.parametrize(
     "above",
     [
@@ -98,6 +104,8 @@ def test_a_table_of_another_habit_is_told_its_cure(refuses, old, new, word):
         "Out of fold, five folds\n",
         '"My ""best"" model"\n# 2024\n\n',
         "Id of each photo\nsep=,\n",
+        "\ufeff\ufeff",
+        "Saved twice\n\ufeff",
     ],
 )
 def test_what_stands_above_a_header_is_passed_over(work, refused, above):
@@ -264,6 +272,7 @@ TABLES: list[tuple[str, Callable[[str], str], str]] = [
     ("test.csv", lambda text: text.replace("Blur", "Blurry", 1), 'rename column "Blurry"'),
     ("sample_submission.csv", lambda text: "", "is empty"),
     ("sample_submission.csv", lambda text: text + "zzz,1\n", "first zzz"),
+    ("sample_submission.csv", lambda text: text.upper().replace("ID,PAWPULARITY", "Id,Pawpularity"), "looks like"),
     ("sample_submission.csv", lambda text: text.rpartition("\n")[0].rpartition("\n")[0], "different Ids"),
 ]  # fmt: skip
 

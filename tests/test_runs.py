@@ -118,7 +118,7 @@ def test_a_runs_name_is_one_folders(name):
      ("small/vgg19_bn", "toy", [], "small-vgg19_bn-toy"), (None, "toy", ["model.backbone=resnet18.a1_in1k"], "resnet18-toy"),
      ("densenet161", "toy", ["model={backbone: mobilenetv2_100}"], "mobilenetv2_100-toy"),
      ("densenet161", "toy", ["model.backbone=densenet161.tv_in1k"], "densenet161-toy"),
-     ("densenet161", "toy", ["model.backbone=hf-hub:timm/resnet18.a1_in1k"], "hf-hub-timm-resnet18-toy"),
+     ("densenet161", "toy", ["model.backbone=hf-hub:timm/resnet18.a1_in1k"], "resnet18-toy"),
      ("densenet161", "toy", ["model.backbone=resnet18", "model.backbone=mobilenetv2_100"], "mobilenetv2_100-toy")],
 )  # fmt: skip
 def test_a_run_is_named_after_what_it_is(config, data, words, name, work, drawn):

@@ -144,7 +144,7 @@ def data_suffix(data: Path) -> str:
 def default_run(configs: str, data: Path, settings: Sequence[str] = ()) -> str:
     """The config's name, or the backbone's where one of `settings` names it; with the data folder's name for data other than
     the contest's and the sample."""
-    name = run_name(configs) or "run"
+    name = short_name(run_name(configs) or "run", 59)
     if any(re.match(r"model(\.|=.*\b)backbone\b", word) for word in settings):
-        name = run_name(resolve(configs, settings).model.backbone.partition(".")[0]) or "run"
+        name = resolve(configs, settings).model.backbone.rpartition("/")[2].partition(".")[0]
     return name + data_suffix(data)

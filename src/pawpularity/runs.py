@@ -59,10 +59,10 @@ KINDS = {"run": "a trained run", "head": "a head on frozen features", "ensemble"
 
 def check_name(name: str) -> str:
     """`name` if it can be a folder below oof/, else UserError."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in RESERVED:
-        raise UserError(
-            f'--run "{name[:100]}": must be up to 100 letters, digits, ".", "_", "-", and none of {", ".join(RESERVED)}'
-        )
+    # A word that ends in .csv means a file, so such a run could never be named again.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in RESERVED or name.lower().endswith(".csv"):
+        raise UserError(f'--run "{name[:100]}": must be up to 100 letters, digits, ".", "_", "-", not end in .csv, and be none of '
+                        f"{', '.join(RESERVED)}; name it with RUN=...")  # fmt: skip
     return name
 
 

@@ -49,6 +49,8 @@ NEAR: dict[str, tuple[Callable[[Path], None], str]] = {
     "another ending": (lambda at: renamed(at, lambda name: name.replace(".jpg", ".JPEG")), ".JPEG"),
     "another case": (lambda at: in_table(at, str.upper), ".jpg"),
     "with an ending in the table": (lambda at: in_table(at, lambda name: f"{name}.jpg"), ".jpg"),
+    "two endings": (lambda at: renamed(at, lambda name: f"{name}.jpg"), ".jpg.jpg"),
+    "HEIC": (lambda at: renamed(at, lambda name: name.replace(".jpg", ".HEIC")), ".HEIC"),
     "one folder deeper": (one_deeper, "train/"),
     "zeros lost": (lambda at: (new_ids(at, ["001000"]), in_table(at, lambda name: name.lstrip("0"))), "001000.jpg"),
     "rounded": (lambda at: (new_ids(at, ["123456789012345"]),
@@ -67,10 +69,11 @@ def test_a_photo_under_a_near_name_is_named(shelter, work, refused, how):
 
 
 def test_near_names_and_no_others_are_found():
-    among = {near_name(name): name for name in ("abc", "00012", "120000000000", "Zoé", "0123e6")}
+    long = "120000000000"
+    among = {near_name(name): name for name in ("abc", "00012", long, "Zoé", "0123e6")}
     assert [find_near(word, among) for word in ("ABC.JPG", "12", "12.0", "1.2E+11", "Zoe\u0301.png", "abd", "1.3E+11", "1e5",
-                                                   "1.23E+08", "abc.heic", "ABC.jpg.jpg", "b'abc'")] == [
-        "abc", "00012", "00012", "120000000000", "Zoé", None, None, None, "0123e6", "abc", "abc", "abc"]  # fmt: skip
+                                                   "1.23E+08", "abc.heic", "ABC.jpg.jpg", "b'abc'", "1.2E+011")] == [
+        "abc", "00012", "00012", long, "Zoé", None, None, None, "0123e6", "abc", "abc", "abc", long]  # fmt: skip
 
 
 def test_a_table_beside_its_photos_has_them(shelter, tmp_path):
@@ -114,8 +117,19 @@ def test_a_folder_with_a_long_name(shelter, work, capfd):
     assert all(len(run) <= 100 for run in runs)
 
 
-def test_ids_that_a_spreadsheet_made_equal_are_not_called_doubled(tmp_path):
-    rows = "\n".join(["1.23E+14" + ",0" * 12 + ",30"] * 2)
+@pytest.mark.parametrize("name", ["1.23E+14", "1.2345678901234568e+20"])
+def test_ids_that_a_spreadsheet_made_equal_are_not_called_doubled(tmp_path, name):
+    rows = "\n".join([name + ",0" * 12 + ",30"] * 2)
     (tmp_path / "train.csv").write_text(",".join(["Id", *METADATA, "Pawpularity"]) + "\n" + rows + "\n")
     with pytest.raises(UserError, match="spreadsheet"):
         read_train(tmp_path)
+
+
+def test_runs_are_named_so_that_a_command_can_name_them_again(drawn, work):
+    folder = Path("f" * 60, "g" * 60)
+    folder.mkdir(parents=True)
+    Path(folder, "mine.yaml").write_text("{}")
+    assert len(context(str(folder / "mine.yaml"), data=str(drawn)).run.name) <= 100
+    assert context(data=str(drawn), settings=["model.backbone=timm/resnet18"]).run.name == "resnet18-toy"
+    with pytest.raises(UserError, match="RUN="):
+        context(data=str(drawn), run="mine.CSV")

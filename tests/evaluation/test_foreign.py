@@ -79,6 +79,25 @@ def test_hundredths_and_tens_are_told_from_scores(work, capsys):
     assert "--scale 10" in capsys.readouterr().err
 
 
+OTHER_SCALES = {
+    "z-scores": (lambda x: (x - 38) / 20, ("prediction", "target")),
+    "eight bits": (lambda x: 2.55 * x, ("prediction", "target")),
+    "z-scores, predictions alone": (lambda x: (x - 38) / 20, ("prediction",)),
+    "logarithms, predictions alone": (np.log, ("prediction",)),
+    "tens, predictions alone": (lambda x: x / 10, ("prediction",)),
+}
+
+
+@pytest.mark.parametrize("how", OTHER_SCALES)
+def test_a_column_on_another_scale_is_not_read_in_silence(work, capsys, how):
+    change, columns = OTHER_SCALES[how]
+    rows = table().assign(prediction=table()["prediction"].clip(2, 99))
+    read(rows)
+    assert "scale" not in capsys.readouterr().err
+    read(rows.assign(**{name: change(rows[name]) for name in columns}))
+    assert "scale" in capsys.readouterr().err
+
+
 def test_rounding_costs_no_alarm_no_comparison_and_no_metadata(drawn, work, paw):
     labels = pd.read_csv(drawn / "train.csv", dtype={"Id": str})
     labels.to_csv("train.csv", index=False)
@@ -149,6 +168,7 @@ UNSCORED = {
     "the mean here and there": lambda t: t["prediction"].where(t.index % 11 > 0, 38.04),
     "999 twice, among many ties": lambda t: t["prediction"].round().where(t.index > 1, 999.0),
     "-999 twice": lambda t: t["prediction"].where(t.index > 1, -999.0),
+    "-999 once": lambda t: t["prediction"].where(t.index > 0, -999.0),
     "shares, -1 here and there": lambda t: (t["prediction"] / 100).where(t.index % 30 > 0, -1.0),
 }
 
@@ -173,6 +193,7 @@ def test_a_fold_below_zero_is_no_fold(work, refused):
 LEGAL = {
     "a constant": lambda t: 38.0,
     "the constant of each fold": lambda t: 37 + t["fold"] / 7,
+    "hardly trained, one other": lambda t: 38 + t["prediction"] / 1e4 + 0.5 * (t.index == 9),
     "clipped below": lambda t: t["prediction"].clip(30, 100),
     "clipped above": lambda t: t["prediction"].clip(1, 55),
     "clipped at nought": lambda t: (t["prediction"] - 30).clip(0),

@@ -69,7 +69,7 @@ class Cells:
             if wrong := _id_fault(value):
                 raise UserError(f"{self.where(i, ID)}: {wrong}")
             if value in first:
-                shortened = re.fullmatch(r"\d(\.\d+)?E\+\d+", value)
+                shortened = re.fullmatch(r"\d(\.\d+)?E\+\d+", value, re.IGNORECASE)
                 remedy = "a spreadsheet shortened them: write Ids as text" if shortened else "keep one of them"
                 raise UserError(
                     f"{self.path}: Id {shown(value)} is in row {self.rows[first[value]]} and again in row "
@@ -185,12 +185,12 @@ def find_near(name: str, among: Mapping[str, str]) -> str | None:
         return found
     if rounded := re.fullmatch(r"\d(?:\.(\d+))?e\+\d+", name.casefold()):
         digits = len(rounded[1] or "")
-        return next((true for near, true in among.items() if _rounded(near, digits) == name.casefold()), None)
+        return next((true for near, true in among.items() if _rounded(near, digits) == float(name)), None)
     return None
 
 
-def _rounded(text: str, digits: int) -> str:
-    return f"{float(text):.{digits}e}" if re.fullmatch(r"\d+(e\d+)?", text, re.ASCII) else ""
+def _rounded(text: str, digits: int) -> float | None:
+    return float(f"{float(text):.{digits}e}") if re.fullmatch(r"\d+(e\d+)?", text, re.ASCII) else None
 
 
 def near_hint(others: Iterable[str], ids: Iterable[str]) -> str:
@@ -230,10 +230,12 @@ def _frame(cells: Cells) -> pd.DataFrame:
 
 def _records(path: Path) -> list[list[str]]:
     records: list[list[str]] = []
+    text = _text(path)
     try:
         # newline="" leaves line ends to the csv module, which takes \n, \r\n and \r alike.
-        records.extend(csv.reader(io.StringIO(_text(path), newline=""), strict=True))
+        records.extend(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:  # most often a quote that is never closed
+        _require_commas(path, text, '"')
         raise UserError(f"{path}, row {len(records) + 1}: is not readable CSV ({error}); correct its quotes") from None
     return records
 
@@ -250,7 +252,7 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode().replace("\ufeff", "")  # also one below a title, or a second one
     except UnicodeDecodeError as error:
         row = raw.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, row {row}: is not UTF-8 text; save the file as CSV UTF-8") from None
@@ -279,15 +281,20 @@ def _position(path: Path, header: Sequence[str], name: str, columns: Sequence[st
     if count > 1:
         raise UserError(f'{path}: column "{name}" is in the header {count} times; keep one')
     if len(header) == 1:
-        for mark, marks in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-            if mark in header[0]:
-                raise UserError(f"{path}: is separated by {marks}, not commas; save it as comma-separated")
+        _require_commas(path, header[0])
     folded = {other.casefold(): other for other in header if other not in columns}
     if close := get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6):
         raise UserError(f'{path}: column "{name}" is missing; rename column {shown(folded[close[0]])}?')
     more = f" and {len(header) - _NAMED} more" if len(header) > _NAMED else ""
     listed = ", ".join(map(shown, header[:_NAMED])) + more
     raise UserError(f'{path}: column "{name}" is missing; the file has {listed}; add it')
+
+
+def _require_commas(path: Path, text: str, quote: str = "") -> None:
+    """Raise UserError if another separator is in `text`, between two of `quote`."""
+    for mark, marks in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if quote + mark + quote in text:
+            raise UserError(f"{path}: is separated by {marks}, not commas; save it as comma-separated")
 
 
 def _id_fault(value: str) -> str:

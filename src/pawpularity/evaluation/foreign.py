@@ -17,7 +17,7 @@ from pawpularity.evaluation.oof import read_oof
 
 Marks = NDArray[np.bool_]
 _TYPICAL = 35.0  # score points: the median of true scores and of any predictor's answers is about that
-_FOLD = 10  # fewest rows of a fold that may be called constant
+_FOLD = 10  # fewest rows that may be called constant, or of another scale
 _NORMAL = NormalDist()
 
 
@@ -36,16 +36,26 @@ def read_foreign(path: Path, word: str, scale: float | None) -> pd.DataFrame:
                 raise UserError(
                     f"{word}: nine of ten {column}s lie in {low:.3g} to {high:.3g}, scores are 1-100; add --scale {times}"
                 )
-            if column == "target" and low >= 0 and high <= 10:
-                log(f"{word}: nine of ten targets lie in {low:.3g} to {high:.3g}; scores of ten points need --scale 10")
     else:
         table = rescaled(table, word, scale)
+    _log_doubtful_scale(table, word)
     target = table["target"].to_numpy(dtype=np.float64)
     whole = whole_scores(target)
     if (off := float(np.abs(whole - target).max())) > 0:
         log(f"{word}: targets are up to {off:.1g} beside whole scores, as after float32; read as whole scores")
     require_known(table.assign(target=whole), word)
     return table.assign(target=whole)
+
+
+def _log_doubtful_scale(table: pd.DataFrame, word: str) -> None:
+    """Log targets that are hardly scores of 1-100, and predictions that are hardly on their scale, as logarithms or z-scores."""
+    low, high = np.quantile(table["target"], [0.05, 0.95])
+    lowest, highest = np.quantile(table["prediction"], [0.05, 0.95])
+    targets = f"{word}: nine of ten targets lie in {low:.3g} to {high:.3g}"
+    if low < 0 or high <= 10 or high > 101:
+        log(f"{targets}, scores in 1-100; scores of ten points, for example, need --scale 10")
+    elif len(table) >= _FOLD and (highest < low or lowest > high):
+        log(f"{targets}, nine of ten predictions in {lowest:.3g} to {highest:.3g}; is one of them on another scale?")
 
 
 def rescaled(table: pd.DataFrame, word: str, scale: float) -> pd.DataFrame:
@@ -138,7 +148,9 @@ def filler(prediction: Floats) -> Marks:
         gap, tail = float(np.abs(np.delete(values, at) - value).min()), count / n
         # An upper tail may be long, and a few answers alone there. Below 0 is no score, nor is what lies far from all others.
         hazard = _NORMAL.pdf(_NORMAL.inv_cdf(tail)) / tail if at == 0 else 1.0
-        few = count > 1 and (value <= 0 or gap > 3 * rest.std())
+        # A single value may be a stray, unless it lies as far below 0 as -999, or as -1 among shares.
+        sure = count > 1 or (value < 0 and gap > 2 * np.median(rest))
+        few = sure and (value <= 0 or gap > 3 * rest.std())
         if many if inside else (many or few) and count * hazard * gap > 9 * rest.std():
             return np.asarray(place == at)
     return np.zeros(len(prediction), dtype=bool)

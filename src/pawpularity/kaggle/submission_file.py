@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pawpularity.data import CONTEST
-from pawpularity.data.tables import ID, TARGET, read_cells, read_sample_submission
+from pawpularity.data.tables import ID, TARGET, near_hint, read_cells, read_sample_submission
 from pawpularity.errors import UserError
 
 
@@ -44,5 +44,6 @@ def check_ids(ids: Sequence[str], what: str, data: Path) -> None:
     sample = data / "sample_submission.csv"
     if sample.exists() and (differing := set(read_sample_submission(data)[ID]) ^ set(ids)):
         raise UserError(
-            f"{what} and {sample} hold different Ids ({len(differing)} differ, first {min(differing)}); download both again"
+            f"{what} and {sample} hold different Ids ({len(differing)} differ, first {min(differing)})"
+            f"{near_hint(differing - set(ids), ids) or '; download both again'}"
         )

@@ -152,12 +152,13 @@ def _encoding(encoder: "Encoder", context: Context, settings: list[str]) -> Esti
     network = frozen_network(encoder, compute, size=encoder.size, seed=0)
     pixels = torch.randint(0, 256, (8, encoder.size, encoder.size, 3), dtype=torch.uint8, device=compute.device)
 
-    def run() -> None:
-        with torch.no_grad(), compute.autocast():
-            network.frozen_features(pixels)
+    @torch.no_grad()
+    def encode() -> int:
+        with compute.autocast():
+            return network.frozen_features(pixels).shape[1]
 
-    each = _second_time(run, compute.synchronise) / len(pixels)
-    return Estimate(f"encode {encoder.name}", each * photos, photos * network.backbone.width * 4)
+    each, width = _second_time(encode, compute.synchronise) / len(pixels), encode()
+    return Estimate(f"encode {encoder.name}", each * photos, photos * width * 4)
 
 
 def _training(name: str, config: Config, context: Context) -> Estimate:
@@ -208,7 +209,7 @@ def _training(name: str, config: Config, context: Context) -> Estimate:
     return Estimate(name, passes * frozen_s + seen * step_s, disk, trained)
 
 
-def _second_time(work: Callable[[], None], synchronise: Callable[[], None]) -> float:
+def _second_time(work: Callable[[], object], synchronise: Callable[[], None]) -> float:
     """Seconds of the second run: the first pays for kernels, memory and threads."""
     for _ in range(2):
         started = time.perf_counter()
