@@ -10,11 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from pawpularity import Predictor
 from pawpularity.coach.coach import ranked
+from pawpularity.coach.doubt import ENCODER, Typical
 from pawpularity.coach.evaluate_tips import pair_for
+from pawpularity.coach.traits import Features
+from pawpularity.device import Compute
 from pawpularity.evaluation.calibration import Calibration
 from pawpularity.evaluation.oof import read_oof
 from pawpularity.evaluation.predictions import open_predictions
@@ -108,8 +113,10 @@ def test_what_is_hardly_a_photo_gets_no_number_and_equal_photos_are_too_close_to
     page = np.full((160, 120, 3), 255, dtype=np.uint8)
     page[20:140:8, 10:110] = np.random.default_rng(1).integers(0, 2, (15, 100, 1), dtype=np.uint8) * 255
     Image.fromarray(page).save("page.png")
-    doubtful = ["noise.png", "red.png", "page.png"]
-    done, found = coach("red.png", photo, "page.png", "noise.png")
+    for name, picture in zip(("china.png", "flower.png"), load_sample_images().images, strict=True):
+        Image.fromarray(picture).save(name)
+    doubtful = ["noise.png", "red.png", "page.png", "china.png", "flower.png"]
+    done, found = coach("red.png", photo, *doubtful[2:], "noise.png")
     assert [row["photo"] for row in found["order"]] == [str(photo)]
     assert {report["photo"]: bool(report["doubt"]) for report in found["photos"]} == {
         str(photo): False,
@@ -120,11 +127,28 @@ def test_what_is_hardly_a_photo_gets_no_number_and_equal_photos_are_too_close_to
             numbers = [value for key, value in report.items() if key not in ("photo", "fold", "notes", "doubt", "tips")]
             assert set(numbers) == {None}
             assert report["tips"] == []
-    for name in doubtful:
+    for name in doubtful[:2]:
         done, _ = coach(name)
         assert (done.code, "no score" in done.out, "points" in done.out.splitlines()[0]) == (0, True, False)
     done, _ = coach(photo, shutil.copy(photo, "copy.jpg"))
     assert "too close" in done.out
+
+
+def test_real_pets_are_not_doubted_and_other_pictures_are(real):
+    folder = real / "pawpularity-100" / "train"
+    pets = [np.asarray(Image.open(path).convert("RGB").resize((224, 224))) for path in sorted(folder.glob("*.jpg"))]
+    random = np.random.default_rng(0)
+    plain = [np.full((224, 224, 3), random.integers(0, 256, 3), dtype=np.uint8) for _ in range(5)]
+    blocks = [np.kron(random.integers(0, 256, (n, n, 3)), np.ones((224 // n, 224 // n, 1))) for n in (4, 8, 32, 224)]
+    photos = [np.asarray(Image.fromarray(picture).resize((224, 224))) for picture in load_sample_images().images]
+    ramp = np.repeat(np.linspace(0, 255, 224)[None, :, None], 224, axis=0).repeat(3, axis=2)
+    others = np.stack([*plain, *blocks, *photos, ramp]).astype(np.uint8)
+    looks = Features(ENCODER, 224, 0, Compute(torch.device("cpu"), torch.float32, ""))
+    typical = Typical.fit(looks(np.stack(pets[::2])))
+    rest = np.stack(pets[1::2])
+    assert np.mean([bool(typical.doubt(row[None])) for row in looks(rest)]) <= 0.08
+    assert np.mean([bool(typical.doubt(row[None])) for row in looks(rest // 4)]) <= 0.1, "dark ones"
+    assert all(typical.doubt(row[None]) for row in looks(others))
 
 
 def test_a_run_no_better_than_its_constant_gives_no_advice(bench, drawn, paw, photo, monkeypatch):
@@ -191,7 +215,7 @@ def test_runs_that_cannot_be_used_here_are_refused(bench, drawn, refused, settin
 
 def test_other_data_than_the_runs_own_are_refused(bench, drawn, refused, photo):
     assert "DATA=" in refused("coach", photo, "--run", "toy"), "the sample, which is not drawn for that"
-    assert not Path("input").exists()
+    assert not Path("input/sample").exists()
     other = Path(shutil.copytree(drawn, "other"))
     table = (other / "train.csv").read_text()
     (other / "train.csv").write_text(table.rsplit(",", 1)[0] + ",77\n")

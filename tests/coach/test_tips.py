@@ -26,11 +26,12 @@ ROWS = {"contrast": evidence(unit=40.0), "Face": evidence(), "Eyes": evidence(),
         "Blur": evidence(effect=-3.0), "subject share": evidence(unit=0.2)}  # fmt: skip
 PROBES = dict.fromkeys(("Face", "Eyes", "Group", "Blur"), Probe(400, 200, 0.9))
 LEVELS = {"contrast": np.linspace(0.0, 100.0, 101).tolist(), "subject share": np.linspace(0.1, 0.6, 101).tolist()}
+TYPICAL = Typical([0.0], [[1.0]], [1.0], 1.0)
 GOOD = {"contrast": 80.0, "subject share": 0.5, "Face": 0.99, "Eyes": 0.98, "Group": 0.01, "Blur": 0.02}
 
 
 def tips(measured, rows=ROWS, probes=PROBES):
-    return {tip.key: tip for tip in tips_for(GOOD | measured, Learned(rows, probes, LEVELS, []))}
+    return {tip.key: tip for tip in tips_for(GOOD | measured, Learned(rows, probes, LEVELS, [], TYPICAL))}
 
 
 def test_a_photo_that_lacks_nothing_gets_no_advice():
@@ -171,7 +172,7 @@ def test_what_lies_off_the_directions_of_the_runs_photos_is_doubted():
 
 def test_what_was_learnt_is_read_back_the_same(fitted, tmp_path):
     typical = Typical.fit(fitted[0])
-    learned = Learned(ROWS, fitted[2], LEVELS, ["a note"], [{"tip": "crop", "promised": None}], typical)
+    learned = Learned(ROWS, fitted[2], LEVELS, ["a note"], typical, [{"tip": "crop", "promised": None}])
     write_learned(tmp_path / "coach.json", "key", learned)
     assert read_learned(tmp_path / "coach.json", "key") == learned
     assert read_learned(tmp_path / "coach.json", "another") is None

