@@ -50,7 +50,8 @@ def test_later_layers_win():
     [
         ("lr=0.1", '"train.lr"'), ("train.lrr=1", '"train.lr"'), ("trian.lr=1", '"train.lr"'), ("train.lr=20", "1e-09..10"),
         ("train.lr=nan", "number"), ("train.lr=true", "number"), ("train.epochs=2.5", "whole number"), ("train.loss=mea", "huber"),
-        ("train.frozen_bn=1", "true or false"), ("model.unfrozen=-1", "or all"), ("model.metadata_widths=[0]", "list"),
+        ("train.frozen_bn=1", "true or false"), ("model.unfrozen=-1", "4 blocks"),
+        ("train.loss=ordinal", "output=ordinal"), ("model.metadata_widths=[0]", "list"),
         ("folds=3", "folds.k"), ("train.lr", "key=value"), ("name=x", "--run"), ("model.metadata_widths=[16", "[16,32]"),
         ("model.metadata_widths=[]", "metadata=none"), ("train.warmup_epochs=99", "warmup"), ("train.split=leaky", "copies"),
         ("train.views=3", "strong"), ("model.output=relu", "bce"), ("search.fold=9", "folds.k"),

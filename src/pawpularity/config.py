@@ -44,7 +44,10 @@ class Photos(Section):
     """How a photo becomes a square of pixels."""
 
     size: int = _key(224, "pixels per side; the paper's four networks all saw 224", 32, 2048)
-    fit: Literal["squash", "crop"] = _key("squash", "squash = stretch to the square (the paper); crop = centred square")
+    fit: Literal["squash", "crop", "pad"] = _key(
+        "squash",
+        "squash = stretch to the square (the paper); crop = centred square; pad = grey beside the shorter side",
+    )
 
 
 class Folds(Section):
@@ -66,8 +69,16 @@ class Model(Section):
         "imagenet = timm's for that tag (downloaded once); drawn = the packaged net, trained on drawings; none = random; "
         "a file (.safetensors, .pth); a folder of NAME[.TAG].safetensors",
     )
-    unfrozen: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
-        82, description="parameter tensors trained, counted from the backbone's end (the authors froze 400 of 482)"
+    unfrozen: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^(all|[1-9]\d* blocks?)$")] = Field(
+        82,
+        description="parameter tensors trained, counted from the backbone's end (the authors froze 400 of 482); all; or the last "
+        '"4 blocks"',
+    )
+    lora: int = _key(
+        0,
+        "train low-rank changes of this rank to the linear and 1x1 layers of the unfrozen part, not the layers; 0 = off",
+        0,
+        4096,
     )
     metadata: Literal["use", "none"] = _key("use", "the twelve metadata columns")
     metadata_widths: list[Width] = _key([16, 32, 64], "layers of the metadata branch")
@@ -77,7 +88,11 @@ class Model(Section):
     image_width: Width = _key(512, "the image branch's linear layer")
     fusion_widths: list[Width] = _key([256], "layers after image and metadata are joined")
     dropout: float = _key(0.3, "in the fusion layers; the paper searched 0.2 - 0.5", 0, 0.95)
-    output: Literal["sigmoid", "relu", "linear"] = _key("sigmoid", "sigmoid x 100, relu (the paper's) or linear")
+    output: Literal["sigmoid", "relu", "linear", "bins", "ordinal"] = _key(
+        "sigmoid",
+        "sigmoid x 100; relu (the paper's); linear; the mean over model.bins scores; ordinal = the sum of steps passed",
+    )
+    bins: int = _key(20, "output bins, ordinal: how many", 2, 100)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -93,13 +108,23 @@ class Model(Section):
 class Train(Section):
     """How one fold is trained."""
 
-    loss: Literal["bce", "mse", "huber"] = _key("bce", "bce on score/100 (needs sigmoid); mse, huber in points")
+    loss: Literal["bce", "mse", "huber", "bins", "ordinal"] = _key(
+        "bce", "bce on score/100 (needs output sigmoid); bins, ordinal (need that output); mse, huber in points"
+    )
     huber_delta: float = _key(10.0, "score points", 1e-3, 1000)
-    lr: float = _key(1e-4, "AdamW's learning rate", 1e-9, 10)
-    weight_decay: float = _key(0.01, "AdamW's weight decay", 0, 10)
+    optimizer: str = _key("adamw", "a name of timm's")
+    lr: float = _key(1e-4, "learning rate", 1e-9, 10)
+    layer_decay: float = _key(1.0, "a block's rate is this share of the next one's; 1 = all learn at train.lr", 0.01, 1)
+    weight_decay: float = _key(0.01, "weight decay", 0, 10)
+    decay_norms: bool = _key(True, "weight decay of norms and biases too")
+    clip_grad: float = _key(0.0, "longest gradient; 0 = any", 0, 1e6)
     epochs: int = _key(10, "at most", 1, 100_000)
     batch_size: int = _key(32, "photos a step, over all processes", 2, 65536)
     accumulation: int = _key(1, "parts that a batch is computed in, to save memory", 1, 1024)
+    grad_checkpointing: bool = _key(False, "save memory: compute the trained blocks a second time for the gradient")
+    start_size: int = _key(
+        0, "pixels a side in the first epoch, photos.size after two thirds of them; 0 = always that", 0, 2048
+    )
     seed: int = _key(0, "of the trained head's start, the order of photos, dropout", 0, 2**31 - 1)
     copies: Literal["none", "paper", "authors"] = _key(
         "none", "fixed copies of photos, by the paper's or the authors' rule"
@@ -113,6 +138,7 @@ class Train(Section):
         100_000,
     )
     mixup: float = _key(0.0, "Beta(a, a) mixing of pairs of photos before the network; 0 = off", 0, 100)
+    cutmix: float = _key(0.0, "Beta(a, a) share of a photo that a part of another one covers; 0 = off", 0, 100)
     manifold_mixup: float = _key(0.0, "the same for cached features, before the trained head", 0, 100)
     frozen_bn: bool = _key(False, "trained BatchNorms keep their statistics; the pretrained configs set it")
     schedule: Literal["plateau", "cosine"] = _key(
@@ -122,6 +148,10 @@ class Train(Section):
     warmup_epochs: float = _key(0.0, "cosine: linear warm-up", 0, 1e6)
     stop: Literal["early", "none"] = _key("early", "early = keep the inner split's best epoch; none = all epochs")
     stop_patience: int = _key(3, "early: epochs without a better inner RMSE before stopping", 1, 100_000)
+    checks: int = _key(1, "times an epoch that the inner split is scored; history.csv has a line for each", 1, 1000)
+    soup: int = _key(
+        1, "average the weights of up to so many of the best checks, as long as the inner RMSE falls", 1, 100
+    )
     inner_share: float = _key(0.1, "the inner split's share of the TRAINING rows; it holds no scored rows", 0.01, 0.5)
     refit: bool = _key(False, "train again on all training rows, for the epochs that the inner split chose")
     ema: float = _key(0.0, "score a moving average of the weights with this decay; 0 = off", 0, 0.99999)
@@ -136,7 +166,8 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        leaky, mixes, early = self.split == "leaky", self.mixup or self.manifold_mixup, self.stop == "early"
+        leaky, early = self.split == "leaky", self.stop == "early"
+        mixes = self.mixup or self.manifold_mixup or self.cutmix
         warmup, strong = self.warmup_epochs, self.augment == "strong"
         rules = {
             f"train.warmup_epochs={warmup:g} is longer than train.epochs={self.epochs}; add train.warmup_epochs=0": (
@@ -147,8 +178,14 @@ class Train(Section):
             ),
             "train.split=leaky takes no random augmentation; add train.augment=none": not leaky
             or self.augment == "none",
-            "train.split=leaky takes no mixup; set train.mixup and train.manifold_mixup to 0": not (leaky and mixes),
-            "train.mixup and train.manifold_mixup: set one of them to 0": not (self.mixup and self.manifold_mixup),
+            "train.split=leaky takes no mixup; set train.mixup, train.manifold_mixup and train.cutmix to 0": not (
+                leaky and mixes
+            ),
+            "train.manifold_mixup mixes cached features; set it, or train.mixup and train.cutmix, to 0": (
+                not (self.manifold_mixup and (self.mixup or self.cutmix))
+            ),
+            "train.soup chooses by an inner split, and train.stop=none makes none; set train.stop=early": early
+            or self.soup == 1,
             f"train.views={self.views}: needs train.augment=strong": self.views == 0 or strong,
             "train.stop=none has no inner split for train.schedule=plateau to watch; add train.schedule=cosine": (
                 early or self.schedule == "cosine"
@@ -282,6 +319,15 @@ class Config(Section):
         _require(
             loss != "bce" or output == "sigmoid",
             f"train.loss=bce needs model.output=sigmoid, not {output}; or set train.loss to mse or huber",
+        )
+        _require(
+            loss not in ("bins", "ordinal") or output == loss,
+            f"train.loss={loss} needs model.output={loss}, not {output}",
+        )
+        small = self.train.start_size
+        _require(
+            not small or (small <= self.photos.size and self.model.unfrozen == "all"),
+            f"train.start_size={small}: must be at most photos.size, and needs model.unfrozen=all",
         )
         _require(
             not (self.train.manifold_mixup and self.model.unfrozen == "all"),

@@ -11,7 +11,6 @@ from pawpularity.models.backbone import (
     freeze,
     set_training,
     trained_names,
-    unfrozen_tensors,
 )
 from pawpularity.models.network import build_network
 
@@ -37,7 +36,7 @@ def test_the_four_have_the_papers_depths(name):
     with torch.device("meta"):
         net = timm.create_model(config.model.backbone, num_classes=0)
         assert net(torch.zeros(1, 3, 224, 224, device="meta")).shape == (1, width)
-    assert freeze(net, unfrozen_tensors(config.model)).startswith(f"{trained} of the backbone's {tensors} ")
+    assert freeze(net, config.model.unfrozen).startswith(f"{trained} of the backbone's {tensors} ")
     assert [p.requires_grad for p in net.parameters()] == [False] * (tensors - trained) + [True] * trained
     assert config.photos.size == 224
 

@@ -48,7 +48,11 @@ EARLY = ("train.stop=early", "train.schedule=plateau", "train.lr=3e-3")
     "words",
     [(), EARLY, (*EARLY, "train.refit=true"), ("train.ema=0.9",), ("train.mixup=0.2",), ("train.copies=authors",),
      ("model.output=linear", "train.loss=huber"), ("model.output=relu", "train.loss=mse"), ("model.unfrozen=12",),
-     ("model.metadata=none",), ("model.fusion_widths=[]",)],
+     ("model.metadata=none",), ("model.fusion_widths=[]",), ("model.output=bins", "train.loss=bins", "model.bins=12"),
+     ("model.output=ordinal", "train.loss=ordinal"), ("model.output=bins", "train.loss=mse"), ("train.cutmix=1",),
+     ("train.mixup=0.2", "train.cutmix=1"), ("model.unfrozen=4 blocks", "model.lora=4", "train.lr=3e-3"),
+     ("model.unfrozen=all", "train.start_size=16"), ("train.optimizer=lion", "train.clip_grad=1"),
+     (*EARLY, "train.checks=3", "train.soup=4", "train.refit=true", "train.layer_decay=0.8", "train.decay_norms=false")],
     ids=lambda words: "+".join(words) or "scratch",
 )  # fmt: skip
 def test_every_recipe_learns_brightness(data, words):

@@ -21,6 +21,17 @@ WAYS = {
     "cosine": (),
     "early, refit": ("train.schedule=plateau", "train.stop=early", "train.refit=true", "train.patience=0"),
     "ema, mixup": ("train.ema=0.9", "train.mixup=0.3", "train.augment=strong"),
+    "soup of checks, refit": (
+        "train.schedule=plateau",
+        "train.stop=early",
+        "train.refit=true",
+        "train.soup=3",
+        "train.checks=2",
+        "train.stop_patience=9",
+        "train.layer_decay=0.7",
+        "train.cutmix=1",
+        "train.clip_grad=1",
+    ),
     "cached features": ("model.unfrozen=9", "train.manifold_mixup=0.3"),
 }
 
@@ -58,7 +69,7 @@ def test_a_stop_at_any_step_changes_nothing(way, steps, work, drawn, paw, monkey
     (file,) = Path("oof/stopped").glob(".fold0.checkpoint.safetensors")
     with safe_open(file, "pt") as opened:
         state = json.loads(json.loads(opened.metadata()["pawpularity"])["state"])
-    assert {"epoch", "step", "history"} <= state.keys()
+    assert {"check", "step", "history"} <= state.keys()
     done = paw(*words, "--run", "stopped")
     assert "resuming" in done.err
     assert not file.exists()

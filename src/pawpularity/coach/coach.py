@@ -164,8 +164,11 @@ class Coach:
         return tips_for(self.measure(upload), self.learned) if self.advises(upload) else []
 
     def crop(self, upload: Upload) -> Crop | None:
-        """The crop to try; None where the coach does not advise. On drawn pets no crop is worth anything. Raises PhotoError."""
-        if not self.advises(upload):
+        """The crop to try; None where the coach does not advise, or photos are padded. On drawn pets no crop is worth anything.
+
+        Raises PhotoError.
+        """
+        if self.predictor.config.photos.fit == "pad" or not self.advises(upload):
             return None
         found = self.search_crop(upload)
         return replace(found, worth=found.gain >= MIN_GAIN and not self.dataset.is_drawn)

@@ -20,7 +20,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from pawpularity.data.formats import ENDINGS, HEAD, NAMES, kind_of, opened, orientation, upright_size
 from pawpularity.data.png import eight_bits, rescaled
@@ -58,7 +58,8 @@ class PhotoError(UserError):
 def decode(source: Path | bytes, size: int, fit: str) -> Pixels:
     """Decode one photo to RGB, uint8, shape (size, size, 3).
 
-    `fit`: "squash" stretches both sides to the square, as the paper did; "crop" takes the largest centred square.
+    `fit`: "squash" stretches both sides to the square, as the paper did; "crop" takes the largest centred square;
+    "pad" adds grey to the shorter side.
     Raises PhotoError for a photo that is missing, no image, damaged, above 89 Mpx, or of floating-point pixels.
     """
     data = source if isinstance(source, bytes) else read_photo(source)
@@ -262,4 +263,6 @@ def _to_square(image: Image.Image, size: int, fit: str) -> Pixels:
         left, top = (image.width - side) // 2, (image.height - side) // 2
         # Not resize's own `box`: its kernel would reach beyond the square.
         image = image.crop((left, top, left + side, top + side))
+    if fit == "pad":
+        return np.array(ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, color=(128, 128, 128)))
     return np.array(image.resize((size, size), Image.Resampling.BICUBIC))

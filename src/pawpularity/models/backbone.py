@@ -154,11 +154,6 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
-def unfrozen_tensors(model: "Model") -> int | None:
-    """Parameter tensors that `model.unfrozen` trains, counted from the backbone's end; None means all."""
-    return None if model.unfrozen == "all" else model.unfrozen
-
-
 def freeze(net: nn.Module, unfrozen: int | None) -> str:
     """Let only the last `unfrozen` parameter tensors of `net` be trained (None = all; clipped); returns a line for the user."""
     parameters = list(net.parameters())

@@ -23,8 +23,8 @@ from pawpularity.models.backbone import (
     freeze,
     set_training,
     trained_names,
-    unfrozen_tensors,
 )
+from pawpularity.models.lora import add_lora
 from pawpularity.models.split import Split
 from pawpularity.models.weights import tensors_hash
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 METADATA_COLUMNS = 12
 LOWEST, HIGHEST = 1.0, 100.0
+BINNED = ("bins", "ordinal")
 
 
 class Network(nn.Module):
@@ -55,11 +56,18 @@ class Network(nn.Module):
         self.model = model
         self.backbone = backbone.net
         self.channels_last, self.frozen_bn = channels_last, frozen_bn
+        self.size = backbone.size
         self.split = Split(backbone.net, backbone.size)
-        self.frozen_blocks = self.split.frozen_blocks(unfrozen_tensors(model))
+        unfrozen = self.split.tensors(model.unfrozen)
+        self.frozen_blocks = self.split.frozen_blocks(unfrozen)
+        self.recomputes = False
+        """whether blocks are computed again for the gradient (`train.grad_checkpointing`)"""
         self.register_buffer("mean", as_tensor_stats(backbone.mean), persistent=False)
         self.register_buffer("std", as_tensor_stats(backbone.std), persistent=False)
-        self.unfrozen_note = freeze(self.backbone, unfrozen_tensors(model))
+        self.unfrozen_note = freeze(self.backbone, unfrozen)
+        if model.lora:
+            trained = [module for block in self.split.blocks[self.frozen_blocks :] for module in block.modules]
+            self.unfrozen_note = f"LoRA of rank {model.lora} on {add_lora(trained, model.lora)} layers of the backbone"
         self.fitted = fitted
         if fitted is not None:
             return
@@ -70,7 +78,8 @@ class Network(nn.Module):
             self.metadata = _mlp(METADATA_COLUMNS + 1, model.metadata_widths, dropout=0.0)
             joined += model.metadata_widths[-1]
         self.fusion = nn.Sequential(nn.Dropout(model.dropout), *_mlp(joined, model.fusion_widths, model.dropout))
-        self.score = nn.Linear(model.fusion_widths[-1] if model.fusion_widths else joined, 1)
+        outputs = model.bins if model.output in BINNED else 1
+        self.score = nn.Linear(model.fusion_widths[-1] if model.fusion_widths else joined, outputs)
 
     def train(self, mode: bool = True) -> "Network":
         """Like `nn.Module.train`, but frozen parts of the backbone stay in evaluation mode."""
@@ -111,22 +120,26 @@ class Network(nn.Module):
         return self.split.run(self.normalise(photos), 0, self.frozen_blocks)
 
     def head(self, features: Tensor, metadata: Tensor | None = None) -> Tensor:
-        """The trained head: raw numbers, (B,), from frozen features and (B, 12) metadata; None = absent for every row."""
-        return self.regress(self.split.run(self.laid_out(features), self.frozen_blocks), metadata)
+        """The trained head: raw numbers, (B,) or (B, bins), from frozen features and (B, 12) metadata (None: absent)."""
+        x = self.laid_out(features)
+        if not self.frozen_blocks and x.shape[-1] != self.size:  # a smaller photo than the network was split for
+            return self.regress(self.backbone(x), metadata)
+        recomputed = self.recomputes and self.training
+        return self.regress(self.split.run(x, self.frozen_blocks, recomputed=recomputed), metadata)
 
     def regress(self, pooled: Tensor, metadata: Tensor | None) -> Tensor:
-        """Raw numbers, (B,), from the backbone's pooled features and metadata."""
+        """Raw numbers, (B,) or (B, bins), from the backbone's pooled features and metadata."""
         if self.fitted is not None:
             scores: Tensor = self.fitted(pooled, metadata)
             return scores
         parts = [self.image(pooled)]
         if self.metadata is not None:
             parts.append(self.metadata(self._with_flag(metadata, len(pooled), pooled.device)))
-        raw: Tensor = self.score(self.fusion(torch.cat(parts, dim=1))).squeeze(1)
-        return raw
+        raw: Tensor = self.score(self.fusion(torch.cat(parts, dim=1)))
+        return raw if self.model.output in BINNED else raw.squeeze(1)
 
     def forward(self, photos: Tensor, metadata: Tensor | None = None) -> Tensor:
-        """Raw numbers, (B,), before the output rule: head(frozen_features(photos), metadata)."""
+        """Raw numbers, (B,) or (B, bins), before the output rule: head(frozen_features(photos), metadata)."""
         return self.head(self.frozen_features(photos), metadata)
 
     def stages(self) -> dict[str, list[nn.Module]]:
@@ -146,10 +159,16 @@ class Network(nn.Module):
         return torch.cat([metadata.float() * (1 - absent), absent], dim=1)
 
     def points(self, raw: Tensor) -> Tensor:
-        """Score points before clipping, in float32: 100 sigmoid(raw), relu(raw) or raw, by `model.output`."""
+        """Score points before clipping, (B,), in float32, by `model.output`: 100 sigmoid(raw), relu(raw), raw; the mean of
+        scores from 1 to 100 with the chances softmax(raw); 1 plus steps that are passed with the chances sigmoid(raw)."""
         raw = raw.float()
         if self.model.output == "sigmoid":
             return 100.0 * torch.sigmoid(raw)
+        if self.model.output == "bins":
+            scores = torch.linspace(LOWEST, HIGHEST, self.model.bins, device=raw.device)
+            return torch.softmax(raw, 1) @ scores
+        if self.model.output == "ordinal":
+            return LOWEST + torch.sigmoid(raw).mean(1) * (HIGHEST - LOWEST)
         return torch.relu(raw) if self.model.output == "relu" else raw
 
     def clipped(self, raw: Tensor) -> Tensor:
@@ -194,6 +213,19 @@ def _mlp(width: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def _level(model: "Model", score: float) -> Tensor:
+    """The bias with which a network whose other outputs are zero answers `score`."""
+    if model.output in ("relu", "linear"):
+        return torch.tensor(score)
+    share = score / 100.0 if model.output == "sigmoid" else (score - LOWEST) / (HIGHEST - LOWEST)
+    share = min(max(share, 0.01), 0.99)
+    odds = math.log(share / (1.0 - share))
+    if model.output != "bins":
+        return torch.tensor(odds)
+    at, last = torch.arange(model.bins), torch.tensor(model.bins - 1.0)
+    return at * odds - torch.lgamma(at + 1.0) - torch.lgamma(last - at + 1.0)  # a binomial distribution
+
+
 def build_network(
     config: "Config", *, fold: int, training_mean: float | None = None, weights: str | None = None
 ) -> Network:
@@ -210,7 +242,6 @@ def build_network(
             backbone, config.model, channels_last=config.train.channels_last, frozen_bn=config.train.frozen_bn
         )
     if training_mean is not None:
-        share = min(max(training_mean / 100.0, 0.01), 0.99)
-        bias = math.log(share / (1.0 - share)) if config.model.output == "sigmoid" else training_mean
-        nn.init.constant_(network.score.bias, bias)
+        with torch.no_grad():
+            network.score.bias.copy_(_level(config.model, training_mean))
     return network.eval()

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 BATCH = 1009
 """Photos in a trace: a prime, so that sizes that depend on it are seen. Fake tensors take no memory."""
@@ -86,16 +87,28 @@ class Split:
         """The pooled features of photos (B, 3, H, W): every block."""
         return self.run(x)
 
-    def run(self, features: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+    def run(self, features: Tensor, start: int = 0, stop: int | None = None, *, recomputed: bool = False) -> Tensor:
         """The features before block `stop` (None: the pooled ones), from those before block `start`.
 
-        The features before block 0 are the normalised photo, (B, 3, H, W).
+        The features before block 0 are the normalised photo, (B, 3, H, W). `recomputed`: keep nothing within a block, but
+        compute it again for the gradient (Chen et al. 2016).
         """
         blocks = self.blocks[start:stop]
         parts: Any = torch.split(features, list(blocks[0].widths), 1) if blocks and blocks[0].widths else features
         for block in blocks:
-            parts = block.run(*parts) if block.widths else block.run(parts)
+            taken = parts if block.widths else (parts,)
+            parts = checkpoint(block.run, *taken, use_reentrant=False) if recomputed else block.run(*taken)
         return parts if isinstance(parts, Tensor) else torch.cat(parts, 1)
+
+    def tensors(self, unfrozen: int | str) -> int | None:
+        """Parameter tensors that `model.unfrozen` trains, counted from the backbone's end; None means all.
+
+        A block of "4 blocks" holds a layer: a norm or a position table alone is none.
+        """
+        if isinstance(unfrozen, int) or unfrozen == "all":
+            return None if unfrozen == "all" else int(unfrozen)
+        whole = [at for at, block in enumerate(self.blocks) if any(map(_has_layer, block.modules))]
+        return self.behind(whole[-int(unfrozen.split()[0])] if len(whole) > int(unfrozen.split()[0]) else 0)
 
     def behind(self, position: int) -> int:
         """Parameter tensors that can be trained while the blocks before `position` are frozen, as `model.unfrozen` counts."""
@@ -105,6 +118,10 @@ class Split:
         """Blocks that are wholly frozen when the last `unfrozen` parameter tensors are trained (None: all are)."""
         frozen = 0 if unfrozen is None else max(0, self.total - unfrozen)
         return sum(reached <= frozen for reached in self._reached)
+
+
+def _has_layer(module: nn.Module) -> bool:
+    return any(isinstance(part, LAYERS) for part in module.modules())
 
 
 def _blocks(net: nn.Module, size: int) -> Iterator[Block]:

@@ -30,7 +30,6 @@ from pawpularity.config import CONFIGS, resolve
 from pawpularity.console import log
 from pawpularity.context import Context
 from pawpularity.device import Compute, choose
-from pawpularity.models.backbone import unfrozen_tensors
 from pawpularity.models.network import build_network
 from pawpularity.runs import OOF
 from pawpularity.studies.benchmark import Rows, drawn_photos, spread
@@ -72,7 +71,7 @@ def fill_caches(context: Context, compute: Compute) -> None:
     every = np.arange(len(data.scores))
     depth_rule = resolved(read_space(config), config, data, compute).get(DEPTH)
     depths = depth_rule.choices if isinstance(depth_rule, CategoricalDistribution) else ()
-    known = (*depths, unfrozen_tensors(config.model))
+    known = (*depths, config.model.unfrozen)
     for depth in sorted({depth for depth in known if isinstance(depth, int)}, reverse=True):
         deeper = config.with_values({DEPTH: depth})
         network = build_network(deeper, fold=0).place(compute.device)

@@ -134,12 +134,12 @@ def read_parts(data: Path, names: Sequence[str], *, size: int, fit: str) -> list
 
 
 def read_labels(file: Path, size: int, fit: str) -> NDArray[np.uint8]:
-    """A label map, (size, size), cropped or squashed as `decode` does with the photo, by nearest neighbour."""
+    """A label map, (size, size), fitted to the square as `decode` does with the photo, by nearest neighbour."""
+    square, nearest = (size, size), Image.Resampling.NEAREST
     with Image.open(file) as image:
-        nearest = Image.Resampling.NEAREST
-        return np.array(
-            ImageOps.fit(image, (size, size), nearest) if fit == "crop" else image.resize((size, size), nearest)
-        )
+        if fit == "squash":
+            return np.array(image.resize(square, nearest))
+        return np.array((ImageOps.fit if fit == "crop" else ImageOps.pad)(image, square, nearest))
 
 
 def pointing(values: AnyMap, part: Part) -> float:

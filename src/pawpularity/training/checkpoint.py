@@ -32,7 +32,7 @@ from pawpularity.signals import Stopped, StopRequest
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of history.csv. RMSEs in points; NaN where not measured."""
+    """One line of history.csv: an epoch, or a check of several in one. RMSEs in points; NaN where not measured."""
 
     epoch: int
     train_rmse: float
@@ -100,7 +100,7 @@ class Checkpoint:
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
-    """epoch, step, seen, seconds, spent, before, chosen, history, and what `Training.state` gave"""
+    """check, step, seen, seconds, spent, before, chosen, kept, history, and what `Training.state` gave"""
 
     @property
     def history(self) -> list[Epoch]:
@@ -155,7 +155,7 @@ class Checkpointer:
             return None
         found = Checkpoint(read_tensors(self.path), state)
         self.spent = float(state["spent"])
-        log(f"fold {self.fold}: resuming in epoch {state['epoch'] + 1}, step {state['step']}")
+        log(f"fold {self.fold}: resuming in {state['where']}")
         return found
 
     def due(self) -> bool:

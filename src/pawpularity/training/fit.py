@@ -9,14 +9,14 @@ epochs the inner set chose. `train.stop: none` trains on all of them from the st
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.config import Config
+from pawpularity.config import Config, Train
 from pawpularity.console import Progress
 from pawpularity.data.augment import FLIP, ORIGINAL
 from pawpularity.data.folds import inner_split
@@ -27,7 +27,7 @@ from pawpularity.features.load import Inputs
 from pawpularity.models.network import Network, build_network
 from pawpularity.predictor import score_rows
 from pawpularity.training.checkpoint import Checkpointer, Epoch
-from pawpularity.training.loop import Hooks, Loop
+from pawpularity.training.loop import Chosen, Hooks, Loop
 from pawpularity.training.samples import Pairs, Samples, TrainingData, augmented, joined_pairs, originals, samples_of
 
 Rows = NDArray[np.int64]
@@ -41,8 +41,10 @@ class Fitted:
     network: Network
     inputs: Inputs
     history: list[Epoch]
-    epochs: int
-    """Epochs behind the weights that were kept."""
+    epochs: float
+    """Epochs behind the weights that were kept; of a soup, behind the last of them."""
+    averaged: int
+    """Weights in the soup."""
     training_mean: float
     """Mean score of the training rows: the constant prediction."""
     training_rows: int
@@ -57,11 +59,11 @@ def training_inputs(
     Missing cached features are computed here. The frozen part uses photos and never scores, so rows that will be scored may
     pass through it before the fit.
     """
-    if config.train.mixup:
+    if config.train.mixup or config.train.cutmix:
         if network.frozen_blocks and data.cache is not None:
             data.cache.log_once(
-                "features train.mixup mixes photos, so the frozen part runs in every epoch (train.manifold_mixup mixes "
-                "cached features)"
+                "features train.mixup and train.cutmix mix photos, so the frozen part runs in every epoch (train.manifold_mixup "
+                "mixes cached features)"
             )
         return data.pixels  # a mix of two photos is another photo: it has no cached features
     return data.inputs(network, compute, required_pairs(config, samples, rows))
@@ -108,19 +110,28 @@ def fit_fold(
     found = hooks.checkpointer.find() if hooks.checkpointer is not None else None
     loop = Loop(config, data, network, inputs, compute, fold, hooks)
     if found is None or found.state["chosen"] is None:
-        best, state = loop.run(fitting, originals(inner), resume=found)
+        chosen, state = loop.run(fitting, originals(inner), resume=found)
         history, found = loop.history, None
     else:
-        best, state, history = found.state["chosen"], {}, found.history[: found.state["before"]]
+        chosen, state, history = found.state["chosen"], {}, found.history[: found.state["before"]]
     if train.refit:
         network.load_state_dict(initial, strict=False)
         loop = Loop(config, data, network, inputs, compute, fold, hooks)
         loop.history, loop.before = history, len(history)
         for epoch in history if found is not None else ():
             hooks.on_epoch(epoch)
-        best, state = loop.run(samples, NOTHING, rates=[epoch.lr for epoch in history[:best]], resume=found)
+        like = Chosen(chosen, [epoch.lr for epoch in history])
+        chosen, state = loop.run(samples, NOTHING, like=like, resume=found)
     network.load_state_dict(state, strict=False)
-    return Fitted(network.eval(), inputs, loop.history, best, data.mean(training), len(training), len(inner))
+    return Fitted(
+        network.eval(), inputs, loop.history, *_kept(chosen, train), data.mean(training), len(training), len(inner)
+    )
+
+
+def _kept(checks: Sequence[int], train: Train) -> tuple[float, int]:
+    """(epochs, averaged) of the checks whose weights were kept."""
+    epochs, rest = divmod(checks[-1], train.checks)
+    return (checks[-1] / train.checks if rest else epochs), len(checks)
 
 
 def fit_samples(
@@ -142,12 +153,20 @@ def fit_samples(
     network = build_network(config, fold=0, training_mean=mean).place(compute.device)
     watched = NOTHING if config.train.stop == "none" else watched
     inputs: Inputs = data.pixels
-    if not config.train.mixup:
+    if not (config.train.mixup or config.train.cutmix):
         inputs = data.inputs(network, compute, joined_pairs(augmented(config, samples), watched.pairs))
     loop = Loop(config, data, network, inputs, compute, 0, hooks or Hooks())
-    best, state = loop.run(samples, watched)
+    chosen, state = loop.run(samples, watched)
     network.load_state_dict(state, strict=False)
-    return Fitted(network.eval(), inputs, loop.history, best, mean, len(np.unique(samples.rows)), len(watched))
+    return Fitted(
+        network.eval(),
+        inputs,
+        loop.history,
+        *_kept(chosen, config.train),
+        mean,
+        len(np.unique(samples.rows)),
+        len(watched),
+    )
 
 
 def predict_samples(fitted: Fitted, data: TrainingData, samples: Samples, compute: Compute) -> NDArray[np.float64]:
@@ -178,7 +197,10 @@ def progress_hooks(
                 after_epoch(epoch)
             # A refit on all training rows, which nothing watches, continues the numbering of the watched epochs.
             refit = train.stop != "none" and math.isnan(epoch.inner_rmse)
-            figures = [f"refit, epoch {epoch.epoch}" if refit else f"epoch {epoch.epoch}/{train.epochs}"]
+            word = "epoch" if train.checks == 1 else "check"
+            figures = [
+                f"refit, {word} {epoch.epoch}" if refit else f"{word} {epoch.epoch}/{train.epochs * train.checks}"
+            ]
             constant = math.nan if refit else constants[-1]
             measured = (("train", epoch.train_rmse), ("inner", epoch.inner_rmse), ("constant", constant))
             figures += [f"{name} {value:.2f}" for name, value in measured if not math.isnan(value)]

@@ -36,6 +36,7 @@ from pawpularity.signals import stop_requests
 from pawpularity.training.checkpoint import Checkpointer, Epoch
 from pawpularity.training.fit import Fitted, fit_fold, progress_hooks, training_inputs
 from pawpularity.training.loop import accelerator_for, score_together
+from pawpularity.training.optimiser import require_trainable
 from pawpularity.training.samples import TrainingData, fold_samples, samples_of
 from pawpularity.training.trackers import tracker
 
@@ -82,6 +83,7 @@ def train_run(
         with accelerator.main_process_first():
             network = build_network(config, fold=fold, training_mean=data.mean(training))
         if not record:
+            require_trainable(network, config.train)
             record = _record(context, network)
             _announce(context, network)
         try:
@@ -263,6 +265,7 @@ def _write(run: Run, fold: int, table: pd.DataFrame, fitted: Fitted, figures: di
         save_tensors(folder / "head.safetensors", network.trained_state(), header)
         about = {
             "epochs": fitted.epochs,
+            "averaged": fitted.averaged,
             "epochs_run": len(fitted.history),
             "seed": run.config.train.seed,
             "device": compute.device.type,

@@ -16,9 +16,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from numpy.typing import NDArray
-from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from pawpularity.config import Config, Train
 from pawpularity.device import Compute
@@ -29,6 +29,7 @@ from pawpularity.models.network import Network
 from pawpularity.predictor import score_rows
 from pawpularity.training.checkpoint import Checkpoint, Checkpointer, Epoch, Training
 from pawpularity.training.losses import LOSSES
+from pawpularity.training.optimiser import EarlyStopping, Kept, cosine, mean_state, optimiser_for, rounded, set_rate
 from pawpularity.training.samples import EpochBatches, Rows, Samples, TrainingData
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -54,6 +55,16 @@ class EpochSums:
     seen: int = 0
     step: int = 0
     started: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a watched fit chose."""
+
+    checks: list[int]
+    """whose weights were kept, from 1, ascending"""
+    rates: list[float]
+    """by check"""
 
 
 class TrainedHead(nn.Module):
@@ -92,9 +103,8 @@ class Loop:
         self.history: list[Epoch] = []
         self.before = 0
         """Epochs of `history` before this phase."""
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        lr, decay, fused = self.train.lr, self.train.weight_decay, self.compute.device.type != "mps"
-        optimiser = create_optimizer_v2(trained, opt="adamw", lr=lr, weight_decay=decay, fused=fused)
+        network.recomputes = self.train.grad_checkpointing
+        optimiser = optimiser_for(network, self.train, self.compute.device.type)
         self.ema = ModelEmaV3(network, decay=self.train.ema, use_warmup=True) if self.train.ema else None
         self.head, self.optimiser = self.accelerator.prepare(
             TrainedHead(network, compiled=self.train.compile), optimiser
@@ -108,75 +118,102 @@ class Loop:
         self.training = Training(network, *state, self.compute.device)
 
     def run(
-        self, samples: Samples, watched: Samples, rates: list[float] | None = None, resume: Checkpoint | None = None
-    ) -> tuple[int, dict[str, Tensor]]:
-        """Train on `samples`; returns the epochs behind the kept weights, and those weights.
+        self, samples: Samples, watched: Samples, like: Chosen | None = None, resume: Checkpoint | None = None
+    ) -> tuple[list[int], dict[str, Tensor]]:
+        """Train on `samples`; returns the checks (from 1) whose weights are kept, and those weights or their mean.
 
-        With `watched` samples the best epoch on them is kept. `rates`: repeat these, one per epoch. `resume`: a checkpoint of
-        the same training.
+        With `watched` samples those of the best check on them are kept, or a soup. `like`: repeat the rates of a watched fit up
+        to its kept checks. `resume`: a checkpoint of the same training.
         """
-        train, self.rates = self.train, rates
+        train, self.like = self.train, like
         schedule = samples.schedule(self.config, self.seed)
         batches = EpochBatches(len(samples), train.batch_size, self.seed)
         self.stopping = EarlyStopping(train, self.optimiser, watching=len(watched) > 0)
         zero = torch.zeros((), device=self.compute.device)
-        self.best, sums = self._scored_state(), EpochSums(zero.clone(), zero.clone())
+        self.kept: list[Kept] = []
+        sums = EpochSums(zero.clone(), zero.clone())
         if resume is not None:
             sums = self._resume(resume)
-        for epoch in range(self.stopping.epochs, train.epochs if rates is None else len(rates)):
-            lr = rates[epoch] if rates is not None else float(self.optimiser.param_groups[0]["lr"])
-            if rates is not None and train.schedule == "plateau":
+        for check in range(self.stopping.checks, train.epochs * train.checks if like is None else like.checks[-1]):
+            lr = like.rates[check] if like is not None else float(self.optimiser.param_groups[0]["lr"])
+            if like is not None and train.schedule == "plateau":
                 set_rate(self.optimiser, lr)
-            train_rmse = self._epoch(samples.rows, schedule.of(epoch), batches, epoch, sums)
+            train_rmse = self._pass(samples.rows, schedule.of(check // train.checks), batches, check, sums)
             if train.schedule == "cosine":
-                lr = cosine(train, (epoch + 0.5) * len(batches), len(batches))
+                lr = cosine(train, (check + 0.5) / train.checks * len(batches), len(batches))
             inner_rmse = self._inner_rmse(watched)
             line = Epoch(len(self.history) + 1, train_rmse, inner_rmse, lr, time.perf_counter() - sums.started)
             self.history.append(line)
             self.hooks.on_epoch(line)
-            better = self.stopping.update(inner_rmse)
-            if better and len(watched):
-                self.best = self._scored_state()
-            elif len(watched) and self.stopping.over:
+            self.stopping.update(inner_rmse)
+            self._keep(check + 1, inner_rmse)
+            if len(watched) and self.stopping.over:
                 break
             sums = EpochSums(zero.clone(), zero.clone())
-            self._checkpoint(epoch + 1, sums, len(batches))
-        return self.stopping.best, self.best if len(watched) else self._scored_state()
+            self._checkpoint(check + 1, sums, len(batches))
+        last = [Kept(self.stopping.checks, math.nan, self._scored_state())]
+        kept = self._soup(watched) if len(watched) else self.kept or last
+        return sorted(one.check for one in kept), mean_state(kept)
 
-    def _epoch(self, sample_rows: Rows, views: Rows, batches: EpochBatches, epoch: int, sums: EpochSums) -> float:
-        """One pass, or the rest of one; returns the RMSE of the running network on the samples (NaN under mixup)."""
+    def _keep(self, check: int, inner_rmse: float) -> None:
+        """Keep the weights if they are among the best `train.soup`, or a watched fit kept those of this check."""
+        if self.stopping.watching:
+            self.kept.sort(key=lambda one: one.rmse)
+            worst = self.kept[-1].rmse if len(self.kept) == self.train.soup else math.inf
+            asked = inner_rmse < worst
+            del self.kept[self.train.soup - asked :]
+        else:
+            asked = self.like is not None and check in self.like.checks
+        if asked:
+            self.kept.append(Kept(check, inner_rmse, self._scored_state()))
+
+    def _soup(self, watched: Samples) -> list[Kept]:
+        """The best weights, and those whose addition lowers the inner RMSE of the mean (greedy soup: Wortsman et al. 2022)."""
+        first, *others = sorted(self.kept, key=lambda one: one.rmse)
+        soup, lowest = [first], first.rmse
+        for one in others:
+            self._scored().load_state_dict(mean_state([*soup, one]), strict=False)
+            if (found := self._inner_rmse(watched)) < lowest:
+                soup, lowest = [*soup, one], found
+        return soup
+
+    def _pass(self, sample_rows: Rows, views: Rows, batches: EpochBatches, check: int, sums: EpochSums) -> float:
+        """The steps up to a check, or the rest of them; returns the RMSE of the running network on them (NaN under mixup)."""
         self.network.train()
-        steps = len(batches)
-        due = list(batches.of(epoch))[sums.step :]
+        steps, (epoch, part) = len(batches), divmod(check, self.train.checks)
+        start, stop = (steps * at // self.train.checks for at in (part, part + 1))
+        due = list(batches.of(epoch))[start + sums.step : stop]
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         order = [(mine, views[mine]) for mine in (np.array_split(batch, world)[rank] for batch in due)]
         workers, pin = worker_count(self.train.workers, self.compute.device.type), self.compute.device.type == "cuda"
         feed = self.inputs.feed(sample_rows, order, workers, pin)
-        for step, (batch, (x, mine)) in enumerate(zip(due, feed, strict=True), start=sums.step):
+        for step, (batch, (x, mine)) in enumerate(zip(due, feed, strict=True), start=epoch * steps + start + sums.step):
             if self.train.schedule == "cosine":
-                set_rate(self.optimiser, cosine(self.train, epoch * steps + step, steps))
+                set_rate(self.optimiser, cosine(self.train, step, steps))
+            x = x.to(self.compute.device, non_blocking=True)
+            x = shrunk(x, self.train, self.config.photos.size, step / steps)
             self._step(x, torch.from_numpy(sample_rows[mine]), len(batch), sums)
             if self.ema is not None:
-                self.ema.update(self.network, step=epoch * steps + step)
-            sums.step = step + 1
+                self.ema.update(self.network, step=step)
+            sums.step += 1
             self.hooks.on_step(steps)
             if self._checkpoint_due():
-                self._checkpoint(epoch, sums, steps)
+                self._checkpoint(check, sums, steps)
         loss, squared = self.accelerator.reduce(torch.stack([sums.loss, sums.squared]), "sum").tolist()
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss is no longer finite in epoch {epoch + 1}; lower train.lr (it is {self.train.lr:g})"
             )
-        return math.nan if self.train.mixup or self.train.manifold_mixup else math.sqrt(squared / sums.seen)
+        mixed = self.train.mixup or self.train.manifold_mixup or self.train.cutmix
+        return math.nan if mixed or not sums.seen else math.sqrt(squared / sums.seen)
 
     def _step(self, x: Tensor, rows: Tensor, batch_size: int, sums: EpochSums) -> None:
         """One step on this process's share `x` of a batch of `batch_size` samples; `rows` are the rows of the share."""
         device = self.compute.device
-        x = x.to(device, non_blocking=True)
         target = self.scores[rows].to(device, non_blocking=True)
         columns = self.metadata[rows].to(device, non_blocking=True)
-        if self.train.mixup:
-            x, columns, target = self._mixed((x, columns, target), self.train.mixup)
+        if self.train.mixup or self.train.cutmix:
+            x, columns, target = self._mixed_photos((x, columns, target))
         with self.accelerator.autocast():
             features = self.inputs.features(self.network, x)
         if self.train.manifold_mixup:
@@ -194,8 +231,32 @@ class Loop:
                 self.accelerator.backward(loss)
             sums.squared += (self.network.clipped(raw.detach()) - target[at]).square().sum()
             sums.loss += loss.detach()
+        if self.train.clip_grad:
+            self.accelerator.clip_grad_norm_(self.head.parameters(), self.train.clip_grad)
         self.optimiser.step()
         sums.seen += batch_size
+
+    def _mixed_photos(self, batch: Batch) -> Batch:
+        """Mixup or CutMix; where both are on, one of them at random."""
+        mixup, cutmix = self.train.mixup, self.train.cutmix
+        if not cutmix or (mixup and self.mixing.random() < 0.5):
+            return self._mixed(batch, mixup)
+        return self._cut(batch, cutmix)
+
+    def _cut(self, batch: Batch, beta: float) -> Batch:
+        """CutMix (Yun et al. 2019): a rectangle of each photo is another photo's; metadata and scores follow the areas."""
+        x, columns, target = batch
+        other = torch.from_numpy(self.mixing.permutation(len(target))).to(target.device)
+        height, width = x.shape[1:3]
+        side = math.sqrt(1.0 - float(self.mixing.beta(beta, beta)))
+        middle = self.mixing.random(2) * (height, width)
+        half = np.array([side * height / 2, side * width / 2])
+        ends = (np.clip(np.rint(end), 0, (height, width)).astype(int) for end in (middle - half, middle + half))
+        (top, left), (bottom, right) = (end.tolist() for end in ends)
+        cut = x.clone()
+        cut[:, top:bottom, left:right] = x[other, top:bottom, left:right]
+        share = 1.0 - (bottom - top) * (right - left) / (height * width)
+        return cut, share * columns + (1 - share) * columns[other], share * target + (1 - share) * target[other]
 
     def _mixed(self, batch: Batch, beta: float) -> Batch:
         """Mixup (Zhang et al. 2018): photos, metadata and scores mixed with those of other samples of the batch.
@@ -242,22 +303,27 @@ class Loop:
             checkpointer.request.number = 15
         return asked
 
-    def _checkpoint(self, epoch: int, sums: EpochSums, steps: int) -> None:
+    def _checkpoint(self, check: int, sums: EpochSums, steps: int) -> None:
         """Write a checkpoint between two steps; raises Stopped after a stop signal."""
         checkpointer = self.hooks.checkpointer
         if checkpointer is None:
             return
+        epoch, part = divmod(check, self.train.checks)
+        where = f"epoch {epoch + 1}, step {steps * part // self.train.checks + sums.step}"
         if self.accelerator.is_main_process:
             tensors = self.training.tensors() | {"sum:squared": sums.squared, "sum:loss": sums.loss}
-            if self.stopping.watching and self.stopping.best:
-                tensors |= {f"best:{name}": tensor for name, tensor in self.best.items()}
+            if self.stopping.watching or self.like is not None:
+                tensors |= {
+                    f"kept{one.check}:{name}": tensor for one in self.kept for name, tensor in one.state.items()
+                }
             lines = [[str(value) for value in astuple(line)] for line in self.history]  # as text: JSON has no NaN
-            chosen = None if self.rates is None else len(self.rates)
-            state = {"epoch": epoch, "step": sums.step, "seen": sums.seen, "history": lines, "before": self.before,
-                     "chosen": chosen, "seconds": time.perf_counter() - sums.started}  # fmt: skip
+            chosen = None if self.like is None else self.like.checks
+            state = {"check": check, "step": sums.step, "where": where, "seen": sums.seen, "history": lines, "before": self.before,
+                     "chosen": chosen, "kept": [one.check for one in self.kept],
+                     "seconds": time.perf_counter() - sums.started}  # fmt: skip
             checkpointer.save(tensors, state | self.training.state())
         self.accelerator.wait_for_everyone()
-        checkpointer.stop_if_asked(f"epoch {epoch + 1}, step {sums.step} of {steps} is saved")
+        checkpointer.stop_if_asked(f"{where} of {steps} is saved")
 
     def _resume(self, found: Checkpoint) -> EpochSums:
         """Go back to the checkpoint's step; returns what its epoch had added up."""
@@ -265,15 +331,29 @@ class Loop:
             self.history.append(line)
             self.hooks.on_epoch(line)
             self.stopping.update(line.inner_rmse)
-        self.best = found.part("best:") or self.best
+        for check in found.state["kept"]:
+            rmse_then = found.history[self.before + check - 1].inner_rmse
+            self.kept.append(Kept(check, rmse_then, found.part(f"kept{check}:")))
         self.training.restore(found)
         state, device = found.state, self.compute.device
         if rank := self.accelerator.process_index:
-            torch.manual_seed(self.seed + 7919 * rank + state["epoch"] * 1_000_003 + state["step"])
+            torch.manual_seed(self.seed + 7919 * rank + state["check"] * 1_000_003 + state["step"])
         squared, loss = (found.tensors[f"sum:{name}"].to(device) for name in ("squared", "loss"))
         if rank:
             squared, loss = torch.zeros_like(squared), torch.zeros_like(loss)
         return EpochSums(squared, loss, state["seen"], state["step"], time.perf_counter() - state["seconds"])
+
+
+def shrunk(photos: Tensor, train: Train, size: int, epoch: float) -> Tensor:
+    """Photos (B, H, W, 3) as small as `train.start_size` wants them in `epoch`, in steps of 32 pixels."""
+    if not train.start_size:
+        return photos
+    grown = min(1.0, epoch / (train.epochs * 2 / 3))
+    side = min(size, rounded(train.start_size + grown * (size - train.start_size)))
+    if side == photos.shape[1]:
+        return photos
+    smaller = interpolate(photos.permute(0, 3, 1, 2).float(), (side, side), mode="bilinear", antialias=True)
+    return smaller.permute(0, 2, 3, 1)
 
 
 def worker_count(asked: int, device: str) -> int:
@@ -281,51 +361,6 @@ def worker_count(asked: int, device: str) -> int:
     if asked >= 0:
         return asked
     return 0 if device == "cpu" else max(0, min(8, (os.cpu_count() or 1) - 1))
-
-
-def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of every group."""
-    for group in optimiser.param_groups:
-        group["lr"] = lr
-
-
-def cosine(train: Train, step: float, steps_an_epoch: int) -> float:
-    """The rate at `step`: linear warm-up, then half a cosine to zero at the last step."""
-    warm, total = train.warmup_epochs * steps_an_epoch, train.epochs * steps_an_epoch
-    if step < warm:
-        return train.lr * (step + 1) / (warm + 1)
-    return train.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
-
-
-class EarlyStopping:
-    """The best epoch, early stopping and the plateau schedule: functions of the inner RMSEs in their order.
-
-    So a resumed fit replays its history into a new EarlyStopping. Without an inner split the last epoch is the best, and
-    nothing stops early.
-    """
-
-    def __init__(self, train: Train, optimiser: torch.optim.Optimizer, *, watching: bool) -> None:
-        self.train, self.watching = train, watching
-        self.epochs, self.best, self.best_rmse = 0, 0, math.inf
-        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.1, patience=train.patience)
-
-    @property
-    def over(self) -> bool:
-        """Whether the best epoch is too long ago."""
-        return self.epochs - self.best >= self.train.stop_patience
-
-    def update(self, inner_rmse: float) -> bool:
-        """Record an epoch, and set the rate of the next one; returns whether it is the best so far."""
-        self.epochs += 1
-        if not self.watching:
-            self.best = self.epochs
-            return True
-        better = inner_rmse < self.best_rmse
-        if better:
-            self.best, self.best_rmse = self.epochs, inner_rmse
-        if self.train.schedule == "plateau" and not self.over:
-            self.plateau.step(inner_rmse)
-        return better
 
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}

@@ -20,7 +20,6 @@ from pawpularity.device import Compute
 from pawpularity.errors import UserError, nearest
 from pawpularity.features.build import run_blocks
 from pawpularity.files import size_text
-from pawpularity.models.backbone import unfrozen_tensors
 from pawpularity.models.network import build_network
 from pawpularity.training.fit import required_pairs
 from pawpularity.training.samples import TrainingData, samples_of
@@ -170,7 +169,7 @@ def _depths(low: int, high: int, config: Config, rows: TrainingData, compute: Co
         raise UserError(
             f"search.space.{DEPTH}: no block boundary of {config.model.backbone} lies in {low}..{high}; set {remedy}"
         )
-    own = unfrozen_tensors(config.model)
+    own = config.model.unfrozen if isinstance(config.model.unfrozen, int) else None
     if own is not None and low <= own <= high:
         # The config's own depth replaces the boundary it splits at, so that trials can draw the config's settings.
         block = build_network(config, fold=0).frozen_blocks
