@@ -170,13 +170,14 @@ def sample(
 # --- Train and search -------------------------------------------------------------------------------------------------
 
 
-@command(TRAIN, "training.command.train", "make train FOLD=0 CONFIG=densenet161 train.lr=3e-4")
+@command(TRAIN, "pipeline.seeds.train", "make train FOLD=0 CONFIG=densenet161 train.lr=3e-4")
 def train(
     fold: Annotated[int | None, Option(metavar="K", help="Train this fold again (default: every fold not trained yet).")] = None,
     jobs: Annotated[int | None, Option(metavar="N", min=1, help="Train N folds side by side.")] = None,
     processes: Annotated[int | None, Option(metavar="N", min=1, help="Share every fold among N GPUs or CPU processes.")] = None,
     fresh: Annotated[bool, Flag("--fresh", "Ignore checkpoints of folds that were stopped half way.")] = False,
     skip_taken: Annotated[bool, Flag("--skip-taken", "Skip folds that are trained or being trained elsewhere.")] = False,
+    seeds: Annotated[list[str] | None, Option(metavar="N", help="Train several seeds, and blend them (SEEDS=\"0 1 2\").")] = None,
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip
     """Train a fold, or all that are missing, and print the out-of-fold RMSE beside the constant."""

@@ -47,9 +47,9 @@ class Context:
         words += [make_word("RUN", run)] * (run != named)
         return " ".join([f"make {goal}", *words, *(values if settings else ())])
 
-    def variant(self, config: Config, run: str) -> "Context":
-        """Another run on the same data. The data are not read again."""
-        other = Context(config, self.data, OOF / check_name(run))
+    def variant(self, config: Config, run: str, words: tuple[str, ...] = ()) -> "Context":
+        """Another run on the same data, of the command line's `words`. The data are not read again."""
+        other = Context(config, self.data, OOF / check_name(run), words)
         other.__dict__["dataset"] = self.dataset
         if config.folds == self.config.folds:
             other.__dict__["folds"] = self.folds

@@ -14,6 +14,8 @@ from tests.conftest import TOY
 from pawpularity import Predictor
 from pawpularity.cli import main
 from pawpularity.errors import UserError
+from pawpularity.evaluation.oof import read_oof
+from pawpularity.runs import Run
 from pawpularity.training import fold as folds_module
 
 WORDS = ("--config", "scratch", *TOY, "train.warmup_epochs=0", "folds.k=3")
@@ -191,3 +193,20 @@ def test_jobs_quote_every_word(work, drawn, paw):
         for line in done.out.splitlines():
             assert {word, str(data)} <= set(shlex.split(line))
     assert not Path("x").exists()
+
+
+def test_several_seeds_are_one_run(work, drawn, paw, refused):
+    words = ("train", "--data", drawn, *WORDS, "train.epochs=1", "--run", "small", "--seeds", "0", "7")
+    done = paw(*words, "--json", "-")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    singles = [read_oof(Path(f"oof/small-seed{seed}/oof.csv")) for seed in (0, 7)]
+    assert Run.open(Path("oof/small-seed7")).config.train.seed == 7
+    assert not singles[0]["prediction"].equals(singles[1]["prediction"])
+    mean = np.mean([single["prediction"] for single in singles], axis=0)
+    np.testing.assert_allclose(read_oof(Path("oof/small-seeds/oof.csv"))["prediction"], mean, atol=1e-4)
+    errors = [np.sqrt(np.mean((single["prediction"] - single["target"]) ** 2)) for single in singles]
+    assert found["seeds"] == pytest.approx({"mean": np.mean(errors), "sd": np.std(errors, ddof=1)}, abs=1e-4)
+    assert paw("predict", "--run", "small-seeds", "--data", drawn).code == 0
+    for bad in (("0",), ("0", "0"), ("0", "x")):
+        assert "--seeds" in refused(*words[:-2], *bad)

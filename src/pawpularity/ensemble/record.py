@@ -14,8 +14,8 @@ import numpy as np
 
 from pawpularity.console import make_word
 from pawpularity.data.duplicates import numbered
-from pawpularity.ensemble.blend import Blend, Partition
-from pawpularity.ensemble.methods import HIGHEST, LOWEST
+from pawpularity.ensemble.blend import Blend, Partition, cross_fit, open_members, partition_of
+from pawpularity.ensemble.methods import HIGHEST, LOWEST, default_method
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
 from pawpularity.evaluation.oof import constant_predictions, write_oof
@@ -28,6 +28,14 @@ def check_free(folder: Path) -> None:
     """Raise UserError if `folder` holds a run that is not a blend."""
     if (folder / "config.json").is_file() and Run.open(folder).kind != "ensemble":
         raise UserError(f"{folder}: holds a trained run, which the blend would overwrite; take another name (RUN=...)")
+
+
+def blend_of(runs: Sequence[str], folder: Path, method: str | None = None) -> Run:
+    """Blend `runs` by `method` (default: the one for so many rows), cross-fitted, and write the blend into `folder`."""
+    sources = open_members(runs)
+    partition = partition_of(sources)
+    chosen = method or default_method(len(partition.fold))
+    return write_blend(folder, sources, partition, cross_fit(chosen, sources, partition))
 
 
 def write_blend(

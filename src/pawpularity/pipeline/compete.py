@@ -219,6 +219,7 @@ def _second_time(work: Callable[[], object], synchronise: Callable[[], None]) ->
 
 
 def _run(preset: Preset, configs: dict[str, Config], context: Context, settings: list[str], json: str | None) -> None:
+    from pawpularity.ensemble.record import blend_of
     from pawpularity.kaggle.built_kernel import USER, built_kernel
     from pawpularity.kaggle.check import check_kernel
     from pawpularity.kaggle.kernel import build
@@ -226,7 +227,7 @@ def _run(preset: Preset, configs: dict[str, Config], context: Context, settings:
     suffix = data_suffix(context.data)
     runs = _heads(preset, context, settings) if preset.encoders else []
     runs += [_trained(context.variant(config, config.name + suffix)) for config in configs.values()]
-    blend = _blend(runs, context.run)
+    blend = blend_of([run.name for run in runs], context.run)
     _submit(blend, context)
     build([blend.name], USER, 8.5, context.config.kernel.carrier)
     report = check_kernel(built_kernel("inference"), CHECKED_PHOTOS)
@@ -252,16 +253,6 @@ def _trained(context: Context) -> Run:
     from pawpularity.training.fold import train_run
 
     return train_run(context, on_fold=lambda run, fold: log(fold_line(run, fold)))
-
-
-def _blend(runs: list[Run], folder: Path) -> Run:
-    from pawpularity.ensemble.blend import cross_fit, open_members, partition_of
-    from pawpularity.ensemble.methods import default_method
-    from pawpularity.ensemble.record import write_blend
-
-    sources = open_members([run.name for run in runs])
-    partition = partition_of(sources)
-    return write_blend(folder, sources, partition, cross_fit(default_method(len(partition.fold)), sources, partition))
 
 
 def _submit(blend: Run, context: Context) -> None:

@@ -4,15 +4,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pawpularity.console import Progress, emit, log, next_step, say
 from pawpularity.context import Context
 from pawpularity.errors import UserError
 from pawpularity.signals import Stopped
 from pawpularity.training.trackers import require_tracker
+
+if TYPE_CHECKING:
+    from pawpularity.runs import Run
 
 
 def train(
@@ -31,45 +35,58 @@ def train(
     """
     if jobs and (fold is not None or processes):
         raise UserError("--jobs trains the missing folds side by side; leave out --fold and --processes")
-    k = context.config.folds.k
-    if fold is not None and not 0 <= fold < k:
-        raise UserError(f"--fold {fold}: must be 0..{k - 1} (folds.k is {k})")
-    require_tracker(context.config.train.log)
-    context.dataset.require_photos()
-    _ = context.folds
+    check(context, fold)
     if (processes or 1) > 1 and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         missing_folds(context, fresh=fresh)  # other settings are refused here, in one line of one process
         words = [*(["--fold", str(fold)] if fold is not None else []), *(["--fresh"] if fresh else []),
                  *(["--skip-taken"] if skip_taken else []), *(["--json", json] if json else []), *context.words]  # fmt: skip
         _launch(processes or 1, ["train", *words])
         return
-    if (jobs or 1) > 1:
-        _side_by_side(context, jobs or 1, fresh=fresh)
-    from pawpularity.evaluation.oof import floor_line, fold_line
-    from pawpularity.runs import Run
-
-    with Progress(None, "loading torch"):
-        from pawpularity.training.fold import train_run
-
     first = int(os.environ.get("RANK", "0")) == 0
-
-    def on_fold(run: Run, trained: int) -> None:
-        line = fold_line(run, trained)
-        say(line) if first and json != "-" else log(line)
-
-    again, wanted = fold is not None and not skip_taken, None if fold is None else [fold]
-    run = train_run(context, wanted=wanted, again=again, fresh=fresh, skip_taken=skip_taken, on_fold=on_fold)
+    out = say if first and json != "-" else log
+    run = trained(context, out, fold=fold, jobs=jobs, fresh=fresh, skip_taken=skip_taken)
     if not first:
         return
-    if fold is None or json:
-        from pawpularity.evaluation.leaderboard import run_row, table_text
+    from pawpularity.evaluation.leaderboard import run_row, table_text
+    from pawpularity.evaluation.oof import floor_line
 
+    if fold is None or json:
         row = run_row(run)
         emit(row, table_text([row]) if fold is None else "", json)
     if (floor := floor_line(Path(context.data))) is not None:
         log(floor)
     missing = len(run.trained_folds()) < run.k
     next_step(context.make_line("train") if missing else context.make_line("explain", settings=False))
+
+
+def check(context: Context, fold: int | None) -> None:
+    """Raise UserError for a wrong fold, a missing tracker, data without photos, and wrong folds."""
+    k = context.config.folds.k
+    if fold is not None and not 0 <= fold < k:
+        raise UserError(f"--fold {fold}: must be 0..{k - 1} (folds.k is {k})")
+    require_tracker(context.config.train.log)
+    context.dataset.require_photos()
+    _ = context.folds
+
+
+def trained(
+    context: Context,
+    out: Callable[[str], None],
+    *,
+    fold: int | None = None,
+    jobs: int | None = None,
+    fresh: bool = False,
+    skip_taken: bool = False,
+) -> "Run":
+    """Train `fold`, or all that are missing, `jobs` of them side by side; `out` gets a line for each."""
+    if (jobs or 1) > 1:
+        _side_by_side(context, jobs or 1, fresh=fresh)
+    with Progress(None, "loading torch"):
+        from pawpularity.evaluation.oof import fold_line
+        from pawpularity.training.fold import train_run
+    again, wanted = fold is not None and not skip_taken, None if fold is None else [fold]
+    return train_run(context, wanted=wanted, again=again, fresh=fresh, skip_taken=skip_taken,
+                     on_fold=lambda run, number: out(fold_line(run, number)))  # fmt: skip
 
 
 def _launch(processes: int, words: Sequence[str]) -> None:
