@@ -11,23 +11,33 @@ from pawpularity.errors import UserError
 from pawpularity.training import command
 
 
-def train(context: Context, *, seeds: Sequence[str] = (), **how: Any) -> None:
+def train(
+    context: Context,
+    *,
+    fold: int | None = None,
+    jobs: int | None = None,
+    processes: int | None = None,
+    fresh: bool = False,
+    skip_taken: bool = False,
+    seeds: Sequence[str] = (),
+    json: str | None = None,
+) -> None:
     """Train one run, or a run NAME-seedN for each of `seeds` and their mean, the blend NAME-seeds.
 
-    `how`: the options of `training.command.train`. Wrong options, data and folds raise UserError before torch is imported.
+    Wrong options, data and folds raise UserError before torch is imported.
     """
+    how: dict[str, Any] = {"jobs": jobs, "fresh": fresh, "skip_taken": skip_taken}
     if not seeds:
-        command.train(context, **how)
+        command.train(context, fold=fold, processes=processes, json=json, **how)
         return
     if not all(seed.isdecimal() for seed in seeds) or len(set(seeds)) < max(2, len(seeds)):
         raise UserError(f'--seeds {" ".join(seeds)}: must be two different whole numbers or more, such as "0 1 2"')
-    if how["fold"] is not None or how["processes"]:
+    if fold is not None or processes:
         raise UserError("--seeds trains all folds of every seed; leave out --fold and --processes")
-    json, how = how["json"], {key: how[key] for key in ("jobs", "fresh", "skip_taken")}
     places = [_of_seed(context, int(seed)) for seed in seeds]
     command.check(context, None)
     for place in places:
-        command.missing_folds(place, fresh=how["fresh"])  # other settings are refused before anything is trained
+        command.missing_folds(place, fresh=fresh)  # other settings are refused before anything is trained
 
     from pawpularity.ensemble.record import blend_of, check_free
     from pawpularity.evaluation.leaderboard import run_row, table_text
