@@ -57,14 +57,14 @@ def training_inputs(
     Missing cached features are computed here. The frozen part uses photos and never scores, so rows that will be scored may
     pass through it before the fit.
     """
-    if config.train.mixup:
-        if network.frozen_blocks and data.cache is not None:
-            data.cache.log_once(
-                "features train.mixup mixes photos, so the frozen part runs in every epoch (train.manifold_mixup mixes "
-                "cached features)"
-            )
-        return data.pixels  # a mix of two photos is another photo: it has no cached features
-    return data.inputs(network, compute, required_pairs(config, samples, rows))
+    if config.train.mixup and network.frozen_blocks and data.cache is not None:
+        data.cache.log_once(
+            "features train.mixup mixes photos, so the frozen part runs in every epoch (train.manifold_mixup mixes "
+            "cached features)"
+        )
+    # A mix of two photos is another photo: it has no cached features.
+    pairs = required_pairs(config, samples, rows)
+    return data.inputs(network, compute, pairs, config.train.transforms, cached=not config.train.mixup)
 
 
 def required_pairs(config: Config, samples: Samples, rows: Rows) -> Pairs:
@@ -141,9 +141,8 @@ def fit_samples(
     mean = data.mean(samples.rows)
     network = build_network(config, fold=0, training_mean=mean).place(compute.device)
     watched = NOTHING if config.train.stop == "none" else watched
-    inputs: Inputs = data.pixels
-    if not config.train.mixup:
-        inputs = data.inputs(network, compute, joined_pairs(augmented(config, samples), watched.pairs))
+    pairs = joined_pairs(augmented(config, samples), watched.pairs)
+    inputs = data.inputs(network, compute, pairs, config.train.transforms, cached=not config.train.mixup)
     loop = Loop(config, data, network, inputs, compute, 0, hooks or Hooks())
     best, state = loop.run(samples, watched)
     network.load_state_dict(state, strict=False)
