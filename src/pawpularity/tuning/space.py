@@ -31,7 +31,15 @@ PAPER_DEPTHS = {"low": 50, "high": 150}
 # weights), or how fast they run.
 SEARCHED = (
     *(DEPTH, "model.metadata", "model.metadata_widths", "model.metadata_dropout", "model.image_width"),
-    *("model.fusion_widths", "model.dropout", "model.output"),
+    *("model.fusion_widths", "model.dropout", "model.output", "model.bins", "model.lora"),
+    *(
+        "train.optimizer",
+        "train.layer_decay",
+        "train.decay_norms",
+        "train.clip_grad",
+        "train.cutmix",
+        "train.start_size",
+    ),
     *("train.loss", "train.huber_delta", "train.lr", "train.weight_decay", "train.epochs", "train.batch_size"),
     *("train.copies", "train.augment", "train.views", "train.mixup", "train.manifold_mixup", "train.frozen_bn"),
     *("train.schedule", "train.patience", "train.stop_patience", "train.warmup_epochs", "train.ema"),
