@@ -32,6 +32,7 @@ def frozen_network(encoder: Encoder, compute: Compute, *, size: int, seed: int) 
         "backbone": encoder.backbone,
         "args": encoder.args | {"seen at": encoder.size},
         "unfrozen": 0,
+        "lora": 0,
         "metadata": "none",
     }
     frozen = plain_config({"model": model}).model
