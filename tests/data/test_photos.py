@@ -46,6 +46,12 @@ def test_squash_and_crop(size, box, tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(data)
     np.testing.assert_array_equal(decode(data, 40, "squash"), squashed(smooth(*size), 40))
     np.testing.assert_array_equal(decode(tmp_path / "x.jpg", 32, "crop"), squashed(smooth(*size).crop(box), 32))
+    padded, (width, height) = decode(tmp_path / "x.jpg", 32, "pad"), size
+    inside = np.round(32 * np.array([height, width]) / max(size)).astype(int)
+    grey = (padded == 128).all(axis=2)
+    rows, columns = (~grey).any(axis=1), (~grey).any(axis=0)
+    assert (rows.sum(), columns.sum()) == tuple(inside)
+    assert abs(int(np.argmax(rows)) - (32 - inside[0]) // 2) <= 1, "in the middle"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])

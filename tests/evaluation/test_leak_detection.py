@@ -165,7 +165,8 @@ def test_a_drawn_sample_is_found_in_input_or_known_by_its_ids(truth):
 
 @pytest.mark.parametrize(
     ("change", "kind"),
-    [({}, "contest"), ({"Id": lambda t: t["Id"] + "-flip"}, "contest"), ({"Id": lambda t: t["Id"].str[1:]}, "other"),
+    [({}, "contest"), ({"Id": lambda t: t["Id"] + "-flip"}, "contest"), ({"Id": lambda t: t["Id"].str.upper() + ".jpg"}, "contest"),
+     ({"Id": lambda t: t["Id"].str[1:]}, "other"),
      ({"Id": lambda t: t["Id"].where(t.index > 0, "odd one")}, "other"), ({"target": lambda t: t["target"] + 0.5}, "other")],
 )  # fmt: skip
 def test_other_data_gives_no_alarm_and_says_so(work, paw, change, kind):

@@ -59,7 +59,7 @@ POWER = {100: (1, 1, 0, 3), 500: (1, 98, 1, 7), 992: (48, 100, 7, 44), 1982: (10
 """By rows, alarms in % of cases, by any sign: 5 % and 10 % of the answers exact, and known to +-5 points (uniform). Leaks were
 planted in rows of eight public files, 40 to 300 cases each; without a leak one case of 300 was accused at 100 rows, else none."""
 _SEEDS, _FIRST = 1000, 64  # drawn samples of these seeds are recognised by the Ids of their first photos
-_HEX = re.compile(r"[0-9a-f]{32}([._-].*)?")
+_HEX = re.compile(r"[0-9a-f]{32}([._-].*)?", re.IGNORECASE)
 _TILE = 2048  # rows compared at a time: 2048 x 9,912 similarities are 81 MB
 
 Rows = NDArray[np.int64]

@@ -52,15 +52,21 @@ def predictor_for(data: RunData, photos: Sequence[Photo]) -> Predictor:
     return predictor
 
 
+def passes_a_photo(settings: Explain) -> int:
+    """Passes of the network, at most, to map a photo and judge the maps."""
+    passes = passes_to_judge(len(settings.methods), with_road=settings.road)
+    if "rise" in settings.methods:
+        passes += settings.budget if settings.masks == "auto" else settings.masks
+    return passes
+
+
 def explain_photos(settings: Explain, predictor: Predictor, photos: Sequence[Photo], results: Results) -> list[str]:
     """Explain the photos that `results` does not hold yet. Returns an error message for each photo that cannot be explained."""
     faults = []
     todo = [one for one in photos if not results.done(one.name)]
     if len(todo) < len(photos):
         log(f"{len(photos) - len(todo)} of {len(photos)} photos are explained already")
-    passes = passes_to_judge(len(settings.methods), with_road=settings.road)
-    if "rise" in settings.methods:
-        passes += settings.budget if settings.masks == "auto" else settings.masks
+    passes = passes_a_photo(settings)
     with Progress(len(todo) * passes, "explain", "passes") as progress:
         for number, photo in enumerate(todo, start=1):
             try:

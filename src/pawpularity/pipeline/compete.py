@@ -5,14 +5,15 @@ laptop    heads on three small encoders, and one of them fine-tuned
 gpu       heads on the contest's encoders, and three large transformers fine-tuned
 kaggle    heads on today's encoders, and two large networks, for two T4s
 
-Every step keeps what is finished, so the same command resumes. The blend is cross-fitted, by the method that `make ensemble` takes
-for so many rows.
+`paper` also explains the extremes of its best network. Every step keeps what is finished, so the same command resumes. The
+blend is cross-fitted, by the method that `make ensemble` takes for so many rows.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ from pawpularity.sample import SAMPLE
 if TYPE_CHECKING:
     from pawpularity.heads.encoders import Encoder
 
+EXPLAINED = 2
+"""photos of each of four extremes: high, low, over- and underestimated"""
 CHECKED_PHOTOS = 100
 """of the kernel's check"""
 
@@ -43,10 +46,12 @@ class Preset:
     encoders: tuple[str, ...] = ()
     """lists of encoders; their features are put side by side"""
     heads: tuple[str, ...] = ("ridge", "svr")
+    explains: bool = False
+    """whether the extremes of the best fine-tuned network are explained"""
 
 
 PRESETS = {
-    "paper": Preset(("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7")),
+    "paper": Preset(("resnet152", "vgg19_bn", "densenet161", "efficientnet_b7"), explains=True),
     "laptop": Preset(("lite0",), ("laptop",)),
     "gpu": Preset(("swin_large", "beit_large", "convnext_large"), ("contest",)),
     "kaggle": Preset(("swin_large", "convnext_large"), ("modern",)),
@@ -61,6 +66,10 @@ class Estimate:
     seconds: float
     disk_bytes: int
     trained_parameters: int = 0
+    forward_seconds: float = 0.0
+    """of one photo"""
+    gpu_bytes: int = 0
+    """at the peak of a step; 0 on a CPU"""
 
 
 def preset_for(name: str, data: Path) -> Preset:
@@ -68,7 +77,8 @@ def preset_for(name: str, data: Path) -> Preset:
     if name not in PRESETS:
         raise UserError(f"--preset {name}: is not known{nearest(name, PRESETS)}")
     drawn = name == "paper" and (data == SAMPLE or is_drawn(data))
-    return Preset(tuple(f"small/{config}" for config in PRESETS[name].configs)) if drawn else PRESETS[name]
+    small = tuple(f"small/{config}" for config in PRESETS[name].configs)
+    return replace(PRESETS[name], configs=small) if drawn else PRESETS[name]
 
 
 def compete(
@@ -118,19 +128,28 @@ def _plan(preset: Preset, configs: dict[str, Config], context: Context, settings
     log(f"data    {context.data}: {photos} photos; measuring a step of each network ...")
     encoders = _encoders(preset, settings)
     estimates = [_encoding(encoder, context, settings) for encoder in encoders]
-    estimates += [_training(name, config, context) for name, config in configs.items()]
+    training = [_training(name, config, context) for name, config in configs.items()]
+    estimates += [*training, *([_explaining(training, context)] if preset.explains else [])]
     sizes = {(config.photos.size, config.photos.fit) for config in configs.values()}
     if encoders:
         sizes.add((max(encoder.size for encoder in encoders), resolve("default", settings).photos.fit))
     cache_bytes = sum(3 * photos * size * size for size, _ in sizes)
     total = sum(e.disk_bytes for e in estimates) + cache_bytes
-    rows = [(e.step, f"{e.trained_parameters / 1e6:.2f} M", duration(e.seconds), f"{e.disk_bytes / 1e9:.2f} GB")
+    rows = [(e.step, f"{e.trained_parameters / 1e6:.2f} M" if e.trained_parameters else "", duration(e.seconds),
+             f"{e.disk_bytes / 1e9:.2f} GB", f"{e.gpu_bytes / 1e9:.1f} GB" if e.gpu_bytes else "-")
             for e in estimates]  # fmt: skip
-    rows.append(
-        ("in all, with decoded photos", "", duration(sum(e.seconds for e in estimates)), f"{total / 1e9:.2f} GB")
-    )
-    log(table(("step", "trained parameters", "time at most", "disk"), rows))
+    spent = duration(sum(e.seconds for e in estimates))
+    rows.append(("in all, with decoded photos", "", spent, f"{total / 1e9:.2f} GB", ""))
+    log(table(("step", "trained", "time at most", "disk", "GPU memory"), rows))
     require_space(Path(), total, "all of this", OTHER_CACHE)
+
+
+def _explaining(training: list[Estimate], context: Context) -> Estimate:
+    from pawpularity.explain.explain import passes_a_photo
+
+    photos = 4 * EXPLAINED
+    passes = photos * passes_a_photo(context.config.explain)
+    return Estimate(f"explain {photos} photos", passes * max(one.forward_seconds for one in training), 0)
 
 
 def _encoders(preset: Preset, settings: list[str]) -> "list[Encoder]":
@@ -175,6 +194,8 @@ def _training(name: str, config: Config, context: Context) -> Estimate:
 
     compute = choose(config.train.dtype)
     network = build_network(config, fold=0).place(compute.device)
+    if compute.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(compute.device)
     size, batch = config.photos.size, min(config.train.batch_size, 8)
     pixels = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, device=compute.device)
     columns, target = torch.zeros(batch, 12, device=compute.device), torch.full((batch,), 38.0, device=compute.device)
@@ -194,6 +215,10 @@ def _training(name: str, config: Config, context: Context) -> Estimate:
         network.zero_grad(set_to_none=True)
 
     frozen_s, step_s = (_second_time(work, compute.synchronise) / batch for work in (frozen, step))
+    gpu_bytes = 0
+    if compute.device.type == "cuda":
+        fixed = 4 * sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)  # AdamW's
+        gpu_bytes = fixed + torch.cuda.max_memory_allocated(compute.device) * config.train.batch_size // batch
     scores = context.dataset.train["Pawpularity"].to_numpy(dtype=float)
     photos, k = len(scores), config.folds.k
     samples = samples_of(config, scores, np.arange(photos))
@@ -206,7 +231,8 @@ def _training(name: str, config: Config, context: Context) -> Estimate:
     trained = count_parameters(network, trained_only=True)
     weights = sum(t.numel() * t.element_size() for t in network.frozen_state().values())
     disk = k * trained * 4 + (weights if config.model.weights == "none" else 0) + (cached if fits else 0)
-    return Estimate(name, passes * frozen_s + seen * step_s, disk, trained)
+    # A step's backward pass takes about twice as long as its forward pass.
+    return Estimate(name, passes * frozen_s + seen * step_s, disk, trained, frozen_s + step_s / 3, gpu_bytes)
 
 
 def _second_time(work: Callable[[], object], synchronise: Callable[[], None]) -> float:
@@ -220,13 +246,19 @@ def _second_time(work: Callable[[], object], synchronise: Callable[[], None]) ->
 
 def _run(preset: Preset, configs: dict[str, Config], context: Context, settings: list[str], json: str | None) -> None:
     from pawpularity.ensemble.record import blend_of
+    from pawpularity.explain.command import explain
     from pawpularity.kaggle.built_kernel import USER, built_kernel
     from pawpularity.kaggle.check import check_kernel
     from pawpularity.kaggle.kernel import build
 
-    suffix = data_suffix(context.data)
     runs = _heads(preset, context, settings) if preset.encoders else []
-    runs += [_trained(context.variant(config, config.name + suffix)) for config in configs.values()]
+    places = [_place(context, name, config, settings) for name, config in configs.items()]
+    tuned = [_trained(place) for place in places]
+    runs += tuned
+    if preset.explains:
+        best = places[int(np.argmin([_rmse(run) for run in tuned]))]
+        with contextlib.redirect_stdout(sys.stderr):  # standard output holds the result alone
+            explain(best, n=EXPLAINED)
     blend = blend_of([run.name for run in runs], context.run)
     _submit(blend, context)
     build([blend.name], USER, 8.5, context.config.kernel.carrier)
@@ -265,6 +297,18 @@ def _submit(blend: Run, context: Context) -> None:
     path = SUBMISSIONS / f"{blend.name}.csv"
     predict_test(blend, load_test(context.data, Path(context.config.cache.folder)), path)
     log(f"wrote {path} and {path.with_suffix('.json')}")
+
+
+def _place(context: Context, name: str, config: Config, settings: list[str]) -> Context:
+    """The run of a config; explaining it takes settings of its own section alone."""
+    run, own = config.name + data_suffix(context.data), [word for word in settings if word.startswith("explain.")]
+    return context.variant(config, run, ("--config", name, "--data", str(context.data), "--run", run, *own))
+
+
+def _rmse(run: Run) -> float:
+    from pawpularity.evaluation.leaderboard import run_row
+
+    return float(run_row(run)["score"]["rmse"])
 
 
 def _show(runs: list[Run], json: str | None) -> None:
