@@ -208,7 +208,7 @@ def study(
 def heads(
     encoders: Annotated[list[str] | None, Option(metavar="NAME", help="Lists (configs/encoders) or timm names.")] = None,
     features: Annotated[str, Option(metavar="KIND", help="pooled = before the classifier; logits = its answers.")] = "pooled",
-    heads: Annotated[list[str] | None, Option(metavar="HEAD", help="ridge, kernel-ridge, svr, boosting, tabpfn.")] = None,
+    heads: Annotated[list[str] | None, Option(metavar="HEAD", help="ridge, forward, kernel-ridge, svr, boosting, tabpfn.")] = None,
     metadata: Annotated[str, Option(metavar="USE", help="The twelve columns beside the features: use, none or both.")] = "both",
     run: Run = None, config: Config = None, data: Data = None, settings: Settings = None, full: Full = False, json: Json = None,
 ) -> None:  # fmt: skip

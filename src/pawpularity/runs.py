@@ -52,7 +52,7 @@ FREE = (
     "kernel.",
 )
 """Settings (or their prefixes) that do not change a run's figures, so they may differ between its folds."""
-KEPT_HEADS = ("ridge", "kernel-ridge", "svr")
+KEPT_HEADS = ("ridge", "forward", "kernel-ridge", "svr")
 """Heads on frozen features that are saved, so that such a run predicts like a trained one."""
 KINDS = {"run": "a trained run", "head": "a head on frozen features", "ensemble": "a blend of other runs"}
 

@@ -3,16 +3,27 @@
 import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from pawpularity.heads.fit import ALPHAS, METHODS, Training, draw_groups, out_of_fold
 
+WIDTHS = {"a": 4, "b": 10}
+
 
 def fit_head(method, x, y, groups):
     return METHODS[method](Training(x, y, groups))
+
+
+def fit_folds(method, x, y, folds, groups, widths=None):
+    """Out-of-fold predictions (n,), and the head of each fold."""
+    prediction, heads = np.empty(len(y)), []
+    for fold, _, scores, fitted in out_of_fold([method], x, y, folds, groups, widths=widths):
+        prediction[folds == fold] = scores
+        heads.append(fitted)
+    return prediction, heads
 
 
 def made_up(n=90, p=20, k=4, seed=0):
@@ -41,6 +52,43 @@ def test_a_ridge_has_the_penalty_of_the_least_leave_one_out_error(p):
     np.testing.assert_allclose(fitted.head.predict(x), Ridge(alpha).fit(z, y).predict(z), atol=1e-6)
 
 
+def greedy(z, y, parts, metadata):
+    """Names in the order in which brute force takes them, and the last ridge."""
+    taken, best, score = [], None, -np.inf
+    while True:
+        tried = {
+            name: RidgeCV(ALPHAS).fit(z[:, np.concatenate([metadata, *(parts[one] for one in [*taken, name])])], y)
+            for name in parts
+            if name not in taken
+        }
+        name = max(tried, key=lambda one: tried[one].best_score_, default=None)
+        if name is None or tried[name].best_score_ <= score:
+            return taken, best
+        taken, best, score = [*taken, name], tried[name], tried[name].best_score_
+
+
+def test_forward_takes_the_encoders_that_brute_force_takes():
+    """Two encoders carry signal, one is noise; the last columns are metadata. All of it on each fold's training rows."""
+    random = np.random.default_rng(3)
+    x = (random.normal(size=(160, 40)) * 3 + 5).astype(np.float32)
+    y = 38 + 4 * x[:, 20:24].sum(axis=1) + 2 * x[:, 30] + x[:, 39] + 5 * random.normal(size=160)
+    widths, folds = {"noise": 18, "strong": 8, "weak": 12}, np.arange(160) % 4
+    parts = {"noise": np.arange(18), "strong": np.arange(18, 26), "weak": np.arange(26, 38)}
+    prediction, heads = fit_folds("forward", x, y, folds, np.arange(160), widths)
+    for fold, fitted in enumerate(heads):
+        known = folds != fold
+        z = StandardScaler().fit(x[known].astype(np.float64)).transform(x)
+        taken, ridge = greedy(z[known], y[known], parts, np.arange(38, 40))
+        assert fitted.chosen["taken"] == taken == ["strong", "weak"]
+        assert "strong + weak" in fitted.words
+        assert not fitted.head.weights[:18].any()
+        columns = np.concatenate([[38, 39], *(parts[name] for name in taken)])
+        np.testing.assert_allclose(prediction[~known], ridge.predict(z[~known][:, columns]), atol=1e-4)
+    for alone in ({"all": 40}, {"without metadata": 38}):
+        wanted, _ = fit_folds("ridge", x, y, folds, np.arange(160))
+        np.testing.assert_allclose(fit_folds("forward", x, y, folds, np.arange(160), alone)[0], wanted, atol=1e-9)
+
+
 def test_an_svr_is_scikit_learns_with_kernels_of_its_own():
     random = np.random.default_rng(0)
     x = (random.normal(size=(120, 15)) * 3 + 5).astype(np.float32)
@@ -57,18 +105,18 @@ def test_an_svr_is_scikit_learns_with_kernels_of_its_own():
 
 
 @pytest.mark.parametrize("p", [20, 150])
-@pytest.mark.parametrize("method", ["ridge", "kernel-ridge", "svr", "boosting"])
+@pytest.mark.parametrize("method", ["ridge", "forward", "kernel-ridge", "svr", "boosting"])
 def test_a_scored_fold_touches_neither_its_predictions_nor_the_choice(method, p):
     x, y, folds, groups = made_up(80, p)
-    before, heads = out_of_fold([method], x, y, folds, groups)[method]
+    before, heads = fit_folds(method, x, y, folds, groups, WIDTHS)
     for fold in range(4):
         scored = folds == fold
-        after, others = out_of_fold([method], x, np.where(scored, -50 * y[::-1], y), folds, groups)[method]
+        after, others = fit_folds(method, x, np.where(scored, -50 * y[::-1], y), folds, groups, WIDTHS)
         np.testing.assert_array_equal(after[scored], before[scored])
         assert others[fold].chosen == heads[fold].chosen
         assert not np.array_equal(after[~scored], before[~scored])
     photos = np.where((folds == 1)[:, None], 1e6, x).astype(np.float32)
-    _, others = out_of_fold([method], photos, y, folds, groups)[method]
+    _, others = fit_folds(method, photos, y, folds, groups, WIDTHS)
     np.testing.assert_array_equal(others[1].head.predict(x), heads[1].head.predict(x))
 
 

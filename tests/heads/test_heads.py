@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from scipy.optimize import nnls
 from tests.conftest import ROOT
 
 from pawpularity.data.photo_cache import Photos
@@ -152,6 +153,7 @@ def test_a_list_gives_every_encoder_its_own_size_and_says_the_licence(work, shel
         "pair.yaml",
         "--heads",
         "kernel-ridge",
+        "forward",
         "--metadata",
         "none",
     )
@@ -162,11 +164,61 @@ def test_a_list_gives_every_encoder_its_own_size_and_says_the_licence(work, shel
         scores = Predictor.load(run.folder).predict_folds([shelter / "train" / f"{one}.jpg" for one in table["Id"]])
         np.testing.assert_allclose(scores[table["fold"], np.arange(len(table))], table["prediction"], atol=1e-3)
         assert run.config.photos.size == 160
+        if run.record["head"]["method"] == "forward":
+            taken = json.loads((run.fold(0) / "head.json").read_text())["taken"]
+            assert taken
+            assert set(taken) <= {"test_resnet", "test_vit-logits"}
     faults = {"encoders: []": "encoders", "encoders: [{backbone: a, sise: 3}]": '"size"', "encoders: [{}]": "backbone",
               "encoders: [{backbone: test_resnet, size: 8}]": "size"}  # fmt: skip
     for text, said in faults.items():
         Path("pair.yaml").write_text(text)
         assert said in refused("heads", "--data", shelter, *TOY[:-2], "--encoders", "pair.yaml")
+
+
+def test_heads_are_stacked_without_the_rows_that_they_score(work, shelter, paw):
+    """Across heads and encoders: the weights of a fold are those of non-negative least squares on the other folds."""
+    words = ("test_efficientnet", "--heads", "ridge", "svr", "--metadata", "none")
+    assert paw("heads", "--data", shelter, *TOY, *words).code == 0
+    names = sorted(path.name for path in Path("oof").glob("heads-*"))
+    assert len(names) == 6
+    done = paw("ensemble", *names, "--method", "nnls", "--run", "stack", "--draws", 100)
+    assert done.code == 0, done.err
+    tables = [read_run(Run.open(Path("oof") / name)) for name in names]
+    members, fold, target = (
+        np.stack([table["prediction"] for table in tables], axis=1),
+        tables[0]["fold"],
+        tables[0]["target"],
+    )
+    stack = read_run(Run.open(Path("oof/stack")))["prediction"]
+    for scored in (fold == one for one in range(3)):
+        weights, _ = nnls(members[~scored], target[~scored])
+        np.testing.assert_allclose(stack[scored], (members[scored] @ weights).clip(1, 100), atol=1e-5)
+    predicted = paw("predict", "--run", "stack", "--data", shelter)
+    assert predicted.code == 0, predicted.err
+
+
+def test_a_list_may_ask_for_class_tokens(tmp_path):
+    """They are the network's own, other than the average of the patches, and each has its own file in the cache."""
+    pools = ("token", "avg")
+    entries = [f"{{backbone: test_vit, size: 160, args: {{global_pool: {pool}}}, weights: none}}" for pool in pools]
+    (tmp_path / "tokens.yaml").write_text(f"encoders: [{', '.join(entries)}]")
+    encoders = read_encoders([str(tmp_path / "tokens.yaml")], Encoder("test_resnet", 32))
+    assert [encoder.name for encoder in encoders] == ["test_vit-token", "test_vit-avg"]
+    photos = np.random.default_rng(0).integers(0, 256, (5, 160, 160, 3), dtype=np.uint8)
+    decoded, compute = replace(Photos.of(photos), key="k"), choose("float32", "cpu")
+    cache = FeatureCache(tmp_path / "t", decoded, 160, 1.0)
+    found = [frozen_features(decoded, np.arange(5), one, 160, compute, cache=cache) for one in [*encoders, *encoders]]
+    assert np.array_equal(found[0], found[2])
+    assert np.array_equal(found[1], found[3])
+    for pool, features in zip(pools, found, strict=False):
+        torch.manual_seed(0)
+        net = timm.create_model("test_vit", num_classes=0, global_pool=pool).eval()
+        mean, std = (torch.tensor(net.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+        with torch.inference_mode():
+            tokens = net.forward_features((torch.from_numpy(photos).permute(0, 3, 1, 2) / 255 - mean) / std)
+            wanted = net.fc_norm(tokens[:, 0] if pool == "token" else tokens[:, 1:].mean(dim=1))
+        np.testing.assert_allclose(features, wanted.numpy(), atol=1e-3)
+    assert np.abs(found[0] - found[1]).max() > 0.1
 
 
 def test_long_lists_get_a_short_name():

@@ -81,7 +81,7 @@ class FeatureCache:
 
     def _file(self, network: Network, compute: Compute, blocks: int) -> FeatureFile:
         weights = network.frozen_hash(blocks)
-        key = f"{blocks} {weights} {compute.device.type} {compute.dtype_name} {network.channels_last}"
+        key = f"{blocks} {weights} {network.model.args} {compute.device.type} {compute.dtype_name} {network.channels_last}"
         if key not in self._files:
             probe = run_blocks(network, compute, torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8), 0, blocks)
             shape = (probe.shape[2], probe.shape[3], probe.shape[1]) if probe.ndim == 4 else tuple(probe.shape[1:])

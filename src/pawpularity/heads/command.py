@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from pawpularity.console import emit, log, next_step
 from pawpularity.context import Context
@@ -13,7 +14,7 @@ from pawpularity.runs import KEPT_HEADS, check_name
 FEATURES = ("pooled", "logits")
 HEADS = (*KEPT_HEADS, "boosting", "tabpfn")
 METADATA = {"use": (True,), "none": (False,), "both": (False, True)}
-MOST_KERNEL_ROWS = 20_000  # SVR and kernel ridge hold the kernel of the training rows in memory: 3.2 GB for so many
+MOST_KERNEL_ROWS = 20_000  # an SVR holds the kernel of its training rows in memory: 3.2 GB for so many
 
 
 def heads(
@@ -39,6 +40,8 @@ def heads(
     word = check_name(run or "heads")
     config, dataset = context.config, context.dataset
     dataset.require_photos()  # labels alone are refused before a folds file is made
+    if "tabpfn" in methods and find_spec("tabpfn") is None:
+        raise UserError("--heads tabpfn: is not installed; run: pip install tabpfn (non-commercial weights)")
     kernels = [method for method in methods if method in ("svr", "kernel-ridge")]
     if kernels and len(dataset.train) > MOST_KERNEL_ROWS:
         raise UserError(

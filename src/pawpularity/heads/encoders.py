@@ -44,7 +44,8 @@ class Encoder:
     @property
     def name(self) -> str:
         """timm's name, and what is taken from it."""
-        return self.backbone + ("-logits" if self.features == "logits" else "")
+        pool = self.args.get("global_pool")
+        return self.backbone + (f"-{pool}" if pool else "") + ("-logits" if self.features == "logits" else "")
 
     @classmethod
     def of(cls, config: "Config", features: str = "pooled") -> "Encoder":

@@ -4,27 +4,29 @@ Features are standardised on the training rows. What a head chooses (a penalty; 
 rows alone, so the scored rows are never used.
 
 - Ridge: the penalty of ALPHAS with the lowest leave-one-out error (`RidgeCV`).
+- Forward: ridge on the encoders that forward selection takes by leave-one-out error; the others have weights of 0.
 - Kernel ridge (rbf): width and penalty by cross-validation over groups of near-duplicates.
 - SVR: kernel and C the same way; they and EPSILON are in standard deviations of the targets. The loss aims nearer to the median of
   the scores than to their mean, which costs some RMSE where they are as skewed as the contest's.
 
 Choices are made on a draw of about INNER_ROWS training rows where there are more; the final fit has all rows. Kernels come from one
-matrix of products, in float32, because libsvm's own loops take many times as long.
+matrix of products, in float32, because libsvm's own loops take many times as long; kernel ridge solves in float32 too.
 
 Gradient boosting (scikit-learn's) and TabPFN (`pip install tabpfn`; its weights are for non-commercial use) are not kept, so
 nothing can be predicted with them afterwards.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pawpularity.console import Progress
-from pawpularity.errors import UserError
 from pawpularity.heads.head import Floats, Head, Table
 
 ALPHAS = tuple(np.logspace(0, 6, 13).tolist())
@@ -38,6 +40,7 @@ INNER_ROWS = 2000
 INNER_FOLDS = 4
 TRIED: dict[str, list[str]] = {
     "ridge": [f"alpha {alpha:g}" for alpha in ALPHAS],
+    "forward": [f"alpha {alpha:g}" for alpha in ALPHAS],
     "kernel-ridge": [f"gamma {times:g}, alpha {alpha:g}" for times in GAMMAS for alpha in KERNEL_ALPHAS],
     "svr": [f"{kernel} C {c:g}" for kernel, values in SVR_C.items() for c in values],
     "boosting": ["fixed settings"],
@@ -71,16 +74,22 @@ class Fitted:
 class Training:
     """The rows that a head is fitted on. What several heads need is computed once."""
 
-    def __init__(self, features: Table, target: Floats, groups: Rows, seed: int = 0) -> None:
-        """`features` (n, p), `target` (n,); `groups` (n,) of near-duplicates are kept whole."""
+    def __init__(
+        self, features: Table, target: Floats, groups: Rows, seed: int = 0, widths: Mapping[str, int] | None = None
+    ) -> None:
+        """`features` (n, p), `target` (n,); `groups` (n,) of near-duplicates are kept whole.
+
+        `widths`: columns of each encoder, by its name, from the left; those after them are metadata.
+        """
         from sklearn.preprocessing import StandardScaler
 
-        scaler = StandardScaler()
-        self.features, self.target, self.groups, self.seed = features, target, groups, seed
-        self.z: NDArray[np.float32] = scaler.fit(features.astype(np.float64)).transform(features).astype(np.float32)
-        self.mean, self.scale = scaler.mean_, scaler.scale_
+        self.target, self.groups, self.seed, self.scaler = target, groups, seed, StandardScaler().fit(features)
+        self.z: NDArray[np.float32] = self.scaler.transform(features).astype(np.float32, copy=False)
+        """(n, p) standardised features"""
+        self.mean, self.scale = self.scaler.mean_, self.scaler.scale_
         self.level, self.spread = float(target.mean()), float(target.std()) or 1.0
         self.gamma = 1.0 / max(1, int(self.z.any(axis=0).sum()))
+        self.widths = widths or {"all": features.shape[1]}
         self.inner = draw_groups(groups, INNER_ROWS, seed)
         """rows that choices are made on"""
 
@@ -90,61 +99,115 @@ class Training:
         products: NDArray[np.float32] = self.z @ self.z.T
         return products
 
-    def kernel(self, name: str, gamma: float, rows: Rows | slice = slice(None)) -> Floats:
-        """(rows, rows) of the linear or the rbf kernel, in float64."""
-        gram = self.gram[rows][:, rows].astype(np.float64)
-        if name == "linear":
-            return np.multiply(gram, gamma, out=gram)
-        size = gram.diagonal().copy()
-        gram *= 2.0
-        gram -= size[:, None]
-        gram -= size
-        return np.exp(np.multiply(gram, gamma, out=gram), out=gram)
+    def kernel(
+        self, name: str, gamma: float, rows: Rows | slice = slice(None), dtype: torch.dtype = torch.float32
+    ) -> Table:
+        """(rows, rows) of the linear or the rbf kernel."""
+        gram = torch.tensor(self.gram[rows][:, rows], dtype=dtype)  # torch, because its exp has all threads
+        if name == "rbf":
+            size = gram.diagonal().clone()
+            gram.mul_(2.0).sub_(size[:, None]).sub_(size).mul_(gamma).exp_()
+        else:
+            gram.mul_(gamma)
+        kernel: Table = gram.numpy()
+        return kernel
 
     def errors(
-        self, kernel: Floats, target: Floats, values: Sequence[float], solve: Callable[[Floats, Floats, float], Linear]
+        self, kernel: Table, target: Floats, values: Sequence[float], solve: Callable[[Table, Floats, float], Linear]
     ) -> dict[float, float]:
         """Mean squared error on held-out groups of the inner rows, by value. `solve` fits one value on a kernel."""
         from sklearn.model_selection import GroupKFold
+        from threadpoolctl import threadpool_limits
 
         groups, y = self.groups[self.inner], target[self.inner]
         folds = list(GroupKFold(min(INNER_FOLDS, len(np.unique(groups)))).split(y, groups=groups))
-        found = dict.fromkeys(values, 0.0)
-        for known, held in folds:
-            for value in values:
-                weights, intercept = solve(kernel[known][:, known], y[known], value)
-                error = kernel[held][:, known] @ weights + intercept - y[held]
-                found[value] += float(np.mean(error**2)) / len(folds)
-        return found
+
+        def error(value: float) -> float:
+            found = 0.0
+            for known, held in folds:
+                weights, intercept = solve(kernel[np.ix_(known, known)], y[known], value)
+                found += float(np.mean((kernel[np.ix_(held, known)] @ weights + intercept - y[held]) ** 2)) / len(folds)
+            return found
+
+        # A thread per value: on matrices this small, the threads of BLAS wait for one another most of the time.
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return dict(zip(values, pool.map(error, values), strict=True))
 
 
 def out_of_fold(
-    methods: Sequence[str], features: Table, target: Floats, folds: Rows, groups: Rows, *, seed: int = 0
-) -> dict[str, tuple[Floats, list[Fitted]]]:
-    """By method: predictions (n,) of every row by a head fitted on the other folds, not clipped, and the head of each fold."""
-    found: dict[str, tuple[Floats, list[Fitted]]] = {method: (np.empty(len(target)), []) for method in methods}
+    methods: Sequence[str],
+    features: Table,
+    target: Floats,
+    folds: Rows,
+    groups: Rows,
+    *,
+    seed: int = 0,
+    widths: Mapping[str, int] | None = None,
+) -> Iterator[tuple[int, str, Floats, Fitted]]:
+    """Fold by fold and method by method: predictions of the fold's rows by a head fitted on the others, not clipped, and the head.
+
+    A kernel head holds its training rows, so memory lasts if the caller keeps none. `widths` as in `Training`.
+    """
     count = int(folds.max()) + 1
     with Progress(count * len(methods), f"fit {', '.join(methods)}", "heads") as progress:
         for fold in range(count):
             known, scored = folds != fold, folds == fold
-            training = Training(features[known], target[known], groups[known], seed)
-            for method, (prediction, fitted) in found.items():
-                fitted.append(METHODS[method](training))
-                prediction[scored] = fitted[-1].head.predict(features[scored])
+            training = Training(features[known], target[known], groups[known], seed, widths)
+            for method in methods:
+                fitted = METHODS[method](training)
+                yield fold, method, fitted.head.predict(features[scored]), fitted
                 progress.add()
-    return found
+                del fitted
+            del training  # before the next fold's is made
 
 
 def fit_ridge(rows: Training) -> Fitted:
     """Ridge regression with the penalty of ALPHAS that has the lowest leave-one-out error on the inner rows."""
-    from sklearn.linear_model import Ridge, RidgeCV
+    return _ridge(rows, slice(None))
 
-    z = (rows.features - rows.mean) / rows.scale
-    alpha = float(RidgeCV(ALPHAS).fit(z[rows.inner], rows.target[rows.inner]).alpha_)
-    ridge = Ridge(alpha, solver="cholesky").fit(z, rows.target)
-    head = Head(mean=rows.mean, weights=ridge.coef_ / rows.scale, intercept=np.asarray(ridge.intercept_))
+
+def _ridge(rows: Training, columns: Rows | slice) -> Fitted:
+    """Ridge regression on some columns; the others have weights of 0."""
+    from sklearn.linear_model import Ridge
+
+    alpha, _ = _leave_one_out(rows, columns)
+    z = rows.z[:, columns].astype(np.float64)
+    ridge = Ridge(alpha, solver="cholesky", fit_intercept=False, copy_X=False).fit(z, rows.target - rows.level)
+    weights = np.zeros(len(rows.mean))
+    weights[columns] = ridge.coef_ / rows.scale[columns]
+    head = Head(mean=rows.mean, weights=weights, intercept=np.asarray(rows.level))
     shown = np.format_float_positional(alpha, precision=3, fractional=False, trim="-")
     return Fitted(head, {"alpha": alpha, "inner_rows": len(rows.inner)}, f"alpha {shown}{_edge(alpha, ALPHAS)}")
+
+
+def _leave_one_out(rows: Training, columns: Rows | slice) -> tuple[float, float]:
+    """The penalty of the lowest leave-one-out error of a ridge on some columns of the inner rows, and that mean squared error."""
+    from sklearn.linear_model import RidgeCV
+
+    ridge = RidgeCV(ALPHAS, gcv_mode="eigen").fit(
+        rows.z[rows.inner][:, columns].astype(np.float64), rows.target[rows.inner]
+    )
+    return float(ridge.alpha_), -float(ridge.best_score_)
+
+
+def fit_forward(rows: Training) -> Fitted:
+    """Ridge on the encoders that forward selection takes: the best one, then whichever lowers the leave-one-out error most.
+
+    It stops when none does. Metadata are always in, so with one encoder it is `fit_ridge`.
+    """
+    ends = np.cumsum([0, *rows.widths.values()])
+    columns = {name: np.arange(ends[i], ends[i + 1]) for i, name in enumerate(rows.widths)}
+    taken, used, lowest = list[str](), np.arange(ends[-1], len(rows.mean)), np.inf
+    while len(taken) < len(columns):
+        errors = {
+            name: _leave_one_out(rows, np.append(used, more))[1] for name, more in columns.items() if name not in taken
+        }
+        best = min(errors, key=errors.__getitem__)
+        if errors[best] >= lowest:
+            break
+        taken, used, lowest = [*taken, best], np.append(used, columns[best]), errors[best]
+    fitted = _ridge(rows, np.sort(used))
+    return Fitted(fitted.head, {"taken": taken} | fitted.chosen, f"{' + '.join(taken)}, {fitted.words}")
 
 
 def fit_svr(rows: Training) -> Fitted:
@@ -155,7 +218,9 @@ def fit_svr(rows: Training) -> Fitted:
         found = rows.errors(rows.kernel(name, rows.gamma, rows.inner), y, values, _svr)
         errors |= {(name, c): error for c, error in found.items()}
     name, c = min(errors, key=errors.__getitem__)
-    weights, level = _svr(rows.kernel(name, rows.gamma), y, c)
+    kernel = rows.kernel(name, rows.gamma, dtype=torch.float64)
+    del rows.gram  # libsvm needs the memory; it is computed again if asked for
+    weights, level = _svr(kernel, y, c)
     support, weights = rows.z[weights != 0], rows.spread * weights[weights != 0]
     intercept = np.asarray(rows.spread * level + rows.level)
     if name == "rbf":
@@ -168,20 +233,22 @@ def fit_svr(rows: Training) -> Fitted:
     return Fitted(head, chosen, f"{name} C {c:g}{_edge(c, SVR_C[name])}")
 
 
-def _svr(kernel: Floats, y: Floats, c: float) -> Linear:
+def _svr(kernel: Table, y: Floats, c: float) -> Linear:
     from sklearn.svm import SVR
 
-    svr = SVR(kernel="precomputed", C=c, epsilon=EPSILON, cache_size=500).fit(kernel, y)
+    svr = SVR(kernel="precomputed", C=c, epsilon=EPSILON, cache_size=100).fit(kernel, y)
     weights = np.zeros(len(y))
     weights[svr.support_] = svr.dual_coef_[0]
     return weights, float(svr.intercept_[0])
 
 
-def _kernel_ridge(kernel: Floats, y: Floats, alpha: float) -> Linear:
+def _kernel_ridge(kernel: Table, y: Floats, alpha: float) -> Linear:
     from scipy.linalg import cho_factor, cho_solve
 
     kernel[np.diag_indices_from(kernel)] += alpha
-    return cho_solve(cho_factor(kernel, overwrite_a=True, check_finite=False), y), 0.0
+    # Transposed, it is in the order of LAPACK, which then needs no copy.
+    factor = cho_factor(kernel.T, overwrite_a=True, check_finite=False)
+    return cho_solve(factor, y.astype(np.float32), check_finite=False).astype(np.float64), 0.0
 
 
 def fit_kernel_ridge(rows: Training) -> Fitted:
@@ -204,6 +271,7 @@ def fit_kernel_ridge(rows: Training) -> Fitted:
 def fit_boosting(rows: Training) -> Fitted:
     """Gradient boosting over histograms, with scikit-learn's early stopping on training rows."""
     from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.pipeline import make_pipeline
 
     trees = HistGradientBoostingRegressor(
         learning_rate=0.05,
@@ -212,27 +280,25 @@ def fit_boosting(rows: Training) -> Fitted:
         max_features=0.2,
         early_stopping=True,
         random_state=rows.seed,
-    ).fit(rows.features, rows.target)
-    return Fitted(trees, {"trees": int(trees.n_iter_)}, f"{trees.n_iter_} trees")
+    ).fit(rows.z, rows.target)
+    return Fitted(make_pipeline(rows.scaler, trees), {"trees": int(trees.n_iter_)}, f"{trees.n_iter_} trees")
 
 
 def fit_tabpfn(rows: Training) -> Fitted:
-    """TabPFN on the first 500 principal components. Raises UserError where it is not installed."""
-    try:
-        from tabpfn import TabPFNRegressor  # type: ignore[import-not-found]
-    except ImportError:
-        raise UserError("--heads tabpfn: is not installed; run: pip install tabpfn (non-commercial weights)") from None
+    """TabPFN on the first 500 principal components."""
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
+    from tabpfn import TabPFNRegressor  # type: ignore[import-not-found]
 
-    few = PCA(min(500, *rows.features.shape), random_state=rows.seed)
+    few = PCA(min(500, *rows.z.shape), random_state=rows.seed)
     model = make_pipeline(few, TabPFNRegressor(random_state=rows.seed, ignore_pretraining_limits=True))
-    model.fit(rows.features, rows.target)
-    return Fitted(model, {}, "TabPFN")
+    model.fit(rows.z, rows.target)
+    return Fitted(make_pipeline(rows.scaler, model), {}, "TabPFN")
 
 
 METHODS: dict[str, Callable[[Training], Fitted]] = {
     "ridge": fit_ridge,
+    "forward": fit_forward,
     "kernel-ridge": fit_kernel_ridge,
     "svr": fit_svr,
     "boosting": fit_boosting,

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 Floats = NDArray[np.float64]
 Table = NDArray[np.float32] | NDArray[np.float64]
-ROWS = 1024
+ROWS = 256
 """predicted at once"""
+SUPPORT = 512
+"""support vectors compared at once: all of them in float64 would be read from memory for every batch"""
 
 
 class Head(nn.Module):
@@ -41,12 +43,16 @@ class Head(nn.Module):
         if missing:
             columns = self.mean[-missing:].expand(len(x), missing) if metadata is None else metadata.to(x.dtype)
             x = torch.cat([x, columns], dim=1)
-        z = x - self.mean
-        if self.support is not None and self.scale is not None and self.gamma is not None:
-            z, support = z / self.scale, self.support.to(x.dtype)
-            distances = z.square().sum(1)[:, None] + support.square().sum(1) - 2.0 * z @ support.T
-            z = torch.exp(-self.gamma * distances.clamp(min=0.0))
-        scores: Tensor = z @ self.weights + self.intercept
+        z, scores = x - self.mean, self.intercept
+        if self.support is None or self.scale is None or self.gamma is None:
+            linear: Tensor = z @ self.weights + scores
+            return linear
+        z = z / self.scale
+        for some, weights in zip(torch.split(self.support, SUPPORT), torch.split(self.weights, SUPPORT), strict=True):
+            support = some.to(z.dtype)
+            sizes = z.square().sum(1)[:, None] + support.square().sum(1)
+            distances = torch.addmm(sizes, z, support.T, alpha=-2.0)
+            scores = scores + torch.exp(-self.gamma * distances.clamp(min=0.0)) @ weights
         return scores
 
     def reset_parameters(self) -> None:

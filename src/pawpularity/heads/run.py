@@ -6,7 +6,8 @@ one. It is recomputed as a whole every time; its features come from the cache.
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pawpularity.config import Config, Model, Train
 from pawpularity.console import duration, log
 from pawpularity.context import Context, data_suffix
-from pawpularity.data.folds import Folds
 from pawpularity.data.tables import ID, METADATA, TARGET
 from pawpularity.device import Compute
 from pawpularity.evaluation.metrics import evaluate
@@ -170,40 +170,49 @@ def _fit(
     table: pd.DataFrame,
     due: Due,
     compute: Compute,
-) -> Iterator[Run]:
-    """Fit all heads on all folds, and write their runs."""
+) -> list[Run]:
+    """Fit all heads on all folds, and write their runs, fold by fold."""
     folds, seed = context.folds, context.config.train.seed
     x = np.concatenate([one.values for one in features], axis=1)
-    target, fold_of = table[TARGET].to_numpy(dtype=np.float64), folds.folds_of(table[ID])
-    began = time.perf_counter()
-    found = out_of_fold(list(due), x, target, fold_of, folds.groups_of(table[ID]), seed=seed)
-    seconds = (time.perf_counter() - began) / len(due) + sum(one.seconds for one in features)
-    about = {"features": x.shape[1], "seconds": round(seconds / folds.k, 3), "seed": seed, "device": compute.device.type,
+    widths = {encoder.name: one.values.shape[1] for encoder, one in zip(encoders.encoders, features, strict=False)}
+    target, fold_of, groups = (
+        table[TARGET].to_numpy(dtype=np.float64),
+        folds.folds_of(table[ID]),
+        folds.groups_of(table[ID]),
+    )
+    about = {"features": x.shape[1], "seed": seed, "device": compute.device.type,
              "dtype": compute.dtype_name, "dtype_reason": compute.reason}  # fmt: skip
     frozen = encoders.network().frozen_state() if encoders.kept else {}
-    for head, (prediction, fitted) in found.items():
-        clipped = prediction.clip(LOWEST, HIGHEST)
-        oof = pd.DataFrame({"Id": table[ID], "fold": fold_of, "target": target, "prediction": clipped})
-        with claimed(*due[head]) as run:
-            if frozen and not run.frozen_file.is_file():
-                save_tensors(run.frozen_file, frozen, {"backbone": encoders.encoders[0].backbone})
-            _write_run(run, oof, fitted, folds, about | {"head": head})
-        yield run
+    with ExitStack() as claims:
+        runs = {head: claims.enter_context(claimed(*paths)) for head, paths in due.items()}
+        for run in runs.values():
+            _start(run, frozen, encoders.encoders[0].backbone)
+        began = time.perf_counter()
+        for fold, head, prediction, fitted in out_of_fold(
+            list(due), x, target, fold_of, groups, seed=seed, widths=widths
+        ):
+            scored, clipped = fold_of == fold, prediction.clip(LOWEST, HIGHEST)
+            oof = pd.DataFrame({"Id": table[ID][scored], "fold": fold, "target": target[scored], "prediction": clipped})
+            level = float(target[~scored].mean())
+            seconds = time.perf_counter() - began + sum(one.seconds for one in features) / folds.k
+            facts = {"head": head, "chosen": fitted.words, "seconds": round(seconds, 3), "training_mean": level,
+                     "training_rows": int((~scored).sum())}  # fmt: skip
+            score = evaluate(target[scored], clipped, level, groups[scored]).to_dict()
+            _write_fold(runs[head], fold, oof, fitted, score | about | facts)
+            began = time.perf_counter()
+        for run in runs.values():
+            read_run(run)
+    return list(runs.values())
 
 
-def _write_run(run: Run, oof: pd.DataFrame, fitted: Sequence[Fitted], folds: Folds, about: dict[str, Any]) -> None:
+def _start(run: Run, frozen: Mapping[str, Tensor], backbone: str) -> None:
+    """Keep the encoders' tensors, if any must be, and remove the results of an earlier fit."""
+    if frozen and not run.frozen_file.is_file():
+        save_tensors(run.frozen_file, frozen, {"backbone": backbone})
     # A fold with metrics.json counts as finished, so remove the old ones: a run stopped from here on is unfinished.
     for fold in range(run.k):
         (run.fold(fold) / "metrics.json").unlink(missing_ok=True)
     run.oof_file.unlink(missing_ok=True)
-    groups = folds.groups_of(oof["Id"])
-    for fold, one in enumerate(fitted):
-        scored = (oof["fold"] == fold).to_numpy()
-        table, level = oof[scored], float(oof["target"][~scored].mean())
-        score = evaluate(table["target"].to_numpy(), table["prediction"].to_numpy(), level, groups[scored]).to_dict()
-        facts = {"chosen": one.words, "training_mean": level, "training_rows": int((~scored).sum())}
-        _write_fold(run, fold, table, one, score | about | facts)
-    read_run(run)
 
 
 def _write_fold(run: Run, fold: int, table: pd.DataFrame, fitted: Fitted, figures: dict[str, Any]) -> None:
