@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 OLDEST := $(VENV)-oldest
 
-COMMANDS := all compete data sample train tune study heads folds jobs oof compare ensemble errors leakcheck explain coach app robustness \
+COMMANDS := all compete data sample train tune study heads augment-preview folds jobs oof compare ensemble errors leakcheck explain coach app robustness \
   predict kernel kernel-check kernel-push kernel-status kernel-train kernel-fetch submit report checklist leakage table1 hypotheses \
   known-truth mlebench bench pretrain clean-cache
 

@@ -61,6 +61,7 @@ def run_in_a_new_process(*words):
         (["train", "lr=0.1"], "train.lr"),
         (["train", "train.lr=20"], "1e-09..10"),
         (["train", "--config", "densenet"], "densenet161"),
+        (["train", "train.augment=[ColourJitter]"], "ColorJitter"),
         (["train", "--data", "nowhere"], "nowhere"),
         (["train", "--run", "a/b"], "a/b"),
         (["predict", "--run", "none"], "oof/none"),

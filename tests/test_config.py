@@ -16,7 +16,7 @@ from pawpularity.errors import UserError
 CONFIGS = sorted(
     str(path.relative_to(ROOT / "configs").with_suffix(""))
     for path in (ROOT / "configs").rglob("*.yaml")
-    if path.parent.name != "encoders"
+    if path.parent.name not in ("encoders", "augment")
 )
 
 

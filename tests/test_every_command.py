@@ -30,6 +30,7 @@ LINES = [
     ["train", *SMALL, "--run", "a"],
     ["train", *PACKAGED, "--run", "b"],
     ["jobs", *SMALL, "--run", "c"],
+    ["augment-preview", *SMALL, "--n", 2],
     ["oof", "--json", "oof.json"],
     ["compare", "a", "b", "--draws", 200, "--json", "compare.json"],
     ["ensemble", "a", "b", "--method", "mean", "--run", "blend", "--draws", 200],

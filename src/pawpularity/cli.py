@@ -215,6 +215,15 @@ def heads(
     """Ridge, SVR and others on the frozen features of any timm networks: runs that predict and ship."""
 
 
+@command(TRAIN, "training.augment_preview.augment_preview", "make augment-preview AUGMENT=strong")
+def augment_preview(
+    augment: Annotated[str | None, Option(metavar="NAME", help="As train.augment: NAME of configs/augment/, or a file.")] = None,
+    n: Annotated[int, Option("--n", metavar="N", min=1, max=50, help="Photos.")] = 6,
+    config: Config = None, data: Data = None, settings: Settings = None,
+) -> None:  # fmt: skip
+    """Show what augmentation makes of a few photos, epoch by epoch: oof/augment/NAME.png."""
+
+
 @command(TRAIN, "context.folds", "make folds DATA=input/mine")
 def folds(config: Config = None, data: Data = None, settings: Settings = None, json: Json = None) -> None:
     """Make the folds file: near-duplicates grouped, scores stratified."""
@@ -548,11 +557,11 @@ def commands_text() -> str:
         lines += ["", group]
         for name, command in root.commands.items():
             if getattr(command, "rich_help_panel", None) == group:
-                lines.append(f"  {name:14s} {command.help}")
-    lines += ["  setup          Make .venv and install the project with its tested versions.",
-              "  test           Run the tests (SLOW=1: also those over ten seconds; ARGS=\"-k folds\": some).",
-              "  test-oldest    Run the prediction tests with the oldest supported libraries.",
-              "  lint           Run ruff, mypy and the check of import layers."]  # fmt: skip
+                lines.append(f"  {name:15s} {command.help}")
+    lines += ["  setup           Make .venv and install the project with its tested versions.",
+              "  test            Run the tests (SLOW=1: also those over ten seconds; ARGS=\"-k folds\": some).",
+              "  test-oldest     Run the prediction tests with the oldest supported libraries.",
+              "  lint            Run ruff, mypy and the check of import layers."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from pawpularity.errors import UserError, nearest
+from pawpularity.transforms import Pipeline, as_pipeline, check_pipeline
 
 CONFIGS = "configs"
 Width = Annotated[int, Field(ge=1, le=65536)]
@@ -130,10 +131,13 @@ class Train(Section):
         "none", "fixed copies of photos, by the paper's or the authors' rule"
     )
     split: Literal["honest", "leaky"] = _key("honest", "leaky = the paper's mistake: copies are split like photos")
-    augment: Literal["none", "flip", "strong"] = _key("flip", "random, every epoch; strong = crop, flip, colour")
+    augment: Literal["none", "flip"] | Pipeline = _key(
+        "flip",
+        "random, every epoch; also NAME of configs/augment/NAME.yaml (strong = crop, flip, colour), or a .yaml file",
+    )
     views: int = _key(
         0,
-        "strong: random views that seeds share; 0 = one an epoch, drawn by train.seed",
+        "augment=NAME: random views that seeds share; 0 = one an epoch, drawn by train.seed",
         0,
         100_000,
     )
@@ -164,11 +168,27 @@ class Train(Section):
         "none", "a tracker to send settings and curves to; history.csv is always written"
     )
 
+    @property
+    def transforms(self) -> Pipeline:
+        """What random views are made by; empty for `none` and `flip`."""
+        return [] if isinstance(self.augment, str) else self.augment
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        """A name or a file becomes the list that it holds."""
+        if value in (plain := ("none", "flip")):
+            return value
+        if not isinstance(value, str):
+            return as_pipeline(value, "train.augment")
+        path = config_path(value, "augment", "train.augment=", plain)
+        return as_pipeline(_load(path), str(path))
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         leaky, early = self.split == "leaky", self.stop == "early"
         mixes = self.mixup or self.manifold_mixup or self.cutmix
-        warmup, strong = self.warmup_epochs, self.augment == "strong"
+        warmup = self.warmup_epochs
         rules = {
             f"train.warmup_epochs={warmup:g} is longer than train.epochs={self.epochs}; add train.warmup_epochs=0": (
                 warmup <= self.epochs
@@ -186,7 +206,8 @@ class Train(Section):
             ),
             "train.soup chooses by an inner split, and train.stop=none makes none; set train.stop=early": early
             or self.soup == 1,
-            f"train.views={self.views}: needs train.augment=strong": self.views == 0 or strong,
+            f"train.views={self.views}: needs random transforms, such as train.augment=strong": self.views == 0
+            or bool(self.transforms),
             "train.stop=none has no inner split for train.schedule=plateau to watch; add train.schedule=cosine": (
                 early or self.schedule == "cosine"
             ),
@@ -333,6 +354,7 @@ class Config(Section):
             not (self.train.manifold_mixup and self.model.unfrozen == "all"),
             "train.manifold_mixup mixes cached features, and model.unfrozen=all caches none; use train.mixup",
         )
+        check_pipeline(self.train.transforms, self.photos.size)
         _require(
             self.search.fold < self.folds.k, f"search.fold={self.search.fold}: must be below folds.k={self.folds.k}"
         )
@@ -363,20 +385,23 @@ def run_name(configs: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", word).strip("-.") for word in words if word)
 
 
-def config_path(name: str) -> Path:
-    """`configs/NAME.yaml` below the current folder, else beside the source tree, or NAME itself if it is a YAML file."""
+def config_path(name: str, below: str = "", asked: str = "--config ", also: Sequence[str] = ()) -> Path:
+    """`configs/NAME.yaml` below the current folder, else beside the source tree, or NAME itself if it is a YAML file.
+
+    `below`: a folder below configs/. For errors: `asked`, what the name stands behind, and `also`, words that are no files.
+    """
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
-            raise UserError(f"--config {name}: no such file")
+            raise UserError(f"{asked}{name}: no such file")
         return Path(name)
-    roots = [Path(CONFIGS), Path(__file__).resolve().parents[2] / CONFIGS]
+    roots = [Path(CONFIGS) / below, Path(__file__).resolve().parents[2] / CONFIGS / below]
     for root in roots:
         if (root / f"{name}.yaml").is_file():
             return root / f"{name}.yaml"
-    known = {str(path.relative_to(root).with_suffix("")) for root in roots for path in root.rglob("*.yaml")}
+    known = set(also) | {str(path.relative_to(root).with_suffix("")) for root in roots for path in root.rglob("*.yaml")}
     if not known:
-        raise UserError(f"--config {name}: there is no {CONFIGS}/ folder here; run from the repository's top folder")
-    raise UserError(f"--config {name}: no such configuration{nearest(name, known)}")
+        raise UserError(f"{asked}{name}: there is no {CONFIGS}/ folder here; run from the repository's top folder")
+    raise UserError(f"{asked}{name}: no such file in {Path(CONFIGS) / below}{nearest(name, known)}")
 
 
 def _with_bases(configs: str, seen: tuple[str, ...] = ()) -> list[Path]:
@@ -403,12 +428,16 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(path: Path, *, keep_base: bool = False) -> Tree:
-    """The keys and values of a YAML file, without `base`. Raises UserError for one that is not readable."""
+def _load(path: Path) -> Any:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: is not readable YAML ({' '.join(str(error).split())})") from None
+
+
+def read_yaml(path: Path, *, keep_base: bool = False) -> Tree:
+    """The keys and values of a YAML file, without `base`. Raises UserError for one that is not readable."""
+    tree = _load(path)
     if not isinstance(tree, dict):
         raise UserError(f"{path}: must hold keys and values, as configs/densenet161.yaml does")
     return {str(key): value for key, value in tree.items() if keep_base or key != "base"}

@@ -164,7 +164,9 @@ class Predictor:
         inputs: Inputs = PixelInputs(decoded, rows)
         if cache is not None:
             all_rows, all_views = np.tile(rows, len(views)), np.repeat(views, len(rows))
-            file = cache.open(networks[0], self.compute, all_rows, all_views, build=False)
+            augment = self.config.train.augment  # a list of transforms has files of its own, unaugmented views included
+            pipeline = augment if isinstance(augment, list) else None
+            file = cache.open(networks[0], self.compute, all_rows, all_views, build=False, pipeline=pipeline)
             inputs = inputs if file is None else FeatureInputs(file, rows)
         by_view = [
             score_heads(networks, inputs, rows, columns, self.compute, view=view, progress=progress) for view in views

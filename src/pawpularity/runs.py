@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pawpularity.config import Config
 
 OOF = Path("oof")
-RESERVED = ("folds", "hypotheses", "errors", "leakage", "leakcheck", "table1", "studies")
+RESERVED = ("folds", "hypotheses", "errors", "leakage", "leakcheck", "table1", "studies", "augment")
 """Folders below oof/ that are not runs."""
 FREE = (
     "name",

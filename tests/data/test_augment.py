@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from pawpularity import transforms
 from pawpularity.config import Config
-from pawpularity.data import augment
 from pawpularity.data.augment import AUGMENTATIONS, COPIES, RANDOM, Augmenter, Schedule, copies
 from pawpularity.data.tables import read_train
 from pawpularity.errors import UserError
 from pawpularity.training.samples import originals
 
 ORIGINAL, FLIP, BLUR, CROP = range(COPIES)
+STRONG = Config().with_values({"train.augment": "strong"}).train.transforms
 MIRROR = {ORIGINAL: FLIP, FLIP: ORIGINAL, BLUR: 4, CROP: 5}
 
 
@@ -42,7 +43,7 @@ def test_the_fixed_ones_are_what_the_paper_says(photo):
 
 
 def test_a_random_one_is_a_function_of_photo_number_and_seed(photo):
-    one, other = Augmenter(64), Augmenter(64)
+    one, other = Augmenter(64, STRONG), Augmenter(64, STRONG)
     asked = [(RANDOM + number, seed) for number in range(8) for seed in (1, 2**63 + 5)]
     first = [one.apply(photo, number, seed) for number, seed in asked]
     with ThreadPoolExecutor(4) as pool:  # in another order, and in threads that share an augmenter
@@ -74,9 +75,7 @@ def test_copy_counts_of_the_contest(real):
     assert [copies(scores, rule, 0).sum() for rule in ("authors", "paper", "none")] == [16_962, 12_160, 9_912]
 
 
-@pytest.mark.parametrize(
-    ("kind", "views", "each"), [("none", 0, 1), ("flip", 0, 2), ("strong", 0, 5), ("strong", 2, 2)]
-)
+@pytest.mark.parametrize(("kind", "views", "each"), [("none", 0, 1), ("flip", 0, 2), (STRONG, 0, 5), (STRONG, 2, 2)])
 def test_schedules_show_what_they_list(kind, views, each):
     copy_of = np.array([ORIGINAL, FLIP, BLUR, CROP] * 50)
     schedule = Schedule(kind, copy_of, epochs=5, views=views, seed=0)
@@ -86,7 +85,7 @@ def test_schedules_show_what_they_list(kind, views, each):
     listed = set(zip(samples.tolist(), numbers.tolist(), strict=True))
     assert len(listed) == len(samples) == each * len(copy_of)
     assert {(i, int(number)) for epoch in epochs for i, number in enumerate(epoch)} <= listed
-    if kind == "strong":
+    if kind == STRONG:
         assert ((epochs - RANDOM) % COPIES == copy_of).all()
         assert all(len(set(sample.tolist())) == each for sample in epochs.T)
     elif kind == "flip":
@@ -109,7 +108,7 @@ def test_seeds_draw_their_own_views_unless_a_number_of_views_is_shared():
 
 
 def test_another_albumentations_is_refused(photo, monkeypatch):
-    monkeypatch.setattr(augment.importlib.metadata, "version", lambda name: "2.5.1")
+    monkeypatch.setattr(transforms.importlib.metadata, "version", lambda name: "2.5.1")
     with pytest.raises(UserError, match=r"2\.5\.1.*MIT"):
         Augmenter(64).apply(photo, BLUR, 0)
 
@@ -121,6 +120,7 @@ def test_no_registry_is_asked():
         "socket.socket.connect = socket.getaddrinfo = no\n"
         "import pawpularity.data.augment as augment, numpy, sys\n"
         "assert 'albumentations' not in sys.modules\n"
-        "augment.Augmenter(32).apply(numpy.zeros((32, 32, 3), 'uint8'), 8, 0)"
+        "flips = [{'HorizontalFlip': {}}]\n"
+        "augment.Augmenter(32, flips).apply(numpy.zeros((32, 32, 3), 'uint8'), 8, 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

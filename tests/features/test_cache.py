@@ -18,6 +18,7 @@ from pawpularity.models.network import build_network
 
 CPU = choose("float32", "cpu")
 SIZE = 32
+FLIPS, TURNS = [{"HorizontalFlip": {"p": 0.5}}], [{"VerticalFlip": {"p": 1}}]
 NETS = ("small/densenet161", "small/resnet152", "small/vgg19_bn", "small/efficientnet_b7")
 
 
@@ -58,9 +59,9 @@ def computed(monkeypatch):
 def test_they_are_what_the_frozen_part_gives(tmp_path, photos, name, dtype):
     net, compute = network(name), choose(dtype, "cpu")
     rows, views = pairs(views=(ORIGINAL, FLIP, RANDOM + 5))
-    file = cache(tmp_path, photos).open(net, compute, rows, views)
+    file = cache(tmp_path, photos).open(net, compute, rows, views, pipeline=FLIPS)
     read = file.take(file.slots(rows, views))
-    seen = PixelInputs(photos, np.arange(90)).take(rows, views)
+    seen = PixelInputs(photos, np.arange(90), FLIPS).take(rows, views)
     with torch.inference_mode(), compute.autocast():
         expected, head, whole = net.frozen_features(seen), net.head(read), net(seen)
     assert read.dtype == expected.dtype
@@ -77,6 +78,17 @@ def test_they_do_not_depend_on_what_else_was_asked_for(tmp_path, photos):
         at = np.array([row])
         file = alone.open(net, CPU, at, np.array([ORIGINAL]))
         assert torch.equal(file.take(file.slots(at, at * 0)), whole.take(whole.slots(at, at * 0)))
+
+
+def test_lists_of_transforms_never_share_features(tmp_path, photos):
+    """The same numbers of views: each list finds its own pictures behind them, whichever came first."""
+    net, one = network(), cache(tmp_path, photos)
+    wanted = pairs(8, (ORIGINAL, RANDOM))
+    for pipeline in (FLIPS, TURNS, FLIPS):
+        file = one.open(net, CPU, *wanted, pipeline=pipeline)
+        with torch.inference_mode():
+            expected = net.frozen_features(PixelInputs(photos, np.arange(90), pipeline).take(*wanted))
+        torch.testing.assert_close(file.take(file.slots(*wanted)), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_only_what_is_missing_is_computed(tmp_path, photos, computed):

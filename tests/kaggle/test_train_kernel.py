@@ -77,6 +77,16 @@ def run_script(place, home, **environment):
     )  # fmt: skip
 
 
+def test_a_file_of_transforms_travels_by_its_content(contest, work, paw):
+    file = work / "mine.yaml"
+    file.write_text("- HorizontalFlip: {p: 0.25}\n")
+    done = paw("kernel-train", "--config", "sample", "--run", "toy", "--user", "anna", *SMALL, f"train.augment={file}")
+    assert done.code == 0, done.err
+    file.unlink()
+    (sent,) = (work / "kernels" / "build" / "train" / "toy" / "dataset").glob("sample-.yaml")
+    assert resolve(str(sent)).train.transforms == [{"HorizontalFlip": {"p": 0.25}}]
+
+
 @pytest.mark.slow
 def test_trained_there_goes_on_here(kaggle, home, contest, work, paw, refused):
     # Two GPUs by their list; without a driver each process then computes on the CPU.

@@ -10,6 +10,7 @@ from pawpularity.config import resolve
 from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.features.build import FeatureCache
+from pawpularity.features.load import PixelInputs
 from pawpularity.predictor import score_heads, score_rows
 from pawpularity.training.fit import fit_fold
 from pawpularity.training.samples import TrainingData
@@ -52,7 +53,7 @@ def test_same_answer_as_the_plain_loop(photos, tmp_path, name, words):
 
     def predicted(epochs, data):
         fitted = fit_fold(config(name, *words, f"train.epochs={epochs}"), data, training, fold=0, compute=CPU)
-        return score_rows(fitted.network, data.pixels, held, data.metadata[held], CPU)
+        return score_rows(fitted.network, PixelInputs(data.photos, data.photo_rows), held, data.metadata[held], CPU)
 
     one = [predicted(1, data) for data in (labelled(photos), kept(photos, tmp_path))]
     assert np.abs(one[0] - one[1]).max() <= 1e-3
@@ -101,7 +102,7 @@ def test_many_heads_on_one_frozen_part_answer_as_whole_networks(photos):
         fit_fold(config("small/densenet161", "train.epochs=2"), data, np.arange(100), fold=fold, compute=CPU).network
         for fold in range(3)
     ]
-    together = score_heads(fitted, data.pixels, rows, None, CPU)
+    together = score_heads(fitted, PixelInputs(data.photos, data.photo_rows), rows, None, CPU)
     with torch.inference_mode():
         pixels = torch.from_numpy(data.photos.pixels)
         apart = np.stack([

@@ -12,6 +12,7 @@ from pawpularity.data.photo_cache import Photos
 from pawpularity.device import choose
 from pawpularity.errors import UserError
 from pawpularity.evaluation.metrics import rmse
+from pawpularity.features.load import PixelInputs
 from pawpularity.models.network import build_network
 from pawpularity.models.weights import load_strictly, read_tensors, save_tensors, tensors_hash
 from pawpularity.predictor import score_rows
@@ -44,6 +45,10 @@ def toy(*words):
 EARLY = ("train.stop=early", "train.schedule=plateau", "train.lr=3e-3")
 
 
+def pixels_of(data):
+    return PixelInputs(data.photos, data.photo_rows)
+
+
 @pytest.mark.parametrize(
     "words",
     [(), EARLY, (*EARLY, "train.refit=true"), ("train.ema=0.9",), ("train.mixup=0.2",), ("train.copies=authors",),
@@ -58,7 +63,7 @@ EARLY = ("train.stop=early", "train.schedule=plateau", "train.lr=3e-3")
 def test_every_recipe_learns_brightness(data, words):
     training, held = np.arange(100), np.arange(100, 120)
     fitted = fit_fold(toy(*words), data, training, fold=0, compute=CPU)
-    predicted = score_rows(fitted.network, data.pixels, held, data.metadata[held], CPU)
+    predicted = score_rows(fitted.network, pixels_of(data), held, data.metadata[held], CPU)
     constant = rmse(data.scores[held], np.full(20, fitted.training_mean))
     assert rmse(data.scores[held], predicted) < (0.85 if "model.unfrozen=12" in words else 0.7) * constant
     assert fitted.training_mean == data.scores[training].mean()
@@ -76,7 +81,7 @@ def test_best_inner_epoch_is_kept_and_scored_rows_do_not_choose_it(data):
     from pawpularity.data.folds import inner_split
 
     _, at = inner_split(data.groups[:100], data.scores[:100], share=0.1, seed=0)
-    again = rmse(data.scores[at], score_rows(fitted.network, data.pixels, at, data.metadata[at], CPU))
+    again = rmse(data.scores[at], score_rows(fitted.network, pixels_of(data), at, data.metadata[at], CPU))
     assert again == pytest.approx(min(inner), abs=1e-9)
 
 
@@ -146,7 +151,7 @@ def test_the_saved_tensors_are_the_whole_of_what_was_trained(odd, words, data, t
     load_strictly(start, start.frozen_state() | read_tensors(tmp_path / "head.safetensors"), "head")
     assert before == tensors_hash(start.frozen_state()) == tensors_hash(fitted.frozen_state())
     rows = np.arange(100, 120)
-    ours, theirs = (score_rows(net, data.pixels, rows, data.metadata[rows], CPU) for net in (start, fitted))
+    ours, theirs = (score_rows(net, pixels_of(data), rows, data.metadata[rows], CPU) for net in (start, fitted))
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
@@ -197,9 +202,9 @@ def test_little_shared_memory_does_not_matter(data, monkeypatch):
     )
     rows = np.arange(40)
     batches = [(rows[:32], np.ones(32, dtype=np.int64)), (rows[32:], np.zeros(8, dtype=np.int64))]
-    fed = list(replace(data.pixels, _loader=None).feed(rows, batches, 1, False))
+    fed = list(pixels_of(data).feed(rows, batches, 1, False))
     for (x, positions), (at, views) in zip(fed, batches, strict=True):
-        assert torch.equal(x, data.pixels.take(rows[at], views))
+        assert torch.equal(x, pixels_of(data).take(rows[at], views))
         assert positions is at
 
 
@@ -220,7 +225,7 @@ def test_the_compiled_tail_trains_as_the_eager_one(data):
         fit_fold(toy(*words, f"train.compile={way}"), data, training, fold=0, compute=CPU).network
         for way in ("false", "true")
     ]
-    eager, fused = (score_rows(n, data.pixels, held, data.metadata[held], CPU) for n in networks)
+    eager, fused = (score_rows(n, pixels_of(data), held, data.metadata[held], CPU) for n in networks)
     np.testing.assert_allclose(fused, eager, atol=2e-3)
     untrained = build_network(toy(*words), fold=0, training_mean=float(data.scores[training].mean())).eval()
-    assert np.abs(score_rows(untrained, data.pixels, held, data.metadata[held], CPU) - eager).max() > 0.05
+    assert np.abs(score_rows(untrained, pixels_of(data), held, data.metadata[held], CPU) - eager).max() > 0.05

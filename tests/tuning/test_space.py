@@ -17,6 +17,7 @@ from pawpularity.tuning.space import (
     Cut,
     affordable,
     cuts_of,
+    decoded,
     draw,
     own_values,
     read_space,
@@ -93,6 +94,9 @@ def test_words_add_rules_change_them_and_take_them_away():
     assert (space["train.lr"].low, space["train.lr"].high, space["train.lr"].log) == (2e-4, 0.5, True)
     assert "train.weight_decay" not in space
     assert space["train.ema"].choices == (0.0, 0.9)
+    listed = resolve("sample", ["search.space.train.augment={choices: [flip, strong]}", "train.augment=strong"])
+    flip, strong = read_space(listed)["train.augment"].choices
+    assert (flip, decoded(strong)) == ("flip", listed.train.transforms), "the list itself, whatever its file says later"
     with pytest.raises(UserError, match="is empty"):
         read_space(resolve("sample", [f"search.space.{key}=null" for key in resolve("sample").search.space]))
 

@@ -1,21 +1,16 @@
-"""Augmentations of a photo: the paper's fixed copies, and numbered random ones. The only user of albumentations.
+"""Augmentations of a photo: the paper's fixed copies, and numbered random ones.
 
 An augmentation is a number, and `Augmenter.apply(photo, augmentation, seed)` is a function of its arguments alone, so
 its features can be computed once and cached. 0-5 are fixed: the photo, the paper's three transforms of it
 (a horizontal flip, a Gaussian blur of sigma 0.3, a 90 % centre crop resized back; section "data augmentation"), and the
-last two flipped. Those from 8 on are random (crop, flip, colour): `8 + 4 k + c` is the k-th random augmentation of copy c.
+last two flipped. Those from 8 on are random, by the transforms in `train.augment`: `8 + 4 k + c` is the k-th of copy c.
 It is seeded by the photo's content, so folds and trials share it. Seeds take other numbers, unless `train.views` is set: views
 that seeds share hide 37 % of the variance between them.
 
 `copies` says which photos get which fixed copies as training samples of their own; `Schedule` says which augmentation of a
 sample is shown in which epoch. Only training rows are augmented: inner and scored rows are not.
-
-Albumentations is pinned to 2.0.8, the last MIT release; newer code of that import name is under the AGPL, so another
-version is refused. It is imported when an augmentation needs it: prediction does not.
 """
 
-import importlib.metadata
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pawpularity.config import Train
 from pawpularity.errors import UserError
+from pawpularity.transforms import Pipeline, albumentations, build
 
 AUGMENTATIONS = ("original", "flip", "blur", "crop", "blur flipped", "crop flipped")
 ORIGINAL, FLIP, BLUR, CROP, BLUR_FLIPPED, CROP_FLIPPED = range(6)
 COPIES = 4  # the first four are training samples of their own
 RANDOM = 8  # the first random augmentation
 MOST_VIEWS = 100_000  # random augmentations of one seed
-PINNED = "2.0.8"
 
 Image = NDArray[np.uint8]
 _FLIPPED = np.array([FLIP, ORIGINAL, BLUR_FLIPPED, CROP_FLIPPED])
@@ -63,20 +59,28 @@ class Schedule:
     """Which augmentation of every training sample is shown in which epoch: a function of (seed, epoch), as vectors."""
 
     def __init__(
-        self, augment: str, sample_copies: NDArray[np.int64], *, epochs: int, views: int, seed: int, draw: int = 0
+        self,
+        augment: str | Pipeline,
+        sample_copies: NDArray[np.int64],
+        *,
+        epochs: int,
+        views: int,
+        seed: int,
+        draw: int = 0,
     ) -> None:
-        """`sample_copies` (n,) are 0..3. `strong` uses `views` random augmentations of each copy (0: one per epoch).
+        """`sample_copies` (n,) are 0..3. Of each copy `views` random augmentations are used (0: one per epoch).
 
-        Another `draw` uses other random augmentations.
+        `augment`: none, flip, or random transforms. Another `draw` uses other random augmentations.
         """
         self.augment, self.copies, self.seed = augment, sample_copies, seed
+        self.random = not isinstance(augment, str)
         self.views = min(views or epochs, epochs)
         self.first = RANDOM + COPIES * MOST_VIEWS * draw
         self.offset = np.random.default_rng([seed, 0x0FF]).integers(self.views, size=len(sample_copies))
 
     def of(self, epoch: int) -> NDArray[np.int64]:
         """The augmentation of every sample in `epoch`, (n,)."""
-        if self.augment == "strong":
+        if self.random:
             return self.first + COPIES * ((epoch + self.offset) % self.views) + self.copies
         if self.augment == "flip":
             flipped = np.random.default_rng([self.seed, epoch, 0xF11]).random(len(self.copies)) < 0.5
@@ -86,7 +90,7 @@ class Schedule:
     def all(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(samples, augmentations) of every pair that any epoch shows, each once."""
         samples = np.arange(len(self.copies))
-        if self.augment == "strong":
+        if self.random:
             random = self.first + COPIES * np.arange(self.views) + self.copies[:, None]
             return np.repeat(samples, self.views), random.ravel()
         if self.augment == "flip":
@@ -94,11 +98,18 @@ class Schedule:
         return samples, self.copies
 
 
+def schedule_of(train: Train, sample_copies: NDArray[np.int64], seed: int) -> Schedule:
+    """The schedule of samples under the settings `train`."""
+    draw = 0 if train.views else train.seed  # a number of views is asked for to share their cached features
+    return Schedule(train.augment, sample_copies, epochs=train.epochs, views=train.views, seed=seed, draw=draw)
+
+
 class Augmenter:
     """Augmentations of (size, size, 3) uint8 photos; safe to use from several threads."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, pipeline: Pipeline | None = None) -> None:
+        """`pipeline`: the transforms of the random augmentations."""
+        self.size, self.pipeline = size, pipeline or []
         self._local = threading.local()  # an albumentations transform holds its own random state
 
     def apply(self, photo: Image, augmentation: int, seed: int) -> Image:
@@ -115,50 +126,24 @@ class Augmenter:
         random = self._transforms[RANDOM]
         random.set_random_seed(int(np.random.SeedSequence([int(seed), augmentation]).generate_state(1)[0]))
         varied: Image = random(image=base)["image"]
+        if varied.shape != photo.shape:  # only now and then, else the check of the settings had seen it
+            made = "x".join(map(str, varied.shape[:2]))
+            raise UserError(f"train.augment: makes {made} pixels of {self.size}x{self.size}; add Resize at its end")
         return varied
 
     @property
     def _transforms(self) -> dict[int, Any]:
         if not hasattr(self._local, "transforms"):
-            self._local.transforms = {**_fixed(self.size), RANDOM: _random(self.size)}
+            self._local.transforms = {**_fixed(self.size), RANDOM: build(self.pipeline, self.size)}
         made: dict[int, Any] = self._local.transforms
         return made
-
-
-def _library() -> Any:
-    version = importlib.metadata.version("albumentations")
-    if version != PINNED:
-        raise UserError(
-            f"albumentations {version} is installed; this project uses {PINNED}, the last release under the MIT licence; "
-            f"run: pip install albumentations=={PINNED}"
-        )
-    # Unless this is set before the import, albumentations asks a package registry for its newest version.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations
-
-    return albumentations
 
 
 def _fixed(size: int) -> dict[int, Callable[[Image], Image]]:
     import cv2
 
-    library, inner = _library(), round(0.9 * size)
+    library, inner = albumentations(), round(0.9 * size)
     blur = library.GaussianBlur(blur_limit=0, sigma_limit=(0.3, 0.3), p=1)
     resize = library.Resize(size, size, interpolation=cv2.INTER_CUBIC, p=1)
     crop = library.Compose([library.CenterCrop(inner, inner, p=1), resize], seed=0)
     return {BLUR: lambda image: blur(image=image)["image"], CROP: lambda image: crop(image=image)["image"]}
-
-
-def _random(size: int) -> Any:
-    """Crop, flip and colour. They are mild: what makes a photo good (its framing, its light) must survive."""
-    library = _library()
-    return library.Compose(
-        [
-            library.HorizontalFlip(p=0.5),
-            library.RandomResizedCrop((size, size), scale=(0.7, 1.0), ratio=(0.85, 1.18), p=1),
-            library.ColorJitter(
-                brightness=(0.9, 1.1), contrast=(0.9, 1.1), saturation=(0.9, 1.1), hue=(-0.02, 0.02), p=0.8
-            ),
-        ],
-        seed=0,
-    )

@@ -28,6 +28,7 @@ from pawpularity.device import Compute
 from pawpularity.features.store import FeatureFile, Rows, about_of, to_rows
 from pawpularity.files import OTHER_CACHE, require_space, size_text
 from pawpularity.models.network import Network
+from pawpularity.transforms import Pipeline
 
 BATCH = 32
 Batches = Iterator[tuple[Rows, Tensor]]
@@ -47,9 +48,12 @@ class FeatureCache:
     _logged: set[str] = field(default_factory=set)
 
     def open(
-        self, network: Network, compute: Compute, photos: Rows, views: Rows, *, build: bool = True
-    ) -> FeatureFile | None:
+        self, network: Network, compute: Compute, photos: Rows, views: Rows, *, build: bool = True,
+        pipeline: Pipeline | None = None,
+    ) -> FeatureFile | None:  # fmt: skip
         """The file with the features of the pairs (`photos[i]`, `views[i]`) behind the network's frozen blocks.
+
+        `pipeline`: the transforms of random views. Each list has files of its own, so that a view's number means one picture.
 
         None where nothing is frozen, where they do not fit the budget, and without `build` where some are missing. `network` is
         on `compute.device`. Raises UserError for bad photos or a full disk; finished shards are kept.
@@ -59,7 +63,7 @@ class FeatureCache:
         if self.budget_gb == 0:
             self.log_once("features cache.budget_gb is 0: the frozen part runs in every epoch, which is slower")
             return None
-        file = self._file(network, compute, network.frozen_blocks)
+        file = self._file(network, compute, network.frozen_blocks, pipeline)
         missing = _missing(file, photos, views)
         if len(missing) and not (build and self._affordable(file, len(missing))):
             return None
@@ -79,9 +83,18 @@ class FeatureCache:
             self._logged.add(line)
             log(line)
 
-    def _file(self, network: Network, compute: Compute, blocks: int) -> FeatureFile:
+    def _file(self, network: Network, compute: Compute, blocks: int, pipeline: Pipeline | None) -> FeatureFile:
         weights = network.frozen_hash(blocks)
-        key = f"{blocks} {weights} {network.model.args} {compute.device.type} {compute.dtype_name} {network.channels_last}"
+        about_run = (
+            blocks,
+            weights,
+            network.model.args,
+            compute.device.type,
+            compute.dtype_name,
+            network.channels_last,
+            pipeline,
+        )
+        key = " ".join(map(str, about_run))
         if key not in self._files:
             probe = run_blocks(network, compute, torch.zeros(1, self.size, self.size, 3, dtype=torch.uint8), 0, blocks)
             shape = (probe.shape[2], probe.shape[3], probe.shape[1]) if probe.ndim == 4 else tuple(probe.shape[1:])
@@ -101,7 +114,7 @@ class FeatureCache:
                 "versions": {
                     name: version(name) for name in ("torch", "timm", "albumentations", "opencv-python-headless")
                 },
-            }
+            } | ({"augment": pipeline} if pipeline else {})
             self._files[key] = FeatureFile(
                 self.folder, f"{_folder_name(network.model.backbone)}-{blocks}", about, len(self.photos)
             )
@@ -124,7 +137,7 @@ class FeatureCache:
         files = self.folder.glob(f"{_folder_name(network.model.backbone)}-*/about.json")
         depths = {(about_of(about.parent) or {}).get("blocks", 0) for about in files}
         for blocks in sorted(depths & set(range(1, network.frozen_blocks)), reverse=True):
-            other = self._file(network, compute, blocks)
+            other = self._file(network, compute, blocks, file.about.get("augment"))
             other.load()
             if other.shards:
                 return other
@@ -149,13 +162,14 @@ class FeatureCache:
                 part, blocks = pairs[known], shallow.about["blocks"]
                 _fill(file, network, compute, part, _shallow_rows(shallow, part), blocks, progress)
             if not known.all():
-                _fill(file, network, compute, pairs[~known], self._augmented(pairs[~known]), 0, progress)
+                images = self._augmented(pairs[~known], file.about.get("augment"))
+                _fill(file, network, compute, pairs[~known], images, 0, progress)
 
-    def _augmented(self, pairs: Rows) -> Batches:
+    def _augmented(self, pairs: Rows, pipeline: Pipeline | None) -> Batches:
         """Batches of augmented photos, decoded and augmented by threads."""
         photos, first = np.unique(pairs[:, 0], return_index=True)
         views = dict(zip(photos.tolist(), np.split(pairs[:, 1], first[1:]), strict=True))
-        augmenter = Augmenter(self.size)
+        augmenter = Augmenter(self.size, pipeline)
 
         def augment(decoded: tuple[int, NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
             row, pixels = decoded

@@ -4,6 +4,7 @@ Both work on (row, view) pairs and know no epochs; both give the trained head th
 part each time, `FeatureInputs` reads from the memory map.
 """
 
+import json
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from pawpularity.device import Compute
 from pawpularity.features.build import FeatureCache
 from pawpularity.features.store import FeatureFile, Rows
 from pawpularity.models.network import Network
+from pawpularity.transforms import Pipeline
 
 Batch = tuple[Rows, Rows]
 """(positions in a list of rows, their views)"""
@@ -52,18 +54,23 @@ class PixelInputs:
     photos: Photos
     photo_rows: Rows
     """(n,) where each row's photo is"""
+    pipeline: Pipeline | None = None
+    """transforms of random views"""
     _loader: "tuple[Rows, list[Batch], DataLoader[NDArray[np.uint8]]] | None" = field(default=None, repr=False)
 
     def take(self, rows: Rows, views: Rows) -> Tensor:
         """(B, size, size, 3) uint8."""
-        return torch.from_numpy(_augmented(self.photos.pixels, self.photos.seeds, self.photo_rows[rows], views))
+        return torch.from_numpy(self._batches(rows)[np.arange(len(rows)), views])
+
+    def _batches(self, rows: Rows) -> "_Batches":
+        return _Batches(self.photos.pixels, self.photos.seeds, self.photo_rows[rows], self.pipeline)
 
     def feed(self, rows: Rows, batches: Iterable[Batch], workers: int, pin: bool) -> Iterator[tuple[Tensor, Rows]]:
         """As `Inputs.feed`; `workers` processes augment, 0 = this one."""
         if self._loader is None or self._loader[0] is not rows:
             due: list[Batch] = []  # refilled for each pass, because the workers outlive it
             loader = DataLoader(
-                _Batches(self.photos.pixels, self.photos.seeds, self.photo_rows[rows]),
+                self._batches(rows),
                 batch_size=None,
                 sampler=due,
                 # Arrays, not tensors: those would travel through /dev/shm, which Docker limits to 64 MB, and hold open files.
@@ -120,34 +127,34 @@ def open_inputs(
     compute: Compute,
     rows: Rows,
     views: Rows,
+    pipeline: Pipeline | None = None,
 ) -> Inputs:
     """Cached features of the pairs (`rows[i]`, `views[i]`) if blocks are frozen and the features fit the budget, else photos."""
-    file = None if cache is None else cache.open(network, compute, photo_rows[rows], views)
-    return PixelInputs(photos, photo_rows) if file is None else FeatureInputs(file, photo_rows)
+    file = None if cache is None else cache.open(network, compute, photo_rows[rows], views, pipeline=pipeline)
+    return PixelInputs(photos, photo_rows, pipeline) if file is None else FeatureInputs(file, photo_rows)
 
 
 class _Batches(TorchDataset[NDArray[np.uint8]]):
     """Item (positions, views): one batch of augmented photos."""
 
-    def __init__(self, pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], photo_rows: Rows) -> None:
-        self.pixels, self.seeds, self.photo_rows = pixels, seeds, photo_rows
+    def __init__(
+        self, pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], photo_rows: Rows, pipeline: Pipeline | None
+    ) -> None:
+        self.pixels, self.seeds, self.photo_rows, self.pipeline = pixels, seeds, photo_rows, json.dumps(pipeline)
 
     def __getitem__(self, batch: Batch) -> NDArray[np.uint8]:
         positions, views = batch
-        return _augmented(self.pixels, self.seeds, self.photo_rows[positions], views)
-
-
-def _augmented(pixels: NDArray[np.uint8], seeds: NDArray[np.uint64], at: Rows, views: Rows) -> NDArray[np.uint8]:
-    if not views.any():
-        return np.array(pixels[at])
-    augmenter = _augmenter(pixels.shape[1])
-    augmented = [augmenter.apply(np.asarray(pixels[p]), int(v), int(seeds[p])) for p, v in zip(at, views, strict=True)]
-    return np.stack(augmented)
+        at = self.photo_rows[positions]
+        if not views.any():
+            return np.array(self.pixels[at])
+        apply = _augmenter(self.pixels.shape[1], self.pipeline).apply
+        pairs = zip(at, views, strict=True)
+        return np.stack([apply(np.asarray(self.pixels[row]), int(view), int(self.seeds[row])) for row, view in pairs])
 
 
 @cache
-def _augmenter(size: int) -> Augmenter:
-    return Augmenter(size)  # one per process: its transforms take a while to build
+def _augmenter(size: int, pipeline: str) -> Augmenter:
+    return Augmenter(size, json.loads(pipeline))  # one per process: its transforms take a while to build
 
 
 def _start_worker(worker: int) -> None:

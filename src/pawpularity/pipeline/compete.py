@@ -188,7 +188,7 @@ def _training(name: str, config: Config, context: Context) -> Estimate:
     from pawpularity.features.store import to_rows
     from pawpularity.models.backbone import count_parameters
     from pawpularity.models.network import build_network
-    from pawpularity.training.fit import required_pairs
+    from pawpularity.training.fit import mixes_photos, required_pairs
     from pawpularity.training.losses import LOSSES
     from pawpularity.training.samples import samples_of
 
@@ -224,7 +224,7 @@ def _training(name: str, config: Config, context: Context) -> Estimate:
     samples = samples_of(config, scores, np.arange(photos))
     views = len(np.unique(np.stack(required_pairs(config, samples, np.arange(photos))), axis=1)[0])
     cached = views * to_rows(features).shape[1] if network.frozen_blocks else 0
-    fits = 0 < cached <= config.cache.budget_gb * 1e9 and not config.train.mixup
+    fits = 0 < cached <= config.cache.budget_gb * 1e9 and not mixes_photos(config.train)
     seen = (k - 1) * len(samples) * config.train.epochs + photos
     # Cached features are computed once for all folds; without them the frozen part runs whenever a photo is seen.
     passes = views if fits else seen

@@ -164,7 +164,7 @@ QUESTIONS: list[tuple[str, str, Ask | dict[str, Ask]]] = [
     ("Datasets", "splits", _splits),
     ("Datasets", "preprocessing", {
         "run": "photos {config.photos}; augment {config.train.augment}, copies {config.train.copies}, split {config.train.split}, "
-               "mixup {config.train.mixup}, manifold_mixup {config.train.manifold_mixup}, views {config.train.views}",
+               "mixup {config.train.mixup}, cutmix {config.train.cutmix}, manifold_mixup {config.train.manifold_mixup}, views {config.train.views}",
         "head": "photos {config.photos}; no augmentation: features are frozen",
         "ensemble": NotAsked("a blend reads predictions, no photos")}),
     ("Code", "commit", "commit {git_commit}"),

@@ -49,7 +49,7 @@ COLUMNS = (
     *("backbone", "copies", "split", *FIGURES, "photos", "with_copy_in_training"),
     *("epochs", "seconds", "device", "dtype", "machine", "paper_rmse"),
 )
-FIXED = ("model.backbone", "model.args", "train.copies", "train.split", "train.mixup", "folds.k")
+FIXED = ("model.backbone", "model.args", "train.copies", "train.split", "train.mixup", "train.cutmix", "folds.k")
 
 
 def table1(

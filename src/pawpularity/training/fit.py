@@ -59,14 +59,19 @@ def training_inputs(
     Missing cached features are computed here. The frozen part uses photos and never scores, so rows that will be scored may
     pass through it before the fit.
     """
-    if config.train.mixup or config.train.cutmix:
-        if network.frozen_blocks and data.cache is not None:
-            data.cache.log_once(
-                "features train.mixup and train.cutmix mix photos, so the frozen part runs in every epoch (train.manifold_mixup "
-                "mixes cached features)"
-            )
-        return data.pixels  # a mix of two photos is another photo: it has no cached features
-    return data.inputs(network, compute, required_pairs(config, samples, rows))
+    if mixes_photos(config.train) and network.frozen_blocks and data.cache is not None:
+        data.cache.log_once(
+            "features train.mixup and train.cutmix mix photos, so the frozen part runs in every epoch (train.manifold_mixup mixes "
+            "cached features)"
+        )
+    # A mix of two photos is another photo: it has no cached features.
+    pairs = required_pairs(config, samples, rows)
+    return data.inputs(network, compute, pairs, config.train.transforms, cached=not mixes_photos(config.train))
+
+
+def mixes_photos(train: Train) -> bool:
+    """Whether photos are mixed before the network."""
+    return train.mixup > 0 or train.cutmix > 0
 
 
 def required_pairs(config: Config, samples: Samples, rows: Rows) -> Pairs:
@@ -152,9 +157,8 @@ def fit_samples(
     mean = data.mean(samples.rows)
     network = build_network(config, fold=0, training_mean=mean).place(compute.device)
     watched = NOTHING if config.train.stop == "none" else watched
-    inputs: Inputs = data.pixels
-    if not (config.train.mixup or config.train.cutmix):
-        inputs = data.inputs(network, compute, joined_pairs(augmented(config, samples), watched.pairs))
+    pairs = joined_pairs(augmented(config, samples), watched.pairs)
+    inputs = data.inputs(network, compute, pairs, config.train.transforms, cached=not mixes_photos(config.train))
     loop = Loop(config, data, network, inputs, compute, 0, hooks or Hooks())
     chosen, state = loop.run(samples, watched)
     network.load_state_dict(state, strict=False)

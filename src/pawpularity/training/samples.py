@@ -7,7 +7,6 @@ score to be predicted, was trained on.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from pawpularity.config import Config
-from pawpularity.data.augment import ORIGINAL, Schedule, copies
+from pawpularity.data.augment import ORIGINAL, Schedule, copies, schedule_of
 from pawpularity.data.dataset import Dataset
 from pawpularity.data.folds import Folds
 from pawpularity.data.photo_cache import Photos
 from pawpularity.data.tables import METADATA, TARGET
 from pawpularity.device import Compute
 from pawpularity.features.build import FeatureCache
-from pawpularity.features.load import Inputs, PixelInputs, open_inputs
+from pawpularity.features.load import Inputs, open_inputs
 from pawpularity.models.network import Network
+from pawpularity.transforms import Pipeline
 
 Rows = NDArray[np.int64]
 Pairs = tuple[Rows, Rows]
@@ -68,14 +68,15 @@ class TrainingData:
         """The constant prediction: the mean score of the training rows."""
         return float(self.scores[rows].mean())
 
-    @cached_property
-    def pixels(self) -> PixelInputs:
-        """The photos as inputs of a network."""
-        return PixelInputs(self.photos, self.photo_rows)
+    def inputs(
+        self, network: Network, compute: Compute, pairs: Pairs, pipeline: Pipeline | None = None, *, cached: bool = True
+    ) -> Inputs:
+        """What `network` is fed for (row, view) `pairs`: cached features if they fit the budget, else photos.
 
-    def inputs(self, network: Network, compute: Compute, pairs: Pairs) -> Inputs:
-        """What `network` is fed for (row, view) `pairs`: cached features if they fit the budget, else photos."""
-        return open_inputs(self.cache, self.photos, self.photo_rows, network, compute, *pairs)
+        `pipeline`: the transforms of random views. `cached`: whether cached features will do.
+        """
+        cache = self.cache if cached else None
+        return open_inputs(cache, self.photos, self.photo_rows, network, compute, *pairs, pipeline)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +96,7 @@ class Samples:
 
     def schedule(self, config: Config, seed: int) -> Schedule:
         """Which augmentation of each sample is shown in which epoch."""
-        train = config.train
-        draw = 0 if train.views else train.seed  # a number of views is asked for to share their cached features
-        return Schedule(train.augment, self.copies, epochs=train.epochs, views=train.views, seed=seed, draw=draw)
+        return schedule_of(config.train, self.copies, seed)
 
     def take(self, chosen: NDArray[np.bool_] | Rows) -> "Samples":
         """Some of them."""

@@ -110,11 +110,11 @@ def _rule(config: Config, key: str, written: Any) -> BaseDistribution:
     if "choices" in rule and len(rule) > 1:
         raise UserError(f"{where}: has both choices and {min(rule.keys() - {'choices'})}; set one to null")
     try:
-        for value in values:
-            config.with_values({key: value})
+        section, _, leaf = key.partition(".")
+        # As the config holds them: of a list of transforms its content, not its name.
+        values = [config.with_values({key: value}).to_dict()[section][leaf] for value in values]
         if "choices" in rule:
             return CategoricalDistribution([encoded(value) for value in values])
-        section, _, leaf = key.partition(".")
         whole = key == DEPTH or isinstance(config.to_dict()[section][leaf], int)
         return IntDistribution(**rule) if whole else FloatDistribution(**rule)
     except (TypeError, ValueError, UserError) as error:
