@@ -13,14 +13,16 @@ sample is shown in which epoch. Only training rows are augmented: inner and scor
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pawpularity.config import Train
 from pawpularity.errors import UserError
 from pawpularity.transforms import Pipeline, albumentations, build
+
+if TYPE_CHECKING:
+    from pawpularity.config import Train
 
 AUGMENTATIONS = ("original", "flip", "blur", "crop", "blur flipped", "crop flipped")
 ORIGINAL, FLIP, BLUR, CROP, BLUR_FLIPPED, CROP_FLIPPED = range(6)
@@ -98,7 +100,7 @@ class Schedule:
         return samples, self.copies
 
 
-def schedule_of(train: Train, sample_copies: NDArray[np.int64], seed: int) -> Schedule:
+def schedule_of(train: "Train", sample_copies: NDArray[np.int64], seed: int) -> Schedule:
     """The schedule of samples under the settings `train`."""
     draw = 0 if train.views else train.seed  # a number of views is asked for to share their cached features
     return Schedule(train.augment, sample_copies, epochs=train.epochs, views=train.views, seed=seed, draw=draw)
