@@ -137,7 +137,7 @@ def all_(
     full: Full = False,
     json: Json = None,
 ) -> None:
-    """The paper's four backbones, their blend, a submission and a checked kernel; estimates the time first and asks."""
+    """The paper's four backbones, maps, a blend, a submission and a checked kernel; estimates the time first and asks."""
 
 
 @command(START, "pipeline.compete.compete", "make compete PRESET=laptop")

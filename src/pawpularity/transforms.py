@@ -1,4 +1,4 @@
-"""Random transforms of a photo: a list of albumentations' names and arguments, read, checked and built. Its only user.
+"""Random transforms of a photo: a list of albumentations' names and arguments, read, checked and built.
 
     - HorizontalFlip: {p: 0.5}
     - RandomResizedCrop: {scale: [0.7, 1.0], ratio: [0.85, 1.18], p: 1}
@@ -6,8 +6,8 @@
 `configs/augment/NAME.yaml` holds such a list. Reading a config puts the list itself into `train.augment`, so runs record what
 they were trained with, whatever the file says later. `size`, `height` and `width` are `photos.size` where the list leaves them out.
 
-Albumentations is pinned to 2.0.8, the last MIT release; newer code of that import name is under the AGPL, so another
-version is refused. It is imported when a list is checked or an augmentation needs it: prediction does not.
+No other module uses albumentations. It is pinned to 2.0.8, the last MIT release; newer code of that import name is under the
+AGPL, so another version is refused. It is imported when a list is checked or an augmentation needs it: prediction does not.
 """
 
 import importlib.metadata

@@ -18,7 +18,7 @@ from pawpularity import Predictor
 from pawpularity.coach.coach import ranked
 from pawpularity.coach.doubt import ENCODER, Typical
 from pawpularity.coach.evaluate_tips import pair_for
-from pawpularity.coach.traits import Features
+from pawpularity.coach.traits import LoadedEncoder
 from pawpularity.device import Compute
 from pawpularity.evaluation.calibration import Calibration
 from pawpularity.evaluation.oof import read_oof
@@ -143,7 +143,7 @@ def test_real_pets_are_not_doubted_and_other_pictures_are(real):
     photos = [np.asarray(Image.fromarray(picture).resize((224, 224))) for picture in load_sample_images().images]
     ramp = np.repeat(np.linspace(0, 255, 224)[None, :, None], 224, axis=0).repeat(3, axis=2)
     others = np.stack([*plain, *blocks, *photos, ramp]).astype(np.uint8)
-    looks = Features(ENCODER, 224, 0, Compute(torch.device("cpu"), torch.float32, ""))
+    looks = LoadedEncoder(ENCODER, 224, 0, Compute(torch.device("cpu"), torch.float32, ""))
     typical = Typical.fit(looks(np.stack(pets[::2])))
     rest = np.stack(pets[1::2])
     assert np.mean([bool(typical.doubt(row[None])) for row in looks(rest)]) <= 0.08

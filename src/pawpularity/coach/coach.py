@@ -17,7 +17,7 @@ from pawpularity.coach.doubt import ENCODER
 from pawpularity.coach.evidence import SHARE
 from pawpularity.coach.learned import Learned, key_of, learn, read_learned, write_learned
 from pawpularity.coach.tips import Tip, tips_for
-from pawpularity.coach.traits import Features
+from pawpularity.coach.traits import LoadedEncoder
 from pawpularity.coach.upload import Upload
 from pawpularity.config import Explain
 from pawpularity.console import log
@@ -80,9 +80,9 @@ class Coach:
     beats_constant: bool
     """whether its squared error is below the constant's by a paired 95 % interval"""
     learned: Learned
-    looks: Features
-    """what shows whether a photo is like those of the run"""
-    starting: Features | None
+    imagenet: LoadedEncoder
+    """by its features a photo is compared with the run's"""
+    starting: LoadedEncoder | None
     """what the probes use: the run's backbone before training; None if those weights cannot be found"""
     folds: dict[str, int] = field(repr=False)
     """the folds of the run's photos, by the photos' fingerprints"""
@@ -111,10 +111,10 @@ class Coach:
         kept = read_learned(path, key)
         learned = kept or learn(run, dataset, predictor.compute)
         size, seed = run.config.photos.size, run.config.train.seed
-        looks = Features(ENCODER, size, seed, predictor.compute)
-        starting = Features(Encoder.of(run.config), size, seed, predictor.compute) if learned.probes else None
+        imagenet = LoadedEncoder(ENCODER, size, seed, predictor.compute)
+        starting = LoadedEncoder(Encoder.of(run.config), size, seed, predictor.compute) if learned.probes else None
         coach = cls(run, dataset, data.settings, predictor, calibration, metrics, beside.high < 0, learned,
-                    looks, starting, folds)  # fmt: skip
+                    imagenet, starting, folds)  # fmt: skip
         if kept is None:
             if dataset.is_drawn:
                 from pawpularity.coach.evaluate_tips import evaluate_tips
@@ -142,7 +142,7 @@ class Coach:
         """Why an upload may not be a photo of a pet; "" if nothing speaks against it. Raises PhotoError."""
         if upload.fingerprint in self.folds:
             return ""  # the photos of the table are pets, however odd they look
-        return self.learned.typical.doubt(self.looks(self.pixels(upload)))
+        return self.learned.typical.doubt(self.imagenet(self.pixels(upload)))
 
     def advises(self, upload: Upload) -> bool:
         """Whether tips and crops are given: by a run that is better than its constant, on what seems to be a pet."""

@@ -84,7 +84,7 @@ def fit_probes(features: Floats, columns: Mapping[str, Floats], folds: NDArray[n
     return probes
 
 
-class Features:
+class LoadedEncoder:
     """An encoder, loaded to look at photos of `size` pixels a side."""
 
     def __init__(self, encoder: Encoder, size: int, seed: int, compute: Compute) -> None:

@@ -99,7 +99,7 @@ def require_known(table: pd.DataFrame, word: str) -> None:
     """Raise UserError if targets are whole scores but for some outside 1 to 100, as rows have whose score is not known."""
     target = table["target"].to_numpy(dtype=np.float64)
     outside = (target < 1) | (target > 100)
-    # Targets of another scale are as they are.
+    # Targets on another scale are left alone.
     if outside.any() and (target % 1 == 0).all() and np.median(target) > 10:
         at = int(outside.argmax())
         raise UserError(

@@ -100,18 +100,13 @@ class EarlyStopping:
         """Whether the best check is too long ago."""
         return self.checks - self.best >= self.train.stop_patience * self.train.checks
 
-    def update(self, inner_rmse: float) -> bool:
-        """Record a check, and set the rate after it; returns whether it is the best so far."""
+    def update(self, inner_rmse: float) -> None:
+        """Record a check, and set the rate after it."""
         self.checks += 1
-        if not self.watching:
-            self.best = self.checks
-            return True
-        better = inner_rmse < self.best_rmse
-        if better:
+        if not self.watching or inner_rmse < self.best_rmse:
             self.best, self.best_rmse = self.checks, inner_rmse
-        if self.train.schedule == "plateau" and not self.over:
+        if self.watching and self.train.schedule == "plateau" and not self.over:
             self.plateau.step(inner_rmse)
-        return better
 
 
 @dataclass(frozen=True)
